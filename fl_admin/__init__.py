@@ -1,0 +1,1 @@
+"""What the researcher runs: build a job, check, simulate, submit, watch, report."""

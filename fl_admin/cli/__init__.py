@@ -1,0 +1,1 @@
+"""The ``mmar`` command: the commands of one site and those of a federation."""

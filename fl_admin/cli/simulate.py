@@ -1,0 +1,141 @@
+"""``mmar simulate``: run a federated job on this machine, with NVFlare's simulator underneath."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmar_runtime.cli.common import (
+    add_output_arguments,
+    add_set_argument,
+    print_json,
+    set_up_logging,
+    stop_on_signals,
+)
+from mmar_runtime.config.loader import CROSS_VALIDATION_FILE
+from mmar_runtime.config.overrides import parse_overrides
+from mmar_runtime.errors import FederationError
+
+if TYPE_CHECKING:
+    from fl_admin.simulate import SimulationPlan, SimulationResult
+
+HELP = "run a federated job on this machine"
+EXAMPLES = """examples:
+  mmar simulate jobs/spleen_ct_segmentation --sites 3 --rounds 3 --data DATA --workspace RUNS
+  mmar simulate JOB --sites 2 -e sites/environment.json --set learning_rate=1e-3
+
+DATA holds site-1/dataset.json, site-2/dataset.json, ... ('mmar demo-data DATA' writes such).
+With -e, a JSON document gives values to all sites, and under "sites" to single ones:
+  {"DATA_ROOT": "/data", "sites": {"site-1": {"DATASET_JSON": "/data/a.json"}}}
+Each run gets a folder of its own, RUNS/run-001 and so on; earlier runs stay.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    parser.add_argument("job", type=Path, nargs="?", metavar="JOB", help="the job's folder")
+    parser.add_argument(
+        "-m", "--mmar", type=Path, metavar="JOB", help="the job's folder, as an option"
+    )
+    parser.add_argument("--sites", type=int, default=2, metavar="N", help="sites (%(default)s)")
+    parser.add_argument("--rounds", type=int, metavar="R", help="rounds (the job's own number)")
+    parser.add_argument(
+        "-w", "--workspace", type=Path, default=Path("runs"), metavar="W",
+        help="where runs are kept (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--data", type=Path, metavar="DIR", help="holds site-N/dataset.json")
+    parser.add_argument(
+        "-e", "--environment", type=Path, metavar="FILE", help="environment.json for the sites"
+    )
+    parser.add_argument("--gpu", metavar="IDS", help="GPUs to share out, such as 0 or [0],[1]")
+    add_set_argument(parser)
+    add_output_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check the job for every site, run it, show the results."""
+    from fl_admin.job import Job
+    from fl_admin.simulate import RunFolder, plan_simulation, simulate
+
+    set_up_logging(verbose=options.verbose)
+    plan = plan_simulation(
+        Job.open(_job_folder(options)),
+        sites=options.sites,
+        rounds=options.rounds,
+        data=options.data,
+        environment=options.environment,
+        overrides=parse_overrides(options.overrides),
+        gpu=options.gpu,
+    )
+    for notice in plan.notices:
+        print(f"note: {notice}", file=sys.stderr)
+    folder = RunFolder.create(options.workspace)
+    print(f"run folder: {folder.root}", file=sys.stderr)
+    from fl_admin.cli.live import live_view
+
+    with stop_on_signals(), live_view() as view:
+        result = simulate(plan, folder, view=view)
+    _show(plan, result, as_json=options.json)
+    if result.failure is not None:
+        raise FederationError(f"the run failed: {result.failure}\n    Logs: {folder.log}")
+    return 0
+
+
+def _job_folder(options: argparse.Namespace) -> Path:
+    folder = options.job or options.mmar
+    if folder is None:
+        raise FederationError("name the job's folder: mmar simulate JOB ...")
+    return Path(folder)
+
+
+def _show(plan: SimulationPlan, result: SimulationResult, *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "folder": str(result.folder.root),
+                "failure": result.failure,
+                "seconds": round(result.seconds, 1),
+                "record": result.record.as_dict() if result.record else None,
+                "cross_site": result.matrix.as_dict() if result.matrix else None,
+            }
+        )
+        return
+    if result.record is None:
+        return
+    from rich.console import Console
+
+    from fl_admin.report.text import render_text
+
+    console = Console()
+    console.print(render_text(result.record, result.matrix))
+    print(_where(plan, result))
+
+
+def _where(plan: SimulationPlan, result: SimulationResult) -> str:
+    """Where the results lie, and how a site gets its number of the matrix again."""
+    folder, site = result.folder, next(iter(plan.sites))
+    command = shlex.join(
+        [
+            "mmar", "evaluate",
+            "-m", str(folder.job / plan.job.mmar.root.name),
+            "-c", CROSS_VALIDATION_FILE,
+            "-e", str(folder.environment(site)),
+            "--set", "dont_load_ckpt_model=False",
+            f"MMAR_CKPT={folder.results / 'models' / 'FL_global_model.pt'}",
+        ]
+    )  # fmt: skip
+    return "\n".join(
+        [
+            f"took {result.seconds:.0f} s",
+            f"report:  {folder.results / 'report.html'}",
+            f"weights: {folder.results / 'models'}",
+            f"JSON:    {folder.results / 'run_record.json'}, {folder.results / 'cross_site.json'}",
+            f"CSV:     {folder.results / 'cross_site.csv'}",
+            f"logs:    {folder.log}",
+            f"the same number at {site}:",
+            f"  {command}",
+        ]
+    )

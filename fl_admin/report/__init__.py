@@ -1,0 +1,1 @@
+"""The outcome of a federated run as JSON, CSV and HTML."""

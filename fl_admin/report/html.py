@@ -1,0 +1,184 @@
+"""The report of a run as one HTML file that needs nothing else and loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from fl_admin.report import plots, summary
+from fl_server.cross_site import CrossSiteMatrix
+from fl_server.run_record import (
+    RunRecord,
+    SiteContribution,
+    SiteOutcome,
+    shortfalls,
+)
+from mmar_runtime.files import write_text_atomically
+
+# From light to dark: the order survives in grey, for a printer and for eyes that see few colours.
+_HEAT_STOPS = ((239, 246, 252), (158, 202, 225), (49, 130, 189), (8, 48, 107))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeatCell:
+    """One cell of the heat map: the value, its colours, whether it is the best of its column."""
+
+    value: float
+    background: str
+    ink: str
+    best: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeatRow:
+    """One model of the heat map; ``None`` stands for what was not evaluated."""
+
+    model: str
+    note: str
+    cells: tuple[HeatCell | None, ...]
+    mean: float | None
+    best_mean: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeatMap:
+    """One metric of all models at all sites."""
+
+    metric: str
+    is_key: bool
+    lowest: float
+    highest: float
+    rows: tuple[HeatRow, ...]
+
+
+def render_report(record: RunRecord, matrix: CrossSiteMatrix | None) -> str:
+    """The page as text; the same record and matrix give the same bytes.
+
+    Args:
+        record: of a run in any state; what it lacks, the page says.
+        matrix: of the same run, or ``None`` where there is none.
+
+    Raises:
+        FederationError: the matrix is of other sites than the record.
+    """
+    summary.require_same_run(record, matrix)
+    return _template().render(
+        record=record,
+        matrix=matrix,
+        status=summary.status_text(record),
+        facts=summary.summary_facts(record),
+        shortfalls=shortfalls(record),
+        score_plot=Markup(plots.score_plot(record)) if record.scores else None,
+        loss_plot=Markup(plots.loss_plot(record)) if plots.has_losses(record) else None,
+        styles=[plots.line_style(index) for index, _ in enumerate(record.sites)],
+        heat_maps=() if matrix is None else tuple(_heat_maps(matrix)),
+        texts=summary,
+    )
+
+
+def write_report(path: Path, record: RunRecord, matrix: CrossSiteMatrix | None) -> None:
+    """Write the page of ``render_report``, in one step."""
+    write_text_atomically(path, render_report(record, matrix))
+
+
+def heat_colours(share: float) -> tuple[str, str]:
+    """Background and ink of a cell, for a value at ``share`` of the way from lowest to highest.
+
+    The ink is black or white, whichever contrasts more: at least 4.5 to 1 on any background.
+    """
+    background = _heat(share)
+    light = _luminance(background)
+    ink = "#000000" if (light + 0.05) / 0.05 >= 1.05 / (light + 0.05) else "#ffffff"
+    return "#{:02x}{:02x}{:02x}".format(*background), ink
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # Every text passes here, so that none from a site can be forgotten.
+        finalize=lambda value: summary.shown(value) if type(value) is str else value,
+    )
+    environment.filters.update(
+        value=summary.format_value,
+        size=summary.format_bytes,
+        duration=summary.format_seconds,
+        moment=_moment,
+        css_class=lambda text: text.replace(",", "").replace(" ", "-"),
+    )
+    environment.tests["contribution"] = _is_contribution
+    text = files("fl_admin.report").joinpath("report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(text)
+
+
+def _is_contribution(outcome: SiteOutcome) -> bool:
+    return isinstance(outcome, SiteContribution)
+
+
+def _moment(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _heat_maps(matrix: CrossSiteMatrix) -> Iterator[HeatMap]:
+    """One heat map for each metric, the key metric first."""
+    for metric in matrix.metrics:
+        cells = [cell for row in matrix.cells.values() for cell in row.values()]
+        values = [cell[metric] for cell in cells if metric in cell]
+        yield _heat_map(matrix, metric, min(values), max(values))
+
+
+def _heat_map(matrix: CrossSiteMatrix, metric: str, lowest: float, highest: float) -> HeatMap:
+    # Of another metric than the key metric nobody says whether higher is better.
+    is_key = metric == matrix.key_metric
+    best = {site: summary.best_models(matrix, site) if is_key else () for site in matrix.sites}
+    best_means = summary.best_mean_models(matrix) if is_key else ()
+
+    def cell(model: str, site: str) -> HeatCell | None:
+        if not matrix.has_value(model, site, metric):
+            return None
+        value = matrix.value(model, site, metric)
+        background, ink = heat_colours(_share(value, lowest, highest))
+        return HeatCell(value=value, background=background, ink=ink, best=model in best[site])
+
+    rows = tuple(
+        HeatRow(
+            model=model,
+            note=summary.model_note(model, matrix),
+            cells=tuple(cell(model, site) for site in matrix.sites),
+            mean=summary.row_mean(matrix, model, metric),
+            best_mean=model in best_means,
+        )
+        for model in matrix.models
+    )
+    return HeatMap(metric=metric, is_key=is_key, lowest=lowest, highest=highest, rows=rows)
+
+
+def _share(value: float, lowest: float, highest: float) -> float:
+    """Where a value lies between the lowest and the highest; equal values are in the middle."""
+    return 0.5 if lowest == highest else (value - lowest) / (highest - lowest)
+
+
+def _heat(share: float) -> tuple[int, int, int]:
+    place = share * (len(_HEAT_STOPS) - 1)
+    index = min(int(place), len(_HEAT_STOPS) - 2)
+    rest = place - index
+    pairs = zip(_HEAT_STOPS[index], _HEAT_STOPS[index + 1], strict=True)
+    red, green, blue = (round(low + (high - low) * rest) for low, high in pairs)
+    return red, green, blue
+
+
+def _luminance(colour: tuple[int, int, int]) -> float:
+    """The relative luminance of WCAG 2, from 0 (black) to 1 (white)."""
+    parts = [part / 255 for part in colour]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

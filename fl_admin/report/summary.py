@@ -1,0 +1,200 @@
+"""What a report says about a run, in words and short numbers, for the page and the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, CrossSiteMatrix
+from fl_server.run_record import RoundScores, RunRecord, shortfalls
+from mmar_runtime.errors import FederationError
+
+LONGEST_TEXT = 400
+NO_MATRIX = (
+    "This report was made without a cross-site matrix, so it cannot say how each model does at each"
+    " site."
+)
+NO_SCORES = "No site has scored a global model, so there is no curve to show."
+NO_LOSSES = "No training loss was recorded."
+NO_ROUNDS = "No round was started."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """One line of the summary: what it is about, the value, and what to know beside it."""
+
+    label: str
+    value: str
+    note: str
+
+
+def require_same_run(record: RunRecord, matrix: CrossSiteMatrix | None) -> None:
+    """Raise ``FederationError`` where the matrix is of other sites than the record."""
+    if matrix is not None and matrix.sites != record.sites:
+        raise FederationError(
+            f"the cross-site matrix is of the sites {', '.join(matrix.sites)}, the run record of"
+            f" {', '.join(record.sites)}; give both files of the same run"
+        )
+
+
+def status_text(record: RunRecord) -> str:
+    """The state of the run in a few words.
+
+    A complete run that fell short somewhere says so: its curves alone would not show it.
+    """
+    if record.status == "complete" and shortfalls(record):
+        return "complete, with shortfalls"
+    return "still running" if record.status == "running" else record.status
+
+
+def no_shortfalls(record: RunRecord) -> str:
+    """What to say where ``shortfalls`` finds nothing; of a run that goes on, only so far."""
+    if record.status == "running":
+        return "None so far."
+    return "None: every site contributed to every round and scored every global model."
+
+
+def summary_facts(record: RunRecord) -> tuple[Fact, ...]:
+    """Rounds, sites, the way of the mean key metric, and the best model."""
+    return (_rounds_fact(record), _sites_fact(record), _mean_fact(record), _best_fact(record))
+
+
+def model_note(model: str, matrix: CrossSiteMatrix) -> str:
+    """What the name of a model stands for; empty where the name is all there is to say."""
+    notes = {GLOBAL_MODEL: "last global model", BEST_GLOBAL_MODEL: "best global model"}
+    if model in notes:
+        return notes[model]
+    return "best model of this site" if model in matrix.sites else ""
+
+
+def best_models(matrix: CrossSiteMatrix, site: str) -> tuple[str, ...]:
+    """The models with the highest key metric at a site; more than one where they are equal."""
+    metric = matrix.key_metric
+    values = {
+        model: matrix.value(model, site, metric)
+        for model in matrix.models
+        if matrix.has_value(model, site, metric)
+    }
+    highest = max(values.values(), default=None)
+    return tuple(model for model in values if values[model] == highest)
+
+
+def row_mean(matrix: CrossSiteMatrix, model: str, metric: str) -> float | None:
+    """The mean of a row, or ``None`` where a cell of it is missing."""
+    whole = all(matrix.has_value(model, site, metric) for site in matrix.sites)
+    return matrix.row_mean(model, metric) if whole else None
+
+
+def best_mean_models(matrix: CrossSiteMatrix) -> tuple[str, ...]:
+    """The models with the highest mean key metric, among those evaluated at every site."""
+    means = {model: row_mean(matrix, model, matrix.key_metric) for model in matrix.models}
+    highest = max((mean for mean in means.values() if mean is not None), default=None)
+    return tuple(model for model in means if highest is not None and means[model] == highest)
+
+
+def format_value(value: float) -> str:
+    """A metric with the digits that one compares.
+
+    >>> format_value(0.87249), format_value(12.3456), format_value(0.0000123)
+    ('0.872', '12.35', '1.23e-05')
+    """
+    if value == 0 or 0.001 <= abs(value) < 10:
+        return f"{value:.3f}"
+    return f"{value:.4g}" if abs(value) >= 10 else f"{value:.3g}"
+
+
+def format_bytes(count: int) -> str:
+    """A size in decimal units.
+
+    >>> format_bytes(999), format_bytes(604_000), format_bytes(2_500_000_000)
+    ('999 B', '604.0 kB', '2.5 GB')
+    """
+    if count < 1000:
+        return f"{count} B"
+    size = float(count)
+    for unit in ("kB", "MB", "GB"):
+        size /= 1000
+        if size < 999.95:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1000:.1f} TB"
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration.
+
+    >>> format_seconds(3.21), format_seconds(72), format_seconds(7260)
+    ('3.2 s', '1 min 12 s', '2 h 01 min')
+    """
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def shown(text: str, limit: int = LONGEST_TEXT) -> str:
+    r"""Text from a site as it may be shown: on one line, not too long, no control characters.
+
+    A site chooses its reasons and the names of its metrics. Escape sequences could repaint a
+    terminal, and marks of writing direction could reorder a line of the page.
+
+    >>> shown("out of memory\n  on cuda:0"), shown("\x1b[31mred")
+    ('out of memory on cuda:0', '\\x1b[31mred')
+    """
+    line = " ".join(text.split())
+    visible = "".join(char if char.isprintable() else _escaped(char) for char in line)
+    return visible if len(visible) <= limit else f"{visible[:limit]}…"
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def _rounds_fact(record: RunRecord) -> Fact:
+    value = f"{len(record.closed_rounds)} of {record.rounds_asked}"
+    if record.finished is None:
+        return Fact(label="Rounds", value=value, note="the run has not finished")
+    seconds = (record.finished - record.started).total_seconds()
+    return Fact(label="Rounds", value=value, note=f"in {format_seconds(seconds)}")
+
+
+def _sites_fact(record: RunRecord) -> Fact:
+    note = f"at least {record.min_sites} required in each round"
+    return Fact(label="Sites", value=str(len(record.sites)), note=note)
+
+
+def _mean_fact(record: RunRecord) -> Fact:
+    label = f"Mean {record.key_metric}"
+    if not record.scores:
+        return Fact(label=label, value="no scores", note="no global model was scored")
+    first, last = record.scores[0], record.scores[-1]
+    if first is last:
+        note = f"global model of round {first.round}{_coverage(record, first)}"
+        return Fact(label=label, value=_mean(record, first), note=note)
+    return Fact(
+        label=label,
+        value=f"{_mean(record, first)} → {_mean(record, last)}",
+        note=f"from round {first.round}{_coverage(record, first)}"
+        f" to round {last.round}{_coverage(record, last)}",
+    )
+
+
+def _best_fact(record: RunRecord) -> Fact:
+    label = "Best global model"
+    if record.best_round is None:
+        return Fact(label=label, value="none", note="no global model was selected as the best")
+    scores = record.scores_of(record.best_round)
+    if scores is None:
+        raise FederationError(f"the model of round {record.best_round} has no scores")
+    note = f"mean {record.key_metric} {_mean(record, scores)}{_coverage(record, scores)}"
+    return Fact(label=label, value=f"round {record.best_round}", note=note)
+
+
+def _mean(record: RunRecord, scores: RoundScores) -> str:
+    return format_value(scores.mean[record.key_metric])
+
+
+def _coverage(record: RunRecord, scores: RoundScores) -> str:
+    """Over how many sites a mean goes, where these are not all."""
+    scored, asked = len(scores.sites), len(record.sites)
+    return "" if scored == asked else f" ({scored} of {asked} sites)"

@@ -1,0 +1,103 @@
+"""The summary of a run for the terminal: the same words and numbers as on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from fl_admin.report import summary
+from fl_server.cross_site import CrossSiteMatrix
+from fl_server.run_record import RunRecord, shortfalls
+
+MISSING = "\N{EN DASH}"
+BEST = "★"
+
+
+def render_text(record: RunRecord, matrix: CrossSiteMatrix | None) -> Group:
+    """The summary, the key metric by round and site, the cross-site matrix, the shortfalls.
+
+    Raises:
+        FederationError: the matrix is of other sites than the record.
+    """
+    summary.require_same_run(record, matrix)
+    return Group(*_parts(record, matrix))
+
+
+def score_table(record: RunRecord) -> Table:
+    """The key metric of the global model: a row for each round, a column for each site."""
+    metric = record.key_metric
+    table = _table(f"{metric} of the global model", "round", [*record.sites, "mean"])
+    for scores in record.scores:
+        sites = [
+            summary.format_value(scores.sites[site][metric]) if site in scores.sites else MISSING
+            for site in record.sites
+        ]
+        mark = f" {BEST}" if scores.round == record.best_round else ""
+        mean = summary.format_value(scores.mean[metric]) + mark
+        table.add_row(str(scores.round), *sites, Text(mean, style="bold"))
+    return table
+
+
+def matrix_table(matrix: CrossSiteMatrix) -> Table:
+    """The key metric of each model at each site; the best of each site has a star."""
+    title = f"{matrix.key_metric} of each model at each site"
+    table = _table(title, "model", [*matrix.sites, "mean"])
+    best = {site: summary.best_models(matrix, site) for site in matrix.sites}
+    best_means = summary.best_mean_models(matrix)
+    for model in matrix.models:
+        cells = [_cell(matrix, model, site, model in best[site]) for site in matrix.sites]
+        mean = summary.row_mean(matrix, model, matrix.key_metric)
+        printed = MISSING if mean is None else summary.format_value(mean)
+        mark = f" {BEST}" if model in best_means else ""
+        table.add_row(_text(model), *cells, Text(printed + mark, style="bold"))
+    return table
+
+
+def _parts(record: RunRecord, matrix: CrossSiteMatrix | None) -> Iterator[RenderableType]:
+    yield Text.assemble(_text(record.job, "bold"), f": {summary.status_text(record)}")
+    if record.failure is not None:
+        yield _text(record.failure, "red")
+    yield _facts_table(record)
+    yield score_table(record) if record.scores else Text(summary.NO_SCORES)
+    yield matrix_table(matrix) if matrix is not None else Text(summary.NO_MATRIX)
+    yield from _shortfall_lines(record)
+
+
+def _facts_table(record: RunRecord) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for fact in summary.summary_facts(record):
+        table.add_row(_text(fact.label), _text(fact.value, "bold"), _text(fact.note, "dim"))
+    return table
+
+
+def _shortfall_lines(record: RunRecord) -> Iterator[Text]:
+    sentences = shortfalls(record)
+    if not sentences:
+        yield Text(f"Shortfalls: {summary.no_shortfalls(record)}")
+        return
+    yield Text("Shortfalls:", style="bold")
+    for sentence in sentences:
+        yield _text(f"- {sentence}", "yellow")
+
+
+def _cell(matrix: CrossSiteMatrix, model: str, site: str, best: bool) -> Text:
+    if not matrix.has_value(model, site, matrix.key_metric):
+        return Text(MISSING)
+    value = summary.format_value(matrix.value(model, site, matrix.key_metric))
+    return Text(f"{value} {BEST}", style="green") if best else Text(value)
+
+
+def _table(title: str, first: str, columns: list[str]) -> Table:
+    table = Table(title=_text(title), title_justify="left")
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(_text(column), justify="right")
+    return table
+
+
+def _text(words: str, style: str = "") -> Text:
+    """Words from a record as they are: `Text` does not read them as markup."""
+    return Text(summary.shown(words), style=style)

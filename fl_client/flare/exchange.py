@@ -1,0 +1,72 @@
+"""NVFlare's DXO <-> our values, on the site's side of the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.shareable import Shareable
+
+from fl_client.updates import LocalUpdate
+from mmar_runtime.errors import WeightsError
+from mmar_runtime.results import EvaluationResult
+from mmar_runtime.weights import Weights
+
+REPORT = "mmar_report"
+"""Where a contribution carries the site's report on its round."""
+
+STATUS = "mmar_status"
+"""Where a failed reply carries its status word."""
+
+CASES = "mmar_cases"
+"""Where metrics carry the number of cases they were computed on."""
+
+
+def received_weights(shareable: Shareable) -> dict[str, torch.Tensor]:
+    """The weights of a task, as tensors of their own.
+
+    Raises:
+        WeightsError: the task carries no weights.
+    """
+    try:
+        dxo = from_shareable(shareable)
+    except ValueError as error:
+        raise WeightsError(f"the task carries no weights: {error}") from error
+    if dxo.data_kind != DataKind.WEIGHTS or not isinstance(dxo.data, Mapping) or not dxo.data:
+        raise WeightsError(f"the task carries {dxo.data_kind}, not weights")
+    return {name: as_tensor(value) for name, value in dxo.data.items()}
+
+
+def as_tensor(value: Any) -> torch.Tensor:
+    """A tensor with the values of an array, sharing nothing with it."""
+    return torch.from_numpy(np.array(value))
+
+
+def as_arrays(weights: Weights) -> dict[str, np.ndarray[Any, Any]]:
+    """Arrays that share the tensors' memory."""
+    return {name: tensor.numpy() for name, tensor in weights.items()}
+
+
+def update_reply(update: LocalUpdate) -> Shareable:
+    """A contribution as NVFlare's workflows expect it."""
+    meta = {
+        MetaKey.NUM_STEPS_CURRENT_ROUND: update.steps,
+        MetaKey.INITIAL_METRICS: dict(update.report.received_metrics),
+        REPORT: update.report.as_dict(),
+    }
+    dxo = DXO(DataKind.WEIGHT_DIFF, data=as_arrays(update.difference), meta=meta)
+    return dxo.to_shareable()
+
+
+def weights_reply(weights: Weights, *, meta: Mapping[str, Any]) -> Shareable:
+    """A model, such as the site's best."""
+    return DXO(DataKind.WEIGHTS, data=as_arrays(weights), meta=dict(meta)).to_shareable()
+
+
+def metrics_reply(result: EvaluationResult) -> Shareable:
+    """The metrics of an evaluation, aggregated over the site's data."""
+    meta = {CASES: result.cases}
+    return DXO(DataKind.METRICS, data=dict(result.metrics), meta=meta).to_shareable()

@@ -1,0 +1,213 @@
+"""Received weights -> local epochs -> update; trainer and data cache live across rounds."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from monai.data.utils import set_rnd
+
+from fl_client.site import Site
+from fl_client.updates import LocalUpdate, weight_difference
+from mmar_runtime.components.builder import BuildContext
+from mmar_runtime.config.sections import TrainConfig
+from mmar_runtime.errors import ConfigError, MmarError, Problem, RunAborted, WeightsError
+from mmar_runtime.results import EpochReport, EvaluationResult, SiteReport
+from mmar_runtime.weights import Weights, load_into, weights_of
+from mmar_runtime.workflows.evaluation import result_of
+from mmar_runtime.workflows.explaining import explained
+from mmar_runtime.workflows.observing import (
+    Observer,
+    ShouldStop,
+    SilentObserver,
+    stop_between_iterations,
+)
+from mmar_runtime.workflows.session import seed_everything
+from mmar_runtime.workflows.training import TrainingWorkflow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalWork:
+    """How much a site trains in a round: whole epochs, or optimizer steps where they are given."""
+
+    epochs: int = 1
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or (self.steps == 0 and self.epochs < 1):
+            raise MmarError(
+                f"local_epochs={self.epochs}, steps_aggregation={self.steps}: a round needs at "
+                "least one epoch, or a positive number of steps"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalBest:
+    """The best of the models that this site has trained and validated itself."""
+
+    weights: Weights
+    result: EvaluationResult
+    round_number: int
+
+
+class LocalTrainer:
+    """One site's training over all the rounds of a job.
+
+    Building is done once, in the constructor: engines, network, optimizer and data cache then live
+    on, and epochs go on counting. The received model is validated by an evaluator of its own, so
+    that neither handlers nor best-model bookkeeping take it for one that was trained here.
+
+    Args:
+        site: where this is.
+        config: the training workflow as it runs here.
+        context: device and permissions.
+        work: how much to train in a round.
+        process: an opaque name of this process, for the report.
+        counts: counts what is built.
+        observer: told of iterations, epochs and validations.
+        should_stop: asked between iterations.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        config: TrainConfig,
+        context: BuildContext,
+        *,
+        work: LocalWork,
+        process: str,
+        counts: Counter[str],
+        observer: Observer | None = None,
+        should_stop: ShouldStop = lambda: False,
+    ) -> None:
+        if config.validate is None:
+            message = "a federated job needs a section 'validate': each round's model is scored"
+            raise ConfigError([Problem(config.train.location, message, "", "section")])
+        self.site = site
+        self.config = config
+        self.work = work
+        self.process = process
+        self.counts = counts
+        self.best: LocalBest | None = None
+        self._observer = observer or SilentObserver()
+        self._should_stop = should_stop
+        self._round_number = 0
+        if config.settings.random_seed is not None:
+            # Building draws numbers too: DataLoader seeds the transforms. The weights it draws are
+            # replaced by received ones before anything uses them.
+            seed_everything(site.round_seed(config.settings.random_seed, 0))
+        self._workflow = TrainingWorkflow(
+            config, context, counts=counts, observer=self, should_stop=should_stop
+        )
+        self.network = self._trained_network()
+        self._scorer = self._received_model_evaluator()
+
+    def _trained_network(self) -> torch.nn.Module:
+        network = self._workflow.network
+        if network is None:
+            message = "a federated job needs an entry 'model' in 'train'"
+            raise ConfigError([Problem(self.config.train.location, message, "", "section")])
+        return network
+
+    def _received_model_evaluator(self) -> Engine:
+        builder = self._workflow.builder.fork(
+            "validate",
+            anew=("key_metric", "additional_metrics", "evaluator"),
+            given={"handlers": []},
+        )
+        evaluator: Engine = builder.get("validate", "evaluator")
+        stop_between_iterations(evaluator, self._should_stop)
+        return evaluator
+
+    def train(self, received: Weights, round_number: int) -> LocalUpdate:
+        """Validate the received model, train on from it, and return what that changed.
+
+        Args:
+            received: the global weights; left as they are.
+            round_number: counted from 1.
+
+        Raises:
+            WeightsError: the weights do not fit, or training ended in values that are not finite.
+            RunAborted: ``should_stop`` said so; the next round starts from received weights anyway.
+            DataError, ComponentError: something inside the engines failed.
+        """
+        started = time.monotonic()
+        self._round_number = round_number
+        received_result = self.score(received)
+        self._seed(round_number)
+        before = self._workflow.iteration
+        self._workflow.validated = None
+        reports = self._run()
+        steps = self._workflow.iteration - before
+        if steps == 0:
+            raise WeightsError("the round did no optimizer step; is the data set empty?")
+        local_result = self._validated_at_the_end()
+        difference = weight_difference(weights_of(self.network), received)
+        return LocalUpdate(
+            round_number=round_number,
+            difference=difference,
+            steps=steps,
+            report=SiteReport(
+                received_metrics=received_result.metrics,
+                local_metrics=local_result.metrics,
+                epochs=reports,
+                seconds=round(time.monotonic() - started, 3),
+                built=dict(self.counts),
+                process=self.process,
+            ),
+        )
+
+    def score(self, weights: Weights) -> EvaluationResult:
+        """The metrics of these weights on the site's validation data; they stay in the network."""
+        load_into(self.network, weights, source="the server")
+        return self._score_network()
+
+    def _score_network(self) -> EvaluationResult:
+        with explained(self.config):
+            self._scorer.run()
+        if self._should_stop():
+            raise RunAborted("stopped during validation")
+        return result_of(self._scorer)
+
+    def _run(self) -> tuple[EpochReport, ...]:
+        if self.work.steps:
+            return self._workflow.run_steps(self.work.steps)
+        return self._workflow.run_epochs(self.work.epochs)
+
+    def _seed(self, round_number: int) -> None:
+        job_seed = self.config.settings.random_seed
+        if job_seed is None:
+            return
+        seed = self.site.round_seed(job_seed, round_number)
+        seed_everything(seed)
+        dataset: Any = self._workflow.engine.state.dataloader
+        set_rnd(getattr(dataset, "dataset", None), seed)
+
+    def _validated_at_the_end(self) -> EvaluationResult:
+        """The local model's metrics: from the config's own validation if it has just run."""
+        validated = self._workflow.validated
+        if validated is not None and validated[0] == self._workflow.epoch and not self.work.steps:
+            return validated[1]
+        result = self._score_network()
+        self.validation(result, epoch=self._workflow.epoch)
+        return result
+
+    def iteration(self, *, epoch: int, epochs: int, done: int, of: int, loss: float | None) -> None:
+        """Passed on to the observer."""
+        self._observer.iteration(epoch=epoch, epochs=epochs, done=done, of=of, loss=loss)
+
+    def epoch(self, report: EpochReport, *, epochs: int) -> None:
+        """Passed on to the observer."""
+        self._observer.epoch(report, epochs=epochs)
+
+    def validation(self, result: EvaluationResult, *, epoch: int) -> None:
+        """Passed on; the model just validated is kept if it is the best so far."""
+        self._observer.validation(result, epoch=epoch)
+        if self.best is None or result.key_value > self.best.result.key_value:
+            self.best = LocalBest(
+                weights=weights_of(self.network), result=result, round_number=self._round_number
+            )

@@ -1,0 +1,79 @@
+"""A site: its name, the MMAR it was sent, and its own values for it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mmar_runtime.config.data_list import data_check
+from mmar_runtime.config.loader import (
+    CROSS_VALIDATION_FILE,
+    ENVIRONMENT_FILE,
+    TRAIN_FILE,
+    load_evaluation_config,
+    load_train_config,
+)
+from mmar_runtime.config.overrides import Scalar
+from mmar_runtime.config.sections import EvaluationConfig, TrainConfig
+from mmar_runtime.mmar import Mmar
+from mmar_runtime.policy.component_check import component_check
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One site of a federation.
+
+    Attributes:
+        name: the site's name in the federation.
+        mmar: the MMAR of the job.
+        values: the site's own variables, which win over those of the MMAR.
+        allow_code: whether this site has allowed the job's own code.
+    """
+
+    name: str
+    mmar: Mmar
+    values: Mapping[str, Scalar]
+    allow_code: bool = False
+
+    def train_config(self, *, file: str = TRAIN_FILE) -> TrainConfig:
+        """The training workflow as it runs here.
+
+        A CheckpointLoader among the train handlers is left out: the weights come from the server,
+        and the handler would replace them by a file's at the start of every round.
+
+        Raises:
+            ConfigError: with every problem, missing data among them.
+        """
+        config = load_train_config(
+            self.mmar,
+            file=file,
+            environment=ENVIRONMENT_FILE,
+            site=self.values,
+            checks=[component_check(allow_code=self.allow_code), data_check],
+        )
+        return config.with_train(config.train.without_handlers("CheckpointLoader"))
+
+    def cross_validation_config(self, *, file: str = CROSS_VALIDATION_FILE) -> EvaluationConfig:
+        """The workflow by which any model is evaluated here.
+
+        Raises:
+            ConfigError: with every problem, missing data among them.
+        """
+        config = load_evaluation_config(
+            self.mmar,
+            file=file,
+            environment=ENVIRONMENT_FILE,
+            site=self.values,
+            checks=[component_check(allow_code=self.allow_code), data_check],
+        )
+        return config.with_section(config.section.without_handlers("CheckpointLoader"))
+
+    def round_seed(self, job_seed: int, round_number: int) -> int:
+        """The seed of every random source of this site in one round.
+
+        It depends on nothing but the job's seed, the site's name and the round, so a site draws the
+        same numbers whichever process runs it and however often that was restarted.
+        """
+        text = f"{job_seed}/{self.name}/{round_number}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

@@ -1,0 +1,104 @@
+"""Federated averaging: pure arithmetic, the same bits whatever the order of arrival."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from mmar_runtime.errors import FederationError, WeightsError
+from mmar_runtime.weights import Weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contribution:
+    """One site's part in a round.
+
+    Attributes:
+        site: the site's name, which decides its place in the sum.
+        difference: local minus received weights.
+        weight: its share in the mean, before the shares are divided by their sum.
+    """
+
+    site: str
+    difference: Weights
+    weight: float
+
+
+class InTimeWeightedMean:
+    """The weighted mean of differences, summed up while contributions still arrive.
+
+    Floating-point sums depend on their order, so contributions are added in the order of the
+    sites' names: one that arrives early waits for those before it. All sums are in float64.
+
+    Args:
+        sites: every site that may contribute.
+        aggregation_weights: factor of a site's steps; 1 for a site that is not named.
+    """
+
+    def __init__(
+        self, sites: Iterable[str], *, aggregation_weights: Mapping[str, float] | None = None
+    ) -> None:
+        self._awaited = sorted(sites)
+        self._factors = dict(aggregation_weights or {})
+        self._waiting: dict[str, Contribution] = {}
+        self._sum: dict[str, torch.Tensor] = {}
+        self._total = 0.0
+        self.contributors: tuple[str, ...] = ()
+
+    def add(self, site: str, difference: Weights, steps: int) -> None:
+        """Take a contribution; its weight is ``steps`` times the site's factor.
+
+        Raises:
+            FederationError: the site contributed already, or is none of those expected.
+        """
+        if site in self.contributors:
+            raise FederationError(f"{site} has contributed to this round already")
+        if site not in self._awaited:
+            raise FederationError(f"{site} is no site of this run")
+        self.contributors = tuple(sorted((*self.contributors, site)))
+        weight = steps * self._factors.get(site, 1.0)
+        self._waiting[site] = Contribution(site=site, difference=difference, weight=weight)
+        while self._awaited and self._awaited[0] in self._waiting:
+            self._take(self._awaited.pop(0))
+
+    def _take(self, site: str) -> None:
+        contribution = self._waiting.pop(site)
+        for name, tensor in contribution.difference.items():
+            addend = tensor.to(torch.float64) * contribution.weight
+            if name in self._sum:
+                self._sum[name] += addend
+            else:
+                self._sum[name] = addend
+        self._total += contribution.weight
+
+    def new_global(self, global_weights: Weights) -> dict[str, torch.Tensor]:
+        """The global weights plus the mean difference, each tensor in its own dtype.
+
+        Floating-point tensors are added in float64 and rounded once. Integer buffers, such as the
+        batch counters of batch norm, take the mean difference rounded to the nearest integer, ties
+        to even (McMahan et al. 2017, arXiv 1602.05629, average parameters; they have no counters).
+
+        Raises:
+            FederationError: nobody contributed.
+            WeightsError: the result is not finite.
+        """
+        for site in sorted(self._waiting):
+            self._take(site)
+        if not self._total > 0:
+            raise FederationError("no site contributed to this round; there is nothing to average")
+        found = {
+            name: _moved(tensor, self._sum[name] / self._total)
+            for name, tensor in global_weights.items()
+        }
+        for name, tensor in found.items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise WeightsError(f"the new global model is not finite in {name}; it is not kept")
+        return found
+
+
+def _moved(tensor: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    if tensor.is_floating_point():
+        return (tensor.to(torch.float64) + mean).to(tensor.dtype)
+    return tensor + torch.round(mean).to(tensor.dtype)

@@ -1,0 +1,84 @@
+"""The global model on the server's disk, and its first weights from ``config_train.json``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_context import FLContext
+from nvflare.app_common.abstract.model import ModelLearnable
+from nvflare.app_common.abstract.model_persistor import ModelPersistor
+from nvflare.app_common.app_event_type import AppEventType
+
+from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL
+from fl_server.flare.exchange import global_weights, learnable_from, weights_from
+from fl_server.initial_model import InitialModel, initial_model
+from mmar_runtime.config.sources import read_site_values
+from mmar_runtime.errors import FederationError
+from mmar_runtime.mmar import Mmar
+from mmar_runtime.weights import Weights, read_checkpoint, write_checkpoint
+
+RESULTS = "results"
+MODELS = "models"
+
+
+def results_folder(fl_ctx: FLContext) -> Path:
+    """Where a run's results are written, below its run folder."""
+    workspace = fl_ctx.get_engine().get_workspace()
+    return Path(workspace.get_run_dir(fl_ctx.get_job_id())) / RESULTS
+
+
+class MmarModelPersistor(ModelPersistor):  # type: ignore[misc]  # NVFlare ships no types
+    """Keeps the last and the best global model as checkpoints that ``mmar evaluate`` reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._initial: InitialModel | None = None
+
+    @property
+    def initial(self) -> InitialModel:
+        """Where the run started.
+
+        Raises:
+            FederationError: the run has not started.
+        """
+        if self._initial is None:
+            raise FederationError("the initial model is not there yet")
+        return self._initial
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Build the initial model when the run starts; keep a model that was found best."""
+        if event_type == EventType.START_RUN:
+            self._start(fl_ctx)
+        elif event_type == AppEventType.GLOBAL_BEST_MODEL_AVAILABLE:
+            self.write(BEST_GLOBAL_MODEL, global_weights(fl_ctx), fl_ctx)
+
+    def _start(self, fl_ctx: FLContext) -> None:
+        workspace = fl_ctx.get_engine().get_workspace()
+        values = read_site_values(Path(workspace.get_site_config_dir()), fl_ctx.get_identity_name())
+        mmar = Mmar.open(workspace.get_app_dir(fl_ctx.get_job_id()))
+        try:
+            self._initial = initial_model(mmar, values=values)
+        except Exception as error:
+            self.system_panic(f"no initial model: {error}", fl_ctx)
+
+    def load_model(self, fl_ctx: FLContext) -> ModelLearnable:
+        """The first global weights."""
+        return learnable_from(self.initial.weights)
+
+    def save_model(self, model: ModelLearnable, fl_ctx: FLContext) -> None:
+        """Keep the global model of the round that just ended, whole or not at all."""
+        self.write(GLOBAL_MODEL, weights_from(model), fl_ctx)
+
+    def write(self, name: str, weights: Weights, fl_ctx: FLContext) -> None:
+        """Write a model's checkpoint, with the network's configuration beside the weights."""
+        path = results_folder(fl_ctx) / MODELS / f"{name}.pt"
+        write_checkpoint(path, weights, self.initial.train_conf)
+
+    def read(self, name: str, fl_ctx: FLContext) -> Weights:
+        """The weights of a model that was written before.
+
+        Raises:
+            CheckpointError: there is no such model.
+        """
+        return read_checkpoint(results_folder(fl_ctx) / MODELS / f"{name}.pt").weights

@@ -1,0 +1,77 @@
+"""``mmar evaluate``: validate a model, or run inference, as Clara's ``medl.apps.evaluate`` did."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from mmar_runtime.cli.common import (
+    add_mmar_arguments,
+    add_output_arguments,
+    print_json,
+    set_up_logging,
+    stop_on_signals,
+)
+from mmar_runtime.config.data_list import data_check
+from mmar_runtime.config.loader import VALIDATION_FILE, load_evaluation_config
+from mmar_runtime.config.overrides import parse_overrides
+from mmar_runtime.mmar import Mmar
+from mmar_runtime.policy.component_check import component_check
+
+if TYPE_CHECKING:
+    from mmar_runtime.config.sections import EvaluationConfig
+    from mmar_runtime.results import EvaluationResult
+
+HELP = "validate a model of an MMAR, or run it on new images"
+EXAMPLES = """examples:
+  mmar evaluate -m path/to/mmar --set dont_load_ts_model=True dont_load_ckpt_model=False
+  mmar evaluate -m path/to/mmar --set MMAR_CKPT=/path/to/FL_global_model.pt
+  mmar evaluate -m path/to/mmar -c config/config_inference.json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    add_mmar_arguments(parser, config=VALIDATION_FILE)
+    add_output_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check everything, evaluate, print the metrics."""
+    set_up_logging(verbose=options.verbose)
+    config = load_evaluation_config(
+        Mmar.open(options.mmar),
+        file=options.config,
+        environment=options.environment,
+        overrides=parse_overrides(options.overrides),
+        checks=[component_check(allow_code=True), data_check],
+    )
+    for notice in config.notices:
+        print(f"note: {notice}", file=sys.stderr)
+    started = time.monotonic()
+    result = _evaluate(config)
+    if options.json:
+        print_json(result.as_dict())
+    else:
+        print(summary(result, config, time.monotonic() - started))
+    return 0
+
+
+def _evaluate(config: EvaluationConfig) -> EvaluationResult:
+    # torch and MONAI take seconds to import; a config with a fault is refused before that.
+    from mmar_runtime.workflows.evaluation import evaluate
+
+    # MONAI's StatsHandler prints to stdout, which belongs to the result.
+    with stop_on_signals() as stop, contextlib.redirect_stdout(sys.stderr):
+        return evaluate(config, allow_code=True, should_stop=stop)
+
+
+def summary(result: EvaluationResult, config: EvaluationConfig, seconds: float) -> str:
+    """What a person wants to know at the end."""
+    lines = [f"{name}: {value!r}" for name, value in result.metrics.items()]
+    lines.append(f"{result.cases} cases in {seconds:.1f} s")
+    lines.append(f"output: {config.value('MMAR_EVAL_OUTPUT_PATH')}")
+    return "\n".join(lines)

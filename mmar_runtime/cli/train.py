@@ -1,0 +1,115 @@
+"""``mmar train``: train an MMAR at this site, as Clara's ``medl.apps.train`` did."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from mmar_runtime.cli.common import (
+    add_mmar_arguments,
+    add_output_arguments,
+    print_json,
+    set_up_logging,
+    stop_on_signals,
+)
+from mmar_runtime.config.data_list import data_check
+from mmar_runtime.config.loader import TRAIN_FILE, load_train_config
+from mmar_runtime.config.overrides import parse_overrides
+from mmar_runtime.mmar import Mmar
+from mmar_runtime.policy.component_check import component_check
+
+if TYPE_CHECKING:
+    from mmar_runtime.config.sections import TrainConfig
+    from mmar_runtime.results import EpochReport, EvaluationResult, TrainResult
+
+HELP = "train an MMAR"
+EXAMPLES = """examples:
+  mmar train -m path/to/mmar
+  mmar train -m path/to/mmar --set epochs=20 learning_rate=1e-4
+  mmar train -m path/to/mmar --set dont_load_ckpt_model=False   (fine-tune models/model.pt)
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    add_mmar_arguments(parser, config=TRAIN_FILE)
+    add_output_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check everything, train, say what came out."""
+    set_up_logging(verbose=options.verbose)
+    config = load_train_config(
+        Mmar.open(options.mmar),
+        file=options.config,
+        environment=options.environment,
+        overrides=parse_overrides(options.overrides),
+        checks=[component_check(allow_code=True), data_check],
+    )
+    for notice in config.notices:
+        print(f"note: {notice}", file=sys.stderr)
+    result = _train(config)
+    if options.json:
+        print_json(result.as_dict())
+    else:
+        print(summary(result, config))
+    return 0
+
+
+def _train(config: TrainConfig) -> TrainResult:
+    # torch and MONAI take seconds to import; a config with a fault is refused before that.
+    from mmar_runtime.workflows.training import train
+
+    # MONAI's StatsHandler prints to stdout, which belongs to the result.
+    with stop_on_signals() as stop, contextlib.redirect_stdout(sys.stderr):
+        return train(config, allow_code=True, observer=Lines(), should_stop=stop)
+
+
+def summary(result: TrainResult, config: TrainConfig) -> str:
+    """What a person wants to know at the end."""
+    lines = [f"trained {result.iterations} iterations in {result.seconds:.1f} s"]
+    if result.best_metric is not None:
+        lines.append(
+            f"best {result.key_metric}: {result.best_metric:.4f} in epoch {result.best_epoch}"
+        )
+    lines.append(f"checkpoints: {config.value('MMAR_CKPT_DIR')}")
+    return "\n".join(lines)
+
+
+class Lines:
+    """Tells of a training as lines on stderr: epochs, validations, and how long it will take."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._first_epoch: int | None = None
+        self._shown = 0.0
+
+    def iteration(self, *, epoch: int, epochs: int, done: int, of: int, loss: float | None) -> None:
+        """A line every ten seconds, so that a long epoch does not look like a hang."""
+        if self._first_epoch is None:
+            self._first_epoch, self._started = epoch, time.monotonic()
+        if time.monotonic() - self._shown < 10:
+            return
+        self._shown = time.monotonic()
+        shown = "" if loss is None else f", loss {loss:.4f}"
+        print(f"epoch {epoch}/{epochs}, iteration {done}/{of}{shown}", file=sys.stderr)
+
+    def epoch(self, report: EpochReport, *, epochs: int) -> None:
+        """One line for each epoch."""
+        parts = [] if report.loss is None else [f"loss {report.loss:.4f}"]
+        parts += [f"{name} {value:.4f}" for name, value in report.metrics.items()]
+        left = self._seconds_left(report.epoch, epochs)
+        print(f"epoch {report.epoch}/{epochs}: {', '.join(parts)} ({left} left)", file=sys.stderr)
+
+    def validation(self, result: EvaluationResult, *, epoch: int) -> None:
+        """One line for each validation."""
+        parts = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
+        print(f"validated after epoch {epoch}: {parts}", file=sys.stderr)
+
+    def _seconds_left(self, epoch: int, epochs: int) -> str:
+        done = epoch - (self._first_epoch or 1) + 1
+        seconds = (time.monotonic() - self._started) / done * (epochs - epoch)
+        return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,1 @@
+"""A resolved configuration becomes objects of torch, MONAI, ignite and the MMAR's own code."""

@@ -1,0 +1,191 @@
+"""A resolved configuration -> objects; each entry is built once, when first asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.transforms import Compose
+
+from mmar_runtime.components.catalog import check_own_arguments, find_class
+from mmar_runtime.components.conf import TrainConf
+from mmar_runtime.components.expressions import interpret
+from mmar_runtime.config.data_list import labels_are_files, read_data_list
+from mmar_runtime.config.nodes import (
+    ComponentSpec,
+    Expression,
+    ListNode,
+    Literal,
+    MapNode,
+    Node,
+    Reference,
+    TransformRef,
+    WeightsFile,
+)
+from mmar_runtime.config.sections import WorkflowConfig
+from mmar_runtime.errors import ComponentError, MmarError
+from mmar_runtime.policy.component_check import ENGINE_KINDS, slot_kind
+
+logger = logging.getLogger(__name__)
+
+TRANSFORM_SLOTS = ("pre_transforms", "post_transforms")
+METRIC_SLOTS = ("key_metric", "additional_metrics")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildContext:
+    """Where objects are built: what a component gets without the config saying so.
+
+    Attributes:
+        device: where networks and engines live.
+        rank: number of this process in a distributed run; handlers of other ranks are left out.
+        amp: whether automatic mixed precision can run here.
+        allow_code: whether components may come from the MMAR's own code.
+    """
+
+    device: torch.device
+    rank: int = 0
+    amp: bool = False
+    allow_code: bool = False
+
+
+class ComponentBuilder:
+    """Builds the entries of a config on demand.
+
+    Args:
+        config: the resolved configuration.
+        context: device and permissions.
+        counts: counts what is built, as ``section.entry``; shared by whoever wants to know.
+        given: objects to use in place of entries, by section and entry.
+    """
+
+    def __init__(
+        self,
+        config: WorkflowConfig,
+        context: BuildContext,
+        *,
+        counts: Counter[str] | None = None,
+        given: Mapping[tuple[str, str], object] | None = None,
+    ) -> None:
+        self.config = config
+        self.context = context
+        self.counts = Counter() if counts is None else counts
+        self._built: dict[tuple[str, str], Any] = dict(given or {})
+        self._announced: set[str] = set()
+
+    def get(self, scope: str, name: str) -> Any:
+        """The object of a section's entry.
+
+        Raises:
+            ComponentError: a component refused its arguments or failed in its own code.
+            ConfigError: a name or an argument that only shows when the class is at hand.
+        """
+        key = (scope, name)
+        if key not in self._built:
+            node = self.config.scopes[scope].entries[name]
+            self._built[key] = self._entry(name, node, scope)
+            self.counts[f"{scope}.{name}" if scope else name] += 1
+        return self._built[key]
+
+    def fork(
+        self, scope: str, *, anew: Iterable[str], given: Mapping[str, object]
+    ) -> ComponentBuilder:
+        """A builder that shares what is built so far, but builds or is given some entries anew."""
+        changed = {(scope, name) for name in (*anew, *given)}
+        shared = {key: built for key, built in self._built.items() if key not in changed}
+        return ComponentBuilder(
+            self.config,
+            self.context,
+            counts=self.counts,
+            given={**shared, **{(scope, name): built for name, built in given.items()}},
+        )
+
+    def _entry(self, name: str, node: Node, scope: str) -> Any:
+        kind = slot_kind(name)
+        if name in METRIC_SLOTS:
+            nodes = node.items if isinstance(node, ListNode) else (node,)
+            specs = [item for item in nodes if isinstance(item, ComponentSpec)]
+            enabled = [spec for spec in specs if self._wanted(spec)]
+            return {spec.log_label: self._component(spec, scope, kind) for spec in enabled}
+        if name in TRANSFORM_SLOTS:
+            return Compose(self._value(node, scope, kind))
+        return self._value(node, scope, kind)
+
+    def _value(self, node: Node, scope: str, kind: str | None = None) -> Any:
+        match node:
+            case Literal():
+                return node.value
+            case ListNode():
+                return [self._value(item, scope, kind) for item in node.items if self._wanted(item)]
+            case MapNode():
+                return {key: self._value(item, scope) for key, item in node.items.items()}
+            case Reference():
+                return self._reference(scope, node.name)
+            case Expression():
+                return interpret(node.tree, lambda name: self._reference(scope, name))
+            case ComponentSpec():
+                return self._component(node, scope, kind)
+            case WeightsFile() | TransformRef():
+                raise TypeError(f"{node.location}: the workflow resolves this before building")
+
+    def _wanted(self, node: Node) -> bool:
+        if not isinstance(node, ComponentSpec):
+            return True
+        return not node.disabled and node.rank in (None, self.context.rank)
+
+    def _reference(self, scope: str, name: str) -> Any:
+        if name == "conf":
+            return TrainConf(self.config.as_json())
+        found = self.config.find(scope, name)
+        if found is None:
+            raise KeyError(f"the loader lets no unresolved @{name} through")
+        return self.get(*found)
+
+    def _component(self, spec: ComponentSpec, scope: str, kind: str | None) -> Any:
+        custom = Path(self.config.mmar_root) / "custom"
+        found, entry = find_class(spec, kind, custom=custom, allow_code=self.context.allow_code)
+        arguments = {
+            name: self._value(node, scope, "transform") for name, node in spec.args.items.items()
+        }
+        if spec.data_list is not None:
+            as_files = labels_are_files(self.config)
+            arguments["data"] = list(
+                read_data_list(spec.data_list, labels_are_files=as_files).items
+            )
+        self._fit_to_machine(spec, arguments, entry is not None and entry.kind in ENGINE_KINDS)
+        if entry is None:
+            check_own_arguments(spec, found, arguments)
+        built = self._call(spec, found, arguments)
+        return built.to(self.context.device) if isinstance(built, torch.nn.Module) else built
+
+    def _fit_to_machine(self, spec: ComponentSpec, arguments: dict[str, Any], engine: bool) -> None:
+        """The device that is there in place of the one that was written; AMP only where it runs."""
+        device = arguments.get("device")
+        if engine or (isinstance(device, str) and device.startswith("cuda")):
+            arguments["device"] = self.context.device
+            if isinstance(device, str) and not str(self.context.device).startswith(device):
+                self._announce(f"device {device!r} runs on {self.context.device} here")
+        if engine and arguments.get("amp") and not self.context.amp:
+            arguments["amp"] = False
+            self._announce("amp is off: automatic mixed precision needs a GPU")
+
+    def _announce(self, message: str) -> None:
+        if message not in self._announced:
+            self._announced.add(message)
+            logger.info("%s: %s", self.config.file, message)
+
+    def _call(self, spec: ComponentSpec, found: type[Any], arguments: Mapping[str, Any]) -> Any:
+        try:
+            return found(**arguments)
+        except MmarError:
+            raise
+        except Exception as error:
+            error.add_note(f"while building {spec.title} at {spec.location}")
+            raise ComponentError(
+                f"{spec.location}: {spec.title} could not be built: {type(error).__name__}: {error}"
+            ) from error

@@ -1,0 +1,119 @@
+"""A component's spec -> its class: from the table by name, or the MMAR's own code by path."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
+from mmar_runtime.config.nodes import ComponentSpec
+from mmar_runtime.errors import ComponentError, ConfigError, Problem, did_you_mean
+from mmar_runtime.policy.component_check import table_entry
+from mmar_runtime.policy.component_table import ComponentEntry, load_component_table
+
+OURS: Mapping[str, type] = {
+    "monai.handlers.checkpoint_saver.CheckpointSaver": AtomicCheckpointSaver,
+}
+"""Classes that run in place of the library's, with the same arguments."""
+
+
+def find_class(
+    spec: ComponentSpec, kind: str | None, *, custom: Path, allow_code: bool
+) -> tuple[type[Any], ComponentEntry | None]:
+    """The class of a component and its entry in the table; no entry for code from outside it.
+
+    Raises:
+        ConfigError: an unknown name, or code where none is allowed.
+        ComponentError: the MMAR's code cannot be imported or has no such class.
+    """
+    entry = table_entry(spec, kind, load_component_table())
+    if entry is not None:
+        return OURS.get(entry.path) or _from_table(entry), entry
+    if spec.path is None:
+        message = f"unknown component {spec.name!r}"
+        raise ConfigError([Problem(spec.location / "name", message, "", "unknown-component")])
+    if not allow_code:
+        message = f"{spec.path!r} is code that this site has not allowed"
+        raise ConfigError([Problem(spec.location / "path", message, "", "code")])
+    return own_class(spec, custom), None
+
+
+def _from_table(entry: ComponentEntry) -> type[Any]:
+    """The class itself, checked to be the one that the table means."""
+    module, _, name = entry.path.rpartition(".")
+    found = getattr(importlib.import_module(module), name)
+    if not inspect.isclass(found) or f"{found.__module__}.{found.__qualname__}" != entry.path:
+        raise ComponentError(
+            f"the table names {entry.path}, but the installed package has {found!r} there; "
+            "install the versions in constraints.txt"
+        )
+    return found
+
+
+def own_class(spec: ComponentSpec, custom: Path) -> type[Any]:
+    """A class named by ``path``, from the MMAR's ``custom`` folder or an installed package."""
+    module, _, name = str(spec.path).rpartition(".")
+    if custom.is_dir() and str(custom) not in sys.path:
+        # Appended, so that a file in custom/ cannot take the place of an installed package.
+        sys.path.append(str(custom))
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ComponentError(
+            f"{spec.location / 'path'}: the module {module!r} cannot be imported: {reason}\n"
+            f"    The MMAR's own code is looked up in {str(custom)!r}."
+        ) from error
+    if found is None:
+        names = [key for key in vars(sys.modules[module]) if not key.startswith("_")]
+        raise ComponentError(
+            f"{spec.location / 'path'}: the module {module!r} has no {name!r}. "
+            f"{did_you_mean(name, names)}"
+        )
+    return found  # type: ignore[no-any-return]  # whatever stands there; calling it tells
+
+
+def check_own_arguments(spec: ComponentSpec, found: type[Any], given: Mapping[str, Any]) -> None:
+    """Hold arguments against a class that is not in the table, before it is called.
+
+    Raises:
+        ConfigError: with every unknown and every missing argument.
+    """
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):
+        return  # a class in C without a signature: calling it tells
+    parameters = signature.parameters.values()
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    names = [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    ]
+    problems = [
+        Problem(
+            spec.args.location / name,
+            f"{spec.title}: unknown argument {name!r}",
+            did_you_mean(name, names),
+            "unknown-argument",
+        )
+        for name in given
+        if name not in names and not takes_any
+    ]
+    problems += [
+        Problem(
+            spec.args.location,
+            f"{spec.title}: the argument {parameter.name!r} is missing",
+            rule="missing-argument",
+        )
+        for parameter in parameters
+        if parameter.name in names
+        and parameter.default is parameter.empty
+        and parameter.name not in given
+    ]
+    if problems:
+        raise ConfigError(problems)

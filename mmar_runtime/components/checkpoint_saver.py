@@ -1,0 +1,76 @@
+"""MONAI's CheckpointSaver with writes that are whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.handlers import Checkpoint
+from ignite.handlers.checkpoint import BaseSaveHandler
+from monai.handlers import CheckpointSaver
+
+from mmar_runtime.files import write_atomically
+
+
+class AtomicDiskSaver(BaseSaveHandler):
+    """Writes a checkpoint next to its place and moves it there.
+
+    MONAI's own saver writes into the file itself, and deletes the previous best model before it
+    writes the next one; an interruption at the wrong moment leaves no model or half of one.
+
+    Args:
+        folder: where checkpoints go.
+        filename: the name that every checkpoint gets; None for ignite's own names.
+    """
+
+    def __init__(self, folder: Path, filename: str | None) -> None:
+        self.folder = folder
+        self.filename = filename
+
+    def __call__(
+        self,
+        checkpoint: Mapping[str, Any],
+        filename: str,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write one checkpoint, under the fixed name if there is one."""
+        path = self.folder / (self.filename or filename)
+        write_atomically(path, lambda stream: torch.save(checkpoint, stream))
+
+    def remove(self, filename: str) -> None:
+        """Delete an outdated checkpoint; one with a fixed name is replaced by its successor."""
+        if self.filename is None:
+            (self.folder / filename).unlink(missing_ok=True)
+
+
+class AtomicCheckpointSaver(CheckpointSaver):
+    """``CheckpointSaver`` as MONAI has it, arguments and all, but for how it writes."""
+
+    def __init__(
+        self,
+        save_dir: str,
+        save_dict: dict[str, Any],
+        *args: Any,
+        final_filename: str | None = None,
+        key_metric_filename: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            save_dir,
+            save_dict,
+            *args,
+            final_filename=final_filename,
+            key_metric_filename=key_metric_filename,
+            **kwargs,
+        )
+        folder = Path(save_dir)
+        _write_through(self._final_checkpoint, AtomicDiskSaver(folder, final_filename))
+        _write_through(self._key_metric_checkpoint, AtomicDiskSaver(folder, key_metric_filename))
+        _write_through(self._interval_checkpoint, AtomicDiskSaver(folder, None))
+
+
+def _write_through(checkpoint: Checkpoint | None, saver: AtomicDiskSaver) -> None:
+    if checkpoint is not None:
+        checkpoint.save_handler = saver

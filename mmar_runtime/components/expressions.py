@@ -1,0 +1,459 @@
+"""What the trees of ``mmar_runtime.config.expressions`` mean over the built objects.
+
+The interpreter walks a tree; it holds no module, no builtin and no name lookup. A callee is one of
+two functions of our own, a dtype comes from a table, a reference from the builder. What a lambda is
+handed at run time (engines, dictionaries, lists, tensors) is read through the checks below, because
+a parser cannot know it: a list times a number, or two shapes whose product is a thousand times
+larger, is refused when it happens.
+
+>>> from mmar_runtime.config.expressions import parse_expression
+>>> built = {"model": "UNet"}.__getitem__
+>>> interpret(parse_expression("#{'model': @model, 'epochs': 2 * 3}"), built)
+{'model': 'UNet', 'epochs': 6}
+>>> loss = interpret(parse_expression("lambda x: x[0]['loss'] * 100"), built)
+>>> loss([{"loss": 0.5}])
+50.0
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import numpy
+import torch
+from monai.handlers import from_engine
+
+from mmar_runtime.config.expressions import (
+    FROM_ENGINE,
+    MAX_INTEGER,
+    PRINT,
+    Arithmetic,
+    Attribute,
+    BooleanOperation,
+    Call,
+    Compare,
+    Conditional,
+    Constant,
+    Display,
+    ExpressionTree,
+    FormattedText,
+    FormattedValue,
+    Lambda,
+    MethodCall,
+    NamedConstant,
+    Node,
+    Parameter,
+    ReferenceName,
+    Subscript,
+    references,
+)
+from mmar_runtime.errors import ComponentError
+
+logger = logging.getLogger("mmar_runtime.expressions")
+
+MAX_SHOWN_CHARACTERS = 200
+MAX_TEXT_CHARACTERS = 1000
+MAX_SHOWN_ITEMS = 8
+
+_Number: TypeAlias = int | float | torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What a tree can see: the built objects by name, and inside a lambda its argument."""
+
+    objects: Mapping[str, object]
+    argument: object = None
+
+
+def interpret(tree: ExpressionTree, resolve: Callable[[str], object]) -> object:
+    """The value of an expression.
+
+    Args:
+        tree: from ``parse_expression``.
+        resolve: gives the built object of a reference's name. It is called once for each name,
+            before anything else happens and also for names inside of a lambda; so a missing
+            component shows when the expression is built, not at the first iteration.
+
+    Returns:
+        The value; for a lambda a function of one argument. Parameters of a model come as a list,
+        which can be read more than once.
+
+    Raises:
+        ComponentError: the values do not fit the expression. A lambda raises it when it is called.
+    """
+    objects = {name: resolve(name) for name in sorted(references(tree))}
+    return _value(tree, _Scope(objects))
+
+
+def _value(node: Node, scope: _Scope) -> object:
+    return _MEANINGS[type(node)](node, scope)
+
+
+def _values(nodes: Iterable[Node], scope: _Scope) -> list[object]:
+    return [_value(node, scope) for node in nodes]
+
+
+def _constant(node: Constant, scope: _Scope) -> object:
+    return node.value
+
+
+def _named_constant(node: NamedConstant, scope: _Scope) -> object:
+    return _DTYPES[node.name]
+
+
+def _reference(node: ReferenceName, scope: _Scope) -> object:
+    return scope.objects[node.name]
+
+
+def _parameter(node: Parameter, scope: _Scope) -> object:
+    return scope.argument
+
+
+def _lambda(node: Lambda, scope: _Scope) -> Callable[[object], object]:
+    def interpreted_lambda(argument: object, /) -> object:
+        return _value(node.body, _Scope(scope.objects, argument))
+
+    return interpreted_lambda
+
+
+def _display(node: Display, scope: _Scope) -> object:
+    items = _values(node.items, scope)
+    if node.kind == "dict":
+        return dict(zip(node.keys, items, strict=True))
+    return tuple(items) if node.kind == "tuple" else items
+
+
+# --- Reading what a lambda is handed -------------------------------------------------------------
+
+
+def _attribute(node: Attribute, scope: _Scope) -> object:
+    try:
+        # Both names are fixed by the grammar; no other attribute of an engine can be asked for.
+        return getattr(scope.argument.state, node.field)  # type: ignore[attr-defined]
+    except AttributeError as error:
+        raise ComponentError(
+            f"{node.parameter.name}.state.{node.field} was asked of {_kind(scope.argument)}. "
+            "It is there where an engine is given and this state is kept."
+        ) from error
+
+
+_SEQUENCES = (list, tuple, torch.Tensor, numpy.ndarray)
+
+
+def _subscript(node: Subscript, scope: _Scope) -> object:
+    value = _value(node.value, scope)
+    try:
+        if isinstance(value, Mapping):
+            return value[node.key]
+        # Not with a string: a tensor would take it for a sequence of indices.
+        if isinstance(value, _SEQUENCES) and isinstance(node.key, int):
+            return value[node.key]
+    except LookupError as error:
+        raise _no_such_item(node.key, value) from error
+    raise _no_such_item(node.key, value)
+
+
+def _no_such_item(key: str | int, value: object) -> ComponentError:
+    advice = "Ask for what is there."
+    if isinstance(value, list) and isinstance(key, str):
+        advice = (
+            "The output of an engine is a list of dictionaries, one for each image: use "
+            f"monai.handlers.from_engine([{key!r}]), or x[0][{key!r}] for the first."
+        )
+    elif isinstance(value, Mapping):
+        advice = f"Its keys: {_shown_items(value)}."
+    return ComponentError(f"[{key!r}] was asked of {_kind(value)}, which has none. {advice}")
+
+
+def _kind(value: object) -> str:
+    """What a value is, without what it holds: a patient's data may be in it."""
+    if isinstance(value, torch.Tensor | numpy.ndarray):
+        return f"{type(value).__name__} of shape {tuple(value.shape)}"
+    if isinstance(value, Mapping | list | tuple):
+        return f"{type(value).__name__} of {len(value)}"
+    return type(value).__name__
+
+
+# --- Numbers -------------------------------------------------------------------------------------
+
+_OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
+    {
+        "+": operator.add,
+        "-": operator.sub,
+        "*": operator.mul,
+        "/": operator.truediv,
+        "//": operator.floordiv,
+        "%": operator.mod,
+    }
+)
+_COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
+    {
+        "==": operator.eq,
+        "!=": operator.ne,
+        "<": operator.lt,
+        "<=": operator.le,
+        ">": operator.gt,
+        ">=": operator.ge,
+    }
+)
+
+
+def _arithmetic(node: Arithmetic, scope: _Scope) -> object:
+    left = _number(_value(node.left, scope), node.operator)
+    right = _number(_value(node.right, scope), node.operator)
+    result = _apply(_OPERATORS[node.operator], left, right, node.operator)
+    # Without a bound, a few products make an integer that takes minutes to write down.
+    if isinstance(result, int) and abs(result) > MAX_INTEGER:
+        raise ComponentError(f"The result of {node.operator!r} is beyond {MAX_INTEGER}.")
+    return result
+
+
+def _number(value: object, sign: str) -> _Number:
+    """The operand itself, or a NumPy scalar as Python's; text and lists are refused."""
+    plain = value.item() if isinstance(value, numpy.number) else value
+    if isinstance(plain, int | float | torch.Tensor):
+        return plain
+    raise ComponentError(
+        f"{sign!r} takes numbers and tensors, not {_kind(value)}. "
+        "Take the number out of it first, as in x[0]['loss']."
+    )
+
+
+def _compare(node: Compare, scope: _Scope) -> object:
+    left, right = _comparable(_value(node.left, scope)), _comparable(_value(node.right, scope))
+    return _apply(_COMPARISONS[node.operator], left, right, node.operator)
+
+
+def _comparable(value: object) -> object:
+    plain = value.item() if isinstance(value, numpy.generic) else value
+    if plain is None or isinstance(plain, int | float | str | torch.Tensor):
+        return plain
+    raise ComponentError(f"Only numbers, text, None and tensors compare, not {_kind(value)}.")
+
+
+def _apply(function: Callable[[Any, Any], Any], left: object, right: object, sign: str) -> object:
+    try:
+        _check_shapes(left, right, sign)
+        return function(left, right)
+    except (ArithmeticError, TypeError, ValueError, RuntimeError) as error:
+        raise ComponentError(f"{_kind(left)} {sign} {_kind(right)}: {error}") from error
+
+
+def _check_shapes(left: object, right: object, sign: str) -> None:
+    """Two tensors of one shape, or one of them a single number.
+
+    Broadcasting a column against a row would give the product of both sizes, and a config that
+    does so by mistake or on purpose takes the machine's memory.
+    """
+    if not (isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor)):
+        return
+    if left.shape != right.shape and left.numel() != 1 and right.numel() != 1:
+        raise ComponentError(
+            f"{sign!r} of the shapes {tuple(left.shape)} and {tuple(right.shape)}. "
+            "They must be equal, or one of them a single number."
+        )
+
+
+# --- Choices -------------------------------------------------------------------------------------
+
+
+def _boolean_operation(node: BooleanOperation, scope: _Scope) -> object:
+    first, *others = node.operands
+    value = _value(first, scope)
+    if node.operator == "not":
+        return not _truth(value)
+    for other in others:
+        # As in Python: the value that decides is the result, and what follows is not looked at.
+        if _truth(value) is (node.operator == "or"):
+            return value
+        value = _value(other, scope)
+    return value
+
+
+def _conditional(node: Conditional, scope: _Scope) -> object:
+    chosen = node.then if _truth(_value(node.condition, scope)) else node.otherwise
+    return _value(chosen, scope)
+
+
+def _truth(value: object) -> bool:
+    try:
+        return bool(value)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ComponentError(
+            f"{_kind(value)} is neither true nor false. Compare a single number of it."
+        ) from error
+
+
+# --- Calls ---------------------------------------------------------------------------------------
+
+
+def _call(node: Call, scope: _Scope) -> object:
+    arguments = _values(node.arguments, scope)
+    keywords = {keyword.name: _value(keyword.value, scope) for keyword in node.keywords}
+    return _CALLEES[node.callee](*arguments, **keywords)
+
+
+def _from_engine(keys: Any, first: bool = False) -> object:
+    return from_engine(keys, first=first)
+
+
+def _print(*values: object) -> None:
+    logger.info("%s", _cut(" ".join(map(_shown, values)), MAX_TEXT_CHARACTERS))
+
+
+def _method_call(node: MethodCall, scope: _Scope) -> object:
+    target = _reference(node.reference, scope)
+    # Only of a network: on anything else the name could mean anything.
+    if not isinstance(target, torch.nn.Module):
+        raise ComponentError(
+            f"@{node.reference.name}.{node.method}() was asked of {_kind(target)}. "
+            "Only a network, or a loss with weights, has parameters."
+        )
+    return _METHODS[node.method](target)
+
+
+def _parameters(network: torch.nn.Module) -> list[torch.nn.Parameter]:
+    return list(network.parameters())
+
+
+def _named_parameters(network: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
+    return list(network.named_parameters())
+
+
+# --- Text ----------------------------------------------------------------------------------------
+
+
+def _formatted_text(node: FormattedText, scope: _Scope) -> str:
+    return _cut("".join(_part_text(part, scope) for part in node.parts), MAX_TEXT_CHARACTERS)
+
+
+def _part_text(part: Constant | FormattedValue, scope: _Scope) -> str:
+    if isinstance(part, Constant):
+        return str(part.value)
+    value = _value(part.value, scope)
+    if not part.spec:
+        return _shown(value)
+    plain = _plain(value)
+    # Others could bring a __format__ of their own, to which the bounds on the format mean nothing.
+    if not isinstance(plain, int | float | str):
+        raise ComponentError(f"{_kind(value)} cannot be written as {part.spec!r}. Give a number.")
+    try:
+        return _cut(format(plain, part.spec), MAX_SHOWN_CHARACTERS)
+    except (ValueError, OverflowError) as error:
+        raise ComponentError(f"{_kind(value)} as {part.spec!r}: {error}") from error
+
+
+def _shown(value: object) -> str:
+    """One line of bounded length: numbers and text by value, containers by a few of their items.
+
+    Never by their own ``__str__``: an image's would bring its voxels and its file's name.
+    """
+    plain = _plain(value)
+    if plain is None or isinstance(plain, bool | float | str):
+        return _cut(str(plain), MAX_SHOWN_CHARACTERS)
+    if isinstance(plain, int):
+        return str(plain) if abs(plain) <= MAX_INTEGER else "<a whole number beyond 64 bits>"
+    if isinstance(plain, Mapping | list | tuple):
+        return _cut(_shown_container(plain), MAX_SHOWN_CHARACTERS)
+    return f"<{_kind(value)}>"
+
+
+def _shown_container(value: Mapping[Any, object] | list[object] | tuple[object, ...]) -> str:
+    """A container's first items, of which containers again are only named."""
+    if isinstance(value, Mapping):
+        return f"{{{_shown_items(value, with_values=True)}}}"
+    items = ", ".join(map(_shown_item, value[:MAX_SHOWN_ITEMS]))
+    return f"[{items}{', ...' if len(value) > MAX_SHOWN_ITEMS else ''}]"
+
+
+def _shown_items(value: Mapping[Any, object], with_values: bool = False) -> str:
+    texts = [
+        f"{_shown_item(key)}: {_shown_item(item)}" if with_values else _shown_item(key)
+        for key, item in islice(value.items(), MAX_SHOWN_ITEMS)
+    ]
+    return ", ".join([*texts, "..."] if len(value) > MAX_SHOWN_ITEMS else texts)
+
+
+def _shown_item(value: object) -> str:
+    if isinstance(value, Mapping | list | tuple):
+        return f"<{_kind(value)}>"
+    return _shown(value)
+
+
+def _plain(value: object) -> object:
+    """A tensor or an array of a single number as that number; anything else as it is."""
+    if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_meta:
+        return value.item()
+    return value.item() if isinstance(value, numpy.generic) else value
+
+
+def _cut(text: str, length: int) -> str:
+    """The text on one line, so that it cannot pose as another line of the log."""
+    shown = text if len(text) <= length else text[: length - 3] + "..."
+    return "".join(character if character.isprintable() else " " for character in shown)
+
+
+_DTYPES: Mapping[str, object] = MappingProxyType(
+    {
+        "torch.bfloat16": torch.bfloat16,
+        "torch.bool": torch.bool,
+        "torch.double": torch.double,
+        "torch.float": torch.float,
+        "torch.float16": torch.float16,
+        "torch.float32": torch.float32,
+        "torch.float64": torch.float64,
+        "torch.half": torch.half,
+        "torch.int": torch.int,
+        "torch.int8": torch.int8,
+        "torch.int16": torch.int16,
+        "torch.int32": torch.int32,
+        "torch.int64": torch.int64,
+        "torch.long": torch.long,
+        "torch.uint8": torch.uint8,
+        "numpy.bool_": numpy.bool_,
+        "numpy.float16": numpy.float16,
+        "numpy.float32": numpy.float32,
+        "numpy.float64": numpy.float64,
+        "numpy.int8": numpy.int8,
+        "numpy.int16": numpy.int16,
+        "numpy.int32": numpy.int32,
+        "numpy.int64": numpy.int64,
+        "numpy.uint8": numpy.uint8,
+        "numpy.uint16": numpy.uint16,
+        "numpy.uint32": numpy.uint32,
+        "numpy.uint64": numpy.uint64,
+    }
+)
+_CALLEES: Mapping[str, Callable[..., object]] = MappingProxyType(
+    {FROM_ENGINE: _from_engine, PRINT: _print}
+)
+_METHODS: Mapping[str, Callable[[torch.nn.Module], object]] = MappingProxyType(
+    {"parameters": _parameters, "named_parameters": _named_parameters}
+)
+# ``Any``: each function takes the kind of node that is its key, which a type cannot say.
+_MEANINGS: Mapping[type[Node], Callable[[Any, _Scope], object]] = MappingProxyType(
+    {
+        Constant: _constant,
+        NamedConstant: _named_constant,
+        ReferenceName: _reference,
+        Parameter: _parameter,
+        Lambda: _lambda,
+        Display: _display,
+        Attribute: _attribute,
+        Subscript: _subscript,
+        Arithmetic: _arithmetic,
+        Compare: _compare,
+        BooleanOperation: _boolean_operation,
+        Conditional: _conditional,
+        Call: _call,
+        MethodCall: _method_call,
+        FormattedText: _formatted_text,
+    }
+)

@@ -1,0 +1,124 @@
+"""A network from a file: TorchScript, or a checkpoint together with the config it was trained by."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmar_runtime.components.builder import BuildContext, ComponentBuilder
+from mmar_runtime.config.loader import TRAIN_FILE
+from mmar_runtime.config.location import Location
+from mmar_runtime.config.nodes import ComponentSpec, WeightsFile
+from mmar_runtime.config.parser import NodeParser
+from mmar_runtime.config.sections import EvaluationConfig, Section, WorkflowConfig
+from mmar_runtime.config.sources import read_json
+from mmar_runtime.config.upgrade import Upgrader
+from mmar_runtime.errors import CheckpointError, ConfigError
+from mmar_runtime.mmar import Mmar
+from mmar_runtime.policy.component_check import component_check
+from mmar_runtime.weights import Checkpoint, load_into, read_checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+def network_from_file(
+    source: WeightsFile, config: WorkflowConfig, context: BuildContext
+) -> torch.nn.Module:
+    """The network that a ``ts_path`` or ``ckpt_path`` names, with its weights.
+
+    Raises:
+        CheckpointError: no such file, unreadable, or no configuration to build the network from.
+        WeightsError: the file's weights do not fit its configuration.
+    """
+    path = Path(source.path)
+    if source.kind == "ts_path":
+        return _torchscript(path, context)
+    checkpoint = read_checkpoint(path)
+    spec = network_spec(checkpoint, path, config)
+    network = build_network(spec, config, context)
+    load_into(network, checkpoint.weights, source=str(path))
+    return network
+
+
+def _torchscript(path: Path, context: BuildContext) -> torch.nn.Module:
+    if not context.allow_code:
+        raise CheckpointError(
+            f"{str(path)!r} is TorchScript, which is code; it is not allowed here"
+        )
+    if not path.is_file():
+        raise CheckpointError(
+            f"there is no TorchScript file {str(path)!r}\n"
+            "    To evaluate a checkpoint instead: --set dont_load_ts_model=True "
+            "dont_load_ckpt_model=False"
+        )
+    with warnings.catch_warnings():
+        # torch 2.13 points to torch.export here; Clara's files are TorchScript all the same.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        network: torch.nn.Module = torch.jit.load(path, map_location=context.device)
+    logger.info("loaded TorchScript model from path: %s", path)
+    return network
+
+
+def network_spec(checkpoint: Checkpoint, path: Path, config: WorkflowConfig) -> ComponentSpec:
+    """The network's component, from the checkpoint's own ``train_conf`` or the MMAR's.
+
+    Raises:
+        CheckpointError: neither says what the network is.
+    """
+    if checkpoint.train_conf is not None:
+        raw, location = _model_entry(checkpoint.train_conf), Location(path.name) / "train_conf"
+        return _parsed(raw, location, config)
+    train_file = Mmar(config.mmar_root).document(TRAIN_FILE)
+    try:
+        raw = _model_entry(read_json(train_file))
+    except (ConfigError, CheckpointError) as error:
+        raise CheckpointError(
+            f"{str(path)!r} carries no train_conf, and the MMAR's own config does not say what "
+            f"the network is: {error}"
+        ) from error
+    return _parsed(raw, Location(train_file.name) / "train" / "model", config)
+
+
+def _model_entry(train_conf: Any) -> Any:
+    try:
+        return train_conf["train"]["model"]
+    except (KeyError, TypeError):
+        raise CheckpointError("a training configuration without train.model") from None
+
+
+def _parsed(raw: Any, location: Location, config: WorkflowConfig) -> ComponentSpec:
+    parser = NodeParser(config.variables)
+    node = Upgrader()(parser.entry(raw, location))
+    if parser.problems:
+        raise ConfigError(parser.problems)
+    if not isinstance(node, ComponentSpec):
+        raise CheckpointError(f"{location}: the network is not given as a component")
+    return node
+
+
+def build_network(
+    spec: ComponentSpec, config: WorkflowConfig, context: BuildContext
+) -> torch.nn.Module:
+    """The network alone, checked against the table first.
+
+    Raises:
+        ConfigError: an unknown network or argument.
+    """
+    section = Section(location=spec.location, entries={"model": spec})
+    only_network = EvaluationConfig(
+        mmar_root=config.mmar_root,
+        file=config.file,
+        settings=config.settings,
+        variables=config.variables,
+        own_names=frozenset(),
+        section=section,
+    )
+    problems = list(component_check(allow_code=context.allow_code)(only_network))
+    if problems:
+        raise ConfigError(problems)
+    network: torch.nn.Module = ComponentBuilder(only_network, context).get("", "model")
+    return network

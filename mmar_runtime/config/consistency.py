@@ -1,0 +1,184 @@
+"""What can be wrong between the parts of a config that are each right: names that lead nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mmar_runtime.config.expressions import from_engine_keys
+from mmar_runtime.config.nodes import (
+    ComponentSpec,
+    Expression,
+    ListNode,
+    Literal,
+    Node,
+    referenced_names,
+    walk,
+)
+from mmar_runtime.config.sections import EvaluationConfig, Section, TrainConfig, WorkflowConfig
+from mmar_runtime.errors import Problem, did_you_mean
+
+ENGINE_KEYS = frozenset({"image", "label", "pred", "loss"})
+"""What MONAI's supervised engines put into their output themselves."""
+
+BUILT_IN_NAMES = frozenset({"conf"})
+
+
+def problems(config: WorkflowConfig) -> Iterator[Problem]:
+    """Every inconsistency of a config, in the order of the document."""
+    yield from _missing_entries(config)
+    unresolved = list(_unresolved_references(config))
+    yield from unresolved
+    yield from _cycles(config)
+    yield from _old_dialect(config)
+    for section in config.scopes.values():
+        yield from _unlabelled_metrics(section)
+        yield from _unknown_metrics(section)
+        yield from _unproduced_keys(section)
+
+
+def _missing_entries(config: WorkflowConfig) -> Iterator[Problem]:
+    required = []
+    if isinstance(config, TrainConfig):
+        required = [(config.train, "trainer")]
+        if config.validate is not None:
+            required.append((config.validate, "evaluator"))
+    elif isinstance(config, EvaluationConfig):
+        required = [(config.section, "evaluator")]
+    for section, name in required:
+        if section.entries.keys() - {"model"} and name not in section.entries:
+            message = f"the entry {name!r} is missing"
+            yield Problem(section.location / name, message, "", "section")
+
+
+def _unresolved_references(config: WorkflowConfig) -> Iterator[Problem]:
+    for scope, section in config.scopes.items():
+        for node in section.entries.values():
+            for name, location in referenced_names(node):
+                if name in BUILT_IN_NAMES or config.find(scope, name):
+                    continue
+                known = {key for part in config.scopes.values() for key in part.entries}
+                advice = did_you_mean(name, known | BUILT_IN_NAMES)
+                message = f"@{name} refers to an entry that does not exist"
+                yield Problem(location, message, advice, "reference")
+
+
+def _cycles(config: WorkflowConfig) -> Iterator[Problem]:
+    """One problem for each cycle of references, told at the entry where it was first met."""
+    done: set[tuple[str, str]] = set()
+    for scope, section in config.scopes.items():
+        for name in section.entries:
+            yield from _cycles_from(config, (scope, name), [], done)
+
+
+def _cycles_from(
+    config: WorkflowConfig,
+    entry: tuple[str, str],
+    trail: list[tuple[str, str]],
+    done: set[tuple[str, str]],
+) -> Iterator[Problem]:
+    if entry in trail:
+        names = [f"@{name}" for _, name in [*trail[trail.index(entry) :], entry]]
+        scope, name = entry
+        location = config.scopes[scope].location / name
+        advice = "Nothing can be built first here; take one of these references out."
+        yield Problem(location, f"references go in a circle: {' -> '.join(names)}", advice, "cycle")
+        return
+    if entry in done:
+        return
+    scope, name = entry
+    for target, _ in referenced_names(config.scopes[scope].entries[name]):
+        found = config.find(scope, target)
+        if found is not None:
+            yield from _cycles_from(config, found, [*trail, entry], done)
+    done.add(entry)
+
+
+def _old_dialect(config: WorkflowConfig) -> Iterator[Problem]:
+    """Constructs of Clara 4.0, which wired components without being told to."""
+    for section in config.scopes.values():
+        for spec in section.specs("handlers"):
+            for key in ("save_dict", "load_dict"):
+                node = spec.args.items.get(key)
+                if isinstance(node, ListNode):
+                    names = [item.value for item in node.items if isinstance(item, Literal)]
+                    wanted = ", ".join(f'"{name}": "@{name}"' for name in names)
+                    yield Problem(
+                        node.location,
+                        f"a list as {key} is the 4.0 dialect",
+                        f"Write {{{wanted}}}.",
+                        "dialect",
+                    )
+
+
+def metric_labels(section: Section) -> tuple[str, ...]:
+    """The names under which a section's metrics appear in results, the key metric first."""
+    metrics = (*section.specs("key_metric"), *section.specs("additional_metrics"))
+    return tuple(spec.log_label for spec in metrics if spec.log_label is not None)
+
+
+def _unlabelled_metrics(section: Section) -> Iterator[Problem]:
+    for slot in ("key_metric", "additional_metrics"):
+        for spec in section.specs(slot):
+            if spec.log_label is None:
+                message = "a metric needs a 'log_label', the name of its value in results"
+                yield Problem(spec.location, message, "", "log-label")
+
+
+def _unknown_metrics(section: Section) -> Iterator[Problem]:
+    """MetricsSaver would write nothing for a metric that no entry of the section computes."""
+    labels = metric_labels(section)
+    for spec in section.specs("handlers"):
+        if spec.name != "MetricsSaver":
+            continue
+        for argument in ("metrics", "metric_details"):
+            given = spec.args.items.get(argument)
+            for node in walk(given) if given is not None else ():
+                value = node.value if isinstance(node, Literal) else None
+                if isinstance(value, str) and value not in (*labels, "*", "loss"):
+                    message = f"no metric of this section is called {value!r}"
+                    yield Problem(node.location, message, did_you_mean(value, labels), "metric")
+
+
+def _unproduced_keys(section: Section) -> Iterator[Problem]:
+    """``from_engine`` asks for a key that neither the engine nor a transform produces."""
+    if _has_own_engine(section):
+        return
+    produced = _produced_keys(section)
+    for entry in section.entries.values():
+        for node in walk(entry):
+            if not isinstance(node, Expression):
+                continue
+            for key in from_engine_keys(node.tree) or ():
+                if key not in produced:
+                    message = f"nothing produces {key!r}, which from_engine asks for"
+                    yield Problem(node.location, message, did_you_mean(key, produced), "engine-key")
+
+
+def _has_own_engine(section: Section) -> bool:
+    """Whether code of the MMAR decides what the engine's output holds."""
+    engines = (*section.specs("trainer"), *section.specs("evaluator"))
+    own = (*section.specs("iteration"), *section.specs("prepare_batch"))
+    supervised = {"SupervisedTrainer", "SupervisedEvaluator"}
+    transforms = (*section.specs("pre_transforms"), *section.specs("post_transforms"))
+    return (
+        bool(own)
+        or any(spec.path is not None or spec.name not in supervised for spec in engines)
+        or any(spec.path is not None for spec in transforms)
+        or any("iteration_update" in spec.args.items for spec in engines)
+    )
+
+
+def _produced_keys(section: Section) -> set[str]:
+    """Every key that may be there: any string that a transform is given may name one."""
+    found = set(ENGINE_KEYS)
+    for slot in ("pre_transforms", "post_transforms"):
+        for spec in section.specs(slot):
+            found |= set(_strings(spec))
+    return found | {f"{key}_{end}" for key in found for end in ("meta_dict", "transforms")}
+
+
+def _strings(spec: ComponentSpec) -> Iterator[str]:
+    node: Node
+    for node in walk(spec.args):
+        if isinstance(node, Literal) and isinstance(node.value, str):
+            yield node.value

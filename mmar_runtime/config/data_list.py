@@ -1,0 +1,146 @@
+"""Decathlon-style data lists: which images and labels a data set is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmar_runtime.config.location import Location
+from mmar_runtime.config.nodes import DataListSource
+from mmar_runtime.config.sections import WorkflowConfig
+from mmar_runtime.config.sources import read_json
+from mmar_runtime.errors import ConfigError, Problem, did_you_mean
+
+FILE_KEYS = ("image", "label", "mask")
+"""The entries of an item that name files; ``label`` only where the task is segmentation."""
+
+MAX_LISTED_FILES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class DataList:
+    """The items of one list, with their files as absolute paths.
+
+    Attributes:
+        file: the document that holds the list.
+        key: the list's key in it.
+        items: one mapping for each case: ``image``, usually ``label``, and whatever else it has.
+    """
+
+    file: Path
+    key: str
+    items: tuple[dict[str, Any], ...]
+
+
+def read_data_list(source: DataListSource, *, labels_are_files: bool = True) -> DataList:
+    """The data list that a data set asks for.
+
+    An item may be a mapping or, as in a list of test images, just the image's path. Relative paths
+    are below the source's base folder. Entries other than files pass through.
+
+    Args:
+        source: file, base folder and key of the list.
+        labels_are_files: whether ``label`` is a path where it is a string.
+
+    Raises:
+        ConfigError: no such file or list, an empty list, an item without image, a missing file.
+    """
+    file = Path(source.file)
+    raw = _raw_items(file, source)
+    base = Path(source.base)
+    if not base.is_dir():
+        message = f"there is no data folder {source.base!r}"
+        advice = "Set DATA_ROOT in environment.json or with --set DATA_ROOT=..."
+        raise ConfigError(
+            [Problem(source.location / "data_file_base_dir", message, advice, "data")]
+        )
+    location = Location(file.name) / source.key
+    file_keys = [key for key in FILE_KEYS if key != "label" or labels_are_files]
+    items, problems = [], []
+    for index, item in enumerate(raw):
+        found = {"image": item} if isinstance(item, str) else item
+        if not isinstance(found, dict) or "image" not in found:
+            message = "has to be an object with 'image', or the path of an image"
+            problems.append(Problem(location / index, message, "", "data-list"))
+            continue
+        items.append(_with_absolute_files(found, base, file_keys))
+        problems += _missing_files(items[-1], file_keys, location / index)
+    if problems:
+        raise ConfigError(_shortened(problems, base))
+    return DataList(file=file, key=source.key, items=tuple(items))
+
+
+def _raw_items(file: Path, source: DataListSource) -> list[Any]:
+    if not file.is_file():
+        message = f"there is no data list {source.file!r}"
+        advice = "Set DATASET_JSON in environment.json or with --set DATASET_JSON=..."
+        raise ConfigError(
+            [Problem(source.location / "data_list_file_path", message, advice, "data-list")]
+        )
+    document = read_json(file)
+    location = Location(file.name)
+    if not isinstance(document, dict):
+        raise ConfigError([Problem(location, "has to be a JSON object", "", "data-list")])
+    if source.key not in document:
+        lists = [key for key, value in document.items() if isinstance(value, list)]
+        message = f"holds no list {source.key!r}, which {source.location} asks for"
+        raise ConfigError(
+            [Problem(location, message, did_you_mean(source.key, lists), "data-list")]
+        )
+    items = document[source.key]
+    if not isinstance(items, list) or not items:
+        message = "has to be an array with at least one item"
+        raise ConfigError([Problem(location / source.key, message, "", "data-list")])
+    return items
+
+
+def _with_absolute_files(item: dict[str, Any], base: Path, keys: list[str]) -> dict[str, Any]:
+    found = dict(item)
+    for key in keys:
+        value = item.get(key)
+        if isinstance(value, str):
+            found[key] = str(base / value)
+        elif isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+            found[key] = [str(base / part) for part in value]
+    return found
+
+
+def _missing_files(item: dict[str, Any], keys: list[str], location: Location) -> Iterator[Problem]:
+    for key in keys:
+        value = item.get(key)
+        for file in value if isinstance(value, list) else [value]:
+            if isinstance(file, str) and not Path(file).exists():
+                message = f"there is no file {file!r}"
+                yield Problem(location / key, message, "", "missing-image")
+
+
+def _shortened(problems: list[Problem], base: Path) -> list[Problem]:
+    """The first few problems and how many more there are: a wrong folder misses every file."""
+    rest = len(problems) - MAX_LISTED_FILES
+    if rest <= 0:
+        return problems
+    advice = f"Is DATA_ROOT right? Paths are looked up below {str(base)!r}."
+    more = Problem(Location(problems[0].location.file), f"... and {rest} more", advice, "data")
+    return [*problems[:MAX_LISTED_FILES], more]
+
+
+def data_check(config: WorkflowConfig) -> Iterator[Problem]:
+    """The loader's check that every list and every file of a config is there."""
+    seen = set()
+    for section in config.scopes.values():
+        for spec in section.specs("dataset"):
+            source = spec.data_list
+            if source is None or (source.file, source.base, source.key) in seen:
+                continue
+            seen.add((source.file, source.base, source.key))
+            try:
+                read_data_list(source, labels_are_files=labels_are_files(config))
+            except ConfigError as error:
+                yield from error.problems
+
+
+def labels_are_files(config: WorkflowConfig) -> bool:
+    """Whether labels are images: so for segmentation, and where no task is named."""
+    return config.value("PROCESSING_TASK") in (None, "", "segmentation", "annotation")

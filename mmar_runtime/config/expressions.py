@@ -1,0 +1,823 @@
+"""The closed expression language of MMAR configs: text becomes a small tree, or is refused.
+
+Two spellings exist in the files: ``"#<expression>"`` and a bare ``"lambda x: ..."``. Python's own
+parser reads them; a table then says what each kind of its nodes means here. A kind that is not in
+the table has no meaning, so every construct is refused until somebody writes it down. Nothing is
+evaluated in this module: ``mmar_runtime.components.expressions`` interprets the trees.
+
+>>> parse_expression("#@model.parameters()")
+MethodCall(reference=ReferenceName(name='model'), method='parameters')
+>>> parse_expression("lambda x: x['loss']")
+Lambda(parameter='x', body=Subscript(value=Parameter(name='x'), key='loss'))
+>>> parse_expression("#monai.os.system('id')")  # doctest: +IGNORE_EXCEPTION_DETAIL
+Traceback (most recent call last):
+ExpressionRefused: Found a call of 'monai.os.system'. Allowed: monai.handlers.from_engine(...) ...
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any, Literal, NoReturn, TypeAlias
+
+MAX_CHARACTERS = 1000
+MAX_NODES = 120
+MAX_DEPTH = 20
+MAX_INTEGER = 2**63 - 1
+MAX_FORMAT_SPEC = 4
+
+FROM_ENGINE = "monai.handlers.from_engine"
+PRINT = "print"
+
+CALLEES: Mapping[str, str] = MappingProxyType(
+    {FROM_ENGINE: FROM_ENGINE, "from_engine": FROM_ENGINE, PRINT: PRINT}
+)
+"""What a config may write before the parenthesis, and the name that the tree then holds."""
+
+REFERENCE_METHODS = ("parameters", "named_parameters")
+"""Methods that ``@name`` may be asked for. ``state_dict`` is not among them: no config needs it,
+and it hands out the live weights under the names of the model's insides."""
+
+STATE_FIELDS = (
+    "iteration",
+    "epoch",
+    "epoch_length",
+    "max_epochs",
+    "output",
+    "batch",
+    "metrics",
+    "best_metric",
+    "best_metric_epoch",
+    "key_metric_name",
+    "rank",
+)
+"""What ``engine.state`` may be asked for, where ``engine`` is the parameter of a lambda."""
+
+_TORCH_DTYPES = (
+    *("bool", "uint8", "int8", "int16", "int32", "int64", "int", "long"),
+    *("bfloat16", "float16", "float32", "float64", "half", "float", "double"),
+)
+_NUMPY_DTYPES = (
+    *("bool_", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
+    *("float16", "float32", "float64"),
+)
+
+NAMED_CONSTANTS: Mapping[str, str] = MappingProxyType(
+    {f"torch.{name}": f"torch.{name}" for name in _TORCH_DTYPES}
+    | {f"numpy.{name}": f"numpy.{name}" for name in _NUMPY_DTYPES}
+    | {f"np.{name}": f"numpy.{name}" for name in _NUMPY_DTYPES}
+)
+"""Dotted names with a value, as a config may write them, and the name that the tree holds."""
+
+
+class ExpressionRefused(ValueError):
+    """The text is outside the expression language.
+
+    Attributes:
+        message: what was found, and what is allowed instead.
+        advice: what to do next.
+    """
+
+    def __init__(self, message: str, advice: str) -> None:
+        # Both go to ``args``, so that the error survives being sent between processes.
+        super().__init__(message, advice)
+        self.message = message
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.advice}"
+
+
+# --- The tree ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """``None``, a truth value, a bounded whole number, a finite real number, or a string."""
+
+    value: bool | int | float | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NamedConstant:
+    """A dtype by its full name, such as ``torch.float32``; one of ``NAMED_CONSTANTS``."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceName:
+    """``@name``: an object that the same config declares."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """The one parameter of the lambda around it."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Display:
+    """A list, a tuple or a dictionary written out; ``keys`` belong to a dictionary's items."""
+
+    kind: Literal["list", "tuple", "dict"]
+    items: tuple[Node, ...]
+    keys: tuple[str | int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Subscript:
+    """``value[key]``, below a lambda's parameter."""
+
+    value: Node
+    key: str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """``engine.state.<field>`` of a lambda's parameter; ``field`` is one of ``STATE_FIELDS``."""
+
+    parameter: Parameter
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keyword:
+    """``name=value`` in a call."""
+
+    name: str
+    value: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of one of the fixed callees.
+
+    Of ``from_engine``, the keys are always the one positional argument and ``first`` a keyword,
+    however the config spelled them.
+    """
+
+    callee: str
+    arguments: tuple[Node, ...]
+    keywords: tuple[Keyword, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MethodCall:
+    """``@name.method()``; the method is one of ``REFERENCE_METHODS``."""
+
+    reference: ReferenceName
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Two values and one of ``== != < <= > >=`` between them."""
+
+    operator: str
+    left: Node
+    right: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """Two numbers or tensors and one of ``+ - * / // %`` between them."""
+
+    operator: str
+    left: Node
+    right: Node
+
+
+@dataclass(frozen=True, slots=True)
+class BooleanOperation:
+    """``and`` and ``or`` over two or more operands, ``not`` over one."""
+
+    operator: Literal["and", "or", "not"]
+    operands: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Conditional:
+    """``then if condition else otherwise``."""
+
+    condition: Node
+    then: Node
+    otherwise: Node
+
+
+@dataclass(frozen=True, slots=True)
+class FormattedValue:
+    """``{value:spec}`` inside an f-string."""
+
+    value: Node
+    spec: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FormattedText:
+    """An f-string: literal text and formatted values in their order."""
+
+    parts: tuple[Constant | FormattedValue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lambda:
+    """A function of exactly one plain parameter; always the root of its tree."""
+
+    parameter: str
+    body: Node
+
+
+Node: TypeAlias = (
+    Constant
+    | NamedConstant
+    | ReferenceName
+    | Parameter
+    | Display
+    | Subscript
+    | Attribute
+    | Call
+    | MethodCall
+    | Compare
+    | Arithmetic
+    | BooleanOperation
+    | Conditional
+    | FormattedText
+    | Lambda
+)
+ExpressionTree: TypeAlias = Node
+_Part: TypeAlias = Node | Keyword | FormattedValue
+
+
+def is_expression(text: str) -> bool:
+    """Whether a config string is meant as an expression, in either spelling.
+
+    >>> [is_expression(text) for text in ("#1", "lambda x: None", "lambda_scale", "@model")]
+    [True, True, False, False]
+    """
+    return text.startswith("#") or re.match(r"lambda(?![A-Za-z0-9_])", text) is not None
+
+
+def parse_expression(text: str) -> ExpressionTree:
+    """The tree of an expression.
+
+    Args:
+        text: begins with ``#`` (an expression) or with ``lambda`` (a bare lambda). ``@name``
+            outside of string constants is a reference; inside of one it stays text.
+
+    Raises:
+        ExpressionRefused: the text is not in the language. Nothing else is raised, whatever the
+            text, and nothing of it has been run.
+    """
+    _check_text(text)
+    tree = _python_tree(_python_source(text.removeprefix("#")))
+    _check_size(tree)
+    if isinstance(tree, ast.Lambda):
+        return _lambda(tree)
+    return _node(tree, None)
+
+
+def walk(tree: _Part) -> Iterator[_Part]:
+    """Every node of the tree, parents before their children, and those in their fields' order."""
+    yield tree
+    for field in fields(tree):
+        value = getattr(tree, field.name)
+        for child in value if isinstance(value, tuple) else (value,):
+            if isinstance(child, _Part):
+                yield from walk(child)
+
+
+def references(tree: ExpressionTree) -> frozenset[str]:
+    """The names after ``@`` that the expression needs.
+
+    >>> sorted(references(parse_expression("#{'model': @model, 'conf': @conf, 'note': '@text'}")))
+    ['conf', 'model']
+    """
+    return frozenset(node.name for node in walk(tree) if isinstance(node, ReferenceName))
+
+
+def from_engine_keys(tree: ExpressionTree) -> tuple[str, ...] | None:
+    """The keys that the expression's calls of ``from_engine`` ask for, each once, in order.
+
+    Returns:
+        ``None`` where the expression does not call ``from_engine`` at all.
+
+    >>> from_engine_keys(parse_expression("#monai.handlers.from_engine(['pred', 'label'])"))
+    ('pred', 'label')
+    >>> from_engine_keys(parse_expression("lambda x: x['loss']")) is None
+    True
+    """
+    calls = [node for node in walk(tree) if isinstance(node, Call) and node.callee == FROM_ENGINE]
+    if not calls:
+        return None
+    keys = (key for call in calls for key in _key_names(call.arguments[0]))
+    return tuple(dict.fromkeys(keys))
+
+
+# --- The text ------------------------------------------------------------------------------------
+
+# The input may not hold two underscores in a row, so no text can spell such a name by itself.
+_PLACEHOLDER = "reference__"
+
+_PLAIN_ESCAPES = re.compile(r"\\[nt\\'\"]")
+_PIECES = re.compile(
+    r"""(?P<formatted>(?<![A-Za-z0-9_])(?:[fF][rR]?|[rR][fF]))?
+        (?P<string>'(?:\\.|[^'\\])*' | "(?:\\.|[^"\\])*")
+      | @(?P<reference>[A-Za-z][A-Za-z0-9_]*)?
+      | (?P<comment>\#)""",
+    re.VERBOSE,
+)
+
+
+def _refuse(found: str, allowed: str, advice: str) -> NoReturn:
+    raise ExpressionRefused(f"Found {found}. Allowed: {allowed}.", advice)
+
+
+def _quoted(text: str) -> str:
+    """The text for a message: short, and with every character visible, homoglyphs included."""
+    longest = 60
+    return ascii(text if len(text) <= longest else text[: longest - 3] + "...")
+
+
+def _check_text(text: str) -> None:
+    """Refuse by looking at the characters alone, before any parser sees them."""
+    if not is_expression(text):
+        _refuse(
+            f"{_quoted(text)} where an expression was expected",
+            "a string that begins with '#' or with 'lambda'",
+            "Begin with '#', or give the value itself.",
+        )
+    if len(text) > MAX_CHARACTERS:
+        _refuse(
+            f"an expression of {len(text)} characters",
+            f"at most {MAX_CHARACTERS}",
+            "Put the code into a component of its own.",
+        )
+    strange = re.search(r"[^ -~]", text)
+    if strange:
+        _refuse(
+            f"the character {strange[0]!a}",
+            "printable ASCII characters",
+            "Retype the expression; look-alike letters come with copied text.",
+        )
+    if "__" in text:
+        _refuse(
+            f"two underscores in a row in {_quoted(text)}",
+            "names without them",
+            "Nothing that an expression may reach has such a name.",
+        )
+    _check_quotes(text)
+
+
+def _check_quotes(text: str) -> None:
+    """Only strings that read the same to a person, to ``_PIECES`` and to every Python release."""
+    if "'''" in text or '"""' in text:
+        _refuse("a triple quote", "'...' and \"...\"", "Use single quotes, or double ones.")
+    if "\\" in _PLAIN_ESCAPES.sub("", text):
+        _refuse(
+            "a backslash with another character behind it",
+            r"\n, \t, \\, \' and \"",
+            "Write the character itself.",
+        )
+
+
+def _python_source(text: str) -> str:
+    """The text with each ``@name`` outside of strings turned into a name Python can parse."""
+    return _PIECES.sub(_python_piece, text).strip()
+
+
+def _python_piece(piece: re.Match[str]) -> str:
+    if piece["formatted"]:
+        _check_braces(piece["string"])
+    if piece["string"]:
+        return piece[0]
+    if piece["comment"]:
+        _refuse("a comment", "'#' at the beginning only", "Leave the comment out.")
+    if piece["reference"] is None:
+        _refuse("'@' without a name", "@name, as in @model", "Name a declared component.")
+    # The blanks keep it from growing together with a name beside it: x@y must not parse.
+    return f" {_PLACEHOLDER}{piece['reference']} "
+
+
+def _check_braces(string: str) -> None:
+    """Refuse quotes and backslashes inside an f-string's braces that only newer Pythons read."""
+    rest = string.replace("{{", "").replace("}}", "")
+    if rest.count("{") != rest.count("}") or re.search(r"\{[^}]*\\", rest):
+        _refuse(
+            f"the f-string {_quoted(string)} with unbalanced braces, or a backslash inside them",
+            "{...} with the other kind of quotes inside",
+            "Change the quotes, as in f\"{x['loss']}\".",
+        )
+
+
+def _python_tree(source: str) -> ast.expr:
+    try:
+        # Warnings count as errors: what they warn of changes between Python releases.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return ast.parse(source, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError, Warning) as error:
+        raise ExpressionRefused(
+            f"Found {_quoted(source.replace(_PLACEHOLDER, '@'))}, which does not parse "
+            f"({type(error).__name__}). Allowed: one Python expression with @name references, "
+            "outside of f-strings.",
+            "Correct the spelling.",
+        ) from error
+
+
+def _check_size(tree: ast.expr) -> None:
+    """Refuse large and deep trees; without recursion, since later steps recurse on the result."""
+    count, pending = 0, [(tree, 1)]
+    while pending:
+        node, depth = pending.pop()
+        count += 1
+        if count > MAX_NODES or depth > MAX_DEPTH:
+            _refuse(
+                "an expression that is too large",
+                f"at most {MAX_NODES} parts, nested at most {MAX_DEPTH} deep",
+                "Put the code into a component of its own.",
+            )
+        pending += ((child, depth + 1) for child in _inner_expressions(node))
+
+
+def _inner_expressions(node: ast.AST) -> Iterator[ast.expr]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.expr):
+            yield child
+        else:
+            # Keywords and the like have no meaning alone; their values are what counts.
+            yield from _inner_expressions(child)
+
+
+# --- From Python's tree to ours ------------------------------------------------------------------
+
+_OPERATORS: Mapping[type[ast.AST], str] = MappingProxyType(
+    {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%"}
+)
+_COMPARISONS: Mapping[type[ast.AST], str] = MappingProxyType(
+    {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
+)
+_FOUND_NAMES: Mapping[type[ast.AST], str] = MappingProxyType(
+    {
+        ast.Lambda: "a lambda inside an expression",
+        ast.NamedExpr: "an assignment (:=)",
+        ast.Starred: "an unpacking (*)",
+        ast.Slice: "a slice",
+        ast.Set: "a set",
+        ast.ListComp: "a comprehension",
+        ast.SetComp: "a comprehension",
+        ast.DictComp: "a comprehension",
+        ast.GeneratorExp: "a generator",
+    }
+)
+# A lambda's parameter of such a name would hide what the name means to every reader.
+_RESERVED_NAMES = frozenset(name.partition(".")[0] for name in (*CALLEES, *NAMED_CONSTANTS))
+
+
+def _node(node: ast.expr, parameter: str | None) -> Node:
+    """The meaning of one node of Python's tree; ``parameter`` is the lambda's, if inside one."""
+    meaning = _MEANINGS.get(type(node))
+    if meaning is None:
+        _refuse(
+            _FOUND_NAMES.get(type(node), f"the construct {type(node).__name__}"),
+            "constants, @name, lists, tuples, dictionaries, x['key'], engine.state.<field>, "
+            "from_engine(...), print(...), arithmetic, comparisons, and/or/not, a if c else b, "
+            "f-strings, and one lambda around it all",
+            "Put the code into a component of its own.",
+        )
+    return meaning(node, parameter)
+
+
+def _nodes(nodes: list[ast.expr], parameter: str | None) -> tuple[Node, ...]:
+    return tuple(_node(node, parameter) for node in nodes)
+
+
+def _lambda(node: ast.Lambda) -> Lambda:
+    arguments = node.args
+    plain = len(arguments.args) == 1 and not (
+        arguments.posonlyargs
+        or arguments.kwonlyargs
+        or arguments.vararg
+        or arguments.kwarg
+        or arguments.defaults
+    )
+    if not plain:
+        _refuse(
+            "a lambda with other than one plain parameter",
+            "lambda x: ..., without defaults and stars",
+            "MONAI and Ignite call it with one argument.",
+        )
+    name = arguments.args[0].arg
+    if name in _RESERVED_NAMES or name.startswith(_PLACEHOLDER):
+        _refuse(
+            f"a lambda's parameter named {_quoted(name.replace(_PLACEHOLDER, '@'))}",
+            "a plain name with no other meaning here",
+            "Rename it to x or engine.",
+        )
+    return Lambda(name, _node(node.body, name))
+
+
+def _constant(node: ast.Constant, parameter: str | None) -> Constant:
+    value = node.value
+    if isinstance(value, str):
+        return Constant(_plain_text(value))
+    if value is None or isinstance(value, bool):
+        return Constant(value)
+    if isinstance(value, int) and value <= MAX_INTEGER:
+        return Constant(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return Constant(value)
+    # Not shown by value: an integer may have too many digits to be written in decimal.
+    _refuse(
+        f"a constant of type {type(value).__name__} that has no meaning here",
+        f"None, True, False, strings, finite numbers, whole numbers up to {MAX_INTEGER}",
+        "Use one of these.",
+    )
+
+
+def _plain_text(value: str) -> str:
+    """The string constant itself; refused where our placeholder got into it.
+
+    That happens where Python finds a string that ``_PIECES`` did not, and neither may guess.
+    """
+    if "__" in value:
+        _refuse(
+            "a string with two underscores in a row",
+            "strings without them",
+            "Nothing that an expression may reach has such a name.",
+        )
+    return value
+
+
+def _name(node: ast.Name, parameter: str | None) -> Node:
+    if node.id == parameter:
+        return Parameter(node.id)
+    if node.id.startswith(_PLACEHOLDER):
+        return ReferenceName(node.id.removeprefix(_PLACEHOLDER))
+    _refuse(
+        f"the name {_quoted(node.id)}",
+        "the lambda's own parameter, and @name for what the config declares",
+        "Put '@' before the name of a component.",
+    )
+
+
+def _list(node: ast.List, parameter: str | None) -> Display:
+    return Display("list", _nodes(node.elts, parameter))
+
+
+def _tuple(node: ast.Tuple, parameter: str | None) -> Display:
+    return Display("tuple", _nodes(node.elts, parameter))
+
+
+def _dict(node: ast.Dict, parameter: str | None) -> Display:
+    keys = tuple(_constant_key(key) for key in node.keys)
+    if len(set(keys)) != len(keys):
+        _refuse("a dictionary with a key twice", "each key once", "Keep the one that is meant.")
+    return Display("dict", _nodes(node.values, parameter), keys)
+
+
+def _subscript(node: ast.Subscript, parameter: str | None) -> Subscript:
+    value = _node(node.value, parameter)
+    if not isinstance(value, Parameter | Attribute | Subscript):
+        _refuse(
+            "a subscript of something other than a lambda's parameter",
+            "x['key'], x[0] and engine.state.output['key'] below a lambda",
+            "Write the value itself.",
+        )
+    return Subscript(value, _constant_key(node.slice))
+
+
+def _constant_key(node: ast.expr | None) -> str | int:
+    # ``None`` is how Python's tree spells ** in a dictionary.
+    constant = _node(node, None) if isinstance(node, ast.Constant | ast.UnaryOp) else None
+    key = constant.value if isinstance(constant, Constant) else None
+    if isinstance(key, bool) or not isinstance(key, str | int):
+        _refuse(
+            "a key that is not a plain string or whole number",
+            "keys such as 'loss', 0 and -1",
+            "Write the key as a constant; slices and unpacking have no meaning here.",
+        )
+    return key
+
+
+def _dotted(node: ast.expr) -> str:
+    """``a.b.c`` as text; empty for anything that is not names and dots alone."""
+    names: list[str] = []
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(names)]) if isinstance(node, ast.Name) else ""
+
+
+def _attribute(node: ast.Attribute, parameter: str | None) -> Node:
+    dotted = _dotted(node)
+    if dotted in NAMED_CONSTANTS:
+        return NamedConstant(NAMED_CONSTANTS[dotted])
+    owner, _, field = dotted.rpartition(".")
+    if parameter is not None and owner == f"{parameter}.state" and field in STATE_FIELDS:
+        return Attribute(Parameter(parameter), field)
+    _refuse(
+        f"the attribute {_quoted(_as_written(dotted) or '.' + node.attr)}",
+        f"engine.state.<field> of a lambda's parameter, with one of {', '.join(STATE_FIELDS)}; "
+        "dtypes such as torch.float32",
+        "Use a subscript for a dictionary's items, as in x['loss'].",
+    )
+
+
+def _as_written(dotted: str) -> str:
+    return dotted.replace(_PLACEHOLDER, "@")
+
+
+def _call(node: ast.Call, parameter: str | None) -> Call | MethodCall:
+    dotted = _dotted(node.func)
+    if dotted in CALLEES:
+        return _CALL_RULES[CALLEES[dotted]](node, parameter)
+    owner, _, method = dotted.rpartition(".")
+    simple = "." not in owner and not node.args and not node.keywords
+    if owner.startswith(_PLACEHOLDER) and method in REFERENCE_METHODS and simple:
+        return MethodCall(ReferenceName(owner.removeprefix(_PLACEHOLDER)), method)
+    called = _quoted(_as_written(dotted)) if dotted else "something other than a plain name"
+    _refuse(
+        f"a call of {called}",
+        "monai.handlers.from_engine(...), from_engine(...), print(...), @name.parameters() and "
+        "@name.named_parameters()",
+        "Use one of these, or put the code into a component of its own.",
+    )
+
+
+def _print_call(node: ast.Call, parameter: str | None) -> Call:
+    if node.keywords:
+        _refuse("print with a keyword", "print(value, ...)", "It goes to the log, as one line.")
+    return Call(PRINT, _nodes(node.args, parameter))
+
+
+def _from_engine_call(node: ast.Call, parameter: str | None) -> Call:
+    given = [*zip(_FROM_ENGINE_PARAMETERS, node.args, strict=False)]
+    given += [(keyword.arg or "**", keyword.value) for keyword in node.keywords]
+    names = [name for name, _ in given]
+    # Python's parser lets a repeated keyword pass; only its compiler would object.
+    fits = sorted(names) in (["keys"], ["first", "keys"])
+    if not fits or len(node.args) > len(_FROM_ENGINE_PARAMETERS):
+        _refuse_from_engine()
+    values = {name: _node(value, parameter) for name, value in given}
+    if not _key_names(values["keys"]):
+        _refuse_from_engine()
+    if "first" not in values:
+        return Call(FROM_ENGINE, (values["keys"],))
+    first = values["first"]
+    if not (isinstance(first, Constant) and isinstance(first.value, bool)):
+        _refuse_from_engine()
+    return Call(FROM_ENGINE, (values["keys"],), (Keyword("first", first),))
+
+
+def _refuse_from_engine() -> NoReturn:
+    _refuse(
+        "from_engine with arguments that it does not take",
+        "from_engine(keys, first=False), where keys is a constant string or a list or tuple of "
+        "constant strings, and first is True or False",
+        "Write it as from_engine(['pred', 'label']).",
+    )
+
+
+def _key_names(keys: Node) -> tuple[str, ...]:
+    """The constant strings that ``from_engine`` is given; empty where it is given anything else."""
+    items = keys.items if isinstance(keys, Display) and keys.kind != "dict" else (keys,)
+    values = [item.value if isinstance(item, Constant) else None for item in items]
+    names = tuple(value for value in values if isinstance(value, str))
+    return names if len(names) == len(values) else ()
+
+
+def _compare(node: ast.Compare, parameter: str | None) -> Compare:
+    operator = _COMPARISONS.get(type(node.ops[0]))
+    if operator is None or len(node.ops) > 1:
+        _refuse(
+            "a chain of comparisons, or one with is or in",
+            "one of == != < <= > >= between two values",
+            "Join two comparisons by 'and'.",
+        )
+    return Compare(operator, _node(node.left, parameter), _node(node.comparators[0], parameter))
+
+
+def _arithmetic(node: ast.BinOp, parameter: str | None) -> Arithmetic:
+    operator = _OPERATORS.get(type(node.op))
+    if operator is None:
+        _refuse(
+            f"the operator {type(node.op).__name__}",
+            "+ - * / // % between numbers",
+            "Powers, shifts, bits and matrix products have no meaning here.",
+        )
+    return Arithmetic(operator, _operand(node.left, parameter), _operand(node.right, parameter))
+
+
+def _operand(node: ast.expr, parameter: str | None) -> Node:
+    """One side of an arithmetic operation; refused where it cannot be a number."""
+    operand = _node(node, parameter)
+    if isinstance(operand, Constant):
+        number = isinstance(operand.value, int | float)
+    else:
+        number = isinstance(operand, _NUMBER_NODES)
+    if not number:
+        _refuse(
+            f"arithmetic on a {type(operand).__name__} that is no number",
+            "numbers and tensors",
+            "Build text with an f-string.",
+        )
+    return operand
+
+
+def _unary(node: ast.UnaryOp, parameter: str | None) -> Node:
+    if isinstance(node.op, ast.Not):
+        return BooleanOperation("not", (_node(node.operand, parameter),))
+    # Only of a literal: so a chain of signs has no meaning.
+    if isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+        value = _constant(node.operand, parameter).value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return Constant(-value)
+    _refuse("a sign before a value", "a minus before a number", "Write 0 - x for -x.")
+
+
+def _boolean(node: ast.BoolOp, parameter: str | None) -> BooleanOperation:
+    operator: Literal["and", "or"] = "and" if isinstance(node.op, ast.And) else "or"
+    return BooleanOperation(operator, _nodes(node.values, parameter))
+
+
+def _conditional(node: ast.IfExp, parameter: str | None) -> Conditional:
+    return Conditional(
+        _node(node.test, parameter), _node(node.body, parameter), _node(node.orelse, parameter)
+    )
+
+
+def _formatted_text(node: ast.JoinedStr, parameter: str | None) -> FormattedText:
+    return FormattedText(tuple(_text_part(part, parameter) for part in node.values))
+
+
+def _text_part(part: ast.expr, parameter: str | None) -> Constant | FormattedValue:
+    if isinstance(part, ast.Constant):
+        return _constant(part, parameter)
+    if not isinstance(part, ast.FormattedValue) or part.conversion != -1:
+        _refuse("a conversion in an f-string", "{value} and {value:.4f}", "Leave !r or = out.")
+    return FormattedValue(_node(part.value, parameter), _format_spec(part.format_spec))
+
+
+# Two digits of width and of precision at most: the width alone decides how long the text gets.
+_FORMAT_SPEC = re.compile(r"[<>^]?[+ ]?(?:[0-9]{1,2})?,?(?:\.[0-9]{1,2})?[deEfFgGs%]?")
+
+
+def _format_spec(node: ast.expr | None) -> str:
+    """The text after the colon, which must be constant; empty without one."""
+    if node is None:
+        return ""
+    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+    constant = all(isinstance(part, ast.Constant) for part in parts)
+    spec = "".join(str(part.value) for part in parts if isinstance(part, ast.Constant))
+    if not constant or len(spec) > MAX_FORMAT_SPEC or not _FORMAT_SPEC.fullmatch(spec):
+        _refuse(
+            f"the format {_quoted(spec)} in an f-string",
+            f"at most {MAX_FORMAT_SPEC} constant characters such as .4f, 5d, >8 and .1%, with a "
+            "width below 100",
+            "Shorten the format.",
+        )
+    return spec
+
+
+_FROM_ENGINE_PARAMETERS = ("keys", "first")
+_NUMBER_NODES = (
+    Parameter,
+    ReferenceName,
+    Subscript,
+    Attribute,
+    Arithmetic,
+    Compare,
+    BooleanOperation,
+    Conditional,
+)
+_CALL_RULES: Mapping[str, Callable[[ast.Call, str | None], Call]] = MappingProxyType(
+    {FROM_ENGINE: _from_engine_call, PRINT: _print_call}
+)
+# ``Any``: each function takes the kind of node that is its key, which a type cannot say.
+_MEANINGS: Mapping[type[ast.expr], Callable[[Any, str | None], Node]] = MappingProxyType(
+    {
+        ast.Constant: _constant,
+        ast.Name: _name,
+        ast.List: _list,
+        ast.Tuple: _tuple,
+        ast.Dict: _dict,
+        ast.Subscript: _subscript,
+        ast.Attribute: _attribute,
+        ast.Call: _call,
+        ast.Compare: _compare,
+        ast.BinOp: _arithmetic,
+        ast.UnaryOp: _unary,
+        ast.BoolOp: _boolean,
+        ast.IfExp: _conditional,
+        ast.JoinedStr: _formatted_text,
+    }
+)

@@ -1,0 +1,409 @@
+"""Read -> fill in variables -> parse -> resolve refs -> upgrade -> check; all errors at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from mmar_runtime.config import consistency
+from mmar_runtime.config.location import Location
+from mmar_runtime.config.nodes import (
+    ComponentSpec,
+    ListNode,
+    Literal,
+    Node,
+    TransformRef,
+    WeightsFile,
+    plain,
+)
+from mmar_runtime.config.overrides import Scalar
+from mmar_runtime.config.parser import NodeParser
+from mmar_runtime.config.sections import (
+    EVALUATE_ONLY,
+    LIST_SLOTS,
+    SLOT_KINDS,
+    TRAIN_ONLY,
+    EvaluationConfig,
+    RuntimeSettings,
+    Section,
+    TrainConfig,
+    WorkflowConfig,
+)
+from mmar_runtime.config.sources import read_json, resolve_variables
+from mmar_runtime.config.upgrade import Upgrader
+from mmar_runtime.errors import ConfigError, Problem, did_you_mean
+from mmar_runtime.mmar import Mmar
+
+Config = TypeVar("Config", bound=WorkflowConfig)
+Check = Callable[[WorkflowConfig], Iterable[Problem]]
+
+TRAIN_FILE = "config/config_train.json"
+VALIDATION_FILE = "config/config_validation.json"
+CROSS_VALIDATION_FILE = "config/config_cross_validation.json"
+ENVIRONMENT_FILE = "config/environment.json"
+
+TOP_LEVEL = ("determinism", "network_summary", "search")
+"""Top-level objects besides the sections; ``search`` belonged to AutoML and is passed over."""
+
+
+def load_train_config(
+    mmar: Mmar,
+    *,
+    file: str = TRAIN_FILE,
+    environment: str = ENVIRONMENT_FILE,
+    site: Mapping[str, Scalar] | None = None,
+    overrides: Mapping[str, Scalar] | None = None,
+    checks: Iterable[Check] = (),
+) -> TrainConfig:
+    """The training workflow of an MMAR.
+
+    Args:
+        mmar: the MMAR.
+        file: the workflow's document, relative to the MMAR.
+        environment: the environment's document, relative to the MMAR.
+        site: the site's own values, which win over the MMAR's environment.
+        overrides: values from ``--set``, which win over everything.
+        checks: further checks, whose problems are reported together with the loader's own.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    reading = _Reading(mmar, file, environment, site or {}, overrides or {})
+    train = reading.section("train", EVALUATE_ONLY)
+    validate = reading.section("validate", TRAIN_ONLY, required=False)
+    reading.unknown_top_level((*TOP_LEVEL, "train", "validate"))
+    sections = _with_refs_resolved({"train": train, "validate": validate}, "train", reading)
+    upgraded = {name: _upgraded(section, reading.upgrader) for name, section in sections.items()}
+    config = TrainConfig(
+        **reading.common(), train=upgraded["train"], validate=upgraded.get("validate")
+    )
+    return _checked(config, reading.problems, checks)
+
+
+def load_evaluation_config(
+    mmar: Mmar,
+    *,
+    file: str = VALIDATION_FILE,
+    environment: str = ENVIRONMENT_FILE,
+    site: Mapping[str, Scalar] | None = None,
+    overrides: Mapping[str, Scalar] | None = None,
+    checks: Iterable[Check] = (),
+) -> EvaluationConfig:
+    """A validation, cross-site validation or inference workflow of an MMAR.
+
+    Arguments and errors as for ``load_train_config``.
+    """
+    reading = _Reading(mmar, file, environment, site or {}, overrides or {})
+    section = reading.top_level_section(TRAIN_ONLY)
+    sections = _with_refs_resolved({"": section}, "", reading)
+    config = EvaluationConfig(**reading.common(), section=_upgraded(sections[""], reading.upgrader))
+    return _checked(config, reading.problems, checks)
+
+
+def _checked(config: Config, problems: list[Problem], checks: Iterable[Check]) -> Config:
+    found = [*problems, *consistency.problems(config)]
+    for check in checks:
+        found += check(config)
+    if found:
+        raise ConfigError(found)
+    return config
+
+
+class _Reading:
+    """One document on its way from text to a config: its variables, its faults, its notices."""
+
+    def __init__(
+        self,
+        mmar: Mmar,
+        file: str,
+        environment: str,
+        site: Mapping[str, Scalar],
+        overrides: Mapping[str, Scalar],
+    ) -> None:
+        path, environment_path = mmar.document(file), mmar.document(environment)
+        self.mmar = mmar
+        self.location = Location(path.name)
+        self.document, environment_document = _read_both(path, environment_path)
+        self.variables = resolve_variables(
+            mmar_root=mmar.root,
+            workflow=self.document,
+            workflow_file=path.name,
+            environment=environment_document,
+            environment_file=environment_path.name,
+            site=site,
+            overrides=overrides,
+        )
+        self.parser = NodeParser(self.variables)
+        self.problems = self.parser.problems
+        self.upgrader = Upgrader()
+
+    def common(self) -> dict[str, Any]:
+        """The fields that every kind of config has."""
+        own = {name for name, value in self.document.items() if not isinstance(value, dict | list)}
+        return {
+            "mmar_root": self.mmar.root,
+            "file": self.location.file,
+            "settings": self.settings(),
+            "variables": MappingProxyType(self.variables),
+            "own_names": frozenset(own),
+            "notices": self.upgrader.notices,
+        }
+
+    def section(self, name: str, foreign: frozenset[str], *, required: bool = True) -> Section:
+        """The section of that name; an empty one, and a problem, where it is missing."""
+        location = self.location / name
+        raw = self.document.get(name)
+        if raw is None and not required:
+            return Section(location=location, entries={})
+        if not isinstance(raw, dict):
+            found = "is missing" if raw is None else "has to be an object"
+            self._problem(location, f"the section {name!r} {found}", "section")
+            return Section(location=location, entries={})
+        entries = {
+            key: self._entry(key, value, location / key, foreign) for key, value in raw.items()
+        }
+        return Section(location=location, entries=_present(entries))
+
+    def top_level_section(self, foreign: frozenset[str]) -> Section:
+        """The entries of an evaluation document, which has no sections."""
+        for name in ("train", "validate"):
+            if name in self.document:
+                message = f"an evaluation document has no section {name!r}"
+                advice = "Is this a training document? Use 'mmar train' for it."
+                self._problem(self.location / name, message, "section", advice)
+                return Section(location=self.location, entries={})
+        raw = {
+            key: value
+            for key, value in self.document.items()
+            if isinstance(value, dict | list) and key not in TOP_LEVEL
+        }
+        entries = {
+            key: self._entry(key, value, self.location / key, foreign)
+            for key, value in raw.items()
+            if key != "model"
+        }
+        entries["model"] = self._model(raw.get("model"))
+        return Section(location=self.location, entries=_present(entries))
+
+    def _entry(
+        self, key: str, raw: Any, location: Location, foreign: frozenset[str]
+    ) -> Node | None:
+        if key in foreign:
+            message = f"the entry {key!r} does not belong into this section"
+            self._problem(location, message, "unknown-key")
+            return None
+        if key == "metrics":
+            self._problem(
+                location,
+                "a list 'metrics' is the 4.0 dialect",
+                "dialect",
+                "Write the metric with is_key_metric as 'key_metric', the others as "
+                "'additional_metrics'.",
+            )
+            return None
+        if key not in SLOT_KINDS and not _looks_like_component(raw):
+            advice = did_you_mean(key, SLOT_KINDS.keys() - foreign)
+            self._problem(location, f"unknown entry {key!r}", "unknown-key", advice)
+            return None
+        if key not in LIST_SLOTS:
+            return self.parser.entry(raw, location)
+        if not isinstance(raw, list):
+            self._problem(location, "has to be an array of components", "section")
+            return None
+        items = [self.parser.entry(item, location / index) for index, item in enumerate(raw)]
+        return ListNode(location=location, items=tuple(items))
+
+    def _model(self, raw: Any) -> Node | None:
+        location = self.location / "model"
+        if raw is None:
+            self._problem(location, "the entry 'model' is missing", "section")
+            return None
+        given = raw if isinstance(raw, list) else [raw]
+        places = (
+            [location / index for index in range(len(given))]
+            if isinstance(raw, list)
+            else [location]
+        )
+        before = len(self.problems)
+        nodes = [self.parser.entry(item, place) for item, place in zip(given, places, strict=True)]
+        enabled = [
+            node
+            for node in nodes
+            if isinstance(node, ComponentSpec | WeightsFile) and not node.disabled
+        ]
+        if len(enabled) != 1 and len(self.problems) == before:
+            self._problem(
+                location,
+                f"exactly one entry has to be enabled, found {len(enabled)} of {len(nodes)}",
+                "model",
+                "Set dont_load_ts_model and dont_load_ckpt_model so that one of them is false.",
+            )
+        return enabled[0] if len(enabled) == 1 else None
+
+    def unknown_top_level(self, known: tuple[str, ...]) -> None:
+        """Report objects and arrays at the top level that mean nothing."""
+        for key, value in self.document.items():
+            if isinstance(value, dict | list) and key not in known:
+                advice = did_you_mean(key, known)
+                self._problem(
+                    self.location / key, f"unknown section {key!r}", "unknown-key", advice
+                )
+
+    def settings(self) -> RuntimeSettings:
+        """What holds for the whole run, from the variables and the top-level objects."""
+        return RuntimeSettings(
+            amp=self._flag("amp") or False,
+            multi_gpu=self._flag("multi_gpu") or False,
+            use_gpu=self._flag("use_gpu") is not False,
+            print_conf=self._flag("print_conf") or False,
+            cudnn_benchmark=self._flag("cudnn_benchmark"),
+            tf32=self._flag("tf32"),
+            random_seed=self._random_seed(),
+            input_size=self._input_size(),
+        )
+
+    def _flag(self, name: str) -> bool | None:
+        variable = self.variables.get(name)
+        if variable is None or isinstance(variable.value, bool):
+            return None if variable is None else variable.value
+        message = f"{name} has to be true or false, found {variable.value!r}"
+        self._problem(variable.source / name, message, "type")
+        return None
+
+    def _random_seed(self) -> int | None:
+        raw = self.document.get("determinism")
+        if raw is None:
+            return None
+        location = self.location / "determinism"
+        if not isinstance(raw, dict) or set(raw) - {"random_seed"}:
+            self._problem(location, "has to be an object with one entry, random_seed", "type")
+            return None
+        value = self.parser.scalar(raw.get("random_seed"), location / "random_seed")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
+            message = f"has to be a whole number from 0 to 2**32 - 1, found {value!r}"
+            self._problem(location / "random_seed", message, "type")
+            return None
+        return value
+
+    def _input_size(self) -> tuple[int, ...] | None:
+        raw = self.document.get("network_summary")
+        if raw is None:
+            return None
+        location = self.location / "network_summary"
+        if not isinstance(raw, dict) or set(raw) != {"network", "input_size"}:
+            self._problem(location, "has to be an object with network and input_size", "type")
+            return None
+        sizes = raw["input_size"]
+        if raw["network"] != "@model":
+            self._problem(location / "network", 'has to be "@model"', "reference")
+        if not isinstance(sizes, list) or not all(type(size) is int and size > 0 for size in sizes):
+            message = "has to be an array of positive whole numbers: batch, channels, voxels"
+            self._problem(location / "input_size", message, "type")
+            return None
+        return tuple(sizes)
+
+    def _problem(self, location: Location, message: str, rule: str, advice: str = "") -> None:
+        self.problems.append(Problem(location, message, advice, rule))
+
+
+def _read_both(path: Path, environment: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both documents, with the faults of both reported together."""
+    found, problems = [], []
+    for source in (path, environment):
+        try:
+            value = read_json(source)
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        if not isinstance(value, dict):
+            problems.append(Problem(Location(source.name), "has to be a JSON object", "", "json"))
+        found.append(value)
+    if problems:
+        raise ConfigError(problems)
+    return found[0], found[1]
+
+
+def _looks_like_component(raw: Any) -> bool:
+    return isinstance(raw, dict) and ("name" in raw or "path" in raw)
+
+
+def _present(entries: Mapping[str, Node | None]) -> Mapping[str, Node]:
+    """The entries that parsed and are not disabled."""
+    return MappingProxyType(
+        {
+            key: node
+            for key, node in entries.items()
+            if node is not None and not getattr(node, "disabled", False)
+        }
+    )
+
+
+def _upgraded(section: Section, upgrader: Upgrader) -> Section:
+    return replace(
+        section,
+        entries=MappingProxyType({key: upgrader(node) for key, node in section.entries.items()}),
+    )
+
+
+def _with_refs_resolved(
+    sections: Mapping[str, Section], source: str, reading: _Reading
+) -> dict[str, Section]:
+    """The sections with each ``ref`` replaced by a copy of the transform that it names."""
+    known = _transforms_by_name(sections[source])
+    found = {}
+    for name, section in sections.items():
+        if not section.entries and name == "validate":
+            continue
+        entries = {
+            key: _deref(node, known, reading.problems) if key in LIST_SLOTS else node
+            for key, node in section.entries.items()
+        }
+        found[name] = replace(section, entries=MappingProxyType(entries))
+    return found
+
+
+def _transforms_by_name(section: Section) -> dict[str, list[ComponentSpec]]:
+    """The train section's transforms under their class names and under their aliases."""
+    found: dict[str, list[ComponentSpec]] = {}
+    for slot in ("pre_transforms", "post_transforms"):
+        node = section.entries.get(slot)
+        for item in node.items if isinstance(node, ListNode) else ():
+            if isinstance(item, ComponentSpec):
+                for name in {item.title, item.alias} - {None}:
+                    found.setdefault(str(name), []).append(item)
+    return found
+
+
+def _deref(node: Node, known: Mapping[str, list[ComponentSpec]], problems: list[Problem]) -> Node:
+    if not isinstance(node, ListNode):
+        return node
+    items = [
+        _target(item, known, problems) if isinstance(item, TransformRef) else item
+        for item in node.items
+    ]
+    return replace(node, items=tuple(items))
+
+
+def _target(
+    ref: TransformRef, known: Mapping[str, list[ComponentSpec]], problems: list[Problem]
+) -> Node:
+    targets = known.get(ref.name, [])
+    if len({_signature(target) for target in targets}) == 1:
+        return replace(targets[0], disabled=ref.disabled)
+    if not targets:
+        message = f"no transform of the train section is called {ref.name!r}"
+        advice = did_you_mean(ref.name, known)
+    else:
+        places = ", ".join(target.location.place for target in targets)
+        message = f"{ref.name!r} could mean several transforms: {places}"
+        advice = f'Give each an alias in the train section, such as "{ref.name}#first".'
+    problems.append(Problem(ref.location / "ref", message, advice, "ref"))
+    return Literal(location=ref.location, value=None)
+
+
+def _signature(spec: ComponentSpec) -> str:
+    """Equal for two transforms that would be built alike."""
+    return repr([spec.name, spec.path, plain(spec.args)])

@@ -1,0 +1,219 @@
+"""A whole workflow as frozen values: ``TrainConfig`` and ``EvaluationConfig``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from mmar_runtime.config.location import Location
+from mmar_runtime.config.nodes import (
+    ComponentSpec,
+    ListNode,
+    Node,
+    WeightsFile,
+    plain,
+)
+from mmar_runtime.config.sources import Variable
+
+SLOT_KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        "loss": "loss",
+        "optimizer": "optimizer",
+        "lr_scheduler": "lr_scheduler",
+        "model": "network",
+        "pre_transforms": "transform",
+        "post_transforms": "transform",
+        "dataset": "dataset",
+        "dataloader": "dataloader",
+        "inferer": "inferer",
+        "handlers": "handler",
+        "key_metric": "metric",
+        "additional_metrics": "metric",
+        "prepare_batch": "prepare_batch",
+        "iteration": "iteration",
+        "trainer": "trainer",
+        "evaluator": "evaluator",
+    }
+)
+"""Section entry -> the kind of component that stands there."""
+
+LIST_SLOTS = frozenset({"pre_transforms", "post_transforms", "handlers", "additional_metrics"})
+TRAIN_ONLY = frozenset({"loss", "optimizer", "lr_scheduler", "trainer"})
+EVALUATE_ONLY = frozenset({"evaluator"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeSettings:
+    """What holds for a whole run; ``None`` means: leave PyTorch's own setting untouched.
+
+    Attributes:
+        random_seed: seed of every random source; None means not deterministic.
+        input_size: shape of ``network_summary``'s input (batch, channel, spatial...), or None.
+    """
+
+    amp: bool = False
+    multi_gpu: bool = False
+    use_gpu: bool = True
+    print_conf: bool = False
+    random_seed: int | None = None
+    cudnn_benchmark: bool | None = None
+    tf32: bool | None = None
+    input_size: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """The named entries of ``train``, of ``validate``, or of an evaluation document."""
+
+    location: Location
+    entries: Mapping[str, Node]
+
+    def specs(self, name: str) -> tuple[ComponentSpec, ...]:
+        """The enabled components of an entry; none if the section has no such entry."""
+        node = self.entries.get(name)
+        nodes = node.items if isinstance(node, ListNode) else (node,)
+        return tuple(
+            item for item in nodes if isinstance(item, ComponentSpec) and not item.disabled
+        )
+
+    def replaced(self, **entries: Node) -> Section:
+        """The same section with other entries."""
+        return replace(self, entries=MappingProxyType({**self.entries, **entries}))
+
+    def without_handlers(self, *titles: str) -> Section:
+        """The same section without the handlers of these classes."""
+        handlers = self.entries.get("handlers")
+        if not isinstance(handlers, ListNode):
+            return self
+        kept = tuple(node for node in handlers.items if getattr(node, "title", "") not in titles)
+        return self.replaced(handlers=replace(handlers, items=kept))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """An old construct that the loader has translated; announced once per rule."""
+
+    rule: str
+    message: str
+    places: tuple[Location, ...]
+
+    def __str__(self) -> str:
+        count = len(self.places)
+        more = f" and {count - 1} more" if count > 1 else ""
+        return f"{self.message} ({self.places[0]}{more})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowConfig(ABC):
+    """What a training and an evaluation document have in common.
+
+    Attributes:
+        mmar_root: the MMAR's folder; ``custom/`` and relative paths are below it.
+        file: the document's name, for messages.
+        own_names: the variables that the document itself defines.
+        notices: what the loader has translated.
+    """
+
+    mmar_root: Path
+    file: str
+    settings: RuntimeSettings
+    variables: Mapping[str, Variable]
+    own_names: frozenset[str]
+    notices: tuple[Notice, ...] = ()
+
+    @property
+    @abstractmethod
+    def scopes(self) -> Mapping[str, Section]:
+        """The sections by name, in the order in which a name is looked up beyond its own."""
+
+    def find(self, scope: str, name: str) -> tuple[str, str] | None:
+        """Section and entry that ``@name`` means when it stands in the section ``scope``.
+
+        The own section comes first; so ``@dataset`` is each section's own, and ``@model`` in
+        ``validate`` is the train section's. None if there is no such entry.
+        """
+        for section in (scope, *self.scopes):
+            if name in self.scopes[section].entries:
+                return section, name
+        return None
+
+    def value(self, name: str) -> Any:
+        """The value of a variable, or None."""
+        variable = self.variables.get(name)
+        return None if variable is None else variable.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig(WorkflowConfig):
+    """``config_train.json``: a training workflow and the validation it runs on the way."""
+
+    train: Section
+    validate: Section | None
+
+    @property
+    def scopes(self) -> Mapping[str, Section]:
+        """``train`` and, where the document has it, ``validate``."""
+        found = {"train": self.train}
+        return found if self.validate is None else {**found, "validate": self.validate}
+
+    def with_train(self, train: Section) -> TrainConfig:
+        """The same config with another train section."""
+        return replace(self, train=train)
+
+    def as_json(self) -> dict[str, Any]:
+        """The configuration as it runs: variables filled in, old constructs translated."""
+        top = {name: variable.value for name, variable in _own_variables(self)}
+        if self.settings.random_seed is not None:
+            top["determinism"] = {"random_seed": self.settings.random_seed}
+        return {**top, **{name: _plain_section(section) for name, section in self.scopes.items()}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationConfig(WorkflowConfig):
+    """``config_validation.json`` and its kin: one model, run over one list of data.
+
+    Of the alternatives in ``model``, ``section.entries["model"]`` is the enabled one.
+    """
+
+    section: Section
+
+    @property
+    def model(self) -> ComponentSpec | WeightsFile:
+        """The network to evaluate: a component, or a file that holds it."""
+        node = self.section.entries["model"]
+        if not isinstance(node, ComponentSpec | WeightsFile):
+            raise TypeError(f"the loader lets no {type(node).__name__} through as a model")
+        return node
+
+    @property
+    def scopes(self) -> Mapping[str, Section]:
+        """The one section; its name is empty because its entries stand at the top level."""
+        return {"": self.section}
+
+    def with_section(self, section: Section) -> EvaluationConfig:
+        """The same config with other entries."""
+        return replace(self, section=section)
+
+    def as_json(self) -> dict[str, Any]:
+        """The configuration as it runs: variables filled in, old constructs translated."""
+        top = {name: variable.value for name, variable in _own_variables(self)}
+        return {**top, **_plain_section(self.section)}
+
+
+def _own_variables(config: WorkflowConfig) -> Iterator[tuple[str, Variable]]:
+    """Those that the document itself defines: a site's paths do not belong into a checkpoint."""
+    for name, variable in config.variables.items():
+        if name in config.own_names:
+            yield name, variable
+
+
+def _plain_section(section: Section) -> dict[str, Any]:
+    return {
+        name: plain(node)
+        for name, node in section.entries.items()
+        if not getattr(node, "disabled", False)
+    }

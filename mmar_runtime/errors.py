@@ -1,0 +1,119 @@
+"""Every exception that this project raises on purpose.
+
+    MmarError                 something that the person at the keyboard can mend; exit code 2
+    ├── ConfigError           one or more faults in the JSON documents of an MMAR, all at once
+    ├── DataError             a data list, an image or a label is missing, unreadable or unfit
+    ├── CheckpointError       a file of weights is missing, unreadable or does not fit the network
+    ├── WeightsError          weights received from elsewhere do not match the network
+    ├── ComponentError        a component raised while it was built or while it ran
+    ├── FederationError       a federated run ended without the result that was asked for
+    └── RunAborted            the run was stopped from outside; exit code 130
+
+A ``Problem`` is one fault with its place. Errors carry problems, so that a program can list them
+(``--json``) and a person reads them all in one go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from mmar_runtime.config.location import Location
+
+MAX_LISTED_CHOICES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault: where it is, what was found there, and what to do about it.
+
+    Attributes:
+        location: the document and the place in it.
+        message: what was found, and what is allowed instead.
+        advice: what to do next; empty where the message says it all.
+        rule: a short stable identifier for programs, such as ``unknown-variable``.
+    """
+
+    location: Location
+    message: str
+    advice: str = ""
+    rule: str = "invalid"
+
+    def __str__(self) -> str:
+        text = f"{self.location}: {self.message}"
+        return f"{text}\n    {self.advice}" if self.advice else text
+
+    def as_dict(self) -> dict[str, str]:
+        """The same, for ``--json``."""
+        return {
+            "rule": self.rule,
+            "file": self.location.file,
+            "place": self.location.place,
+            "message": self.message,
+            "advice": self.advice,
+        }
+
+
+class MmarError(Exception):
+    """Base of all errors whose text is written for the user."""
+
+    exit_code = 2
+
+
+class ConfigError(MmarError):
+    """The JSON documents of an MMAR hold faults; ``problems`` lists all of them."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        if not self.problems:
+            raise ValueError("a ConfigError needs at least one problem")
+        count = len(self.problems)
+        head = "1 problem" if count == 1 else f"{count} problems"
+        super().__init__("\n".join([f"{head} in the configuration:", *map(str, self.problems)]))
+
+
+class DataError(MmarError):
+    """A data list, an image or a label is missing, unreadable or unfit for the configuration."""
+
+
+class CheckpointError(MmarError):
+    """A file of weights is missing, unreadable, or does not fit the network."""
+
+
+class WeightsError(MmarError):
+    """Weights received from elsewhere do not match the network they are meant for."""
+
+
+class ComponentError(MmarError):
+    """A component named by the configuration raised an error of its own."""
+
+
+class FederationError(MmarError):
+    """A federated run ended without the result that was asked for."""
+
+    exit_code = 1
+
+
+class RunAborted(MmarError):
+    """The run was stopped from outside before it was complete."""
+
+    exit_code = 130
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Advice for an unknown word: the nearest choices, else a short list of what there is.
+
+    >>> did_you_mean("UNte", ["UNet", "VNet"])
+    "Did you mean 'UNet'?"
+    >>> did_you_mean("xyz", ["UNet", "VNet"])
+    "Allowed: 'UNet', 'VNet'."
+    """
+    known = sorted(set(choices))
+    by_lower = {choice.lower(): choice for choice in known}
+    near = get_close_matches(word.lower(), by_lower, n=2, cutoff=0.7)
+    if near:
+        return "Did you mean " + " or ".join(repr(by_lower[match]) for match in near) + "?"
+    if not known or len(known) > MAX_LISTED_CHOICES:
+        return ""
+    return "Allowed: " + ", ".join(map(repr, known)) + "."

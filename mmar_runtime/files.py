@@ -1,0 +1,53 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file whole or not at all.
+
+    ``write`` fills a temporary file in the same folder, which then takes the place of ``path`` in
+    one step. If anything interrupts that, ``path`` stays what it was and nothing is left behind.
+    Folder and file are flushed to the disk, so that a power cut loses neither. The file gets the permissions that an ordinary new file would get.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
+    )
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _flush_folder(path.parent)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """``write_atomically`` for text in UTF-8."""
+    write_atomically(path, lambda stream: stream.write(text.encode()))
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    # The mask can only be read by setting it; 0o077 keeps the moment in between strict.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,51 @@
+"""The MMAR on disk: a folder with ``config/``, ``models/``, ``eval/``, ``resources/``, ``custom/``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmar_runtime.config.location import Location
+from mmar_runtime.errors import ConfigError, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Mmar:
+    """An MMAR's folder; the absolute path of its root is all there is to know."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Mmar:
+        """The MMAR in a folder.
+
+        Raises:
+            ConfigError: there is no such folder, or it holds no ``config`` folder.
+        """
+        root = Path(folder).expanduser().resolve()
+        if not (root / "config").is_dir():
+            what = "holds no folder 'config'" if root.is_dir() else "does not exist"
+            message = f"the MMAR folder {str(root)!r} {what}"
+            advice = "Point -m/--mmar at the folder above 'config'."
+            nested = sorted(path.parent.name for path in root.glob("*/config") if path.is_dir())
+            if nested:
+                advice = f"Did you mean {str(root / nested[0])!r}?"
+            raise ConfigError([Problem(Location("MMAR"), message, advice, "mmar")])
+        return cls(root)
+
+    def document(self, file: str | Path) -> Path:
+        """The path of a document: relative to the root, or to ``config/`` for a bare name."""
+        path = self.root / file
+        if not path.exists() and len(Path(file).parts) == 1:
+            return self.root / "config" / file
+        return path
+
+    @property
+    def custom(self) -> Path:
+        """Where the MMAR's own code lies, if it brings any."""
+        return self.root / "custom"
+
+    @property
+    def models(self) -> Path:
+        """Where checkpoints are read from and written to."""
+        return self.root / "models"

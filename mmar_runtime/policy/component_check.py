@@ -1,0 +1,119 @@
+"""Every component of a config against the table: does its class exist, does it take these arguments?
+
+Nothing is imported for this, so a config is checked in milliseconds without torch or MONAI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from mmar_runtime.config.nodes import ComponentSpec, ListNode, Literal, Node, plain, walk
+from mmar_runtime.config.sections import SLOT_KINDS, Section, WorkflowConfig
+from mmar_runtime.errors import Problem, did_you_mean
+from mmar_runtime.policy.component_table import (
+    ComponentEntry,
+    ComponentTable,
+    check_arguments,
+    check_choices,
+    load_component_table,
+)
+
+ENGINE_KINDS = frozenset({"trainer", "evaluator"})
+
+
+def component_check(*, allow_code: bool) -> Callable[[WorkflowConfig], Iterator[Problem]]:
+    """The check to hand to the loader.
+
+    Args:
+        allow_code: whether components given by ``path`` may come from outside the table, that is
+            from the MMAR's own code or any installed package.
+    """
+    table = load_component_table()
+
+    def check(config: WorkflowConfig) -> Iterator[Problem]:
+        for section in config.scopes.values():
+            for name, node in section.entries.items():
+                for spec, kind in _components(name, node, section):
+                    yield from _component(spec, kind, table, allow_code)
+
+    return check
+
+
+def table_entry(
+    spec: ComponentSpec, kind: str | None, table: ComponentTable
+) -> ComponentEntry | None:
+    """The table's entry for a component; None if it is not in the table (or not of that kind)."""
+    if spec.path is not None:
+        entry = table.by_path(spec.path)
+        return entry if entry is not None and kind in (None, entry.kind) else None
+    name = spec.name or ""
+    if kind is not None:
+        return table.lookup(kind, name)
+    kinds = table.kinds_of(name)
+    return table.lookup(kinds[0], name) if kinds else None
+
+
+def slot_kind(entry_name: str) -> str | None:
+    """The kind of component that stands in a section's entry; None if any may stand there."""
+    return SLOT_KINDS.get(entry_name)
+
+
+def _components(
+    name: str, node: Node, section: Section
+) -> Iterator[tuple[ComponentSpec, str | None]]:
+    top = node.items if isinstance(node, ListNode) else (node,)
+    for inner in walk(node):
+        if isinstance(inner, ComponentSpec):
+            nested = not any(inner is item for item in top)
+            yield inner, "transform" if nested else slot_kind(name)
+
+
+def _component(
+    spec: ComponentSpec, kind: str | None, table: ComponentTable, allow_code: bool
+) -> Iterator[Problem]:
+    entry = table_entry(spec, kind, table)
+    if entry is not None:
+        yield from _arguments(spec, entry)
+    elif spec.path is None:
+        yield _unknown_name(spec, kind, table)
+    elif not allow_code:
+        yield Problem(
+            spec.location / "path",
+            f"{spec.path!r} is code that this site has not allowed",
+            "Only components of the table may be used here; see 'name' in docs/mmar.md.",
+            "code",
+        )
+
+
+def _unknown_name(spec: ComponentSpec, kind: str | None, table: ComponentTable) -> Problem:
+    name = spec.name or ""
+    what = (kind or "component").replace("_", " ")
+    others = [other.replace("_", " ") for other in table.kinds_of(name) if other != kind]
+    if others:
+        message = f"{name!r} is a {others[0]}; here stands a {what}"
+        return Problem(spec.location / "name", message, "", "component-kind")
+    known = table.names(kind) if kind else ()
+    advice = did_you_mean(name, known) or 'Code of your own is named by "path", module.Class.'
+    return Problem(spec.location / "name", f"unknown {what} {name!r}", advice, "unknown-component")
+
+
+def _arguments(spec: ComponentSpec, entry: ComponentEntry) -> Iterator[Problem]:
+    given = set(spec.args.items)
+    supplied = {"device"} if entry.kind in ENGINE_KINDS else set()
+    if spec.data_list is not None:
+        supplied.add("data")
+    values = {name: plain(node) for name, node in spec.args.items.items() if name in entry.choices}
+    for fault in (*check_arguments(entry, given | supplied), *check_choices(entry, values)):
+        place = spec.args.location
+        if fault.kind == "denied" and _harmless(spec, fault.argument, entry):
+            continue
+        location = place if fault.kind == "missing" else place / fault.argument
+        rule = f"{fault.kind}-argument"
+        yield Problem(location, f"{entry.name}: {fault.message}", fault.advice, rule)
+
+
+def _harmless(spec: ComponentSpec, argument: str, entry: ComponentEntry) -> bool:
+    """A switch that is denied only when it is on."""
+    node = spec.args.items.get(argument)
+    off = isinstance(node, Literal) and node.value in (False, None)
+    return argument in entry.denied_if_true and off

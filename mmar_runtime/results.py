@@ -1,0 +1,129 @@
+"""What a run returns, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Metrics = Mapping[str, float]
+"""Metric label -> value, averaged over the data; the key metric is among them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochReport:
+    """One finished epoch of training.
+
+    Attributes:
+        epoch: counted from 1, over all runs of the same trainer.
+        iteration: optimizer steps so far, over all runs of the same trainer.
+        loss: mean of the iterations' losses in this epoch; None if the engine reports none.
+        metrics: metrics on the training data, if the config asks for any.
+    """
+
+    epoch: int
+    iteration: int
+    loss: float | None
+    metrics: Metrics = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, without the iteration."""
+        return {"epoch": self.epoch, "loss": self.loss, "metrics": dict(self.metrics)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationResult:
+    """What an evaluation found.
+
+    Attributes:
+        key_metric: label of the metric by which models are compared; None if there is none.
+        metrics: every metric's value.
+        cases: number of items evaluated.
+    """
+
+    key_metric: str | None
+    metrics: Metrics
+    cases: int
+
+    @property
+    def key_value(self) -> float:
+        """The key metric's value.
+
+        Raises:
+            KeyError: the configuration names no key metric.
+        """
+        if self.key_metric is None:
+            raise KeyError("this evaluation has no key metric")
+        return self.metrics[self.key_metric]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, for ``--json``."""
+        return {
+            "key_metric": self.key_metric,
+            "metrics": dict(self.metrics),
+            "cases": self.cases,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """What a training run found.
+
+    Attributes:
+        epochs: one report for each epoch.
+        iterations: optimizer steps done.
+        seconds: wall time of the training itself, building apart.
+        key_metric: label of the validation's key metric; None without validation.
+        best_metric: best validated value of the key metric; None without validation.
+        best_epoch: the epoch in which it was reached.
+    """
+
+    epochs: tuple[EpochReport, ...]
+    iterations: int
+    seconds: float
+    key_metric: str | None = None
+    best_metric: float | None = None
+    best_epoch: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, for ``--json``."""
+        return {
+            "epochs": [report.as_dict() for report in self.epochs],
+            "iterations": self.iterations,
+            "seconds": round(self.seconds, 3),
+            "key_metric": self.key_metric,
+            "best_metric": self.best_metric,
+            "best_epoch": self.best_epoch,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteReport:
+    """What a site tells about one round of training, besides its weights.
+
+    Attributes:
+        received_metrics: metrics of the received model on the site's validation data.
+        local_metrics: metrics of the locally trained model on the same data.
+        epochs: one report for each epoch that ended in this round.
+        seconds: wall time of validation and training.
+        built: how often each component has been built in this process, as ``section.entry``.
+        process: an opaque name of the site's process; another name means it was restarted.
+    """
+
+    received_metrics: Metrics
+    local_metrics: Metrics
+    epochs: tuple[EpochReport, ...]
+    seconds: float
+    built: Mapping[str, int]
+    process: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, for the way to the server."""
+        return {
+            "received_metrics": dict(self.received_metrics),
+            "local_metrics": dict(self.local_metrics),
+            "epochs": [report.as_dict() for report in self.epochs],
+            "seconds": self.seconds,
+            "built": dict(self.built),
+            "process": self.process,
+        }

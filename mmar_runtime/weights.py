@@ -1,0 +1,156 @@
+"""Weights of a network: parameter name -> CPU tensor, read from files, written to files, compared."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from mmar_runtime.errors import CheckpointError, WeightsError
+from mmar_runtime.files import write_atomically
+
+Weights = Mapping[str, torch.Tensor]
+"""Parameters and buffers of a network by name, dense, on the CPU, owned by whoever holds them."""
+
+PARALLEL_PREFIX = "module."
+MAX_LISTED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a file of weights holds.
+
+    Attributes:
+        weights: the network's weights.
+        train_conf: the training configuration that the file carries, or None.
+    """
+
+    weights: Weights
+    train_conf: Mapping[str, Any] | None
+
+
+def weights_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of a network's weights on the CPU; later training does not change it."""
+    return {
+        name: tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+
+
+def load_into(network: torch.nn.Module, weights: Weights, *, source: str) -> None:
+    """Give a network these weights: every tensor, by name, shape and dtype, or none at all.
+
+    Args:
+        network: changed in place, on the device where it is.
+        weights: not kept; the network gets copies.
+        source: where the weights come from, for the error.
+
+    Raises:
+        WeightsError: with the tensors that are missing, unknown, or of another shape or dtype.
+    """
+    faults = mismatches(network.state_dict(), weights)
+    if faults:
+        listed = "\n".join(f"    {fault}" for fault in faults[:MAX_LISTED])
+        more = f"\n    ... and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
+        raise WeightsError(
+            f"the weights from {source} do not fit the network; none were loaded:\n{listed}{more}"
+        )
+    network.load_state_dict(dict(weights))
+
+
+def mismatches(expected: Weights, given: Weights) -> tuple[str, ...]:
+    """Where two sets of weights differ in names, shapes or dtypes; empty if nowhere."""
+    faults = [f"{name}: missing" for name in expected if name not in given]
+    faults += [f"{name}: not part of the network" for name in given if name not in expected]
+    for name, tensor in expected.items():
+        other = given.get(name)
+        if other is None:
+            continue
+        if tensor.shape != other.shape:
+            faults.append(f"{name}: shape {tuple(tensor.shape)}, given {tuple(other.shape)}")
+        elif tensor.dtype != other.dtype:
+            faults.append(f"{name}: {tensor.dtype}, given {other.dtype}")
+    return tuple(faults)
+
+
+def digest(weights: Weights) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names.
+
+    Two digests are equal exactly if the weights are equal to the last bit.
+    """
+    total = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().to("cpu").contiguous()
+        total.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The weights in a ``.pt`` or ``.safetensors`` file.
+
+    A ``.pt`` file may hold ``{"model": weights, "train_conf": ...}`` as Clara wrote it, or bare
+    weights; names with the ``module.`` of a data-parallel run lose it. Nothing but tensors and
+    plain values is ever unpickled.
+
+    Raises:
+        CheckpointError: no such file, unreadable, or without weights in it.
+    """
+    if not path.is_file():
+        raise CheckpointError(
+            f"there is no file of weights {str(path)!r}\n"
+            "    Train first, or name another file with --set MMAR_CKPT=..."
+        )
+    content = _load(path)
+    train_conf = content.get("train_conf")
+    weights = content.get("model", content)
+    if not isinstance(weights, Mapping) or not weights or not _all_tensors(weights):
+        raise CheckpointError(
+            f"{str(path)!r} holds no weights: expected a mapping from names to tensors, bare or "
+            "under 'model'"
+        )
+    return Checkpoint(
+        weights=without_parallel_prefix(weights),
+        train_conf=train_conf if isinstance(train_conf, Mapping) else None,
+    )
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, OSError, SafetensorError) as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{str(path)!r} holds more than tensors and plain values, which is never unpickled "
+            f"here: {str(error).splitlines()[0]}"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{str(path)!r} holds a {type(content).__name__}, not a mapping")
+    return content
+
+
+def _all_tensors(weights: Mapping[str, Any]) -> bool:
+    return all(isinstance(tensor, torch.Tensor) for tensor in weights.values())
+
+
+def without_parallel_prefix(weights: Weights) -> Weights:
+    """The weights without the ``module.`` that a data-parallel wrapper puts before every name."""
+    if not all(name.startswith(PARALLEL_PREFIX) for name in weights):
+        return weights
+    return {name.removeprefix(PARALLEL_PREFIX): tensor for name, tensor in weights.items()}
+
+
+def write_checkpoint(path: Path, weights: Weights, train_conf: Mapping[str, Any]) -> None:
+    """Write ``{"model": weights, "train_conf": ...}`` as a ``.pt`` file, whole or not at all."""
+    content = {"model": dict(weights), "train_conf": dict(train_conf)}
+    write_atomically(path, lambda stream: torch.save(content, stream))

@@ -1,0 +1,1 @@
+"""Objects become an engine, the engine runs, and the run returns a value."""

@@ -1,0 +1,111 @@
+"""One model over one list of data, by ``config_validation.json`` and its kin."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+import torch
+from ignite.engine import Engine
+
+from mmar_runtime.components.builder import BuildContext, ComponentBuilder
+from mmar_runtime.components.network import network_from_file
+from mmar_runtime.config.nodes import WeightsFile
+from mmar_runtime.config.sections import EvaluationConfig
+from mmar_runtime.errors import ConfigError, Problem, RunAborted
+from mmar_runtime.results import EvaluationResult
+from mmar_runtime.weights import Weights, load_into
+from mmar_runtime.workflows.explaining import explained
+from mmar_runtime.workflows.observing import (
+    ShouldStop,
+    scalar_metrics,
+    stop_between_iterations,
+)
+from mmar_runtime.workflows.session import session
+
+logger = logging.getLogger(__name__)
+
+
+class EvaluationWorkflow:
+    """The evaluator of a config with its network and data, built once, run as often as asked.
+
+    Args:
+        config: the evaluation workflow.
+        context: device and permissions.
+        counts: counts what is built.
+        should_stop: asked after each iteration.
+    """
+
+    def __init__(
+        self,
+        config: EvaluationConfig,
+        context: BuildContext,
+        *,
+        counts: Counter[str] | None = None,
+        should_stop: ShouldStop = lambda: False,
+    ) -> None:
+        self.config = config
+        model = config.model
+        given: dict[tuple[str, str], object] = {}
+        if isinstance(model, WeightsFile):
+            given["", "model"] = network_from_file(model, config, context)
+        builder = ComponentBuilder(config, context, counts=counts, given=given)
+        self.network: torch.nn.Module = builder.get("", "model")
+        self.evaluator: Engine = builder.get("", "evaluator")
+        self._should_stop = should_stop
+        stop_between_iterations(self.evaluator, should_stop)
+
+    def run(self, weights: Weights | None = None, *, source: str = "the file") -> EvaluationResult:
+        """Evaluate the network, with these weights if any are given.
+
+        Raises:
+            WeightsError: the weights do not fit the network.
+            DataError: an image cannot be read or does not fit the transforms.
+            RunAborted: ``should_stop`` said so.
+        """
+        if weights is not None:
+            load_into(self.network, weights, source=source)
+        with explained(self.config):
+            self.evaluator.run()
+        if self._should_stop():
+            raise RunAborted("the evaluation was stopped before it was complete")
+        return result_of(self.evaluator)
+
+
+def result_of(evaluator: Engine) -> EvaluationResult:
+    """What an evaluator's last run found."""
+    data = getattr(evaluator.state.dataloader, "dataset", ())
+    return EvaluationResult(
+        key_metric=evaluator.state.key_metric_name,
+        metrics=scalar_metrics(evaluator),
+        cases=len(data),
+    )
+
+
+def evaluate(
+    config: EvaluationConfig,
+    *,
+    allow_code: bool,
+    should_stop: ShouldStop = lambda: False,
+) -> EvaluationResult:
+    """Evaluate the model that the config names, with the weights that it names.
+
+    Raises:
+        ConfigError: the config names a network, but nothing that gives it weights.
+        Others as ``EvaluationWorkflow.run``.
+    """
+    _has_weights(config)
+    with session(config, allow_code=allow_code) as context:
+        Path(str(config.value("MMAR_EVAL_OUTPUT_PATH"))).mkdir(parents=True, exist_ok=True)
+        return EvaluationWorkflow(config, context, should_stop=should_stop).run()
+
+
+def _has_weights(config: EvaluationConfig) -> None:
+    """A network with random weights would give numbers too; they would mean nothing."""
+    loaders = [spec for spec in config.section.specs("handlers") if spec.name == "CheckpointLoader"]
+    if isinstance(config.model, WeightsFile) or loaders:
+        return
+    message = "names a network, but no enabled CheckpointLoader gives it weights"
+    advice = "Run with --set dont_load_ckpt_model=False MMAR_CKPT=FILE."
+    raise ConfigError([Problem(config.section.location / "model", message, advice, "model")])

@@ -1,0 +1,116 @@
+"""What an engine tells while it runs: iterations and epochs, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from ignite.engine import Engine, Events
+
+from mmar_runtime.results import EpochReport, EvaluationResult
+
+ShouldStop = Callable[[], bool]
+
+
+class Observer(Protocol):
+    """Whoever wants to know how a run goes on; every method may do nothing."""
+
+    def iteration(self, *, epoch: int, epochs: int, done: int, of: int, loss: float | None) -> None:
+        """An iteration of training is complete: the ``done``-th ``of`` this epoch."""
+
+    def epoch(self, report: EpochReport, *, epochs: int) -> None:
+        """An epoch of training is complete."""
+
+    def validation(self, result: EvaluationResult, *, epoch: int) -> None:
+        """A validation during training is complete."""
+
+
+class SilentObserver:
+    """Wants to know nothing."""
+
+    def iteration(self, *, epoch: int, epochs: int, done: int, of: int, loss: float | None) -> None:
+        """Ignored."""
+
+    def epoch(self, report: EpochReport, *, epochs: int) -> None:
+        """Ignored."""
+
+    def validation(self, result: EvaluationResult, *, epoch: int) -> None:
+        """Ignored."""
+
+
+class EpochReporter:
+    """Attached to a trainer: adds up losses, reports iterations and epochs.
+
+    Attributes:
+        reports: the epochs so far; whoever runs the trainer in parts may empty it in between.
+    """
+
+    def __init__(self, trainer: Engine, observer: Observer) -> None:
+        self.reports: list[EpochReport] = []
+        self._observer = observer
+        self._losses: list[float] = []
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._iteration)
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
+
+    def _iteration(self, engine: Engine) -> None:
+        loss = loss_of(engine.state.output)
+        if loss is not None:
+            self._losses.append(loss)
+        length = engine.state.epoch_length or 1
+        self._observer.iteration(
+            epoch=engine.state.epoch,
+            epochs=engine.state.max_epochs or 0,
+            done=(engine.state.iteration - 1) % length + 1,
+            of=length,
+            loss=loss,
+        )
+
+    def _epoch(self, engine: Engine) -> None:
+        losses, self._losses = self._losses, []
+        report = EpochReport(
+            epoch=engine.state.epoch,
+            iteration=engine.state.iteration,
+            loss=sum(losses) / len(losses) if losses else None,
+            metrics=scalar_metrics(engine),
+        )
+        self.reports.append(report)
+        self._observer.epoch(report, epochs=engine.state.max_epochs or 0)
+
+
+def loss_of(output: Any) -> float | None:
+    """The loss in an engine's output: a mapping, or MONAI's list of one mapping for each item."""
+    if isinstance(output, list) and output:
+        output = output[0]
+    if not isinstance(output, Mapping) or "loss" not in output:
+        return None
+    loss = output["loss"]
+    if isinstance(loss, torch.Tensor):
+        return loss.detach().float().mean().item()
+    return float(loss) if isinstance(loss, int | float) else None
+
+
+def scalar_metrics(engine: Engine) -> dict[str, float]:
+    """The engine's metrics that are single numbers."""
+    found = {}
+    for name, value in engine.state.metrics.items():
+        if isinstance(value, torch.Tensor) and value.numel() == 1:
+            found[name] = float(value.item())
+        elif isinstance(value, int | float):
+            found[name] = float(value)
+    return found
+
+
+def stop_between_iterations(engine: Engine, should_stop: ShouldStop) -> None:
+    """End the engine's run after the iteration in which ``should_stop`` first says so.
+
+    Neither the end of the epoch nor the end of the run is announced then, so nothing that is only
+    half done is measured or saved.
+    """
+
+    def check(engine: Engine) -> None:
+        if should_stop():
+            engine.terminate(skip_completed=True)
+
+    engine.add_event_handler(Events.ITERATION_COMPLETED, check)
+    engine.add_event_handler(Events.EPOCH_STARTED, check)

@@ -1,0 +1,568 @@
+"""Writes ``mmar_runtime/policy/components.json``: the classes that a configuration may name.
+
+The table is made from the installed MONAI, PyTorch and ignite, and committed, so that a
+configuration can be checked without importing any of them, and so that a person reviews every
+change that a new release brings. Run it after a change of the pinned versions:
+
+    python scripts/generate_component_table.py            # write the file
+    python scripts/generate_component_table.py --check    # exit 1 if the file is out of date
+
+What is a matter of judgement stands at the top as data, each with its reason: which namespaces are
+searched, which classes are left out, which arguments are refused, and where the ``**kwargs`` of a
+constructor end up. A class with ``**kwargs`` that nobody has looked into stops the generator: such
+a constructor accepts any word without complaint, and the word may have no effect.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import json
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.metrics import Metric
+from monai.engines import PrepareBatch
+from monai.inferers import Inferer
+from monai.transforms import Compose, MapTransform
+
+OUTPUT = Path(__file__).resolve().parents[1] / "mmar_runtime" / "policy" / "components.json"
+PACKAGES = ("monai", "torch", "pytorch-ignite")
+
+
+# --- Where components are looked for ------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One namespace that is searched for one kind of component.
+
+    Attributes:
+        kind: the kind that the classes found are good for.
+        namespace: the public module; its attribute names are the names of a component.
+        accepts: whether a class of the namespace belongs to the kind.
+    """
+
+    kind: str
+    namespace: str
+    accepts: Callable[[type], bool]
+
+
+def subclass_of(*bases: type) -> Callable[[type], bool]:
+    """A test that accepts the subclasses of any of ``bases``."""
+    return lambda cls: issubclass(cls, bases)
+
+
+def named(*names: str) -> Callable[[type], bool]:
+    """A test that accepts the classes with one of these names."""
+    return lambda cls: cls.__name__ in names
+
+
+def is_torch_loss(cls: type) -> bool:
+    """Whether a class of ``torch.nn`` is a loss; only its name tells them from the layers."""
+    return issubclass(cls, torch.nn.Module) and cls.__name__.endswith("Loss")
+
+
+def is_handler(cls: type) -> bool:
+    """Whether a class is attached to an engine and is not a metric, which is attached as well."""
+    return callable(getattr(cls, "attach", None)) and not issubclass(cls, Metric)
+
+
+SCHEDULERS = (torch.optim.lr_scheduler.LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+
+# The order decides a clash of names within a kind: the first source has the name, and the other
+# class can still be had by its full path. MONAI goes first, as in Clara Train, with one exception:
+# its LinearLR and ExponentialLR belong to the learning rate finder, and a training configuration
+# that says ExponentialLR means the schedule of PyTorch.
+SOURCES = (
+    Source("network", "monai.networks.nets", subclass_of(torch.nn.Module)),
+    Source("loss", "monai.losses", subclass_of(torch.nn.Module)),
+    Source("loss", "torch.nn", is_torch_loss),
+    Source("optimizer", "monai.optimizers", subclass_of(torch.optim.Optimizer)),
+    Source("optimizer", "torch.optim", subclass_of(torch.optim.Optimizer)),
+    Source("lr_scheduler", "torch.optim.lr_scheduler", subclass_of(*SCHEDULERS)),
+    Source("lr_scheduler", "monai.optimizers", subclass_of(*SCHEDULERS)),
+    Source("transform", "monai.transforms", subclass_of(MapTransform, Compose)),
+    Source(
+        "dataset",
+        "monai.data",
+        named("Dataset", "CacheDataset", "SmartCacheDataset", "PersistentDataset"),
+    ),
+    Source("dataloader", "monai.data", named("DataLoader", "ThreadDataLoader")),
+    Source("inferer", "monai.inferers", subclass_of(Inferer)),
+    Source("handler", "monai.handlers", is_handler),
+    Source("metric", "monai.handlers", subclass_of(Metric)),
+    Source("metric", "ignite.metrics", subclass_of(Metric)),
+    Source(
+        "trainer",
+        "monai.engines",
+        named("Trainer", "SupervisedTrainer", "GanTrainer", "AdversarialTrainer"),
+    ),
+    Source(
+        "evaluator", "monai.engines", named("Evaluator", "SupervisedEvaluator", "EnsembleEvaluator")
+    ),
+    Source("prepare_batch", "monai.engines", subclass_of(PrepareBatch)),
+)
+
+
+# --- What is left out ---------------------------------------------------------------------------
+
+BASE = "a base class that does nothing by itself"
+BLOCK = "a part of a network, not a network"
+NEEDS_CALLABLE = "needs a function, which a configuration cannot give"
+WRAPPER = "calls any class of another package by name, with any arguments"
+NVTX = "marks ranges for the NVIDIA profiler, not for use in training"
+DOWNLOAD = "downloads weights from the internet"
+OWN_WEIGHTS = "a layer with weights of its own, which no optimizer would train"
+
+# (kind, pattern for the class name) -> reason. Abstract classes are left out without an entry.
+EXCLUDED: Mapping[tuple[str, str], str] = {
+    ("network", "Bert*"): BLOCK,
+    ("network", "MultiModal"): BLOCK,
+    ("network", "Pooler"): BLOCK,
+    ("network", "HighResBlock"): BLOCK,
+    ("network", "ResNetBlock"): BLOCK,
+    ("network", "ResNetBottleneck"): BLOCK,
+    ("network", "PatchMerging*"): BLOCK,
+    ("network", "Transchex"): DOWNLOAD,
+    ("loss", "PerceptualLoss"): DOWNLOAD,
+    ("loss", "AdaptiveLogSoftmaxWithLoss"): OWN_WEIGHTS,
+    ("loss", "LinearCrossEntropyLoss"): OWN_WEIGHTS,
+    ("optimizer", "Optimizer"): BASE,
+    ("lr_scheduler", "LRScheduler"): BASE,
+    ("lr_scheduler", "LambdaLR"): NEEDS_CALLABLE,
+    ("lr_scheduler", "MultiplicativeLR"): NEEDS_CALLABLE,
+    ("transform", "Padd"): BASE,
+    ("transform", "Cropd"): BASE,
+    ("transform", "RandCropd"): BASE,
+    ("transform", "Ensembled"): NEEDS_CALLABLE,
+    ("transform", "*Lambdad"): NEEDS_CALLABLE,
+    ("transform", "*TorchVisiond"): WRAPPER,
+    ("transform", "*TorchIOd"): WRAPPER,
+    ("transform", "*CuCIMd"): WRAPPER,
+    ("transform", "*ImageFilterd"): "takes a module or an array as its filter",
+    ("handler", "TensorBoardHandler"): BASE,
+    ("handler", "Range*Handler"): NVTX,
+    ("handler", "MarkHandler"): NVTX,
+    ("handler", "TrtHandler"): "compiles the network and writes and loads native code",
+    ("handler", "ParamSchedulerHandler"): NEEDS_CALLABLE,
+    ("metric", "MetricsLambda"): NEEDS_CALLABLE,
+    ("metric", "EpochMetric"): NEEDS_CALLABLE,
+    ("metric", "VariableAccumulation"): NEEDS_CALLABLE,
+    ("metric", "FID"): DOWNLOAD,
+    ("metric", "InceptionScore"): DOWNLOAD,
+}
+
+
+# --- Arguments that are refused -----------------------------------------------------------------
+
+CALLABLE = "it takes a function, which a configuration cannot give"
+PYTHON_OBJECT = "it takes a Python object, which a configuration cannot give"
+PICKLE = "it decides how stored Python objects are loaded, and loading them can run code"
+REGEX = "a regular expression from a configuration can hang the run"
+RUNTIME_SETS_IT = "the runtime sets it, so that runs are reproducible and sites see their own data"
+
+DENIED: Mapping[str, str] = {
+    "allow_pickle": PICKLE,
+    "batch_sampler": RUNTIME_SETS_IT,
+    "collate_fn": RUNTIME_SETS_IT,
+    "converter": CALLABLE,
+    "distance_function": CALLABLE,
+    "fname_regex": REGEX,
+    "folder_layout": PYTHON_OBJECT,
+    "generator": RUNTIME_SETS_IT,
+    "hash_func": CALLABLE,
+    "hash_transform": CALLABLE,
+    "key_var_format": "a format string from a configuration can read the attributes of objects",
+    "multiprocessing_context": RUNTIME_SETS_IT,
+    "norm_layer": PYTHON_OBJECT,
+    "output_name_formatter": CALLABLE,
+    "pickle_module": PICKLE,
+    "preprocess": CALLABLE,
+    "pretrained_url": DOWNLOAD,
+    "prune_meta_pattern": REGEX,
+    "sampler": RUNTIME_SETS_IT,
+    "saver": PYTHON_OBJECT,
+    "scale_fn": CALLABLE,
+    "upsampler": CALLABLE,
+    "use_re": REGEX,
+    "weights_only": PICKLE,
+    "worker_init_fn": RUNTIME_SETS_IT,
+}
+
+# The same words are harmless elsewhere: a progress bar of a cache, the weights of an ensemble.
+DENIED_IN_KIND: Mapping[str, Mapping[str, str]] = {
+    "network": {"progress": "it only shows the progress of a download, and downloads are refused"},
+}
+DENIED_IN_CLASS: Mapping[str, Mapping[str, str]] = {
+    "monai.inferers.inferer.PatchInferer": {"preprocessing": CALLABLE, "postprocessing": CALLABLE},
+    "monai.inferers.inferer.SaliencyInferer": {"postprocessing": CALLABLE},
+    "monai.networks.nets.torchvision_fc.TorchVisionFCModel": {"weights": DOWNLOAD},
+}
+
+# Where the default is true, leaving the argument out downloads as well: there it is required.
+DENIED_IF_TRUE: Mapping[str, str] = {"pretrained": DOWNLOAD}
+
+# Arguments whose text MONAI would otherwise import from anywhere, by its dotted path.
+CHOICES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "monai.transforms.io.dictionary.LoadImaged": {
+        "reader": (
+            "ITKReader",
+            "NibabelReader",
+            "NrrdReader",
+            "NumpyReader",
+            "PILReader",
+            "PydicomReader",
+            "itkreader",
+            "nibabelreader",
+            "nrrdreader",
+            "numpyreader",
+            "pilreader",
+            "pydicomreader",
+        )
+    },
+    "monai.transforms.io.dictionary.SaveImaged": {
+        "writer": ("ITKWriter", "NibabelWriter", "PILWriter")
+    },
+    "monai.inferers.inferer.PatchInferer": {"merger_cls": ("AvgMerger",)},
+}
+
+# Classes that send what they see to another machine: usable with the consent of the site only.
+CONSENT: Mapping[str, str] = {
+    "monai.handlers.clearml_handlers.ClearMLImageHandler": "egress",
+    "monai.handlers.clearml_handlers.ClearMLStatsHandler": "egress",
+    "monai.handlers.mlflow_handler.MLFlowHandler": "egress",
+}
+
+
+# --- Where **kwargs end up ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """The names among ``**kwargs`` that have an effect, found by reading the class.
+
+    Attributes:
+        to: who reads them; for the reviewer.
+        arguments: the names; all of them optional.
+    """
+
+    to: str
+    arguments: tuple[str, ...] = ()
+
+
+PADDING = Forwarded(
+    "monai.transforms.croppad.functional.pad_nd, and on to torch.nn.functional.pad or numpy.pad",
+    ("value", "constant_values", "end_values", "stat_length", "reflect_type"),
+)
+
+# Forwarding to the constructor of a base class is found in the source and needs no entry.
+FORWARDED: Mapping[str, Forwarded] = {
+    "monai.inferers.inferer.PatchInferer": Forwarded(
+        "monai.inferers.AvgMerger, the only merger allowed",
+        ("merged_shape", "cropped_shape", "device"),
+    ),
+    "monai.inferers.inferer.SaliencyInferer": Forwarded(
+        "monai.visualize.CAM (fc_layers), GradCAM and GradCAMpp (register_backward)",
+        ("fc_layers", "register_backward", "upsampler", "postprocessing"),
+    ),
+    "monai.losses.spatial_mask.MaskedLoss": Forwarded(
+        "nobody: they are used only where `loss` is a class, and a configuration gives an object"
+    ),
+    "monai.networks.nets.torchvision_fc.TorchVisionFCModel": Forwarded(
+        "the torchvision model; what it takes depends on `model_name`, so none is accepted"
+    ),
+    "monai.transforms.croppad.dictionary.BorderPadd": PADDING,
+    "monai.transforms.croppad.dictionary.CropForegroundd": PADDING,
+    "monai.transforms.croppad.dictionary.DivisiblePadd": PADDING,
+    "monai.transforms.croppad.dictionary.ResizeWithPadOrCropd": PADDING,
+    "monai.transforms.croppad.dictionary.SpatialPadd": PADDING,
+    "monai.transforms.io.dictionary.LoadImaged": Forwarded(
+        "the readers of monai.data, each of which passes on what it does not know",
+        (
+            "affine_lps_to_ras",
+            "allow_pickle",
+            "as_closest_canonical",
+            "channel_dim",
+            "converter",
+            "fname_regex",
+            "index_order",
+            "label_dict",
+            "npz_keys",
+            "prune_metadata",
+            "reverse_indexing",
+            "series_meta",
+            "series_name",
+            "squeeze_non_spatial_dims",
+            "swap_ij",
+            "to_gpu",
+        ),
+    ),
+    # The old n_classes, num_classes, threshold_values and logit_thresh are swallowed unread.
+    "monai.transforms.post.dictionary.Activationsd": Forwarded("Activations.__call__", ("dim",)),
+    "monai.transforms.post.dictionary.AsDiscreted": Forwarded(
+        "AsDiscrete.__call__", ("dim", "keepdim", "dtype")
+    ),
+    "monai.transforms.spatial.dictionary.GridPatchd": PADDING,
+    "monai.transforms.spatial.dictionary.RandGridPatchd": PADDING,
+    "monai.transforms.spatial.dictionary.RandZoomd": PADDING,
+    "monai.transforms.spatial.dictionary.Zoomd": PADDING,
+    "monai.transforms.utility.dictionary.FlattenSequenced": Forwarded(
+        "monai.transforms.FlattenSequence, which takes nothing"
+    ),
+    # `dtype` and `memory_format` have no JSON form that Tensor.to understands.
+    "monai.transforms.utility.dictionary.ToDeviced": Forwarded(
+        "torch.Tensor.to", ("non_blocking", "copy")
+    ),
+}
+
+# Classes whose arguments cannot be known from their source. There is none so far.
+OPEN: frozenset[str] = frozenset()
+
+
+# --- Reading constructors -----------------------------------------------------------------------
+
+
+class GenerationError(Exception):
+    """Something in the packages that a person has to look at."""
+
+
+def path_of(cls: type) -> str:
+    """The module and qualified name under which the class is defined."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def constructor_arguments(cls: type, mro: tuple[type, ...] | None = None) -> dict[str, bool]:
+    """Each constructor argument of ``cls`` that has an effect, and whether it is required.
+
+    Args:
+        cls: the class to look at.
+        mro: the method resolution order of the class that is built, where ``cls`` is one of its
+            bases; decides what ``super()`` means.
+    """
+    order = mro or cls.__mro__
+    following = order[order.index(cls) :]
+    owner = next(base for base in following if "__init__" in vars(base))
+    if owner in (object, torch.nn.Module):
+        return {}
+    parameters = list(inspect.signature(owner.__init__).parameters.values())[1:]  # type: ignore[misc]  # the constructor is inspected, not called
+    explicit = {
+        parameter.name: parameter.default is parameter.empty
+        for parameter in parameters
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_KEYWORD:
+            # The own parameters go first, since positional arguments are matched by this order.
+            return explicit | forwarded_arguments(owner, order, parameter.name) | explicit
+    return explicit
+
+
+def forwarded_arguments(owner: type, mro: tuple[type, ...], keywords: str) -> dict[str, bool]:
+    """The arguments that the constructor of ``owner`` takes through ``**keywords``."""
+    path = path_of(owner)
+    if path in FORWARDED:
+        return dict.fromkeys(FORWARDED[path].arguments, False)
+    if path in OPEN:
+        return {}
+    found: dict[str, bool] = {}
+    calls = list(base_constructor_calls(owner, mro, keywords))
+    for call, base in calls:
+        taken = constructor_arguments(base, mro)
+        bound = bound_arguments(call, list(taken))
+        found |= {name: required for name, required in taken.items() if name not in bound}
+    if not calls:
+        raise GenerationError(f"{path}: say in FORWARDED or OPEN where its **{keywords} go")
+    return found
+
+
+def base_constructor_calls(
+    owner: type, mro: tuple[type, ...], keywords: str
+) -> Iterator[tuple[ast.Call, type]]:
+    """The calls of base constructors that pass ``**keywords`` on, each with the base."""
+    source = textwrap.dedent(inspect.getsource(owner.__init__))  # type: ignore[misc]  # read, not called
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and passes_on(node, keywords):
+            base = constructor_target(node.func, owner, mro)
+            if base is not None:
+                yield node, base
+
+
+def passes_on(call: ast.Call, keywords: str) -> bool:
+    """Whether the call has ``**keywords`` among its arguments."""
+    return any(
+        keyword.arg is None and isinstance(keyword.value, ast.Name) and keyword.value.id == keywords
+        for keyword in call.keywords
+    )
+
+
+def constructor_target(function: ast.expr, owner: type, mro: tuple[type, ...]) -> type | None:
+    """The base whose constructor is meant by ``super().__init__`` or ``Base.__init__``."""
+    if not isinstance(function, ast.Attribute) or function.attr != "__init__":
+        return None
+    if isinstance(function.value, ast.Call):
+        return mro[mro.index(owner) + 1]
+    if isinstance(function.value, ast.Name):
+        name = function.value.id
+        return next((base for base in mro if base.__name__ == name), None)
+    return None
+
+
+def bound_arguments(call: ast.Call, parameters: list[str]) -> set[str]:
+    """The parameters that the call already fills, so that they cannot come with ``**kwargs``."""
+    by_keyword = {keyword.arg for keyword in call.keywords if keyword.arg is not None}
+    positional = [
+        argument
+        for argument in call.args
+        if not isinstance(argument, ast.Starred)
+        and not (isinstance(argument, ast.Name) and argument.id == "self")
+    ]
+    return by_keyword | set(parameters[: len(positional)])
+
+
+# --- The table ----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Table:
+    """What is written to the file, while it is being collected."""
+
+    components: dict[str, dict[str, Any]] = field(default_factory=dict)
+    names: dict[str, dict[str, str]] = field(default_factory=dict)
+    used_exclusions: set[tuple[str, str]] = field(default_factory=set)
+
+    def add(self, source: Source) -> None:
+        """Adds the classes of one namespace; names that are taken already stay as they are."""
+        names = self.names.setdefault(source.kind, {})
+        for name, cls in public_classes(source):
+            if inspect.isabstract(cls) or self.is_excluded(source.kind, cls):
+                continue
+            path = path_of(cls)
+            if path not in self.components:
+                self.components[path] = describe(cls, source)
+            if self.components[path]["kind"] != source.kind:
+                raise GenerationError(f"{path} would be of two kinds")
+            names.setdefault(name, path)
+
+    def is_excluded(self, kind: str, cls: type) -> bool:
+        """Whether the class is left out; notes which entry of ``EXCLUDED`` said so."""
+        for entry in EXCLUDED:
+            if entry[0] == kind and fnmatchcase(cls.__name__, entry[1]):
+                self.used_exclusions.add(entry)
+                return True
+        return False
+
+
+def public_classes(source: Source) -> Iterator[tuple[str, type]]:
+    """The classes of a namespace that fit its kind, by every public name they have there."""
+    package = source.namespace.partition(".")[0]
+    namespace = import_module(source.namespace)
+    for name in sorted(dir(namespace)):
+        cls = getattr(namespace, name)
+        if name.startswith("_") or not inspect.isclass(cls):
+            continue
+        if cls.__module__.partition(".")[0] == package and source.accepts(cls):
+            yield name, cls
+
+
+def describe(cls: type, source: Source) -> dict[str, Any]:
+    """The entry of one class, as it stands in the file."""
+    path = path_of(cls)
+    arguments = constructor_arguments(cls)
+    refused = {
+        **DENIED,
+        **DENIED_IN_KIND.get(source.kind, {}),
+        **DENIED_IN_CLASS.get(path, {}),
+    }
+    denied = {name: refused[name] for name in arguments if name in refused}
+    denied_if_true = {name: DENIED_IF_TRUE[name] for name in arguments if name in DENIED_IF_TRUE}
+    for name in denied_if_true:
+        arguments[name] = arguments[name] or default_of(cls, name) is not False
+    if any(arguments[name] for name in denied):
+        raise GenerationError(f"{path} requires an argument that is refused: {sorted(denied)}")
+    entry = {
+        "kind": source.kind,
+        "namespace": source.namespace,
+        "arguments": arguments,
+        "open": path in OPEN,
+    }
+    optional = {
+        "denied": denied,
+        "denied_if_true": denied_if_true,
+        "choices": CHOICES.get(path),
+        "consent": CONSENT.get(path),
+    }
+    return entry | {key: value for key, value in optional.items() if value}
+
+
+def default_of(cls: type, argument: str) -> object:
+    """The default value of an argument of the constructor itself."""
+    return inspect.signature(cls.__init__).parameters[argument].default  # type: ignore[misc]  # read, not called
+
+
+def build_table() -> Table:
+    """The table for the installed packages.
+
+    Raises:
+        GenerationError: a class needs a decision, or a decision no longer concerns any class.
+    """
+    table = Table()
+    for source in SOURCES:
+        table.add(source)
+    stale = [f"{kind} {pattern}" for kind, pattern in EXCLUDED.keys() - table.used_exclusions]
+    for decisions in (FORWARDED, DENIED_IN_CLASS, CHOICES, CONSENT, OPEN):
+        stale += sorted(set(decisions) - set(table.components))
+    stale += sorted(DENIED.keys() - denied_names(table))
+    if stale:
+        raise GenerationError("decisions about classes that are not there: " + ", ".join(stale))
+    return table
+
+
+def denied_names(table: Table) -> set[str]:
+    """The names of all arguments that are refused somewhere."""
+    return {name for entry in table.components.values() for name in entry.get("denied", ())}
+
+
+def render(table: Table) -> str:
+    """The text of the file: one entry per line, so that a change is read at a glance."""
+    versions = {package: version(package).partition("+")[0] for package in PACKAGES}
+    blocks = [f'"generated_from": {json.dumps(versions)}', block("components", table.components)]
+    kinds = [block(kind, table.names[kind], indent="  ") for kind in sorted(table.names)]
+    blocks.append('"names": {\n' + ",\n".join(kinds) + "\n}")
+    return "{\n" + ",\n".join(blocks) + "\n}\n"
+
+
+def block(key: str, entries: Mapping[str, object], indent: str = "") -> str:
+    """A JSON member whose value is an object with one sorted entry per line."""
+    lines = [
+        f"{indent}  {json.dumps(name)}: {json.dumps(entries[name])}" for name in sorted(entries)
+    ]
+    return f"{indent}{json.dumps(key)}: {{\n" + ",\n".join(lines) + f"\n{indent}}}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Writes the table, or compares it with the file; the result is the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="exit 1 if the file is out of date")
+    options = parser.parse_args(arguments)
+    text = render(build_table())
+    if not options.check:
+        OUTPUT.write_text(text, encoding="utf-8")
+        return 0
+    if OUTPUT.is_file() and OUTPUT.read_text(encoding="utf-8") == text:
+        return 0
+    print(f"{OUTPUT.name} is out of date: run {Path(__file__).name}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
