@@ -1,4 +1,4 @@
-"""The classes of this project and of NVFlare that a site allows a job to name: exact, no prefixes."""
+"""The classes that a site allows a job's NVFlare configs to name: exact, no prefixes."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
     ``write`` fills a temporary file in the same folder, which then takes the place of ``path`` in
     one step. If anything interrupts that, ``path`` stays what it was and nothing is left behind.
-    Folder and file are flushed to the disk, so that a power cut loses neither. The file gets the permissions that an ordinary new file would get.
+    File and folder are flushed to the disk, so that a power cut loses neither. The file gets the
+    permissions that an ordinary new file would get.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(

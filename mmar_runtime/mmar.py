@@ -1,4 +1,4 @@
-"""The MMAR on disk: a folder with ``config/``, ``models/``, ``eval/``, ``resources/``, ``custom/``."""
+"""The MMAR on disk: a folder with ``config/``, ``models/``, ``eval/``, ``custom/`` and more."""
 
 from __future__ import annotations
 

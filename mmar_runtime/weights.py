@@ -1,4 +1,4 @@
-"""Weights of a network: parameter name -> CPU tensor, read from files, written to files, compared."""
+"""Weights of a network: parameter name -> CPU tensor; read, written, compared."""
 
 from __future__ import annotations
 

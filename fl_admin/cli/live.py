@@ -48,7 +48,7 @@ def headline(view: SimulationView) -> str:
     """How far the run is, in one line."""
     closed = len(view.record.closed_rounds) if view.record else 0
     left = (
-        "" if view.seconds_left is None else f", about {view.seconds_left:.0f} s of training left"
+        "" if view.seconds_left is None else f", about {view.seconds_left:.0f} s of training to go"
     )
     return f"{closed} of {view.rounds} rounds done, {view.elapsed:.0f} s{left}"
 

@@ -21,7 +21,7 @@ COMMANDS: dict[str, ModuleType] = {
 
 EXAMPLES = """examples:
   mmar demo-data build/data --sites 3
-  mmar simulate jobs/spleen_ct_segmentation --sites 3 --rounds 3 --data build/data --workspace build/run
+  mmar simulate jobs/spleen_ct_segmentation --sites 3 --rounds 3 --data build/data -w build/run
   mmar train -m path/to/mmar --set epochs=20
 """
 

@@ -61,7 +61,7 @@ STATUS_WORDS: tuple[tuple[type[BaseException], str], ...] = (
 """All that the server learns of an error; its text stays at the site."""
 
 
-class MmarExecutor(Executor):  # type: ignore[misc]  # NVFlare ships no types
+class MmarExecutor(Executor):
     """Trains, scores, submits and validates for one site; builds each engine once in a job.
 
     Args:

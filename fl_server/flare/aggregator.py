@@ -21,7 +21,7 @@ from fl_server.update_guard import faults
 from mmar_runtime.errors import FederationError
 
 
-class MmarAggregator(Aggregator):  # type: ignore[misc]  # NVFlare ships no types
+class MmarAggregator(Aggregator):
     """Adds up contributions as they arrive; a faulty one is rejected and the round goes on.
 
     Args:

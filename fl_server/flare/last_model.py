@@ -18,7 +18,7 @@ from fl_server.flare.exchange import global_weights, weights_dxo
 from fl_server.flare.run_recorder import ALL_SCORED, MODEL_SCORED
 
 
-class ScoreLastModel(Controller):  # type: ignore[misc]  # NVFlare ships no types
+class ScoreLastModel(Controller):
     """Asks every site for the metrics of the last global model.
 
     Args:

@@ -10,7 +10,7 @@ from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL
 from fl_server.flare.exchange import weights_dxo
 
 
-class MmarModelLocator(ModelLocator):  # type: ignore[misc]  # NVFlare ships no types
+class MmarModelLocator(ModelLocator):
     """Finds the server's models for cross-site validation.
 
     Args:

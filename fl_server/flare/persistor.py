@@ -28,7 +28,7 @@ def results_folder(fl_ctx: FLContext) -> Path:
     return Path(workspace.get_run_dir(fl_ctx.get_job_id())) / RESULTS
 
 
-class MmarModelPersistor(ModelPersistor):  # type: ignore[misc]  # NVFlare ships no types
+class MmarModelPersistor(ModelPersistor):
     """Keeps the last and the best global model as checkpoints that ``mmar evaluate`` reads."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from nvflare.apis.signal import Signal
 from fl_server.flare.run_recorder import keeper_of
 
 
-class PublishResults(Controller):  # type: ignore[misc]  # NVFlare ships no types
+class PublishResults(Controller):
     """Writes the run record and the matrix; fails the job if anything that was asked is missing.
 
     Args:

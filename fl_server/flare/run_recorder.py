@@ -54,7 +54,7 @@ ALL_SCORED = "mmar_all_scored"
 """No further scores of the last global model will come."""
 
 
-class RunRecordKeeper(FLComponent):  # type: ignore[misc]  # NVFlare ships no types
+class RunRecordKeeper(FLComponent):
     """Owns the run record while the workflows run.
 
     Args:

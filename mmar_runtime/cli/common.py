@@ -28,14 +28,14 @@ def add_mmar_arguments(parser: argparse.ArgumentParser, *, config: str) -> None:
         "--config",
         default=config,
         metavar="FILE",
-        help="workflow, relative to the MMAR (%(default)s)",
+        help="workflow in the MMAR (%(default)s)",
     )
     parser.add_argument(
         "-e",
         "--environment",
         default=ENVIRONMENT_FILE,
         metavar="FILE",
-        help="environment, relative to the MMAR (%(default)s)",
+        help="environment in the MMAR (%(default)s)",
     )
     add_set_argument(parser)
 
@@ -120,6 +120,7 @@ class StopRequest:
         self._patient = False
 
     def __call__(self) -> bool:
+        """Whether to stop."""
         return self._asked
 
     @contextmanager

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.handlers import Checkpoint
 from ignite.handlers.checkpoint import BaseSaveHandler
 from monai.handlers import CheckpointSaver
 
@@ -48,29 +47,14 @@ class AtomicDiskSaver(BaseSaveHandler):
 class AtomicCheckpointSaver(CheckpointSaver):
     """``CheckpointSaver`` as MONAI has it, arguments and all, but for how it writes."""
 
-    def __init__(
-        self,
-        save_dir: str,
-        save_dict: dict[str, Any],
-        *args: Any,
-        final_filename: str | None = None,
-        key_metric_filename: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            save_dir,
-            save_dict,
-            *args,
-            final_filename=final_filename,
-            key_metric_filename=key_metric_filename,
-            **kwargs,
-        )
-        folder = Path(save_dir)
-        _write_through(self._final_checkpoint, AtomicDiskSaver(folder, final_filename))
-        _write_through(self._key_metric_checkpoint, AtomicDiskSaver(folder, key_metric_filename))
-        _write_through(self._interval_checkpoint, AtomicDiskSaver(folder, None))
-
-
-def _write_through(checkpoint: Checkpoint | None, saver: AtomicDiskSaver) -> None:
-    if checkpoint is not None:
-        checkpoint.save_handler = saver
+    def __init__(self, save_dir: str, save_dict: dict[str, Any], **arguments: Any) -> None:
+        super().__init__(save_dir, save_dict, **arguments)
+        names = {
+            "_final_checkpoint": arguments.get("final_filename"),
+            "_key_metric_checkpoint": arguments.get("key_metric_filename"),
+            "_interval_checkpoint": None,
+        }
+        for attribute, filename in names.items():
+            checkpoint = getattr(self, attribute)
+            if checkpoint is not None:
+                checkpoint.save_handler = AtomicDiskSaver(Path(save_dir), filename)

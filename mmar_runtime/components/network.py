@@ -1,4 +1,4 @@
-"""A network from a file: TorchScript, or a checkpoint together with the config it was trained by."""
+"""A network from a file: TorchScript, or a checkpoint with the config it was trained by."""
 
 from __future__ import annotations
 

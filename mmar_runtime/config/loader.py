@@ -267,8 +267,10 @@ class _Reading:
 
     def _flag(self, name: str) -> bool | None:
         variable = self.variables.get(name)
-        if variable is None or isinstance(variable.value, bool):
-            return None if variable is None else variable.value
+        if variable is None:
+            return None
+        if isinstance(variable.value, bool):
+            return variable.value
         message = f"{name} has to be true or false, found {variable.value!r}"
         self._problem(variable.source / name, message, "type")
         return None
@@ -311,7 +313,8 @@ class _Reading:
 
 def _read_both(path: Path, environment: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Both documents, with the faults of both reported together."""
-    found, problems = [], []
+    found: list[dict[str, Any]] = []
+    problems: list[Problem] = []
     for source in (path, environment):
         try:
             value = read_json(source)

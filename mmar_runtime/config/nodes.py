@@ -15,12 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 from typing import Literal as OneOf
 
 from mmar_runtime.config.expressions import ExpressionTree, references
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
+
+WeightsKind: TypeAlias = OneOf["ts_path", "ckpt_path"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,7 @@ class WeightsFile:
     """A model given as a file: TorchScript (``ts_path``) or a checkpoint (``ckpt_path``)."""
 
     location: Location
-    kind: OneOf["ts_path", "ckpt_path"]
+    kind: WeightsKind
     path: str
     disabled: bool = False
 

@@ -17,6 +17,7 @@ from mmar_runtime.config.nodes import (
     Reference,
     TransformRef,
     WeightsFile,
+    WeightsKind,
     map_node,
 )
 from mmar_runtime.config.overrides import Scalar
@@ -160,7 +161,7 @@ class NodeParser:
             self._problem(location, "has ts_path and ckpt_path; write one entry for each", "model")
         disabled = self._disabled(raw, location)
         path = self._optional_text(raw, given[0], location) or ""
-        kind = "ts_path" if given[0] == "ts_path" else "ckpt_path"
+        kind: WeightsKind = "ts_path" if given[0] == "ts_path" else "ckpt_path"
         return WeightsFile(location=location, kind=kind, path=path, disabled=disabled)
 
     def _plain_object(self, raw: dict[str, Any], location: Location) -> Node:

@@ -130,6 +130,10 @@ class WorkflowConfig(ABC):
     def scopes(self) -> Mapping[str, Section]:
         """The sections by name, in the order in which a name is looked up beyond its own."""
 
+    @abstractmethod
+    def as_json(self) -> dict[str, Any]:
+        """The configuration as it runs: variables filled in, old constructs translated."""
+
     def find(self, scope: str, name: str) -> tuple[str, str] | None:
         """Section and entry that ``@name`` means when it stands in the section ``scope``.
 
@@ -166,7 +170,7 @@ class TrainConfig(WorkflowConfig):
 
     def as_json(self) -> dict[str, Any]:
         """The configuration as it runs: variables filled in, old constructs translated."""
-        top = {name: variable.value for name, variable in _own_variables(self)}
+        top: dict[str, Any] = {name: variable.value for name, variable in _own_variables(self)}
         if self.settings.random_seed is not None:
             top["determinism"] = {"random_seed": self.settings.random_seed}
         return {**top, **{name: _plain_section(section) for name, section in self.scopes.items()}}

@@ -148,7 +148,7 @@ def _one_hot(spec: ComponentSpec) -> ComponentSpec | None:
 def _paired(left: list[Any], right: list[Any]) -> list[tuple[Any, Any]]:
     """Two per-key lists side by side; a single value holds for every key."""
     count = max(len(left), len(right))
-    return list(zip(left * (count // len(left) or 1), right * (count // len(right) or 1)))[:count]
+    return [(left[index % len(left)], right[index % len(right)]) for index in range(count)]
 
 
 def _per_key(values: list[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Every component of a config against the table: does its class exist, does it take these arguments?
+"""Every component of a config against the table: is there such a class, with these arguments?
 
 Nothing is imported for this, so a config is checked in milliseconds without torch or MONAI.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
 from ignite.engine import Engine
@@ -75,11 +76,11 @@ class EvaluationWorkflow:
 
 def result_of(evaluator: Engine) -> EvaluationResult:
     """What an evaluator's last run found."""
-    data = getattr(evaluator.state.dataloader, "dataset", ())
+    state: Any = evaluator.state  # MONAI adds the attributes of the key metric
     return EvaluationResult(
-        key_metric=evaluator.state.key_metric_name,
+        key_metric=state.key_metric_name,
         metrics=scalar_metrics(evaluator),
-        cases=len(data),
+        cases=len(getattr(state.dataloader, "dataset", ())),
     )
 
 

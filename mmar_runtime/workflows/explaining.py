@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from mmar_runtime.config.sections import WorkflowConfig
 from mmar_runtime.errors import ComponentError, DataError, MmarError
 
+NO_READER = "cannot find a suitable reader"
 CROP_TOO_LARGE = re.compile(r"crop ROI is larger than the image size|proposed random crop", re.I)
 
 

@@ -166,7 +166,7 @@ def _train_result(
     iterations = workflow.iteration if isinstance(workflow.trainer, Engine) else 0
     if workflow.evaluator is None or workflow.validated is None:
         return TrainResult(epochs=reports, iterations=iterations, seconds=seconds)
-    state = workflow.evaluator.state
+    state: Any = workflow.evaluator.state  # MONAI adds the attributes of the key metric
     return TrainResult(
         epochs=reports,
         iterations=iterations,
