@@ -21,7 +21,7 @@ help:  ## list the targets
 install: .venv/.installed-dev  ## make .venv with everything for development
 
 demo: .venv/.installed-run  ## train one model across three simulated sites, on synthetic volumes
-	$(BIN)/mmar demo-data $(DEMO_DATA) --sites $(DEMO_SITES)
+	$(BIN)/mmar demo-data $(DEMO_DATA) --sites $(DEMO_SITES) --overwrite
 	$(BIN)/mmar simulate $(DEMO_JOB) --data $(DEMO_DATA) --sites $(DEMO_SITES) \
 	    --rounds $(DEMO_ROUNDS) --workspace $(DEMO_RUN)
 

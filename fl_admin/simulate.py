@@ -22,9 +22,9 @@ from fl_server.cross_site import CrossSiteMatrix, read_cross_site_matrix
 from fl_server.run_record import RunRecord, finish_run, read_run_record, write_run_record
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
-from mmar_runtime.config.sections import Notice
 from mmar_runtime.config.sources import read_json, read_site_values
-from mmar_runtime.errors import ConfigError, FederationError, Problem
+from mmar_runtime.config.upgrades import Notice
+from mmar_runtime.errors import ConfigError, Problem
 
 SECONDS_BETWEEN_LOOKS = 0.2
 THREADS_VARIABLE = "NUM_THREADS"
@@ -43,13 +43,13 @@ class RunFolder:
         """The next free folder of a workspace; earlier runs stay.
 
         Raises:
-            FederationError: the path has a space, which NVFlare's simulator cannot pass on.
+            ConfigError: the path has a space, which NVFlare's simulator cannot pass on.
         """
         workspace = workspace.expanduser().resolve()
         if any(character.isspace() for character in str(workspace)):
-            raise FederationError(
-                f"NVFlare's simulator cannot work below a path with spaces: {str(workspace)!r}; "
-                "choose another --workspace"
+            message = f"NVFlare cannot simulate below a path with spaces: {str(workspace)!r}"
+            raise ConfigError(
+                [Problem(Location("--workspace"), message, "Choose another one.", "workspace")]
             )
         workspace.mkdir(parents=True, exist_ok=True)
         taken = [
@@ -197,12 +197,16 @@ def _checked(job: Job, sites: Mapping[str, Mapping[str, Scalar]]) -> tuple[Notic
     problems: list[Problem] = []
     for name, values in sites.items():
         site = Site(name=name, mmar=job.mmar, values=values)
+        try:
+            _threads(values)
+        except ConfigError as error:
+            problems += error.problems
         for load in (site.train_config, site.cross_validation_config):
             try:
                 for notice in load().notices:
                     notices.setdefault(notice.rule, notice)
             except ConfigError as error:
-                problems += [found for found in error.problems if found not in problems]
+                problems += error.problems
     problems += _not_allowed(job)
     if problems:
         raise ConfigError(problems)
@@ -235,15 +239,15 @@ def simulate(
     _prepare(plan, folder)
     started = time.monotonic()
     follower = RunFollower(folder.flare / plan.job.name, tuple(plan.sites), plan.rounds)
-    with ProcessTree(_command(plan, folder), log=folder.log, env=_process_env(plan)) as tree:
-        try:
+    try:
+        with ProcessTree(_command(plan, folder), log=folder.log, env=_process_env(plan)) as tree:
             while (code := tree.look()) is None:
                 view(follower.look())
                 time.sleep(SECONDS_BETWEEN_LOOKS)
-        except BaseException:
-            tree.end()
-            _collect(plan, folder, "interrupted")
-            raise
+    except BaseException:
+        # By now no process is left; what there is so far is kept as a failed run.
+        _collect(plan, folder, "interrupted")
+        raise
     view(follower.look())
     failure = None if code == 0 else _failure_text(plan, folder, code)
     record, matrix = _collect(plan, folder, failure)
@@ -303,9 +307,22 @@ def _command(plan: SimulationPlan, folder: RunFolder) -> list[str]:
     ]
 
 
+def _threads(values: Mapping[str, Scalar]) -> int:
+    """How many threads a site computes with.
+
+    Raises:
+        ConfigError: the value is no positive whole number.
+    """
+    threads = values[THREADS_VARIABLE]
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        message = f"has to be a positive whole number, found {threads!r}"
+        raise ConfigError([Problem(Location(THREADS_VARIABLE), message, "", "type")])
+    return threads
+
+
 def _process_env(plan: SimulationPlan) -> dict[str, str]:
-    threads = {str(values[THREADS_VARIABLE]) for values in plan.sites.values()}
-    return {**os.environ, "OMP_NUM_THREADS": min(threads), "PYTHONUNBUFFERED": "1"}
+    threads = min(_threads(values) for values in plan.sites.values())
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
 
 
 def _collect(
@@ -331,9 +348,14 @@ def _collect(
 def _failure_text(plan: SimulationPlan, folder: RunFolder, code: int) -> str:
     """What the sites wrote about their errors; the logs where there is nothing."""
     errors = sorted((folder.flare / plan.job.name).glob("*/simulate_job/error-*.txt"))
-    texts = [f"{path.parts[-3]}: {path.read_text().splitlines()[0]}" for path in errors]
+    texts = [f"{path.parts[-3]}: {_first_paragraph(path)}" for path in errors]
     texts += _fatal_errors(folder)
     return "; ".join(dict.fromkeys(texts)) or f"NVFlare ended with code {code}; see {folder.log}"
+
+
+def _first_paragraph(path: Path) -> str:
+    """The message of an error file, on one line; the traceback is in the paragraph below."""
+    return " ".join(path.read_text().partition("\n\n")[0].split())
 
 
 def _fatal_errors(folder: RunFolder) -> list[str]:

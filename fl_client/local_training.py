@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from ignite.engine import Engine
 from monai.data.utils import set_rnd
 
 from fl_client.site import Site
-from fl_client.updates import LocalUpdate, weight_difference
+from fl_client.updates import LocalUpdate, first_not_finite, weight_difference
 from mmar_runtime.components.builder import BuildContext
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import ConfigError, MmarError, Problem, RunAborted, WeightsError
@@ -104,6 +105,7 @@ class LocalTrainer:
             config, context, counts=counts, observer=self, should_stop=should_stop
         )
         self.network = self._trained_network()
+        self._dataset: Any = self._workflow.entry("train", "dataset")
         self._scorer = self._received_model_evaluator()
 
     def _trained_network(self) -> torch.nn.Module:
@@ -184,8 +186,8 @@ class LocalTrainer:
             return
         seed = self.site.round_seed(job_seed, round_number)
         seed_everything(seed)
-        dataset: Any = self._workflow.engine.state.dataloader
-        set_rnd(getattr(dataset, "dataset", None), seed)
+        # The random transforms have generators of their own.
+        set_rnd(self._dataset, seed)
 
     def _validated_at_the_end(self) -> EvaluationResult:
         """The local model's metrics: from the config's own validation if it has just run."""
@@ -207,7 +209,14 @@ class LocalTrainer:
     def validation(self, result: EvaluationResult, *, epoch: int) -> None:
         """Passed on; the model just validated is kept if it is the best so far."""
         self._observer.validation(result, epoch=epoch)
-        if self.best is None or result.key_value > self.best.result.key_value:
-            self.best = LocalBest(
-                weights=weights_of(self.network), result=result, round_number=self._round_number
-            )
+        if not self._beats_the_best(result):
+            return
+        weights = weights_of(self.network)
+        # A model of NaN can score, and would be submitted at the end.
+        if first_not_finite(weights) is None:
+            self.best = LocalBest(weights=weights, result=result, round_number=self._round_number)
+
+    def _beats_the_best(self, result: EvaluationResult) -> bool:
+        if self.best is None:
+            return not math.isnan(result.key_value)
+        return result.key_value > self.best.result.key_value

@@ -18,6 +18,7 @@ from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sections import EvaluationConfig, TrainConfig
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
+from mmar_runtime.policy.volume_check import volume_check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ class Site:
             file=file,
             environment=ENVIRONMENT_FILE,
             site=self.values,
-            checks=[component_check(allow_code=self.allow_code), data_check],
+            checks=[component_check(allow_code=self.allow_code), data_check, volume_check],
         )
         return config.with_train(config.train.without_handlers("CheckpointLoader"))
 
@@ -65,7 +66,7 @@ class Site:
             file=file,
             environment=ENVIRONMENT_FILE,
             site=self.values,
-            checks=[component_check(allow_code=self.allow_code), data_check],
+            checks=[component_check(allow_code=self.allow_code), data_check, volume_check],
         )
         return config.with_section(config.section.without_handlers("CheckpointLoader"))
 

@@ -38,10 +38,18 @@ def weight_difference(local: Weights, received: Weights) -> dict[str, torch.Tens
     if faults:
         raise WeightsError(f"the trained weights do not match the received ones: {faults[0]}")
     difference = {name: local[name] - received[name] for name in received}
-    for name, tensor in difference.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise WeightsError(
-                f"training ended in values that are not finite, in {name}; nothing is sent. "
-                "A lower learning rate, or gradient clipping, may help."
-            )
+    name = first_not_finite(difference)
+    if name is not None:
+        raise WeightsError(
+            f"training ended in values that are not finite, in {name}; nothing is sent. "
+            "A lower learning rate, or gradient clipping, may help."
+        )
     return difference
+
+
+def first_not_finite(weights: Weights) -> str | None:
+    """The name of the first tensor that holds NaN or an infinity; None if all are finite."""
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            return name
+    return None

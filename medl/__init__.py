@@ -1,1 +1,1 @@
-"""Clara Train's import names, each standing for one class of this project; nothing else."""
+"""Clara Train's import names, each standing for what this project has in that place; no more."""

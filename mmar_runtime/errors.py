@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 from mmar_runtime.config.location import Location
 
@@ -62,10 +62,11 @@ class MmarError(Exception):
 
 
 class ConfigError(MmarError):
-    """The JSON documents of an MMAR hold faults; ``problems`` lists all of them."""
+    """The JSON documents of an MMAR hold faults; ``problems`` lists all of them, each once."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(problems)
+        # A transform that a ``ref`` repeats has its faults twice, at the same place.
+        self.problems = tuple(dict.fromkeys(problems))
         if not self.problems:
             raise ValueError("a ConfigError needs at least one problem")
         count = len(self.problems)
@@ -110,7 +111,12 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     "Allowed: 'UNet', 'VNet'."
     """
     known = sorted(set(choices))
-    by_lower = {choice.lower(): choice for choice in known}
+    # Names are compared without regard to case; of those that differ in nothing else, as MONAI's
+    # aliases do, the one that is most like the word is shown.
+    by_lower = {
+        choice.lower(): choice
+        for choice in sorted(known, key=lambda one: SequenceMatcher(None, word, one).ratio())
+    }
     near = get_close_matches(word.lower(), by_lower, n=2, cutoff=0.7)
     if near:
         return "Did you mean " + " or ".join(repr(by_lower[match]) for match in near) + "?"

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
 
 Metrics = Mapping[str, float]
 """Metric label -> value, averaged over the data; the key metric is among them."""
+
+ExportFormat: TypeAlias = Literal["torchscript", "torch_export", "onnx"]
+ExportMethod: TypeAlias = Literal["script", "trace", "dynamic_batch", "fixed_shape"]
+
+EXPORT_SUFFIXES: Mapping[ExportFormat, str] = MappingProxyType(
+    {"torchscript": ".ts", "torch_export": ".pt2", "onnx": ".onnx"}
+)
+"""Format -> how the name of such a file ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +83,8 @@ class TrainResult:
         epochs: one report for each epoch.
         iterations: optimizer steps done.
         seconds: wall time of the training itself, building apart.
-        key_metric: label of the validation's key metric; None without validation.
-        best_metric: best validated value of the key metric; None without validation.
+        key_metric: label of the validation's key metric; None without one.
+        best_metric: best validated value of the key metric; None without one.
         best_epoch: the epoch in which it was reached.
     """
 
@@ -94,6 +104,43 @@ class TrainResult:
             "key_metric": self.key_metric,
             "best_metric": self.best_metric,
             "best_epoch": self.best_epoch,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportResult:
+    """A network as a file that runs without this project.
+
+    Attributes:
+        path: the file.
+        format: what it holds.
+        method: how it was made, and so what it can be used for. ``script``: all of the network's
+            code. ``trace``: the way that one input took through it. ``dynamic_batch``: any number
+            of inputs of one size. ``fixed_shape``: inputs of exactly one shape.
+        verified: whether the file's answer to a random input was compared with the network's own.
+        max_difference: the largest difference of a value between the two; None if not verified.
+        input_shape: the random input's shape (batch, channel, spatial...); None if there was none.
+        notices: what to know about the file besides.
+    """
+
+    path: Path
+    format: ExportFormat
+    method: ExportMethod
+    verified: bool
+    max_difference: float | None = None
+    input_shape: tuple[int, ...] | None = None
+    notices: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, for ``--json``."""
+        return {
+            "path": str(self.path),
+            "format": self.format,
+            "method": self.method,
+            "verified": self.verified,
+            "max_difference": self.max_difference,
+            "input_shape": None if self.input_shape is None else list(self.input_shape),
+            "notices": list(self.notices),
         }
 
 

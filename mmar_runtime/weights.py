@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mmar_runtime.errors import CheckpointError, WeightsError
@@ -21,6 +20,7 @@ Weights = Mapping[str, torch.Tensor]
 
 PARALLEL_PREFIX = "module."
 MAX_LISTED = 6
+MISSING_WEIGHTS_ADVICE = "Train first, or name another file with --set MMAR_CKPT=..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise CheckpointError(
-            f"there is no file of weights {str(path)!r}\n"
-            "    Train first, or name another file with --set MMAR_CKPT=..."
+            f"there is no file of weights {str(path)!r}\n    {MISSING_WEIGHTS_ADVICE}"
         )
     content = _load(path)
     train_conf = content.get("train_conf")
@@ -127,20 +126,23 @@ def _load(path: Path) -> Mapping[str, Any]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, OSError, SafetensorError) as error:
-        raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{str(path)!r} holds more than tensors and plain values, which is never unpickled "
             f"here: {str(error).splitlines()[0]}"
         ) from error
+    except Exception as error:  # a damaged file makes the readers raise anything, IndexError too
+        raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{str(path)!r} holds a {type(content).__name__}, not a mapping")
     return content
 
 
-def _all_tensors(weights: Mapping[str, Any]) -> bool:
-    return all(isinstance(tensor, torch.Tensor) for tensor in weights.values())
+def _all_tensors(weights: Mapping[Any, Any]) -> bool:
+    return all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor)
+        for name, tensor in weights.items()
+    )
 
 
 def without_parallel_prefix(weights: Weights) -> Weights:

@@ -16,8 +16,9 @@ from mmar_runtime.cli.common import (
     stop_on_signals,
 )
 from mmar_runtime.config.loader import CROSS_VALIDATION_FILE
+from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import parse_overrides
-from mmar_runtime.errors import FederationError
+from mmar_runtime.errors import ConfigError, FederationError, Problem
 
 if TYPE_CHECKING:
     from fl_admin.simulate import SimulationPlan, SimulationResult
@@ -87,7 +88,8 @@ def run(options: argparse.Namespace) -> int:
 def _job_folder(options: argparse.Namespace) -> Path:
     folder = options.job or options.mmar
     if folder is None:
-        raise FederationError("name the job's folder: mmar simulate JOB ...")
+        message = "the job's folder is not named"
+        raise ConfigError([Problem(Location("simulate"), message, "mmar simulate JOB ...", "job")])
     return Path(folder)
 
 
@@ -115,7 +117,27 @@ def _show(plan: SimulationPlan, result: SimulationResult, *, as_json: bool) -> N
 
 
 def _where(plan: SimulationPlan, result: SimulationResult) -> str:
-    """Where the results lie, and how a site gets its number of the matrix again."""
+    """Where the results lie, as far as there are any."""
+    folder = result.folder
+    places = {
+        "report": [folder.results / "report.html"],
+        "weights": [folder.results / "models"],
+        "JSON": [folder.results / "run_record.json", folder.results / "cross_site.json"],
+        "CSV": [folder.results / "cross_site.csv"],
+        "logs": [folder.log],
+    }
+    lines = [f"took {result.seconds:.0f} s"]
+    for title, paths in places.items():
+        there = [str(path) for path in paths if path.exists()]
+        if there:
+            lines.append(f"{title + ':':<8} {', '.join(there)}")
+    if result.failure is None:
+        lines += _same_number(plan, result)
+    return "\n".join(lines)
+
+
+def _same_number(plan: SimulationPlan, result: SimulationResult) -> list[str]:
+    """How a site gets its number of the matrix again."""
     folder, site = result.folder, next(iter(plan.sites))
     command = shlex.join(
         [
@@ -127,15 +149,4 @@ def _where(plan: SimulationPlan, result: SimulationResult) -> str:
             f"MMAR_CKPT={folder.results / 'models' / 'FL_global_model.pt'}",
         ]
     )  # fmt: skip
-    return "\n".join(
-        [
-            f"took {result.seconds:.0f} s",
-            f"report:  {folder.results / 'report.html'}",
-            f"weights: {folder.results / 'models'}",
-            f"JSON:    {folder.results / 'run_record.json'}, {folder.results / 'cross_site.json'}",
-            f"CSV:     {folder.results / 'cross_site.csv'}",
-            f"logs:    {folder.log}",
-            f"the same number at {site}:",
-            f"  {command}",
-        ]
-    )
+    return [f"the same number at {site}:", f"  {command}"]

@@ -149,9 +149,10 @@ class MmarExecutor(Executor):
         reference = uuid.uuid4().hex[:8]
         word = status_word(error)
         text = "".join(traceback.format_exception(error))
-        self.log_error(fl_ctx, f"error {reference} ({word}) in task {task_name}: {text}")
         path = self.progress.path.with_name(f"error-{reference}.txt")
         path.write_text(f"{task_name}: {error}\n\n{text}", encoding="utf-8")
+        # NVFlare may send a site's error log to the server, and anyone may listen to log events.
+        self.log_error(fl_ctx, f"{word} in task {task_name}; its text is in {path.name} here")
         reply = make_reply(ReturnCode.EXECUTION_EXCEPTION)
         reply.set_header(STATUS, f"{word} (reference {reference})")
         return reply

@@ -35,6 +35,7 @@ class MmarAggregator(Aggregator):
         self.aggregation_weights = aggregation_weights
         self.rejections: dict[str, str] = {}
         self._mean: InTimeWeightedMean | None = None
+        self._aggregated_round: int | None = None
 
     def reset(self, fl_ctx: FLContext) -> None:
         """Forget the round that is over."""
@@ -56,6 +57,9 @@ class MmarAggregator(Aggregator):
         answered = shareable.get_cookie(AppConstants.CONTRIBUTION_ROUND)
         if asked != answered:
             return f"belongs to round {answered}, not to {asked}"
+        if asked == self._aggregated_round:
+            # It would count in the next round's mean, and shut out what the site sends then.
+            return "arrived after the round was aggregated"
         try:
             update = update_from(shareable)
             found = faults(update.difference, update.steps, global_weights(fl_ctx))
@@ -81,6 +85,7 @@ class MmarAggregator(Aggregator):
             FederationError: fewer sites contributed than the job asks for.
             WeightsError: the new weights are not finite.
         """
+        self._aggregated_round = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
         mean = self._round_mean(fl_ctx)
         count = len(mean.contributors)
         if count < self.min_sites:

@@ -79,6 +79,12 @@ def round_number(fl_ctx: FLContext) -> int:
     return int(fl_ctx.get_prop(AppConstants.CURRENT_ROUND)) + 1
 
 
+def answered_round(reply: Shareable) -> int | None:
+    """The round that a site's reply to ``train`` belongs to, counted from 1; None if unknown."""
+    number = reply.get_cookie(AppConstants.CONTRIBUTION_ROUND)
+    return number + 1 if type(number) is int else None
+
+
 def peer_name(fl_ctx: FLContext) -> str:
     """The site that sent what is being handled, by its authenticated identity."""
     return str(fl_ctx.get_peer_context().get_identity_name())

@@ -24,6 +24,7 @@ from fl_server.cross_site import (
     write_cross_site_json,
 )
 from fl_server.flare.exchange import (
+    answered_round,
     contribution_from,
     failure_of,
     global_weights,
@@ -156,16 +157,25 @@ class RunRecordKeeper(FLComponent):
         if fl_ctx.get_prop(FLContextKey.TASK_NAME) != AppConstants.TASK_TRAIN:
             return
         failure = failure_of(result) if isinstance(result, Shareable) else "no reply"
-        if failure is not None:
+        if failure is not None and self._is_awaited(result, fl_ctx):
             self.recorder.failed(peer_name(fl_ctx), failure)
             self._write(fl_ctx)
+
+    def _is_awaited(self, reply: object, fl_ctx: FLContext) -> bool:
+        """Whether a reply is a site's first to the open round; a straggler's may be to another."""
+        current = self.recorder.record.open_round
+        if current is None or peer_name(fl_ctx) in current.sites:
+            return False
+        answered = answered_round(reply) if isinstance(reply, Shareable) else None
+        return answered in (None, current.number)
 
     def _contribution_handled(self, fl_ctx: FLContext) -> None:
         site = peer_name(fl_ctx)
         if not fl_ctx.get_prop(AppConstants.AGGREGATION_ACCEPTED):
             aggregator = fl_ctx.get_engine().get_component(self.aggregator_id)
-            if site not in self.recorder.record.rounds[-1].sites:
+            if self._is_awaited(fl_ctx.get_prop(AppConstants.TRAINING_RESULT), fl_ctx):
                 self.recorder.rejected(site, aggregator.rejections.get(site, "no reason given"))
+                self._write(fl_ctx)
             return
         contribution = contribution_from(update_from(fl_ctx.get_prop(AppConstants.TRAINING_RESULT)))
         number = round_number(fl_ctx)

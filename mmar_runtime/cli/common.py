@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -71,8 +72,8 @@ def run_command(command: Callable[[argparse.Namespace], int], options: argparse.
         return command(options)
     except MmarError as error:
         return _report(error, error.exit_code, options)
-    except KeyboardInterrupt:
-        return _report(RunAborted("interrupted"), RunAborted.exit_code, options)
+    except KeyboardInterrupt as error:
+        return _report(RunAborted(str(error) or "interrupted"), RunAborted.exit_code, options)
     except BrokenPipeError:
         return 1
     except Exception as error:
@@ -111,33 +112,41 @@ def set_up_logging(*, verbose: bool) -> None:
 class StopRequest:
     """Whether SIGINT or SIGTERM has asked the run to stop.
 
-    The first signal asks; the run then ends between two iterations. A second one, or the first
-    outside a run, interrupts at once.
+    A run that calls this calls it again after each iteration, so from the first call on a signal
+    only asks, and the run ends between two iterations. A second signal, or the first before the
+    run has begun, interrupts at once.
     """
 
     def __init__(self) -> None:
+        self._process = os.getpid()
         self._asked = False
-        self._patient = False
+        self._running = False
 
     def __call__(self) -> bool:
         """Whether to stop."""
+        self._running = True
         return self._asked
 
-    @contextmanager
-    def between_iterations(self) -> Iterator[None]:
-        """While this lasts, a signal only sets the flag."""
-        self._patient = True
-        try:
-            yield
-        finally:
-            self._patient = False
-
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """What the process does on a signal."""
-        if self._asked or not self._patient:
-            raise RunAborted(f"stopped by {signal.Signals(number).name}")
-        self._asked = True
-        print("stopping after this iteration; once more to stop at once", file=sys.stderr)
+        """What the process does on a signal.
+
+        Raises:
+            KeyboardInterrupt: the run is to end at once. No library catches that one and goes on.
+        """
+        if os.getpid() != self._process:
+            _in_data_worker(number)
+        elif self._asked or not self._running:
+            raise KeyboardInterrupt(f"stopped by {signal.Signals(number).name}")
+        else:
+            self._asked = True
+            print("stopping after this iteration; once more to stop at once", file=sys.stderr)
+
+
+def _in_data_worker(number: int) -> None:
+    """A DataLoader's process: Ctrl-C reaches it too, but who ends it is the process that loads."""
+    if number == signal.SIGTERM:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from mmar_runtime.config.loader import VALIDATION_FILE, load_evaluation_config
 from mmar_runtime.config.overrides import parse_overrides
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
+from mmar_runtime.policy.volume_check import volume_check
 
 if TYPE_CHECKING:
     from mmar_runtime.config.sections import EvaluationConfig
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         file=options.config,
         environment=options.environment,
         overrides=parse_overrides(options.overrides),
-        checks=[component_check(allow_code=True), data_check],
+        checks=[component_check(allow_code=True), data_check, volume_check],
     )
     for notice in config.notices:
         print(f"note: {notice}", file=sys.stderr)
@@ -61,11 +62,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _evaluate(config: EvaluationConfig) -> EvaluationResult:
-    # torch and MONAI take seconds to import; a config with a fault is refused before that.
-    from mmar_runtime.workflows.evaluation import evaluate
-
-    # MONAI's StatsHandler prints to stdout, which belongs to the result.
+    # MONAI logs to stdout, which belongs to the result; its loggers take hold of it on import.
     with stop_on_signals() as stop, contextlib.redirect_stdout(sys.stderr):
+        # torch and MONAI take seconds to import; a config with a fault is refused before that.
+        from mmar_runtime.workflows.evaluation import evaluate
+
         return evaluate(config, allow_code=True, should_stop=stop)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mmar_runtime.cli.common import (
     add_mmar_arguments,
@@ -18,24 +20,39 @@ from mmar_runtime.cli.common import (
 from mmar_runtime.config.data_list import data_check
 from mmar_runtime.config.loader import TRAIN_FILE, load_train_config
 from mmar_runtime.config.overrides import parse_overrides
+from mmar_runtime.files import write_text_atomically
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
+from mmar_runtime.policy.volume_check import volume_check
 
 if TYPE_CHECKING:
     from mmar_runtime.config.sections import TrainConfig
     from mmar_runtime.results import EpochReport, EvaluationResult, TrainResult
+
+STATS_FILE = "train_stats.json"
 
 HELP = "train an MMAR"
 EXAMPLES = """examples:
   mmar train -m path/to/mmar
   mmar train -m path/to/mmar --set epochs=20 learning_rate=1e-4
   mmar train -m path/to/mmar --set dont_load_ckpt_model=False   (fine-tune models/model.pt)
+  mmar train -m path/to/mmar --resume                           (after an interruption)
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
     add_mmar_arguments(parser, config=TRAIN_FILE)
+    parser.add_argument(
+        "--write_train_stats",
+        action="store_true",
+        help=f"write {STATS_FILE} into MMAR_CKPT_DIR when the training is complete",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on after the last complete epoch of an interrupted training",
+    )
     add_output_arguments(parser)
 
 
@@ -47,11 +64,15 @@ def run(options: argparse.Namespace) -> int:
         file=options.config,
         environment=options.environment,
         overrides=parse_overrides(options.overrides),
-        checks=[component_check(allow_code=True), data_check],
+        checks=[component_check(allow_code=True), data_check, volume_check],
     )
     for notice in config.notices:
         print(f"note: {notice}", file=sys.stderr)
-    result = _train(config)
+    lines = Lines()
+    result = _train(config, lines, resume=options.resume)
+    if options.write_train_stats and _is_first_process():
+        content = json.dumps(train_stats(result, lines), indent=2) + "\n"
+        write_text_atomically(Path(str(config.value("MMAR_CKPT_DIR"))) / STATS_FILE, content)
     if options.json:
         print_json(result.as_dict())
     else:
@@ -59,13 +80,20 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _train(config: TrainConfig) -> TrainResult:
-    # torch and MONAI take seconds to import; a config with a fault is refused before that.
-    from mmar_runtime.workflows.training import train
-
-    # MONAI's StatsHandler prints to stdout, which belongs to the result.
+def _train(config: TrainConfig, lines: Lines, *, resume: bool) -> TrainResult:
+    # MONAI logs to stdout, which belongs to the result; its loggers take hold of it on import.
     with stop_on_signals() as stop, contextlib.redirect_stdout(sys.stderr):
-        return train(config, allow_code=True, observer=Lines(), should_stop=stop)
+        # torch and MONAI take seconds to import; a config with a fault is refused before that.
+        from mmar_runtime.workflows.training import train
+
+        return train(config, allow_code=True, observer=lines, should_stop=stop, resume=resume)
+
+
+def _is_first_process() -> bool:
+    # Asked after the training, as the question brings torch in.
+    from mmar_runtime.components.processes import launched_processes
+
+    return launched_processes().rank == 0
 
 
 def summary(result: TrainResult, config: TrainConfig) -> str:
@@ -79,16 +107,42 @@ def summary(result: TrainResult, config: TrainConfig) -> str:
     return "\n".join(lines)
 
 
+def train_stats(result: TrainResult, lines: Lines) -> dict[str, Any]:
+    """The content of ``train_stats.json``, by the names of MONAI's engine statistics.
+
+    None stands for what is not known: totals and epochs of a trainer that tells nobody of them,
+    and the best metric of a training without validation.
+    """
+    length, epochs = lines.epoch_length, lines.epochs
+    return {
+        "rank": 0,
+        "current_epoch": result.epochs[-1].epoch if result.epochs else None,
+        "current_iteration": result.iterations,
+        "total_epochs": epochs,
+        "total_iterations": None if epochs is None or length is None else epochs * length,
+        "best_validation_epoch": result.best_epoch,
+        "best_validation_metric": result.best_metric,
+    }
+
+
 class Lines:
-    """Tells of a training as lines on stderr: epochs, validations, and how long it will take."""
+    """Tells of a training as lines on stderr: epochs, validations, and how long it will take.
+
+    Attributes:
+        epochs: how many the trainer was asked for; None before the first iteration.
+        epoch_length: iterations in an epoch; None before the first one.
+    """
 
     def __init__(self) -> None:
+        self.epochs: int | None = None
+        self.epoch_length: int | None = None
         self._started = time.monotonic()
         self._first_epoch: int | None = None
         self._shown = 0.0
 
     def iteration(self, *, epoch: int, epochs: int, done: int, of: int, loss: float | None) -> None:
         """A line every ten seconds, so that a long epoch does not look like a hang."""
+        self.epochs, self.epoch_length = epochs, of
         if self._first_epoch is None:
             self._first_epoch, self._started = epoch, time.monotonic()
         if time.monotonic() - self._shown < 10:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -10,12 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.engines import Workflow
 from monai.transforms import Compose
 
-from mmar_runtime.components.catalog import check_own_arguments, find_class
+from mmar_runtime.components.catalog import check_own_arguments, find_class, takes_argument
 from mmar_runtime.components.conf import TrainConf
 from mmar_runtime.components.expressions import interpret
+from mmar_runtime.components.processes import (
+    ALONE,
+    Processes,
+    averaging_gradients,
+    own_part,
+)
 from mmar_runtime.config.data_list import labels_are_files, read_data_list
+from mmar_runtime.config.expressions import references
 from mmar_runtime.config.nodes import (
     ComponentSpec,
     Expression,
@@ -30,6 +39,7 @@ from mmar_runtime.config.nodes import (
 from mmar_runtime.config.sections import WorkflowConfig
 from mmar_runtime.errors import ComponentError, MmarError
 from mmar_runtime.policy.component_check import ENGINE_KINDS, slot_kind
+from mmar_runtime.policy.component_table import ComponentEntry
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +53,13 @@ class BuildContext:
 
     Attributes:
         device: where networks and engines live.
-        rank: number of this process in a distributed run; handlers of other ranks are left out.
+        processes: which process of how many; handlers of other ranks are left out.
         amp: whether automatic mixed precision can run here.
         allow_code: whether components may come from the MMAR's own code.
     """
 
     device: torch.device
-    rank: int = 0
+    processes: Processes = ALONE
     amp: bool = False
     allow_code: bool = False
 
@@ -92,6 +102,10 @@ class ComponentBuilder:
             self.counts[f"{scope}.{name}" if scope else name] += 1
         return self._built[key]
 
+    def built(self, scope: str) -> dict[str, Any]:
+        """The objects of a section that something has asked for so far, by entry."""
+        return {name: found for (section, name), found in self._built.items() if section == scope}
+
     def fork(
         self, scope: str, *, anew: Iterable[str], given: Mapping[str, object]
     ) -> ComponentBuilder:
@@ -127,7 +141,7 @@ class ComponentBuilder:
             case Reference():
                 return self._reference(scope, node.name)
             case Expression():
-                return interpret(node.tree, lambda name: self._reference(scope, name))
+                return self._interpreted(node, scope)
             case ComponentSpec():
                 return self._component(node, scope, kind)
             case WeightsFile() | TransformRef():
@@ -136,7 +150,7 @@ class ComponentBuilder:
     def _wanted(self, node: Node) -> bool:
         if not isinstance(node, ComponentSpec):
             return True
-        return not node.disabled and node.rank in (None, self.context.rank)
+        return not node.disabled and node.rank in (None, self.context.processes.rank)
 
     def _reference(self, scope: str, name: str) -> Any:
         if name == "conf":
@@ -146,6 +160,14 @@ class ComponentBuilder:
             raise KeyError(f"the loader lets no unresolved @{name} through")
         return self.get(*found)
 
+    def _interpreted(self, node: Expression, scope: str) -> Any:
+        # What cannot be built tells its own place; the expression's is for the expression itself.
+        built = {name: self._reference(scope, name) for name in sorted(references(node.tree))}
+        try:
+            return interpret(node.tree, built.__getitem__)
+        except ComponentError as error:
+            raise ComponentError(f"{node.location}: {error}") from error
+
     def _component(self, spec: ComponentSpec, scope: str, kind: str | None) -> Any:
         custom = Path(self.config.mmar_root) / "custom"
         found, entry = find_class(spec, kind, custom=custom, allow_code=self.context.allow_code)
@@ -154,19 +176,26 @@ class ComponentBuilder:
         }
         if spec.data_list is not None:
             as_files = labels_are_files(self.config)
-            arguments["data"] = list(
-                read_data_list(spec.data_list, labels_are_files=as_files).items
-            )
-        self._fit_to_machine(spec, arguments, entry is not None and entry.kind in ENGINE_KINDS)
+            items = list(read_data_list(spec.data_list, labels_are_files=as_files).items)
+            arguments["data"] = own_part(items, self.context.processes, training=scope == "train")
+        engine = _engine_kind(found, entry, kind)
+        if engine is not None and takes_argument(found, "device"):
+            arguments.setdefault("device", self.context.device)
+        self._fit_to_machine(arguments, engine=engine is not None)
         if entry is None:
             check_own_arguments(spec, found, arguments)
+        if engine == "trainer" and self.context.processes.several:
+            for name, value in arguments.items():
+                if isinstance(value, torch.nn.Module) and name.endswith("network"):
+                    arguments[name] = averaging_gradients(value, self.context.device)
         built = self._call(spec, found, arguments)
         return built.to(self.context.device) if isinstance(built, torch.nn.Module) else built
 
-    def _fit_to_machine(self, spec: ComponentSpec, arguments: dict[str, Any], engine: bool) -> None:
+    def _fit_to_machine(self, arguments: dict[str, Any], *, engine: bool) -> None:
         """The device that is there in place of the one that was written; AMP only where it runs."""
         device = arguments.get("device")
-        if engine or (isinstance(device, str) and device.startswith("cuda")):
+        on_gpu = isinstance(device, str) and device.startswith("cuda")
+        if on_gpu or (engine and device is not None):
             arguments["device"] = self.context.device
             if isinstance(device, str) and not str(self.context.device).startswith(device):
                 self._announce(f"device {device!r} runs on {self.context.device} here")
@@ -189,3 +218,11 @@ class ComponentBuilder:
             raise ComponentError(
                 f"{spec.location}: {spec.title} could not be built: {type(error).__name__}: {error}"
             ) from error
+
+
+def _engine_kind(found: type[Any], entry: ComponentEntry | None, kind: str | None) -> str | None:
+    """``trainer`` or ``evaluator`` for MONAI's engines and classes derived from them, else None."""
+    if entry is not None:
+        kind = entry.kind
+    derived = inspect.isclass(found) and issubclass(found, Workflow)
+    return kind if kind in ENGINE_KINDS and derived else None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmar_runtime.components.checkpoint_loader import ExplainedCheckpointLoader
 from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
 from mmar_runtime.config.nodes import ComponentSpec
 from mmar_runtime.errors import ComponentError, ConfigError, Problem, did_you_mean
@@ -16,6 +17,7 @@ from mmar_runtime.policy.component_check import table_entry
 from mmar_runtime.policy.component_table import ComponentEntry, load_component_table
 
 OURS: Mapping[str, type] = {
+    "monai.handlers.checkpoint_loader.CheckpointLoader": ExplainedCheckpointLoader,
     "monai.handlers.checkpoint_saver.CheckpointSaver": AtomicCheckpointSaver,
 }
 """Classes that run in place of the library's, with the same arguments."""
@@ -117,3 +119,9 @@ def check_own_arguments(spec: ComponentSpec, found: type[Any], given: Mapping[st
     ]
     if problems:
         raise ConfigError(problems)
+
+
+def takes_argument(found: Callable[..., Any], name: str) -> bool:
+    """Whether a class can be given an argument of that name."""
+    parameters = inspect.signature(found).parameters.values()
+    return any(one.name == name or one.kind is one.VAR_KEYWORD for one in parameters)

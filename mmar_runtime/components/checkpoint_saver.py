@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ignite.engine import Engine
 from ignite.handlers.checkpoint import BaseSaveHandler
 from monai.handlers import CheckpointSaver
 
+from mmar_runtime.errors import RunAborted
 from mmar_runtime.files import write_atomically
 
 
@@ -45,7 +47,11 @@ class AtomicDiskSaver(BaseSaveHandler):
 
 
 class AtomicCheckpointSaver(CheckpointSaver):
-    """``CheckpointSaver`` as MONAI has it, arguments and all, but for how it writes."""
+    """``CheckpointSaver`` as MONAI has it, arguments and all, but for how and when it writes.
+
+    A run that fails leaves its last weights as the final model, as with MONAI. A run that someone
+    has stopped does not: its weights are no result, and may be those of half an epoch.
+    """
 
     def __init__(self, save_dir: str, save_dict: dict[str, Any], **arguments: Any) -> None:
         super().__init__(save_dir, save_dict, **arguments)
@@ -58,3 +64,9 @@ class AtomicCheckpointSaver(CheckpointSaver):
             checkpoint = getattr(self, attribute)
             if checkpoint is not None:
                 checkpoint.save_handler = AtomicDiskSaver(Path(save_dir), filename)
+
+    def exception_raised(self, engine: Engine, e: BaseException) -> None:
+        """Save the final model and raise ``e`` again; only raise it if the run was stopped."""
+        if isinstance(e, KeyboardInterrupt | RunAborted):
+            raise e
+        super().exception_raised(engine, e)  # type: ignore[arg-type]  # ignite hands over any

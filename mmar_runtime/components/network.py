@@ -16,7 +16,7 @@ from mmar_runtime.config.nodes import ComponentSpec, WeightsFile
 from mmar_runtime.config.parser import NodeParser
 from mmar_runtime.config.sections import EvaluationConfig, Section, WorkflowConfig
 from mmar_runtime.config.sources import read_json
-from mmar_runtime.config.upgrade import Upgrader
+from mmar_runtime.config.upgrades import upgrade_document
 from mmar_runtime.errors import CheckpointError, ConfigError
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
@@ -58,7 +58,10 @@ def _torchscript(path: Path, context: BuildContext) -> torch.nn.Module:
     with warnings.catch_warnings():
         # torch 2.13 points to torch.export here; Clara's files are TorchScript all the same.
         warnings.simplefilter("ignore", DeprecationWarning)
-        network: torch.nn.Module = torch.jit.load(path, map_location=context.device)
+        try:
+            network: torch.nn.Module = torch.jit.load(path, map_location=context.device)
+        except (RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{str(path)!r} is no TorchScript: {error}") from error
     logger.info("loaded TorchScript model from path: %s", path)
     return network
 
@@ -92,7 +95,9 @@ def _model_entry(train_conf: Any) -> Any:
 
 def _parsed(raw: Any, location: Location, config: WorkflowConfig) -> ComponentSpec:
     parser = NodeParser(config.variables)
-    node = Upgrader()(parser.entry(raw, location))
+    # The file may be as old as the network's arguments.
+    upgrade = upgrade_document({"train": {"model": raw}}, location.file)
+    node = parser.entry(upgrade.document["train"]["model"], location)
     if parser.problems:
         raise ConfigError(parser.problems)
     if not isinstance(node, ComponentSpec):

@@ -2,5 +2,5 @@
 
 Read in this order: ``location`` (where), ``sources`` (JSON text and who may set which variable),
 ``variables`` (``{NAME}``), ``nodes`` (the grammar), ``expressions`` (``#...`` and ``lambda``),
-``upgrade`` (what MONAI has changed since), ``sections`` and ``loader`` (the whole).
+``upgrades`` (old documents), ``sections`` and ``loader`` (the whole).
 """

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from mmar_runtime.config.expressions import from_engine_keys
+from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import (
     ComponentSpec,
     Expression,
-    ListNode,
     Literal,
     Node,
     referenced_names,
@@ -22,15 +23,17 @@ ENGINE_KEYS = frozenset({"image", "label", "pred", "loss"})
 
 BUILT_IN_NAMES = frozenset({"conf"})
 
+Entry: TypeAlias = tuple[str, str]
+"""Names of a section and of an entry in it."""
+
 
 def problems(config: WorkflowConfig) -> Iterator[Problem]:
     """Every inconsistency of a config, in the order of the document."""
     yield from _missing_entries(config)
-    unresolved = list(_unresolved_references(config))
-    yield from unresolved
+    yield from _unresolved_references(config)
     yield from _cycles(config)
-    yield from _old_dialect(config)
     for section in config.scopes.values():
+        yield from _misplaced_ranks(section)
         yield from _unlabelled_metrics(section)
         yield from _unknown_metrics(section)
         yield from _unproduced_keys(section)
@@ -46,7 +49,8 @@ def _missing_entries(config: WorkflowConfig) -> Iterator[Problem]:
         required = [(config.section, "evaluator")]
     for section, name in required:
         if section.entries.keys() - {"model"} and name not in section.entries:
-            message = f"the entry {name!r} is missing"
+            state = "disabled" if name in section.disabled else "missing"
+            message = f"the entry {name!r} is {state}"
             yield Problem(section.location / name, message, "", "section")
 
 
@@ -56,58 +60,70 @@ def _unresolved_references(config: WorkflowConfig) -> Iterator[Problem]:
             for name, location in referenced_names(node):
                 if name in BUILT_IN_NAMES or config.find(scope, name):
                     continue
-                known = {key for part in config.scopes.values() for key in part.entries}
-                advice = did_you_mean(name, known | BUILT_IN_NAMES)
-                message = f"@{name} refers to an entry that does not exist"
-                yield Problem(location, message, advice, "reference")
+                yield _unresolved(config, name, location)
+
+
+def _unresolved(config: WorkflowConfig, name: str, location: Location) -> Problem:
+    sections = config.scopes.values()
+    disabled = [part.location / name for part in sections if name in part.disabled]
+    if disabled:
+        message = f"@{name} refers to an entry that is disabled, {disabled[0]}"
+        return Problem(location, message, "Enable it, or take this reference out.", "reference")
+    known = {key for part in sections for key in part.entries}
+    message = f"@{name} refers to an entry that does not exist"
+    return Problem(location, message, did_you_mean(name, known | BUILT_IN_NAMES), "reference")
 
 
 def _cycles(config: WorkflowConfig) -> Iterator[Problem]:
     """One problem for each cycle of references, told at the entry where it was first met."""
-    done: set[tuple[str, str]] = set()
+    done: set[Entry] = set()
     for scope, section in config.scopes.items():
         for name in section.entries:
-            yield from _cycles_from(config, (scope, name), [], done)
+            yield from _cycles_from(config, (scope, name), done)
 
 
-def _cycles_from(
-    config: WorkflowConfig,
-    entry: tuple[str, str],
-    trail: list[tuple[str, str]],
-    done: set[tuple[str, str]],
-) -> Iterator[Problem]:
-    if entry in trail:
-        names = [f"@{name}" for _, name in [*trail[trail.index(entry) :], entry]]
-        scope, name = entry
-        location = config.scopes[scope].location / name
-        advice = "Nothing can be built first here; take one of these references out."
-        yield Problem(location, f"references go in a circle: {' -> '.join(names)}", advice, "cycle")
-        return
-    if entry in done:
-        return
+def _cycles_from(config: WorkflowConfig, start: Entry, done: set[Entry]) -> Iterator[Problem]:
+    # The trail is a stack of our own: a chain of references may be longer than Python's.
+    trail = {} if start in done else {start: _targets(config, start)}
+    while trail:
+        entry = next(reversed(trail))
+        target = next(trail[entry], None)
+        if target is None:
+            done.add(entry)
+            del trail[entry]
+        elif target in trail:
+            yield _cycle(config, list(trail), target)
+        elif target not in done:
+            trail[target] = _targets(config, target)
+
+
+def _targets(config: WorkflowConfig, entry: Entry) -> Iterator[Entry]:
+    """The entries that an entry refers to."""
     scope, name = entry
     for target, _ in referenced_names(config.scopes[scope].entries[name]):
         found = config.find(scope, target)
         if found is not None:
-            yield from _cycles_from(config, found, [*trail, entry], done)
-    done.add(entry)
+            yield found
 
 
-def _old_dialect(config: WorkflowConfig) -> Iterator[Problem]:
-    """Constructs of Clara 4.0, which wired components without being told to."""
-    for section in config.scopes.values():
-        for spec in section.specs("handlers"):
-            for key in ("save_dict", "load_dict"):
-                node = spec.args.items.get(key)
-                if isinstance(node, ListNode):
-                    names = [item.value for item in node.items if isinstance(item, Literal)]
-                    wanted = ", ".join(f'"{name}": "@{name}"' for name in names)
-                    yield Problem(
-                        node.location,
-                        f"a list as {key} is the 4.0 dialect",
-                        f"Write {{{wanted}}}.",
-                        "dialect",
-                    )
+def _cycle(config: WorkflowConfig, trail: list[Entry], entry: Entry) -> Problem:
+    names = [f"@{name}" for _, name in [*trail[trail.index(entry) :], entry]]
+    scope, name = entry
+    location = config.scopes[scope].location / name
+    message = f"references go in a circle: {' -> '.join(names)}"
+    advice = "Nothing can be built first here; take one of these references out."
+    return Problem(location, message, advice, "cycle")
+
+
+def _misplaced_ranks(section: Section) -> Iterator[Problem]:
+    """Each process of a distributed run has to build the same, except for its handlers."""
+    handlers = section.specs("handlers")
+    for entry in section.entries.values():
+        for node in walk(entry):
+            ranked = isinstance(node, ComponentSpec) and node.rank is not None
+            if ranked and not any(node is handler for handler in handlers):
+                message = "only a handler may be kept to one process by 'rank'"
+                yield Problem(node.location / "rank", message, "Take 'rank' out here.", "rank")
 
 
 def metric_labels(section: Section) -> tuple[str, ...]:
@@ -117,11 +133,15 @@ def metric_labels(section: Section) -> tuple[str, ...]:
 
 
 def _unlabelled_metrics(section: Section) -> Iterator[Problem]:
-    for slot in ("key_metric", "additional_metrics"):
-        for spec in section.specs(slot):
-            if spec.log_label is None:
-                message = "a metric needs a 'log_label', the name of its value in results"
-                yield Problem(spec.location, message, "", "log-label")
+    seen = set()
+    for spec in (*section.specs("key_metric"), *section.specs("additional_metrics")):
+        if spec.log_label is None:
+            message = "a metric needs a 'log_label', the name of its value in results"
+            yield Problem(spec.location, message, "", "log-label")
+        elif spec.log_label in seen:
+            message = f"another metric of this section is called {spec.log_label!r} too"
+            yield Problem(spec.location / "log_label", message, "Rename one.", "log-label")
+        seen.add(spec.log_label)
 
 
 def _unknown_metrics(section: Section) -> Iterator[Problem]:

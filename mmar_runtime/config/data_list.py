@@ -47,22 +47,18 @@ def read_data_list(source: DataListSource, *, labels_are_files: bool = True) -> 
     Raises:
         ConfigError: no such file or list, an empty list, an item without image, a missing file.
     """
-    file = Path(source.file)
+    file, base = Path(source.file), Path(source.base)
+    absent = list(_absent(source, file, base))
+    if absent:
+        raise ConfigError(absent)
     raw = _raw_items(file, source)
-    base = Path(source.base)
-    if not base.is_dir():
-        message = f"there is no data folder {source.base!r}"
-        advice = "Set DATA_ROOT in environment.json or with --set DATA_ROOT=..."
-        raise ConfigError(
-            [Problem(source.location / "data_file_base_dir", message, advice, "data")]
-        )
     location = Location(file.name) / source.key
     file_keys = [key for key in FILE_KEYS if key != "label" or labels_are_files]
     items, problems = [], []
     for index, item in enumerate(raw):
         found = {"image": item} if isinstance(item, str) else item
-        if not isinstance(found, dict) or "image" not in found:
-            message = "has to be an object with 'image', or the path of an image"
+        if not isinstance(found, dict) or not _names_files(found.get("image")):
+            message = "has to be an object whose 'image' is a path, or the path of an image"
             problems.append(Problem(location / index, message, "", "data-list"))
             continue
         items.append(_with_absolute_files(found, base, file_keys))
@@ -72,13 +68,24 @@ def read_data_list(source: DataListSource, *, labels_are_files: bool = True) -> 
     return DataList(file=file, key=source.key, items=tuple(items))
 
 
-def _raw_items(file: Path, source: DataListSource) -> list[Any]:
+def _absent(source: DataListSource, file: Path, base: Path) -> Iterator[Problem]:
     if not file.is_file():
         message = f"there is no data list {source.file!r}"
         advice = "Set DATASET_JSON in environment.json or with --set DATASET_JSON=..."
-        raise ConfigError(
-            [Problem(source.location / "data_list_file_path", message, advice, "data-list")]
-        )
+        yield Problem(source.location / "data_list_file_path", message, advice, "data-list")
+    if not base.is_dir():
+        message = f"there is no data folder {source.base!r}"
+        advice = "Set DATA_ROOT in environment.json or with --set DATA_ROOT=..."
+        yield Problem(source.location / "data_file_base_dir", message, advice, "data")
+
+
+def _names_files(value: Any) -> bool:
+    """Whether a value is a path, or several of them."""
+    paths = value if isinstance(value, list) else [value]
+    return bool(paths) and all(isinstance(path, str) and path for path in paths)
+
+
+def _raw_items(file: Path, source: DataListSource) -> list[Any]:
     document = read_json(file)
     location = Location(file.name)
     if not isinstance(document, dict):
@@ -102,7 +109,7 @@ def _with_absolute_files(item: dict[str, Any], base: Path, keys: list[str]) -> d
         value = item.get(key)
         if isinstance(value, str):
             found[key] = str(base / value)
-        elif isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        elif isinstance(value, list) and _names_files(value):
             found[key] = [str(base / part) for part in value]
     return found
 
@@ -130,7 +137,7 @@ def data_check(config: WorkflowConfig) -> Iterator[Problem]:
     """The loader's check that every list and every file of a config is there."""
     seen = set()
     for section in config.scopes.values():
-        for spec in section.specs("dataset"):
+        for spec in (one for name in section.entries for one in section.specs(name)):
             source = spec.data_list
             if source is None or (source.file, source.base, source.key) in seen:
                 continue

@@ -1,4 +1,4 @@
-"""Read -> fill in variables -> parse -> resolve refs -> upgrade -> check; all errors at once."""
+"""Read -> upgrade -> fill in variables -> parse -> resolve refs -> check; all errors at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from mmar_runtime.config.nodes import (
     Node,
     TransformRef,
     WeightsFile,
+    is_disabled,
     plain,
+    walk,
 )
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.parser import NodeParser
@@ -26,6 +28,7 @@ from mmar_runtime.config.sections import (
     LIST_SLOTS,
     SLOT_KINDS,
     TRAIN_ONLY,
+    TRANSFORM_SLOTS,
     EvaluationConfig,
     RuntimeSettings,
     Section,
@@ -33,7 +36,7 @@ from mmar_runtime.config.sections import (
     WorkflowConfig,
 )
 from mmar_runtime.config.sources import read_json, resolve_variables
-from mmar_runtime.config.upgrade import Upgrader
+from mmar_runtime.config.upgrades import upgrade_document
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
 from mmar_runtime.mmar import Mmar
 
@@ -76,9 +79,8 @@ def load_train_config(
     validate = reading.section("validate", TRAIN_ONLY, required=False)
     reading.unknown_top_level((*TOP_LEVEL, "train", "validate"))
     sections = _with_refs_resolved({"train": train, "validate": validate}, "train", reading)
-    upgraded = {name: _upgraded(section, reading.upgrader) for name, section in sections.items()}
     config = TrainConfig(
-        **reading.common(), train=upgraded["train"], validate=upgraded.get("validate")
+        **reading.common(), train=sections["train"], validate=sections.get("validate")
     )
     return _checked(config, reading.problems, checks)
 
@@ -99,7 +101,7 @@ def load_evaluation_config(
     reading = _Reading(mmar, file, environment, site or {}, overrides or {})
     section = reading.top_level_section(TRAIN_ONLY)
     sections = _with_refs_resolved({"": section}, "", reading)
-    config = EvaluationConfig(**reading.common(), section=_upgraded(sections[""], reading.upgrader))
+    config = EvaluationConfig(**reading.common(), section=sections[""])
     return _checked(config, reading.problems, checks)
 
 
@@ -126,7 +128,9 @@ class _Reading:
         path, environment_path = mmar.document(file), mmar.document(environment)
         self.mmar = mmar
         self.location = Location(path.name)
-        self.document, environment_document = _read_both(path, environment_path)
+        document, environment_document = _read_both(path, environment_path)
+        upgrade = upgrade_document(document, path.name)
+        self.document, self.notices = upgrade.document, upgrade.notices
         self.variables = resolve_variables(
             mmar_root=mmar.root,
             workflow=self.document,
@@ -138,7 +142,6 @@ class _Reading:
         )
         self.parser = NodeParser(self.variables)
         self.problems = self.parser.problems
-        self.upgrader = Upgrader()
 
     def common(self) -> dict[str, Any]:
         """The fields that every kind of config has."""
@@ -149,7 +152,7 @@ class _Reading:
             "settings": self.settings(),
             "variables": MappingProxyType(self.variables),
             "own_names": frozenset(own),
-            "notices": self.upgrader.notices,
+            "notices": self.notices,
         }
 
     def section(self, name: str, foreign: frozenset[str], *, required: bool = True) -> Section:
@@ -165,7 +168,7 @@ class _Reading:
         entries = {
             key: self._entry(key, value, location / key, foreign) for key, value in raw.items()
         }
-        return Section(location=location, entries=_present(entries))
+        return _section(location, entries)
 
     def top_level_section(self, foreign: frozenset[str]) -> Section:
         """The entries of an evaluation document, which has no sections."""
@@ -186,7 +189,7 @@ class _Reading:
             if key != "model"
         }
         entries["model"] = self._model(raw.get("model"))
-        return Section(location=self.location, entries=_present(entries))
+        return _section(self.location, entries)
 
     def _entry(
         self, key: str, raw: Any, location: Location, foreign: frozenset[str]
@@ -195,26 +198,32 @@ class _Reading:
             message = f"the entry {key!r} does not belong into this section"
             self._problem(location, message, "unknown-key")
             return None
-        if key == "metrics":
-            self._problem(
-                location,
-                "a list 'metrics' is the 4.0 dialect",
-                "dialect",
-                "Write the metric with is_key_metric as 'key_metric', the others as "
-                "'additional_metrics'.",
-            )
-            return None
         if key not in SLOT_KINDS and not _looks_like_component(raw):
             advice = did_you_mean(key, SLOT_KINDS.keys() - foreign)
             self._problem(location, f"unknown entry {key!r}", "unknown-key", advice)
             return None
-        if key not in LIST_SLOTS:
-            return self.parser.entry(raw, location)
+        parse = self._components if key in LIST_SLOTS else self.parser.entry
+        node = parse(raw, location)
+        self._misplaced(key, node)
+        return node
+
+    def _components(self, raw: Any, location: Location) -> Node:
         if not isinstance(raw, list):
             self._problem(location, "has to be an array of components", "section")
-            return None
+            return Literal(location=location, value=None)  # so that @name still leads somewhere
         items = [self.parser.entry(item, location / index) for index, item in enumerate(raw)]
         return ListNode(location=location, items=tuple(items))
+
+    def _misplaced(self, key: str, node: Node) -> None:
+        """Report what has a meaning only elsewhere: a ``ref``, a file of weights."""
+        own = node.items if key in TRANSFORM_SLOTS and isinstance(node, ListNode) else ()
+        for inner in walk(node, with_disabled=True):
+            if isinstance(inner, WeightsFile):
+                message = f"{inner.kind!r} has a meaning only in the model of an evaluation"
+                self._problem(inner.location, message, "model")
+            if isinstance(inner, TransformRef) and not any(inner is item for item in own):
+                message = "a 'ref' may only stand in pre_transforms or post_transforms themselves"
+                self._problem(inner.location, message, "ref")
 
     def _model(self, raw: Any) -> Node | None:
         location = self.location / "model"
@@ -283,12 +292,14 @@ class _Reading:
         if not isinstance(raw, dict) or set(raw) - {"random_seed"}:
             self._problem(location, "has to be an object with one entry, random_seed", "type")
             return None
+        before = len(self.problems)
         value = self.parser.scalar(raw.get("random_seed"), location / "random_seed")
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32:
+            return value
+        if len(self.problems) == before:
             message = f"has to be a whole number from 0 to 2**32 - 1, found {value!r}"
             self._problem(location / "random_seed", message, "type")
-            return None
-        return value
+        return None
 
     def _input_size(self) -> tuple[int, ...] | None:
         raw = self.document.get("network_summary")
@@ -301,7 +312,8 @@ class _Reading:
         sizes = raw["input_size"]
         if raw["network"] != "@model":
             self._problem(location / "network", 'has to be "@model"', "reference")
-        if not isinstance(sizes, list) or not all(type(size) is int and size > 0 for size in sizes):
+        valid = isinstance(sizes, list) and all(type(size) is int and size > 0 for size in sizes)
+        if not valid or not sizes:
             message = "has to be an array of positive whole numbers: batch, channels, voxels"
             self._problem(location / "input_size", message, "type")
             return None
@@ -333,22 +345,12 @@ def _looks_like_component(raw: Any) -> bool:
     return isinstance(raw, dict) and ("name" in raw or "path" in raw)
 
 
-def _present(entries: Mapping[str, Node | None]) -> Mapping[str, Node]:
-    """The entries that parsed and are not disabled."""
-    return MappingProxyType(
-        {
-            key: node
-            for key, node in entries.items()
-            if node is not None and not getattr(node, "disabled", False)
-        }
-    )
-
-
-def _upgraded(section: Section, upgrader: Upgrader) -> Section:
-    return replace(
-        section,
-        entries=MappingProxyType({key: upgrader(node) for key, node in section.entries.items()}),
-    )
+def _section(location: Location, entries: Mapping[str, Node | None]) -> Section:
+    """The section of the entries that parsed; the disabled ones are known by name only."""
+    parsed = {key: node for key, node in entries.items() if node is not None}
+    disabled = frozenset(key for key, node in parsed.items() if is_disabled(node))
+    enabled = {key: node for key, node in parsed.items() if key not in disabled}
+    return Section(location=location, entries=MappingProxyType(enabled), disabled=disabled)
 
 
 def _with_refs_resolved(
@@ -371,7 +373,7 @@ def _with_refs_resolved(
 def _transforms_by_name(section: Section) -> dict[str, list[ComponentSpec]]:
     """The train section's transforms under their class names and under their aliases."""
     found: dict[str, list[ComponentSpec]] = {}
-    for slot in ("pre_transforms", "post_transforms"):
+    for slot in TRANSFORM_SLOTS:
         node = section.entries.get(slot)
         for item in node.items if isinstance(node, ListNode) else ():
             if isinstance(item, ComponentSpec):

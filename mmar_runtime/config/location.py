@@ -21,10 +21,19 @@ class Location:
 
     @property
     def place(self) -> str:
-        """The place without the document: ``train.handlers[3].args``; empty for the whole."""
+        """The place without the document: ``train.handlers[3].args``; empty for the whole.
+
+        A key that is no plain name is quoted, so that no key can look like another place.
+
+        >>> (Location("config_train.json") / "train" / "a.b").place
+        "train['a.b']"
+        """
         text = ""
         for step in self.path:
-            text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+            if isinstance(step, str) and step.isidentifier():
+                text += f".{step}" if text else step
+            else:
+                text += f"[{step!r}]"
         return text
 
     def __str__(self) -> str:

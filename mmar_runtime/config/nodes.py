@@ -150,13 +150,18 @@ def children(node: Node) -> Iterator[Node]:
         yield node.args
 
 
-def walk(node: Node) -> Iterator[Node]:
+def walk(node: Node, *, with_disabled: bool = False) -> Iterator[Node]:
     """A node and everything inside it, parents first; disabled components are left out."""
-    if isinstance(node, ComponentSpec | TransformRef | WeightsFile) and node.disabled:
+    if is_disabled(node) and not with_disabled:
         return
     yield node
     for child in children(node):
-        yield from walk(child)
+        yield from walk(child, with_disabled=with_disabled)
+
+
+def is_disabled(node: Node) -> bool:
+    """Whether the config leaves this node out."""
+    return isinstance(node, ComponentSpec | TransformRef | WeightsFile) and node.disabled
 
 
 def referenced_names(node: Node) -> Iterator[tuple[str, Location]]:
@@ -175,7 +180,7 @@ def plain(node: Node) -> Any:
         case Literal():
             return node.value
         case ListNode():
-            return [plain(item) for item in node.items if not getattr(item, "disabled", False)]
+            return [plain(item) for item in node.items if not is_disabled(item)]
         case MapNode():
             return {key: plain(value) for key, value in node.items.items()}
         case Reference():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from mmar_runtime.config.location import Location
@@ -20,16 +21,18 @@ COMMAND_LINE = Location("--set")
 def typed_value(text: str) -> Scalar:
     """The value that Clara's command line gives to a word.
 
-    Integers first, then floats, then the truth words in any case, else the text itself.
+    Integers first, then floats, then the truth words in any case, else the text itself. Python's
+    further spellings of a number stay text: ``2024_01`` is a folder's name, not 202401.
 
     >>> [typed_value(word) for word in ("5", "2e-4", "False", "models/model.pt")]
     [5, 0.0002, False, 'models/model.pt']
     """
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
+    if text.isascii() and "_" not in text:
+        for number in (int, float):
+            try:
+                return number(text)
+            except ValueError:
+                continue
     return TRUTH.get(text.strip().lower(), text)
 
 
@@ -40,19 +43,27 @@ def parse_overrides(tokens: Iterable[str]) -> dict[str, Scalar]:
     of GPUs on as a bare word behind ``--set``.
 
     Raises:
-        ConfigError: a token starts with ``=``.
+        ConfigError: what stands before a ``=`` cannot be a variable's name, or a number is not
+            finite.
     """
     values: dict[str, Scalar] = {}
     problems = []
     for token in tokens:
         name, equals, text = token.partition("=")
+        name = name.strip()
         if not equals:
             continue
-        if not name.strip():
+        if not (name.isidentifier() and name.isascii()):
             message = f"{token!r} names no variable"
-            problems.append(Problem(COMMAND_LINE, message, "Write NAME=VALUE.", "override"))
+            advice = "Write NAME=VALUE; the name has letters, digits and underscores only."
+            problems.append(Problem(COMMAND_LINE, message, advice, "override"))
             continue
-        values[name.strip()] = typed_value(text)
+        value = typed_value(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            message = f"{text!r} is not a finite number"
+            problems.append(Problem(COMMAND_LINE / name, message, "", "override"))
+            continue
+        values[name] = value
     if problems:
         raise ConfigError(problems)
     return values

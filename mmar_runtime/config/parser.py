@@ -57,18 +57,18 @@ class NodeParser:
         """
         if len(location.path) > MAX_DEPTH:
             return self._refused(location, f"is nested more than {MAX_DEPTH} levels deep", "depth")
-        if isinstance(raw, str):
-            return self._text(raw, location)
         if isinstance(raw, list):
             items = [
                 self.value(item, location / index, components=components)
                 for index, item in enumerate(raw)
             ]
             return ListNode(location=location, items=tuple(items))
+        if components and not _refers(raw):
+            return self.entry(raw, location)
         if isinstance(raw, dict):
-            if components:
-                return self.entry(raw, location)
             return self._plain_object(raw, location)
+        if isinstance(raw, str):
+            return self._text(raw, location)
         return Literal(location=location, value=raw)
 
     def entry(self, raw: Any, location: Location) -> Node:
@@ -94,8 +94,8 @@ class NodeParser:
         self._known_keys(raw, COMPONENT_KEYS, location)
         name, alias = self._name(raw, location)
         path = self._optional_text(raw, "path", location)
-        if path is not None and "." not in path:
-            self._problem(location / "path", f"{path!r} has no dot; write module.Class", "path")
+        if path is not None and not _is_dotted(path):
+            self._problem(location / "path", f"{path!r} is no path; write module.Class", "path")
         raw_args = raw.get("args", {})
         if not isinstance(raw_args, dict):
             self._problem(
@@ -110,6 +110,10 @@ class NodeParser:
             )
             for key, value in raw_args.items()
         }
+        data_list = self._data_list(raw, location)
+        if data_list is not None and "data" in args:
+            message = "the argument 'data' and a data list; the component takes one of them"
+            self._problem(location / "args" / "data", message, "data-list")
         return ComponentSpec(
             location=location,
             name=None if path is not None else name,
@@ -119,7 +123,7 @@ class NodeParser:
             disabled=self._disabled(raw, location),
             rank=self._rank(raw, location),
             log_label=self._optional_text(raw, "log_label", location),
-            data_list=self._data_list(raw, location),
+            data_list=data_list,
         )
 
     def _name(self, raw: dict[str, Any], location: Location) -> tuple[str | None, str | None]:
@@ -182,8 +186,8 @@ class NodeParser:
                 return Expression(location=location, text=text, tree=parse_expression(text.strip()))
             except ExpressionRefused as error:
                 return self._refused(location, str(error), "expression")
-        if text.startswith("@"):
-            name = text[1:]
+        if text.strip().startswith("@"):
+            name = text.strip()[1:]
             if not name.isidentifier():
                 return self._refused(
                     location, f"{text!r} is no reference; write @name", "reference"
@@ -234,13 +238,15 @@ class NodeParser:
     def _rank(self, raw: dict[str, Any], location: Location) -> int | None:
         if "rank" not in raw:
             return None
+        before = len(self.problems)
         value = self.scalar(raw["rank"], location / "rank")
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+        if len(self.problems) == before:
             self._problem(
                 location / "rank", f"has to be a process number from 0, found {value!r}", "rank"
             )
-            return None
-        return value
+        return None
 
     def _known_keys(self, raw: dict[str, Any], known: tuple[str, ...], location: Location) -> None:
         for key in raw:
@@ -264,6 +270,15 @@ def did_you_mean_key(raw: Mapping[str, Any], known: tuple[str, ...]) -> str:
         if advice.startswith("Did"):
             return advice
     return "Found: " + (", ".join(map(repr, raw)) or "nothing") + "."
+
+
+def _refers(raw: Any) -> bool:
+    """Whether a value stands for what another entry holds."""
+    return isinstance(raw, str) and raw.strip().startswith(("@", "#"))
+
+
+def _is_dotted(path: str) -> bool:
+    return "." in path and all(part.isidentifier() for part in path.split("."))
 
 
 def _kind(raw: Any) -> str:

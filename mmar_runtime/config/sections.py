@@ -18,6 +18,7 @@ from mmar_runtime.config.nodes import (
     plain,
 )
 from mmar_runtime.config.sources import Variable
+from mmar_runtime.config.upgrades import Notice
 
 SLOT_KINDS: Mapping[str, str] = MappingProxyType(
     {
@@ -41,7 +42,8 @@ SLOT_KINDS: Mapping[str, str] = MappingProxyType(
 )
 """Section entry -> the kind of component that stands there."""
 
-LIST_SLOTS = frozenset({"pre_transforms", "post_transforms", "handlers", "additional_metrics"})
+TRANSFORM_SLOTS = ("pre_transforms", "post_transforms")
+LIST_SLOTS = frozenset({*TRANSFORM_SLOTS, "handlers", "additional_metrics"})
 TRAIN_ONLY = frozenset({"loss", "optimizer", "lr_scheduler", "trainer"})
 EVALUATE_ONLY = frozenset({"evaluator"})
 
@@ -67,10 +69,16 @@ class RuntimeSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """The named entries of ``train``, of ``validate``, or of an evaluation document."""
+    """The named entries of ``train``, of ``validate``, or of an evaluation document.
+
+    Attributes:
+        entries: the enabled entries by name.
+        disabled: the names of those that the document disables.
+    """
 
     location: Location
     entries: Mapping[str, Node]
+    disabled: frozenset[str] = frozenset()
 
     def specs(self, name: str) -> tuple[ComponentSpec, ...]:
         """The enabled components of an entry; none if the section has no such entry."""
@@ -91,20 +99,6 @@ class Section:
             return self
         kept = tuple(node for node in handlers.items if getattr(node, "title", "") not in titles)
         return self.replaced(handlers=replace(handlers, items=kept))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notice:
-    """An old construct that the loader has translated; announced once per rule."""
-
-    rule: str
-    message: str
-    places: tuple[Location, ...]
-
-    def __str__(self) -> str:
-        count = len(self.places)
-        more = f" and {count - 1} more" if count > 1 else ""
-        return f"{self.message} ({self.places[0]}{more})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,9 +132,12 @@ class WorkflowConfig(ABC):
         """Section and entry that ``@name`` means when it stands in the section ``scope``.
 
         The own section comes first; so ``@dataset`` is each section's own, and ``@model`` in
-        ``validate`` is the train section's. None if there is no such entry.
+        ``validate`` is the train section's. None if there is no such entry, or if the first one
+        of that name is disabled: another section's must not take its place unnoticed.
         """
         for section in (scope, *self.scopes):
+            if name in self.scopes[section].disabled:
+                return None
             if name in self.scopes[section].entries:
                 return section, name
         return None
@@ -216,8 +213,4 @@ def _own_variables(config: WorkflowConfig) -> Iterator[tuple[str, Variable]]:
 
 
 def _plain_section(section: Section) -> dict[str, Any]:
-    return {
-        name: plain(node)
-        for name, node in section.entries.items()
-        if not getattr(node, "disabled", False)
-    }
+    return {name: plain(node) for name, node in section.entries.items()}

@@ -7,7 +7,8 @@ Low to high: built-in defaults < first-level primitives of the workflow's JSON <
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,46 +30,80 @@ BUILT_IN: Mapping[str, Scalar] = {
 """What Clara assumes when nobody says otherwise; the paths are the MMAR's own layout."""
 
 MAX_JSON_BYTES = 4 * 1024 * 1024
+MAX_DIGITS = 100
 SCALARS = (str, int, float, bool)
 
 
-class _Refused(ValueError):
-    """Valid for Python's reader, but not for ours."""
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """Stands for a value that Python's reader takes and ours does not, until its place is known."""
+
+    message: str
+    advice: str
 
 
 def parse_json(text: str, file: str) -> Any:
     """The value of a JSON document.
 
     Raises:
-        ConfigError: not JSON, a key given twice, or NaN/Infinity; with line and column.
+        ConfigError: not JSON, with line and column; or keys given twice and numbers that are not
+            finite, each with its place.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constants)
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique_keys,
+            parse_int=_whole_number,
+            parse_float=_real_number,
+            parse_constant=_no_constant,
+        )
+        problems = list(_refusals(value, Location(file)))
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        lines = text.splitlines()
-        line = lines[error.lineno - 1].strip()[:80] if error.lineno <= len(lines) else ""
+        line = text.split("\n")[error.lineno - 1].strip()[:80]
         message = f"not valid JSON at {place}: {error.msg}" + (f" (near {line!r})" if line else "")
         advice = "Look for a missing or trailing comma, quote or bracket just before that place."
         raise ConfigError([Problem(Location(file), message, advice, "json")]) from None
-    except _Refused as error:
-        raise ConfigError([Problem(Location(file), str(error), "", "json")]) from None
     except RecursionError:
         message = "brackets are nested too deeply"
         raise ConfigError([Problem(Location(file), message, "", "json")]) from None
+    if problems:
+        raise ConfigError(problems)
+    return value
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
-            raise _Refused(f"the key {key!r} stands twice in one object; which one counts?")
-        found[key] = value
+        twice = _Refused(f"the key {key!r} stands twice in one object", "Keep the one that counts.")
+        found[key] = twice if key in found else value
     return found
 
 
-def _no_constants(name: str) -> Any:
-    raise _Refused(f"{name} is not JSON; write a finite number or null")
+def _whole_number(text: str) -> int | _Refused:
+    if len(text) > MAX_DIGITS:
+        return _Refused(f"{text[:20]}... has {len(text)} digits", "Write a smaller number.")
+    return int(text)
+
+
+def _real_number(text: str) -> float | _Refused:
+    value = float(text)
+    return value if math.isfinite(value) else _Refused(f"{text[:20]} is too large", _FINITE)
+
+
+def _no_constant(name: str) -> _Refused:
+    return _Refused(f"{name} is not JSON", _FINITE)
+
+
+_FINITE = "Write a finite number or null."
+
+
+def _refusals(value: Any, location: Location) -> Iterator[Problem]:
+    if isinstance(value, _Refused):
+        yield Problem(location, value.message, value.advice, "json")
+    elif isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _refusals(item, location / key)
 
 
 def read_json(path: Path, *, name: str | None = None) -> Any:
@@ -131,6 +166,7 @@ def resolve_variables(
 
     ``MMAR_*`` from the environment or ``--set``, and ``DATASET_JSON``, are paths below the MMAR:
     they are joined to ``mmar_root``; an absolute path stays as it is. ``DATA_ROOT`` is not joined.
+    ``MMAR_ROOT`` is always the folder that the MMAR was opened in, whatever a document says.
 
     Raises:
         ConfigError: an entry of the environment is not a primitive value.
@@ -183,16 +219,18 @@ def read_site_values(local: Path, site_name: str) -> dict[str, Scalar]:
         return {}
     document = read_json(path)
     location = Location(path.name)
-    if not isinstance(document, dict) or not isinstance(document.get("sites", {}), dict):
+    sites = document.get("sites", {}) if isinstance(document, dict) else None
+    if not isinstance(sites, dict) or not all(isinstance(own, dict) for own in sites.values()):
         message = "has to be a JSON object; 'sites', where given, maps site names to objects"
         raise ConfigError([Problem(location, message, "", "environment")])
-    values = {key: value for key, value in document.items() if key != "sites"}
-    values |= document.get("sites", {}).get(site_name, {})
+    common = {key: value for key, value in document.items() if key != "sites"}
+    own = sites.get(site_name, {})
     problems = [
-        Problem(location / key, f"is not a primitive value: {value!r}", "", "environment")
+        Problem(place / key, f"is not a primitive value: {value!r}", "", "environment")
+        for place, values in ((location, common), (location / "sites" / site_name, own))
         for key, value in values.items()
         if not isinstance(value, SCALARS)
     ]
     if problems:
         raise ConfigError(problems)
-    return values
+    return {**common, **own}

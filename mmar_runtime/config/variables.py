@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from mmar_runtime.config.expressions import is_expression
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import Variable
@@ -12,9 +13,9 @@ from mmar_runtime.errors import Problem, did_you_mean
 
 NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 EXACT = re.compile(r"\{(" + NAME + r")\}")
-PART = re.compile(r"\{\{|\}\}|\{(" + NAME + r")\}")
-CONSTRUCTS = ("#", "@", "lambda ")
+PART = re.compile(r"\{\{|\}\}|\{(" + NAME + r")\}|[{}]")
 MAX_LENGTH = 4096
+CONSTRUCT_ADVICE = "Variables hold values; write references and expressions in the config itself."
 
 
 class SubstitutionError(ValueError):
@@ -33,18 +34,31 @@ def substitute(text: str, variables: Mapping[str, Variable], location: Location)
     never looked at again: a value cannot become a reference, an expression or another variable.
 
     Raises:
-        SubstitutionError: an unknown variable, or a value that looks like a construct.
+        SubstitutionError: an unknown variable, a single brace, null inside a text, or a result
+            that looks like a construct.
     """
     exact = EXACT.fullmatch(text)
     if exact:
         return _plain(exact.group(1), variables, location)
 
     def replacement(match: re.Match[str]) -> str:
-        if match.group(1) is None:
-            return match.group()[0]
-        return str(_plain(match.group(1), variables, location))
+        found, name = match.group(), match.group(1)
+        if found in ("{{", "}}"):
+            return found[0]
+        if name is None:
+            message = f"a single {found!r} in {text[:40]!r}"
+            advice = "A variable is written {NAME}; for a brace itself write it twice."
+            raise SubstitutionError(Problem(location, message, advice, "variable"))
+        value = _plain(name, variables, location)
+        if value is None:
+            message = f"the variable {{{name}}} is null, which has no text"
+            raise SubstitutionError(Problem(location, message, "", "variable"))
+        return str(value)
 
     result = PART.sub(replacement, text)
+    if looks_like_construct(result):
+        message = f"{result[:40]!r} looks like a construct, which has no meaning here"
+        raise SubstitutionError(Problem(location, message, CONSTRUCT_ADVICE, "variable"))
     if len(result) > MAX_LENGTH:
         message = f"is longer than {MAX_LENGTH} characters once its variables are filled in"
         raise SubstitutionError(Problem(location, message, "", "variable"))
@@ -59,8 +73,16 @@ def _plain(name: str, variables: Mapping[str, Variable], location: Location) -> 
         )
         raise SubstitutionError(Problem(location, message, advice, "unknown-variable"))
     value = variables[name].value
-    if isinstance(value, str) and value.lstrip().startswith(CONSTRUCTS):
+    if isinstance(value, str) and looks_like_construct(value):
         message = f"the variable {{{name}}} holds {value[:40]!r}, which looks like a construct"
-        advice = "Variables hold values; write references and expressions in the config itself."
-        raise SubstitutionError(Problem(location, message, advice, "variable"))
+        raise SubstitutionError(Problem(location, message, CONSTRUCT_ADVICE, "variable"))
     return value
+
+
+def looks_like_construct(text: str) -> bool:
+    """Whether the config would mean a reference or an expression by this text.
+
+    >>> [looks_like_construct(text) for text in ("@model", " #1", "lambda: 0", "lambda_scale")]
+    [True, True, True, False]
+    """
+    return text.strip().startswith("@") or is_expression(text.strip())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from mmar_runtime.config.nodes import ComponentSpec, ListNode, Literal, Node, plain, walk
-from mmar_runtime.config.sections import SLOT_KINDS, Section, WorkflowConfig
+from mmar_runtime.config.sections import SLOT_KINDS, WorkflowConfig
 from mmar_runtime.errors import Problem, did_you_mean
 from mmar_runtime.policy.component_table import (
     ComponentEntry,
@@ -33,7 +33,7 @@ def component_check(*, allow_code: bool) -> Callable[[WorkflowConfig], Iterator[
     def check(config: WorkflowConfig) -> Iterator[Problem]:
         for section in config.scopes.values():
             for name, node in section.entries.items():
-                for spec, kind in _components(name, node, section):
+                for spec, kind in _components(name, node):
                     yield from _component(spec, kind, table, allow_code)
 
     return check
@@ -48,7 +48,7 @@ def table_entry(
         return entry if entry is not None and kind in (None, entry.kind) else None
     name = spec.name or ""
     if kind is not None:
-        return table.lookup(kind, name)
+        return table.lookup(kind, name) if kind in table.kinds else None
     kinds = table.kinds_of(name)
     return table.lookup(kinds[0], name) if kinds else None
 
@@ -58,9 +58,7 @@ def slot_kind(entry_name: str) -> str | None:
     return SLOT_KINDS.get(entry_name)
 
 
-def _components(
-    name: str, node: Node, section: Section
-) -> Iterator[tuple[ComponentSpec, str | None]]:
+def _components(name: str, node: Node) -> Iterator[tuple[ComponentSpec, str | None]]:
     top = node.items if isinstance(node, ListNode) else (node,)
     for inner in walk(node):
         if isinstance(inner, ComponentSpec):
@@ -76,6 +74,8 @@ def _component(
         yield from _arguments(spec, entry)
     elif spec.path is None:
         yield _unknown_name(spec, kind, table)
+    elif (known := table.by_path(spec.path)) is not None:
+        yield _misplaced(spec, "path", (known.kind,), kind)
     elif not allow_code:
         yield Problem(
             spec.location / "path",
@@ -88,22 +88,32 @@ def _component(
 def _unknown_name(spec: ComponentSpec, kind: str | None, table: ComponentTable) -> Problem:
     name = spec.name or ""
     what = (kind or "component").replace("_", " ")
-    others = [other.replace("_", " ") for other in table.kinds_of(name) if other != kind]
+    others = table.kinds_of(name)
     if others:
-        message = f"{name!r} is a {others[0]}; here stands a {what}"
-        return Problem(spec.location / "name", message, "", "component-kind")
-    known = table.names(kind) if kind else ()
+        return _misplaced(spec, "name", others, kind)
+    known = table.names(kind) if kind in table.kinds else ()
     advice = did_you_mean(name, known) or 'Code of your own is named by "path", module.Class.'
     return Problem(spec.location / "name", f"unknown {what} {name!r}", advice, "unknown-component")
 
 
+def _misplaced(spec: ComponentSpec, key: str, kinds: tuple[str, ...], kind: str | None) -> Problem:
+    found, wanted = (_with_article(text) for text in (kinds[0], kind or "component"))
+    message = f"{spec.title!r} is {found}; here stands {wanted}"
+    return Problem(spec.location / key, message, "", "component-kind")
+
+
+def _with_article(kind: str) -> str:
+    return ("an " if kind[0] in "aeiou" else "a ") + kind.replace("_", " ")
+
+
 def _arguments(spec: ComponentSpec, entry: ComponentEntry) -> Iterator[Problem]:
-    given = set(spec.args.items)
-    supplied = {"device"} if entry.kind in ENGINE_KINDS else set()
+    given = dict.fromkeys(spec.args.items)  # in the order of the document
+    if entry.kind in ENGINE_KINDS:
+        given["device"] = None
     if spec.data_list is not None:
-        supplied.add("data")
+        given["data"] = None
     values = {name: plain(node) for name, node in spec.args.items.items() if name in entry.choices}
-    for fault in (*check_arguments(entry, given | supplied), *check_choices(entry, values)):
+    for fault in (*check_arguments(entry, given), *check_choices(entry, values)):
         place = spec.args.location
         if fault.kind == "denied" and _harmless(spec, fault.argument, entry):
             continue

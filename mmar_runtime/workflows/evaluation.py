@@ -17,6 +17,7 @@ from mmar_runtime.config.sections import EvaluationConfig
 from mmar_runtime.errors import ConfigError, Problem, RunAborted
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights, load_into
+from mmar_runtime.workflows.conf_report import conf_report
 from mmar_runtime.workflows.explaining import explained
 from mmar_runtime.workflows.observing import (
     ShouldStop,
@@ -51,11 +52,14 @@ class EvaluationWorkflow:
         given: dict[tuple[str, str], object] = {}
         if isinstance(model, WeightsFile):
             given["", "model"] = network_from_file(model, config, context)
-        builder = ComponentBuilder(config, context, counts=counts, given=given)
-        self.network: torch.nn.Module = builder.get("", "model")
-        self.evaluator: Engine = builder.get("", "evaluator")
+        self.builder = ComponentBuilder(config, context, counts=counts, given=given)
+        with explained(config):  # a data set that caches reads its images when it is built
+            self.network: torch.nn.Module = self.builder.get("", "model")
+            self.evaluator: Engine = self.builder.get("", "evaluator")
         self._should_stop = should_stop
-        stop_between_iterations(self.evaluator, should_stop)
+        if not context.processes.several:
+            # Processes evaluate different numbers of cases, so they could not stop together.
+            stop_between_iterations(self.evaluator, should_stop)
 
     def run(self, weights: Weights | None = None, *, source: str = "the file") -> EvaluationResult:
         """Evaluate the network, with these weights if any are given.
@@ -99,7 +103,11 @@ def evaluate(
     _has_weights(config)
     with session(config, allow_code=allow_code) as context:
         Path(str(config.value("MMAR_EVAL_OUTPUT_PATH"))).mkdir(parents=True, exist_ok=True)
-        return EvaluationWorkflow(config, context, should_stop=should_stop).run()
+        workflow = EvaluationWorkflow(config, context, should_stop=should_stop)
+        if config.settings.print_conf:
+            for line in conf_report(config, workflow.builder):
+                logger.info("%s", line)
+        return workflow.run()
 
 
 def _has_weights(config: EvaluationConfig) -> None:

@@ -8,14 +8,21 @@ from contextlib import contextmanager
 
 from mmar_runtime.config.sections import WorkflowConfig
 from mmar_runtime.errors import ComponentError, DataError, MmarError
+from mmar_runtime.workflows.old_code import own_code_advice
 
 NO_READER = "cannot find a suitable reader"
+LOADING = re.compile(r"applying transform <monai\.transforms\.io\.\w+\.LoadImage")
+"""What MONAI says when a transform that reads a file fails, whatever the reader has raised."""
 CROP_TOO_LARGE = re.compile(r"crop ROI is larger than the image size|proposed random crop", re.I)
+
+
+TRANSFORMING = "applying transform"
+IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
 
 
 @contextmanager
 def explained(config: WorkflowConfig) -> Iterator[None]:
-    """Run an engine; an exception from inside it becomes one of ours, with the cause below it.
+    """Build or run an engine; an exception from inside it becomes one of ours, its cause below it.
 
     Raises:
         DataError: an image cannot be read, or a crop is larger than it.
@@ -23,21 +30,49 @@ def explained(config: WorkflowConfig) -> Iterator[None]:
     """
     try:
         yield
-    except (MmarError, KeyboardInterrupt):
-        raise
     except Exception as error:
+        if isinstance(error, MmarError) and not isinstance(error, ComponentError):
+            raise
         causes = list(_causes(error))
-        for cause in causes:
-            if CROP_TOO_LARGE.search(str(cause)):
-                raise DataError(_crop_advice(config, cause)) from error
-            if isinstance(
-                cause, FileNotFoundError | EOFError
-            ) or "cannot find a suitable reader" in str(cause):
-                raise DataError(f"{config.file}: an image cannot be read: {cause}") from error
+        fault = _data_fault(config, causes)
+        if fault is not None:
+            raise DataError(fault) from error
+        advice = own_code_advice(config, causes[-1])
+        if isinstance(error, ComponentError):
+            if advice:
+                raise ComponentError(f"{error}{advice}") from error
+            raise
         root = causes[-1]
         raise ComponentError(
-            f"{config.file}: the run failed in {_where(root)}: {type(root).__name__}: {root}"
+            f"{config.file}: the run failed in {_where(root)}: {type(root).__name__}: "
+            f"{_text(root)}{advice}"
         ) from error
+
+
+def _data_fault(config: WorkflowConfig, causes: list[BaseException]) -> str | None:
+    """What is wrong with the data; None if something else is."""
+    texts = list(map(str, causes))
+    for cause, text in zip(causes, texts, strict=True):
+        if CROP_TOO_LARGE.search(text):
+            return _crop_advice(config, cause)
+        if NO_READER in text:
+            return f"{config.file}: an image cannot be read: {_text(cause)}"
+    transforming = any(TRANSFORMING in text for text in texts)
+    unreadable = any(isinstance(cause, FileNotFoundError | EOFError) for cause in causes)
+    if any(map(LOADING.search, texts)) or (transforming and unreadable):
+        return f"{config.file}: an image cannot be read: {_text(causes[-1])}"
+    return None
+
+
+def _text(error: BaseException) -> str:
+    """The error's own words; of one from a DataLoader's process only its first cause's.
+
+    Such an error's text is a whole traceback, with the first cause on top.
+    """
+    text = str(error)
+    if not IN_WORKER.match(text):
+        return text
+    return text.partition("\n\nThe above exception")[0].strip().splitlines()[-1]
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -63,6 +98,6 @@ def _crop_advice(config: WorkflowConfig, cause: BaseException) -> str:
     ]
     where = f"{places[0] / 'args' / 'spatial_size'}" if places else config.file
     return (
-        f"{where}: the crop is larger than a volume: {cause}\n"
+        f"{where}: the crop is larger than a volume: {_text(cause)}\n"
         "    Add SpatialPadd before it, resample with Spacingd to a finer spacing, or crop less."
     )

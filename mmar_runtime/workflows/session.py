@@ -12,8 +12,15 @@ import torch
 from monai.utils import set_determinism
 
 from mmar_runtime.components.builder import BuildContext
+from mmar_runtime.components.processes import (
+    ALONE,
+    Processes,
+    check_launch,
+    launched_processes,
+    process_group,
+)
 from mmar_runtime.config.sections import RuntimeSettings, WorkflowConfig
-from mmar_runtime.errors import ConfigError, MmarError, Problem
+from mmar_runtime.errors import ConfigError, Problem
 
 logger = logging.getLogger(__name__)
 
@@ -27,32 +34,34 @@ def session(config: WorkflowConfig, *, allow_code: bool) -> Iterator[BuildContex
 
     Raises:
         ConfigError: NUM_THREADS is not a positive whole number.
-        MmarError: several processes or GPUs are asked for.
+        MmarError: multi_gpu and the number of started processes contradict each other.
     """
-    if config.settings.multi_gpu:
-        raise MmarError(
-            "multi_gpu is true, but several GPUs are not supported yet; "
-            "run with --set multi_gpu=False"
-        )
+    processes = launched_processes()
+    check_launch(processes, multi_gpu=config.settings.multi_gpu)
     before = _Flags.now()
     try:
         _set_threads(config)
-        _apply(config.settings)
-        device = choose_device(config.settings)
-        yield BuildContext(
-            device=device,
-            amp=config.settings.amp and device.type == "cuda",
-            allow_code=allow_code,
-        )
+        device = choose_device(config.settings, processes)
+        with process_group(processes, device):
+            _apply(config.settings, processes)
+            yield BuildContext(
+                device=device,
+                processes=processes,
+                amp=config.settings.amp and device.type == "cuda",
+                allow_code=allow_code,
+            )
     finally:
         before.restore()
 
 
-def choose_device(settings: RuntimeSettings) -> torch.device:
+def choose_device(settings: RuntimeSettings, processes: Processes = ALONE) -> torch.device:
     """The GPU of this process if there is one and the config wants it, else the CPU."""
-    if settings.use_gpu and torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
+    if not settings.use_gpu or not torch.cuda.is_available():
+        return torch.device("cpu")
+    number = processes.local_rank if processes.several else torch.cuda.current_device()
+    device = torch.device("cuda", number)
+    torch.cuda.set_device(device)
+    return device
 
 
 def seed_everything(seed: int) -> None:
@@ -62,9 +71,10 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _apply(settings: RuntimeSettings) -> None:
+def _apply(settings: RuntimeSettings, processes: Processes) -> None:
     if settings.random_seed is not None:
-        set_determinism(settings.random_seed)
+        # Each process draws its own crops; the network's weights are the first process's anyway.
+        set_determinism(settings.random_seed + processes.rank)
     if settings.cudnn_benchmark is not None:
         torch.backends.cudnn.benchmark = settings.cudnn_benchmark
     if settings.tf32 is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,13 @@ import torch
 from ignite.engine import Engine, Events
 
 from mmar_runtime.components.builder import BuildContext, ComponentBuilder
+from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
+from mmar_runtime.components.processes import agree_on_buffers, any_process
 from mmar_runtime.components.summary import log_network_summary
 from mmar_runtime.config.sections import TrainConfig
-from mmar_runtime.errors import ComponentError, RunAborted
+from mmar_runtime.errors import CheckpointError, ComponentError, RunAborted
 from mmar_runtime.results import EpochReport, EvaluationResult, TrainResult
+from mmar_runtime.workflows.conf_report import conf_report
 from mmar_runtime.workflows.evaluation import result_of
 from mmar_runtime.workflows.explaining import explained
 from mmar_runtime.workflows.observing import (
@@ -24,7 +29,18 @@ from mmar_runtime.workflows.observing import (
     SilentObserver,
     stop_between_iterations,
 )
+from mmar_runtime.workflows.resuming import (
+    RESUME_FILE,
+    ResumePoint,
+    comparable,
+    transforms_follow_torch,
+)
 from mmar_runtime.workflows.session import session
+
+logger = logging.getLogger(__name__)
+
+HAS_STATE = (torch.nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
+"""What a training changes, besides the counters of its engines."""
 
 MAX_EPOCHS_IN_STEPS = 10**9
 """When a run is bounded by its steps, this many epochs stand for no bound."""
@@ -51,21 +67,43 @@ class TrainingWorkflow:
     ) -> None:
         self.config = config
         self.builder = ComponentBuilder(config, context, counts=counts)
-        self.trainer: Any = self.builder.get("train", "trainer")
-        self.network: torch.nn.Module | None = self._entry("train", "model")
-        self.evaluator: Engine | None = self._entry("validate", "evaluator")
+        with explained(config):  # a data set that caches reads its images when it is built
+            self.trainer: Any = self.builder.get("train", "trainer")
+            self.network: torch.nn.Module | None = self.entry("train", "model")
+            self.evaluator: Engine | None = self.entry("validate", "evaluator")
         self.validated: tuple[int, EvaluationResult] | None = None
         self._observer = observer or SilentObserver()
-        self._should_stop = should_stop
+        self._processes = context.processes
+        self._device = context.device
+        self._asked_to_stop = should_stop
+        self._stopped = False
         self._reporter: EpochReporter | None = None
         if isinstance(self.trainer, Engine):
             self._reporter = EpochReporter(self.trainer, self._observer)
-            stop_between_iterations(self.trainer, should_stop)
+            stop_between_iterations(self.trainer, self._should_stop)
         if self.evaluator is not None:
-            stop_between_iterations(self.evaluator, should_stop)
+            self._prepare_evaluator(self.evaluator)
             self.evaluator.add_event_handler(Events.COMPLETED, self._remember_validation)
 
-    def _entry(self, scope: str, name: str) -> Any:
+    def _should_stop(self) -> bool:
+        """Whether to stop; of several processes, all stop at the same iteration or none does."""
+        if not self._stopped:
+            asked = self._asked_to_stop()
+            several = self._processes.several
+            self._stopped = any_process(asked, self._device) if several else asked
+        return self._stopped
+
+    def _prepare_evaluator(self, evaluator: Engine) -> None:
+        if not self._processes.several:
+            stop_between_iterations(evaluator, self._should_stop)
+        elif self.network is not None:
+            # Processes evaluate different numbers of cases, so they cannot ask each other in
+            # between; the trainer stops after the validation.
+            network = self.network
+            evaluator.add_event_handler(Events.STARTED, lambda _: agree_on_buffers(network))
+
+    def entry(self, scope: str, name: str) -> Any:
+        """The object of a section's entry, built if it is not yet; None without such an entry."""
         section = self.config.scopes.get(scope)
         if section is None or name not in section.entries:
             return None
@@ -108,9 +146,10 @@ class TrainingWorkflow:
             RunAborted: ``should_stop`` said so.
             DataError, ComponentError: something inside the engine failed.
         """
+        self._stopped = False
         with explained(self.config):
             self.trainer.run()
-        if self._should_stop():
+        if self._stopped or (self._reporter is None and self._asked_to_stop()):
             raise RunAborted("the training was stopped before it was complete")
         if self._reporter is None:
             return ()
@@ -127,11 +166,32 @@ class TrainingWorkflow:
         engine = self.engine
         last = self.iteration + count
         engine.state.max_epochs = MAX_EPOCHS_IN_STEPS
-        with engine.add_event_handler(Events.ITERATION_COMPLETED, _terminate_after, last):
+        _go_on_within_epoch(engine)
+        with (
+            engine.add_event_handler(Events.ITERATION_COMPLETED, _terminate_within_epoch, last),
+            engine.add_event_handler(Events.EPOCH_COMPLETED, _terminate_after_epoch, last),
+        ):
             return self.run()
 
 
-def _terminate_after(engine: Engine, last: int) -> None:
+def _go_on_within_epoch(engine: Engine) -> None:
+    """Let a terminated engine finish its epoch; ignite itself would begin the next one.
+
+    Otherwise no epoch would ever be complete where the runs are shorter than an epoch, and no
+    handler that waits for its end would run.
+    """
+    if engine.state.epoch_length is not None:
+        engine.state.epoch = engine.state.iteration // engine.state.epoch_length
+        engine.should_terminate = False
+
+
+def _terminate_within_epoch(engine: Engine, last: int) -> None:
+    at_its_end = engine.state.iteration % (engine.state.epoch_length or 1) == 0
+    if engine.state.iteration >= last and not at_its_end:
+        engine.terminate()
+
+
+def _terminate_after_epoch(engine: Engine, last: int) -> None:
     if engine.state.iteration >= last:
         engine.terminate()
 
@@ -142,35 +202,103 @@ def train(
     allow_code: bool,
     observer: Observer | None = None,
     should_stop: ShouldStop = lambda: False,
+    resume: bool = False,
 ) -> TrainResult:
     """Train an MMAR by its config, from the first epoch to the last.
 
+    Args:
+        config: the training workflow.
+        allow_code: whether components may come from the MMAR's own code.
+        observer: told of iterations, epochs and validations.
+        should_stop: asked between iterations.
+        resume: go on after the last epoch that an interrupted run has written down, to the same
+            weights as if it had not been interrupted.
+
     Raises:
+        CheckpointError: ``resume`` without anything to go on from.
         ConfigError: a fault that only shows when the classes are at hand.
         DataError, ComponentError: something failed while building or running.
         RunAborted: ``should_stop`` said so; no half-written file is left.
     """
     with session(config, allow_code=allow_code) as context:
-        Path(str(config.value("MMAR_CKPT_DIR"))).mkdir(parents=True, exist_ok=True)
+        folder = Path(str(config.value("MMAR_CKPT_DIR")))
+        folder.mkdir(parents=True, exist_ok=True)
+        if resume:
+            # It would put a file's weights in the place of those of the interrupted run.
+            config = config.with_train(config.train.without_handlers("CheckpointLoader"))
         workflow = TrainingWorkflow(config, context, observer=observer, should_stop=should_stop)
-        if workflow.network is not None and config.settings.input_size is not None:
-            log_network_summary(workflow.network, config.settings.input_size)
+        _introduce(workflow)
+        point = _resume_point(workflow, folder, should_stop)
+        if resume and point is None:
+            place = config.train.location / "trainer"
+            raise CheckpointError(
+                f"{place}: {type(workflow.trainer).__name__} keeps its networks to itself, so "
+                "there is nothing to resume from. Start without --resume."
+            )
+        if point is not None:
+            if resume:
+                point.put_back()
+            transforms_follow_torch(workflow.engine, context)
+            if context.processes.rank == 0:
+                point.write_after_epochs()
         started = time.monotonic()
         reports = workflow.run()
         return _train_result(workflow, reports, time.monotonic() - started)
+
+
+def _introduce(workflow: TrainingWorkflow) -> None:
+    """Log what is about to run, as far as the config asks for it."""
+    settings = workflow.config.settings
+    if workflow.network is not None and settings.input_size is not None:
+        log_network_summary(workflow.network, settings.input_size)
+    if settings.print_conf:
+        for line in conf_report(workflow.config, workflow.builder):
+            logger.info("%s", line)
+
+
+def _resume_point(
+    workflow: TrainingWorkflow, folder: Path, should_stop: ShouldStop
+) -> ResumePoint | None:
+    """Where the training can be resumed; None if the MMAR's own trainer holds all of its state."""
+    builder, config = workflow.builder, workflow.config
+    # Networks and optimizers may have any name: those of a GAN, for one.
+    parts = {
+        name: built
+        for name, built in builder.built("train").items()
+        if isinstance(built, HAS_STATE) and built.state_dict()
+    }
+    if not parts or not isinstance(workflow.trainer, Engine):
+        return None
+    handlers = [
+        handler
+        for scope, section in config.scopes.items()
+        if "handlers" in section.entries
+        for handler in builder.get(scope, "handlers")
+    ]
+    return ResumePoint(
+        folder / RESUME_FILE,
+        trainer=workflow.engine,
+        evaluator=workflow.evaluator,
+        parts=parts,
+        savers=[one for one in handlers if isinstance(one, AtomicCheckpointSaver)],
+        config=comparable(config),
+        should_stop=should_stop,
+    )
 
 
 def _train_result(
     workflow: TrainingWorkflow, reports: tuple[EpochReport, ...], seconds: float
 ) -> TrainResult:
     iterations = workflow.iteration if isinstance(workflow.trainer, Engine) else 0
-    if workflow.evaluator is None or workflow.validated is None:
-        return TrainResult(epochs=reports, iterations=iterations, seconds=seconds)
-    state: Any = workflow.evaluator.state  # MONAI adds the attributes of the key metric
-    return TrainResult(
-        epochs=reports,
-        iterations=iterations,
-        seconds=seconds,
+    plain = TrainResult(epochs=reports, iterations=iterations, seconds=seconds)
+    if workflow.evaluator is None:
+        return plain
+    # MONAI adds the attributes of the key metric; a resumed training may bring its best along.
+    state: Any = workflow.evaluator.state
+    if state.key_metric_name is None or state.best_metric_epoch < 1:
+        return plain
+    return replace(
+        plain,
         key_metric=state.key_metric_name,
         best_metric=float(state.best_metric),
         best_epoch=int(state.best_metric_epoch),

@@ -1,0 +1,1 @@
+"""Clara's base classes for code that an MMAR brings along."""

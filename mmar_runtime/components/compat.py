@@ -1,0 +1,286 @@
+"""For code written for Clara Train: what it relied on in MONAI and no longer finds there.
+
+Nothing here happens by itself. A config or a class asks for it:
+
+``numpy_transform``       a transform that expects numpy arrays and gets MetaTensors
+``batch_output_handler``  a handler that expects a batch's output and gets a list of cases
+``AdditionalEvents``      a trainer that registers events of its own in a method
+
+The first two are used by ``path`` and name the MMAR's own class by a string, so they are code as
+that class is, and refused where code is not allowed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from ignite.engine import Engine
+from ignite.engine.events import RemovableEventHandle
+from monai.data import MetaTensor
+from monai.transforms import Randomizable, RandomizableTrait, Transform
+
+from mmar_runtime.errors import ComponentError, did_you_mean
+
+# --- Transforms ----------------------------------------------------------------------------------
+
+
+def numpy_transform(transform: str, arguments: Mapping[str, Any] | None = None) -> NumpyTransform:
+    """The transform of that path, which sees numpy arrays where MONAI has tensors.
+
+    Args:
+        transform: the class, as module.Class.
+        arguments: what it is built from.
+
+    Raises:
+        ComponentError: there is no such class.
+    """
+    wrapped = _own(transform)(**(arguments or {}))
+    kind = RandomNumpyTransform if isinstance(wrapped, RandomizableTrait) else NumpyTransform
+    return kind(wrapped)
+
+
+class NumpyTransform(Transform):
+    """A transform around another one: arrays in, tensors with their metadata out.
+
+    Of a dictionary, every tensor becomes an array, and beside each image the transform finds
+    ``<key>_meta_dict`` with the image's metadata, as it did in 2021. Afterwards every image is a
+    MetaTensor again: with its metadata, with what the transform has changed in that dictionary,
+    and with the record of transforms before it that ``Invertd`` reads. What this transform does is
+    not recorded, so ``Invertd`` does not undo it.
+
+    Attributes:
+        transform: the transform inside.
+    """
+
+    def __init__(self, transform: Callable[[Any], Any]) -> None:
+        self.transform = transform
+
+    def __call__(self, data: Any) -> Any:
+        """What the transform inside makes of ``data``: a dictionary, or an image by itself."""
+        if not isinstance(data, Mapping):
+            return _as_image(self.transform(_as_array(data)), like=data)
+        changed = self.transform(_with_arrays(data))
+        if isinstance(changed, list):  # crops: one dictionary for each
+            return [_with_images(item, like=data) for item in changed]
+        return _with_images(changed, like=data)
+
+
+class RandomNumpyTransform(NumpyTransform, Randomizable):
+    """The same around a random transform: it is seeded with the others, and never cached."""
+
+    def set_random_state(
+        self, seed: int | None = None, state: np.random.RandomState | None = None
+    ) -> RandomNumpyTransform:
+        """Seed the transform inside."""
+        super().set_random_state(seed, state)
+        if isinstance(self.transform, Randomizable):
+            self.transform.set_random_state(seed, state)
+        return self
+
+    def randomize(self, data: Any) -> None:
+        """Nothing: the transform inside draws its own numbers."""
+
+
+def _meta_key(key: Hashable) -> str:
+    return f"{key}_meta_dict"
+
+
+def _as_array(value: Any) -> Any:
+    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+
+
+def _with_arrays(data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+    found = {key: _as_array(value) for key, value in data.items()}
+    for key, value in data.items():
+        if isinstance(value, MetaTensor):
+            found[_meta_key(key)] = {name: _as_array(item) for name, item in value.meta.items()}
+    return found
+
+
+def _with_images(
+    changed: Mapping[Hashable, Any], like: Mapping[Hashable, Any]
+) -> dict[Hashable, Any]:
+    found = dict(changed)
+    for key, before in like.items():
+        if key not in changed or not isinstance(before, torch.Tensor):
+            continue
+        meta = changed.get(_meta_key(key))
+        found[key] = _as_image(changed[key], like=before, meta=meta)
+        if _meta_key(key) not in like:
+            found.pop(_meta_key(key), None)
+    return found
+
+
+def _as_image(value: Any, *, like: Any, meta: Mapping[str, Any] | None = None) -> Any:
+    """An array as what stood in its place before: an image with metadata, or a tensor."""
+    if not isinstance(value, np.ndarray | np.generic | torch.Tensor) or not isinstance(
+        like, torch.Tensor
+    ):
+        return value
+    # torch shares an array's memory and cannot do so with one whose axes are flipped.
+    tensor = torch.as_tensor(
+        value if isinstance(value, torch.Tensor) else np.ascontiguousarray(value),
+        device=like.device,
+    )
+    if not isinstance(like, MetaTensor):
+        return tensor
+    given = like.meta if meta is None else meta
+    found = MetaTensor(
+        tensor.as_subclass(torch.Tensor),
+        meta={**given, "affine": torch.as_tensor(given["affine"], dtype=torch.float64)},
+    )
+    found.applied_operations = list(like.applied_operations)
+    return found
+
+
+# --- Handlers ------------------------------------------------------------------------------------
+
+
+class Handler(Protocol):
+    """What MONAI and ignite call a handler."""
+
+    def attach(self, engine: Any) -> Any:
+        """Register with the engine's events."""
+
+
+Callback: TypeAlias = Callable[..., Any]
+
+
+def batch_output_handler(
+    handler: str, arguments: Mapping[str, Any] | None = None
+) -> BatchOutputHandler:
+    """The handler of that path, which sees the output of a whole batch.
+
+    Args:
+        handler: the class, as module.Class.
+        arguments: what it is built from.
+
+    Raises:
+        ComponentError: there is no such class.
+    """
+    return BatchOutputHandler(_own(handler)(**(arguments or {})))
+
+
+class BatchOutputHandler:
+    """A handler around another one, for which ``engine.state.output`` is a dictionary.
+
+    After ``MODEL_COMPLETED`` MONAI keeps a list with one dictionary for each case. While the
+    handler inside is called, the output is one dictionary again: tensors of one shape are stacked,
+    the loss is the batch's, and what cannot be stacked is a list. The handler may read it; to
+    change the output, it has to listen to an earlier event.
+    """
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+
+    def attach(self, engine: Engine) -> None:
+        """Let the handler inside register with the engine."""
+        self.handler.attach(_BatchOutputEngine(engine))
+
+
+class _BatchOutputEngine:
+    """The engine as the handler inside sees it while it registers."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def add_event_handler(
+        self, event_name: Any, handler: Callback, *args: Any, **kwargs: Any
+    ) -> RemovableEventHandle:
+        def call(engine: Engine) -> Any:
+            state: Any = engine.state  # ignite takes an output for a number
+            before = state.output
+            if not _is_decollated(before):
+                return handler(engine, *args, **kwargs)
+            state.output = _collated(before)
+            try:
+                return handler(engine, *args, **kwargs)
+            finally:
+                state.output = before
+
+        return self._engine.add_event_handler(event_name, call)
+
+    def on(self, event_name: Any, *args: Any, **kwargs: Any) -> Callable[[Callback], Callback]:
+        def decorate(handler: Callback) -> Callback:
+            self.add_event_handler(event_name, handler, *args, **kwargs)
+            return handler
+
+        return decorate
+
+
+def _is_decollated(output: Any) -> bool:
+    return (
+        isinstance(output, list)
+        and bool(output)
+        and all(isinstance(item, Mapping) for item in output)
+    )
+
+
+def _collated(output: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    shared = [key for key in output[0] if all(key in item for item in output)]
+    return {key: _joined([item[key] for item in output]) for key in shared}
+
+
+def _joined(values: list[Any]) -> Any:
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    if len(tensors) < len(values) or len({value.shape for value in tensors}) > 1:
+        return values
+    # MONAI has given each case a copy of the batch's own number.
+    return tensors[0] if tensors[0].ndim == 0 else torch.stack(tensors)
+
+
+# --- Trainers ------------------------------------------------------------------------------------
+
+
+class AdditionalEvents:
+    """Calls ``_register_additional_events`` of a MONAI engine, as MONAI did until 0.8.
+
+    ``class CustomTrainer(AdditionalEvents, SupervisedTrainer)``: the method is called once, before
+    the handlers are attached, so that they can listen to the events that it registers. New code
+    passes ``event_names`` to MONAI's engine instead.
+    """
+
+    _additional_events_registered = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._register_additional_events_once()  # an engine without handlers
+
+    def _register_handlers(self, handlers: Sequence[Any]) -> None:
+        self._register_additional_events_once()
+        super()._register_handlers(handlers)  # type: ignore[misc]  # of the engine beside this
+
+    def _register_additional_events_once(self) -> None:
+        if not self._additional_events_registered:
+            self._additional_events_registered = True
+            self._register_additional_events()
+
+    def _register_additional_events(self) -> None:
+        """For the engine's own class to extend: ``self.register_events(*CustomEvents)``."""
+
+
+# --- By path -------------------------------------------------------------------------------------
+
+
+def _own(path: str) -> Callable[..., Any]:
+    """The class of a path; the MMAR's ``custom`` folder is where modules are looked up too."""
+    module_name, _, name = path.rpartition(".")
+    if not module_name:
+        raise ComponentError(f"{path!r} is no path; write module.Class")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ComponentError(f"{path!r}: {error}") from error
+    if not hasattr(module, name):
+        names = [key for key in vars(module) if not key.startswith("_")]
+        advice = did_you_mean(name, names)
+        raise ComponentError(f"the module {module_name!r} has no {name!r}. {advice}")
+    found: Callable[..., Any] = getattr(module, name)
+    return found

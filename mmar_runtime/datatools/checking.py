@@ -1,0 +1,435 @@
+"""Whether the images and labels of a data list are what a training needs, all faults at once.
+
+Headers alone tell whether files open and whether image and label lie on one grid, in milliseconds
+a case. ``full`` reads the voxels as well: values, label classes, and copies under another name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from mmar_runtime.config.data_list import FILE_KEYS
+from mmar_runtime.config.location import Location
+from mmar_runtime.datatools.document import TRAINING, Document, Item, read_document
+from mmar_runtime.datatools.report import AxisSpread, DataReport, LabelClass, ListSummary
+from mmar_runtime.datatools.volumes import (
+    Grid,
+    Triple,
+    ValueRange,
+    Volume,
+    digest,
+    grid_difference,
+    is_volume,
+    label_counts,
+    open_volume,
+    value_range,
+)
+from mmar_runtime.errors import ConfigError, DataError, Problem
+
+LABEL = "label"
+MAX_SHOWN_VALUES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Case:
+    """What was found out about one item."""
+
+    item: Item
+    problems: tuple[Problem, ...]
+    files: tuple[str, ...]
+    labelled: bool
+    grid: Grid | None = None
+    values: ValueRange | None = None
+    counts: Mapping[int, int] | None = None
+    content: str | None = None
+    unopened: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What ``_check_item`` has found so far."""
+
+    problems: list[Problem] = field(default_factory=list)
+    unopened: list[str] = field(default_factory=list)
+    contents: list[str] = field(default_factory=list)
+    grid: Grid | None = None
+    values: ValueRange | None = None
+    counts: dict[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rules:
+    """What the whole document says about each of its items.
+
+    ``names`` maps the label values that are allowed to their names; empty allows any integer.
+    """
+
+    base: Path
+    full: bool
+    file_keys: tuple[str, ...]
+    names: Mapping[int, str]
+
+
+def check_data_list(
+    file: Path,
+    *,
+    base: Path | None = None,
+    lists: Sequence[str] = (),
+    training: str = TRAINING,
+    full: bool = False,
+    labels_are_files: bool = True,
+) -> DataReport:
+    """Look at every image and label of a data list.
+
+    No file is changed. One volume at a time is in memory.
+
+    Args:
+        file: the data list.
+        base: what relative paths are below (``DATA_ROOT``); the list's own folder if not given.
+        lists: the keys of the lists to check; all of them if empty.
+        training: the key of the list that none of the other lists may share an image with.
+        full: read the voxels too, not only the headers.
+        labels_are_files: whether a ``label`` that is a string is a path, as it is for segmentation.
+
+    Raises:
+        ConfigError: the document cannot be read, or there is no such list or folder.
+    """
+    document = read_document(file)
+    if training != TRAINING:
+        document.items(training)  # a name that is mistyped must not pass for "no overlap"
+    names, problems = _label_names(document)
+    rules = _Rules(
+        base=_base(document, base),
+        full=full,
+        file_keys=tuple(key for key in FILE_KEYS if key != LABEL or labels_are_files),
+        names=names,
+    )
+    cases: dict[str, list[_Case]] = {}
+    for key in dict.fromkeys(lists or document.list_keys):
+        items, faults = document.items(key)
+        problems += faults
+        cases[key] = [_check_item(item, rules) for item in items]
+        problems += [problem for case in cases[key] for problem in case.problems]
+        problems += _unlabelled(cases[key])
+        problems += _duplicates(cases[key])
+    problems += _empty(document, cases, named=lists)
+    problems += _leaks(cases, training)
+    return DataReport(
+        file=file,
+        base=rules.base,
+        full=full,
+        lists=tuple(_summary(key, found, names) for key, found in cases.items()),
+        problems=tuple(_with_base_advice(problems, rules.base)),
+        notices=tuple(_notices(cases, names, training)),
+    )
+
+
+# --- The document --------------------------------------------------------------------------------
+
+
+def _base(document: Document, base: Path | None) -> Path:
+    folder = document.file.parent if base is None else base
+    if not folder.is_dir():
+        message = f"there is no data folder {str(folder)!r}"
+        advice = "Name the folder that the list's paths are below, the site's DATA_ROOT."
+        raise ConfigError([Problem(document.location, message, advice, "data")])
+    return folder
+
+
+def _label_names(document: Document) -> tuple[dict[int, str], list[Problem]]:
+    """Label value -> name, by ``labels`` of the document.
+
+    The Decathlon writes ``{"1": "spleen"}``, nnU-Net ``{"spleen": 1}``; both are understood.
+    """
+    labels = document.content.get("labels")
+    if labels is None:
+        return {}, []
+    pairs = labels.items() if isinstance(labels, dict) else ()
+    found = dict(filter(None, (_value_and_name(key, value) for key, value in pairs)))
+    if found and len(found) == len(pairs):
+        return found, []
+    message = 'has to name each label value, as in {"0": "background", "1": "spleen"}'
+    advice = "Until then the values of labels are only checked to be integers."
+    return {}, [Problem(document.location / "labels", message, advice, "labels")]
+
+
+def _value_and_name(key: str, value: Any) -> tuple[int, str] | None:
+    if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}", key):
+        return int(key), value
+    # A truth value is an int to Python, but not here.
+    return (value, key) if type(value) is int else None
+
+
+def _empty(
+    document: Document, cases: Mapping[str, Sequence[_Case]], named: Sequence[str]
+) -> Iterator[Problem]:
+    """Lists without items: a fault if asked for by name, or if there is nothing else."""
+    lengths = {key: len(document.content[key]) for key in cases}
+    for key, length in lengths.items():
+        if not length and (key in named or not any(lengths.values())):
+            message = "has to be an array with at least one item"
+            yield Problem(document.location / key, message, "", "data-list")
+
+
+# --- One item ------------------------------------------------------------------------------------
+
+
+def _check_item(item: Item, rules: _Rules) -> _Case:
+    found = _Findings()
+    for key in rules.file_keys:
+        for path in _paths(item, key, rules.base):
+            _check_file(path, key, item.location / key, rules, found)
+    label = item.entries.get(LABEL)
+    if not item.files(LABEL) and type(label) is int:
+        found.counts = {label: 1}
+    if found.counts is not None:
+        found.problems += _not_allowed(found.counts, rules.names, item)
+    whole = len(found.contents) == len(item.files("image"))
+    return _Case(
+        item=item,
+        problems=tuple(found.problems),
+        files=tuple(os.path.realpath(path) for path in _paths(item, "image", rules.base)),
+        labelled=label is not None,
+        grid=found.grid,
+        values=found.values,
+        counts=found.counts,
+        content=" ".join(found.contents) if rules.full and whole else None,
+        unopened=tuple(found.unopened),
+    )
+
+
+def _paths(item: Item, key: str, base: Path) -> list[Path]:
+    return [base / file for file in item.files(key)]
+
+
+def _check_file(path: Path, key: str, location: Location, rules: _Rules, found: _Findings) -> None:
+    if not path.exists():
+        message = f"there is no file {str(path)!r}"
+        found.problems.append(Problem(location, message, "", "missing-image"))
+        return
+    if not is_volume(path):
+        found.unopened.append(path.suffix or path.name)
+        if rules.full and key == "image" and path.is_file():
+            found.contents.append(_file_digest(path))
+        return
+    try:
+        volume = open_volume(path)
+        _check_grid(volume.grid, key, location, found)
+        if rules.full:
+            _READERS[key](volume, location, found)
+    except DataError as error:
+        found.problems.append(
+            Problem(location, str(error), f"The file is {str(path)!r}.", "volume")
+        )
+
+
+def _check_grid(grid: Grid, key: str, location: Location, found: _Findings) -> None:
+    if found.grid is None:
+        # Only an image can be the measure: nothing is said of a label whose image did not open.
+        found.grid = grid if key == "image" else None
+        return
+    difference = grid_difference(grid, found.grid)
+    if difference:
+        message = f"lies on another grid than the item's image: {difference}"
+        advice = "Resample the one onto the other; a label with its nearest neighbour."
+        found.problems.append(Problem(location, message, advice, "grid"))
+
+
+def _read_image(volume: Volume, location: Location, found: _Findings) -> None:
+    voxels = volume.voxels()
+    found.contents.append(digest(voxels))
+    values, unfit = value_range(voxels)
+    found.values = _joined_range([found.values, values])
+    if unfit:
+        message = f"holds {unfit} voxels that are infinite or not a number"
+        advice = "One of them makes a whole training's weights not a number; replace them."
+        found.problems.append(Problem(location, message, advice, "not-finite"))
+
+
+def _read_label(volume: Volume, location: Location, found: _Findings) -> None:
+    found.counts = dict(Counter(found.counts or {}) + Counter(label_counts(volume.voxels())))
+
+
+def _read_mask(volume: Volume, location: Location, found: _Findings) -> None:
+    volume.voxels()
+
+
+_READERS: Mapping[str, Callable[[Volume, Location, _Findings], None]] = {
+    "image": _read_image,
+    LABEL: _read_label,
+    "mask": _read_mask,
+}
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _not_allowed(
+    counts: Mapping[int, int], names: Mapping[int, str], item: Item
+) -> Iterator[Problem]:
+    strangers = [value for value in counts if names and value not in names]
+    if not strangers:
+        return
+    voxels = bool(item.files(LABEL))
+    shown = ", ".join(
+        f"{value} ({counts[value]} voxels)" if voxels else str(value)
+        for value in strangers[:MAX_SHOWN_VALUES]
+    )
+    rest = len(strangers) - MAX_SHOWN_VALUES
+    more = f" and {rest} more" if rest > 0 else ""
+    allowed = ", ".join(map(str, sorted(names)))
+    message = f"holds {shown}{more}; 'labels' of the document allows {allowed}"
+    advice = "Mend the label, or name its values in 'labels'."
+    yield Problem(item.location / LABEL, message, advice, "label-value")
+
+
+# --- Items among each other ----------------------------------------------------------------------
+
+
+def _unlabelled(cases: Sequence[_Case]) -> Iterator[Problem]:
+    labelled = sum(case.labelled for case in cases)
+    for case in cases:
+        if labelled and not case.labelled:
+            message = f"has no 'label', which {labelled} items of the list have"
+            yield Problem(case.item.location, message, "", "missing-label")
+
+
+def _duplicates(cases: Sequence[_Case]) -> Iterator[Problem]:
+    first_file: dict[tuple[str, ...], _Case] = {}
+    first_content: dict[str, _Case] = {}
+    for case in cases:
+        place = case.item.location / "image"
+        if earlier := first_file.get(case.files):
+            message = f"is the same file as that of {earlier.item.location.place}"
+            yield Problem(place, message, "Leave one of the two away.", "duplicate")
+            continue
+        first_file[case.files] = case
+        if case.content is None:
+            continue
+        if earlier := first_content.get(case.content):
+            message = f"holds the same voxels as that of {earlier.item.location.place}"
+            yield Problem(place, message, "Leave one of the two away.", "duplicate")
+            continue
+        first_content[case.content] = case
+
+
+def _leaks(cases: Mapping[str, Sequence[_Case]], training: str) -> Iterator[Problem]:
+    """Images that are trained on and stand in another list too."""
+    trained = cases.get(training, ())
+    files = {case.files: case for case in trained}
+    contents = {case.content: case for case in trained if case.content is not None}
+    advice = (
+        f"A score on an image of {training!r} says nothing about new ones. Keep it in one list, or "
+        "name the lists to check if this one is not for scores."
+    )
+    for key, held_out in cases.items():
+        for case in held_out if key != training else ():
+            place = case.item.location / "image"
+            if same := files.get(case.files):
+                message = f"is trained on too, as {same.item.location.place}"
+                yield Problem(place, message, advice, "leakage")
+            elif case.content is not None and (same := contents.get(case.content)):
+                message = f"holds the same voxels as {same.item.location.place}, in another file"
+                yield Problem(place, message, advice, "leakage")
+
+
+def _with_base_advice(problems: Iterable[Problem], base: Path) -> Iterator[Problem]:
+    """The problems; the first missing file tells where files are looked for."""
+    told = False
+    for problem in problems:
+        if problem.rule == "missing-image" and not told:
+            told = True
+            advice = f"Relative paths are looked up below {str(base)!r}; is that DATA_ROOT?"
+            yield Problem(problem.location, problem.message, advice, problem.rule)
+        else:
+            yield problem
+
+
+# --- The summary ---------------------------------------------------------------------------------
+
+
+def _summary(key: str, cases: Sequence[_Case], names: Mapping[int, str]) -> ListSummary:
+    grids = [case.grid for case in cases if case.grid is not None]
+    return ListSummary(
+        key=key,
+        cases=len(cases),
+        labelled=sum(case.labelled for case in cases),
+        shape=_spread([grid.shape for grid in grids]),
+        spacing_mm=_spread([grid.spacing_mm for grid in grids]),
+        values=_joined_range([case.values for case in cases]),
+        classes=_classes([case.counts for case in cases if case.counts is not None], names),
+    )
+
+
+def _spread(lengths: Sequence[Triple]) -> AxisSpread | None:
+    if not lengths:
+        return None
+    axes = list(zip(*lengths, strict=True))
+    return AxisSpread(
+        minimum=_triple(min(axis) for axis in axes),
+        median=_triple(median(axis) for axis in axes),
+        maximum=_triple(max(axis) for axis in axes),
+    )
+
+
+def _triple(lengths: Iterable[Any]) -> Triple:
+    x, y, z = lengths
+    return (x, y, z)
+
+
+def _joined_range(ranges: Iterable[ValueRange | None]) -> ValueRange | None:
+    found = [one for one in ranges if one is not None]
+    if not found:
+        return None
+    return ValueRange(
+        minimum=min(one.minimum for one in found), maximum=max(one.maximum for one in found)
+    )
+
+
+def _classes(
+    counts: Sequence[Mapping[int, int]], names: Mapping[int, str]
+) -> tuple[LabelClass, ...] | None:
+    if not counts:
+        return None
+    voxels: Counter[int] = Counter()
+    cases: Counter[int] = Counter()
+    for one in counts:
+        voxels.update(one)
+        cases.update(list(one))
+    total = voxels.total()
+    return tuple(
+        LabelClass(
+            value=value,
+            name=names.get(value, ""),
+            cases=cases[value],
+            share=voxels[value] / total,
+        )
+        for value in sorted(voxels)
+    )
+
+
+def _notices(
+    cases: Mapping[str, Sequence[_Case]], names: Mapping[int, str], training: str
+) -> Iterator[str]:
+    if training not in cases and len(cases) > 1:
+        yield f"no list {training!r} was checked, so overlaps are not known"
+    unopened = Counter(
+        ending for found in cases.values() for case in found for ending in case.unopened
+    )
+    for ending, count in sorted(unopened.items()):
+        yield f"files that were not opened, only known to exist: {count} ({ending})"
+    for key, found in cases.items():
+        counts = [case.counts for case in found if case.counts is not None]
+        present = {value for one in counts for value in one}
+        for value in sorted(set(names) - present) if counts else ():
+            yield f"{key}: no label holds {value} ({names[value]})"

@@ -1,0 +1,199 @@
+"""A Decathlon data list on disk: its lists, their items, and writing new ones."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmar_runtime.config.data_list import FILE_KEYS
+from mmar_runtime.config.location import Location
+from mmar_runtime.config.sources import read_json
+from mmar_runtime.errors import ConfigError, DataError, Problem, did_you_mean
+from mmar_runtime.files import write_text_atomically
+
+TRAINING, VALIDATION, TEST = "training", "validation", "test"
+LIST_KEYS = (TRAINING, VALIDATION, TEST, "testing")
+"""Keys that always hold images, even if the list is empty or has bare paths for items."""
+
+COUNT_KEYS = {"numTraining": TRAINING, "numValidation": VALIDATION, "numTest": TEST}
+"""Entries of the Decathlon that say how long a list is."""
+
+MAX_LISTED_PROBLEMS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One case of a list.
+
+    Attributes:
+        location: where it stands, ``dataset.json: training[3]``.
+        entries: ``image``, usually ``label``, and whatever else the document says of the case.
+    """
+
+    location: Location
+    entries: Mapping[str, Any]
+
+    def files(self, key: str) -> tuple[str, ...]:
+        """The paths under a key as the document writes them; none where no path stands there.
+
+        >>> Item(Location("d.json"), {"image": ["t1.nii", "t2.nii"], "label": 3}).files("image")
+        ('t1.nii', 't2.nii')
+        """
+        value = self.entries.get(key)
+        if isinstance(value, str):
+            return (value,)
+        if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+            return tuple(value)
+        return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A data list as it was read.
+
+    Attributes:
+        file: where it was read from.
+        content: the whole JSON object.
+    """
+
+    file: Path
+    content: Mapping[str, Any]
+
+    @property
+    def location(self) -> Location:
+        """The document as a place."""
+        return Location(self.file.name)
+
+    @property
+    def list_keys(self) -> tuple[str, ...]:
+        """The keys of its lists of cases, in the document's order.
+
+        Other arrays, ``"modality": ["CT"]`` for one, are not lists of cases: those have at least
+        one object for an item, or one of the names in ``LIST_KEYS``.
+        """
+        return tuple(
+            key
+            for key, value in self.content.items()
+            if isinstance(value, list)
+            and (key in LIST_KEYS or any(isinstance(item, dict) for item in value))
+        )
+
+    def items(self, key: str) -> tuple[tuple[Item, ...], tuple[Problem, ...]]:
+        """The items of one list, and what is wrong with those that are left out.
+
+        Raises:
+            ConfigError: the document has no such list.
+        """
+        raw = self.content.get(key)
+        if not isinstance(raw, list):
+            message = f"holds no list {key!r}"
+            advice = did_you_mean(key, self.list_keys)
+            raise ConfigError([Problem(self.location, message, advice, "data-list")])
+        items: list[Item] = []
+        problems: list[Problem] = []
+        for index, entry in enumerate(raw):
+            item = Item(
+                self.location / key / index,
+                {"image": entry} if isinstance(entry, str) else entry,
+            )
+            faults = tuple(_faults(item))
+            problems += faults
+            if not faults:
+                items.append(item)
+        return tuple(items), tuple(problems)
+
+
+def _faults(item: Item) -> Iterator[Problem]:
+    if not isinstance(item.entries, dict) or "image" not in item.entries:
+        message = "has to be an object with 'image', or the path of an image"
+        yield Problem(item.location, message, "", "data-list")
+        return
+    if not item.files("image"):
+        message = f"has to be a path or an array of paths, found {item.entries['image']!r}"
+        yield Problem(item.location / "image", message, "", "data-list")
+    for key in FILE_KEYS:
+        if any(not file.strip() for file in item.files(key)):
+            yield Problem(item.location / key, "is an empty path", "", "data-list")
+
+
+def read_document(file: Path) -> Document:
+    """The data list in a file.
+
+    Raises:
+        ConfigError: no such file, not JSON, not an object, or without any list of cases.
+    """
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise ConfigError(
+            [Problem(Location(file.name), "has to be a JSON object", "", "data-list")]
+        )
+    document = Document(file=file, content=content)
+    if not document.list_keys:
+        message = "holds no list of cases"
+        advice = "A data list has 'training', an array of objects with 'image' and 'label'."
+        raise ConfigError([Problem(document.location, message, advice, "data-list")])
+    return document
+
+
+def write_documents(contents: Mapping[Path, Mapping[str, Any]], *, overwrite: bool) -> None:
+    """Write data lists, each whole or not at all, and none if one of them may not be written.
+
+    Raises:
+        DataError: a file is there already and ``overwrite`` is false, or cannot be written.
+    """
+    there = [file for file in contents if file.exists() or file.is_symlink()]
+    if there and not overwrite:
+        others = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        raise DataError(
+            f"{there[0]} is there already{others}; name another place, or ask to overwrite"
+        )
+    for file, content in contents.items():
+        try:
+            write_text_atomically(file, json.dumps(content, indent=2) + "\n")
+        except OSError as error:
+            raise DataError(f"{file} cannot be written: {error.strerror or error}") from error
+
+
+def with_lists(
+    content: Mapping[str, Any], lists: Mapping[str, Sequence[Any]], *, without: Iterable[str] = ()
+) -> dict[str, Any]:
+    """A copy of a document with other lists, where the first old one was; counts of cases follow.
+
+    >>> with_lists({"numTraining": 2, "training": ["a", "b"], "test": []}, {"training": ["a"]})
+    {'numTraining': 1, 'training': ['a'], 'test': []}
+    """
+    dropped = {*without, *lists}
+    new = {key: list(items) for key, items in lists.items()}
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        found.update(new if key in dropped else {key: value})
+    found.update(new)
+    for count, key in COUNT_KEYS.items():
+        if count in found:
+            found[count] = len(found.get(key, ()))
+    return found
+
+
+def natural_order(text: str) -> tuple[tuple[str | int, ...], str]:
+    """A key that sorts numbers inside names by value, so that ``case_2`` precedes ``case_10``.
+
+    >>> sorted(["case_10", "case_2"], key=natural_order)
+    ['case_2', 'case_10']
+    """
+    # Text and digits alternate and text comes first, so that no number meets a text.
+    parts = re.split(r"(\d+)", text)
+    return tuple(int(part) if index % 2 else part for index, part in enumerate(parts)), text
+
+
+def shortened(problems: Sequence[Problem], advice: str = "") -> list[Problem]:
+    """The first few problems and how many more there are: one wrong option fails every item."""
+    rest = len(problems) - MAX_LISTED_PROBLEMS
+    if rest <= 0:
+        return list(problems)
+    first = problems[0]
+    more = Problem(Location(first.location.file), f"... and {rest} more", advice, first.rule)
+    return [*problems[:MAX_LISTED_PROBLEMS], more]

@@ -1,0 +1,235 @@
+"""A data list from folders: images and labels are paired by the names of their files."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmar_runtime.config.location import Location
+from mmar_runtime.datatools.document import TEST, TRAINING, natural_order, shortened
+from mmar_runtime.errors import ConfigError, Problem
+
+VOLUME_ENDINGS = (".nii.gz", ".nii")
+SUFFIX_ADVICE = "Name what stands behind the case's name with --image-suffix and --label-suffix."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """How files are named: ``<case><suffix><ending>``.
+
+    Attributes:
+        image_suffix: what stands behind the case's name in an image file, such as ``_0000``.
+        label_suffix: the same for a label file, such as ``_seg``.
+        endings: which files count; others are passed over.
+    """
+
+    image_suffix: str = ""
+    label_suffix: str = ""
+    endings: tuple[str, ...] = VOLUME_ENDINGS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderListing:
+    """A data list made from folders.
+
+    Attributes:
+        content: the document: ``training`` has the pairs, ``test`` the images without label.
+        training: number of pairs.
+        test: number of images without label.
+        passed_over: files of the folders that are named in another way.
+    """
+
+    content: Mapping[str, Any]
+    training: int
+    test: int
+    passed_over: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Files of one kind by case; ``paths`` are relative to the base, with forward slashes."""
+
+    folder: str
+    paths: Mapping[str, tuple[str, ...]]
+    passed_over: frozenset[str]
+
+
+def list_folders(
+    base: Path,
+    *,
+    images: str,
+    labels: str | None = None,
+    test: str | None = None,
+    naming: Naming | None = None,
+    name: str = "",
+    label_names: Mapping[int, str] | None = None,
+) -> FolderListing:
+    """Pair the images and labels of two folders, which may be the same one.
+
+    An image and a label belong together if their names agree but for suffix and ending. Cases
+    stand in the order of their names, ``case_2`` before ``case_10``. Files in folders below, and
+    hidden ones, are passed over: unpacking an archive of a Mac leaves ``._case_1.nii.gz``.
+
+    Args:
+        base: the folder that the paths of the list will be relative to (``DATA_ROOT``).
+        images: the folder of the images, relative to ``base``.
+        labels: the folder of the labels; without it every image goes to ``test``.
+        test: a folder of further images that have no label.
+        naming: suffixes and endings.
+        name: what the data set is called.
+        label_names: label value -> name, for ``labels`` of the document.
+
+    Raises:
+        ConfigError: no such folder, no image, several files for one case, a label without image,
+            or not a single pair.
+    """
+    naming = naming or Naming()
+    shared = labels is not None and _relative(base, images) == _relative(base, labels)
+    if shared and naming.image_suffix == naming.label_suffix:
+        message = "holds images and labels, which nothing tells apart"
+        raise ConfigError([Problem(Location(images), message, SUFFIX_ADVICE, "pairing")])
+    image_suffix, label_suffix, endings = naming.image_suffix, naming.label_suffix, naming.endings
+    found = _files(base, images, image_suffix, label_suffix if shared else None, endings)
+    found_labels, further = _Found("", {}, frozenset()), _Found("", {}, frozenset())
+    if labels is not None:
+        found_labels = _files(base, labels, label_suffix, image_suffix if shared else None, endings)
+    if test is not None:
+        further = _files(base, test, image_suffix, None, endings)
+    _refuse(_faults(found, found_labels, further, naming))
+
+    pairs = [
+        {"image": paths[0], "label": found_labels.paths[case][0]}
+        for case, paths in _in_order(found)
+        if case in found_labels.paths
+    ]
+    alone = [paths[0] for case, paths in _in_order(found) if case not in found_labels.paths]
+    alone += [paths[0] for _, paths in _in_order(further)]
+    return FolderListing(
+        content=_content(name, label_names or {}, pairs, alone),
+        training=len(pairs),
+        test=len(alone),
+        passed_over=len(_passed_over(found, found_labels, shared=shared) | further.passed_over),
+    )
+
+
+def _in_order(found: _Found) -> list[tuple[str, tuple[str, ...]]]:
+    return sorted(found.paths.items(), key=lambda one: natural_order(one[0]))
+
+
+def _passed_over(images: _Found, labels: _Found, *, shared: bool) -> frozenset[str]:
+    if shared:  # an image is no label, and is listed all the same
+        return images.passed_over & labels.passed_over
+    return images.passed_over | labels.passed_over
+
+
+def _content(
+    name: str, label_names: Mapping[int, str], training: Sequence[Any], test: Sequence[str]
+) -> dict[str, Any]:
+    content: dict[str, Any] = {"name": name} if name else {}
+    if label_names:
+        content["labels"] = {str(value): label_names[value] for value in sorted(label_names)}
+    return {**content, TRAINING: list(training), TEST: list(test)}
+
+
+def _relative(base: Path, folder: str) -> str:
+    """The folder below the base, with forward slashes; by name only, so that links stay as named.
+
+    Raises:
+        ConfigError: it is elsewhere, or there is none.
+    """
+    root, place = (os.path.abspath(path) for path in (base, base / folder))
+    if not Path(place).is_dir():
+        message = f"there is no folder {place!r}"
+        advice = f"Folders are looked up below {str(base)!r}."
+        raise ConfigError([Problem(Location(folder), message, advice, "missing-folder")])
+    if not Path(place).is_relative_to(root):
+        message = f"is not below {str(base)!r}, which the paths of a list are relative to"
+        advice = "Name a base folder that holds images and labels."
+        raise ConfigError([Problem(Location(folder), message, advice, "folder")])
+    return Path(place).relative_to(root).as_posix()
+
+
+def _files(
+    base: Path, folder: str, suffix: str, other_suffix: str | None, endings: Sequence[str]
+) -> _Found:
+    """The files of a folder that have the suffix, by case.
+
+    Where images and labels share a folder, a file is of the kind whose suffix is the longer one
+    that fits, so that ``a_seg`` is no image although images have no suffix at all.
+    """
+    relative = Path(_relative(base, folder))
+    cases: defaultdict[str, list[str]] = defaultdict(list)
+    passed_over = set()
+    for entry in (base / relative).iterdir():
+        if entry.name.startswith(".") or not entry.is_file():
+            continue
+        stem = _stem(entry.name, endings)
+        path = (relative / entry.name).as_posix()
+        fits = stem is not None and stem.endswith(suffix) and len(stem) > len(suffix)
+        if stem is None or not fits or _fits_better(stem, other_suffix, suffix):
+            passed_over.add(path)
+        else:
+            cases[stem.removesuffix(suffix)].append(path)
+    paths = {case: tuple(sorted(found)) for case, found in cases.items()}
+    return _Found(relative.as_posix(), paths, frozenset(passed_over))
+
+
+def _stem(name: str, endings: Sequence[str]) -> str | None:
+    """The name without its ending; None if it has none of them. The longest that fits counts."""
+    for ending in sorted(endings, key=len, reverse=True):
+        if name.lower().endswith(ending.lower()) and len(name) > len(ending):
+            return name[: -len(ending)]
+    return None
+
+
+def _fits_better(stem: str, other: str | None, suffix: str) -> bool:
+    return other is not None and len(other) > len(suffix) and stem.endswith(other)
+
+
+def _faults(images: _Found, labels: _Found, test: _Found, naming: Naming) -> Iterator[Problem]:
+    for found in (images, labels, test):
+        for case, paths in _in_order(found):
+            if len(paths) > 1:
+                names = ", ".join(Path(path).name for path in paths)
+                message = f"holds {len(paths)} files for the case {case!r}: {names}"
+                advice = "Keep one of them, or tell them apart with a suffix."
+                yield Problem(Location(found.folder), message, advice, "ambiguous-pair")
+    if not images.paths and not test.paths:
+        message = f"holds no image: no file named <case>{naming.image_suffix} with the ending "
+        message += " or ".join(naming.endings)
+        yield Problem(Location(images.folder), message, _seen(images), "no-images")
+    elif labels.folder and not images.paths.keys() & labels.paths.keys():
+        message = f"no label belongs to an image: images are called {_example(images)}, labels "
+        message += _example(labels)
+        yield Problem(Location(labels.folder), message, SUFFIX_ADVICE, "pairing")
+        return
+    for case, paths in _in_order(labels):
+        if case not in images.paths:
+            message = f"there is no image for this label: no case {case!r} in {images.folder!r}"
+            advice = "Add the image, or move the label away."
+            yield Problem(Location(paths[0]), message, advice, "missing-pair")
+
+
+def _seen(found: _Found) -> str:
+    if not found.passed_over:
+        return "The folder is empty."
+    first = min(found.passed_over, key=natural_order)
+    return f"It holds {Path(first).name!r}, for one; name an ending or a suffix that fits."
+
+
+def _example(found: _Found) -> str:
+    if found.paths:
+        return repr(Path(found.paths[min(found.paths, key=natural_order)][0]).name)
+    if found.passed_over:
+        return f"{Path(min(found.passed_over, key=natural_order)).name!r} (passed over)"
+    return "nothing, as there are none"
+
+
+def _refuse(faults: Iterator[Problem]) -> None:
+    problems = list(faults)
+    if problems:
+        raise ConfigError(shortened(problems))

@@ -1,0 +1,101 @@
+"""What a check of a data list found, as values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mmar_runtime.datatools.volumes import Triple, ValueRange
+from mmar_runtime.errors import Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AxisSpread:
+    """How a length varies over the images of a list, for each axis of the file by itself."""
+
+    minimum: Triple
+    median: Triple
+    maximum: Triple
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelClass:
+    """One label value in a list.
+
+    Attributes:
+        value: as it stands in the label files.
+        name: from ``labels`` of the document; empty where that has none.
+        cases: how many labels hold at least one voxel of it.
+        share: of all the list's label voxels, from 0 to 1; of its cases where a label is a value.
+    """
+
+    value: int
+    name: str
+    cases: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListSummary:
+    """What is in one list.
+
+    Attributes:
+        key: the list's key in the document.
+        cases: number of items.
+        labelled: those with a ``label``.
+        shape: voxels of the images; None if none could be opened.
+        spacing_mm: voxel size of the images; None likewise.
+        values: least and greatest value of all images; None unless voxels were read.
+        classes: the label values that occur; None unless label voxels were read.
+    """
+
+    key: str
+    cases: int
+    labelled: int
+    shape: AxisSpread | None = None
+    spacing_mm: AxisSpread | None = None
+    values: ValueRange | None = None
+    classes: tuple[LabelClass, ...] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, for ``--json``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataReport:
+    """What is in a data list and what is wrong with it.
+
+    Attributes:
+        file: the data list.
+        base: the folder that relative paths are below.
+        full: whether voxels were read, not only headers.
+        lists: one summary for each list that was checked.
+        problems: everything that has to be mended, with its place.
+        notices: what a person should know and may leave as it is.
+    """
+
+    file: Path
+    base: Path
+    full: bool
+    lists: tuple[ListSummary, ...]
+    problems: tuple[Problem, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing has to be mended."""
+        return not self.problems
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, for ``--json``."""
+        return {
+            "ok": self.ok,
+            "file": str(self.file),
+            "base": str(self.base),
+            "full": self.full,
+            "lists": [one.as_dict() for one in self.lists],
+            "problems": [one.as_dict() for one in self.problems],
+            "notices": list(self.notices),
+        }

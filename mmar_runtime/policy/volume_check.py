@@ -1,0 +1,144 @@
+"""Whether every volume is large enough for the crop that the config asks for, from headers alone.
+
+MONAI notices a crop that is too large in the first iteration, after minutes of caching. Only what
+is certain is reported: a size is followed through transforms that keep or shrink a volume or
+resample it; behind any other one nothing is said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmar_runtime.config.data_list import labels_are_files, read_data_list
+from mmar_runtime.config.location import Location
+from mmar_runtime.config.nodes import ComponentSpec, Node, plain
+from mmar_runtime.config.sections import Section, WorkflowConfig
+from mmar_runtime.errors import ConfigError, Problem
+
+NIFTI = (".nii", ".nii.gz")
+SPATIAL_AXES = 3
+
+KEEPS_OR_SHRINKS = frozenset(
+    {
+        "AsDiscreted", "CastToTyped", "CropForegroundd", "EnsureChannelFirstd", "EnsureTyped",
+        "LoadImaged", "NormalizeIntensityd", "RandAdjustContrastd", "RandFlipd",
+        "RandGaussianNoised", "RandScaleIntensityd", "RandShiftIntensityd", "ScaleIntensityd",
+        "ScaleIntensityRanged", "ThresholdIntensityd", "ToTensord",
+    }
+)  # fmt: skip
+CROPS = frozenset({"RandCropByPosNegLabeld", "RandCropByLabelClassesd", "RandWeightedCropd"})
+"""Those that raise where a volume is smaller than ``spatial_size``."""
+
+
+def volume_check(config: WorkflowConfig) -> Iterator[Problem]:
+    """The loader's check that no crop is larger than a volume it is taken from."""
+    for section in config.scopes.values():
+        for spec in section.specs("dataset"):
+            if spec.data_list is None:
+                continue
+            try:
+                items = read_data_list(spec.data_list, labels_are_files=labels_are_files(config))
+            except ConfigError:
+                return  # the data check tells of this
+            for index, item in enumerate(items.items):
+                place = Location(items.file.name) / items.key / index
+                yield from _too_large(section, item.get("image"), place)
+
+
+def _too_large(section: Section, image: Any, place: Location) -> Iterator[Problem]:
+    if not isinstance(image, str) or not image.endswith(NIFTI):
+        return
+    header = _header(Path(image))
+    if header is None:
+        return
+    size, spacing = header
+    largest: list[float] = list(size)
+    reoriented = False
+    for spec in section.specs("pre_transforms"):
+        name = spec.name or ""
+        if name in CROPS:
+            yield from _crop_problem(spec, size, largest, reoriented, place)
+            return
+        if name == "Spacingd":
+            largest = _resampled(spec, largest, spacing, reoriented)
+        elif name == "Orientationd":
+            reoriented = True
+        elif name not in KEEPS_OR_SHRINKS:
+            return
+        if not largest:
+            return
+
+
+def _header(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]] | None:
+    """Size in voxels and spacing in mm of a volume; None if it is none or cannot be read."""
+    import nibabel  # takes a moment; most checks of a config need no image
+
+    try:
+        image: Any = nibabel.load(path)
+    except (OSError, nibabel.filebasedimages.ImageFileError):
+        return None
+    size = tuple(int(length) for length in image.shape[:SPATIAL_AXES])
+    spacing = tuple(float(length) for length in image.header.get_zooms()[:SPATIAL_AXES])
+    return (size, spacing) if len(size) == SPATIAL_AXES else None
+
+
+def _resampled(
+    spec: ComponentSpec, size: Sequence[float], spacing: Sequence[float], reoriented: bool
+) -> list[float]:
+    """The largest size that resampling may give; empty where that cannot be told."""
+    pixdim = _numbers(spec.args.items.get("pixdim"))
+    if len(pixdim) not in (1, SPATIAL_AXES) or not all(length > 0 for length in pixdim):
+        return []
+    if reoriented:
+        pixdim = [min(pixdim)]  # which axis is which is not known any more
+    pixdim = pixdim * SPATIAL_AXES if len(pixdim) == 1 else pixdim
+    return [
+        math.ceil(count * old / new) + 1
+        for count, old, new in zip(size, spacing, pixdim, strict=True)
+    ]
+
+
+def _crop_problem(
+    spec: ComponentSpec,
+    size: Sequence[int],
+    largest: Sequence[float],
+    reoriented: bool,
+    place: Location,
+) -> Iterator[Problem]:
+    crop = _numbers(spec.args.items.get("spatial_size"))
+    if len(crop) == 1:
+        crop = crop * SPATIAL_AXES
+    if len(crop) != SPATIAL_AXES or _is_true(spec.args.items.get("allow_smaller")):
+        return
+    # Behind Orientationd the axes may have changed places; then only the sorted sizes can tell.
+    asked, there = (sorted(crop), sorted(largest)) if reoriented else (crop, list(largest))
+    if all(length <= limit for length, limit in zip(asked, there, strict=True)):
+        return
+    resampled = list(size) != list(largest)
+    bound = f", at most {_shape(largest)} when it is cropped" if resampled else ""
+    yield Problem(
+        spec.location / "args" / "spatial_size",
+        f"asks for {_shape(crop)} voxels, but {place} has {_shape(size)}{bound}",
+        "Resample with Spacingd, add SpatialPadd before the crop, or crop less.",
+        "crop",
+    )
+
+
+def _shape(lengths: Sequence[float]) -> str:
+    return " x ".join(f"{length:.0f}" for length in lengths)
+
+
+def _numbers(node: Node | None) -> list[float]:
+    """The numbers of a literal or a list; none where anything else stands there."""
+    value: Any = None if node is None else plain(node)
+    values: list[Any] = value if isinstance(value, list) else [value]
+    if any(isinstance(one, bool) or not isinstance(one, int | float) for one in values):
+        return []
+    return [float(one) for one in values]
+
+
+def _is_true(node: Node | None) -> bool:
+    return node is not None and plain(node) is True

@@ -1,0 +1,75 @@
+"""What to do when the MMAR's own code stumbles over what MONAI has changed since Clara Train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mmar_runtime.config.nodes import ComponentSpec, walk
+from mmar_runtime.config.sections import SLOT_KINDS, WorkflowConfig
+
+COMPAT = "mmar_runtime.components.compat"
+PAGE = "docs/custom-code.md says what has changed."
+
+
+def own_code_advice(config: WorkflowConfig, root: BaseException) -> str:
+    """Further lines for an error's text; empty where nothing is known to help.
+
+    Args:
+        config: says which code is the MMAR's own, and what it is used for.
+        root: the first of the exceptions, the one that the code has raised.
+    """
+    own_engines = any(_own(config, "trainer", "evaluator"))
+    if own_engines and "is not a valid event for this" in str(root):
+        return _advice(
+            "MONAI no longer calls _register_additional_events: pass event_names to its engine, "
+            f"or derive from {COMPAT}.AdditionalEvents too."
+        )
+    if not _is_of_type(root, "TypeError", "AttributeError"):
+        return ""
+    for spec in _own(config, "transform"):
+        if _passes_through(root, spec):
+            return _advice(
+                f"MONAI's images are MetaTensors now. If {spec.title} expects numpy arrays, write "
+                f'at {spec.location}:\n    {{"path": "{COMPAT}.numpy_transform", '
+                f'"args": {{"transform": "{spec.path}", "arguments": {{...}}}}}}'
+            )
+    for spec in _own(config, "handler"):
+        if _passes_through(root, spec) and "list" in str(root):
+            return _advice(
+                "engine.state.output is a list with one dictionary for each case now. If "
+                f"{spec.title} expects one for the batch, write at {spec.location}:\n"
+                f'    {{"path": "{COMPAT}.batch_output_handler", '
+                f'"args": {{"handler": "{spec.path}", "arguments": {{...}}}}}}'
+            )
+    return ""
+
+
+def _advice(text: str) -> str:
+    return f"\n    {text}\n    {PAGE}"
+
+
+def _own(config: WorkflowConfig, *kinds: str) -> Iterator[ComponentSpec]:
+    """The components by ``path`` in the entries of these kinds; what is wrapped already is not."""
+    for section in config.scopes.values():
+        for name, entry in section.entries.items():
+            for node in walk(entry) if SLOT_KINDS.get(name) in kinds else ():
+                if isinstance(node, ComponentSpec) and not (node.path or COMPAT).startswith(COMPAT):
+                    yield node
+
+
+def _is_of_type(error: BaseException, *names: str) -> bool:
+    """Also of an error that a DataLoader's process has handed on as text."""
+    return type(error).__name__ in names or any(f"\n{name}: " in str(error) for name in names)
+
+
+def _passes_through(error: BaseException, spec: ComponentSpec) -> bool:
+    """Whether the component's module is where the error comes from, or on the way there."""
+    module = str(spec.path).rpartition(".")[0]
+    if f"{module.replace('.', '/')}.py" in str(error):
+        return True
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__") == module:
+            return True
+        trace = trace.tb_next
+    return False

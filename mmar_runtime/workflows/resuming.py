@@ -1,0 +1,267 @@
+"""The point from which an interrupted training goes on as if nothing had happened.
+
+After an epoch everything that the next one depends on is written into one file: weights, optimizer,
+schedule, counters, what the savers know of the best model, and the state of every random source.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.data.utils import set_rnd
+
+from mmar_runtime.components.builder import BuildContext
+from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
+from mmar_runtime.components.processes import agreed_number
+from mmar_runtime.config.sections import TrainConfig
+from mmar_runtime.errors import CheckpointError
+from mmar_runtime.files import write_atomically
+from mmar_runtime.workflows.observing import ShouldStop
+from mmar_runtime.workflows.session import seed_everything
+
+RESUME_FILE = "resume.pt"
+FORMAT = 1
+SHARE_OF_TIME = 20
+"""A point is written when training has since taken this many times as long as the last writing."""
+
+MAY_CHANGE = ("epochs", "print_conf")
+"""Variables that may differ between the interrupted run and the one that goes on."""
+
+
+class Stateful(Protocol):
+    """Optimizers and schedules: their state can be taken out and put back."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """Put a state back."""
+
+
+class ResumePoint:
+    """Writes the point during a training, and puts a written one back before it.
+
+    Args:
+        path: the file.
+        trainer: its epochs are the points.
+        evaluator: its best metric is part of the state; None without validation.
+        parts: network, optimizer, schedule by name; those that the config has.
+        savers: handlers that keep track of best models.
+        config: the configuration, which has to be the same when the training goes on.
+        should_stop: a point reached while this is true is not written: the validation after the
+            epoch may have been cut short.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        trainer: Engine,
+        evaluator: Engine | None,
+        parts: Mapping[str, Stateful],
+        savers: list[AtomicCheckpointSaver],
+        config: Mapping[str, Any],
+        should_stop: ShouldStop,
+    ) -> None:
+        self.path = path
+        self._should_stop = should_stop
+        self._trainer = trainer
+        self._evaluator = evaluator
+        self._parts = parts
+        self._savers = savers
+        self._config = config
+        self._written = time.monotonic()
+        self._took = 0.0
+
+    def write_after_epochs(self) -> None:
+        """From now on, write the point after an epoch, at a small share of the time."""
+        self._trainer.add_event_handler(Events.EPOCH_COMPLETED, self._after_epoch)
+
+    def _after_epoch(self, engine: Engine) -> None:
+        if self._should_stop():
+            return
+        last = engine.state.epoch == engine.state.max_epochs
+        if not last and time.monotonic() - self._written < SHARE_OF_TIME * self._took:
+            return
+        started = time.monotonic()
+        content = self._content()
+        write_atomically(self.path, lambda stream: torch.save(content, stream))
+        self._written = time.monotonic()
+        self._took = self._written - started
+
+    def _content(self) -> dict[str, Any]:
+        scaler = getattr(self._trainer, "scaler", None)
+        return {
+            "format": FORMAT,
+            "config": self._config,
+            "parts": {name: part.state_dict() for name, part in self._parts.items()},
+            "trainer": engine_state(self._trainer),
+            "evaluator": None if self._evaluator is None else engine_state(self._evaluator),
+            "savers": [saver_state(saver) for saver in self._savers],
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "random": random_state(),
+        }
+
+    def put_back(self) -> None:
+        """Continue from the written point: the trainer's next run starts with the next epoch.
+
+        Raises:
+            CheckpointError: there is no point, it cannot be read, or it belongs to another config.
+        """
+        content = self._read()
+        for name, part in self._parts.items():
+            part.load_state_dict(content["parts"][name])
+        restore_engine(self._trainer, content["trainer"])
+        if self._evaluator is not None and content["evaluator"] is not None:
+            restore_engine(self._evaluator, content["evaluator"])
+        for saver, state in zip(self._savers, content["savers"], strict=True):
+            restore_saver(saver, state)
+
+        def at_first_epoch(engine: Engine) -> None:
+            # As late as possible: whatever runs before an epoch may draw numbers too. The scaler
+            # is made anew by each run.
+            restore_random(content["random"])
+            scaler = getattr(engine, "scaler", None)
+            if scaler is not None and content["scaler"] is not None:
+                scaler.load_state_dict(content["scaler"])
+
+        # ignite counts by the epoch's number, not by how often the event was fired in this run.
+        first = self._trainer.state.epoch + 1
+        self._trainer.add_event_handler(Events.EPOCH_STARTED(once=first), at_first_epoch)
+        if self._trainer.state.max_epochs is not None and first > self._trainer.state.max_epochs:
+            raise CheckpointError(
+                f"the training of {str(self.path)!r} is complete after epoch {first - 1}; "
+                "to go on, ask for more: --set epochs=..."
+            )
+
+    def _read(self) -> dict[str, Any]:
+        if not self.path.is_file():
+            raise CheckpointError(
+                f"there is no {str(self.path)!r} to resume from; it is written after the first "
+                "epoch. Start without --resume."
+            )
+        try:
+            content: dict[str, Any] = torch.load(self.path, weights_only=True)
+        except Exception as error:
+            raise CheckpointError(f"{str(self.path)!r} cannot be read: {error}") from error
+        changed = changed_places(content["config"], self._config)
+        if content["format"] != FORMAT or changed:
+            listed = ", ".join(changed[:5]) or "format"
+            raise CheckpointError(
+                f"{str(self.path)!r} belongs to another configuration; different: {listed}\n"
+                "    Only epochs may change; or start anew without --resume."
+            )
+        return content
+
+
+def transforms_follow_torch(trainer: Engine, context: BuildContext) -> None:
+    """Seed the data set's transforms from torch's random source at the start of each epoch.
+
+    MONAI's transforms keep random states of their own; this way torch's state says it all. Of
+    several processes, the first one's state says it all.
+    """
+
+    def seed(engine: Engine) -> None:
+        dataset = getattr(engine.state.dataloader or engine.data_loader, "dataset", None)  # type: ignore[attr-defined]  # MONAI's engines have a data_loader
+        drawn = int(torch.randint(2**31, ()).item())
+        if context.processes.several:
+            drawn = agreed_number(drawn, context.device) + context.processes.rank
+            seed_everything(drawn)
+        if dataset is not None:
+            set_rnd(dataset, drawn)
+
+    trainer.add_event_handler(Events.EPOCH_STARTED, seed)
+
+
+def comparable(config: TrainConfig) -> dict[str, Any]:
+    """The part of a configuration that must not change between the parts of a training."""
+    content = config.as_json()
+    return {name: value for name, value in content.items() if name not in MAY_CHANGE}
+
+
+def changed_places(old: Any, new: Any, place: str = "") -> list[str]:
+    """Where two JSON values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*old, *new})
+        return [
+            found
+            for key in keys
+            for found in changed_places(old.get(key), new.get(key), f"{place}.{key}".strip("."))
+        ]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [
+            found
+            for index, (one, other) in enumerate(zip(old, new, strict=True))
+            for found in changed_places(one, other, f"{place}[{index}]")
+        ]
+    # max_epochs holds the value of {epochs}.
+    return [] if old == new or place == "train.trainer.args.max_epochs" else [place]
+
+
+def engine_state(engine: Engine) -> dict[str, Any]:
+    """Counters and best metric of one of MONAI's engines."""
+    state: Any = engine.state
+    return {
+        "epoch": state.epoch,
+        "iteration": state.iteration,
+        "best_metric": float(getattr(state, "best_metric", -1)),
+        "best_metric_epoch": int(getattr(state, "best_metric_epoch", -1)),
+    }
+
+
+def restore_engine(engine: Engine, saved: Mapping[str, Any]) -> None:
+    """Put counters and best metric back."""
+    for name, value in saved.items():
+        setattr(engine.state, name, value)
+
+
+def _checkpoints(saver: AtomicCheckpointSaver) -> Iterator[tuple[str, Any]]:
+    for name in ("_final_checkpoint", "_key_metric_checkpoint", "_interval_checkpoint"):
+        checkpoint = getattr(saver, name)
+        if checkpoint is not None:
+            yield name, checkpoint
+
+
+def saver_state(saver: AtomicCheckpointSaver) -> dict[str, Any]:
+    """Which checkpoints a saver has written, and how good they are."""
+    return {
+        name: [[float(item.priority), item.filename] for item in checkpoint._saved]
+        for name, checkpoint in _checkpoints(saver)
+    }
+
+
+def restore_saver(saver: AtomicCheckpointSaver, saved: Mapping[str, Any]) -> None:
+    """Let a saver know what was written before, so that a worse model replaces nothing."""
+    for name, checkpoint in _checkpoints(saver):
+        checkpoint.load_state_dict({"_saved": [tuple(item) for item in saved[name]]})
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every random source, as tensors and plain values."""
+    legacy: Any = np.random.get_state()
+    kind, keys, position, has_gauss, cached = legacy
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [str(kind), torch.from_numpy(keys.astype("int64")), position, has_gauss, cached],
+        "python": [version, list(internal), gauss],
+    }
+
+
+def restore_random(saved: Mapping[str, Any]) -> None:
+    """Put every random source back."""
+    torch.set_rng_state(saved["torch"])
+    if torch.cuda.is_available() and saved["cuda"]:
+        torch.cuda.set_rng_state_all(saved["cuda"])
+    kind, keys, position, has_gauss, cached = saved["numpy"]
+    np.random.set_state((kind, keys.numpy().astype("uint32"), position, has_gauss, cached))
+    version, internal, gauss = saved["python"]
+    random.setstate((version, tuple(internal), gauss))

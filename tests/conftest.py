@@ -1,0 +1,388 @@
+"""A tiny MMAR for every test that needs one, and the reasons for which a test is skipped.
+
+Fixtures:
+    tiny_mmar    an MMAR with its own data, ready to train: ``train(load(tiny_mmar))``.
+    make_mmar    ``make_mmar(folder) -> folder`` writes another one, for tests with several sites.
+    edited       ``edited(path, change) -> path`` changes a JSON document in place.
+
+Nothing here imports torch: a test of the configuration must not wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+# A property that is slow on a busy machine is no less true; all else as hypothesis has it here.
+settings.register_profile(
+    "no-deadline", settings.get_profile(settings.get_current_profile_name()), deadline=None
+)
+settings.load_profile("no-deadline")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+REFERENCE_DOCUMENTS = REPOSITORY.parent / "shared"
+
+SIDE = 16
+"""Voxels along each axis of a volume."""
+
+TRAINING_CASES = ("case_1", "case_2")
+VALIDATION_CASES = ("case_3",)
+
+MakeMmar = Callable[..., Path]
+Edited = Callable[[Path, Callable[[Any], object]], Path]
+
+
+# --- Which tests run here ------------------------------------------------------------------------
+
+
+def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
+    """Skip what this machine lacks; torch is asked only if a test wants a GPU."""
+    for item in items:
+        if item.get_closest_marker("shared") and not REFERENCE_DOCUMENTS.is_dir():
+            item.add_marker(pytest.mark.skip(reason="the folder ../shared is not here"))
+        if item.get_closest_marker("gpu") and not _has_cuda():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+# --- Fixtures ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny_mmar(tmp_path: Path) -> Path:
+    """The root of an MMAR that trains for two epochs on two cases of 16x16x16 voxels."""
+    return write_mmar(tmp_path / "mmar")
+
+
+@pytest.fixture
+def make_mmar() -> MakeMmar:
+    """``make_mmar(folder, seed=0)``: the same MMAR in another folder; the seed makes its images."""
+    return write_mmar
+
+
+@pytest.fixture
+def edited() -> Edited:
+    """``edited(path, change)``: ``change`` gets the document's dict and alters it in place.
+
+    Example: ``edited(root / "config/config_train.json", lambda conf: conf.update(epochs=1))``.
+    """
+    return edit_json
+
+
+def edit_json(path: Path, change: Callable[[Any], object]) -> Path:
+    """Load a JSON document, let ``change`` alter it in place, write it back; returns ``path``."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    change(document)
+    return write_json(path, document)
+
+
+def write_json(path: Path, document: object) -> Path:
+    """Write a JSON document with the folders that it needs; returns ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=2), encoding="utf-8")
+    return path
+
+
+# --- The tiny MMAR -------------------------------------------------------------------------------
+
+
+def write_mmar(root: Path, *, seed: int = 0) -> Path:
+    """Write an MMAR with data, no weights: ``config/``, ``data/`` and an empty ``models/``."""
+    config = root / "config"
+    write_json(config / "environment.json", environment(root))
+    write_json(config / "config_train.json", train_document())
+    weights_files = [
+        {"ts_path": "{MMAR_TORCHSCRIPT}", "disabled": "{dont_load_ts_model}"},
+        {"ckpt_path": "{MMAR_CKPT}", "disabled": "{dont_load_ckpt_model}"},
+    ]
+    write_json(config / "config_validation.json", evaluation_document(weights_files))
+    write_json(config / "config_cross_validation.json", evaluation_document(network()))
+    (root / "models").mkdir()
+    write_data(root / "data", seed=seed)
+    return root
+
+
+def write_data(folder: Path, *, seed: int = 0) -> None:
+    """Write the cases as NIfTI volumes, 1 mm a voxel, and the data list that names them."""
+    import nibabel
+    import numpy as np
+
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    for case in (*TRAINING_CASES, *VALIDATION_CASES):
+        image = random.integers(-100, 100, size=(SIDE, SIDE, SIDE), dtype=np.int16)
+        label = np.zeros((SIDE, SIDE, SIDE), dtype=np.uint8)
+        label[4:10, 4:10, 4:10] = 1
+        image[label == 1] += 150
+        for name, volume in (("image", image), ("label", label)):
+            nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), folder / f"{case}_{name}.nii.gz")
+    lists = {"training": TRAINING_CASES, "validation": VALIDATION_CASES}
+    document: dict[str, Any] = {
+        key: [{"image": f"{case}_image.nii.gz", "label": f"{case}_label.nii.gz"} for case in cases]
+        for key, cases in lists.items()
+    }
+    document["test"] = [f"{case}_image.nii.gz" for case in VALIDATION_CASES]
+    write_json(folder / "dataset.json", document)
+
+
+def environment(root: Path) -> dict[str, Any]:
+    """``environment.json``: the data lie inside the MMAR; everything else as Clara has it."""
+    return {
+        "DATA_ROOT": str(root / "data"),
+        "DATASET_JSON": "data/dataset.json",
+        "PROCESSING_TASK": "segmentation",
+        "TRAIN_DATALIST_KEY": "training",
+        "VAL_DATALIST_KEY": "validation",
+        "MMAR_EVAL_OUTPUT_PATH": "eval",
+        "MMAR_CKPT_DIR": "models",
+        "MMAR_CKPT": "models/model.pt",
+        "MMAR_TORCHSCRIPT": "models/model.ts",
+    }
+
+
+def network() -> dict[str, Any]:
+    """A UNet of two levels: one channel in, background and foreground out."""
+    return {
+        "name": "UNet",
+        "args": {
+            "spatial_dims": 3,
+            "in_channels": 1,
+            "out_channels": 2,
+            "channels": [4, 8],
+            "strides": [2],
+        },
+    }
+
+
+def train_document() -> dict[str, Any]:
+    """``config_train.json``: two epochs, a validation after each, both CheckpointSavers."""
+    return {
+        "epochs": 2,
+        "num_interval_per_valid": 1,
+        "learning_rate": 0.01,
+        "amp": False,
+        "determinism": {"random_seed": 0},
+        "dont_load_ckpt_model": True,
+        "train": {
+            "loss": {"name": "DiceLoss", "args": {"to_onehot_y": True, "softmax": True}},
+            "optimizer": {
+                "name": "Adam",
+                "args": {"params": "#@model.parameters()", "lr": "{learning_rate}"},
+            },
+            "lr_scheduler": {
+                "name": "StepLR",
+                "args": {"optimizer": "@optimizer", "step_size": 1, "gamma": 0.5},
+            },
+            "model": network(),
+            "pre_transforms": [
+                {"name": "LoadImaged", "args": {"keys": ["image", "label"]}},
+                {"name": "EnsureChannelFirstd", "args": {"keys": ["image", "label"]}},
+                {"name": "ScaleIntensityd", "args": {"keys": "image"}},
+                {
+                    "name": "RandCropByPosNegLabeld",
+                    "args": {
+                        "keys": ["image", "label"],
+                        "label_key": "label",
+                        "spatial_size": [8, 8, 8],
+                        "num_samples": 1,
+                    },
+                },
+                {"name": "EnsureTyped", "args": {"keys": ["image", "label"]}},
+            ],
+            **_data("TRAIN_DATALIST_KEY", shuffle=True),
+            "inferer": {"name": "SimpleInferer"},
+            "handlers": [
+                {
+                    "name": "CheckpointLoader",
+                    "disabled": "{dont_load_ckpt_model}",
+                    "args": {"load_path": "{MMAR_CKPT}", "load_dict": {"model": "@model"}},
+                },
+                {"name": "LrScheduleHandler", "args": {"lr_scheduler": "@lr_scheduler"}},
+                {
+                    "name": "ValidationHandler",
+                    "args": {
+                        "validator": "@evaluator",
+                        "epoch_level": True,
+                        "interval": "{num_interval_per_valid}",
+                    },
+                },
+                {
+                    "name": "CheckpointSaver",
+                    "rank": 0,
+                    "args": {
+                        "save_dir": "{MMAR_CKPT_DIR}",
+                        "save_dict": {
+                            "model": "@model",
+                            "optimizer": "@optimizer",
+                            "lr_scheduler": "@lr_scheduler",
+                            "train_conf": "@conf",
+                        },
+                        "save_final": True,
+                    },
+                },
+                {
+                    "name": "StatsHandler",
+                    "rank": 0,
+                    "args": {
+                        "tag_name": "train_loss",
+                        "output_transform": "#monai.handlers.from_engine(['loss'], first=True)",
+                    },
+                },
+            ],
+            "post_transforms": [
+                {"name": "Activationsd", "args": {"keys": "pred", "softmax": True}},
+                {
+                    "name": "AsDiscreted",
+                    "args": {"keys": ["pred", "label"], "argmax": [True, False], "to_onehot": 2},
+                },
+            ],
+            "trainer": {
+                "name": "SupervisedTrainer",
+                "args": {
+                    "max_epochs": "{epochs}",
+                    "train_data_loader": "@dataloader",
+                    "network": "@model",
+                    "loss_function": "@loss",
+                    "optimizer": "@optimizer",
+                    "inferer": "@inferer",
+                    "postprocessing": "@post_transforms",
+                    "train_handlers": "@handlers",
+                    "amp": "{amp}",
+                },
+            },
+        },
+        "validate": {
+            "pre_transforms": [
+                {"ref": "LoadImaged"},
+                {"ref": "EnsureChannelFirstd"},
+                {"ref": "ScaleIntensityd"},
+                {"ref": "EnsureTyped"},
+            ],
+            **_data("VAL_DATALIST_KEY", shuffle=False),
+            "inferer": _sliding_window(),
+            "handlers": [
+                {"name": "StatsHandler", "rank": 0, "args": {"output_transform": "lambda x: None"}},
+                {
+                    "name": "CheckpointSaver",
+                    "rank": 0,
+                    "args": {
+                        "save_dir": "{MMAR_CKPT_DIR}",
+                        "save_dict": {"model": "@model", "train_conf": "@conf"},
+                        "save_key_metric": True,
+                    },
+                },
+            ],
+            "post_transforms": [{"ref": "Activationsd"}, {"ref": "AsDiscreted"}],
+            **_metrics(),
+            "evaluator": _evaluator(),
+        },
+    }
+
+
+def evaluation_document(model: object) -> dict[str, Any]:
+    """``config_validation.json`` for a ``model`` entry: a component, or a list of weights files."""
+    return {
+        "amp": False,
+        "dont_load_ts_model": True,
+        "dont_load_ckpt_model": False,
+        "model": model,
+        "pre_transforms": [
+            {"name": "LoadImaged", "args": {"keys": ["image", "label"]}},
+            {"name": "EnsureChannelFirstd", "args": {"keys": ["image", "label"]}},
+            {"name": "ScaleIntensityd", "args": {"keys": "image"}},
+            {"name": "EnsureTyped", "args": {"keys": ["image", "label"]}},
+        ],
+        **_data("VAL_DATALIST_KEY", shuffle=False),
+        "inferer": _sliding_window(),
+        "handlers": [
+            {
+                "name": "CheckpointLoader",
+                "disabled": "{dont_load_ckpt_model}",
+                "args": {"load_path": "{MMAR_CKPT}", "load_dict": {"model": "@model"}},
+            },
+            {
+                "name": "MetricsSaver",
+                "args": {
+                    "save_dir": "{MMAR_EVAL_OUTPUT_PATH}",
+                    "metrics": ["val_mean_dice", "val_acc"],
+                    "metric_details": ["val_mean_dice"],
+                    "batch_transform": "#monai.handlers.from_engine(['image_meta_dict'])",
+                    "summary_ops": "*",
+                },
+            },
+        ],
+        "post_transforms": [
+            {"name": "Activationsd", "args": {"keys": "pred", "softmax": True}},
+            {
+                "name": "AsDiscreted",
+                "args": {"keys": ["pred", "label"], "argmax": [True, False], "to_onehot": 2},
+            },
+        ],
+        **_metrics(),
+        "evaluator": _evaluator(),
+    }
+
+
+def _data(list_key: str, *, shuffle: bool) -> dict[str, Any]:
+    return {
+        "dataset": {
+            "name": "Dataset",
+            "data_list_file_path": "{DATASET_JSON}",
+            "data_file_base_dir": "{DATA_ROOT}",
+            "data_list_key": f"{{{list_key}}}",
+            "args": {"transform": "@pre_transforms"},
+        },
+        "dataloader": {
+            "name": "DataLoader",
+            "args": {"dataset": "@dataset", "batch_size": 1, "shuffle": shuffle, "num_workers": 0},
+        },
+    }
+
+
+def _sliding_window() -> dict[str, Any]:
+    args = {"roi_size": [8, 8, 8], "sw_batch_size": 1, "overlap": 0.0}
+    return {"name": "SlidingWindowInferer", "args": args}
+
+
+def _metrics() -> dict[str, Any]:
+    pred_and_label = "#monai.handlers.from_engine(['pred', 'label'])"
+    return {
+        "key_metric": {
+            "name": "MeanDice",
+            "log_label": "val_mean_dice",
+            "args": {"include_background": False, "output_transform": pred_and_label},
+        },
+        "additional_metrics": [
+            {
+                "name": "Accuracy",
+                "log_label": "val_acc",
+                "args": {"output_transform": pred_and_label},
+            }
+        ],
+    }
+
+
+def _evaluator() -> dict[str, Any]:
+    return {
+        "name": "SupervisedEvaluator",
+        "args": {
+            "val_data_loader": "@dataloader",
+            "network": "@model",
+            "inferer": "@inferer",
+            "postprocessing": "@post_transforms",
+            "key_val_metric": "@key_metric",
+            "additional_metrics": "@additional_metrics",
+            "val_handlers": "@handlers",
+            "amp": "{amp}",
+        },
+    }

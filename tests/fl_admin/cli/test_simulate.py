@@ -1,0 +1,146 @@
+"""``mmar simulate`` with bad input: one clear message, at once, and nothing has started."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl_admin.cli import simulate as command
+from fl_admin.cli.main import build_parser
+from fl_admin.job import CLIENT_CONFIG, Job
+from fl_admin.simulate import RunFolder, SimulationResult, plan_simulation
+
+Edited = Callable[[Path, Callable[[Any], object]], Path]
+
+SECONDS = 2.0
+"""Longer than reading the configs of three sites, shorter than importing torch and NVFlare."""
+
+
+class Refusal:
+    """One call of ``mmar simulate`` that has to be refused."""
+
+    def __init__(self, job: Job, data: Path, workspace: Path) -> None:
+        self.job, self.data, self.workspace = job, data, workspace
+
+    def __call__(self, *more: str, **changes: object) -> str:
+        """Run it with these changes; returns what it says."""
+        given = {"data": self.data, "workspace": self.workspace, "sites": 3, **changes}
+        options = [f"--{name}={value}" for name, value in given.items()]
+        job = str(changes.pop("job", self.job.folder))
+        options = [option for option in options if not option.startswith("--job=")]
+        words = [sys.executable, "-m", "fl_admin.cli.main", "simulate", job, *options, *more]
+        started = time.monotonic()
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+        seconds = time.monotonic() - started
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        assert not list(Path(str(given["workspace"])).glob("run-*"))
+        assert seconds < SECONDS
+        return done.stderr if "--json" not in more else done.stdout
+
+
+@pytest.fixture
+def refusal(job: Job, demo_data: Path, tmp_path: Path) -> Refusal:
+    return Refusal(job, demo_data, tmp_path / "runs")
+
+
+def test_a_job_that_is_not_there(refusal: Refusal, tmp_path: Path) -> None:
+    assert "/nothing' does not exist" in refusal(job=tmp_path / "nothing")
+
+
+def test_data_that_are_not_there(refusal: Refusal, tmp_path: Path) -> None:
+    text = refusal(data=tmp_path / "nothing")
+
+    assert "there is no" in text
+    assert "--data names a folder with site-1/dataset.json" in text
+
+
+def test_no_site(refusal: Refusal) -> None:
+    assert "needs at least one site" in refusal(sites=0)
+
+
+def test_no_round(refusal: Refusal) -> None:
+    assert "one round" in refusal("--rounds=0")
+
+
+def test_a_workspace_with_a_space(refusal: Refusal, tmp_path: Path) -> None:
+    assert "path with spaces" in refusal(workspace=tmp_path / "my runs")
+
+
+def test_a_class_that_no_site_allows(refusal: Refusal, edited: Edited) -> None:
+    edited(
+        refusal.job.mmar.document(CLIENT_CONFIG),
+        lambda document: document["executors"][0]["executor"].update(path="os.system"),
+    )
+
+    assert "'os.system' is not among the classes" in refusal()
+
+
+def misspell(document: Any) -> None:
+    arguments = document["train"]["model"]["args"]
+    arguments["num_res_unit"] = arguments.pop("num_res_units")
+
+
+def test_an_unknown_argument(refusal: Refusal, edited: Edited) -> None:
+    edited(refusal.job.mmar.document("config_train.json"), misspell)
+
+    text = refusal()
+    assert "config_train.json: train.model.args.num_res_unit: UNet: unknown argument" in text
+    assert "Did you mean 'num_res_units'?" in text
+
+
+def test_with_json_the_problems_are_a_document_on_stdout(refusal: Refusal, edited: Edited) -> None:
+    edited(refusal.job.mmar.document("config_train.json"), misspell)
+
+    (problem,) = json.loads(refusal("--json"))["problems"]
+    assert problem["place"] == "train.model.args.num_res_unit"
+    assert problem["file"] == "config_train.json"
+
+
+def test_a_config_that_is_no_json(refusal: Refusal) -> None:
+    refusal.job.mmar.document("config_train.json").write_text('{"train": ')
+
+    assert "config_train.json" in refusal()
+
+
+def test_a_value_that_a_site_could_not_run_with(refusal: Refusal) -> None:
+    assert "NUM_THREADS" in refusal("--set", "NUM_THREADS=many")
+
+
+def test_a_job_that_is_not_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], demo_data: Path
+) -> None:
+    from fl_admin.cli.main import main
+
+    assert main(["simulate", "--data", str(demo_data), "-w", str(tmp_path)]) == 2
+    assert "the job's folder is not named" in capsys.readouterr().err
+
+
+# --- what is shown at the end
+
+
+def test_the_command_for_a_sites_own_number_is_one_that_mmar_takes(
+    job: Job, demo_data: Path, tmp_path: Path
+) -> None:
+    """Copied from the terminal it has to work; the end-to-end test runs it."""
+    import shlex
+
+    folder = RunFolder.create(tmp_path)
+    plan = plan_simulation(job, sites=2, data=demo_data)
+    result = SimulationResult(folder=folder, record=None, matrix=None, failure=None, seconds=1.0)
+
+    last = command._where(plan, result).splitlines()[-1]
+
+    words = shlex.split(last)
+    assert words[:2] == ["mmar", "evaluate"]
+    options = build_parser().parse_args(words[1:])
+    assert options.mmar == str(folder.job / "app")
+    assert options.environment == str(folder.environment("site-1"))
+    assert options.overrides[0] == "dont_load_ckpt_model=False"

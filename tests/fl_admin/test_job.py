@@ -1,0 +1,119 @@
+"""A job folder: read, refused, and copied with another number of rounds and sites."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl_admin.allow_list import ALLOWED_CLASSES
+from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
+from mmar_runtime.errors import ConfigError
+
+Edited = Callable[[Path, Callable[[Any], object]], Path]
+
+
+def test_a_job_has_a_name_an_app_that_is_an_mmar_and_rounds(job: Job) -> None:
+    again = Job.open(str(job.folder))
+
+    assert again == job
+    assert again.name == "spleen_ct_segmentation"
+    assert again.mmar.root == again.folder / "app"
+    assert again.rounds == 3
+
+
+def test_it_names_its_classes(job: Job) -> None:
+    assert job.class_paths() == tuple(sorted(ALLOWED_CLASSES))
+
+
+def test_a_nested_class_is_found_too(job: Job, edited: Edited) -> None:
+    def nest(document: Any) -> None:
+        document["components"][0]["args"] = {"model": [{"path": "os.system"}]}
+
+    edited(job.mmar.document(SERVER_CONFIG), nest)
+
+    assert "os.system" in job.class_paths()
+
+
+# --- what is refused
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"the job folder '.*/nothing' does not exist"):
+        Job.open(tmp_path / "nothing")
+
+
+def test_a_folder_without_meta_json(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"meta\.json"):
+        Job.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [
+        ({"deploy_map": {}}, "has to name one app for all sites"),
+        ({"deploy_map": {"app": ["site-1"], "other": ["site-2"]}}, r"found \['app', 'other'\]"),
+        ({"name": ""}, "the job has no name"),
+        ({"name": 7}, "the job has no name"),
+        ({"deploy_map": {"elsewhere": ["@ALL"]}}, "elsewhere' does not exist"),
+    ],
+)
+def test_a_meta_json_that_does_not_say_what_to_run(
+    job: Job, edited: Edited, meta: dict[str, Any], message: str
+) -> None:
+    edited(job.folder / "meta.json", lambda document: document.update(meta))
+
+    with pytest.raises(ConfigError, match=message):
+        Job.open(job.folder)
+
+
+@pytest.mark.parametrize("file", [SERVER_CONFIG, CLIENT_CONFIG])
+def test_an_app_without_its_federated_configs(job: Job, file: str) -> None:
+    job.mmar.document(file).unlink()
+
+    with pytest.raises(ConfigError, match=file.replace(".", r"\.")):
+        Job.open(job.folder)
+
+
+@pytest.mark.parametrize("rounds", [0, -1, True, 1.5, "3", None])
+def test_a_number_of_rounds_that_is_none(job: Job, edited: Edited, rounds: Any) -> None:
+    edited(job.mmar.document(SERVER_CONFIG), lambda document: document.update(num_rounds=rounds))
+
+    with pytest.raises(ConfigError, match="num_rounds: has to be a positive whole number"):
+        _ = job.rounds
+
+
+# --- copied
+
+
+def test_a_copy_has_the_rounds_and_sites_asked_for_and_the_job_stays(
+    job: Job, tmp_path: Path
+) -> None:
+    copy = job.copied_to(tmp_path / "copy", rounds=7, min_sites=2)
+
+    assert (copy.rounds, job.rounds) == (7, 3)
+    assert copy.mmar.root == tmp_path / "copy" / "app"
+    assert json.loads((copy.folder / "meta.json").read_text())["min_clients"] == 2
+    assert json.loads(copy.mmar.document(SERVER_CONFIG).read_text())["min_clients"] == 2
+    assert json.loads((job.folder / "meta.json").read_text())["min_clients"] == 3
+
+
+def test_without_a_number_the_copy_keeps_the_jobs_rounds(job: Job, tmp_path: Path) -> None:
+    assert job.copied_to(tmp_path / "copy", rounds=None, min_sites=1).rounds == 3
+
+
+def test_the_training_itself_is_copied_unchanged(job: Job, tmp_path: Path) -> None:
+    copy = job.copied_to(tmp_path / "copy", rounds=7, min_sites=2)
+
+    for name in ("config_train.json", "config_cross_validation.json", CLIENT_CONFIG):
+        assert copy.mmar.document(name).read_bytes() == job.mmar.document(name).read_bytes()
+
+
+def test_a_copy_never_replaces_what_is_there(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+
+    with pytest.raises(FileExistsError):
+        job.copied_to(tmp_path / "copy", rounds=1, min_sites=1)

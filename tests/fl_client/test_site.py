@@ -1,0 +1,98 @@
+"""A site reads the job's MMAR with its own values, and draws its own random numbers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl_client.site import Site
+from mmar_runtime.errors import ConfigError
+
+Edited = Callable[[Path, Callable[[Any], object]], Path]
+MakeMmar = Callable[..., Path]
+
+
+def test_the_sites_own_values_win_over_the_jobs(
+    site: Site, make_mmar: MakeMmar, tmp_path: Path
+) -> None:
+    elsewhere = make_mmar(tmp_path / "elsewhere") / "data"
+    own = {"DATA_ROOT": str(elsewhere), "DATASET_JSON": str(elsewhere / "dataset.json")}
+
+    for config in (
+        replace(site, values=own).train_config(),
+        replace(site, values=own).cross_validation_config(),
+    ):
+        (spec,) = next(iter(config.scopes.values())).specs("dataset")
+        assert spec.data_list is not None
+        assert (spec.data_list.base, spec.data_list.file) == tuple(own.values())
+
+
+def test_missing_data_are_told_before_anything_is_built(site: Site) -> None:
+    (site.mmar.root / "data/case_2_label.nii.gz").unlink()
+
+    with pytest.raises(ConfigError, match=r"there is no file '.*case_2_label\.nii\.gz'"):
+        site.train_config()
+
+
+@pytest.mark.parametrize("switched_off", [True, False])
+def test_no_checkpoint_loader_stays_as_the_weights_come_from_the_server(
+    site: Site, switched_off: bool
+) -> None:
+    here = replace(site, values={"dont_load_ckpt_model": switched_off})
+
+    for section in (here.train_config().train, here.cross_validation_config().section):
+        titles = [spec.title for spec in section.specs("handlers")]
+        assert titles
+        assert "CheckpointLoader" not in titles
+
+
+def test_the_jobs_own_code_is_refused_unless_the_site_allows_it(site: Site, edited: Edited) -> None:
+    def own_loss(document: Any) -> None:
+        document["train"]["loss"] = {"path": "own_loss.Loss"}
+
+    edited(site.mmar.root / "config/config_train.json", own_loss)
+
+    with pytest.raises(ConfigError, match=r"train\.loss"):
+        site.train_config()
+    assert replace(site, allow_code=True).train_config().train.specs("loss")[0].title == "Loss"
+
+
+# --- seeds
+
+
+def test_a_round_seed_depends_on_job_seed_site_and_round_and_on_nothing_else(site: Site) -> None:
+    other = replace(site, name="site-2")
+    seeds = {
+        owner.round_seed(job_seed, number)
+        for owner in (site, other)
+        for job_seed in (0, 1)
+        for number in (1, 2, 11)
+    }
+
+    assert len(seeds) == 2 * 2 * 3
+    assert replace(site, values={"x": 1}).round_seed(0, 1) == site.round_seed(0, 1)
+
+
+def test_a_round_seed_is_the_same_in_every_process(site: Site) -> None:
+    """Python salts ``hash()`` anew in each process; a seed made of it would not be one."""
+    code = (
+        "from pathlib import Path; from fl_client.site import Site; from mmar_runtime.mmar import "
+        "Mmar; print(Site(name='site-1', mmar=Mmar(Path('.')), values={}).round_seed(7, 3))"
+    )
+
+    printed = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+
+    assert int(printed) == site.round_seed(7, 3)
+
+
+def test_a_round_seed_fits_every_random_source(site: Site) -> None:
+    """numpy takes 32 bits."""
+    assert all(0 <= site.round_seed(seed, 1) < 2**32 for seed in range(100))

@@ -1,0 +1,190 @@
+"""A server's run on NVFlare's own workspace and context; only its engine is a stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from nvflare.apis.client import Client
+from nvflare.apis.dxo import DXO, DataKind, MetaKey
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_component import FLComponent
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_context import FLContext, FLContextManager
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.workspace import Workspace
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
+
+from fl_server.flare.aggregator import MmarAggregator
+from fl_server.flare.exchange import REPORT, as_arrays, learnable_from
+from fl_server.flare.persistor import MmarModelPersistor, results_folder
+from fl_server.flare.run_recorder import RunRecordKeeper
+from fl_server.run_record import RunRecord, read_run_record
+from mmar_runtime.weights import Weights
+
+MakeMmar = Callable[..., Path]
+
+JOB = "job-1"
+SITES = ("site-1", "site-2")
+DICE = "val_mean_dice"
+
+
+@dataclass
+class EngineStandIn:
+    """What components ask of NVFlare's engine: workspace, clients, each other, and events."""
+
+    workspace: Workspace
+    components: dict[str, FLComponent] = field(default_factory=dict)
+    fatal: list[str] = field(default_factory=list)
+
+    def get_workspace(self) -> Workspace:
+        return self.workspace
+
+    def get_clients(self) -> list[Client]:
+        return [Client(name, f"token of {name}") for name in reversed(SITES)]
+
+    def get_component(self, component_id: str) -> FLComponent | None:
+        return self.components.get(component_id)
+
+    def fire_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        if event_type == EventType.FATAL_SYSTEM_ERROR:
+            self.fatal.append(fl_ctx.get_prop(FLContextKey.EVENT_DATA))
+        for component in self.components.values():
+            component.handle_event(event_type, fl_ctx)
+
+
+@dataclass
+class Federation:
+    """Fires the events of NVFlare's workflows in their order, with replies of made-up sites."""
+
+    engine: EngineStandIn
+    fl_ctx: FLContext
+    persistor: MmarModelPersistor
+    aggregator: MmarAggregator
+    keeper: RunRecordKeeper
+
+    def fire(self, event_type: str, **properties: Any) -> None:
+        for name, value in properties.items():
+            self.fl_ctx.set_prop(name, value, private=True, sticky=False)
+        self.engine.fire_event(event_type, self.fl_ctx)
+
+    def peer(self, site: str) -> None:
+        peer = FLContextManager(identity_name=site, job_id=JOB).new_context()
+        self.fl_ctx.set_peer_context(peer)
+
+    @property
+    def weights(self) -> Weights:
+        return self.persistor.initial.weights
+
+    def start_round(self, number: int, weights: Weights | None = None) -> None:
+        if weights is not None:
+            self.set_global(weights)
+        self.fl_ctx.set_prop(AppConstants.CURRENT_ROUND, number - 1, private=True, sticky=False)
+        self.fire(AppEventType.ROUND_STARTED)
+
+    def set_global(self, weights: Weights) -> None:
+        model = learnable_from(weights)
+        self.fl_ctx.set_prop(AppConstants.GLOBAL_MODEL, model, private=True, sticky=False)
+
+    def update(
+        self,
+        number: int,
+        *,
+        received: float = 0.25,
+        local: float = 0.5,
+        step: float = 1.0,
+        steps: object = 1,
+    ) -> Shareable:
+        """A site's reply in a round: every floating-point weight moved by ``step``."""
+        difference = {
+            name: torch.full_like(tensor, step if tensor.is_floating_point() else 1)
+            for name, tensor in self.weights.items()
+        }
+        report = {
+            "received_metrics": {DICE: received},
+            "local_metrics": {DICE: local},
+            "epochs": [{"epoch": 1, "loss": 0.5, "metrics": {}}],
+            "seconds": 1.5,
+            "built": {"train.trainer": 1},
+            "process": "p",
+        }
+        meta = {MetaKey.NUM_STEPS_CURRENT_ROUND: steps, REPORT: report}
+        dxo = DXO(DataKind.WEIGHT_DIFF, data=as_arrays(difference), meta=meta)
+        return self.answering(dxo.to_shareable(), number)
+
+    @staticmethod
+    def answering(reply: Shareable, number: int) -> Shareable:
+        """The reply with the cookie by which NVFlare knows the round that it answers."""
+        reply.add_cookie(AppConstants.CONTRIBUTION_ROUND, number - 1)
+        return reply
+
+    def submit(self, site: str, reply: Shareable) -> bool:
+        """A reply to ``train`` arrives; a failed one goes no further than the first event."""
+        self.peer(site)
+        task = {FLContextKey.TASK_NAME: "train", FLContextKey.TASK_RESULT: reply}
+        self.fire(EventType.BEFORE_PROCESS_SUBMISSION, **task)
+        if reply.get_return_code() not in (None, "OK"):
+            return False
+        accepted = self.aggregator.accept(reply, self.fl_ctx)
+        result = {
+            AppConstants.TRAINING_RESULT: reply,
+            AppConstants.AGGREGATION_ACCEPTED: accepted,
+        }
+        self.fire(AppEventType.AFTER_CONTRIBUTION_ACCEPT, **result)
+        return accepted
+
+    def aggregate(self) -> dict[str, torch.Tensor]:
+        self.fire(AppEventType.BEFORE_AGGREGATION)
+        arrays = self.aggregator.aggregate(self.fl_ctx)["DXO"]["data"]
+        weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        self.set_global(weights)
+        return weights
+
+    def end_round(self) -> None:
+        self.persistor.save(learnable_from(self.current), self.fl_ctx)
+        self.fire(AppEventType.ROUND_DONE)
+        self.aggregator.reset(self.fl_ctx)
+
+    @property
+    def current(self) -> Weights:
+        from fl_server.flare.exchange import global_weights
+
+        return global_weights(self.fl_ctx)
+
+    @property
+    def results(self) -> Path:
+        return results_folder(self.fl_ctx)
+
+    @property
+    def record(self) -> RunRecord:
+        """What is on disk at this moment."""
+        return read_run_record(self.results / "run_record.json")
+
+
+@pytest.fixture
+def engine(tmp_path: Path, make_mmar: MakeMmar) -> EngineStandIn:
+    kit = tmp_path / "kit"
+    for folder in ("startup", "local", JOB):
+        (kit / folder).mkdir(parents=True)
+    make_mmar(kit / JOB / "app_server")
+    return EngineStandIn(Workspace(str(kit), "server", str(kit / "startup")))
+
+
+@pytest.fixture
+def federation(engine: EngineStandIn) -> Federation:
+    """A run of two sites and two rounds that has started and holds its initial model."""
+    persistor = MmarModelPersistor()
+    aggregator = MmarAggregator(min_sites=1)
+    keeper = RunRecordKeeper(min_sites=1, num_rounds=2)
+    engine.components |= {"persistor": persistor, "aggregator": aggregator, "recorder": keeper}
+    manager = FLContextManager(engine=engine, identity_name="server", job_id=JOB)
+    fl_ctx = manager.new_context()
+    found = Federation(engine, fl_ctx, persistor, aggregator, keeper)
+    found.fire(EventType.START_RUN)
+    found.set_global(found.weights)
+    return found

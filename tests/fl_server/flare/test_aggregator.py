@@ -1,0 +1,192 @@
+"""The aggregator: one faulty contribution is rejected with its reason, and the round goes on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from nvflare.apis.dxo import DXO, DataKind, from_shareable
+from nvflare.apis.shareable import Shareable
+
+from fl_server.flare.aggregator import MmarAggregator
+from fl_server.flare.exchange import REPORT
+from mmar_runtime.errors import FederationError
+
+
+@pytest.fixture
+def fed(federation: Any) -> Any:
+    federation.start_round(1)
+    return federation
+
+
+def first_value(weights: dict[str, torch.Tensor]) -> float:
+    return next(iter(weights.values())).flatten()[0].item()
+
+
+def test_valid_contributions_move_the_global_model_by_their_weighted_mean(fed: Any) -> None:
+    before = first_value(fed.weights)
+
+    assert fed.submit("site-2", fed.update(1, step=5.0, steps=3))
+    assert fed.submit("site-1", fed.update(1, step=1.0, steps=1))
+
+    assert first_value(fed.aggregate()) == pytest.approx(before + (1 * 1 + 3 * 5) / 4, rel=1e-6)
+
+
+def test_the_result_is_whole_weights_and_no_difference(fed: Any) -> None:
+    """What NVFlare's shareable generator takes over as they are."""
+    fed.submit("site-1", fed.update(1))
+
+    assert from_shareable(fed.aggregator.aggregate(fed.fl_ctx)).data_kind == DataKind.WEIGHTS
+
+
+def test_aggregation_weights_come_from_the_job(fed: Any) -> None:
+    fed.aggregator.aggregation_weights = {"site-1": 3.0}
+    before = first_value(fed.weights)
+    fed.submit("site-1", fed.update(1, step=1.0))
+    fed.submit("site-2", fed.update(1, step=5.0))
+
+    assert first_value(fed.aggregate()) == pytest.approx(before + (3 * 1 + 5) / 4, rel=1e-6)
+
+
+def spoilt(reply: Shareable, name: str | None = None, value: Any = None) -> Shareable:
+    data = reply["DXO"]["data"]
+    key = name or next(iter(data))
+    if value is None:
+        del data[key]
+    else:
+        data[key] = value
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda reply: spoilt(reply), "missing"),
+        (lambda reply: spoilt(reply, "extra", torch.ones(1).numpy()), "not part of the network"),
+        (lambda reply: spoilt(reply, None, torch.full((1,), math.nan).numpy()), "shape"),
+    ],
+)
+def test_a_faulty_contribution_is_rejected_and_the_other_counts(
+    fed: Any, spoil: Any, reason: str
+) -> None:
+    before = first_value(fed.weights)
+
+    assert not fed.submit("site-1", spoil(fed.update(1, step=100.0)))
+    assert fed.submit("site-2", fed.update(1, step=2.0))
+
+    assert reason in fed.aggregator.rejections["site-1"]
+    assert first_value(fed.aggregate()) == pytest.approx(before + 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("steps", [0, -1, True, 1.5, None])
+def test_a_contribution_without_a_right_number_of_steps_is_rejected(fed: Any, steps: Any) -> None:
+    assert not fed.submit("site-1", fed.update(1, steps=steps))
+    assert "steps: has to be a whole number" in fed.aggregator.rejections["site-1"]
+
+
+def test_values_that_are_not_finite_are_rejected(fed: Any) -> None:
+    assert not fed.submit("site-1", fed.update(1, step=math.nan))
+    assert "not finite" in fed.aggregator.rejections["site-1"]
+
+
+def test_whole_weights_in_place_of_a_difference_are_rejected(fed: Any) -> None:
+    """Added to the global model they would double it."""
+    reply = DXO(DataKind.WEIGHTS, data=fed.update(1)["DXO"]["data"]).to_shareable()
+
+    assert not fed.submit("site-1", fed.answering(reply, 1))
+    assert "WEIGHT_DIFF" in fed.aggregator.rejections["site-1"]
+
+
+@pytest.mark.parametrize("part", ["received_metrics", "local_metrics", "epochs", "process"])
+def test_a_report_that_lacks_something_is_rejected(fed: Any, part: str) -> None:
+    """Its numbers go into the record, and a record with a hole is none."""
+    reply = fed.update(1)
+    del reply["DXO"]["meta"][REPORT][part]
+
+    assert not fed.submit("site-1", reply)
+    assert "the report of the round is not complete" in fed.aggregator.rejections["site-1"]
+
+
+def test_no_report_at_all_is_rejected(fed: Any) -> None:
+    reply = fed.update(1)
+    del reply["DXO"]["meta"][REPORT]
+
+    assert not fed.submit("site-1", reply)
+    assert "carries no report" in fed.aggregator.rejections["site-1"]
+
+
+def test_metrics_that_are_not_finite_are_rejected(fed: Any) -> None:
+    assert not fed.submit("site-1", fed.update(1, received=math.nan))
+    assert "expected a finite number" in fed.aggregator.rejections["site-1"]
+
+
+def test_a_second_contribution_of_a_site_is_rejected(fed: Any) -> None:
+    before = first_value(fed.weights)
+
+    assert fed.submit("site-1", fed.update(1, step=1.0))
+    fed.peer("site-1")
+    assert not fed.aggregator.accept(fed.update(1, step=100.0), fed.fl_ctx)
+
+    assert first_value(fed.aggregate()) == pytest.approx(before + 1, rel=1e-6)
+
+
+def test_a_contribution_of_somebody_else_is_rejected(fed: Any) -> None:
+    fed.peer("site-9")
+
+    assert not fed.aggregator.accept(fed.update(1), fed.fl_ctx)
+    assert fed.aggregator.rejections["site-9"] == "site-9 is no site of this run"
+
+
+# --- stragglers
+
+
+def test_a_contribution_to_an_earlier_round_is_rejected(fed: Any) -> None:
+    fed.submit("site-1", fed.update(1))
+    fed.aggregate()
+    fed.end_round()
+    fed.start_round(2)
+
+    fed.peer("site-2")
+    assert not fed.aggregator.accept(fed.update(1), fed.fl_ctx)
+    assert fed.aggregator.rejections["site-2"] == "belongs to round 0, not to 1"
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_one_that_arrives_after_its_round_was_aggregated_does_not_count_in_the_next(
+    fed: Any, reset: bool
+) -> None:
+    """NVFlare hands it over as long as the next round has not started."""
+    fed.submit("site-1", fed.update(1))
+    fed.aggregate()
+    if reset:
+        fed.aggregator.reset(fed.fl_ctx)
+
+    fed.peer("site-2")
+    assert not fed.aggregator.accept(fed.update(1, step=100.0), fed.fl_ctx)
+    assert fed.aggregator.rejections["site-2"] == "arrived after the round was aggregated"
+
+    fed.end_round()
+    fed.start_round(2)
+    fed.peer("site-2")
+    assert fed.aggregator.accept(fed.update(2), fed.fl_ctx)
+
+
+# --- too few
+
+
+def test_with_fewer_contributions_than_the_job_asks_for_there_is_no_model(fed: Any) -> None:
+    fed.aggregator.min_sites = 2
+    fed.submit("site-1", fed.update(1))
+    fed.submit("site-2", fed.update(1, steps=0))
+
+    with pytest.raises(FederationError, match=r"1 sites contributed, the job asks for 2; rej.*'s"):
+        fed.aggregator.aggregate(fed.fl_ctx)
+
+
+def test_without_any_contribution_there_is_no_model(federation: Any) -> None:
+    aggregator = MmarAggregator(min_sites=0)
+
+    with pytest.raises(FederationError, match="nothing to average"):
+        aggregator.aggregate(federation.fl_ctx)

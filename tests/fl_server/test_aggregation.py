@@ -1,0 +1,187 @@
+"""The weighted mean, with models of a few numbers: expected values are written as formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fl_server.aggregation import InTimeWeightedMean
+from mmar_runtime.errors import FederationError, WeightsError
+from mmar_runtime.weights import digest
+
+SITES = ("site-1", "site-2", "site-3")
+
+
+def weights(*values: float, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+    return {"w": torch.tensor(values, dtype=dtype)}
+
+
+def mean_of(
+    contributions: dict[str, tuple[dict[str, torch.Tensor], int]], **arguments: object
+) -> InTimeWeightedMean:
+    """The mean of ``site -> (difference, steps)``, in the order in which they are written."""
+    mean = InTimeWeightedMean(SITES, **arguments)
+    for site, (difference, steps) in contributions.items():
+        mean.add(site, difference, steps)
+    return mean
+
+
+def test_the_global_weights_move_by_the_mean_weighted_by_steps() -> None:
+    mean = mean_of({"site-1": (weights(1.0, 0.0), 1), "site-2": (weights(5.0, 4.0), 3)})
+
+    found = mean.new_global(weights(10.0, 20.0))
+
+    assert found["w"].tolist() == [10 + (1 * 1 + 3 * 5) / 4, 20 + (1 * 0 + 3 * 4) / 4]
+
+
+def test_the_mean_of_one_site_is_that_sites_model() -> None:
+    found = mean_of({"site-2": (weights(2.0), 7)}).new_global(weights(1.0))
+
+    assert found["w"].tolist() == [1 + 2]
+
+
+def test_an_aggregation_weight_is_a_factor_of_a_sites_steps() -> None:
+    mean = mean_of(
+        {"site-1": (weights(1.0), 1), "site-2": (weights(5.0), 4)},
+        aggregation_weights={"site-2": 0.25},
+    )
+
+    assert mean.new_global(weights(0.0))["w"].tolist() == [(1 * 1 + 4 * 0.25 * 5) / (1 + 4 * 0.25)]
+
+
+def test_neither_the_global_weights_nor_the_differences_are_changed() -> None:
+    received, difference = weights(1.0), weights(2.0)
+
+    mean_of({"site-1": (difference, 3)}).new_global(received)
+
+    assert received["w"].tolist() == [1.0]
+    assert difference["w"].tolist() == [2.0]
+
+
+# --- the same bits, whatever the order
+
+
+NAMES = ("a", "b", "c", "d", "e")
+GENERATOR = torch.Generator().manual_seed(0)
+DIFFERENCES = {
+    name: {"w": torch.randn(50, generator=GENERATOR) * 10.0**power, "n": torch.tensor(power)}
+    for power, name in enumerate(NAMES)
+}
+GLOBAL = {"w": torch.randn(50, generator=GENERATOR), "n": torch.tensor(3)}
+
+
+def digest_after(arrivals: list[str]) -> str:
+    mean = InTimeWeightedMean(NAMES)
+    for name in arrivals:
+        mean.add(name, DIFFERENCES[name], steps=1 + NAMES.index(name))
+    return digest(mean.new_global(GLOBAL))
+
+
+@given(st.permutations(NAMES))
+def test_every_order_of_arrival_gives_the_same_bits(arrivals: list[str]) -> None:
+    assert digest_after(arrivals) == digest_after(list(NAMES))
+
+
+@given(st.permutations([name for name in NAMES if name != "b"]))
+def test_so_it_is_when_a_site_never_answers(arrivals: list[str]) -> None:
+    assert digest_after(arrivals) == digest_after(["a", "c", "d", "e"])
+
+
+def test_a_plain_sum_in_the_order_of_arrival_would_differ() -> None:
+    """The numbers above are such that order matters; else the two tests would show nothing."""
+
+    def plain_sum(names: list[str]) -> torch.Tensor:
+        return sum((DIFFERENCES[name]["w"].double() / 3 for name in names), torch.zeros(50))
+
+    assert not torch.equal(plain_sum(list(NAMES)), plain_sum(list(reversed(NAMES))))
+
+
+# --- dtypes
+
+
+def test_sums_are_in_float64() -> None:
+    """In float32, 1e8 + 1 - 1e8 is 0."""
+    contributions = {
+        "site-1": (weights(1e8), 1),
+        "site-2": (weights(1.0), 1),
+        "site-3": (weights(-1e8), 1),
+    }
+
+    found = mean_of(contributions).new_global(weights(0.0))
+
+    assert torch.equal(found["w"], torch.tensor([1 / 3], dtype=torch.float32))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_floating_point_weights_keep_their_dtype(dtype: torch.dtype) -> None:
+    difference = weights(0.5, dtype=dtype)
+
+    found = mean_of({"site-1": (difference, 1)}).new_global(weights(1.0, dtype=dtype))
+
+    assert found["w"].dtype == dtype
+    assert found["w"].tolist() == [1.5]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "moved"),
+    [(1, 2, 2), (2, 3, 2), (3, 4, 4), (-1, -2, -2), (4, 4, 4)],
+    ids=["1.5 -> 2", "2.5 -> 2", "3.5 -> 4", "-1.5 -> -2", "4 -> 4"],
+)
+def test_integer_buffers_move_by_the_mean_rounded_to_nearest_even(
+    one: int, other: int, moved: int
+) -> None:
+    mean = mean_of(
+        {
+            "site-1": (weights(one, dtype=torch.int64), 1),
+            "site-2": (weights(other, dtype=torch.int64), 1),
+        }
+    )
+
+    found = mean.new_global(weights(10, dtype=torch.int64))
+
+    assert found["w"].dtype == torch.int64
+    assert found["w"].tolist() == [10 + moved]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_a_tensor_without_axes_stays_one(dtype: torch.dtype) -> None:
+    mean = InTimeWeightedMean(SITES)
+    mean.add("site-1", {"n": torch.tensor(2, dtype=dtype)}, 1)
+
+    found = mean.new_global({"n": torch.tensor(5, dtype=dtype)})["n"]
+
+    assert (found.shape, found.dtype, found.item()) == (torch.Size([]), dtype, 7)
+
+
+# --- what is refused
+
+
+def test_a_site_that_is_not_of_this_run_is_refused() -> None:
+    with pytest.raises(FederationError, match="site-9 is no site of this run"):
+        mean_of({"site-9": (weights(1.0), 1)})
+
+
+@pytest.mark.parametrize("first", ["site-1", "site-3"], ids=["summed already", "still waiting"])
+def test_a_second_contribution_is_refused_and_the_first_counts(first: str) -> None:
+    mean = mean_of({first: (weights(1.0), 1)})
+
+    with pytest.raises(FederationError, match=f"{first} has contributed to this round already"):
+        mean.add(first, weights(100.0), 1)
+
+    assert mean.contributors == (first,)
+    assert mean.new_global(weights(0.0))["w"].tolist() == [1.0]
+
+
+def test_without_a_contribution_there_is_no_mean() -> None:
+    with pytest.raises(FederationError, match="no site contributed"):
+        InTimeWeightedMean(SITES).new_global(weights(1.0))
+
+
+def test_a_mean_that_leaves_the_range_of_its_dtype_is_refused() -> None:
+    """60 000 + 60 000 is more than a float16 holds, though each update was finite."""
+    half = weights(60_000.0, dtype=torch.float16)
+
+    with pytest.raises(WeightsError, match="not finite in w"):
+        mean_of({"site-1": (half, 1)}).new_global(half)

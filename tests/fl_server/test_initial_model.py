@@ -1,0 +1,134 @@
+"""The first global weights: drawn from the job's seed, or read from the file that it names."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fl_server.initial_model import InitialModel, initial_model
+from mmar_runtime.errors import CheckpointError, ConfigError, WeightsError
+from mmar_runtime.mmar import Mmar
+from mmar_runtime.weights import digest, write_checkpoint
+
+Edited = Callable[[Path, Callable[[Any], object]], Path]
+
+FINE_TUNE = {"dont_load_ckpt_model": False}
+
+
+def model_of(root: Path, **values: Any) -> InitialModel:
+    return initial_model(Mmar.open(root), values=values)
+
+
+def set_seed(document: Any, seed: int) -> None:
+    document["determinism"]["random_seed"] = seed
+
+
+def test_the_same_seed_gives_the_same_bits(tiny_mmar: Path) -> None:
+    first = model_of(tiny_mmar)
+    torch.rand(7)  # whatever the process has drawn before does not matter
+
+    assert digest(model_of(tiny_mmar).weights) == digest(first.weights)
+
+
+def test_another_seed_gives_other_weights(tiny_mmar: Path, edited: Edited) -> None:
+    before = digest(model_of(tiny_mmar).weights)
+
+    edited(tiny_mmar / "config/config_train.json", lambda document: set_seed(document, 1))
+
+    assert digest(model_of(tiny_mmar).weights) != before
+
+
+def test_it_says_what_the_network_is_and_by_what_models_are_compared(tiny_mmar: Path) -> None:
+    found = model_of(tiny_mmar)
+
+    assert found.train_conf["train"]["model"]["name"] == "UNet"
+    assert found.key_metric == "val_mean_dice"
+
+
+def test_the_data_are_not_looked_at(tiny_mmar: Path) -> None:
+    """A server has none."""
+    shutil.rmtree(tiny_mmar / "data")
+
+    assert model_of(tiny_mmar).weights
+
+
+# --- starting from a file
+
+
+@pytest.fixture
+def checkpoint(tiny_mmar: Path) -> dict[str, torch.Tensor]:
+    """Weights other than the drawn ones, in the file that the config names."""
+    drawn = model_of(tiny_mmar)
+    weights = {name: tensor + 1 for name, tensor in drawn.weights.items()}
+    write_checkpoint(tiny_mmar / "models/model.pt", weights, drawn.train_conf)
+    return weights
+
+
+def test_a_checkpoint_loader_that_is_switched_on_gives_the_weights(
+    tiny_mmar: Path, checkpoint: dict[str, torch.Tensor]
+) -> None:
+    assert digest(model_of(tiny_mmar, **FINE_TUNE).weights) == digest(checkpoint)
+
+
+def test_one_that_is_switched_off_does_not(
+    tiny_mmar: Path, checkpoint: dict[str, torch.Tensor]
+) -> None:
+    assert digest(model_of(tiny_mmar).weights) != digest(checkpoint)
+
+
+def test_a_missing_file_is_an_error_and_not_a_fresh_model(tiny_mmar: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no file of weights .*model\.pt"):
+        model_of(tiny_mmar, **FINE_TUNE)
+
+
+def test_a_file_for_another_network_is_an_error(
+    tiny_mmar: Path, checkpoint: dict[str, torch.Tensor]
+) -> None:
+    name = next(iter(checkpoint))
+    write_checkpoint(tiny_mmar / "models/model.pt", {name: checkpoint[name]}, {})
+
+    with pytest.raises(WeightsError, match=r"do not fit the network; none were loaded"):
+        model_of(tiny_mmar, **FINE_TUNE)
+
+
+# --- what a federated job needs
+
+
+def test_a_config_without_a_network_is_an_error(tiny_mmar: Path, edited: Edited) -> None:
+    def own_trainer(document: Any) -> None:
+        document["train"] = {"trainer": {"path": "own.Trainer", "args": {}}}
+        del document["validate"]
+
+    edited(tiny_mmar / "config/config_train.json", own_trainer)
+
+    with pytest.raises(ConfigError, match="needs an entry 'model' in 'train'"):
+        initial_model(Mmar.open(tiny_mmar), values={}, allow_code=True)
+
+
+def test_a_config_without_a_key_metric_is_an_error(tiny_mmar: Path, edited: Edited) -> None:
+    def without_key_metric(document: Any) -> None:
+        del document["validate"]["key_metric"]
+        del document["validate"]["evaluator"]["args"]["key_val_metric"]
+
+    edited(tiny_mmar / "config/config_train.json", without_key_metric)
+
+    with pytest.raises(ConfigError, match="needs a 'key_metric' in 'validate'"):
+        model_of(tiny_mmar)
+
+
+def test_the_jobs_own_code_is_refused_unless_it_is_allowed(tiny_mmar: Path, edited: Edited) -> None:
+    def own_network(document: Any) -> None:
+        args = {"in_features": 2, "out_features": 1}
+        document["train"]["model"] = {"path": "torch.nn.Linear", "args": args}
+
+    edited(tiny_mmar / "config/config_train.json", own_network)
+
+    with pytest.raises(ConfigError, match=r"train\.model"):
+        model_of(tiny_mmar)
+    allowed = initial_model(Mmar.open(tiny_mmar), values={}, allow_code=True)
+    assert list(allowed.weights) == ["weight", "bias"]

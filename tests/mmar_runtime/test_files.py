@@ -1,0 +1,85 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from mmar_runtime.files import write_atomically, write_text_atomically
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def open_to_the_group() -> Iterator[None]:
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+def test_the_file_holds_what_was_written_and_nothing_else_is_left(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "model.pt", lambda stream: stream.write(b"weights"))
+    assert (tmp_path / "model.pt").read_bytes() == b"weights"
+    assert names(tmp_path) == ["model.pt"]
+
+
+def test_text_is_utf_8(tmp_path: Path) -> None:
+    write_text_atomically(tmp_path / "report.txt", "mean Dice ≥ 0.9")
+    assert (tmp_path / "report.txt").read_text(encoding="utf-8") == "mean Dice ≥ 0.9"
+
+
+def test_missing_folders_are_made(tmp_path: Path) -> None:
+    write_text_atomically(tmp_path / "eval" / "site-1" / "metrics.json", "{}")
+    assert (tmp_path / "eval" / "site-1" / "metrics.json").read_text() == "{}"
+
+
+def test_until_the_new_file_is_complete_the_old_one_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"old")
+
+    def write(stream: IO[bytes]) -> None:
+        stream.write(b"new")
+        stream.flush()
+        assert path.read_bytes() == b"old"
+
+    write_atomically(path, write)
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("interruption", [OSError("disk full"), KeyboardInterrupt()])
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, interruption: BaseException
+) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"old")
+
+    def write(stream: IO[bytes]) -> None:
+        stream.write(b"half of the new")
+        raise interruption
+
+    with pytest.raises(type(interruption)):
+        write_atomically(path, write)
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["model.pt"]
+
+
+def test_an_interrupted_first_write_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        write_atomically(tmp_path / "model.pt", lambda _: 1 / 0)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.usefixtures("open_to_the_group")
+def test_permissions_are_those_of_an_ordinary_new_file(tmp_path: Path) -> None:
+    write_text_atomically(tmp_path / "ours", "")
+    (tmp_path / "ordinary").write_text("")
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ours", "ordinary")]
+    assert modes == [0o640, 0o640]
+    assert os.umask(0o027) == 0o027  # reading the mask has not changed it
