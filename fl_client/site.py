@@ -11,6 +11,7 @@ from mmar_runtime.config.loader import (
     CROSS_VALIDATION_FILE,
     ENVIRONMENT_FILE,
     TRAIN_FILE,
+    Check,
     load_evaluation_config,
     load_train_config,
 )
@@ -18,6 +19,7 @@ from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sections import EvaluationConfig, TrainConfig
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
+from mmar_runtime.policy.extras_check import extras_check
 from mmar_runtime.policy.volume_check import volume_check
 
 
@@ -30,12 +32,14 @@ class Site:
         mmar: the MMAR of the job.
         values: the site's own variables, which win over those of the MMAR.
         allow_code: whether this site has allowed the job's own code.
+        allow_egress: whether this site has allowed handlers that send to other machines.
     """
 
     name: str
     mmar: Mmar
     values: Mapping[str, Scalar]
     allow_code: bool = False
+    allow_egress: bool = False
 
     def train_config(self, *, file: str = TRAIN_FILE) -> TrainConfig:
         """The training workflow as it runs here.
@@ -51,7 +55,7 @@ class Site:
             file=file,
             environment=ENVIRONMENT_FILE,
             site=self.values,
-            checks=[component_check(allow_code=self.allow_code), data_check, volume_check],
+            checks=self._checks(),
         )
         return config.with_train(config.train.without_handlers("CheckpointLoader"))
 
@@ -66,9 +70,13 @@ class Site:
             file=file,
             environment=ENVIRONMENT_FILE,
             site=self.values,
-            checks=[component_check(allow_code=self.allow_code), data_check, volume_check],
+            checks=self._checks(),
         )
         return config.with_section(config.section.without_handlers("CheckpointLoader"))
+
+    def _checks(self) -> list[Check]:
+        components = component_check(allow_code=self.allow_code, allow_egress=self.allow_egress)
+        return [components, extras_check, data_check, volume_check]
 
     def round_seed(self, job_seed: int, round_number: int) -> int:
         """The seed of every random source of this site in one round.

@@ -38,7 +38,11 @@ class InitialModel:
 
 
 def initial_model(
-    mmar: Mmar, *, values: Mapping[str, Scalar], allow_code: bool = False
+    mmar: Mmar,
+    *,
+    values: Mapping[str, Scalar],
+    allow_code: bool = False,
+    allow_egress: bool = False,
 ) -> InitialModel:
     """The network of ``train.model`` with its first weights.
 
@@ -49,12 +53,15 @@ def initial_model(
         mmar: the MMAR of the job; its data lists are not looked at.
         values: the server's own variables.
         allow_code: whether the network may be code of the job.
+        allow_egress: whether the job may name handlers that send to other machines; none of them
+            runs here, but a job that no site allows is better refused before it starts.
 
     Raises:
         ConfigError: no network, no validation with a key metric, or any other fault of the config.
         CheckpointError, WeightsError: the checkpoint cannot be read or does not fit.
     """
-    config = load_train_config(mmar, site=values, checks=[component_check(allow_code=allow_code)])
+    check = component_check(allow_code=allow_code, allow_egress=allow_egress)
+    config = load_train_config(mmar, site=values, checks=[check])
     specs = config.train.specs("model")
     if not specs:
         message = "a federated job needs an entry 'model' in 'train'"

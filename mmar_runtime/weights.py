@@ -65,6 +65,24 @@ def load_into(network: torch.nn.Module, weights: Weights, *, source: str) -> Non
     network.load_state_dict(dict(weights))
 
 
+def load_fitting(network: torch.nn.Module, weights: Weights, *, source: str) -> tuple[str, ...]:
+    """Give a network those tensors that fit it by name, shape and dtype; returns what does not.
+
+    Raises:
+        WeightsError: not a single tensor fits.
+    """
+    state = network.state_dict()
+    fitting = {
+        name: tensor
+        for name, tensor in weights.items()
+        if name in state and tensor.shape == state[name].shape and tensor.dtype == state[name].dtype
+    }
+    if not fitting:
+        raise WeightsError(f"not one tensor from {source} fits the network; none were loaded")
+    network.load_state_dict({**state, **fitting})
+    return mismatches(state, weights)
+
+
 def mismatches(expected: Weights, given: Weights) -> tuple[str, ...]:
     """Where two sets of weights differ in names, shapes or dtypes; empty if nowhere."""
     faults = [f"{name}: missing" for name in expected if name not in given]
@@ -93,12 +111,16 @@ def digest(weights: Weights) -> str:
     return total.hexdigest()
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path, *, part: str = "model") -> Checkpoint:
     """The weights in a ``.pt`` or ``.safetensors`` file.
 
     A ``.pt`` file may hold ``{"model": weights, "train_conf": ...}`` as Clara wrote it, or bare
     weights; names with the ``module.`` of a data-parallel run lose it. Nothing but tensors and
     plain values is ever unpickled.
+
+    Args:
+        path: the file.
+        part: the entry that holds the weights, where the file has several.
 
     Raises:
         CheckpointError: no such file, unreadable, or without weights in it.
@@ -109,11 +131,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
         )
     content = _load(path)
     train_conf = content.get("train_conf")
-    weights = content.get("model", content)
+    weights = content.get(part, content)
     if not isinstance(weights, Mapping) or not weights or not _all_tensors(weights):
         raise CheckpointError(
             f"{str(path)!r} holds no weights: expected a mapping from names to tensors, bare or "
-            "under 'model'"
+            f"under {part!r}"
         )
     return Checkpoint(
         weights=without_parallel_prefix(weights),
@@ -127,9 +149,10 @@ def _load(path: Path) -> Mapping[str, Any]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        # torch's own text recommends to read the file unsafely.
         raise CheckpointError(
-            f"{str(path)!r} holds more than tensors and plain values, which is never unpickled "
-            f"here: {str(error).splitlines()[0]}"
+            f"{str(path)!r} is damaged, or holds more than tensors and plain values, which is "
+            "never unpickled here"
         ) from error
     except Exception as error:  # a damaged file makes the readers raise anything, IndexError too
         raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from error

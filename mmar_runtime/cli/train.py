@@ -23,6 +23,7 @@ from mmar_runtime.config.overrides import parse_overrides
 from mmar_runtime.files import write_text_atomically
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
+from mmar_runtime.policy.extras_check import extras_check
 from mmar_runtime.policy.volume_check import volume_check
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         file=options.config,
         environment=options.environment,
         overrides=parse_overrides(options.overrides),
-        checks=[component_check(allow_code=True), data_check, volume_check],
+        checks=[component_check(allow_code=True), extras_check, data_check, volume_check],
     )
     for notice in config.notices:
         print(f"note: {notice}", file=sys.stderr)

@@ -6,7 +6,8 @@ import inspect
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mmar_runtime.components.processes import (
     averaging_gradients,
     own_part,
 )
+from mmar_runtime.components.trackers import close_at_end
 from mmar_runtime.config.data_list import labels_are_files, read_data_list
 from mmar_runtime.config.expressions import references
 from mmar_runtime.config.nodes import (
@@ -56,12 +58,14 @@ class BuildContext:
         processes: which process of how many; handlers of other ranks are left out.
         amp: whether automatic mixed precision can run here.
         allow_code: whether components may come from the MMAR's own code.
+        at_end: what is to be done when the run has ended, well or not; whoever made it closes it.
     """
 
     device: torch.device
     processes: Processes = ALONE
     amp: bool = False
     allow_code: bool = False
+    at_end: ExitStack = field(default_factory=ExitStack, compare=False)
 
 
 class ComponentBuilder:
@@ -189,6 +193,7 @@ class ComponentBuilder:
                 if isinstance(value, torch.nn.Module) and name.endswith("network"):
                     arguments[name] = averaging_gradients(value, self.context.device)
         built = self._call(spec, found, arguments)
+        close_at_end(built, self.context.at_end)
         return built.to(self.context.device) if isinstance(built, torch.nn.Module) else built
 
     def _fit_to_machine(self, arguments: dict[str, Any], *, engine: bool) -> None:

@@ -9,16 +9,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmar_runtime.components.checkpoint_loader import ExplainedCheckpointLoader
+from mmar_runtime.components.checkpoint_loader import WholeCheckpointLoader
 from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
+from mmar_runtime.components.trackers import (
+    OwnRunMLFlowHandler,
+    TaskClearMLImageHandler,
+    TaskClearMLStatsHandler,
+)
 from mmar_runtime.config.nodes import ComponentSpec
 from mmar_runtime.errors import ComponentError, ConfigError, Problem, did_you_mean
 from mmar_runtime.policy.component_check import table_entry
 from mmar_runtime.policy.component_table import ComponentEntry, load_component_table
 
 OURS: Mapping[str, type] = {
-    "monai.handlers.checkpoint_loader.CheckpointLoader": ExplainedCheckpointLoader,
+    "monai.handlers.checkpoint_loader.CheckpointLoader": WholeCheckpointLoader,
     "monai.handlers.checkpoint_saver.CheckpointSaver": AtomicCheckpointSaver,
+    "monai.handlers.clearml_handlers.ClearMLImageHandler": TaskClearMLImageHandler,
+    "monai.handlers.clearml_handlers.ClearMLStatsHandler": TaskClearMLStatsHandler,
+    "monai.handlers.mlflow_handler.MLFlowHandler": OwnRunMLFlowHandler,
 }
 """Classes that run in place of the library's, with the same arguments."""
 

@@ -1,27 +1,67 @@
-"""MONAI's CheckpointLoader with errors that speak of the file of weights."""
+"""MONAI's CheckpointLoader for every file of weights that an MMAR may have, whole or not at all."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
+from torch.nn import Module
 
-from mmar_runtime.errors import CheckpointError
-from mmar_runtime.weights import MISSING_WEIGHTS_ADVICE
+from mmar_runtime.errors import CheckpointError, MmarError
+from mmar_runtime.weights import (
+    MISSING_WEIGHTS_ADVICE,
+    load_fitting,
+    load_into,
+    read_checkpoint,
+)
 
 
-class ExplainedCheckpointLoader(CheckpointLoader):
-    """``CheckpointLoader`` as MONAI has it, arguments and all, but for what it raises."""
+class WholeCheckpointLoader(CheckpointLoader):
+    """``CheckpointLoader`` as MONAI has it, arguments and all, with a stricter way for networks.
+
+    A network gets all of its tensors from the file, or none: from a ``.pt`` file as Clara wrote it,
+    from bare weights, from safetensors, and from a data-parallel run with its ``module.`` prefix.
+    With ``strict`` or ``strict_shape`` set to false it gets those that fit, and the log says which
+    do not; MONAI itself would then load none from a file with several parts, without a word.
+    """
 
     def __call__(self, engine: Engine) -> None:
         """Load the objects of ``load_dict`` when the engine starts.
 
         Raises:
-            CheckpointError: no such file, unreadable, or it does not fit the objects.
+            CheckpointError: no such file, unreadable, or it does not fit an object.
+            WeightsError: the tensors that differ between the file and a network.
         """
+        everything = self.load_dict
+        networks = {name: part for name, part in everything.items() if isinstance(part, Module)}
+        for name, network in networks.items():
+            self._load_network(name, network)
+        others = {name: part for name, part in everything.items() if name not in networks}
+        if others:
+            self._load_as_monai(others, engine)
+        else:
+            self.logger.info("Restored all variables from %s", self.load_path)
+
+    def _load_network(self, name: str, network: Module) -> None:
+        weights = read_checkpoint(Path(self.load_path), part=name).weights
+        source = repr(self.load_path)
+        if self.strict:
+            load_into(network, weights, source=source)
+            return
+        for fault in load_fitting(network, weights, source=source):
+            self.logger.warning("left out of %s: %s", source, fault)
+
+    def _load_as_monai(self, parts: dict[str, object], engine: Engine) -> None:
+        everything, self.load_dict = self.load_dict, parts
         try:
             super().__call__(engine)
+        except MmarError:
+            raise
         except FileNotFoundError as error:
             message = f"there is no file of weights {self.load_path!r}"
             raise CheckpointError(f"{message}\n    {MISSING_WEIGHTS_ADVICE}") from error
         except Exception as error:  # a damaged file makes torch.load raise anything
             raise CheckpointError(f"{self.load_path!r} cannot be loaded: {error}") from error
+        finally:
+            self.load_dict = everything

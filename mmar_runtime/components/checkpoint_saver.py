@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from monai.handlers import CheckpointSaver
 from mmar_runtime.errors import RunAborted
 from mmar_runtime.files import write_atomically
 
+Listener = Callable[[Path], object]
+
 
 class AtomicDiskSaver(BaseSaveHandler):
     """Writes a checkpoint next to its place and moves it there.
@@ -24,11 +26,13 @@ class AtomicDiskSaver(BaseSaveHandler):
     Args:
         folder: where checkpoints go.
         filename: the name that every checkpoint gets; None for ignite's own names.
+        listeners: each is told the path of a checkpoint that is written.
     """
 
-    def __init__(self, folder: Path, filename: str | None) -> None:
+    def __init__(self, folder: Path, filename: str | None, listeners: list[Listener]) -> None:
         self.folder = folder
         self.filename = filename
+        self.listeners = listeners
 
     def __call__(
         self,
@@ -39,6 +43,8 @@ class AtomicDiskSaver(BaseSaveHandler):
         """Write one checkpoint, under the fixed name if there is one."""
         path = self.folder / (self.filename or filename)
         write_atomically(path, lambda stream: torch.save(checkpoint, stream))
+        for listener in self.listeners:
+            listener(path)
 
     def remove(self, filename: str) -> None:
         """Delete an outdated checkpoint; one with a fixed name is replaced by its successor."""
@@ -51,10 +57,14 @@ class AtomicCheckpointSaver(CheckpointSaver):
 
     A run that fails leaves its last weights as the final model, as with MONAI. A run that someone
     has stopped does not: its weights are no result, and may be those of half an epoch.
+
+    Attributes:
+        listeners: each is told the path of a checkpoint that is written.
     """
 
     def __init__(self, save_dir: str, save_dict: dict[str, Any], **arguments: Any) -> None:
         super().__init__(save_dir, save_dict, **arguments)
+        self.listeners: list[Listener] = []
         names = {
             "_final_checkpoint": arguments.get("final_filename"),
             "_key_metric_checkpoint": arguments.get("key_metric_filename"),
@@ -63,7 +73,7 @@ class AtomicCheckpointSaver(CheckpointSaver):
         for attribute, filename in names.items():
             checkpoint = getattr(self, attribute)
             if checkpoint is not None:
-                checkpoint.save_handler = AtomicDiskSaver(Path(save_dir), filename)
+                checkpoint.save_handler = AtomicDiskSaver(Path(save_dir), filename, self.listeners)
 
     def exception_raised(self, engine: Engine, e: BaseException) -> None:
         """Save the final model and raise ``e`` again; only raise it if the run was stopped."""

@@ -229,11 +229,18 @@ def _collated(output: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _joined(values: list[Any]) -> Any:
-    tensors = [value for value in values if isinstance(value, torch.Tensor)]
-    if len(tensors) < len(values) or len({value.shape for value in tensors}) > 1:
-        return values
-    # MONAI has given each case a copy of the batch's own number.
-    return tensors[0] if tensors[0].ndim == 0 else torch.stack(tensors)
+    if _are_copies(values):  # MONAI has given each case the batch's own number
+        return values[0]
+    shapes = {value.shape if isinstance(value, torch.Tensor) else None for value in values}
+    return values if None in shapes or len(shapes) > 1 else torch.stack(values)
+
+
+def _are_copies(values: list[Any]) -> bool:
+    numbers = all(
+        isinstance(value, int | float) or (isinstance(value, torch.Tensor) and value.ndim == 0)
+        for value in values
+    )
+    return numbers and all(bool(value == values[0]) for value in values)
 
 
 # --- Trainers ------------------------------------------------------------------------------------

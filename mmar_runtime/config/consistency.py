@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeAlias
 
+from mmar_runtime.config.data_list import listed_keys
 from mmar_runtime.config.expressions import from_engine_keys
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import (
@@ -160,10 +161,13 @@ def _unknown_metrics(section: Section) -> Iterator[Problem]:
 
 
 def _unproduced_keys(section: Section) -> Iterator[Problem]:
-    """``from_engine`` asks for a key that neither the engine nor a transform produces."""
+    """``from_engine`` asks for a key that no engine, transform or data list produces."""
     if _has_own_engine(section):
         return
-    produced = _produced_keys(section)
+    listed = _listed_keys(section)
+    if listed is None:
+        return  # where the data is, this is looked at again
+    produced = _produced_keys(section) | listed
     for entry in section.entries.values():
         for node in walk(entry):
             if not isinstance(node, Expression):
@@ -186,6 +190,17 @@ def _has_own_engine(section: Section) -> bool:
         or any(spec.path is not None for spec in transforms)
         or any("iteration_update" in spec.args.items for spec in engines)
     )
+
+
+def _listed_keys(section: Section) -> frozenset[str] | None:
+    """What the items of the section's data list bring along; None if that is not known here."""
+    found: frozenset[str] = frozenset()
+    for spec in section.specs("dataset"):
+        keys = frozenset() if spec.data_list is None else listed_keys(spec.data_list)
+        if keys is None:
+            return None
+        found |= keys
+    return found
 
 
 def _produced_keys(section: Section) -> set[str]:

@@ -148,6 +148,15 @@ def data_check(config: WorkflowConfig) -> Iterator[Problem]:
                 yield from error.problems
 
 
+def listed_keys(source: DataListSource) -> frozenset[str] | None:
+    """The entries that the items of a list have; None if the list cannot be read here."""
+    try:
+        raw = _raw_items(Path(source.file), source)
+    except ConfigError:
+        return None
+    return frozenset(key for item in raw if isinstance(item, dict) for key in item)
+
+
 def labels_are_files(config: WorkflowConfig) -> bool:
     """Whether labels are images: so for segmentation, and where no task is named."""
     return config.value("PROCESSING_TASK") in (None, "", "segmentation", "annotation")

@@ -22,7 +22,7 @@ from mmar_runtime.config.nodes import (
     walk,
 )
 from mmar_runtime.config.overrides import Scalar
-from mmar_runtime.config.parser import NodeParser
+from mmar_runtime.config.parser import AUTOML_ADVICE, NodeParser
 from mmar_runtime.config.sections import (
     EVALUATE_ONLY,
     LIST_SLOTS,
@@ -48,8 +48,15 @@ VALIDATION_FILE = "config/config_validation.json"
 CROSS_VALIDATION_FILE = "config/config_cross_validation.json"
 ENVIRONMENT_FILE = "config/environment.json"
 
-TOP_LEVEL = ("determinism", "network_summary", "search")
-"""Top-level objects besides the sections; ``search`` belonged to AutoML and is passed over."""
+TOP_LEVEL = ("determinism", "network_summary")
+"""Top-level objects besides the sections."""
+
+OLD_ENTRIES = {
+    "metrics": 'A list of components, at most one of them with "is_key_metric": true, would have '
+    "been translated. Write key_metric and additional_metrics.",
+    "search": AUTOML_ADVICE,
+}
+"""What Clara's documents may still hold -> what to do about it."""
 
 
 def load_train_config(
@@ -199,7 +206,7 @@ class _Reading:
             self._problem(location, message, "unknown-key")
             return None
         if key not in SLOT_KINDS and not _looks_like_component(raw):
-            advice = did_you_mean(key, SLOT_KINDS.keys() - foreign)
+            advice = OLD_ENTRIES.get(key) or did_you_mean(key, SLOT_KINDS.keys() - foreign)
             self._problem(location, f"unknown entry {key!r}", "unknown-key", advice)
             return None
         parse = self._components if key in LIST_SLOTS else self.parser.entry
@@ -256,7 +263,7 @@ class _Reading:
         """Report objects and arrays at the top level that mean nothing."""
         for key, value in self.document.items():
             if isinstance(value, dict | list) and key not in known:
-                advice = did_you_mean(key, known)
+                advice = OLD_ENTRIES.get(key) or did_you_mean(key, known)
                 self._problem(
                     self.location / key, f"unknown section {key!r}", "unknown-key", advice
                 )

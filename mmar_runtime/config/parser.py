@@ -28,6 +28,8 @@ from mmar_runtime.errors import Problem, did_you_mean
 DATA_LIST_KEYS = ("data_list_file_path", "data_file_base_dir", "data_list_key")
 COMPONENT_KEYS = ("name", "path", "args", "disabled", "rank", "log_label", *DATA_LIST_KEYS)
 WEIGHTS_KEYS = ("ts_path", "ckpt_path")
+AUTOML_KEYS = ("search", "apply", "@disabled")
+AUTOML_ADVICE = "AutoML is not there. Take it out, to train once with the values that are written."
 COMPONENT_BEARING = {
     ("Compose", "transforms"),
     ("OneOf", "transforms"),
@@ -78,6 +80,7 @@ class NodeParser:
                 location,
                 f"has to be a component, an object with 'name' or 'path', found {_kind(raw)}",
                 "component",
+                "AutoML chose among several; keep one." if _is_choice(raw) else "",
             )
         if "ref" in raw:
             return self._transform_ref(raw, location)
@@ -251,12 +254,11 @@ class NodeParser:
     def _known_keys(self, raw: dict[str, Any], known: tuple[str, ...], location: Location) -> None:
         for key in raw:
             if key not in known:
-                self._problem(
-                    location / key, f"unknown key {key!r}", "unknown-key", did_you_mean(key, known)
-                )
+                advice = AUTOML_ADVICE if key in AUTOML_KEYS else did_you_mean(key, known)
+                self._problem(location / key, f"unknown key {key!r}", "unknown-key", advice)
 
-    def _refused(self, location: Location, message: str, rule: str) -> Literal:
-        self._problem(location, message, rule)
+    def _refused(self, location: Location, message: str, rule: str, advice: str = "") -> Literal:
+        self._problem(location, message, rule, advice)
         return Literal(location=location, value=None)
 
     def _problem(self, location: Location, message: str, rule: str, advice: str = "") -> None:
@@ -275,6 +277,10 @@ def did_you_mean_key(raw: Mapping[str, Any], known: tuple[str, ...]) -> str:
 def _refers(raw: Any) -> bool:
     """Whether a value stands for what another entry holds."""
     return isinstance(raw, str) and raw.strip().startswith(("@", "#"))
+
+
+def _is_choice(raw: Any) -> bool:
+    return isinstance(raw, list) and len(raw) > 1 and all(isinstance(item, dict) for item in raw)
 
 
 def _is_dotted(path: str) -> bool:

@@ -17,26 +17,43 @@ from mmar_runtime.policy.component_table import (
     check_choices,
     load_component_table,
 )
+from mmar_runtime.policy.gone import GONE, GONE_ARGUMENTS, NEEDED
 
 ENGINE_KINDS = frozenset({"trainer", "evaluator"})
 
+EGRESS = "egress"
+"""The consent that the table asks for where a component sends what it sees to other machines."""
 
-def component_check(*, allow_code: bool) -> Callable[[WorkflowConfig], Iterator[Problem]]:
+
+def component_check(
+    *, allow_code: bool, allow_egress: bool = True
+) -> Callable[[WorkflowConfig], Iterator[Problem]]:
     """The check to hand to the loader.
 
     Args:
         allow_code: whether components given by ``path`` may come from outside the table, that is
             from the MMAR's own code or any installed package.
+        allow_egress: whether components may send what they see to other machines. Who runs an MMAR
+            of their own has decided that by writing them into it; for a job from elsewhere the
+            site decides.
     """
     table = load_component_table()
 
     def check(config: WorkflowConfig) -> Iterator[Problem]:
-        for section in config.scopes.values():
-            for name, node in section.entries.items():
-                for spec, kind in _components(name, node):
-                    yield from _component(spec, kind, table, allow_code)
+        for spec, kind in all_components(config):
+            yield from _component(spec, kind, table, allow_code)
+            entry = table_entry(spec, kind, table)
+            if entry is not None and entry.consent == EGRESS and not allow_egress:
+                yield _not_allowed_to_send(spec, entry)
 
     return check
+
+
+def all_components(config: WorkflowConfig) -> Iterator[tuple[ComponentSpec, str | None]]:
+    """Each component that is not disabled, with the kind that its place asks for, if any."""
+    for section in config.scopes.values():
+        for name, node in section.entries.items():
+            yield from _components(name, node)
 
 
 def table_entry(
@@ -72,6 +89,10 @@ def _component(
     entry = table_entry(spec, kind, table)
     if entry is not None:
         yield from _arguments(spec, entry)
+    elif _is_gone(spec):
+        message = f"MONAI no longer has {spec.title!r} as Clara had it"
+        place = spec.location / ("name" if spec.path is None else "path")
+        yield Problem(place, message, GONE[spec.title], "gone-component")
     elif spec.path is None:
         yield _unknown_name(spec, kind, table)
     elif (known := table.by_path(spec.path)) is not None:
@@ -83,6 +104,34 @@ def _component(
             "Only components of the table may be used here; see 'name' in docs/mmar.md.",
             "code",
         )
+    else:
+        yield from _gone_arguments(spec)
+
+
+def _is_gone(spec: ComponentSpec) -> bool:
+    if spec.path is None:
+        return spec.title in GONE
+    of_monai = spec.path.startswith("monai.") and spec.path not in GONE_ARGUMENTS
+    return of_monai and spec.title in GONE
+
+
+def _gone_arguments(spec: ComponentSpec) -> Iterator[Problem]:
+    for argument in GONE_ARGUMENTS.get(spec.path or "", ()):
+        if argument in spec.args.items:
+            message = f"{spec.title}: the argument {argument!r} is gone, and would be ignored"
+            yield Problem(
+                spec.location / "args" / argument, message, GONE[spec.title], "unknown-argument"
+            )
+
+
+def _not_allowed_to_send(spec: ComponentSpec, entry: ComponentEntry) -> Problem:
+    return Problem(
+        spec.location / ("name" if spec.path is None else "path"),
+        f"{entry.name} can send metrics, images and models to another machine; this site has not "
+        "allowed that",
+        "Disable it here; TensorBoardStatsHandler and TensorBoardImageHandler write to files only.",
+        "egress",
+    )
 
 
 def _unknown_name(spec: ComponentSpec, kind: str | None, table: ComponentTable) -> Problem:
@@ -119,7 +168,8 @@ def _arguments(spec: ComponentSpec, entry: ComponentEntry) -> Iterator[Problem]:
             continue
         location = place if fault.kind == "missing" else place / fault.argument
         rule = f"{fault.kind}-argument"
-        yield Problem(location, f"{entry.name}: {fault.message}", fault.advice, rule)
+        advice = fault.advice or NEEDED.get((entry.name, fault.argument), "")
+        yield Problem(location, f"{entry.name}: {fault.message}", advice, rule)
 
 
 def _harmless(spec: ComponentSpec, argument: str, entry: ComponentEntry) -> bool:

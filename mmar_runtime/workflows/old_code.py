@@ -21,8 +21,9 @@ def own_code_advice(config: WorkflowConfig, root: BaseException) -> str:
     own_engines = any(_own(config, "trainer", "evaluator"))
     if own_engines and "is not a valid event for this" in str(root):
         return _advice(
-            "MONAI no longer calls _register_additional_events: pass event_names to its engine, "
-            f"or derive from {COMPAT}.AdditionalEvents too."
+            "An event of one's own has to be registered: pass event_names to MONAI's engine. If it "
+            "is registered in _register_additional_events, which MONAI no longer calls, derive "
+            f"from {COMPAT}.AdditionalEvents too."
         )
     if not _is_of_type(root, "TypeError", "AttributeError"):
         return ""

@@ -28,7 +28,7 @@ from mmar_runtime.workflows.session import seed_everything
 
 RESUME_FILE = "resume.pt"
 FORMAT = 1
-SHARE_OF_TIME = 20
+SHARE_OF_TIME = 100
 """A point is written when training has since taken this many times as long as the last writing."""
 
 MAY_CHANGE = ("epochs", "print_conf")

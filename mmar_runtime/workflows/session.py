@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -42,13 +42,14 @@ def session(config: WorkflowConfig, *, allow_code: bool) -> Iterator[BuildContex
     try:
         _set_threads(config)
         device = choose_device(config.settings, processes)
-        with process_group(processes, device):
+        with process_group(processes, device), ExitStack() as at_end:
             _apply(config.settings, processes)
             yield BuildContext(
                 device=device,
                 processes=processes,
                 amp=config.settings.amp and device.type == "cuda",
                 allow_code=allow_code,
+                at_end=at_end,
             )
     finally:
         before.restore()

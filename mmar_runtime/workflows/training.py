@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mmar_runtime.components.builder import BuildContext, ComponentBuilder
 from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
 from mmar_runtime.components.processes import agree_on_buffers, any_process
 from mmar_runtime.components.summary import log_network_summary
+from mmar_runtime.components.trackers import log_checkpoints
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import CheckpointError, ComponentError, RunAborted
 from mmar_runtime.results import EpochReport, EvaluationResult, TrainResult
@@ -81,6 +83,7 @@ class TrainingWorkflow:
         if isinstance(self.trainer, Engine):
             self._reporter = EpochReporter(self.trainer, self._observer)
             stop_between_iterations(self.trainer, self._should_stop)
+            log_checkpoints(self._handlers())
         if self.evaluator is not None:
             self._prepare_evaluator(self.evaluator)
             self.evaluator.add_event_handler(Events.COMPLETED, self._remember_validation)
@@ -108,6 +111,11 @@ class TrainingWorkflow:
         if section is None or name not in section.entries:
             return None
         return self.builder.get(scope, name)
+
+    def _handlers(self) -> Iterator[object]:
+        for scope in self.config.scopes:
+            built = self.builder.built(scope).get("handlers")
+            yield from built if isinstance(built, list) else ()
 
     def _remember_validation(self, evaluator: Engine) -> None:
         result = result_of(evaluator)

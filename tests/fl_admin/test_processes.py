@@ -98,8 +98,10 @@ def test_a_process_that_does_not_listen_is_forced(
     note = f"import os; open({str(pids)!r}, 'a').write(str(os.getpid()));"
     with tree_of(deaf + note + SLEEP, tmp_path) as tree:
         wait_for(lambda: lines(pids))
+        asked = time.monotonic()
         tree.end()
 
+        assert time.monotonic() - asked < PATIENCE
         assert not is_running(lines(pids)[0])
 
 

@@ -390,6 +390,23 @@ def test_the_best_model_is_the_best_of_those_validated_here(
     assert best.result == evaluator.evaluate(best.weights, owner="site-1")
 
 
+def test_a_worse_or_an_equal_model_does_not_take_its_place(
+    make_trainer: MakeTrainer, received: Weights
+) -> None:
+    trainer = make_trainer()
+    kept = []
+    for value in (0.25, 0.5, 0.5, 0.125):
+        with torch.no_grad():
+            next(trainer.network.parameters()).fill_(value)
+        result = EvaluationResult(key_metric="dice", metrics={"dice": value}, cases=1)
+        trainer.validation(result, epoch=1)
+        kept.append(trainer.best)
+
+    assert kept[0] is not kept[1]
+    assert kept[1] is kept[2] is kept[3]
+    assert next(iter(kept[1].weights.values())).unique().tolist() == [0.5]
+
+
 def test_a_foreign_model_never_becomes_the_best(
     make_trainer: MakeTrainer, received: Weights, evaluator: CrossSiteEvaluator
 ) -> None:

@@ -63,6 +63,30 @@ def test_the_jobs_own_code_is_refused_unless_the_site_allows_it(site: Site, edit
     assert replace(site, allow_code=True).train_config().train.specs("loss")[0].title == "Loss"
 
 
+@pytest.mark.parametrize(
+    ("file", "load", "place"),
+    [
+        ("config_train.json", Site.train_config, r"validate\.handlers\[2\]\.name"),
+        (
+            "config_cross_validation.json",
+            Site.cross_validation_config,
+            r"config_cross_validation\.json: handlers\[2\]\.name",
+        ),
+    ],
+)
+def test_a_handler_that_sends_to_other_machines_is_refused_unless_the_site_allows_it(
+    site: Site, edited: Edited, file: str, load: Callable[[Site], Any], place: str
+) -> None:
+    def add_tracker(document: Any) -> None:
+        document.get("validate", document)["handlers"].append({"name": "MLFlowHandler"})
+
+    edited(site.mmar.root / "config" / file, add_tracker)
+
+    with pytest.raises(ConfigError, match=place + ".*this site has not allowed"):
+        load(site)
+    load(replace(site, allow_egress=True))
+
+
 # --- seeds
 
 

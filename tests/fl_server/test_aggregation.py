@@ -65,11 +65,16 @@ def test_neither_the_global_weights_nor_the_differences_are_changed() -> None:
 
 NAMES = ("a", "b", "c", "d", "e")
 GENERATOR = torch.Generator().manual_seed(0)
+
+
+def random(power: int) -> torch.Tensor:
+    return torch.randn(50, generator=GENERATOR, dtype=torch.float64) * 10.0**power
+
+
 DIFFERENCES = {
-    name: {"w": torch.randn(50, generator=GENERATOR) * 10.0**power, "n": torch.tensor(power)}
-    for power, name in enumerate(NAMES)
+    name: {"w": random(power), "n": torch.tensor(power)} for power, name in enumerate(NAMES)
 }
-GLOBAL = {"w": torch.randn(50, generator=GENERATOR), "n": torch.tensor(3)}
+GLOBAL = {"w": random(0), "n": torch.tensor(3)}
 
 
 def digest_after(arrivals: list[str]) -> str:
@@ -93,7 +98,7 @@ def test_a_plain_sum_in_the_order_of_arrival_would_differ() -> None:
     """The numbers above are such that order matters; else the two tests would show nothing."""
 
     def plain_sum(names: list[str]) -> torch.Tensor:
-        return sum((DIFFERENCES[name]["w"].double() / 3 for name in names), torch.zeros(50))
+        return sum((DIFFERENCES[name]["w"] for name in names), torch.zeros(50))
 
     assert not torch.equal(plain_sum(list(NAMES)), plain_sum(list(reversed(NAMES))))
 

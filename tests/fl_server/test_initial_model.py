@@ -57,6 +57,19 @@ def test_the_data_are_not_looked_at(tiny_mmar: Path) -> None:
     assert model_of(tiny_mmar).weights
 
 
+def test_a_job_that_sends_elsewhere_is_refused_unless_that_is_allowed(
+    tiny_mmar: Path, edited: Edited
+) -> None:
+    def add_tracker(document: Any) -> None:
+        document["train"]["handlers"].append({"name": "ClearMLStatsHandler"})
+
+    edited(tiny_mmar / "config/config_train.json", add_tracker)
+
+    with pytest.raises(ConfigError, match="can send metrics, images and models"):
+        model_of(tiny_mmar)
+    assert initial_model(Mmar.open(tiny_mmar), values={}, allow_egress=True).weights
+
+
 # --- starting from a file
 
 

@@ -17,6 +17,7 @@ from mmar_runtime.config.expressions import (
     Lambda,
     Parameter,
     Subscript,
+    from_engine_keys,
     parse_expression,
 )
 from mmar_runtime.config.upgrades.draft import (
@@ -25,37 +26,42 @@ from mmar_runtime.config.upgrades.draft import (
     Place,
     Rule,
     args_of,
+    dictionary_names,
     is_component,
+    objects,
+    set_args,
     short_name,
 )
 
 VERSION = "CLARA_TRAIN_VERSION"
 VERSION_VALUE = "4.1.0"
 
-TRAINER_WIRING = {
-    "train_data_loader": "dataloader",
-    "network": "model",
-    "loss_function": "loss",
-    "optimizer": "optimizer",
-    "inferer": "inferer",
-    "postprocessing": "post_transforms",
-    "key_train_metric": "key_metric",
-    "additional_metrics": "additional_metrics",
-    "train_handlers": "handlers",
-    "iteration_update": "iteration",
-    "prepare_batch": "prepare_batch",
-}
-EVALUATOR_WIRING = {
-    "val_data_loader": "dataloader",
+SHARED_WIRING = {
     "network": "model",
     "inferer": "inferer",
     "postprocessing": "post_transforms",
-    "key_val_metric": "key_metric",
     "additional_metrics": "additional_metrics",
-    "val_handlers": "handlers",
     "iteration_update": "iteration",
     "prepare_batch": "prepare_batch",
 }
+WIRING = {
+    "trainer": {
+        "train_data_loader": "dataloader",
+        "loss_function": "loss",
+        "optimizer": "optimizer",
+        "key_train_metric": "key_metric",
+        "train_handlers": "handlers",
+        **SHARED_WIRING,
+    },
+    "evaluator": {
+        "val_data_loader": "dataloader",
+        "key_val_metric": "key_metric",
+        "val_handlers": "handlers",
+        **SHARED_WIRING,
+    },
+}
+"""Engine -> its arguments and the entries that 4.0 handed to them."""
+
 WIRED_ENGINES = ("SupervisedTrainer", "SupervisedEvaluator")
 WIRED_HANDLERS = {
     "LrScheduleHandler": ("lr_scheduler", "@lr_scheduler"),
@@ -64,23 +70,71 @@ WIRED_HANDLERS = {
 }
 TRANSFORM_ARGUMENTS = ("output_transform", "batch_transform")
 
+SPACING = dictionary_names("Spacing")
+ADDING_CHANNELS = dictionary_names("AddChannel", "AsChannelFirst", "EnsureChannelFirst")
 
-def _metrics(draft: Draft) -> Iterator[Place]:
-    """``metrics`` with one ``is_key_metric`` -> ``key_metric`` and ``additional_metrics``."""
-    for place, section in draft.sections():
-        metrics = section.get("metrics")
-        if not isinstance(metrics, list) or not all(map(is_component, metrics)):
-            continue
-        del section["metrics"]
-        key = [metric for metric in metrics if metric.get("is_key_metric") is True]
-        others = [metric for metric in metrics if metric.get("is_key_metric") is not True]
-        for metric in metrics:
-            metric.pop("is_key_metric", None)
-        if key:
-            section["key_metric"] = key[0]
-        if others or key[1:]:
-            section["additional_metrics"] = [*key[1:], *others]
-        yield (*place, "metrics")
+INVERTED = "_inverted"
+"""What the handler TransformInverter puts behind the key of what it has inverted."""
+
+INVERTER_ARGUMENTS = ("nearest_interp", "to_tensor", "device", "post_func", "allow_missing_keys")
+INVERTER_WIRING = (
+    *("output_keys", "output_key", "batch_keys", "batch_key", "meta_keys", "batch_meta_keys"),
+    *("meta_key_postfix", "transform", "loader", "collate_fn", "num_workers", "postfix"),
+)
+"""What Invertd finds in the images themselves, or is told in its own words."""
+
+SAVER_ARGUMENTS = (
+    *("output_dir", "output_postfix", "output_ext", "mode", "padding_mode", "scale", "dtype"),
+    *("output_dtype", "squeeze_end_dims", "data_root_dir", "separate_folder", "print_log"),
+)
+SAVER_WIRING = ("batch_transform", "output_transform", "resample", "name")
+
+
+# --- Values --------------------------------------------------------------------------------------
+
+
+def _output_transforms(draft: Draft) -> Iterator[Place]:
+    """Lambdas over a whole batch's output; MONAI now hands a list with one entry for each item."""
+    for place, component in draft.components():
+        for argument in TRANSFORM_ARGUMENTS:
+            keys = _subscripted_keys(args_of(component).get(argument))
+            if keys:
+                set_args(component, **{argument: _from_engine(keys)})
+                yield (*place, "args", argument)
+
+
+def _subscripted_keys(text: Any) -> list[str]:
+    """The keys of ``lambda x: x['a']`` or ``lambda x: (x['a'], x['b'])``; none of all else."""
+    tree = _parsed(text)
+    if not isinstance(tree, Lambda):
+        return []
+    body = tree.body
+    several = isinstance(body, Display) and body.kind != "dict" and len(body.items) > 1
+    items = body.items if isinstance(body, Display) and several else (body,)
+    keys = [_key(item) for item in items]
+    found = [key for key in keys if key is not None]
+    return found if len(found) == len(keys) else []
+
+
+def _parsed(text: Any) -> ExpressionTree | None:
+    """The tree of an expression; None for every other value."""
+    if not isinstance(text, str) or not text.strip().startswith(("#", "lambda")):
+        return None
+    try:
+        return parse_expression(text.strip())
+    except ExpressionRefused:
+        return None
+
+
+def _key(tree: ExpressionTree) -> str | None:
+    if not isinstance(tree, Subscript) or not isinstance(tree.value, Parameter):
+        return None
+    return tree.key if isinstance(tree.key, str) else None
+
+
+def _from_engine(keys: list[str]) -> str:
+    first = ", first=True" if keys == ["loss"] else ""
+    return f"#monai.handlers.from_engine({keys!r}{first})"
 
 
 def _load_dict(draft: Draft) -> Iterator[Place]:
@@ -95,48 +149,266 @@ def _named_objects(draft: Draft, handler: str, argument: str) -> Iterator[Place]
     """A list of names -> a mapping from each name to the object."""
     for place, component in draft.named(handler):
         names = args_of(component).get(argument)
-        if isinstance(names, list) and all(isinstance(name, str) for name in names):
-            args_of(component)[argument] = {
-                name: "@conf" if name == "train_conf" else f"@{name}" for name in names
-            }
+        if isinstance(names, list) and all(_is_name(name) for name in names):
+            mapping = {name: "@conf" if name == "train_conf" else f"@{name}" for name in names}
+            set_args(component, **{argument: mapping})
             yield (*place, "args", argument)
 
 
-def _implied_sections(draft: Draft) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """The sections whose engine refers to nothing."""
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.isidentifier()
+
+
+# --- Transforms ----------------------------------------------------------------------------------
+
+
+def _channel_order(draft: Draft) -> Iterator[Place]:
+    """Spacingd needs channels first; some old documents had it the other way round."""
     for place, section in draft.sections():
-        engine = section.get("trainer") or section.get("evaluator")
-        if not is_component(engine) or short_name(engine) not in WIRED_ENGINES:
+        transforms = section.get("pre_transforms")
+        if not isinstance(transforms, list):
             continue
-        if "dataloader" not in section or engine.get("disabled") is True:
-            continue
-        if not any(_refers(value) for value in args_of(engine).values()):
-            yield place, section
+        spaced: dict[str, int] = {}  # key -> where Spacingd first met it without channels
+        with_channels: set[str] = set()
+        for index, item in enumerate(transforms):
+            transform = draft.transform(item) if isinstance(item, dict) else {}
+            keys = set(_names(args_of(transform).get("keys")))
+            if short_name(transform) in SPACING:
+                spaced |= {key: index for key in keys - with_channels - spaced.keys()}
+            if not _puts_channels_first(transform):
+                continue
+            with_channels |= keys
+            if keys & spaced.keys():
+                first = min(spaced[key] for key in keys & spaced.keys())
+                transforms.insert(first, transforms.pop(index))
+                spaced = {
+                    key: at if at < first else at + 1
+                    for key, at in spaced.items()
+                    if key not in keys
+                }
+                yield (*place, "pre_transforms", index)
 
 
-def _refers(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith(("@", "#"))
+def _puts_channels_first(transform: Component) -> bool:
+    loads = short_name(transform) in dictionary_names("LoadImage")
+    return short_name(transform) in ADDING_CHANNELS or (
+        loads and args_of(transform).get("ensure_channel_first") is True
+    )
+
+
+# --- Sections ------------------------------------------------------------------------------------
+
+
+def _metrics(draft: Draft) -> Iterator[Place]:
+    """``metrics`` with one ``is_key_metric`` -> ``key_metric`` and ``additional_metrics``."""
+    for place, section in draft.sections():
+        metrics = section.get("metrics")
+        if not isinstance(metrics, list) or not all(isinstance(item, dict) for item in metrics):
+            continue
+        flags = [metric.get("is_key_metric", False) for metric in metrics]
+        known = all(isinstance(flag, bool) for flag in flags) and sum(flags) <= 1
+        if not known or "key_metric" in section or "additional_metrics" in section:
+            continue  # the loader says what the list has to be
+        del section["metrics"]
+        others = []
+        for metric, is_key in zip(metrics, flags, strict=True):
+            metric.pop("is_key_metric", None)
+            if is_key:
+                section["key_metric"] = metric
+            else:
+                others.append(metric)
+        if others:
+            section["additional_metrics"] = others
+        yield (*place, "metrics")
+
+
+def _saver(draft: Draft) -> Iterator[Place]:
+    """The handler SegmentationSaver -> the post transform SaveImaged."""
+    for place, section in draft.sections():
+        for index, handler in _handlers(section, "SegmentationSaver"):
+            old = args_of(handler)
+            key = _saved_key(old.get("output_transform"))
+            unknown = old.keys() - {*SAVER_ARGUMENTS, *SAVER_WIRING}
+            if key is None or unknown or not _takes_transforms(section):
+                continue
+            inverters = [one for _, one in _handlers(section, "TransformInverter")]
+            inverted = any(key in _inverted_keys(one) for one in inverters) or any(
+                short_name(draft.transform(item)) in dictionary_names("Invert")
+                for item in objects(section, "post_transforms")
+            )
+            if inverters and inverted and _has_metrics(section):
+                key += INVERTED
+            save = {
+                "keys": key,
+                "meta_keys": f"{key}_meta_dict",
+                "output_postfix": "seg",
+                "resample": False if inverted else old.get("resample", True),
+                "squeeze_end_dims": True,
+                **{name: value for name, value in old.items() if name in SAVER_ARGUMENTS},
+            }
+            _take_out(section, handler)
+            _post_transforms(section).append(_instead_of(handler, "SaveImaged", save))
+            yield (*place, "handlers", index)
+
+
+def _saved_key(text: Any) -> str | None:
+    """The key that is written, without the inverter's ending; None where that cannot be told."""
+    if text is None:
+        return "pred"
+    tree = _parsed(text)
+    keys = from_engine_keys(tree) if tree is not None else None
+    return keys[0].removesuffix(INVERTED) if keys is not None and len(keys) == 1 else None
+
+
+def _inverter(draft: Draft) -> Iterator[Place]:
+    """The handler TransformInverter -> the post transform Invertd.
+
+    Metrics saw the prediction before it was inverted, next to a label that never is. Where there
+    are metrics a copy is inverted.
+    """
+    for place, section in draft.sections():
+        for index, handler in _handlers(section, "TransformInverter"):
+            old = args_of(handler)
+            keys = _inverted_keys(handler)
+            unknown = old.keys() - {*INVERTER_ARGUMENTS, *INVERTER_WIRING}
+            if not keys or unknown or not _takes_transforms(section):
+                continue
+            copies = [key + INVERTED for key in keys] if _has_metrics(section) else keys
+            invert = {
+                "keys": _one_or_all(copies),
+                "transform": "@pre_transforms",
+                "orig_keys": old.get("batch_keys", old.get("batch_key", "image")),
+                "meta_keys": _one_or_all([f"{key}_meta_dict" for key in copies]),
+                "nearest_interp": True,
+                "to_tensor": True,
+                "device": "cuda",
+                **{name: value for name, value in old.items() if name in INVERTER_ARGUMENTS},
+            }
+            _take_out(section, handler)
+            transforms = _post_transforms(section)
+            added = [_instead_of(handler, "Invertd", invert)]
+            if copies is keys:
+                position = _behind_activations(draft, transforms)
+            else:
+                copying = {"keys": _one_or_all(keys), "names": _one_or_all(copies), "times": 1}
+                added.insert(0, {"name": "CopyItemsd", "args": copying})
+                position = _before_saving(transforms, copies)
+            transforms[position:position] = added
+            yield (*place, "handlers", index)
+
+
+def _inverted_keys(handler: Component) -> list[str]:
+    args = args_of(handler)
+    return _names(args.get("output_keys", args.get("output_key", "pred")))
+
+
+def _behind_activations(draft: Draft, transforms: list[Any]) -> int:
+    """Behind the last Activationsd; what follows works on the inverted prediction."""
+    names = dictionary_names("Activations")
+    found = [
+        index + 1
+        for index, item in enumerate(transforms)
+        if isinstance(item, dict) and short_name(draft.transform(item)) in names
+    ]
+    return max(found, default=0)
+
+
+def _before_saving(transforms: list[Any], keys: list[str]) -> int:
+    """The end, but before what writes one of these keys."""
+    for index, item in enumerate(transforms):
+        if is_component(item) and set(_names(args_of(item).get("keys"))) & set(keys):
+            return index
+    return len(transforms)
+
+
+def _names(value: Any) -> list[str]:
+    """A key or an array of keys; none where the value is neither."""
+    values = value if isinstance(value, list) else [value]
+    return values if all(isinstance(item, str) for item in values) else []
+
+
+def _one_or_all(values: list[str]) -> str | list[str]:
+    return values[0] if len(values) == 1 else values
+
+
+def _has_metrics(section: dict[str, Any]) -> bool:
+    return "key_metric" in section or "additional_metrics" in section
+
+
+def _takes_transforms(section: dict[str, Any]) -> bool:
+    return isinstance(section.get("post_transforms", []), list)
+
+
+def _post_transforms(section: dict[str, Any]) -> list[Any]:
+    found: list[Any] = section.setdefault("post_transforms", [])
+    return found
+
+
+def _handlers(section: dict[str, Any], name: str) -> list[tuple[int, Component]]:
+    """The handlers of that name and their indices, but for those that never run."""
+    handlers = section.get("handlers")
+    return [
+        (index, handler)
+        for index, handler in enumerate(handlers if isinstance(handlers, list) else ())
+        if is_component(handler)
+        and short_name(handler) == name
+        and handler.get("disabled") is not True
+    ]
+
+
+def _take_out(section: dict[str, Any], handler: Component) -> None:
+    section["handlers"] = [other for other in section["handlers"] if other is not handler]
+
+
+def _instead_of(handler: Component, name: str, args: dict[str, Any]) -> Component:
+    """A transform that is disabled where the handler was."""
+    kept = {"disabled": handler["disabled"]} if "disabled" in handler else {}
+    return {"name": name, **kept, "args": args}
+
+
+# --- Wiring --------------------------------------------------------------------------------------
 
 
 def _wiring(draft: Draft) -> Iterator[Place]:
     """Everything that 4.0 connected by itself, in one go: the parts only make sense together."""
     model_is_there = any("model" in section for _, section in draft.sections())
-    for place, section in list(_implied_sections(draft)):
-        _wire_parts(section)
-        for name, wiring in (("trainer", TRAINER_WIRING), ("evaluator", EVALUATOR_WIRING)):
-            engine = section.get(name)
-            if not is_component(engine):
-                continue
-            args = args_of(engine)
-            if name == "trainer":
-                args.setdefault("max_epochs", "{epochs}")
-            args.setdefault("device", "cuda")
-            for argument, entry in wiring.items():
-                there = entry in section or (entry == "model" and model_is_there)
-                if there and argument not in args:
-                    args[argument] = f"@{entry}"
-            args.setdefault("amp", "{amp}")
-        yield place
+    for place, section in draft.sections():
+        engines = [name for name in WIRING if _is_unwired(section, name)]
+        if engines:
+            _wire_parts(section)
+        for name in engines:
+            # The validate section's engine runs the network that is trained.
+            entries = {*section, "model"} if model_is_there else {*section}
+            _wire_engine(section[name], name, entries)
+        if engines:
+            yield place
+
+
+def _is_unwired(section: dict[str, Any], name: str) -> bool:
+    """Whether this is one of MONAI's engines, has data to run over and refers to nothing."""
+    engine = section.get(name)
+    return (
+        is_component(engine)
+        and short_name(engine) in WIRED_ENGINES
+        and engine.get("disabled") is not True
+        and "dataloader" in section
+        and not _refers(args_of(engine))
+    )
+
+
+def _refers(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_refers, value.values()))
+    if isinstance(value, list):
+        return any(map(_refers, value))
+    return isinstance(value, str) and value.strip().startswith(("@", "#"))
+
+
+def _wire_engine(engine: Component, name: str, entries: set[str]) -> None:
+    written = args_of(engine)
+    wiring = {argument: f"@{entry}" for argument, entry in WIRING[name].items() if entry in entries}
+    epochs = {"max_epochs": "{epochs}"} if name == "trainer" else {}
+    engine["args"] = {**epochs, "device": "cuda", **wiring, "amp": "{amp}", **written}
 
 
 def _wire_parts(section: dict[str, Any]) -> None:
@@ -149,163 +421,36 @@ def _wire_parts(section: dict[str, Any]) -> None:
     for entry, argument, value, possible in parts:
         component = section.get(entry)
         if possible and is_component(component):
-            args_of(component).setdefault(argument, value)
-    for handler in section.get("handlers") or ():
+            component["args"] = {argument: value, **args_of(component)}
+    for handler in objects(section, "handlers"):
         if is_component(handler) and short_name(handler) in WIRED_HANDLERS:
             argument, value = WIRED_HANDLERS[short_name(handler)]
-            args_of(handler).setdefault(argument, value)
+            handler["args"] = {argument: value, **args_of(handler)}
 
 
-def _output_transforms(draft: Draft) -> Iterator[Place]:
-    """Lambdas over a whole batch's output; MONAI now hands a list with one entry for each item."""
-    for place, component in draft.components():
-        for argument in TRANSFORM_ARGUMENTS:
-            keys = _subscripted_keys(args_of(component).get(argument))
-            if keys is not None:
-                args_of(component)[argument] = _from_engine(keys)
-                yield (*place, "args", argument)
+# --- In order ------------------------------------------------------------------------------------
 
-
-def _subscripted_keys(text: Any) -> list[str] | None:
-    """The keys of ``lambda x: x['a']`` or ``lambda x: (x['a'], x['b'])``; None for all else."""
-    if not isinstance(text, str) or not text.lstrip("# ").startswith("lambda"):
-        return None
-    try:
-        tree = parse_expression(text.strip())
-    except ExpressionRefused:
-        return None
-    if not isinstance(tree, Lambda):
-        return None
-    items = tree.body.items if isinstance(tree.body, Display) else (tree.body,)
-    keys = [_key(item) for item in items]
-    found = [key for key in keys if key is not None]
-    return found if found and len(found) == len(keys) else None
-
-
-def _key(tree: ExpressionTree) -> str | None:
-    if not isinstance(tree, Subscript) or not isinstance(tree.value, Parameter):
-        return None
-    return tree.key if isinstance(tree.key, str) else None
-
-
-def _from_engine(keys: list[str]) -> str:
-    first = ", first=True" if keys == ["loss"] else ""
-    return f"#monai.handlers.from_engine({keys!r}{first})"
-
-
-def _inverter(draft: Draft) -> Iterator[Place]:
-    """The handler TransformInverter -> the post transform Invertd."""
-    for place, section in draft.sections():
-        for index, handler in _handlers(section, "TransformInverter"):
-            old = args_of(handler)
-            invert: Component = {
-                "name": "Invertd",
-                "args": {
-                    "keys": old.get("output_keys", "pred"),
-                    "transform": "@pre_transforms",
-                    "orig_keys": old.get("batch_keys", "image"),
-                    "meta_keys": "pred_meta_dict",
-                    "nearest_interp": old.get("nearest_interp", True),
-                    "to_tensor": old.get("to_tensor", True),
-                    "device": old.get("device", "cuda"),
-                },
-            }
-            _replace_handler(section, handler, invert, after=("Activationsd",))
-            yield (*place, "handlers", index)
-
-
-def _saver(draft: Draft) -> Iterator[Place]:
-    """The handler SegmentationSaver -> the post transform SaveImaged."""
-    kept = ("output_dir", "output_postfix", "output_ext", "output_dtype", "separate_folder")
-    for place, section in draft.sections():
-        for index, handler in _handlers(section, "SegmentationSaver"):
-            old = args_of(handler)
-            save: Component = {
-                "name": "SaveImaged",
-                "args": {
-                    "keys": "pred",
-                    "meta_keys": "pred_meta_dict",
-                    **{key: old[key] for key in kept if key in old},
-                    "resample": False,
-                    "squeeze_end_dims": True,
-                },
-            }
-            behind = ("Activationsd", "Invertd", "AsDiscreted")
-            _replace_handler(section, handler, save, after=behind)
-            yield (*place, "handlers", index)
-
-
-def _handlers(section: dict[str, Any], name: str) -> list[tuple[int, Component]]:
-    handlers = section.get("handlers")
-    return [
-        (index, handler)
-        for index, handler in enumerate(handlers if isinstance(handlers, list) else ())
-        if is_component(handler) and short_name(handler) == name
-    ]
-
-
-def _replace_handler(
-    section: dict[str, Any], handler: Component, transform: Component, *, after: tuple[str, ...]
-) -> None:
-    """Take a handler out and put a transform behind the last one of those in ``after``."""
-    section["handlers"] = [other for other in section["handlers"] if other is not handler]
-    if "disabled" in handler:
-        transform["disabled"] = handler["disabled"]
-    transforms = section.setdefault("post_transforms", [])
-    behind = [
-        index + 1
-        for index, item in enumerate(transforms)
-        if isinstance(item, dict) and _transform_name(item) in after
-    ]
-    transforms.insert(max(behind, default=0), transform)
-
-
-def _transform_name(item: dict[str, Any]) -> str:
-    """A transform's name, or that of its ``ref``, in the spelling that ends with ``d``."""
-    name = str(item.get("ref", item.get("name", ""))).partition("#")[0]
-    for end in ("Dict", "D"):
-        if name.endswith(end):
-            return name.removesuffix(end) + "d"
-    return name
-
-
-def _channel_order(draft: Draft) -> Iterator[Place]:
-    """Spacingd needs channels first; some old documents had it the other way round."""
-    for place, section in draft.sections():
-        transforms = section.get("pre_transforms")
-        if not isinstance(transforms, list):
-            continue
-        names = [_transform_name(item) if isinstance(item, dict) else "" for item in transforms]
-        channel = [
-            index
-            for index, name in enumerate(names)
-            if name in ("AddChanneld", "AsChannelFirstd", "EnsureChannelFirstd")
-        ]
-        spacing = [index for index, name in enumerate(names) if name == "Spacingd"]
-        if channel and spacing and spacing[0] < channel[0]:
-            transforms.insert(spacing[0], transforms.pop(channel[0]))
-            yield (*place, "pre_transforms", channel[0])
-
-
+# Values before what moves, so that a notice names the place where a reader of the file finds it;
+# wiring last, as it names the entries that the others have made.
 RULES = (
-    Rule("metrics", "4.0's list 'metrics' is now key_metric and additional_metrics", _metrics),
-    Rule("load-dict", "4.0's list 'load_dict' is now a mapping to objects", _load_dict),
-    Rule("save-dict", "4.0's list 'save_dict' is now a mapping to objects", _save_dict),
     Rule(
         "output-transform",
         "a lambda over the engine's output runs as from_engine: the output is a list now",
         _output_transforms,
     ),
+    Rule("load-dict", "4.0's list 'load_dict' is now a mapping to objects", _load_dict),
+    Rule("save-dict", "4.0's list 'save_dict' is now a mapping to objects", _save_dict),
+    Rule("channel-order", "channels come before Spacingd, which needs them first", _channel_order),
+    Rule("metrics", "4.0's list 'metrics' is now key_metric and additional_metrics", _metrics),
+    Rule("saver", "the handler SegmentationSaver runs as the post transform SaveImaged", _saver),
     Rule(
         "inverter",
         "the handler TransformInverter runs as the post transform Invertd",
         _inverter,
     ),
-    Rule("saver", "the handler SegmentationSaver runs as the post transform SaveImaged", _saver),
     Rule(
         "wiring",
         "4.0 connected components by itself; the references are now written down",
         _wiring,
     ),
-    Rule("channel-order", "channels come before Spacingd, which needs them first", _channel_order),
 )

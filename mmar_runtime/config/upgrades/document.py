@@ -10,7 +10,8 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.upgrades import dialect, monai_drift
 from mmar_runtime.config.upgrades.draft import Draft
 
-RULES = (*dialect.RULES, *monai_drift.RULES)
+# Values first: what moves or goes comes last, so that places are those of the document as it is.
+RULES = (*monai_drift.RULES, *dialect.RULES)
 DIALECT = frozenset(rule.name for rule in dialect.RULES)
 
 
@@ -55,6 +56,14 @@ def upgrade_document(document: Mapping[str, Any], file: str) -> Upgrade:
         places = tuple(Location(file, place) for place in rule.apply(draft))
         if places:
             notices.append(Notice(rule=rule.name, message=rule.message, places=places))
-    if any(notice.rule in DIALECT for notice in notices):
-        draft.document.setdefault(dialect.VERSION, dialect.VERSION_VALUE)
-    return Upgrade(document=draft.document, notices=tuple(notices))
+    translated = any(notice.rule in DIALECT for notice in notices)
+    document = _with_version(draft.document) if translated else draft.document
+    return Upgrade(document=document, notices=tuple(notices))
+
+
+def _with_version(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with the version of its dialect, in front where it had none."""
+    given = document.get(dialect.VERSION)
+    if given is None or str(given).startswith("4.0"):
+        return {dialect.VERSION: "", **document, dialect.VERSION: dialect.VERSION_VALUE}
+    return document

@@ -13,8 +13,8 @@ Place = tuple[str | int, ...]
 Component = dict[str, Any]
 """An object with ``name`` or ``path``, and usually ``args``."""
 
-LISTS = ("pre_transforms", "post_transforms", "handlers", "additional_metrics", "metrics")
 SECTIONS = ("train", "validate")
+TRANSFORM_LISTS = ("pre_transforms", "post_transforms")
 
 
 class Draft:
@@ -44,8 +44,39 @@ class Draft:
     def named(self, *names: str) -> Iterator[tuple[Place, Component]]:
         """The components with one of these short names, whatever alias stands behind."""
         for place, component in self.components():
-            if "path" not in component and short_name(component) in names:
+            if short_name(component) in names:
                 yield place, component
+
+    def rename(self, component: Component, name: str) -> None:
+        """Give a component another class; a ``ref`` that means it goes on meaning it."""
+        old, _, alias = str(component["name"]).partition("#")
+        if not alias and self._is_ref(old):
+            alias = old
+        elif alias:
+            for item in self._refs(old):
+                item["ref"] = alias
+        component["name"] = f"{name}#{alias}" if alias else name
+
+    def _is_ref(self, name: str) -> bool:
+        return any(True for _ in self._refs(name))
+
+    def _refs(self, name: str) -> Iterator[dict[str, Any]]:
+        for _, section in self.sections():
+            for slot in TRANSFORM_LISTS:
+                for item in objects(section, slot):
+                    if item.get("ref") == name:
+                        yield item
+
+    def transform(self, item: dict[str, Any]) -> Component:
+        """What stands in an array of transforms, or what its ``ref`` means; else empty."""
+        if "ref" not in item:
+            return item if is_component(item) else {}
+        source = self.document.get("train")
+        for slot in TRANSFORM_LISTS:
+            for other in objects(source if isinstance(source, dict) else self.document, slot):
+                if is_component(other) and item["ref"] in (short_name(other), _alias(other)):
+                    return other
+        return {}
 
 
 def _components(value: Any, place: Place) -> Iterator[tuple[Place, Component]]:
@@ -54,34 +85,45 @@ def _components(value: Any, place: Place) -> Iterator[tuple[Place, Component]]:
             yield from _components(item, (*place, index))
     elif is_component(value):
         yield place, value
-        args = value.get("args")
-        nested = args.get("transforms") if isinstance(args, dict) else None
+        nested = args_of(value).get("transforms")
         if isinstance(nested, list):
             yield from _components(nested, (*place, "args", "transforms"))
 
 
 def is_component(value: Any) -> TypeGuard[Component]:
-    """Whether a JSON value is an object that names a class."""
-    return isinstance(value, dict) and (
-        isinstance(value.get("name"), str) or isinstance(value.get("path"), str)
+    """Whether a JSON value is an object that names a class, with an object as arguments if any."""
+    return (
+        isinstance(value, dict)
+        and (isinstance(value.get("name"), str) or isinstance(value.get("path"), str))
+        and isinstance(value.get("args", {}), dict)
     )
 
 
 def short_name(component: Component) -> str:
-    """The class's short name, without its alias."""
-    return str(component.get("name", "")).partition("#")[0]
+    """The class's short name, without its alias; empty where a ``path`` names the class."""
+    name = component.get("name")
+    return name.partition("#")[0] if isinstance(name, str) and "path" not in component else ""
 
 
-def rename(component: Component, name: str) -> None:
-    """Give a component another class; its old name stays as its alias, for ``ref``."""
-    old, _, alias = str(component["name"]).partition("#")
-    component["name"] = f"{name}#{alias or old}"
+def _alias(component: Component) -> str:
+    return str(component.get("name", "")).partition("#")[2] or short_name(component)
 
 
 def args_of(component: Component) -> dict[str, Any]:
-    """A component's arguments, made if there are none; empty where they are no object."""
-    args = component.setdefault("args", {})
-    return args if isinstance(args, dict) else {}
+    """A component's arguments, to be read; see ``set_args``."""
+    found: dict[str, Any] = component.get("args", {})
+    return found
+
+
+def set_args(component: Component, **values: Any) -> None:
+    """Give a component arguments, in place of those of the same names."""
+    component.setdefault("args", {}).update(values)
+
+
+def objects(section: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """The objects in a section's array; none where there is no array."""
+    value = section.get(key)
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def dictionary_names(*names: str) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """What MONAI has renamed, dropped or begun to ignore since Clara Train 4.1.
 
-Rules look at components given by short ``name`` only: a class of the MMAR's own may well take an
-argument that MONAI has since renamed.
+Rules look at components given by short ``name``: a class of the MMAR's own may well take an
+argument that MONAI has since renamed. What a rule cannot tell for sure it leaves as it is; the check
+of components then refuses it at its place.
 """
 
 from __future__ import annotations
@@ -16,37 +17,41 @@ from mmar_runtime.config.upgrades.draft import (
     Rule,
     args_of,
     dictionary_names,
-    rename,
+    set_args,
+    short_name,
 )
 
 BEST_MODEL = "model.pt"
 FINAL_MODEL = "final_model.pt"
 
+DEEPGROW = "monai.apps.deepgrow."
+"""MONAI's own, but always given by ``path``, as Clara's documents did."""
+
 
 def _to_tensor(draft: Draft) -> Iterator[Place]:
     for place, component in draft.named(*dictionary_names("ToTensor")):
-        rename(component, "EnsureTyped")
+        draft.rename(component, "EnsureTyped")
         yield place
 
 
 def _image_meta(draft: Draft) -> Iterator[Place]:
     for place, component in draft.named(*dictionary_names("LoadImage")):
         if "image_only" not in args_of(component):
-            args_of(component)["image_only"] = False
+            set_args(component, image_only=False)
             yield place
 
 
 def _add_channel(draft: Draft) -> Iterator[Place]:
     for place, component in draft.named(*dictionary_names("AddChannel")):
-        rename(component, "EnsureChannelFirstd")
-        args_of(component)["channel_dim"] = "no_channel"
+        draft.rename(component, "EnsureChannelFirstd")
+        set_args(component, channel_dim="no_channel")
         yield place
 
 
 def _channel_last(draft: Draft) -> Iterator[Place]:
     for place, component in draft.named(*dictionary_names("AsChannelFirst")):
-        rename(component, "EnsureChannelFirstd")
-        args_of(component).setdefault("channel_dim", -1)
+        draft.rename(component, "EnsureChannelFirstd")
+        set_args(component, channel_dim=args_of(component).get("channel_dim", -1))
         yield place
 
 
@@ -55,10 +60,15 @@ def _threshold(draft: Draft) -> Iterator[Place]:
         args = args_of(component)
         if "threshold_values" not in args and "logit_thresh" not in args:
             continue
-        flags = _as_list(args.pop("threshold_values", False))
-        levels = _as_list(args.pop("logit_thresh", 0.5))
+        flags = _as_list(args.get("threshold_values", False))
+        levels = _as_list(args.get("logit_thresh", 0.5))
+        pairs = _paired(flags, levels)
+        known = all(flag is None or isinstance(flag, bool) for flag in flags) and None not in levels
+        if not known or not pairs or (any(flags) and "threshold" in args):
+            continue
+        args.pop("threshold_values", None)
+        args.pop("logit_thresh", None)
         if any(flags):
-            pairs = _paired(flags, levels)
             args["threshold"] = _per_key([level if flag else None for flag, level in pairs])
         yield place
 
@@ -70,27 +80,39 @@ def _one_hot(draft: Draft) -> Iterator[Place]:
         given = _as_list(args.get("to_onehot"))
         counts = [args[key] for key in ("n_classes", "num_classes") if key in args]
         flags = any(isinstance(value, bool) for value in given)
-        if not counts and not (flags and not any(given)):
-            continue  # to_onehot: true without a count has no meaning; the check says so
+        if not counts and (not flags or any(given)):
+            continue  # to_onehot: true without a count has no meaning; MONAI's own error says so
+        pairs = _paired(given, _as_list(counts[0] if counts else None))
+        known = all(_is_number(count) or (count is None and not flag) for flag, count in pairs)
+        if not pairs or not known or len(counts) > 1:
+            continue
         for key in ("n_classes", "num_classes", "to_onehot"):
             args.pop(key, None)
         values = [
             (count if value else None) if isinstance(value, bool) else value
-            for value, count in _paired(given, _as_list(counts[0] if counts else None))
+            for value, count in pairs
         ]
         if any(value is not None for value in values):
             args["to_onehot"] = _per_key(values)
         yield place
 
 
+def _is_number(value: Any) -> bool:
+    """A number, or a variable that holds one."""
+    is_variable = isinstance(value, str) and value.startswith("{")
+    return is_variable or (isinstance(value, int) and not isinstance(value, bool))
+
+
 def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) and value else [value]
+    return value if isinstance(value, list) else [value]
 
 
 def _paired(left: list[Any], right: list[Any]) -> list[tuple[Any, Any]]:
-    """Two per-key lists side by side; a single value holds for every key."""
+    """Two per-key lists side by side, one value for every key; empty if they do not fit."""
     count = max(len(left), len(right))
-    return [(left[index % len(left)], right[index % len(right)]) for index in range(count)]
+    if not left or not right or not {len(left), len(right)} <= {1, count}:
+        return []
+    return list(zip(left * (count // len(left)), right * (count // len(right)), strict=True))
 
 
 def _per_key(values: list[Any]) -> Any:
@@ -99,33 +121,38 @@ def _per_key(values: list[Any]) -> Any:
 
 def _spatial_dims(draft: Draft) -> Iterator[Place]:
     for place, component in draft.components():
-        args = args_of(component) if "path" not in component else {}
-        if "dimensions" in args and "spatial_dims" not in args:
-            renamed = {
+        args = args_of(component)
+        of_monai = bool(short_name(component)) or _is_deepgrow(component)
+        if of_monai and "dimensions" in args and "spatial_dims" not in args:
+            component["args"] = {
                 "spatial_dims" if key == "dimensions" else key: value for key, value in args.items()
             }
-            component["args"] = renamed
             yield place
 
 
 def _fully_convolutional(draft: Draft) -> Iterator[Place]:
     for place, component in draft.named("TorchVisionFullyConvModel"):
-        rename(component, "TorchVisionFCModel")
         args = args_of(component)
-        if "n_classes" in args:
-            args["num_classes"] = args.pop("n_classes")
-        args.setdefault("use_conv", True)
+        draft.rename(component, "TorchVisionFCModel")
+        renamed = {"n_classes": "num_classes"}
+        pool = {"kernel_size": args.pop("pool_size", 7), "stride": args.pop("pool_stride", 1)}
+        component["args"] = {
+            "use_conv": True,
+            "pool": ["avg", pool],
+            **{renamed.get(key, key): value for key, value in args.items()},
+        }
         yield place
 
 
 def _batched(draft: Draft) -> Iterator[Place]:
-    """Deepgrow's transforms are always given by path, as Clara's own documents did."""
     for place, component in draft.components():
-        if not str(component.get("path", "")).startswith("monai.apps.deepgrow."):
-            continue
-        if "batched" in args_of(component):
+        if _is_deepgrow(component) and "batched" in args_of(component):
             del args_of(component)["batched"]
             yield place
+
+
+def _is_deepgrow(component: Component) -> bool:
+    return str(component.get("path", "")).startswith(DEEPGROW)
 
 
 def _best_name(draft: Draft) -> Iterator[Place]:
@@ -145,7 +172,7 @@ def _filename(
     component: Component, place: Place, switch: str, fixed: tuple[str, ...], name: str
 ) -> Iterator[Place]:
     args = args_of(component)
-    if args.get(switch, False) is not False and not any(key in args for key in fixed):
+    if args.get(switch) not in (None, False) and not any(key in args for key in fixed):
         args[fixed[0]] = name
         yield place
 
@@ -180,7 +207,7 @@ RULES = (
     Rule("spatial-dims", "the argument 'dimensions' is now 'spatial_dims'", _spatial_dims),
     Rule(
         "fully-convolutional",
-        "TorchVisionFullyConvModel is now TorchVisionFCModel",
+        "TorchVisionFullyConvModel is now TorchVisionFCModel with use_conv=true",
         _fully_convolutional,
     ),
     Rule(

@@ -115,11 +115,9 @@ def test_given_objects_stand_in_for_entries(train_json: Path) -> None:
 
 
 def test_disabled_handlers_are_left_out(train_json: Path, edited: Edited) -> None:
-    assert "ExplainedCheckpointLoader" not in titles(
-        builder_of(train_json).get("train", "handlers")
-    )
+    assert "WholeCheckpointLoader" not in titles(builder_of(train_json).get("train", "handlers"))
     edited(train_json, lambda conf: conf.update(dont_load_ckpt_model=False))
-    assert "ExplainedCheckpointLoader" in titles(builder_of(train_json).get("train", "handlers"))
+    assert "WholeCheckpointLoader" in titles(builder_of(train_json).get("train", "handlers"))
 
 
 def test_handlers_of_another_rank_are_left_out(train_json: Path, edited: Edited) -> None:

@@ -12,7 +12,7 @@ import monai.transforms
 import pytest
 
 from mmar_runtime.components.catalog import check_own_arguments, find_class, own_class
-from mmar_runtime.components.checkpoint_loader import ExplainedCheckpointLoader
+from mmar_runtime.components.checkpoint_loader import WholeCheckpointLoader
 from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import ComponentSpec
@@ -84,7 +84,7 @@ def test_a_class_of_the_table_needs_no_consent(
     ("name", "ours"),
     [
         ("CheckpointSaver", AtomicCheckpointSaver),
-        ("CheckpointLoader", ExplainedCheckpointLoader),
+        ("CheckpointLoader", WholeCheckpointLoader),
     ],
 )
 def test_our_own_classes_run_in_place_of_the_librarys(name: str, ours: type) -> None:

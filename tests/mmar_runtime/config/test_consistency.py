@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -397,3 +399,38 @@ def test_where_own_code_makes_the_output_any_key_may_be_there(
 
     assert len(evaluation_faults(document)) == 1
     assert evaluation_faults({**document, **own}) == []
+
+
+def listed_data(folder: Path, *items: dict[str, Any]) -> dict[str, Any]:
+    """A data set that reads these items from a list in ``folder``."""
+    file = folder / "dataset.json"
+    file.write_text(json.dumps({"training": list(items)}), encoding="utf-8")
+    return {
+        "name": "Dataset",
+        "data_list_file_path": str(file),
+        "data_file_base_dir": str(folder),
+        "data_list_key": "training",
+    }
+
+
+def test_a_key_that_the_data_list_brings_along(evaluation_faults: Faults, tmp_path: Path) -> None:
+    data = listed_data(tmp_path, {"image": "a.nii", "weight": 0.5})
+    grades = metric("dice", "['pred', 'weight']")
+
+    assert evaluation_faults(evaluation(key_metric=grades, dataset=data)) == []
+    [fault] = evaluation_faults(
+        evaluation(key_metric=metric("dice", "['pred', 'wieght']"), dataset=data)
+    )
+    assert "nothing produces 'wieght'" in fault
+    assert "Did you mean 'weight'?" in fault
+
+
+def test_without_the_data_list_nobody_knows_its_keys(
+    evaluation_faults: Faults, tmp_path: Path
+) -> None:
+    data = {**listed_data(tmp_path, {"image": "a.nii"}), "data_list_key": "elsewhere"}
+
+    assert (
+        evaluation_faults(evaluation(key_metric=metric("dice", "['pred', 'x']"), dataset=data))
+        == []
+    )

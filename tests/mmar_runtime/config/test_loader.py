@@ -131,8 +131,45 @@ def test_a_component_may_have_an_entry_of_its_own(load_train: LoadTrain) -> None
     assert [spec.path for spec in config.train.specs("sampler")] == ["own.Sampler"]
 
 
-def test_a_search_of_automl_is_passed_over(load_train: LoadTrain) -> None:
-    load_train({**training(), "search": [{"domain": "lr"}]})
+@pytest.mark.parametrize("search", [[{"domain": "lr"}], {"domain": "lr"}])
+def test_a_search_of_automl_is_refused(train_faults: Faults, search: object) -> None:
+    advice = "    AutoML is not there. Take it out, to train once with the values that are written."
+
+    assert train_faults({**training(), "search": search}) == [
+        f"config_train.json: search: unknown section 'search'\n{advice}"
+    ]
+    optimizer = {"name": "Adam", "search": search, "apply": {}}
+    assert train_faults(training(optimizer=optimizer, search=search)) == [
+        f"config_train.json: train.optimizer.search: unknown key 'search'\n{advice}",
+        f"config_train.json: train.optimizer.apply: unknown key 'apply'\n{advice}",
+        f"config_train.json: train.search: unknown entry 'search'\n{advice}",
+    ]
+
+
+def test_a_list_of_alternatives_belongs_to_automl(train_faults: Faults) -> None:
+    assert train_faults(training(loss=[{"name": "DiceLoss"}, {"name": "FocalLoss"}])) == [
+        "config_train.json: train.loss: has to be a component, an object with 'name' or 'path', "
+        "found an array\n    AutoML chose among several; keep one."
+    ]
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        "MeanDice",
+        [1],
+        [{"name": "A", "is_key_metric": True}, {"name": "B", "is_key_metric": True}],
+        [{"name": "A", "is_key_metric": "yes"}],
+    ],
+)
+def test_metrics_of_the_old_dialect_that_cannot_be_translated(
+    train_faults: Faults, metrics: object
+) -> None:
+    assert train_faults(training(metrics=metrics)) == [
+        "config_train.json: train.metrics: unknown entry 'metrics'\n"
+        '    A list of components, at most one of them with "is_key_metric": true, would have been '
+        "translated. Write key_metric and additional_metrics."
+    ]
 
 
 # --- Settings of a whole run ---------------------------------------------------------------------
@@ -286,7 +323,7 @@ def test_an_unknown_section_is_a_mistake(train_faults: Faults) -> None:
         "config_train.json: determinisim: unknown section 'determinisim'\n"
         "    Did you mean 'determinism'?",
         "config_train.json: sizes: unknown section 'sizes'\n"
-        "    Allowed: 'determinism', 'network_summary', 'search', 'train', 'validate'.",
+        "    Allowed: 'determinism', 'network_summary', 'train', 'validate'.",
     ]
 
 

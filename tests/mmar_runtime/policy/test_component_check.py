@@ -121,6 +121,80 @@ def test_disabled_components_are_not_looked_at(check: Check) -> None:
     assert check(handlers=[{"name": "NoSuchHandler", "disabled": True}]) == []
 
 
+# --- What Clara knew and MONAI no longer has -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("entry", "advice"),
+    [
+        (
+            {"name": "PatchWSIDataset", "args": {"region_size": 512, "grid_shape": 2}},
+            "Today's cuts no grid and takes other arguments: cut the patches beforehand and use "
+            "CacheDataset, or name today's by path, monai.data.PatchWSIDataset, with patch_size "
+            "and patch_level.",
+        ),
+        (
+            {"path": "monai.apps.pathology.data.MaskedInferenceWSIDataset"},
+            "Its successor takes other arguments; name it by path, "
+            "monai.data.MaskedPatchWSIDataset, with patch_size, patch_level and mask_level.",
+        ),
+        (
+            {"name": "SmartCachePatchWSIDataset"},
+            "Cut the patches beforehand and use SmartCacheDataset.",
+        ),
+    ],
+)
+def test_a_class_that_is_gone_says_what_to_do(check: Check, entry: Any, advice: str) -> None:
+    name = entry.get("name") or entry["path"].rpartition(".")[2]
+    key = "name" if "name" in entry else "path"
+
+    assert check(allow_code=True, dataset=entry) == [
+        f"dataset.{key}: MONAI no longer has {name!r} as Clara had it\n    {advice}"
+    ]
+
+
+@pytest.mark.parametrize("name", ["TransformInverter", "SegmentationSaver"])
+def test_a_handler_that_is_gone_says_what_to_do(check: Check, name: str) -> None:
+    args = {"output_transform": "lambda x: x[0]", "loader": "@dataloader", "own": 1}
+
+    [fault] = check(
+        handlers=[{"name": name, "args": args}], dataloader={"path": "own.Loader"}, allow_code=True
+    )
+
+    assert fault.startswith(f"handlers[0].name: MONAI no longer has {name!r} as Clara had it\n")
+    assert "use the post transform" in fault
+
+
+def test_a_class_of_that_name_in_the_mmars_own_code_is_another_one(check: Check) -> None:
+    assert check(allow_code=True, dataset={"path": "own.PatchWSIDataset"}) == []
+
+
+def test_arguments_that_todays_class_would_swallow(check: Check) -> None:
+    path = "monai.data.PatchWSIDataset"
+    assert check(allow_code=True, dataset={"path": path, "args": {"patch_size": 32}}) == []
+
+    found = check(
+        allow_code=True, dataset={"path": path, "args": {"grid_shape": 2, "patch_size": 1}}
+    )
+
+    [fault] = found
+    assert fault.startswith(
+        "dataset.args.grid_shape: PatchWSIDataset: the argument 'grid_shape' is gone, and would be "
+        "ignored\n    Today's cuts no grid"
+    )
+
+
+def test_an_argument_that_was_not_needed_once(check: Check) -> None:
+    args = {"data": [], "transform": "@pre_transforms"}
+
+    found = check(dataset={"name": "PersistentDataset", "args": args}, pre_transforms=[])
+
+    assert found == [
+        "dataset.args: PersistentDataset: the required argument 'cache_dir' is missing\n"
+        '    Name a folder for what it stores, such as "{MMAR_ROOT}/cache".'
+    ]
+
+
 # --- Paths ---------------------------------------------------------------------------------------
 
 
@@ -145,6 +219,33 @@ def test_a_class_of_the_table_may_be_given_by_its_path(check: Check) -> None:
     assert check(loss={"path": "monai.losses.DiceLoss", "args": {"sigmiod": True}}) == [
         "loss.args.sigmiod: DiceLoss: unknown argument 'sigmiod'\n    Did you mean 'sigmoid'?"
     ]
+
+
+# --- Sending to other machines --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ClearMLImageHandler", "ClearMLStatsHandler", "MLFlowHandler"])
+@pytest.mark.parametrize("key", ["name", "path"])
+def test_a_handler_that_sends_to_other_machines_needs_the_sites_consent(
+    train_faults: Check, name: str, key: str
+) -> None:
+    value = name if key == "name" else f"monai.handlers.{name}"
+    document = {"train": {"handlers": [{key: value}]}}
+
+    def faults(*, allow_egress: bool) -> list[str]:
+        checks = [component_check(allow_code=True, allow_egress=allow_egress)]
+        return [one for one in train_faults(document, checks=checks) if "handlers[0]" in one]
+
+    assert faults(allow_egress=False) == [
+        f"config_train.json: train.handlers[0].{key}: {name} can send metrics, images and models "
+        "to another machine; this site has not allowed that\n    Disable it here; "
+        "TensorBoardStatsHandler and TensorBoardImageHandler write to files only."
+    ]
+    assert faults(allow_egress=True) == []
+
+
+def test_who_runs_an_mmar_of_their_own_has_consented(check: Check) -> None:
+    assert check(handlers=[{"name": "MLFlowHandler"}]) == []
 
 
 # --- Arguments -----------------------------------------------------------------------------------

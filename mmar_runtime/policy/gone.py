@@ -1,0 +1,35 @@
+"""What MMARs of Clara's time name, MONAI no longer has, and no rule can translate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+GONE: Mapping[str, str] = MappingProxyType(
+    {
+        "PatchWSIDataset": "Today's cuts no grid and takes other arguments: cut the patches "
+        "beforehand and use CacheDataset, or name today's by path, monai.data.PatchWSIDataset, "
+        "with patch_size and patch_level.",
+        "SmartCachePatchWSIDataset": "Cut the patches beforehand and use SmartCacheDataset.",
+        "MaskedInferenceWSIDataset": "Its successor takes other arguments; name it by path, "
+        "monai.data.MaskedPatchWSIDataset, with patch_size, patch_level and mask_level.",
+        "TransformInverter": "Only its usual arguments are translated; use the post transform "
+        "Invertd in its place.",
+        "SegmentationSaver": "Only its usual arguments, and an output_transform that takes one "
+        "key, are translated; use the post transform SaveImaged in its place.",
+    }
+)
+"""Short name -> what to do about it."""
+
+GONE_ARGUMENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"monai.data.PatchWSIDataset": ("region_size", "grid_shape", "image_reader_name")}
+)
+"""Classes that are there but swallow, without a word, arguments that they once had."""
+
+NEEDED: Mapping[tuple[str, str], str] = MappingProxyType(
+    {
+        ("PersistentDataset", "cache_dir"): "Name a folder for what it stores, such as "
+        '"{MMAR_ROOT}/cache".',
+    }
+)
+"""Class and argument that it did not need in Clara's time -> what to write."""

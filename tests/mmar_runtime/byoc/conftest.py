@@ -1,0 +1,108 @@
+"""MMARs with code of their own: from the documentation's examples, or written by a test.
+
+Python keeps modules by name, so every test's modules have names of their own and are forgotten
+afterwards; the same goes for the folders that a run has added to the import path.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "custom-code.md"
+BLOCK = re.compile(r"^```(python|json)\n(.*?)^```$", re.M | re.S)
+SECTION = re.compile(r"^#{2,3} (.+)$", re.M)
+
+Bring = Callable[..., Path]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """What one section of the page shows: modules by name, and what they add to a document."""
+
+    modules: Mapping[str, str]
+    document: dict[str, Any]
+
+
+def examples() -> dict[str, Example]:
+    """Every section of the page that holds JSON, by its heading."""
+    headings = list(SECTION.finditer(text := PAGE.read_text(encoding="utf-8")))
+    ends = [heading.start() for heading in headings[1:]] + [len(text)]
+    sections = {
+        heading.group(1): BLOCK.findall(text[heading.end() : end])
+        for heading, end in zip(headings, ends, strict=True)
+    }
+    return {title: _example(blocks) for title, blocks in sections.items() if blocks}
+
+
+def _example(blocks: list[tuple[str, str]]) -> Example:
+    codes = [content for language, content in blocks if language == "python"]
+    (document,) = [json.loads(content) for language, content in blocks if language == "json"]
+    names = [code.partition("\n")[0].removeprefix("# custom/") for code in codes]
+    return Example(modules=dict(zip(names, codes, strict=True)), document=document)
+
+
+def added(document: Any, more: Any) -> Any:
+    """A document with another one laid over it: objects are merged, lists are joined.
+
+    A component in place of another one replaces it, and so do post transforms; ``args`` alone, or a
+    trainer's ``path``, are added to it, which is what the page means by them.
+    """
+    if isinstance(document, list) and isinstance(more, list):
+        return document + more
+    if not isinstance(document, dict) or not isinstance(more, dict):
+        return more
+    whole = ("name" in more or "path" in more) and "max_epochs" not in document.get("args", {})
+    if whole:
+        return more
+    replaced = {"post_transforms"} & more.keys() | ({"name"} if "path" in more else set())
+    kept = {key: value for key, value in document.items() if key not in replaced}
+    return {**kept, **{key: added(kept.get(key), value) for key, value in more.items()}}
+
+
+@pytest.fixture(autouse=True)
+def _forget_own_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def bring(tiny_mmar: Path) -> Bring:
+    """``bring("module.py", code)``: the tiny MMAR with that module in ``custom``."""
+
+    def write(name: str, code: str) -> Path:
+        (tiny_mmar / "custom").mkdir(exist_ok=True)
+        (tiny_mmar / "custom" / name).write_text(code, encoding="utf-8")
+        return tiny_mmar
+
+    return write
+
+
+@pytest.fixture
+def example(bring: Bring, tiny_mmar: Path) -> Callable[..., Path]:
+    """``example("Handlers", alone=False, file="config_train.json")``: the MMAR that it makes.
+
+    ``alone`` means that the page shows the whole document.
+    """
+
+    def make(title: str, *, alone: bool = False, file: str = "config_train.json") -> Path:
+        found = examples()[title]
+        for name, code in found.modules.items():
+            bring(name, code)
+        path = tiny_mmar / "config" / file
+        before = json.loads(path.read_text(encoding="utf-8"))
+        document = found.document if alone else added(before, found.document)
+        path.write_text(json.dumps(document), encoding="utf-8")
+        return tiny_mmar
+
+    return make
