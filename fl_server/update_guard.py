@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 
 import torch
 
@@ -31,6 +32,27 @@ def faults(difference: Weights, steps: object, global_weights: Weights) -> tuple
         if tensor.is_floating_point() and not torch.isfinite(tensor).all()
     ]
     return tuple(found)
+
+
+def metric_faults(
+    reported: Mapping[str, float], key_metric: str, expected: Collection[str]
+) -> tuple[str, ...]:
+    """Why a site's metrics cannot be averaged with the others'; empty if they can be.
+
+    Args:
+        reported: metric label -> value, as the site says.
+        key_metric: must be among them; models are compared by it.
+        expected: the labels that the other sites report; empty where nobody has reported yet.
+    """
+    if key_metric not in reported:
+        return (f"metrics: the key metric {key_metric!r} is missing, reported {sorted(reported)}",)
+    if expected and set(reported) != set(expected):
+        return (f"metrics: reported {sorted(reported)}, other sites report {sorted(expected)}",)
+    return tuple(
+        f"metrics: {label} is not a finite number, found {value!r}"
+        for label, value in reported.items()
+        if not is_finite_metric(value)
+    )
 
 
 def is_finite_metric(value: object) -> bool:

@@ -17,7 +17,8 @@ from fl_server.flare.exchange import (
     site_names,
     update_from,
 )
-from fl_server.update_guard import faults
+from fl_server.run_record import SiteContribution
+from fl_server.update_guard import faults, metric_faults
 from mmar_runtime.errors import FederationError
 
 
@@ -27,10 +28,18 @@ class MmarAggregator(Aggregator):
     Args:
         min_sites: contributions that a round needs; with fewer the run fails.
         aggregation_weights: factor of a site's steps in the mean; 1 for a site not named.
+        persistor_id: the component that knows the job's key metric.
     """
 
-    def __init__(self, min_sites: int, aggregation_weights: dict[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        min_sites: int,
+        aggregation_weights: dict[str, float] | None = None,
+        persistor_id: str = "persistor",
+    ) -> None:
         super().__init__()
+        self.persistor_id = persistor_id
+        self._metrics: frozenset[str] = frozenset()
         self.min_sites = min_sites
         self.aggregation_weights = aggregation_weights
         self.rejections: dict[str, str] = {}
@@ -65,11 +74,23 @@ class MmarAggregator(Aggregator):
             found = faults(update.difference, update.steps, global_weights(fl_ctx))
             if found:
                 return "; ".join(found[:3])
-            contribution_from(update)
+            contribution = contribution_from(update)
+            found = self._metric_faults(contribution, fl_ctx)
+            if found:
+                return "; ".join(found)
+            self._metrics = frozenset(contribution.received_metrics)
             self._round_mean(fl_ctx).add(site, update.difference, update.steps)
         except FederationError as error:
             return str(error)
         return None
+
+    def _metric_faults(self, contribution: SiteContribution, fl_ctx: FLContext) -> tuple[str, ...]:
+        persistor = fl_ctx.get_engine().get_component(self.persistor_id)
+        key_metric = persistor.initial.key_metric
+        return (
+            *metric_faults(contribution.received_metrics, key_metric, self._metrics),
+            *metric_faults(contribution.local_metrics, key_metric, self._metrics),
+        )
 
     def _round_mean(self, fl_ctx: FLContext) -> InTimeWeightedMean:
         if self._mean is None:

@@ -36,6 +36,15 @@ class ReceivedUpdate:
     report: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteModel:
+    """A site's own best model, with the round it is of and its metrics at that site."""
+
+    weights: Weights
+    round_number: int
+    metrics: Mapping[str, Any]
+
+
 def as_tensor(value: Any) -> torch.Tensor:
     """A tensor that shares the array's memory where that can be written to."""
     array = np.asarray(value)
@@ -132,14 +141,18 @@ def contribution_from(update: ReceivedUpdate) -> SiteContribution:
         raise FederationError(f"the report of the round is not complete: {error}") from error
 
 
-def model_from(result: Shareable) -> tuple[Weights, Mapping[str, Any]]:
-    """A site's model and what the site says of it.
+def site_model_from(result: Shareable) -> SiteModel:
+    """A site's best model.
 
     Raises:
-        FederationError: it is no set of weights.
+        FederationError: it is no set of weights, or does not say how good it is.
     """
     dxo = _dxo(result, DataKind.WEIGHTS)
-    return {name: as_tensor(value) for name, value in dxo.data.items()}, dict(dxo.meta)
+    number, metrics = dxo.get_meta_prop("round"), dxo.get_meta_prop("metrics")
+    if not isinstance(number, int) or not isinstance(metrics, Mapping):
+        raise FederationError("the model comes without its round and its metrics")
+    weights = {name: as_tensor(value) for name, value in dxo.data.items()}
+    return SiteModel(weights=weights, round_number=number, metrics=metrics)
 
 
 def metrics_from(result: Shareable) -> Mapping[str, Any]:

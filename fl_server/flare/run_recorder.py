@@ -30,9 +30,9 @@ from fl_server.flare.exchange import (
     global_weights,
     job_name,
     metrics_from,
-    model_from,
     peer_name,
     round_number,
+    site_model_from,
     site_names,
     update_from,
 )
@@ -79,7 +79,6 @@ class RunRecordKeeper(FLComponent):
         self.aggregator_id = aggregator_id
         self._recorder: RunRecorder | None = None
         self._best: BestModel | None = None
-        self._local_best: dict[str, float] = {}
         self._cells: dict[str, dict[str, Mapping[str, float]]] = {}
         self._failed_cells: list[str] = []
         # Replies of sites are handled on threads of their own; a handler may fire further events.
@@ -181,16 +180,7 @@ class RunRecordKeeper(FLComponent):
         number = round_number(fl_ctx)
         self.recorder.contribution(site, contribution)
         self.recorder.score(number - 1, site, contribution.received_metrics)
-        self._keep_local_best(site, number, contribution.local_metrics, fl_ctx)
         self._write(fl_ctx)
-
-    def _keep_local_best(
-        self, site: str, number: int, metrics: Mapping[str, float], fl_ctx: FLContext
-    ) -> None:
-        value = metrics[self._key_metric(fl_ctx)]
-        if site not in self._local_best or value > self._local_best[site]:
-            self._local_best[site] = value
-            self.recorder.local_best(site, number, metrics)
 
     def _received_model_scored(self, fl_ctx: FLContext) -> None:
         """The global model is still the received one here, so it can be kept if it is best."""
@@ -229,9 +219,18 @@ class RunRecordKeeper(FLComponent):
         """A site's best model is kept beside the global ones."""
         result = fl_ctx.get_prop(AppConstants.RECEIVED_MODEL)
         site = str(fl_ctx.get_prop(AppConstants.RECEIVED_MODEL_OWNER))
-        if failure_of(result) is None:
-            weights, _ = model_from(result)
-            self._persistor(fl_ctx).write(site, weights, fl_ctx)
+        failure = failure_of(result)
+        if failure is not None:
+            self._failed_cells.append(f"{site} submitted no model: {failure}")
+            return
+        try:
+            model = site_model_from(result)
+            self.recorder.local_best(site, model.round_number, model.metrics)
+        except FederationError as error:
+            self._failed_cells.append(f"{site} submitted no usable model: {error}")
+            return
+        self._persistor(fl_ctx).write(site, model.weights, fl_ctx)
+        self._write(fl_ctx)
 
     def _cell_arrived(self, fl_ctx: FLContext) -> None:
         model = str(fl_ctx.get_prop(AppConstants.MODEL_OWNER)).removeprefix(SERVER_PREFIX)

@@ -190,3 +190,26 @@ def test_without_any_contribution_there_is_no_model(federation: Any) -> None:
 
     with pytest.raises(FederationError, match="nothing to average"):
         aggregator.aggregate(federation.fl_ctx)
+
+
+def reporting(reply: Shareable, **metrics: float) -> Shareable:
+    reply["DXO"]["meta"][REPORT]["received_metrics"] = metrics
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("metrics", "reason"),
+    [
+        ({"val_acc": 0.5}, "the key metric 'val_mean_dice' is missing"),
+        ({"val_mean_dice": 0.5, "val_acc": 0.5}, "other sites report ['val_mean_dice']"),
+        ({"val_mean_dice": math.nan}, "finite"),
+    ],
+)
+def test_metrics_that_cannot_be_averaged_cost_one_contribution_and_not_the_run(
+    fed: Any, metrics: dict[str, float], reason: str
+) -> None:
+    assert fed.submit("site-2", fed.update(1))
+    assert not fed.submit("site-1", reporting(fed.update(1), **metrics))
+
+    assert reason in fed.aggregator.rejections["site-1"]
+    assert not fed.engine.fatal

@@ -20,7 +20,7 @@ from fl_server.flare.exchange import (
     job_name,
     learnable_from,
     metrics_from,
-    model_from,
+    site_model_from,
     site_names,
     update_from,
     weights_from,
@@ -42,9 +42,11 @@ def test_arrays_that_cannot_be_written_to_are_copied() -> None:
     array = np.array([1.0])
     array.flags.writeable = False
 
-    model = model_from(DXO(DataKind.WEIGHTS, data={"w": array}).to_shareable())
+    meta = {"round": 2, "metrics": {"dice": 0.5}}
+    model = site_model_from(DXO(DataKind.WEIGHTS, data={"w": array}, meta=meta).to_shareable())
 
-    assert model[0]["w"].tolist() == [1.0]
+    assert model.weights["w"].tolist() == [1.0]
+    assert (model.round_number, model.metrics) == (2, {"dice": 0.5})
 
 
 def test_a_good_reply_has_no_failure() -> None:
@@ -59,7 +61,7 @@ def test_a_failed_one_tells_its_status_word_else_its_return_code() -> None:
     assert failure_of(reply) == "data-error (reference 0)"
 
 
-@pytest.mark.parametrize("read", [update_from, model_from, metrics_from])
+@pytest.mark.parametrize("read", [update_from, site_model_from, metrics_from])
 @pytest.mark.parametrize(
     "reply",
     [

@@ -55,7 +55,9 @@ def score_last(fed: Any, *values: float) -> None:
 
 def send_site_models(fed: Any) -> None:
     for site in SITES:
-        model = weights_dxo(fed.weights).to_shareable()
+        dxo = weights_dxo(fed.weights)
+        dxo.meta = {"round": 1, "metrics": {DICE: 0.9}}
+        model = dxo.to_shareable()
         received = {AppConstants.RECEIVED_MODEL: model, AppConstants.RECEIVED_MODEL_OWNER: site}
         fed.fire(AppEventType.RECEIVE_BEST_MODEL, **received)
 
@@ -135,7 +137,9 @@ def test_the_last_global_model_can_be_the_best(federation: Any) -> None:
     assert digest(kept) == federation.record.rounds[1].weights_sha256
 
 
-def test_a_sites_best_round_is_that_of_its_highest_local_metric(trained: Any) -> None:
+def test_a_sites_best_model_says_itself_of_which_round_it_is(trained: Any) -> None:
+    send_site_models(trained)
+
     assert {site: best.round for site, best in trained.record.local_bests.items()} == {
         "site-1": 1,
         "site-2": 1,
@@ -323,3 +327,13 @@ def test_the_weights_in_a_checkpoint_are_those_of_the_model(trained: Any) -> Non
     assert all(torch.equal(kept.weights[name], trained.current[name]) for name in kept.weights)
     assert kept.train_conf is not None
     assert kept.train_conf["train"]["model"]["name"] == "UNet"
+
+
+def test_a_model_that_does_not_say_how_good_it_is_falls_short(trained: Any) -> None:
+    model = weights_dxo(trained.weights).to_shareable()
+    received = {AppConstants.RECEIVED_MODEL: model, AppConstants.RECEIVED_MODEL_OWNER: "site-1"}
+    trained.fire(AppEventType.RECEIVE_BEST_MODEL, **received)
+    evaluate_all(trained)
+
+    [reason] = publish(trained)
+    assert "site-1 submitted no usable model" in reason

@@ -1,0 +1,315 @@
+"""What MONAI has changed since Clara Train: each rule as before and after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mmar_runtime.config.upgrades import Notice, upgrade_document
+from mmar_runtime.config.upgrades.monai_drift import RULES
+
+
+def upgraded(raw: Any) -> tuple[Any, tuple[Notice, ...]]:
+    """One entry of a train section, whatever its kind."""
+    upgrade = upgrade_document({"train": {"part": raw}}, "config_train.json")
+    return upgrade.document["train"]["part"], upgrade.notices
+
+
+def spec(name: str, **args: Any) -> dict[str, Any]:
+    return {"name": name, "args": args}
+
+
+def deepgrow(name: str, **args: Any) -> dict[str, Any]:
+    return {"path": f"monai.apps.deepgrow.transforms.{name}", "args": args}
+
+
+EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("to-tensor", spec("ToTensord", keys="image"), spec("EnsureTyped", keys="image")),
+    ("to-tensor", spec("ToTensorD", keys="image"), spec("EnsureTyped", keys="image")),
+    ("to-tensor", spec("ToTensorDict", keys="image"), spec("EnsureTyped", keys="image")),
+    ("to-tensor", {"name": "ToTensord#tt"}, {"name": "EnsureTyped#tt"}),
+    (
+        "image-meta",
+        spec("LoadImaged", keys="image"),
+        spec("LoadImaged", keys="image", image_only=False),
+    ),
+    ("image-meta", {"name": "LoadImageD"}, spec("LoadImageD", image_only=False)),
+    (
+        "add-channel",
+        spec("AddChanneld", keys="pred"),
+        spec("EnsureChannelFirstd", keys="pred", channel_dim="no_channel"),
+    ),
+    (
+        "channel-last",
+        spec("AsChannelFirstd", keys="image"),
+        spec("EnsureChannelFirstd", keys="image", channel_dim=-1),
+    ),
+    (
+        "channel-last",
+        spec("AsChannelFirstD", keys="image", channel_dim=2),
+        spec("EnsureChannelFirstd", keys="image", channel_dim=2),
+    ),
+    (
+        "threshold",
+        spec("AsDiscreted", keys="pred", threshold_values=True),
+        spec("AsDiscreted", keys="pred", threshold=0.5),
+    ),
+    (
+        "threshold",
+        spec("AsDiscreted", keys="pred", threshold_values=True, logit_thresh=0.3),
+        spec("AsDiscreted", keys="pred", threshold=0.3),
+    ),
+    (
+        "threshold",
+        spec("AsDiscreted", keys="pred", threshold_values=True, logit_thresh="{level}"),
+        spec("AsDiscreted", keys="pred", threshold="{level}"),
+    ),
+    (
+        "threshold",
+        spec("AsDiscreted", keys="pred", threshold_values=False, logit_thresh=0.3),
+        spec("AsDiscreted", keys="pred"),
+    ),
+    (
+        "threshold",
+        spec("AsDiscreted", keys="pred", threshold_values=False, threshold=0.3),
+        spec("AsDiscreted", keys="pred", threshold=0.3),
+    ),
+    (
+        "threshold",
+        spec("AsDiscreted", keys=["pred", "label"], threshold_values=[True, False]),
+        spec("AsDiscreted", keys=["pred", "label"], threshold=[0.5, None]),
+    ),
+    (
+        "threshold",
+        spec("AsDiscreted", keys=["a", "b"], threshold_values=True, logit_thresh=[0.3, 0.7]),
+        spec("AsDiscreted", keys=["a", "b"], threshold=[0.3, 0.7]),
+    ),
+    (
+        "one-hot",
+        spec("AsDiscreted", keys="pred", to_onehot=True, n_classes=3),
+        spec("AsDiscreted", keys="pred", to_onehot=3),
+    ),
+    (
+        "one-hot",
+        spec("AsDiscreted", keys="pred", to_onehot=True, n_classes="{OUTPUT_CHANNELS}"),
+        spec("AsDiscreted", keys="pred", to_onehot="{OUTPUT_CHANNELS}"),
+    ),
+    (
+        "one-hot",
+        spec("AsDiscreted", keys="pred", to_onehot=3, n_classes=3),
+        spec("AsDiscreted", keys="pred", to_onehot=3),
+    ),
+    (
+        "one-hot",
+        spec("AsDiscreted", keys="pred", argmax=True, n_classes=3),
+        spec("AsDiscreted", keys="pred", argmax=True),
+    ),
+    (
+        "one-hot",
+        spec("AsDiscreted", keys="pred", to_onehot=False),
+        spec("AsDiscreted", keys="pred"),
+    ),
+    (
+        "one-hot",
+        spec("AsDiscreted", keys=["a", "b"], to_onehot=[True, False], n_classes=[3, 3]),
+        spec("AsDiscreted", keys=["a", "b"], to_onehot=[3, None]),
+    ),
+    (
+        "one-hot",
+        spec("AsDiscreted", keys=["a", "b"], to_onehot=True, num_classes=[2, 3]),
+        spec("AsDiscreted", keys=["a", "b"], to_onehot=[2, 3]),
+    ),
+    (
+        "spatial-dims",
+        spec("UNet", dimensions=3, in_channels=1),
+        spec("UNet", spatial_dims=3, in_channels=1),
+    ),
+    (
+        "spatial-dims",
+        spec("BasicUnet", dimensions="{dims}"),
+        spec("BasicUnet", spatial_dims="{dims}"),
+    ),
+    (
+        "spatial-dims",
+        deepgrow("AddGuidanceFromPointsd", dimensions=3),
+        deepgrow("AddGuidanceFromPointsd", spatial_dims=3),
+    ),
+    (
+        "fully-convolutional",
+        spec("TorchVisionFullyConvModel", model_name="resnet18", n_classes=2),
+        spec(
+            "TorchVisionFCModel",
+            use_conv=True,
+            pool=["avg", {"kernel_size": 7, "stride": 1}],
+            model_name="resnet18",
+            num_classes=2,
+        ),
+    ),
+    (
+        "fully-convolutional",
+        spec("TorchVisionFullyConvModel", pool_size=[5, 5], pool_stride=2),
+        spec(
+            "TorchVisionFCModel",
+            use_conv=True,
+            pool=["avg", {"kernel_size": [5, 5], "stride": 2}],
+        ),
+    ),
+    (
+        "batched",
+        deepgrow("AddGuidanceSignald", image="image", batched=True),
+        deepgrow("AddGuidanceSignald", image="image"),
+    ),
+    (
+        "best-name",
+        spec("CheckpointSaver", save_dir="m", save_key_metric=True),
+        spec("CheckpointSaver", save_dir="m", save_key_metric=True, key_metric_filename="model.pt"),
+    ),
+    (
+        "best-name",
+        spec("CheckpointSaver", save_key_metric="{save_best}"),
+        spec("CheckpointSaver", save_key_metric="{save_best}", key_metric_filename="model.pt"),
+    ),
+    (
+        "final-name",
+        spec("CheckpointSaver", save_dir="m", save_final=True),
+        spec("CheckpointSaver", save_dir="m", save_final=True, final_filename="final_model.pt"),
+    ),
+]
+
+MESSAGES = {
+    "to-tensor": "ToTensord runs as EnsureTyped: ToTensord would drop what Invertd needs",
+    "image-meta": "LoadImaged runs with image_only=false, so that *_meta_dict stays in the batch",
+    "add-channel": "AddChanneld is gone from MONAI; runs as "
+    "EnsureChannelFirstd(channel_dim='no_channel')",
+    "channel-last": "AsChannelFirstd is gone from MONAI; runs as EnsureChannelFirstd",
+    "threshold": "AsDiscreted's threshold_values and logit_thresh run as threshold; "
+    "MONAI ignores them",
+    "one-hot": "AsDiscreted's n_classes runs as to_onehot",
+    "spatial-dims": "the argument 'dimensions' is now 'spatial_dims'",
+    "fully-convolutional": "TorchVisionFullyConvModel is now TorchVisionFCModel with use_conv=true",
+    "batched": "deepgrow's argument 'batched' is gone: MONAI takes batches apart before transforms",
+    "best-name": "CheckpointSaver writes the best model as model.pt, as Clara did",
+    "final-name": "CheckpointSaver writes the last model as final_model.pt, as Clara did",
+}
+
+
+@pytest.mark.parametrize(("rule", "before", "after"), EXAMPLES)
+def test_an_old_construct_runs_as_its_successor(rule: str, before: Any, after: Any) -> None:
+    found, [notice] = upgraded(before)
+
+    assert found == after
+    assert notice.rule == rule
+    assert str(notice) == f"{MESSAGES[rule]} (config_train.json: train.part)"
+
+
+def test_every_rule_has_an_example() -> None:
+    assert {rule for rule, _, _ in EXAMPLES} == {rule.name for rule in RULES}
+    assert {rule.name: rule.message for rule in RULES} == MESSAGES
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        spec("EnsureTyped", keys="image"),
+        spec("LoadImaged", keys="image", image_only=True),
+        spec("LoadImage", reader="NibabelReader"),
+        spec("EnsureChannelFirstd", keys="image"),
+        spec("AsDiscreted", keys="pred", argmax=True, to_onehot=2, threshold=0.5),
+        {"name": "AsDiscreted"},
+        spec("UNet", spatial_dims=3),
+        spec("CheckpointSaver", save_key_metric=False, save_final=False),
+        spec("CheckpointSaver", save_key_metric=None),
+        spec("CheckpointSaver", save_key_metric=True, key_metric_filename="best.pt"),
+        spec("CheckpointSaver", save_key_metric=True, key_metric_n_saved=3),
+        spec("CheckpointSaver", save_key_metric=True, save_final=True, file_prefix="fold_1"),
+        spec("CheckpointSaver", save_final=True, final_filename="last.pt"),
+        {"name": "LoadImaged", "args": None},
+        {"ref": "ToTensord"},
+        "@ToTensord",
+    ],
+)
+def test_what_fits_todays_monai_stays_as_it_is(raw: Any) -> None:
+    assert upgraded(raw) == (raw, ())
+
+
+@pytest.mark.parametrize("old", [before for _, before, _ in EXAMPLES if "name" in before])
+def test_a_class_of_the_mmars_own_is_left_alone(old: dict[str, Any]) -> None:
+    for raw in (
+        {"path": f"own.{old['name']}", "args": old.get("args", {})},
+        {**old, "path": "own.Thing"},
+    ):
+        assert upgraded(raw) == (raw, ())
+
+
+def test_deepgrow_of_the_mmars_own_is_left_alone() -> None:
+    raw = {"path": "own.deepgrow.AddGuidanceSignald", "args": {"batched": True, "dimensions": 3}}
+
+    assert upgraded(raw) == (raw, ())
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"to_onehot": True},
+        {"to_onehot": [True, False]},
+        {"to_onehot": True, "n_classes": None},
+        {"to_onehot": True, "n_classes": []},
+        {"to_onehot": True, "n_classes": "@conf"},
+        {"to_onehot": [], "n_classes": 2},
+        {"to_onehot": True, "n_classes": 2, "num_classes": 3},
+        {"to_onehot": [True, False], "n_classes": [2, 3, 4]},
+        {"threshold_values": "{flag}"},
+        {"threshold_values": [], "logit_thresh": 0.5},
+        {"threshold_values": True, "logit_thresh": None},
+        {"threshold_values": [True, False], "logit_thresh": [0.1, 0.2, 0.3]},
+        {"threshold_values": True, "threshold": 0.5},
+    ],
+)
+def test_what_cannot_be_told_for_sure_is_left_to_the_check_of_arguments(args: Any) -> None:
+    raw = spec("AsDiscreted", keys="pred", **args)
+
+    assert upgraded(raw) == (raw, ())
+
+
+def test_both_spellings_at_once_are_left_to_the_check_of_arguments() -> None:
+    raw = spec("UNet", dimensions=3, spatial_dims=3)
+
+    assert upgraded(raw) == (raw, ())
+
+
+def test_components_inside_others_are_translated_too() -> None:
+    raw = spec("Compose", transforms=[spec("OneOf", transforms=[spec("AddChanneld", keys="a")])])
+
+    found, [notice] = upgraded(raw)
+
+    inner = spec("EnsureChannelFirstd", keys="a", channel_dim="no_channel")
+    assert found == spec("Compose", transforms=[spec("OneOf", transforms=[inner])])
+    assert notice.places[0].place == "train.part.args.transforms[0].args.transforms[0]"
+
+
+def test_a_notice_tells_how_often() -> None:
+    _, [notice] = upgraded([spec("ToTensord", keys="a"), spec("ToTensord", keys="b")])
+
+    assert str(notice) == (
+        "ToTensord runs as EnsureTyped: ToTensord would drop what Invertd needs "
+        "(config_train.json: train.part[0] and 1 more)"
+    )
+
+
+def test_notices_come_in_the_order_of_the_rules() -> None:
+    _, notices = upgraded([before for _, before, _ in reversed(EXAMPLES)])
+
+    assert [notice.rule for notice in notices] == [rule.name for rule in RULES]
+
+
+def test_a_translated_transform_is_still_found_by_ref() -> None:
+    document = {
+        "train": {"pre_transforms": [spec("AddChanneld", keys="image")]},
+        "validate": {"pre_transforms": [{"ref": "AddChanneld"}]},
+    }
+
+    found = upgrade_document(document, "config_train.json").document
+
+    assert found["train"]["pre_transforms"][0]["name"] == "EnsureChannelFirstd#AddChanneld"
+    assert found["validate"] == document["validate"]
