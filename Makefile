@@ -25,8 +25,8 @@ demo: .venv/.installed-run  ## train one model across three simulated sites, on 
 	$(BIN)/mmar simulate $(DEMO_JOB) --data $(DEMO_DATA) --sites $(DEMO_SITES) \
 	    --rounds $(DEMO_ROUNDS) --workspace $(DEMO_RUN)
 
-test: lint  ## all checks, then all tests
-	$(BIN)/pytest
+test: lint  ## all checks, then all tests, one file of them on each core
+	$(BIN)/pytest -n auto --dist loadfile
 
 lint: .venv/.installed-dev  ## all checks without the tests
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@
     ├── CheckpointError       a file of weights is missing, unreadable or does not fit the network
     ├── WeightsError          weights received from elsewhere do not match the network
     ├── ComponentError        a component raised while it was built or while it ran
+    ├── LaunchError           so many processes do not fit the configuration or the data
     ├── FederationError       a federated run ended without the result that was asked for
     └── RunAborted            the run was stopped from outside; exit code 130
 
@@ -88,6 +89,10 @@ class WeightsError(MmarError):
 
 class ComponentError(MmarError):
     """A component named by the configuration raised an error of its own."""
+
+
+class LaunchError(MmarError):
+    """As many processes as were started do not fit the configuration or the data."""
 
 
 class FederationError(MmarError):

@@ -9,13 +9,14 @@ from importlib.metadata import version
 from types import ModuleType
 
 from fl_admin.cli import demo_data, simulate
-from mmar_runtime.cli import data, evaluate, export, train
+from mmar_runtime.cli import data, evaluate, export, train, upgrade
 from mmar_runtime.cli.common import run_command
 
 COMMANDS: dict[str, ModuleType] = {
     "train": train,
     "evaluate": evaluate,
     "export": export,
+    "upgrade": upgrade,
     "simulate": simulate,
     "demo-data": demo_data,
     "data": data,

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 
 from mmar_runtime.cli.common import run_command
+
+LOG_CONFIG = "resources/log.config"
+"""Clara's applications log as this file of the MMAR says; ``mmar`` does so only when asked."""
 
 
 def run_app(command: ModuleType, name: str, arguments: Sequence[str] | None) -> int:
@@ -25,4 +29,7 @@ def run_app(command: ModuleType, name: str, arguments: Sequence[str] | None) -> 
     command.add_arguments(parser)
     # torch.distributed.launch puts it into every command line; a single process needs no rank.
     parser.add_argument("--local_rank", "--local-rank", type=int, help="accepted, and not used")
-    return run_command(command.run, parser.parse_args(arguments))
+    options = parser.parse_args(arguments)
+    if options.log_config is None and (Path(options.mmar) / LOG_CONFIG).is_file():
+        options.log_config = LOG_CONFIG
+    return run_command(command.run, options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -11,14 +12,26 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from mmar_runtime.cli.log_config import apply_log_config, read_log_config
+from mmar_runtime.components.launch import ALONE, Processes, launched_processes
 from mmar_runtime.config.loader import ENVIRONMENT_FILE
-from mmar_runtime.errors import ConfigError, MmarError, RunAborted
+from mmar_runtime.errors import (
+    CheckpointError,
+    ConfigError,
+    LaunchError,
+    MmarError,
+    RunAborted,
+)
 
 EXIT_INTERNAL = 70
 """A fault of ours, as in sysexits.h; everything that the user can mend exits with 1 or 2."""
+
+MET_BY_ALL = (CheckpointError, ConfigError, LaunchError, RunAborted)
+"""Errors that each process of a run meets by itself; one process on each machine tells them."""
 
 
 def add_mmar_arguments(parser: argparse.ArgumentParser, *, config: str) -> None:
@@ -39,6 +52,11 @@ def add_mmar_arguments(parser: argparse.ArgumentParser, *, config: str) -> None:
         help="environment in the MMAR (%(default)s)",
     )
     add_set_argument(parser)
+    parser.add_argument(
+        "--log-config",
+        metavar="FILE",
+        help="logging as this log.config in the MMAR says; -v has no effect then",
+    )
 
 
 def add_set_argument(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +86,15 @@ def run_command(command: Callable[[argparse.Namespace], int], options: argparse.
         0 for success; 1 for a run that failed; 2 for something to mend in what was given; 130 for
         an interrupted run; 70 for a fault of the program itself.
     """
+    code = _exit_code(command, options)
+    if _processes().several:
+        # The threads of a process group end with it, and have to before the interpreter does. A
+        # network in a circle of engines and handlers keeps the group alive until it is collected.
+        gc.collect()
+    return code
+
+
+def _exit_code(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     try:
         return command(options)
     except MmarError as error:
@@ -85,11 +112,26 @@ def run_command(command: Callable[[argparse.Namespace], int], options: argparse.
 def _report(error: MmarError, code: int, options: argparse.Namespace) -> int:
     if options.debug:
         traceback.print_exc(file=sys.stderr)
-    if options.json:
+    processes = _processes()
+    if options.json and processes.first:
         problems = error.problems if isinstance(error, ConfigError) else ()
         print_json({"error": str(error), "problems": [one.as_dict() for one in problems]})
-    print(f"mmar: {error}", file=sys.stderr)
+    if processes.local_rank == 0 or not isinstance(error, MET_BY_ALL):
+        name = "mmar" if processes.first else f"mmar, process {processes.rank}"
+        print(f"{name}: {error}", file=sys.stderr)
     return code
+
+
+def _processes() -> Processes:
+    try:
+        return launched_processes()
+    except LaunchError:  # the run itself says so
+        return ALONE
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that prints results; the only one, if there are not more."""
+    return _processes().first
 
 
 def print_json(content: Any) -> None:
@@ -98,15 +140,33 @@ def print_json(content: Any) -> None:
 
 
 def set_up_logging(*, verbose: bool) -> None:
-    """Our own messages always, the libraries' when asked for; all on stderr."""
+    """Our own messages always, the libraries' when asked for; all on stderr.
+
+    Of several processes, those behind the first one only warn.
+    """
+    first = is_first_process()
     logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
+        level=logging.INFO if verbose and first else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s" if verbose else "%(message)s",
         stream=sys.stderr,
         force=True,
     )
     for name in ("mmar_runtime", "fl_admin"):
-        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).setLevel(logging.INFO if first else logging.WARNING)
+
+
+def set_up_run_logging(options: argparse.Namespace) -> None:
+    """Logging for a command that runs an MMAR: as its ``--log-config`` says, if one is given.
+
+    Raises:
+        ConfigError: the file cannot be read, or asks for more than messages on the terminal.
+    """
+    set_up_logging(verbose=options.verbose)
+    if options.log_config is not None:
+        # With --json, stdout holds one JSON document and nothing else.
+        config = read_log_config(Path(options.mmar) / options.log_config)
+        if is_first_process():
+            apply_log_config(config, stdout=not options.json)
 
 
 class StopRequest:
@@ -115,10 +175,13 @@ class StopRequest:
     A run that calls this calls it again after each iteration, so from the first call on a signal
     only asks, and the run ends between two iterations. A second signal, or the first before the
     run has begun, interrupts at once.
+
+    Of several processes the first one tells of it.
     """
 
     def __init__(self) -> None:
         self._process = os.getpid()
+        self._tells = is_first_process()
         self._asked = False
         self._running = False
 
@@ -139,7 +202,8 @@ class StopRequest:
             raise KeyboardInterrupt(f"stopped by {signal.Signals(number).name}")
         else:
             self._asked = True
-            print("stopping after this iteration; once more to stop at once", file=sys.stderr)
+            if self._tells:
+                print("stopping after this iteration; once more to stop at once", file=sys.stderr)
 
 
 def _in_data_worker(number: int) -> None:

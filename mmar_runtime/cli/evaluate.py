@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from mmar_runtime.cli.common import (
     add_mmar_arguments,
     add_output_arguments,
+    is_first_process,
     print_json,
-    set_up_logging,
+    set_up_run_logging,
     stop_on_signals,
 )
 from mmar_runtime.config.data_list import data_check
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check everything, evaluate, print the metrics."""
-    set_up_logging(verbose=options.verbose)
+    set_up_run_logging(options)
     config = load_evaluation_config(
         Mmar.open(options.mmar),
         file=options.config,
@@ -51,10 +52,13 @@ def run(options: argparse.Namespace) -> int:
         overrides=parse_overrides(options.overrides),
         checks=[component_check(allow_code=True), extras_check, data_check, volume_check],
     )
-    for notice in config.notices:
+    first = is_first_process()
+    for notice in config.notices if first else ():
         print(f"note: {notice}", file=sys.stderr)
     started = time.monotonic()
     result = _evaluate(config)
+    if not first:
+        return 0  # it is the same result
     if options.json:
         print_json(result.as_dict())
     else:

@@ -13,7 +13,7 @@ from mmar_runtime.cli.common import (
     add_mmar_arguments,
     add_output_arguments,
     print_json,
-    set_up_logging,
+    set_up_run_logging,
     stop_on_signals,
 )
 from mmar_runtime.config.loader import TRAIN_FILE, load_train_config
@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check everything, export, say what came out."""
-    set_up_logging(verbose=options.verbose)
+    set_up_run_logging(options)
     shape = parse_shape(options.input_shape)
     format = chosen_format(options.format, options.output_path)
     config = load_train_config(

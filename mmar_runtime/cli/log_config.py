@@ -1,32 +1,77 @@
 """``resources/log.config``: Python's INI format for logging, read without evaluating any of it.
 
-``logging.config.fileConfig`` passes parts of such a file to ``eval``, and an MMAR may come from
-anywhere. Here the file is read as data: known handler classes, streams and levels, nothing else.
+The standard library passes parts of such a file to ``eval`` and imports what others name, and an
+MMAR may come from anywhere. Here the file is read as data: handlers to the terminal, formats and
+levels, nothing else.
 """
 
 from __future__ import annotations
 
 import configparser
-import logging.config
+import logging
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
 
+Stream = Literal["stdout", "stderr"]
+
 STREAM_HANDLERS = ("StreamHandler", "logging.StreamHandler")
-STREAMS = {
-    "": "ext://sys.stderr",
-    "sys.stdout": "ext://sys.stdout",
-    "sys.stderr": "ext://sys.stderr",
-}
+FORMATTERS = ("", "Formatter", "logging.Formatter")
 LEVELS = ("NOTSET", "DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", "CRITICAL")
+OPTIONS = {
+    "formatter": ("format", "datefmt", "class", "style"),
+    "handler": ("class", "level", "formatter", "args", "kwargs"),
+    "logger": ("level", "handlers", "qualname", "propagate"),
+}
+"""Section -> what may stand in it."""
+
+MAX_BYTES = 64 * 1024
+WIDE = re.compile(r"%\([^)]*\)[^A-Za-z%]*\d{4}")
+"""A field of a thousand characters or more."""
+
+OWN_LOGGERS = ("mmar_runtime", "fl_admin")
 
 
-def read_log_config(path: Path) -> dict[str, Any]:
-    """The settings of a ``log.config`` as ``logging.config.dictConfig`` takes them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerSettings:
+    """A handler to the terminal."""
+
+    stream: Stream
+    level: str
+    format: str
+    dates: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggerSettings:
+    """A logger; ``name`` is empty for the root, an empty ``level`` leaves it to the loggers above.
+
+    Attributes:
+        handlers: their names.
+    """
+
+    name: str
+    level: str
+    handlers: tuple[str, ...]
+    propagate: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """What a ``log.config`` says: its handlers by name, and its loggers, the root first."""
+
+    handlers: Mapping[str, HandlerSettings]
+    loggers: tuple[LoggerSettings, ...]
+
+
+def read_log_config(path: Path) -> LogConfig:
+    """The settings of a ``log.config``.
 
     Raises:
         ConfigError: the file cannot be read, or asks for anything but handlers to the terminal.
@@ -34,36 +79,42 @@ def read_log_config(path: Path) -> dict[str, Any]:
     location = Location(path.name)
     parser = configparser.RawConfigParser()
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise configparser.Error(f"it is larger than {MAX_BYTES // 1024} KiB")
         parser.read_string(path.read_text(encoding="utf-8"), source=path.name)
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
         message = f"cannot be read: {error}".replace("\n", " ")
         raise ConfigError([Problem(location, message, "", "log-config")]) from None
     reading = _Reading(parser, location)
-    content = {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": dict(reading.formatters()),
-        "handlers": dict(reading.handlers()),
-        "loggers": dict(reading.loggers()),
-        "root": reading.logger("logger_root"),
-    }
+    config = reading.config()
     if reading.problems:
         raise ConfigError(reading.problems)
-    return content
+    return config
 
 
-def apply_log_config(path: Path) -> None:
-    """Set up logging as a ``log.config`` says.
+def apply_log_config(config: LogConfig, *, stdout: bool) -> None:
+    """Set up this process's logging.
 
-    Raises:
-        ConfigError: as ``read_log_config``, or the parts of the file do not fit each other.
+    Args:
+        config: the settings.
+        stdout: whether messages may go to stdout, which else belongs to the result.
     """
-    content = read_log_config(path)
-    try:
-        logging.config.dictConfig(content)
-    except (ValueError, KeyError) as error:
-        message = f"the parts do not fit each other: {error}"
-        raise ConfigError([Problem(Location(path.name), message, "", "log-config")]) from error
+    streams = {"stdout": sys.stdout if stdout else sys.stderr, "stderr": sys.stderr}
+    handlers: dict[str, logging.Handler] = {}
+    for name, settings in config.handlers.items():
+        handler = logging.StreamHandler(streams[settings.stream])
+        handler.setFormatter(logging.Formatter(settings.format, settings.dates))
+        if settings.level:
+            handler.setLevel(settings.level)
+        handlers[name] = handler
+    for name in OWN_LOGGERS:
+        logging.getLogger(name).setLevel(logging.NOTSET)  # the file's root decides
+    for one in config.loggers:
+        logger = logging.getLogger(one.name)
+        logger.handlers[:] = [handlers[name] for name in one.handlers]
+        logger.propagate = one.propagate
+        if one.level:
+            logger.setLevel(one.level)
 
 
 class _Reading:
@@ -74,82 +125,127 @@ class _Reading:
         self.location = location
         self.problems: list[Problem] = []
 
-    def _keys(self, section: str) -> list[str]:
-        text = self._option(section, "keys")
-        return [key.strip() for key in text.split(",") if key.strip()]
-
-    def _option(self, section: str, name: str, default: str = "") -> str:
-        if not self.parser.has_section(section):
-            self._problem(section, "the section is missing")
-            return default
-        return self.parser.get(section, name, fallback=default)
-
-    def formatters(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for key in self._keys("formatters"):
-            section = f"formatter_{key}"
-            if self._option(section, "class") not in ("", "logging.Formatter"):
-                self._problem(f"{section}.class", "a formatter has no class of its own here")
-            found: dict[str, Any] = {"format": self._option(section, "format", "%(message)s")}
-            dates = self._option(section, "datefmt")
-            yield key, {**found, "datefmt": dates} if dates else found
-
-    def handlers(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for key in self._keys("handlers"):
-            section = f"handler_{key}"
-            kind = self._option(section, "class")
-            if kind not in STREAM_HANDLERS:
-                self._problem(
-                    f"{section}.class",
-                    f"{kind!r} is not allowed; an MMAR's log goes to the terminal",
-                    did_you_mean(kind, STREAM_HANDLERS),
-                )
-            found: dict[str, Any] = {
-                "class": "logging.StreamHandler",
-                "stream": self._stream(section),
-            }
-            level = self._level(section)
-            formatter = self._option(section, "formatter")
-            yield (
-                key,
-                found
-                | ({"level": level} if level else {})
-                | ({"formatter": formatter} if formatter else {}),
-            )
-
-    def _stream(self, section: str) -> str:
-        text = self._option(section, "args", "()")
-        match = re.fullmatch(r"\(\s*([a-z.]*)\s*,?\s*\)", text)
-        name = match.group(1) if match else text
-        if name not in STREAMS:
-            self._problem(
-                f"{section}.args", f"has to be (sys.stdout,) or (sys.stderr,), not {text!r}"
-            )
-        return STREAMS.get(name, STREAMS[""])
-
-    def _level(self, section: str) -> str:
-        level = self._option(section, "level").strip().upper()
-        if level and level not in LEVELS:
-            self._problem(
-                f"{section}.level", f"unknown level {level!r}", did_you_mean(level, LEVELS)
-            )
-            return ""
-        return level
-
-    def loggers(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def config(self) -> LogConfig:
+        formatters = dict(self._formatters())
+        handlers = dict(self._handlers(formatters))
+        loggers = [self._logger("logger_root", "", handlers)]
         for key in self._keys("loggers"):
             if key != "root":
                 section = f"logger_{key}"
-                propagate = self._option(section, "propagate", "1") != "0"
-                yield (
-                    self._option(section, "qualname", key),
-                    {**self.logger(section), "propagate": propagate},
+                name = self._option(section, "qualname", key)
+                loggers.append(self._logger(section, name, handlers))
+        return LogConfig(handlers=handlers, loggers=tuple(loggers))
+
+    def _keys(self, section: str) -> list[str]:
+        return _names(self._option(section, "keys"))
+
+    def _option(self, section: str, name: str, default: str = "") -> str:
+        return self.parser.get(section, name, fallback=default).strip()
+
+    def _known(self, section: str) -> None:
+        """Report a section that is not there, and options that would be passed over."""
+        if not self.parser.has_section(section):
+            self._problem(section, "", "the section is missing")
+            return
+        known = OPTIONS[section.partition("_")[0]]
+        for name in self.parser.options(section):
+            if name not in known:
+                self._problem(section, name, f"unknown option {name!r}", did_you_mean(name, known))
+
+    def _formatters(self) -> Iterator[tuple[str, tuple[str, str | None]]]:
+        for key in self._keys("formatters"):
+            section = f"formatter_{key}"
+            self._known(section)
+            for name, allowed in (("class", FORMATTERS), ("style", ("", "%"))):
+                value = self._option(section, name)
+                if value not in allowed:
+                    self._problem(section, name, f"{value!r} is not allowed", "Leave it out.")
+            text = self._option(section, "format") or "%(message)s"
+            dates = self._option(section, "datefmt") or None
+            fault = _format_fault(text, dates)
+            if fault:
+                self._problem(section, "format", f"{text[:80]!r} is no format: {fault}")
+            yield key, (text, dates)
+
+    def _handlers(
+        self, formatters: Mapping[str, tuple[str, str | None]]
+    ) -> Iterator[tuple[str, HandlerSettings]]:
+        for key in self._keys("handlers"):
+            section = f"handler_{key}"
+            self._known(section)
+            kind = self._option(section, "class")
+            if kind not in STREAM_HANDLERS:
+                self._problem(
+                    section,
+                    "class",
+                    f"{kind!r} is not allowed; a log goes to the terminal",
+                    "Write class=StreamHandler.",
                 )
+            if self._option(section, "kwargs", "{}") != "{}":
+                self._problem(section, "kwargs", "has to be {}", "Leave it out.")
+            formatter = self._option(section, "formatter")
+            if formatter and formatter not in formatters:
+                message = f"no formatter is called {formatter!r}"
+                self._problem(section, "formatter", message, did_you_mean(formatter, formatters))
+            text, dates = formatters.get(formatter, ("%(message)s", None))
+            yield (
+                key,
+                HandlerSettings(
+                    stream=self._stream(section),
+                    level=self._level(section),
+                    format=text,
+                    dates=dates,
+                ),
+            )
 
-    def logger(self, section: str) -> dict[str, Any]:
-        names = self._option(section, "handlers").split(",")
-        found: dict[str, Any] = {"handlers": [name.strip() for name in names if name.strip()]}
-        level = self._level(section)
-        return {**found, "level": level} if level else found
+    def _stream(self, section: str) -> Stream:
+        text = self._option(section, "args", "()")
+        match = re.fullmatch(r"\(\s*(?:sys\.(stdout|stderr)\s*,?\s*)?\)", text)
+        if match is None:
+            message = f"has to be (sys.stdout,) or (sys.stderr,), not {text[:80]!r}"
+            self._problem(section, "args", message)
+        return "stdout" if match is not None and match.group(1) == "stdout" else "stderr"
 
-    def _problem(self, place: str, message: str, advice: str = "") -> None:
-        self.problems.append(Problem(self.location / place, message, advice, "log-config"))
+    def _level(self, section: str) -> str:
+        level = self._option(section, "level").upper()
+        if level and level not in LEVELS:
+            self._problem(section, "level", f"unknown level {level!r}", did_you_mean(level, LEVELS))
+        return level
+
+    def _logger(
+        self, section: str, name: str, handlers: Mapping[str, HandlerSettings]
+    ) -> LoggerSettings:
+        self._known(section)
+        names = _names(self._option(section, "handlers"))
+        for unknown in (one for one in names if one not in handlers):
+            message = f"no handler is called {unknown!r}"
+            self._problem(section, "handlers", message, did_you_mean(unknown, handlers))
+        propagate = self._option(section, "propagate", "1")
+        if propagate not in ("0", "1"):
+            self._problem(section, "propagate", f"has to be 0 or 1, not {propagate!r}")
+        return LoggerSettings(
+            name=name,
+            level=self._level(section),
+            handlers=tuple(names),
+            propagate=propagate != "0",
+        )
+
+    def _problem(self, section: str, option: str, message: str, advice: str = "") -> None:
+        place = self.location / section
+        location = place / option if option else place
+        self.problems.append(Problem(location, message, advice, "log-config"))
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _format_fault(text: str, dates: str | None) -> str:
+    """Why a message cannot be written in this format; empty if it can."""
+    if WIDE.search(text):
+        return "a field is too wide"
+    try:
+        logging.Formatter(text, dates).format(logging.makeLogRecord({}))
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return ""

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from mmar_runtime.cli.common import (
     add_mmar_arguments,
     add_output_arguments,
+    is_first_process,
     print_json,
-    set_up_logging,
+    set_up_run_logging,
     stop_on_signals,
 )
 from mmar_runtime.config.data_list import data_check
@@ -38,6 +39,7 @@ EXAMPLES = """examples:
   mmar train -m path/to/mmar --set epochs=20 learning_rate=1e-4
   mmar train -m path/to/mmar --set dont_load_ckpt_model=False   (fine-tune models/model.pt)
   mmar train -m path/to/mmar --resume                           (after an interruption)
+  torchrun --nproc_per_node=2 -m medl.apps.train -m path/to/mmar --set multi_gpu=True
 """
 
 
@@ -59,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check everything, train, say what came out."""
-    set_up_logging(verbose=options.verbose)
+    set_up_run_logging(options)
     config = load_train_config(
         Mmar.open(options.mmar),
         file=options.config,
@@ -67,11 +69,14 @@ def run(options: argparse.Namespace) -> int:
         overrides=parse_overrides(options.overrides),
         checks=[component_check(allow_code=True), extras_check, data_check, volume_check],
     )
-    for notice in config.notices:
+    first = is_first_process()
+    for notice in config.notices if first else ():
         print(f"note: {notice}", file=sys.stderr)
     lines = Lines()
-    result = _train(config, lines, resume=options.resume)
-    if options.write_train_stats and _is_first_process():
+    result = _train(config, lines if first else None, resume=options.resume)
+    if not first:
+        return 0  # it is the same result
+    if options.write_train_stats:
         content = json.dumps(train_stats(result, lines), indent=2) + "\n"
         write_text_atomically(Path(str(config.value("MMAR_CKPT_DIR"))) / STATS_FILE, content)
     if options.json:
@@ -81,20 +86,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _train(config: TrainConfig, lines: Lines, *, resume: bool) -> TrainResult:
+def _train(config: TrainConfig, lines: Lines | None, *, resume: bool) -> TrainResult:
     # MONAI logs to stdout, which belongs to the result; its loggers take hold of it on import.
     with stop_on_signals() as stop, contextlib.redirect_stdout(sys.stderr):
         # torch and MONAI take seconds to import; a config with a fault is refused before that.
         from mmar_runtime.workflows.training import train
 
         return train(config, allow_code=True, observer=lines, should_stop=stop, resume=resume)
-
-
-def _is_first_process() -> bool:
-    # Asked after the training, as the question brings torch in.
-    from mmar_runtime.components.processes import launched_processes
-
-    return launched_processes().rank == 0
 
 
 def summary(result: TrainResult, config: TrainConfig) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmar_runtime.cli.common import add_output_arguments, print_json
+from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.config.upgrades import Upgrade, upgrade_document
-from mmar_runtime.files import write_text_atomically
+from mmar_runtime.errors import ConfigError, MmarError, Problem
+from mmar_runtime.files import write_atomically, write_text_atomically
 from mmar_runtime.mmar import Mmar
 
 HELP = "bring an old MMAR's configs to today's names and dialect"
@@ -26,6 +29,9 @@ An MMAR runs without this: the same changes are made in memory whenever it is lo
 
 ENGINES = ("train", "trainer", "evaluator", "validate")
 """What tells a workflow from the other documents in ``config``."""
+
+LINE = 88
+"""An array of plain values that fits into so many characters stays on one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +47,8 @@ class DocumentUpgrade:
         """The change as a unified diff of both in the same layout."""
         name = f"config/{self.path.name}"
         lines = difflib.unified_diff(
-            _text(self.before).splitlines(keepends=True),
-            _text(self.upgrade.document).splitlines(keepends=True),
+            document_text(self.before).splitlines(keepends=True),
+            document_text(self.upgrade.document).splitlines(keepends=True),
             fromfile=name,
             tofile=f"{name} (upgraded)",
         )
@@ -59,50 +65,96 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Show or write the changes of every workflow document."""
     changed = [one for one in document_upgrades(Mmar.open(options.mmar)) if one.upgrade.notices]
-    kept = [write_upgrade(one) for one in changed] if options.write else []
+    kept = write_upgrades(changed) if options.write else {}
     if options.json:
-        print_json(
-            [
-                {
-                    "file": str(one.path),
-                    "rules": [notice.rule for notice in one.upgrade.notices],
-                    "document": one.upgrade.document,
-                }
-                for one in changed
-            ]
-        )
+        print_json([_as_dict(one, kept.get(one.path)) for one in changed])
         return 0
     for one in changed:
         if not options.write:
             print(one.diff)
         for notice in one.upgrade.notices:
             print(f"{notice.rule}: {notice}")
-    if not changed:
-        print("nothing to upgrade")
-    elif options.write:
-        print(f"wrote {len(changed)} documents; originals: {', '.join(map(str, kept))}")
-    else:
-        print(f"{len(changed)} documents would change; write them with --write")
+    print(_summary(changed, kept))
     return 0
 
 
-def document_upgrades(mmar: Mmar) -> Iterator[DocumentUpgrade]:
+def _as_dict(one: DocumentUpgrade, original: Path | None) -> dict[str, Any]:
+    return {
+        "file": str(one.path),
+        "original": None if original is None else str(original),
+        "rules": [notice.rule for notice in one.upgrade.notices],
+        "document": one.upgrade.document,
+    }
+
+
+def _summary(changed: list[DocumentUpgrade], kept: Mapping[Path, Path]) -> str:
+    count = "1 document" if len(changed) == 1 else f"{len(changed)} documents"
+    if not changed:
+        return "nothing to upgrade"
+    if not kept:
+        return f"{count} would change; write with --write"
+    return f"wrote {count}; originals: {', '.join(path.name for path in kept.values())}"
+
+
+def document_upgrades(mmar: Mmar) -> list[DocumentUpgrade]:
     """Each workflow document of an MMAR with its upgrade, in the order of the names.
 
     Raises:
-        ConfigError: a document is no valid JSON.
+        ConfigError: documents are no valid JSON, with the faults of all of them.
     """
+    found: list[DocumentUpgrade] = []
+    problems: list[Problem] = []
     for path in sorted((mmar.root / "config").glob("*.json")):
-        document = read_json(path)
+        try:
+            document = read_json(path)
+        except ConfigError as error:
+            problems += error.problems
+            continue
         if isinstance(document, dict) and any(key in document for key in ENGINES):
-            yield DocumentUpgrade(path, document, upgrade_document(document, path.name))
+            found.append(DocumentUpgrade(path, document, upgrade_document(document, path.name)))
+    if problems:
+        raise ConfigError(problems)
+    return found
 
 
-def write_upgrade(one: DocumentUpgrade) -> Path:
-    """Put the upgraded document in its place; returns where the original is kept."""
+def write_upgrades(changed: list[DocumentUpgrade]) -> dict[Path, Path]:
+    """Put the upgraded documents in their places; returns where each one's original is kept.
+
+    Raises:
+        ConfigError: some are read-only; none has been written.
+        MmarError: the folder cannot be written to.
+    """
+    problems = [
+        Problem(
+            Location(one.path.name),
+            "is read-only",
+            "Make it writable, or leave it: an MMAR runs without being upgraded on disk.",
+            "read-only",
+        )
+        for one in changed
+        if not one.path.stat().st_mode & 0o222
+    ]
+    if problems:
+        raise ConfigError(problems)
+    kept: dict[Path, Path] = {}
+    for one in changed:
+        try:
+            kept[one.path] = _write(one)
+        except OSError as error:
+            done = ", ".join(path.name for path in kept) or "nothing"
+            raise MmarError(
+                f"{one.path} cannot be written: {error.strerror}\n    Written so far: {done}."
+            ) from error
+    return kept
+
+
+def _write(one: DocumentUpgrade) -> Path:
     original = _free_name(one.path)
-    write_text_atomically(original, one.path.read_text(encoding="utf-8"))
-    write_text_atomically(one.path, _text(one.upgrade.document))
+    content = one.path.read_bytes()
+    write_atomically(original, lambda stream: stream.write(content))
+    shutil.copymode(one.path, original)
+    write_text_atomically(one.path, document_text(one.upgrade.document))
+    shutil.copymode(original, one.path)
     return original
 
 
@@ -114,5 +166,30 @@ def _free_name(path: Path) -> Path:
     return candidate
 
 
-def _text(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, indent=2) + "\n"
+def document_text(document: Mapping[str, Any]) -> str:
+    """A document as JSON, with short arrays on one line as people write them."""
+    text = _laid_out(document, "") + "\n"
+    # A lone surrogate has no UTF-8; as an escape it is what it was.
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _laid_out(value: Any, indent: str) -> str:
+    inner = indent + "  "
+    if isinstance(value, Mapping) and value:
+        lines = [f"{_on_one_line(key)}: {_laid_out(item, inner)}" for key, item in value.items()]
+        return _block("{", lines, "}", indent)
+    if isinstance(value, list) and value:
+        line = _on_one_line(value)
+        if len(line) <= LINE and not any(isinstance(item, dict | list) for item in value):
+            return line
+        return _block("[", [_laid_out(item, inner) for item in value], "]", indent)
+    return _on_one_line(value)
+
+
+def _on_one_line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _block(start: str, lines: list[str], end: str, indent: str) -> str:
+    content = ",\n".join(f"{indent}  {line}" for line in lines)
+    return f"{start}\n{content}\n{indent}{end}"

@@ -18,12 +18,8 @@ from monai.transforms import Compose
 from mmar_runtime.components.catalog import check_own_arguments, find_class, takes_argument
 from mmar_runtime.components.conf import TrainConf
 from mmar_runtime.components.expressions import interpret
-from mmar_runtime.components.processes import (
-    ALONE,
-    Processes,
-    averaging_gradients,
-    own_part,
-)
+from mmar_runtime.components.launch import ALONE, Processes
+from mmar_runtime.components.processes import averaging_gradients, own_part
 from mmar_runtime.components.trackers import close_at_end
 from mmar_runtime.config.data_list import labels_are_files, read_data_list
 from mmar_runtime.config.expressions import references
@@ -47,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 TRANSFORM_SLOTS = ("pre_transforms", "post_transforms")
 METRIC_SLOTS = ("key_metric", "additional_metrics")
+WRITTEN_ONCE = ("CheckpointSaver",)
+"""Handlers that are the first process's, even if the config does not say so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +152,10 @@ class ComponentBuilder:
     def _wanted(self, node: Node) -> bool:
         if not isinstance(node, ComponentSpec):
             return True
-        return not node.disabled and node.rank in (None, self.context.processes.rank)
+        rank = node.rank
+        if rank is None and node.name in WRITTEN_ONCE:
+            rank = 0
+        return not node.disabled and rank in (None, self.context.processes.rank)
 
     def _reference(self, scope: str, name: str) -> Any:
         if name == "conf":
@@ -180,8 +181,12 @@ class ComponentBuilder:
         }
         if spec.data_list is not None:
             as_files = labels_are_files(self.config)
-            items = list(read_data_list(spec.data_list, labels_are_files=as_files).items)
-            arguments["data"] = own_part(items, self.context.processes, training=scope == "train")
+            arguments["data"] = own_part(
+                read_data_list(spec.data_list, labels_are_files=as_files).items,
+                self.context.processes,
+                training=scope == "train",
+                place=spec.location,
+            )
         engine = _engine_kind(found, entry, kind)
         if engine is not None and takes_argument(found, "device"):
             arguments.setdefault("device", self.context.device)

@@ -1,54 +1,24 @@
-"""One training in several processes: who this one is, and what all of them have to agree on."""
+"""One run in several processes: how its data are shared out, and what all have to agree on."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import ignite.distributed as idist
 import torch
 import torch.distributed as dist
 from monai.data.utils import partition_dataset
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from mmar_runtime.errors import DataError, MmarError
+from mmar_runtime.components.launch import Processes
+from mmar_runtime.config.location import Location
+from mmar_runtime.errors import LaunchError
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Processes:
-    """The place of this process among those that run the same training.
-
-    Attributes:
-        rank: number of this process, from 0.
-        local_rank: its number on this machine; it uses the GPU of that number.
-        count: how many there are in all.
-    """
-
-    rank: int = 0
-    local_rank: int = 0
-    count: int = 1
-
-    @property
-    def several(self) -> bool:
-        """Whether there is anybody to agree with."""
-        return self.count > 1
-
-
-ALONE = Processes()
-
-
-def launched_processes(environment: Mapping[str, str] = os.environ) -> Processes:
-    """What ``torchrun`` tells a process that it has started; alone if it was started otherwise."""
-    if "WORLD_SIZE" not in environment:
-        return ALONE
-    return Processes(
-        rank=int(environment["RANK"]),
-        local_rank=int(environment.get("LOCAL_RANK", environment["RANK"])),
-        count=int(environment["WORLD_SIZE"]),
-    )
+Item = TypeVar("Item")
 
 
 @contextmanager
@@ -57,7 +27,13 @@ def process_group(processes: Processes, device: torch.device) -> Iterator[None]:
     if not processes.several:
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # The processes find each other by what they write into a common store, and torchrun's outlives
+    # the group: a second one in the same process would read the addresses of the first.
+    store, rank, count = next(iter(rendezvous("env://")))
+    number = store.add(f"group of {rank}", 1)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    own_store = PrefixStore(f"group {number}", store)
+    dist.init_process_group(backend, store=own_store, rank=rank, world_size=count)
     try:
         # ignite's first question is a collective operation. Asked later by a handler of one rank
         # alone, it would wait for ever.
@@ -67,48 +43,33 @@ def process_group(processes: Processes, device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def check_launch(processes: Processes, *, multi_gpu: bool) -> None:
-    """Hold ``multi_gpu`` against how this process was started.
-
-    Raises:
-        MmarError: the one says several processes, the other one.
-    """
-    if multi_gpu and not processes.several:
-        raise MmarError(
-            "multi_gpu is true, but this is a single process. Start several:\n"
-            "    torchrun --nproc_per_node=2 -m medl.apps.train -m MMAR --set multi_gpu=True\n"
-            "    or train with --set multi_gpu=False"
-        )
-    if processes.several and not multi_gpu:
-        raise MmarError(
-            f"{processes.count} processes were started, but multi_gpu is false: each would train "
-            "by itself and write the same files. Add --set multi_gpu=True"
-        )
-
-
-def own_part(items: list[Any], processes: Processes, *, training: bool) -> list[Any]:
+def own_part(
+    items: Sequence[Item], processes: Processes, *, training: bool, place: Location
+) -> list[Item]:
     """The items of a data list that this process works on.
 
-    For training each process gets equally many, so the last ones may appear twice; for evaluation
-    each item goes to exactly one process.
+    For training, the list is shuffled, always in the same way, and dealt out; each process gets
+    equally many, so some items may go to two. For evaluation each item goes to exactly one process,
+    and the parts laid end to end are the list: what is gathered has the order of a single process.
 
     Raises:
-        DataError: there are fewer items than processes.
+        LaunchError: there are fewer items than processes.
     """
     if not processes.several:
-        return items
+        return list(items)
     if len(items) < processes.count:
-        raise DataError(
-            f"{len(items)} cases cannot be shared by {processes.count} processes; start fewer"
+        cases = "1 case" if len(items) == 1 else f"{len(items)} cases"
+        raise LaunchError(
+            f"{place}: {cases} cannot be shared by {processes.count} processes; start fewer"
         )
-    parts = partition_dataset(
-        items,
-        num_partitions=processes.count,
-        shuffle=training,
-        seed=0,
-        even_divisible=training,
-    )
-    return list(parts[processes.rank])
+    if training:
+        parts = partition_dataset(
+            items, num_partitions=processes.count, shuffle=True, seed=0, even_divisible=True
+        )
+        return list(parts[processes.rank])
+    size, larger = divmod(len(items), processes.count)  # the first processes take one item more
+    start = processes.rank * size + min(processes.rank, larger)
+    return list(items[start : start + size + (processes.rank < larger)])
 
 
 def averaging_gradients(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:

@@ -99,6 +99,9 @@ class ClearMLTaskHandler(ClearMLHandler):
 
         self._opened = Task.current_task() is None
         _ask_for_no_updates()
+        # Else ClearML reads the sources of the whole repository, for minutes where it is a large
+        # one, to learn which packages the command imports; a configuration names what runs.
+        Task.force_requirements_env_freeze()
         try:
             with _own_signal_handlers():
                 super().__init__(**arguments)

@@ -22,6 +22,19 @@ from mmar_runtime.errors import Problem, did_you_mean
 ENGINE_KEYS = frozenset({"image", "label", "pred", "loss"})
 """What MONAI's supervised engines put into their output themselves."""
 
+NEEDED_IN_EACH_PROCESS = frozenset(
+    {
+        "CheckpointLoader",
+        "ClassificationSaver",
+        "EarlyStopHandler",
+        "LrScheduleHandler",
+        "MetricsSaver",
+        "SmartCacheHandler",
+        "ValidationHandler",
+    }
+)
+"""Handlers that wait for the other processes, or that leave them behind with other weights."""
+
 BUILT_IN_NAMES = frozenset({"conf"})
 
 Entry: TypeAlias = tuple[str, str]
@@ -35,6 +48,8 @@ def problems(config: WorkflowConfig) -> Iterator[Problem]:
     yield from _cycles(config)
     for section in config.scopes.values():
         yield from _misplaced_ranks(section)
+        if config.settings.multi_gpu:
+            yield from _lone_handlers(section)
         yield from _unlabelled_metrics(section)
         yield from _unknown_metrics(section)
         yield from _unproduced_keys(section)
@@ -125,6 +140,14 @@ def _misplaced_ranks(section: Section) -> Iterator[Problem]:
             if ranked and not any(node is handler for handler in handlers):
                 message = "only a handler may be kept to one process by 'rank'"
                 yield Problem(node.location / "rank", message, "Take 'rank' out here.", "rank")
+
+
+def _lone_handlers(section: Section) -> Iterator[Problem]:
+    """Handlers that ask the other processes, or change what all of them have to share."""
+    for spec in section.specs("handlers"):
+        if spec.rank is not None and spec.name in NEEDED_IN_EACH_PROCESS:
+            message = f"of several processes, each needs the {spec.name}"
+            yield Problem(spec.location / "rank", message, "Take 'rank' out here.", "rank")
 
 
 def metric_labels(section: Section) -> tuple[str, ...]:

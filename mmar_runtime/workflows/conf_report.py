@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
 from mmar_runtime.components.builder import ComponentBuilder
-from mmar_runtime.config.nodes import ListNode
 from mmar_runtime.config.sections import (
     RuntimeSettings,
     Section,
@@ -31,53 +30,50 @@ NUMBERED = (
     ("handlers", "Handler"),
     ("post_transforms", "Post Transform"),
 )
+NOT_USED = "not used"
 
 
 def conf_report(config: WorkflowConfig, builder: ComponentBuilder) -> Iterator[str]:
-    """The lines of the report; the config's components are those already built.
+    """The lines of the report; nothing is built for it, so that the run stays what it is.
 
     Args:
         config: a training or an evaluation workflow.
-        builder: has built its engine.
+        builder: has built its engine; entries that it has not built are not used.
     """
     kind = "Train" if isinstance(config, TrainConfig) else "Validate"
     yield f"========== {kind} Config Result ==========="
     if isinstance(config, TrainConfig):
         yield f"Num Epochs: {config.value('epochs')}"
-    yield from _settings(config.settings)
+    yield from _settings(config.settings, kind)
     titles = {"train": "Train", "validate": "Validate", "": "Validate"}
     for scope, section in config.scopes.items():
-        yield from _section(section, scope, titles[scope], builder)
+        yield from _section(section, titles[scope], builder.built(scope))
     yield f"========== End of {kind} Config Result ==========="
 
 
-def _settings(settings: RuntimeSettings) -> Iterator[str]:
+def _settings(settings: RuntimeSettings, kind: str) -> Iterator[str]:
+    task = "Training" if kind == "Train" else "Evaluation"
     yield f"Use GPU: {settings.use_gpu}"
     yield f"Multi GPU: {settings.multi_gpu}"
     yield f"Automatic Mixed Precision: {_enabled(settings.amp)}"
-    yield f"Determinism: {_enabled(settings.random_seed is not None)}"
+    yield f"Determinism {task}: {_enabled(settings.random_seed is not None)}"
     yield f"cuDNN BenchMark: {torch.backends.cudnn.benchmark}"
     yield f"CUDA Matmul Allow TF32: {torch.backends.cuda.matmul.allow_tf32}"
     yield f"cuDNN Allow TF32: {torch.backends.cudnn.allow_tf32}"
 
 
-def _section(section: Section, scope: str, title: str, builder: ComponentBuilder) -> Iterator[str]:
+def _section(section: Section, title: str, built: Mapping[str, Any]) -> Iterator[str]:
     for entry, label in SINGLE:
         if entry in section.entries:
-            yield f"{title} {label}: {_described(builder.get(scope, entry))}"
-    for label, metric in _additional(section, scope, builder).items():
+            described = _described(built[entry]) if entry in built else NOT_USED
+            yield f"{title} {label}: {described}"
+    for label, metric in built.get("additional_metrics", {}).items():
         yield f"{title} Additional Metric #{label}: {_described(metric)}"
     for entry, label in NUMBERED:
-        if not isinstance(section.entries.get(entry), ListNode):
-            continue
-        for number, part in enumerate(_parts(builder.get(scope, entry)), start=1):
+        if entry in section.entries and entry not in built:
+            yield f"{title} {label}s: {NOT_USED}"
+        for number, part in enumerate(_parts(built.get(entry, ())), start=1):
             yield f"{title} {label} #{number}: {_described(part)}"
-
-
-def _additional(section: Section, scope: str, builder: ComponentBuilder) -> dict[str, Any]:
-    if "additional_metrics" not in section.entries:
-        return {}
-    return dict(builder.get(scope, "additional_metrics"))
 
 
 def _parts(built: Any) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine
 
@@ -79,12 +80,13 @@ class EvaluationWorkflow:
 
 
 def result_of(evaluator: Engine) -> EvaluationResult:
-    """What an evaluator's last run found."""
+    """What an evaluator's last run found, in all processes together; each of them has to ask."""
     state: Any = evaluator.state  # MONAI adds the attributes of the key metric
+    own_cases = len(getattr(state.dataloader, "dataset", ()))
     return EvaluationResult(
         key_metric=state.key_metric_name,
         metrics=scalar_metrics(evaluator),
-        cases=len(getattr(state.dataloader, "dataset", ())),
+        cases=int(idist.all_reduce(own_cases)),
     )
 
 

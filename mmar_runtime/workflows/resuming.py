@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +31,7 @@ FORMAT = 1
 SHARE_OF_TIME = 100
 """A point is written when training has since taken this many times as long as the last writing."""
 
+MAX_LISTED = 5
 MAY_CHANGE = ("epochs", "print_conf")
 """Variables that may differ between the interrupted run and the one that goes on."""
 
@@ -53,10 +54,11 @@ class ResumePoint:
         trainer: its epochs are the points.
         evaluator: its best metric is part of the state; None without validation.
         parts: network, optimizer, schedule by name; those that the config has.
-        savers: handlers that keep track of best models.
+        savers: handlers that keep track of best models; none in a process that saves nothing.
         config: the configuration, which has to be the same when the training goes on.
         should_stop: a point reached while this is true is not written: the validation after the
             epoch may have been cut short.
+        clock: seconds, from any start.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class ResumePoint:
         savers: list[AtomicCheckpointSaver],
         config: Mapping[str, Any],
         should_stop: ShouldStop,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = path
         self._should_stop = should_stop
@@ -77,23 +80,36 @@ class ResumePoint:
         self._parts = parts
         self._savers = savers
         self._config = config
-        self._written = time.monotonic()
+        self._clock = clock
+        self._written = clock()
         self._took = 0.0
+        self._is_own = False
 
     def write_after_epochs(self) -> None:
-        """From now on, write the point after an epoch, at a small share of the time."""
+        """From now on, write the point after an epoch, at a small share of the time.
+
+        A point that an earlier training has left stays until this one validates for the first time:
+        then the best model of that one is replaced, and its point is worth nothing any more.
+        """
         self._trainer.add_event_handler(Events.EPOCH_COMPLETED, self._after_epoch)
+        if self._evaluator is not None:
+            self._evaluator.add_event_handler(Events.STARTED, self._forget_earlier)
+
+    def _forget_earlier(self) -> None:
+        if not self._is_own:
+            self.path.unlink(missing_ok=True)
 
     def _after_epoch(self, engine: Engine) -> None:
         if self._should_stop():
             return
         last = engine.state.epoch == engine.state.max_epochs
-        if not last and time.monotonic() - self._written < SHARE_OF_TIME * self._took:
+        if not last and self._clock() - self._written < SHARE_OF_TIME * self._took:
             return
-        started = time.monotonic()
+        started = self._clock()
         content = self._content()
         write_atomically(self.path, lambda stream: torch.save(content, stream))
-        self._written = time.monotonic()
+        self._is_own = True
+        self._written = self._clock()
         self._took = self._written - started
 
     def _content(self) -> dict[str, Any]:
@@ -113,16 +129,30 @@ class ResumePoint:
         """Continue from the written point: the trainer's next run starts with the next epoch.
 
         Raises:
-            CheckpointError: there is no point, it cannot be read, or it belongs to another config.
+            CheckpointError: there is no point, it cannot be read, it belongs to another config, or
+                its training is complete.
         """
         content = self._read()
+        first = content["trainer"]["epoch"] + 1
+        if self._trainer.state.max_epochs is not None and first > self._trainer.state.max_epochs:
+            raise CheckpointError(
+                f"the training of {str(self.path)!r} is complete after epoch {first - 1}; "
+                "to go on, ask for more: --set epochs=..."
+            )
         for name, part in self._parts.items():
-            part.load_state_dict(content["parts"][name])
+            try:
+                part.load_state_dict(content["parts"][name])
+            except (KeyError, RuntimeError, ValueError) as error:  # code of the MMAR has changed
+                raise CheckpointError(
+                    f"{str(self.path)!r} does not fit the {name} that is built now: {error}"
+                ) from error
         restore_engine(self._trainer, content["trainer"])
         if self._evaluator is not None and content["evaluator"] is not None:
             restore_engine(self._evaluator, content["evaluator"])
-        for saver, state in zip(self._savers, content["savers"], strict=True):
-            restore_saver(saver, state)
+        if self._savers:
+            for saver, state in zip(self._savers, content["savers"], strict=True):
+                restore_saver(saver, state)
+        self._is_own = True
 
         def at_first_epoch(engine: Engine) -> None:
             # As late as possible: whatever runs before an epoch may draw numbers too. The scaler
@@ -133,13 +163,7 @@ class ResumePoint:
                 scaler.load_state_dict(content["scaler"])
 
         # ignite counts by the epoch's number, not by how often the event was fired in this run.
-        first = self._trainer.state.epoch + 1
         self._trainer.add_event_handler(Events.EPOCH_STARTED(once=first), at_first_epoch)
-        if self._trainer.state.max_epochs is not None and first > self._trainer.state.max_epochs:
-            raise CheckpointError(
-                f"the training of {str(self.path)!r} is complete after epoch {first - 1}; "
-                "to go on, ask for more: --set epochs=..."
-            )
 
     def _read(self) -> dict[str, Any]:
         if not self.path.is_file():
@@ -148,12 +172,16 @@ class ResumePoint:
                 "epoch. Start without --resume."
             )
         try:
-            content: dict[str, Any] = torch.load(self.path, weights_only=True)
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise CheckpointError(f"{str(self.path)!r} cannot be read: {error}") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{str(self.path)!r} is not what this version resumes from. Start without --resume."
+            )
         changed = changed_places(content["config"], self._config)
-        if content["format"] != FORMAT or changed:
-            listed = ", ".join(changed[:5]) or "format"
+        if changed:
+            listed = ", ".join(changed[:MAX_LISTED]) + (", ..." if changed[MAX_LISTED:] else "")
             raise CheckpointError(
                 f"{str(self.path)!r} belongs to another configuration; different: {listed}\n"
                 "    Only epochs may change; or start anew without --resume."
@@ -180,9 +208,9 @@ def transforms_follow_torch(trainer: Engine, context: BuildContext) -> None:
     trainer.add_event_handler(Events.EPOCH_STARTED, seed)
 
 
-def comparable(config: TrainConfig) -> dict[str, Any]:
-    """The part of a configuration that must not change between the parts of a training."""
-    content = config.as_json()
+def comparable(config: TrainConfig, *, processes: int) -> dict[str, Any]:
+    """What must not change between the parts of a training: it would not be the same one."""
+    content = {**config.as_json(), "processes": processes}
     return {name: value for name, value in content.items() if name not in MAY_CHANGE}
 
 
@@ -250,7 +278,8 @@ def random_state() -> dict[str, Any]:
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        # That of the GPU in use; a question to another one would take memory there.
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
         "numpy": [str(kind), torch.from_numpy(keys.astype("int64")), position, has_gauss, cached],
         "python": [version, list(internal), gauss],
     }
@@ -259,8 +288,8 @@ def random_state() -> dict[str, Any]:
 def restore_random(saved: Mapping[str, Any]) -> None:
     """Put every random source back."""
     torch.set_rng_state(saved["torch"])
-    if torch.cuda.is_available() and saved["cuda"]:
-        torch.cuda.set_rng_state_all(saved["cuda"])
+    if torch.cuda.is_initialized() and saved["cuda"] is not None:
+        torch.cuda.set_rng_state(saved["cuda"])
     kind, keys, position, has_gauss, cached = saved["numpy"]
     np.random.set_state((kind, keys.numpy().astype("uint32"), position, has_gauss, cached))
     version, internal, gauss = saved["python"]

@@ -12,13 +12,13 @@ import torch
 from monai.utils import set_determinism
 
 from mmar_runtime.components.builder import BuildContext
-from mmar_runtime.components.processes import (
+from mmar_runtime.components.launch import (
     ALONE,
     Processes,
     check_launch,
     launched_processes,
-    process_group,
 )
+from mmar_runtime.components.processes import process_group
 from mmar_runtime.config.sections import RuntimeSettings, WorkflowConfig
 from mmar_runtime.errors import ConfigError, Problem
 
@@ -34,7 +34,7 @@ def session(config: WorkflowConfig, *, allow_code: bool) -> Iterator[BuildContex
 
     Raises:
         ConfigError: NUM_THREADS is not a positive whole number.
-        MmarError: multi_gpu and the number of started processes contradict each other.
+        LaunchError: multi_gpu and the number of started processes contradict each other.
     """
     processes = launched_processes()
     check_launch(processes, multi_gpu=config.settings.multi_gpu)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -231,12 +231,13 @@ def train(
     with session(config, allow_code=allow_code) as context:
         folder = Path(str(config.value("MMAR_CKPT_DIR")))
         folder.mkdir(parents=True, exist_ok=True)
+        asked_for = comparable(config, processes=context.processes.count)
         if resume:
             # It would put a file's weights in the place of those of the interrupted run.
             config = config.with_train(config.train.without_handlers("CheckpointLoader"))
         workflow = TrainingWorkflow(config, context, observer=observer, should_stop=should_stop)
         _introduce(workflow)
-        point = _resume_point(workflow, folder, should_stop)
+        point = _resume_point(workflow, folder, asked_for, should_stop)
         if resume and point is None:
             place = config.train.location / "trainer"
             raise CheckpointError(
@@ -247,7 +248,7 @@ def train(
             if resume:
                 point.put_back()
             transforms_follow_torch(workflow.engine, context)
-            if context.processes.rank == 0:
+            if context.processes.first:
                 point.write_after_epochs()
         started = time.monotonic()
         reports = workflow.run()
@@ -265,10 +266,11 @@ def _introduce(workflow: TrainingWorkflow) -> None:
 
 
 def _resume_point(
-    workflow: TrainingWorkflow, folder: Path, should_stop: ShouldStop
+    workflow: TrainingWorkflow, folder: Path, asked_for: Mapping[str, Any], should_stop: ShouldStop
 ) -> ResumePoint | None:
     """Where the training can be resumed; None if the MMAR's own trainer holds all of its state."""
     builder, config = workflow.builder, workflow.config
+    first = builder.context.processes.first  # what was saved is known to that one alone
     # Networks and optimizers may have any name: those of a GAN, for one.
     parts = {
         name: built
@@ -288,8 +290,8 @@ def _resume_point(
         trainer=workflow.engine,
         evaluator=workflow.evaluator,
         parts=parts,
-        savers=[one for one in handlers if isinstance(one, AtomicCheckpointSaver)],
-        config=comparable(config),
+        savers=[one for one in handlers if isinstance(one, AtomicCheckpointSaver)] if first else [],
+        config=asked_for,
         should_stop=should_stop,
     )
 

@@ -23,7 +23,12 @@ MMARS = Path(__file__).resolve().parent
 
 collect_ignore_glob = ["*/custom/*"]  # code of the MMARs, no tests
 
-OBLIQUE = ((-0.8, 0.0, 0.0, 12.0), (0.0, 0.0, 1.2, -7.0), (0.0, 1.0, 0.0, 3.0), (0.0, 0.0, 0.0, 1.0))
+OBLIQUE = (
+    (-0.8, 0.0, 0.0, 12.0),
+    (0.0, 0.0, 1.2, -7.0),
+    (0.0, 1.0, 0.0, 3.0),
+    (0.0, 0.0, 0.0, 1.0),
+)
 """Voxels of 0.8 x 1 x 1.2 mm; the axes run to the left, to the top and to the front."""
 
 STRAIGHT = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
@@ -40,7 +45,7 @@ class InstalledMmar:
     root: Path
     options: str = ""
 
-    def run(self, script: str, *words: str, options: str = "") -> str:
+    def run(self, script: str, *words: str, options: str = "", **variables: str) -> str:
         """What a command prints to stdout and stderr; the test fails if the command does."""
         python = Path(sys.executable).parent
         environment = {
@@ -48,6 +53,7 @@ class InstalledMmar:
             "PATH": f"{python}{os.pathsep}{os.environ['PATH']}",
             "OMP_NUM_THREADS": "1",  # the networks are too small for more
             "additional_options": f"{self.options} {options}",
+            **variables,
         }
         done = subprocess.run(
             ["bash", f"commands/{script}", *words],
@@ -100,10 +106,8 @@ def with_blobs(
     def case(name: str, random: np.random.Generator) -> dict[str, str]:
         label = np.zeros(shape, dtype=np.uint8)
         for value in range(1, classes):
-            margin = 2 + 2 * value
-            label[tuple(slice(min(margin, size // 4), -min(margin, size // 4)) for size in shape)] = (
-                value
-            )
+            margins = [min(2 + 2 * value, 3 * size // 8) for size in shape]
+            label[tuple(slice(margin, -margin) for margin in margins)] = value
         image = (random.normal(0, 20, size=shape) + 100 * label).astype(np.int16)
         write(root / "data" / f"{name}_image.nii.gz", image)
         write(root / "data" / f"{name}_label.nii.gz", label)

@@ -69,6 +69,8 @@ WIRED_HANDLERS = {
     "SmartCacheHandler": ("smartcacher", "@dataset"),
 }
 TRANSFORM_ARGUMENTS = ("output_transform", "batch_transform")
+WHOLE_BATCH_ENGINES = ("AdversarialTrainer", "GanTrainer")
+"""MONAI's engines that never take a batch apart: their output is one mapping still."""
 
 SPACING = dictionary_names("Spacing")
 ADDING_CHANNELS = dictionary_names("AddChannel", "AsChannelFirst", "EnsureChannelFirst")
@@ -95,12 +97,24 @@ SAVER_WIRING = ("batch_transform", "output_transform", "resample", "name")
 
 def _output_transforms(draft: Draft) -> Iterator[Place]:
     """Lambdas over a whole batch's output; MONAI now hands a list with one entry for each item."""
+    whole = [place for place, section in draft.sections() if _keeps_batches_whole(section)]
     for place, component in draft.components():
+        if any(place[: len(section)] == section for section in whole):
+            continue
         for argument in TRANSFORM_ARGUMENTS:
             keys = _subscripted_keys(args_of(component).get(argument))
             if keys:
                 set_args(component, **{argument: _from_engine(keys)})
                 yield (*place, "args", argument)
+
+
+def _keeps_batches_whole(section: dict[str, Any]) -> bool:
+    engines = [section.get(entry) for entry in WIRING]
+    return any(
+        is_component(engine)
+        and (short_name(engine) in WHOLE_BATCH_ENGINES or args_of(engine).get("decollate") is False)
+        for engine in engines
+    )
 
 
 def _subscripted_keys(text: Any) -> list[str]:
@@ -174,7 +188,7 @@ def _channel_order(draft: Draft) -> Iterator[Place]:
             transform = draft.transform(item) if isinstance(item, dict) else {}
             keys = set(_names(args_of(transform).get("keys")))
             if short_name(transform) in SPACING:
-                spaced |= {key: index for key in keys - with_channels - spaced.keys()}
+                spaced |= dict.fromkeys(keys - with_channels - spaced.keys(), index)
             if not _puts_channels_first(transform):
                 continue
             with_channels |= keys

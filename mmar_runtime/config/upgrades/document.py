@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmar_runtime.config.location import Location
+from mmar_runtime.config.parser import MAX_DEPTH
 from mmar_runtime.config.upgrades import dialect, monai_drift
 from mmar_runtime.config.upgrades.draft import Draft
 
@@ -44,12 +45,15 @@ class Upgrade:
 def upgrade_document(document: Mapping[str, Any], file: str) -> Upgrade:
     """The document with every rule applied; the one given stays as it is.
 
-    Applied to its own result it changes nothing and notices nothing.
+    Applied to its own result it changes nothing and notices nothing. A document that is nested
+    deeper than the parser reads is left for the parser to refuse.
 
     Args:
         document: a workflow document as read.
         file: its name, for the notices.
     """
+    if _is_deep(document):
+        return Upgrade(document=document, notices=())
     draft = Draft(document)
     notices = []
     for rule in RULES:
@@ -67,3 +71,16 @@ def _with_version(document: dict[str, Any]) -> dict[str, Any]:
     if given is None or str(given).startswith("4.0"):
         return {dialect.VERSION: "", **document, dialect.VERSION: dialect.VERSION_VALUE}
     return document
+
+
+def _is_deep(document: Mapping[str, Any]) -> bool:
+    """Whether Python's own stack could run out on the way down."""
+    level: list[Any] = [document]
+    for _ in range(MAX_DEPTH + 1):
+        containers = [value for value in level if isinstance(value, Mapping | list)]
+        level = [
+            item
+            for value in containers
+            for item in (value.values() if isinstance(value, Mapping) else value)
+        ]
+    return bool(level)

@@ -1,8 +1,8 @@
 """What MONAI has renamed, dropped or begun to ignore since Clara Train 4.1.
 
 Rules look at components given by short ``name``: a class of the MMAR's own may well take an
-argument that MONAI has since renamed. What a rule cannot tell for sure it leaves as it is; the check
-of components then refuses it at its place.
+argument that MONAI has since renamed. What a rule cannot tell for sure it leaves as it is; the
+check of components then refuses it at its place.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def test_a_number_of_threads_that_is_none_is_refused(tiny_mmar: Path, threads: S
 def test_several_gpus_in_a_single_process_are_refused_with_the_way_out(tiny_mmar: Path) -> None:
     config = config_of(tiny_mmar, multi_gpu=True)
     with (
-        pytest.raises(MmarError, match="train with --set multi_gpu=False"),
+        pytest.raises(MmarError, match="run it with --set multi_gpu=False"),
         session(config, allow_code=False),
     ):
         pass

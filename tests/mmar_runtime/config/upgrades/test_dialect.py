@@ -164,6 +164,31 @@ def test_a_handler_of_the_mmars_own_sees_the_same_output() -> None:
     assert section["handlers"] == [{"path": "own.Handler", "args": {"output_transform": LOSS}}]
 
 
+@pytest.mark.parametrize(
+    "trainer",
+    [
+        {"name": "GanTrainer"},
+        spec("AdversarialTrainer", device="cuda"),
+        spec("SupervisedTrainer", decollate=False),
+        {"path": "own.Trainer", "args": {"decollate": False}},
+    ],
+)
+def test_a_lambda_stays_where_the_output_is_still_that_of_a_batch(trainer: Any) -> None:
+    handlers = [spec("StatsHandler", output_transform="lambda x: x['g_loss']")]
+
+    assert same(trainer=trainer, handlers=handlers)
+
+
+@pytest.mark.parametrize(
+    "trainer",
+    [{"name": "GanTrainer"}, spec("SupervisedTrainer", network="@model", decollate=False)],
+)
+def test_an_engine_that_keeps_batches_whole_still_has_one_output(trainer: Any) -> None:
+    assert same(
+        trainer=trainer, handlers=[spec("StatsHandler", output_transform="lambda x: x['loss']")]
+    )
+
+
 # --- Names of objects ----------------------------------------------------------------------------
 
 

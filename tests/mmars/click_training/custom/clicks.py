@@ -1,8 +1,9 @@
 """Training with clicks: the network sees its own errors, one click after another."""
 
 import torch
-from medl.engines.iterations import Iteration
 from monai.transforms import MapTransform
+
+from medl.engines.iterations import Iteration
 
 
 class FirstClickd(MapTransform):

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Trains on from MMAR_CKPT (models/model.pt), with a learning rate of a tenth.
+# Runs in several processes on this machine, one for each GPU: the variable processes says how many.
+# Values to change, as NAME=VALUE: behind the command, or in the variable additional_options.
+
+set -euf -o pipefail # f: no word of additional_options is taken for a file pattern
+. "$(dirname -- "${BASH_SOURCE[0]}")/set_env.sh"
+additional_options=${additional_options:-}
+processes=${processes:-2}
+
+# Without quotes, because additional_options is a list of words.
+# shellcheck disable=SC2086
+exec python3 -u -m torch.distributed.run --standalone --nproc_per_node="$processes" \
+    -m medl.apps.train \
+    -m "$MMAR_ROOT" \
+    -c config/config_train.json \
+    -e config/environment.json \
+    --write_train_stats \
+    --set dont_load_ckpt_model=False learning_rate=1e-3 multi_gpu=True ${additional_options} "$@"

@@ -1,0 +1,68 @@
+"""docs/features.md: the tests and files that it names are there, and no feature is left blank."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PAGE = REPOSITORY / "docs" / "features.md"
+HEADER = ("feature", "where", "test, or why there is none")
+
+TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
+WITHOUT_TEST = ("not there", "out of scope", "nothing of it")
+
+
+def rows() -> list[tuple[str, ...]]:
+    """The cells of each feature's row."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    cells = [
+        tuple(map(str.strip, line.strip("|").split(" | "))) for line in lines if line[:1] == "|"
+    ]
+    return [row for row in cells if row != HEADER and not row[0].startswith("---")]
+
+
+@cache
+def functions(file: Path) -> frozenset[str]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
+
+
+@cache
+def anchors(page: Path) -> frozenset[str]:
+    """The headings of a Markdown page as its links name them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return frozenset(heading.replace(" ", "-") for heading in plain)
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row[0][:40])
+def test_a_feature_has_a_place_and_a_proof_or_a_reason(row: tuple[str, ...]) -> None:
+    feature, place, proof = row
+
+    assert feature
+    assert place == "—" or LINK.search(place)
+    assert TEST.search(proof) or proof.startswith(WITHOUT_TEST)
+
+
+@pytest.mark.parametrize(
+    "name", sorted({"::".join(found) for found in TEST.findall(PAGE.read_text())})
+)
+def test_a_named_test_exists(name: str) -> None:
+    file, _, function = name.partition("::")
+
+    assert function in functions(REPOSITORY / file)
+
+
+@pytest.mark.parametrize("target", sorted(set(LINK.findall(PAGE.read_text()))), ids="#".join)
+def test_a_link_leads_somewhere(target: tuple[str, str]) -> None:
+    name, anchor = target
+    file = (PAGE.parent / name).resolve() if name else PAGE
+
+    assert file.is_file()
+    assert not anchor or anchor in anchors(file)
