@@ -15,7 +15,7 @@ from monai.transforms import Activationsd, Compose, LoadImaged
 
 from mmar_runtime.components.builder import BuildContext, ComponentBuilder
 from mmar_runtime.components.conf import TrainConf
-from mmar_runtime.components.processes import Processes
+from mmar_runtime.components.launch import Processes
 from mmar_runtime.config.loader import load_evaluation_config, load_train_config
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import ComponentError

@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from torch.distributed import TCPStore
 
 import medl.apps.evaluate
 import medl.apps.train
@@ -87,9 +88,8 @@ class Pair:
         """Run ``code`` with ``values`` as its globals in each process."""
         self._runs += 1
         folders = [self._folder / f"run-{self._runs}" / str(rank) for rank in (0, 1)]
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        # As with torchrun, the store by which the processes find each other outlives their group.
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         processes = []
         for rank, folder in enumerate(folders):
             folder.mkdir(parents=True)
@@ -99,7 +99,9 @@ class Pair:
                 "LOCAL_RANK": str(rank),
                 "WORLD_SIZE": "2",
                 "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
+                "MASTER_PORT": str(store.port),
+                "TORCHELASTIC_USE_AGENT_STORE": "True",
+                "TORCHELASTIC_RESTART_COUNT": "0",
             }
             given = {**values, "ENVIRONMENT": environment, "FOLDER": str(folder)}
             arguments = (str(folder / "script.py"), given, "__main__")
