@@ -99,9 +99,8 @@ class ClearMLTaskHandler(ClearMLHandler):
 
         self._opened = Task.current_task() is None
         _ask_for_no_updates()
-        # Else ClearML reads the sources of the whole repository, for minutes where it is a large
-        # one, to learn which packages the command imports; a configuration names what runs.
-        Task.force_requirements_env_freeze()
+        if self._opened:
+            _adapt_to_training(Task)
         try:
             with _own_signal_handlers():
                 super().__init__(**arguments)
@@ -214,6 +213,18 @@ def _ask_for_no_updates() -> None:
         from clearml.utilities.check_updates import CheckPackageUpdates
 
         CheckPackageUpdates._package_version_checked = True
+
+
+def _adapt_to_training(task_class: Any) -> None:
+    """Settings for the task that is about to be opened, fit for a process that trains."""
+    # Else ClearML reads the sources of the whole repository, for minutes where it is a large one,
+    # to learn which packages the command imports. What runs is named by the configuration anyway.
+    task_class.force_requirements_env_freeze()
+    # Else ClearML forks this process, with torch's threads in it, to report from there. The child
+    # inherits the pipe of a git command that another of ClearML's threads has just started; now
+    # and then that thread waits for the pipe to close, and the end of the run waits for the thread.
+    # The setting, `sdk.development.report_use_subprocess`, can be made in a file only.
+    task_class._report_subprocess_enabled = False
 
 
 @contextmanager

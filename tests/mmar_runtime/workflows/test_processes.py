@@ -382,6 +382,27 @@ found({"buffers": buffers, "results": results, "parameters": parameters})
     assert first["buffers"][2] == second["buffers"][2]
 
 
+def test_a_second_group_in_the_same_processes_finds_together_too(pair: Pair) -> None:
+    """What the processes wrote down to find each other is still there, and is true no more."""
+    agreed = pair.found(
+        """
+import time
+import torch
+from mmar_runtime.components.launch import launched_processes
+from mmar_runtime.components.processes import agreed_number, process_group
+
+processes, cpu, agreed = launched_processes(), torch.device("cpu"), []
+for number in (1, 2):
+    if processes.first:
+        time.sleep(0.5)  # so that the other one does not find the new address
+    with process_group(processes, cpu):
+        agreed.append(agreed_number(10 * number + processes.rank, cpu))
+found(agreed)
+"""
+    )
+    assert agreed == [[10, 20], [10, 20]]
+
+
 def test_all_stop_at_the_same_iteration_although_one_alone_is_asked(mmar: Path, pair: Pair) -> None:
     seen = pair.found(
         WORKFLOW
