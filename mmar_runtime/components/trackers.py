@@ -217,6 +217,8 @@ def _ask_for_no_updates() -> None:
 
 def _adapt_to_training(task_class: Any) -> None:
     """Settings for the task that is about to be opened, fit for a process that trains."""
+    # Else ClearML seeds every random source with a number of its own, after the config's seed.
+    task_class.set_random_seed(None)
     # Else ClearML reads the sources of the whole repository, for minutes where it is a large one,
     # to learn which packages the command imports. What runs is named by the configuration anyway.
     task_class.force_requirements_env_freeze()

@@ -38,12 +38,13 @@ from mmar_runtime.config.loader import load_train_config
 from mmar_runtime.errors import ComponentError, RunAborted
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
+from mmar_runtime.weights import digest, read_checkpoint
 from mmar_runtime.workflows.training import train
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 
 PATIENCE = 120
-"""Seconds; ClearML takes ten of them to close a task."""
+"""Seconds after which a process is given up; a training with a tracker takes about ten."""
 
 LOSS = "#monai.handlers.from_engine(['loss'], first=True)"
 
@@ -112,15 +113,23 @@ class Machine:
 
     def train(self, root: Path, **variables: str) -> tuple[int, str]:
         """``mmar train``: its exit code and all that it said."""
-        with self.start("-m", "fl_admin.cli.main", "train", "-m", str(root), **variables) as run:
-            said, _ = run.communicate(timeout=PATIENCE)
-        return run.returncode, said
+        return said_by(self.start("-m", "fl_admin.cli.main", "train", "-m", str(root), **variables))
 
     @property
     def attempts(self) -> list[str]:
         """What tried to reach another machine, and which."""
         log = self.folder / "network.log"
         return log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+
+
+def said_by(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """The exit code of a process and what it has said; one that hangs is killed."""
+    with process:
+        try:
+            said, _ = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    return process.returncode, said
 
 
 @pytest.fixture
@@ -268,20 +277,40 @@ def test_a_clearml_session_holds_scalars_images_and_models(
 
 
 @pytest.mark.slow
+def test_a_training_gives_the_same_weights_with_clearml_as_without(
+    clearml_mmar: Path, machine: Machine, make_mmar: Callable[..., Path], edited: Edited
+) -> None:
+    plain = make_mmar(clearml_mmar.parent / "plain")
+    for root in (plain, clearml_mmar):
+        # Sums over several threads may differ in the last bits between two processes.
+        edited(root / "config/environment.json", lambda document: document.update(NUM_THREADS=1))
+    train(load_train_config(Mmar.open(plain)), allow_code=False)
+
+    code, said = machine.train(clearml_mmar)
+
+    assert code == 0, said
+    digests = {
+        digest(read_checkpoint(root / "models/final_model.pt").weights)
+        for root in (plain, clearml_mmar)
+    }
+    assert len(digests) == 1
+
+
+@pytest.mark.slow
 def test_sigterm_still_stops_a_training_between_iterations(
     clearml_mmar: Path, machine: Machine
 ) -> None:
     endless = ("train", "-m", str(clearml_mmar), "--set", "epochs=1000000")
-    with machine.start("-m", "fl_admin.cli.main", *endless) as run:
-        assert run.stdout is not None
-        for line in run.stdout:
-            if line.startswith("epoch 2/"):
-                break
-        run.send_signal(signal.SIGTERM)
-        said, _ = run.communicate(timeout=PATIENCE)
+    process = machine.start("-m", "fl_admin.cli.main", *endless)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 2/"):
+            break
+    process.send_signal(signal.SIGTERM)
+    code, said = said_by(process)
 
-    assert run.returncode == RunAborted.exit_code
-    assert "stopping after this iteration" in said
+    assert code == RunAborted.exit_code
+    assert said.endswith("mmar: the training was stopped before it was complete\n")
     assert Session(machine).scalars("train_loss")[:4] == [1, 2, 3, 4]
 
 
@@ -522,9 +551,8 @@ def test_a_run_says_how_it_ended_and_the_next_one_is_another(
     tmp_path: Path, machine: Machine
 ) -> None:
     pytest.importorskip("mlflow", reason="needs the extra 'mlflow'")
-    with machine.start("-c", ENDINGS, str(tmp_path / "runs.db")) as process:
-        said, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, said
+    code, said = said_by(machine.start("-c", ENDINGS, str(tmp_path / "runs.db")))
+    assert code == 0, said
     statuses = [status for _, status in Store(tmp_path / "runs.db").runs]
     assert sorted(statuses) == ["FAILED", "FINISHED", "KILLED"]
 
@@ -543,9 +571,7 @@ def test_a_run_says_how_it_ended_and_the_next_one_is_another(
 def test_an_attempt_to_reach_another_machine_would_be_seen(
     machine: Machine, code: str, attempts: list[str]
 ) -> None:
-    with machine.start("-c", f"import socket; {code}") as process:
-        process.communicate(timeout=PATIENCE)
-    assert process.returncode == 1
+    assert said_by(machine.start("-c", f"import socket; {code}"))[0] == 1
     assert machine.attempts == attempts
 
 
@@ -553,6 +579,5 @@ def test_what_runs_on_this_machine_can_be_reached(machine: Machine) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         port = server.getsockname()[1]
         code = f"import socket; socket.create_connection(('127.0.0.1', {port})).close()"
-        with machine.start("-c", code) as process:
-            process.communicate(timeout=PATIENCE)
-    assert (process.returncode, machine.attempts) == (0, [])
+        assert said_by(machine.start("-c", code)) == (0, "")
+    assert machine.attempts == []
