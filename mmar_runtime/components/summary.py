@@ -49,5 +49,6 @@ def _output_shapes(network: torch.nn.Module, input_size: Sequence[int]) -> dict[
         with torch.no_grad():
             twin(torch.empty(*input_size, device="meta"))
     except (RuntimeError, TypeError, NotImplementedError) as error:
+        # What torch raises for an operation that the meta device lacks, or an input that is wrong.
         logger.info("network summary: no output shapes: %s", error)
     return shapes

@@ -83,7 +83,7 @@ class TrainingWorkflow:
         if isinstance(self.trainer, Engine):
             self._reporter = EpochReporter(self.trainer, self._observer)
             stop_between_iterations(self.trainer, self._should_stop)
-            log_checkpoints(self._handlers())
+            log_checkpoints(self.handlers())
         if self.evaluator is not None:
             self._prepare_evaluator(self.evaluator)
             self.evaluator.add_event_handler(Events.COMPLETED, self._remember_validation)
@@ -112,7 +112,8 @@ class TrainingWorkflow:
             return None
         return self.builder.get(scope, name)
 
-    def _handlers(self) -> Iterator[object]:
+    def handlers(self) -> Iterator[object]:
+        """The handlers that are attached to the engines, of training first."""
         for scope in self.config.scopes:
             built = self.builder.built(scope).get("handlers")
             yield from built if isinstance(built, list) else ()
@@ -269,7 +270,7 @@ def _resume_point(
     workflow: TrainingWorkflow, folder: Path, asked_for: Mapping[str, Any], should_stop: ShouldStop
 ) -> ResumePoint | None:
     """Where the training can be resumed; None if the MMAR's own trainer holds all of its state."""
-    builder, config = workflow.builder, workflow.config
+    builder = workflow.builder
     first = builder.context.processes.first  # what was saved is known to that one alone
     # Networks and optimizers may have any name: those of a GAN, for one.
     parts = {
@@ -279,18 +280,13 @@ def _resume_point(
     }
     if not parts or not isinstance(workflow.trainer, Engine):
         return None
-    handlers = [
-        handler
-        for scope, section in config.scopes.items()
-        if "handlers" in section.entries
-        for handler in builder.get(scope, "handlers")
-    ]
+    savers = [one for one in workflow.handlers() if isinstance(one, AtomicCheckpointSaver)]
     return ResumePoint(
         folder / RESUME_FILE,
         trainer=workflow.engine,
         evaluator=workflow.evaluator,
         parts=parts,
-        savers=[one for one in handlers if isinstance(one, AtomicCheckpointSaver)] if first else [],
+        savers=savers if first else [],
         config=asked_for,
         should_stop=should_stop,
     )
