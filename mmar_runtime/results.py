@@ -81,7 +81,7 @@ class TrainResult:
 
     Attributes:
         epochs: one report for each epoch.
-        iterations: optimizer steps done.
+        iterations: optimizer steps done; None of an MMAR's own trainer that is no ignite engine.
         seconds: wall time of the training itself, building apart.
         key_metric: label of the validation's key metric; None without one.
         best_metric: best validated value of the key metric; None without one.
@@ -89,7 +89,7 @@ class TrainResult:
     """
 
     epochs: tuple[EpochReport, ...]
-    iterations: int
+    iterations: int | None
     seconds: float
     key_metric: str | None = None
     best_metric: float | None = None

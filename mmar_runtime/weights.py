@@ -20,7 +20,9 @@ Weights = Mapping[str, torch.Tensor]
 
 PARALLEL_PREFIX = "module."
 MAX_LISTED = 6
-MISSING_WEIGHTS_ADVICE = "Train first, or name another file with --set MMAR_CKPT=..."
+MISSING_WEIGHTS_ADVICE = (
+    "Train first, or name another file with --set MMAR_CKPT=... (of an export with --model_path)."
+)
 
 
 @dataclass(frozen=True, slots=True)

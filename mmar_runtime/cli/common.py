@@ -6,6 +6,7 @@ import argparse
 import gc
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -136,7 +137,24 @@ def is_first_process() -> bool:
 
 def print_json(content: Any) -> None:
     """One JSON document on stdout, and nothing else there."""
-    print(json.dumps(content, indent=2), file=sys.__stdout__, flush=True)
+    print(json_text(content), file=sys.__stdout__, flush=True)
+
+
+def json_text(content: Any) -> str:
+    """A document that every JSON parser reads: a number that is not finite becomes null.
+
+    >>> json_text([0.5, float("nan")]).split()
+    ['[', '0.5,', 'null', ']']
+    """
+    return json.dumps(_finite(content), indent=2, allow_nan=False)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def set_up_logging(*, verbose: bool) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -89,6 +90,7 @@ def _check(options: argparse.Namespace) -> int:
         training=options.training,
         full=options.full,
         labels_are_files=options.task == "segmentation",
+        told=Progress(),
     )
     if options.json:
         print_json(report.as_dict())
@@ -97,6 +99,23 @@ def _check(options: argparse.Namespace) -> int:
     if not report.ok:
         print("\n".join(_problem_lines(report)), file=sys.stderr)
     return 0 if report.ok else EXIT_PROBLEMS
+
+
+class Progress:
+    """A line on stderr every few seconds, so that a long check does not look like a hang."""
+
+    def __init__(self, every: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every = every
+        self._clock = clock
+        self._started = self._shown = clock()
+
+    def __call__(self, done: int, of: int) -> None:
+        """Called after each case; ``every`` seconds after the last line it is time for another."""
+        now = self._clock()
+        if now - self._shown >= self._every and done < of:
+            self._shown = now
+            left = (now - self._started) / done * (of - done)
+            print(f"case {done} of {of} ({left:.0f} s left)", file=sys.stderr)
 
 
 def _report_lines(report: DataReport) -> Iterator[str]:

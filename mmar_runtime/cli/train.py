@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from mmar_runtime.cli.common import (
     add_mmar_arguments,
     add_output_arguments,
     is_first_process,
+    json_text,
     print_json,
     set_up_run_logging,
     stop_on_signals,
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     if not first:
         return 0  # it is the same result
     if options.write_train_stats:
-        content = json.dumps(train_stats(result, lines), indent=2) + "\n"
+        content = json_text(train_stats(result, lines)) + "\n"
         write_text_atomically(Path(str(config.value("MMAR_CKPT_DIR"))) / STATS_FILE, content)
     if options.json:
         print_json(result.as_dict())
@@ -97,7 +97,8 @@ def _train(config: TrainConfig, lines: Lines | None, *, resume: bool) -> TrainRe
 
 def summary(result: TrainResult, config: TrainConfig) -> str:
     """What a person wants to know at the end."""
-    lines = [f"trained {result.iterations} iterations in {result.seconds:.1f} s"]
+    counted = "" if result.iterations is None else f" {result.iterations} iterations"
+    lines = [f"trained{counted} in {result.seconds:.1f} s"]
     if result.best_metric is not None:
         lines.append(
             f"best {result.key_metric}: {result.best_metric:.4f} in epoch {result.best_epoch}"
@@ -109,8 +110,8 @@ def summary(result: TrainResult, config: TrainConfig) -> str:
 def train_stats(result: TrainResult, lines: Lines) -> dict[str, Any]:
     """The content of ``train_stats.json``, by the names of MONAI's engine statistics.
 
-    None stands for what is not known: totals and epochs of a trainer that tells nobody of them,
-    and the best metric of a training without validation.
+    None stands for what is not known: iterations and epochs of a trainer that tells nobody of
+    them, and the best metric of a training without validation.
     """
     length, epochs = lines.epoch_length, lines.epochs
     return {

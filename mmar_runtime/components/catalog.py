@@ -30,6 +30,9 @@ OURS: Mapping[str, type] = {
 }
 """Classes that run in place of the library's, with the same arguments."""
 
+_LOOKED_IN: set[Path] = set()
+"""The ``custom`` folder that imports look in now; Python's search path is one for the process."""
+
 
 def find_class(
     spec: ComponentSpec, kind: str | None, *, custom: Path, allow_code: bool
@@ -67,9 +70,7 @@ def _from_table(entry: ComponentEntry) -> type[Any]:
 def own_class(spec: ComponentSpec, custom: Path) -> type[Any]:
     """A class named by ``path``, from the MMAR's ``custom`` folder or an installed package."""
     module, _, name = str(spec.path).rpartition(".")
-    if custom.is_dir() and str(custom) not in sys.path:
-        # Appended, so that a file in custom/ cannot take the place of an installed package.
-        sys.path.append(str(custom))
+    _look_in(custom)
     try:
         found = getattr(importlib.import_module(module), name, None)
     except Exception as error:
@@ -85,6 +86,25 @@ def own_class(spec: ComponentSpec, custom: Path) -> type[Any]:
             f"{did_you_mean(name, names)}"
         )
     return found  # type: ignore[no-any-return]  # whatever stands there; calling it tells
+
+
+def _look_in(custom: Path) -> None:
+    """Let imports find the modules of one MMAR, and forget those of another one.
+
+    Two MMARs may have modules of the same name; objects that were made of the other's stay whole.
+    """
+    for other in _LOOKED_IN - {custom}:
+        _LOOKED_IN.discard(other)
+        sys.path[:] = [folder for folder in sys.path if folder != str(other)]
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None)
+            if file is not None and Path(file).is_relative_to(other):
+                del sys.modules[name]
+    if custom.is_dir() and str(custom) not in sys.path:
+        # Appended, so that a file in custom/ cannot take the place of an installed package.
+        sys.path.append(str(custom))
+        _LOOKED_IN.add(custom)
+        importlib.invalidate_caches()
 
 
 def check_own_arguments(spec: ComponentSpec, found: type[Any], given: Mapping[str, Any]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mmar_runtime.config.location import Location
@@ -15,6 +16,11 @@ from mmar_runtime.errors import ConfigError, Problem, did_you_mean
 
 FILE_KEYS = ("image", "label", "mask")
 """The entries of an item that name files; ``label`` only where the task is segmentation."""
+
+TASKS: Mapping[object, bool] = MappingProxyType(
+    {None: True, "": True, "segmentation": True, "annotation": True, "classification": False}
+)
+"""What ``PROCESSING_TASK`` may be -> whether labels are files then."""
 
 MAX_LISTED_FILES = 5
 
@@ -135,6 +141,13 @@ def _shortened(problems: list[Problem], base: Path) -> list[Problem]:
 
 def data_check(config: WorkflowConfig) -> Iterator[Problem]:
     """The loader's check that every list and every file of a config is there."""
+    task = config.variables.get("PROCESSING_TASK")
+    if task is not None and task.value not in TASKS:
+        tasks = [name for name in TASKS if isinstance(name, str) and name]
+        message = f"tells whether labels are files or values; {task.value!r} is no known task"
+        advice = did_you_mean(str(task.value), tasks)
+        yield Problem(task.source / "PROCESSING_TASK", message, advice, "task")
+        return
     seen = set()
     for section in config.scopes.values():
         for spec in (one for name in section.entries for one in section.specs(name)):
@@ -159,4 +172,4 @@ def listed_keys(source: DataListSource) -> frozenset[str] | None:
 
 def labels_are_files(config: WorkflowConfig) -> bool:
     """Whether labels are images: so for segmentation, and where no task is named."""
-    return config.value("PROCESSING_TASK") in (None, "", "segmentation", "annotation")
+    return TASKS.get(config.value("PROCESSING_TASK"), False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +22,7 @@ from mmar_runtime.config.nodes import (
     plain,
     walk,
 )
-from mmar_runtime.config.overrides import Scalar
+from mmar_runtime.config.overrides import COMMAND_LINE, Scalar
 from mmar_runtime.config.parser import AUTOML_ADVICE, NodeParser
 from mmar_runtime.config.sections import (
     EVALUATE_ONLY,
@@ -35,8 +36,10 @@ from mmar_runtime.config.sections import (
     TrainConfig,
     WorkflowConfig,
 )
-from mmar_runtime.config.sources import read_json, resolve_variables
+from mmar_runtime.config.sources import BUILT_IN, read_json, resolve_variables
 from mmar_runtime.config.upgrades import upgrade_document
+from mmar_runtime.config.upgrades.document import Notice
+from mmar_runtime.config.variables import names_in
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
 from mmar_runtime.mmar import Mmar
 
@@ -50,6 +53,15 @@ ENVIRONMENT_FILE = "config/environment.json"
 
 TOP_LEVEL = ("determinism", "network_summary")
 """Top-level objects besides the sections."""
+
+SETTINGS = frozenset(
+    {
+        *BUILT_IN,
+        *("MMAR_ROOT", "DATA_ROOT", "DATASET_JSON", "PROCESSING_TASK", "NUM_THREADS"),
+        *("cudnn_benchmark", "tf32"),
+    }
+)
+"""Variables that mean something whether or not a document writes them."""
 
 OLD_ENTRIES = {
     "metrics": 'A list of components, at most one of them with "is_key_metric": true, would have '
@@ -138,6 +150,8 @@ class _Reading:
         document, environment_document = _read_both(path, environment_path)
         upgrade = upgrade_document(document, path.name)
         self.document, self.notices = upgrade.document, upgrade.notices
+        known = {*SETTINGS, *self.document, *environment_document, *(site or {})}
+        self.notices += tuple(_without_effect(overrides or {}, known, self.document))
         self.variables = resolve_variables(
             mmar_root=mmar.root,
             workflow=self.document,
@@ -346,6 +360,18 @@ def _read_both(path: Path, environment: Path) -> tuple[dict[str, Any], dict[str,
     if problems:
         raise ConfigError(problems)
     return found[0], found[1]
+
+
+def _without_effect(
+    overrides: Mapping[str, Scalar], known: set[str], document: Mapping[str, Any]
+) -> Iterator[Notice]:
+    """A notice for each value of ``--set`` that neither the MMAR nor the runtime asks for."""
+    known = known | set(names_in(json.dumps(document)))
+    for name in overrides:
+        if name not in known:
+            advice = did_you_mean(name, known)
+            message = f"nothing here uses the variable {name!r}. {advice}".rstrip()
+            yield Notice(rule="unused-variable", message=message, places=(COMMAND_LINE / name,))
 
 
 def _looks_like_component(raw: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from mmar_runtime.config.expressions import is_expression
 from mmar_runtime.config.location import Location
@@ -77,6 +77,15 @@ def _plain(name: str, variables: Mapping[str, Variable], location: Location) -> 
         message = f"the variable {{{name}}} holds {value[:40]!r}, which looks like a construct"
         raise SubstitutionError(Problem(location, message, CONSTRUCT_ADVICE, "variable"))
     return value
+
+
+def names_in(text: str) -> Iterator[str]:
+    """The variables that a text asks for.
+
+    >>> list(names_in("{DATA_ROOT}/{{epochs}}_{fold}"))
+    ['DATA_ROOT', 'fold']
+    """
+    return (match.group(1) for match in PART.finditer(text) if match.group(1))
 
 
 def looks_like_construct(text: str) -> bool:

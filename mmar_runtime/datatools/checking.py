@@ -86,6 +86,7 @@ def check_data_list(
     training: str = TRAINING,
     full: bool = False,
     labels_are_files: bool = True,
+    told: Callable[[int, int], None] = lambda done, of: None,
 ) -> DataReport:
     """Look at every image and label of a data list.
 
@@ -98,6 +99,7 @@ def check_data_list(
         training: the key of the list that none of the other lists may share an image with.
         full: read the voxels too, not only the headers.
         labels_are_files: whether a ``label`` that is a string is a path, as it is for segmentation.
+        told: called after each case with the number of cases done and of all.
 
     Raises:
         ConfigError: the document cannot be read, or there is no such list or folder.
@@ -112,11 +114,18 @@ def check_data_list(
         file_keys=tuple(key for key in FILE_KEYS if key != LABEL or labels_are_files),
         names=names,
     )
-    cases: dict[str, list[_Case]] = {}
+    items: dict[str, tuple[Item, ...]] = {}
     for key in dict.fromkeys(lists or document.list_keys):
-        items, faults = document.items(key)
+        items[key], faults = document.items(key)
         problems += faults
-        cases[key] = [_check_item(item, rules) for item in items]
+    count = sum(map(len, items.values()))
+    cases: dict[str, list[_Case]] = {key: [] for key in items}
+    done = 0
+    for key in items:
+        for item in items[key]:
+            cases[key].append(_check_item(item, rules))
+            done += 1
+            told(done, count)
         problems += [problem for case in cases[key] for problem in case.problems]
         problems += _unlabelled(cases[key])
         problems += _duplicates(cases[key])

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
+
+from monai.transforms import LoadImage
 
 from mmar_runtime.config.sections import WorkflowConfig
 from mmar_runtime.errors import ComponentError, DataError, MmarError
@@ -60,8 +63,24 @@ def _data_fault(config: WorkflowConfig, causes: list[BaseException]) -> str | No
     transforming = any(TRANSFORMING in text for text in texts)
     unreadable = any(isinstance(cause, FileNotFoundError | EOFError) for cause in causes)
     if any(map(LOADING.search, texts)) or (transforming and unreadable):
-        return f"{config.file}: an image cannot be read: {_text(causes[-1])}"
+        file = _file_being_read(causes)
+        text = _text(causes[-1])
+        named = text if file in text else f"{file}: {text}"
+        return f"{config.file}: an image cannot be read: {named}"
     return None
+
+
+def _file_being_read(causes: list[BaseException]) -> str:
+    """The file that MONAI's reader was at; empty if no traceback shows it.
+
+    Neither MONAI nor the libraries below name the file of a stream that ends too early.
+    """
+    for cause in causes:
+        for frame, _ in walk_tb(cause.__traceback__):
+            files = frame.f_locals.get("filename")
+            if frame.f_code is LoadImage.__call__.__code__ and isinstance(files, tuple):
+                return ", ".join(map(str, files))
+    return ""
 
 
 def _text(error: BaseException) -> str:

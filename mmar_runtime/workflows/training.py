@@ -295,7 +295,7 @@ def _resume_point(
 def _train_result(
     workflow: TrainingWorkflow, reports: tuple[EpochReport, ...], seconds: float
 ) -> TrainResult:
-    iterations = workflow.iteration if isinstance(workflow.trainer, Engine) else 0
+    iterations = workflow.iteration if isinstance(workflow.trainer, Engine) else None
     plain = TrainResult(epochs=reports, iterations=iterations, seconds=seconds)
     if workflow.evaluator is None:
         return plain

@@ -390,4 +390,6 @@ def test_a_trainer_and_nothing_else(mmar: Install) -> None:
         2, abs=0.1
     )
     assert " - line_fit - INFO - epoch 30: loss" in trained  # as log.config has it
-    assert stats(app)["total_epochs"] is None
+    # What such a trainer does is not counted, and not said to be nothing.
+    assert stats(app)["total_epochs"] is stats(app)["current_iteration"] is None
+    assert "iterations in" not in trained

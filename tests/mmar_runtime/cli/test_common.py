@@ -218,3 +218,9 @@ def test_a_data_worker_leaves_the_decision_to_the_process_that_loads(
     assert child.exitcode == code
     assert not request()
     assert "stopping" not in capfd.readouterr().err
+
+
+def test_a_number_that_is_not_finite_is_null_in_json(capfd: pytest.CaptureFixture[str]) -> None:
+    print_json({"loss": float("nan"), "best": [1.5, float("inf")]})
+
+    assert json.loads(capfd.readouterr().out) == {"loss": None, "best": [1.5, None]}

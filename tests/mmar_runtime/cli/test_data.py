@@ -10,6 +10,7 @@ import pytest
 
 from fl_admin.cli.main import main
 from fl_admin.demo_data import write_demo_data
+from mmar_runtime.cli.data import Progress
 from mmar_runtime.config.data_list import read_data_list
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import DataListSource
@@ -50,6 +51,16 @@ def test_sound_data_exit_with_0(demo: Path, capsys: pytest.CaptureFixture[str]) 
     assert "label 1 spleen: 0.95 %, in 3 cases" in out
     assert out.endswith("no problems\n")
     assert err == ""
+
+
+def test_a_long_check_tells_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    seconds = iter([0.0, 2.0, 6.0, 12.0])
+    progress = Progress(every=5, clock=lambda: next(seconds))
+
+    for done in (1, 2, 3):
+        progress(done, 3)
+
+    assert capsys.readouterr().err == "case 2 of 3 (3 s left)\n"
 
 
 def test_problems_exit_with_2_and_their_places(

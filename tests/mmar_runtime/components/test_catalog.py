@@ -165,3 +165,15 @@ def test_unknown_and_missing_arguments_are_reported_together(custom: Path) -> No
 def test_a_class_that_takes_any_argument_is_believed(custom: Path) -> None:
     raw = {"path": "own_networks.TakesAny", "args": {"channels": 4, "whatever": 1}}
     assert problems_of(raw, custom) == []
+
+
+def test_modules_of_the_same_name_in_two_mmars_stay_apart(tmp_path: Path) -> None:
+    classes = []
+    for name in ("one", "other"):
+        folder = tmp_path / name / "custom"
+        folder.mkdir(parents=True)
+        (folder / "own_networks.py").write_text(f"class Own:\n    mmar = {name!r}\n")
+        classes.append(own_class(spec({"path": "own_networks.Own", "args": {}}), folder))
+
+    assert [found.mmar for found in classes] == ["one", "other"]
+    assert str(tmp_path / "one/custom") not in sys.path

@@ -258,3 +258,24 @@ def test_labels_are_files_unless_the_task_says_otherwise(
     )
 
     assert labels_are_files(config) is expected
+
+
+def test_a_task_that_nobody_knows_is_refused(
+    load_train: Callable[..., TrainConfig], folder: Path
+) -> None:
+    write(folder, {"training": [{"image": "1_image.nii", "label": "1_label.nii"}]})
+    environment = {
+        "DATA_ROOT": str(folder),
+        "DATASET_JSON": str(folder / "dataset.json"),
+        "PROCESSING_TASK": "Segmentaton",
+    }
+
+    with pytest.raises(ConfigError) as refused:
+        load_train(
+            {"train": {"trainer": TRAINER, "dataset": dataset()}}, environment, checks=[data_check]
+        )
+
+    [problem] = refused.value.problems
+    assert str(problem.location) == "environment.json: PROCESSING_TASK"
+    assert "'Segmentaton' is no known task" in problem.message
+    assert problem.advice == "Did you mean 'segmentation'?"

@@ -650,3 +650,27 @@ print(sorted({name.partition(".")[0] for name in sys.modules}))
     for framework in ("torch", "monai", "ignite", "nvflare", "numpy"):
         assert repr(framework) not in found.stdout
     assert "'mmar_runtime'" in found.stdout
+
+
+# --- Values that nothing uses --------------------------------------------------------------------
+
+
+def test_a_value_that_nothing_uses_is_announced(tiny_mmar: Path) -> None:
+    config = load_train_config(Mmar.open(tiny_mmar), overrides={"epohcs": 5, "epochs": 1})
+
+    [notice] = [one for one in config.notices if one.rule == "unused-variable"]
+    assert notice.message == "nothing here uses the variable 'epohcs'. Did you mean 'epochs'?"
+    assert str(notice.places[0]) == "--set: epohcs"
+
+
+def test_settings_and_variables_that_a_text_asks_for_are_used(tiny_mmar: Path) -> None:
+    path = tiny_mmar / "config/config_train.json"
+    document = json.loads(path.read_text())
+    document["train"].setdefault("handlers", []).append(
+        {"name": "TensorBoardStatsHandler", "args": {"log_dir": "runs/{fold}"}}
+    )
+    path.write_text(json.dumps(document))
+
+    config = load_train_config(Mmar.open(tiny_mmar), overrides={"tf32": False, "fold": 0})
+
+    assert not [one for one in config.notices if one.rule == "unused-variable"]

@@ -15,6 +15,7 @@ from mmar_runtime.config.variables import (
     MAX_LENGTH,
     SubstitutionError,
     looks_like_construct,
+    names_in,
     substitute,
 )
 
@@ -169,3 +170,7 @@ def test_substitution_never_creates_a_construct(text: str, a: str, b: Scalar) ->
     with contextlib.suppress(SubstitutionError):
         found = filled(text, A=a, B=b)
         assert not isinstance(found, str) or not looks_like_construct(found)
+
+
+def test_the_names_that_a_text_asks_for() -> None:
+    assert list(names_in("{DATA_ROOT}/{{epochs}}_{fold} { }")) == ["DATA_ROOT", "fold"]

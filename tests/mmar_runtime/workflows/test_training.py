@@ -351,7 +351,9 @@ def test_an_image_that_is_damaged_is_a_fault_of_the_data(
     config = config_of(tiny_mmar)
     image = tiny_mmar / "data/case_2_image.nii.gz"
     half = image.read_bytes()[: image.stat().st_size // 2]
-    for content, told in ((b"no image", "case_2_image"), (half, "end-of-stream")):
+    # Of an error in a DataLoader's process only the text arrives, and it names no file.
+    cut_short = "end-of-stream" if workers and dataset == "Dataset" else "case_2_image.*end-of-str"
+    for content, told in ((b"no image", "case_2_image"), (half, cut_short)):
         image.write_bytes(content)
         with pytest.raises(DataError, match=f"an image cannot be read: .*{told}") as raised:
             train(config, allow_code=False)
@@ -446,7 +448,7 @@ def test_a_trainer_that_is_no_engine_runs_as_a_whole_but_not_in_parts(
     edited(train_json(own_code_mmar), change)
     config = config_of(own_code_mmar, allow_code=True)
     result = train(config, allow_code=True)
-    assert (result.iterations, result.epochs) == (0, ())
+    assert (result.iterations, result.epochs) == (None, ())
     assert os.path.exists(own_code_mmar / "models/trained")
     with session(config, allow_code=True) as context:
         workflow = TrainingWorkflow(config, context)
