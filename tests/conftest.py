@@ -4,13 +4,17 @@ Fixtures:
     tiny_mmar    an MMAR with its own data, ready to train: ``train(load(tiny_mmar))``.
     make_mmar    ``make_mmar(folder) -> folder`` writes another one, for tests with several sites.
     edited       ``edited(path, change) -> path`` changes a JSON document in place.
+    free_port    a port to listen on.
 
 Nothing here imports torch: a test of the configuration must not wait for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -56,6 +60,20 @@ def _has_cuda() -> bool:
 
 
 # --- Fixtures ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of this machine to listen on.
+
+    It lies below those that the system gives to outgoing connections: one of another test could
+    take it before the process that is told of it does.
+    """
+    for port in range(20_000 + os.getpid() % 12_000, 32_768):
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
 
 
 @pytest.fixture

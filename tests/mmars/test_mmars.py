@@ -7,7 +7,6 @@ import csv
 import json
 import os
 import re
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -208,17 +207,11 @@ def test_segmentation_in_the_4_1_dialect(mmar: Install) -> None:
     assert not list(found.glob("**/*.tmp"))
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("localhost", 0))
-        return int(one.getsockname()[1])
-
-
 @pytest.mark.slow
-def test_segmentation_in_several_processes(mmar: Install) -> None:
+def test_segmentation_in_several_processes(mmar: Install, free_port: int) -> None:
     app = mmar("segmentation_3d")
 
-    app.run("train_multi_gpu.sh", MASTER_PORT=str(free_port()))
+    app.run("train_multi_gpu.sh", MASTER_PORT=str(free_port))
 
     assert_trained(app, epochs=2, iterations=2)  # each process has one of the two batches
 

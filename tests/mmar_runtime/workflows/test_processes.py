@@ -12,7 +12,6 @@ import multiprocessing
 import runpy
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -641,12 +640,10 @@ def launched(launcher: list[str], *words: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["torchrun", "torch.distributed.launch"])
-def test_both_forms_of_torchs_launcher_train(mmar: Path, form: str) -> None:
+def test_both_forms_of_torchs_launcher_train(mmar: Path, free_port: int, form: str) -> None:
     launcher = TORCHRUN
     if form == "torch.distributed.launch":
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            launcher = [*OLD_LAUNCH, f"--master_port={free.getsockname()[1]}"]
+        launcher = [*OLD_LAUNCH, f"--master_port={free_port}"]
     finished = subprocess.run(
         launched(launcher, "-m", str(mmar), "--json", *MULTI_GPU),
         capture_output=True,
