@@ -434,3 +434,26 @@ def test_without_the_data_list_nobody_knows_its_keys(
         evaluation_faults(evaluation(key_metric=metric("dice", "['pred', 'x']"), dataset=data))
         == []
     )
+
+
+# --- Handlers of several processes ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("several", "faults"), [(True, 1), (False, 0)])
+def test_of_several_processes_each_needs_the_validation(
+    train_faults: Faults, several: bool, faults: int
+) -> None:
+    handlers = [
+        {"name": "ValidationHandler", "rank": 0, "args": {"interval": 1}},
+        {"name": "StatsHandler", "rank": 0},
+    ]
+
+    found = train_faults({"multi_gpu": several, **training(handlers=handlers)})
+
+    assert (
+        found
+        == [
+            "config_train.json: train.handlers[0].rank: of several processes, each needs the "
+            "ValidationHandler\n    Take 'rank' out here."
+        ][:faults]
+    )
