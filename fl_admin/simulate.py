@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fl_admin.allow_list import ALLOWED_CLASSES
 from fl_admin.follow import RunFollower, SimulationView
 from fl_admin.job import Job
 from fl_admin.processes import ProcessTree
 from fl_admin.report.html import write_report
+from fl_client.job_check import ALLOWED_CLASSES
 from fl_client.site import Site
 from fl_server.cross_site import CrossSiteMatrix, read_cross_site_matrix
 from fl_server.run_record import RunRecord, finish_run, read_run_record, write_run_record

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmar_runtime.config.loader import load_evaluation_config, load_train_config
     from mmar_runtime.mmar import Mmar
+    from mmar_runtime.policy.mmar_check import check_mmar
     from mmar_runtime.results import EvaluationResult, TrainResult
     from mmar_runtime.workflows.evaluation import evaluate
     from mmar_runtime.workflows.training import train
@@ -20,6 +21,7 @@ _HOMES = {
     "EvaluationResult": "mmar_runtime.results",
     "Mmar": "mmar_runtime.mmar",
     "TrainResult": "mmar_runtime.results",
+    "check_mmar": "mmar_runtime.policy.mmar_check",
     "evaluate": "mmar_runtime.workflows.evaluation",
     "load_evaluation_config": "mmar_runtime.config.loader",
     "load_train_config": "mmar_runtime.config.loader",
@@ -30,6 +32,7 @@ __all__ = [
     "EvaluationResult",
     "Mmar",
     "TrainResult",
+    "check_mmar",
     "evaluate",
     "load_evaluation_config",
     "load_train_config",

@@ -23,6 +23,8 @@ from difflib import SequenceMatcher, get_close_matches
 from mmar_runtime.config.location import Location
 
 MAX_LISTED_CHOICES = 12
+MAX_COMPARED = 80, 500
+"""Characters of a word, and choices, beyond which comparing them takes longer than it helps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +118,21 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     "Allowed: 'UNet', 'VNet'."
     """
     known = sorted(set(choices))
+    longest, most = MAX_COMPARED
+    if len(word) > longest or len(known) > most:
+        return ""
     # Names are compared without regard to case; of those that differ in nothing else, as MONAI's
     # aliases do, the one that is most like the word is shown.
-    by_lower = {
-        choice.lower(): choice
-        for choice in sorted(known, key=lambda one: SequenceMatcher(None, word, one).ratio())
-    }
+    by_lower: dict[str, list[str]] = {}
+    for choice in known:
+        by_lower.setdefault(choice.lower(), []).append(choice)
     near = get_close_matches(word.lower(), by_lower, n=2, cutoff=0.7)
     if near:
-        return "Did you mean " + " or ".join(repr(by_lower[match]) for match in near) + "?"
+        nearest = [
+            sorted(by_lower[match], key=lambda one: SequenceMatcher(None, word, one).ratio())[-1]
+            for match in near
+        ]
+        return "Did you mean " + " or ".join(map(repr, nearest)) + "?"
     if not known or len(known) > MAX_LISTED_CHOICES:
         return ""
     return "Allowed: " + ", ".join(map(repr, known)) + "."

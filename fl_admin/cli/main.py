@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from types import ModuleType
 
-from fl_admin.cli import demo_data, simulate
+from fl_admin.cli import check, demo_data, simulate
 from mmar_runtime.cli import data, evaluate, export, train, upgrade
 from mmar_runtime.cli.common import run_command
 
@@ -17,6 +17,7 @@ COMMANDS: dict[str, ModuleType] = {
     "evaluate": evaluate,
     "export": export,
     "upgrade": upgrade,
+    "check": check,
     "simulate": simulate,
     "demo-data": demo_data,
     "data": data,

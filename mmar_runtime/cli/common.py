@@ -17,9 +17,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mmar_runtime.cli.log_config import apply_log_config, read_log_config
+from mmar_runtime.cli.log_config import apply_log_config
 from mmar_runtime.components.launch import ALONE, Processes, launched_processes
 from mmar_runtime.config.loader import ENVIRONMENT_FILE
+from mmar_runtime.config.log_config import read_log_config
 from mmar_runtime.errors import (
     CheckpointError,
     ConfigError,

@@ -75,7 +75,7 @@ def load_train_config(
     mmar: Mmar,
     *,
     file: str = TRAIN_FILE,
-    environment: str = ENVIRONMENT_FILE,
+    environment: str | None = ENVIRONMENT_FILE,
     site: Mapping[str, Scalar] | None = None,
     overrides: Mapping[str, Scalar] | None = None,
     checks: Iterable[Check] = (),
@@ -85,7 +85,7 @@ def load_train_config(
     Args:
         mmar: the MMAR.
         file: the workflow's document, relative to the MMAR.
-        environment: the environment's document, relative to the MMAR.
+        environment: the environment's document, relative to the MMAR; None means an empty one.
         site: the site's own values, which win over the MMAR's environment.
         overrides: values from ``--set``, which win over everything.
         checks: further checks, whose problems are reported together with the loader's own.
@@ -108,7 +108,7 @@ def load_evaluation_config(
     mmar: Mmar,
     *,
     file: str = VALIDATION_FILE,
-    environment: str = ENVIRONMENT_FILE,
+    environment: str | None = ENVIRONMENT_FILE,
     site: Mapping[str, Scalar] | None = None,
     overrides: Mapping[str, Scalar] | None = None,
     checks: Iterable[Check] = (),
@@ -140,11 +140,12 @@ class _Reading:
         self,
         mmar: Mmar,
         file: str,
-        environment: str,
+        environment: str | None,
         site: Mapping[str, Scalar],
         overrides: Mapping[str, Scalar],
     ) -> None:
-        path, environment_path = mmar.document(file), mmar.document(environment)
+        path = mmar.document(file)
+        environment_path = None if environment is None else mmar.document(environment)
         self.mmar = mmar
         self.location = Location(path.name)
         document, environment_document = _read_both(path, environment_path)
@@ -157,7 +158,7 @@ class _Reading:
             workflow=self.document,
             workflow_file=path.name,
             environment=environment_document,
-            environment_file=environment_path.name,
+            environment_file=Path(environment or ENVIRONMENT_FILE).name,
             site=site,
             overrides=overrides,
         )
@@ -344,11 +345,11 @@ class _Reading:
         self.problems.append(Problem(location, message, advice, rule))
 
 
-def _read_both(path: Path, environment: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_both(path: Path, environment: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Both documents, with the faults of both reported together."""
     found: list[dict[str, Any]] = []
     problems: list[Problem] = []
-    for source in (path, environment):
+    for source in (path, environment) if environment is not None else (path,):
         try:
             value = read_json(source)
         except ConfigError as error:
@@ -359,7 +360,7 @@ def _read_both(path: Path, environment: Path) -> tuple[dict[str, Any], dict[str,
         found.append(value)
     if problems:
         raise ConfigError(problems)
-    return found[0], found[1]
+    return found[0], found[1] if environment is not None else {}
 
 
 def _without_effect(

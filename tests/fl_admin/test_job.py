@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fl_admin.allow_list import ALLOWED_CLASSES
 from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
+from fl_client.job_check import ALLOWED_CLASSES
 from mmar_runtime.errors import ConfigError
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from fl_admin import simulate as module
-from fl_admin.allow_list import ALLOWED_CLASSES
 from fl_admin.job import CLIENT_CONFIG, Job
 from fl_admin.simulate import (
     RunFolder,
@@ -24,6 +23,7 @@ from fl_admin.simulate import (
     plan_simulation,
     simulate,
 )
+from fl_client.job_check import ALLOWED_CLASSES
 from fl_server.run_record import begin_run, read_run_record, write_run_record
 from mmar_runtime.errors import ConfigError
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from fl_admin.allow_list import ALLOWED_CLASSES
 from fl_admin.demo_data import write_demo_data
 from fl_admin.job import SERVER_CONFIG, Job
 from fl_admin.simulate import plan_simulation
+from fl_client.job_check import ALLOWED_CLASSES
 from mmar_runtime.config.data_list import data_check
 from mmar_runtime.config.loader import load_evaluation_config, load_train_config
 from mmar_runtime.config.overrides import Scalar

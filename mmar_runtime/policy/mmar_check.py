@@ -1,0 +1,354 @@
+"""An MMAR, or one workflow of it, against a site's policy: judged as data, before any import.
+
+Nothing of the MMAR is imported or built, no weights are opened, and torch and MONAI stay out. A
+fault of the check itself is a refusal: what cannot be judged does not run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mmar_runtime.config.loader import (
+    ENVIRONMENT_FILE,
+    Check,
+    load_evaluation_config,
+    load_train_config,
+)
+from mmar_runtime.config.location import Location
+from mmar_runtime.config.log_config import read_log_config
+from mmar_runtime.config.overrides import Scalar
+from mmar_runtime.config.sections import WorkflowConfig
+from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.mmar import Mmar
+from mmar_runtime.policy.component_check import all_components, component_check, table_entry
+from mmar_runtime.policy.component_table import load_component_table
+from mmar_runtime.policy.document_check import (
+    ANY_JSON,
+    WORKFLOW,
+    over_limits,
+    read_document,
+    regular_file,
+)
+from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
+from mmar_runtime.policy.verdict import MAX_PROBLEMS, Verdict, verdict
+
+LOG_CONFIG = "resources/log.config"
+ENGINES = frozenset({"train", "trainer", "evaluator", "validate"})
+"""What tells a workflow from the other documents in ``config``."""
+
+TRAIN_NAMES = ("config_train",)
+EVALUATION_NAMES = ("config_validation", "config_cross_validation", "config_inference")
+"""Documents that are run by their names, whatever they hold."""
+
+NOT_JUDGED = "paths in arguments and numbers against the site's limits are not judged by this check"
+"""The seam for ``path_check`` and ``limits_check``: goes when they stand among the checks."""
+
+MAX_DOCUMENTS = 20
+MAX_BYTES = ANY_JSON.size
+MAX_VALUES = ANY_JSON.values
+MAX_WORKFLOW_VALUES = 5_000
+MAX_WORKFLOW_BYTES = 2 * WORKFLOW.size
+"""Of all the documents, and of all the workflows, of one MMAR together."""
+
+DATA_STAND_IN = Path("/the-site-has-its-own-data")
+SITE_VARIABLES: Mapping[str, str] = {
+    "DATA_ROOT": str(DATA_STAND_IN),
+    "DATASET_JSON": str(DATA_STAND_IN / "dataset.json"),
+}
+"""Variables that belong to the site -> what stands for them where no site is asked."""
+
+UNREADABLE = object()
+"""Stands for a document whose faults have been told; null is a document."""
+
+log = logging.getLogger(__name__)
+
+
+def check_mmar(
+    path: str | Path,
+    policy: SitePolicy = DEFAULT_POLICY,
+    *,
+    overrides: Mapping[str, Scalar] | None = None,
+    site_values: Mapping[str, Scalar] | None = None,
+) -> Verdict:
+    """The verdict on an MMAR's folder or on one workflow's JSON file; never raises.
+
+    The data are not looked at. The author's ``DATA_ROOT`` and ``DATASET_JSON`` are passed over with
+    a notice; the site's stand in their place, or a folder that does not exist.
+
+    Args:
+        path: the MMAR's folder, or one workflow with the ``environment.json`` beside it, if any.
+        policy: what the site allows.
+        overrides: values from ``--set``.
+        site_values: the site's own variables.
+    """
+    judged = _Judging(policy, overrides or {}, {**SITE_VARIABLES, **(site_values or {})})
+    return guarded(path, lambda: judged.verdict(Path(os.path.abspath(path)), str(path)))
+
+
+def guarded(path: str | Path, judge: Callable[[], Verdict]) -> Verdict:
+    """The verdict of a check; whatever the check raises becomes a refusal.
+
+    A hostile document may reach a corner of Python's libraries that nobody thought of: too deep,
+    too large, not decodable. None of that may let it pass, or take the site's process down.
+    """
+    try:
+        return judge()
+    except ConfigError as error:
+        return verdict(path, error.problems)
+    except Exception as error:
+        log.debug("the check of %s failed", path, exc_info=True)
+        message = f"cannot be judged: {type(error).__name__}"
+        advice = "What cannot be judged does not run. See the output of --debug."
+        return verdict(path, [Problem(Location(Path(path).name), message, advice, "check")])
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    """A workflow as it lies in its file."""
+
+    path: Path
+    content: Mapping[str, Any]
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is run as a training."""
+        if self.path.stem.startswith(EVALUATION_NAMES):
+            return False
+        return self.path.stem in TRAIN_NAMES or "train" in self.content
+
+
+class _Judging:
+    """One MMAR on its way to a verdict."""
+
+    def __init__(
+        self,
+        policy: SitePolicy,
+        overrides: Mapping[str, Scalar],
+        site_values: Mapping[str, Scalar],
+    ) -> None:
+        self.policy = policy
+        self.overrides = overrides
+        self.site_values = site_values
+        self.problems: list[Problem] = []
+        self.notices: list[str] = [NOT_JUDGED]
+
+    def verdict(self, path: Path, name: str) -> Verdict:
+        """The verdict on a folder or a file."""
+        if path.is_dir():
+            self._folder(path)
+        else:
+            self._file(path)
+        return verdict(name, self.problems, self.notices)
+
+    def _folder(self, root: Path) -> None:
+        config = root / "config"
+        if config.is_symlink() or not config.is_dir():
+            message = "holds no folder 'config'" if not config.is_symlink() else "is a link"
+            self._problem(Location("config"), message, "mmar")
+            return
+        workflows = list(self._workflows(config))
+        if not workflows and not self.problems:
+            self._problem(Location("config"), "holds no workflow such as config_train.json", "mmar")
+        self._all_of(Mmar(root), workflows, ENVIRONMENT_FILE)
+        if (root / LOG_CONFIG).exists() or (root / LOG_CONFIG).is_symlink():
+            self._collected(partial(self._log_config, root / LOG_CONFIG))
+
+    def _file(self, path: Path) -> None:
+        content = read_document(path, WORKFLOW)
+        if not isinstance(content, dict):
+            self._problem(Location(path.name), "has to be a JSON object", "json")
+            return
+        root = path.parent.parent if path.parent.name == "config" else path.parent
+        environment = path.with_name("environment.json")
+        given = environment.exists() or environment.is_symlink()
+        document = _Document(path, content)
+        self._all_of(Mmar(root), [document], str(environment) if given else None)
+
+    def _workflows(self, config: Path) -> Iterator[_Document]:
+        """Every workflow among the documents; those that cannot be read are problems."""
+        files = sorted(one for one in config.iterdir() if one.suffix == ".json")
+        if len(files) > MAX_DOCUMENTS:
+            message = f"holds {len(files)} JSON files; {MAX_DOCUMENTS} is the most that is read"
+            self._problem(Location("config"), message, "limit")
+            return
+        if sum(one.lstat().st_size for one in files) > MAX_BYTES:
+            message = f"holds JSON of more than {MAX_BYTES} bytes"
+            self._problem(Location("config"), message, "limit")
+            return
+        read = judged = size = 0
+        for path in files:
+            content = self._collected(partial(read_document, path, ANY_JSON))
+            values = _count(content)
+            read += values
+            workflow = _is_workflow(path, content)
+            judged += values if workflow else 0
+            size += path.lstat().st_size if workflow else 0
+            over = judged > MAX_WORKFLOW_VALUES or size > MAX_WORKFLOW_BYTES
+            if read > MAX_VALUES or over:
+                message = f"all documents up to {path.name} hold too many values together"
+                self._problem(Location("config"), message, "limit")
+                return
+            if workflow and self._within(path, content, values):
+                yield _Document(path, content)
+
+    def _within(self, path: Path, content: Any, values: int) -> bool:
+        """Whether a workflow keeps to the limits of one; else it is a problem."""
+        location = Location(path.name)
+        over = list(over_limits(content, location, WORKFLOW))
+        if path.lstat().st_size > WORKFLOW.size:
+            message = f"has more than {WORKFLOW.size} bytes"
+            over.append(Problem(location, message, "", "limit"))
+        if values > WORKFLOW.values:
+            message = f"has {values} values; {WORKFLOW.values} is the most of a workflow"
+            over.append(Problem(location, message, "", "limit"))
+        if not isinstance(content, dict):
+            over.append(Problem(location, "has to be a JSON object", "", "json"))
+        self.problems += over
+        return not over
+
+    def _all_of(self, mmar: Mmar, documents: Iterable[_Document], environment: str | None) -> None:
+        if environment is not None:
+            content = self._collected(partial(read_document, mmar.root / environment, WORKFLOW))
+            if not isinstance(content, dict):
+                if content is not UNREADABLE:
+                    name = Path(environment).name
+                    self._problem(Location(name), "has to be a JSON object", "json")
+                return  # every workflow needs it
+            self._authors_values(content, Path(environment).name)
+        checks = [_at_most(check) for check in self._checks(mmar)]
+        for document in documents:
+            if len(self.problems) > MAX_PROBLEMS:
+                return  # refused, and more is not listed
+            self._authors_values(document.content, document.path.name)
+            load = load_train_config if document.trains else load_evaluation_config
+            config = self._collected(
+                partial(
+                    load,
+                    mmar,
+                    file=str(document.path),
+                    environment=environment,
+                    site=self.site_values,
+                    overrides=self.overrides,
+                    checks=checks,
+                )
+            )
+            if isinstance(config, WorkflowConfig):
+                self.notices += map(str, config.notices)
+
+    def _authors_values(self, content: Mapping[str, Any], file: str) -> None:
+        ignored = [name for name in (*SITE_VARIABLES, "MMAR_ROOT") if name in content]
+        if ignored:
+            names = " and ".join(ignored)
+            self.notices.append(f"{file}: passed over {names}; a site uses its own values")
+
+    def _checks(self, mmar: Mmar) -> list[Check]:
+        mode = self.policy.byoc.mode
+        return [
+            component_check(allow_code=mode != "off", allow_egress=self.policy.egress),
+            *([self._approved_code(mmar)] if mode == "by_hash" else []),
+            self._denied,
+            _variables_inside,
+        ]
+
+    def _denied(self, config: WorkflowConfig) -> Iterator[Problem]:
+        """Classes that the table has and the site has taken out, under whatever name."""
+        table = load_component_table()
+        denied = frozenset(self.policy.denied_components)
+        for spec, kind in all_components(config) if denied else ():
+            entry = table_entry(spec, kind, table)
+            names = {spec.title, spec.path} | ({entry.name, entry.path} if entry else set())
+            if names & denied:
+                place = spec.location / ("name" if spec.path is None else "path")
+                message = f"{spec.title!r} is denied by this site's policy"
+                yield Problem(place, message, "", "denied-component")
+
+    def _approved_code(self, mmar: Mmar) -> Check:
+        """Code may come from an approved ``custom`` folder, and from nowhere else.
+
+        Approving a folder approves none of the packages that happen to be installed.
+        """
+        refusal = approval_fault(mmar.custom, self.policy)
+        table = load_component_table()
+
+        def check(config: WorkflowConfig) -> Iterator[Problem]:
+            for spec, kind in all_components(config):
+                if spec.path is None or table_entry(spec, kind, table) is not None:
+                    continue
+                module = spec.path.partition(".")[0]
+                own = (mmar.custom / f"{module}.py").is_file() or (mmar.custom / module).is_dir()
+                fault = refusal or ("" if own else f"{module!r} is not in custom/")
+                if fault:
+                    message = f"{spec.path!r} is code that this site has not allowed: {fault}"
+                    yield Problem(spec.location / "path", message, "", "code")
+
+        return check
+
+    def _log_config(self, path: Path) -> None:
+        regular_file(path, Location(path.name))
+        read_log_config(path)
+
+    def _collected(self, read: Callable[[], Any]) -> Any:
+        """What ``read`` returns; ``UNREADABLE``, and its problems kept, where it raises."""
+        try:
+            return read()
+        except ConfigError as error:
+            self.problems += error.problems
+            return UNREADABLE
+
+    def _problem(self, location: Location, message: str, rule: str) -> None:
+        self.problems.append(Problem(location, message, "", rule))
+
+
+def approval_fault(custom: Path, policy: SitePolicy) -> str:
+    """Why a ``custom`` folder is not approved; empty if it is.
+
+    The seam for ``tree_hash``: without a hash of the folder, nothing is recognised as approved.
+    """
+    return f"no hash of {custom.name}/ is among the {len(policy.byoc.approved)} approved"
+
+
+def _at_most(check: Check) -> Check:
+    """The check, but no longer than its findings are listed: a million of them say no more."""
+    return lambda config: islice(check(config), MAX_PROBLEMS + 1)
+
+
+def _is_workflow(path: Path, content: Any) -> bool:
+    """Whether a document is run by its name, or could be by what it holds."""
+    named = path.stem.startswith((*TRAIN_NAMES, *EVALUATION_NAMES)) and content is not UNREADABLE
+    return named or (isinstance(content, dict) and bool(ENGINES & content.keys()))
+
+
+def _count(content: Any) -> int:
+    """How many values a document holds."""
+    count, waiting = 0, [content]
+    while waiting:
+        item = waiting.pop()
+        count += 1
+        if isinstance(item, dict | list):
+            waiting += item.values() if isinstance(item, dict) else item
+    return count
+
+
+def _is_inside(root: str, path: str) -> bool:
+    """Whether a path, links followed, is the resolved root or lies below it."""
+    place = os.path.realpath(os.path.join(root, path))
+    return os.path.commonpath([root, place]) == root
+
+
+def _variables_inside(config: WorkflowConfig) -> Iterator[Problem]:
+    """``MMAR_*`` name places in the MMAR; a value that leads out of it is refused."""
+    root = os.path.realpath(config.mmar_root)
+    for name, variable in config.variables.items():
+        if not name.startswith("MMAR_") or not isinstance(variable.value, str):
+            continue
+        if "\0" in variable.value or not _is_inside(root, variable.value):
+            message = f"{name} leads out of the MMAR"
+            advice = "Write a path below the MMAR's folder, such as 'models'."
+            yield Problem(variable.source / name, message, advice, "path")

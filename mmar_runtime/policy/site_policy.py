@@ -1,0 +1,313 @@
+"""What a site allows: one JSON file in the folder that the site owns, or the built-in defaults.
+
+The file can only tighten the defaults: a limit above the built-in one is an error, not a wish. What
+is off by default is a consent, and a site that gives it writes it down: ``byoc``, ``egress`` and
+``torchscript_sha256``; and ``data_roots``, which no job can extend.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from mmar_runtime.config.location import Location
+from mmar_runtime.config.sources import read_json
+from mmar_runtime.errors import ConfigError, Problem, did_you_mean
+
+SITE_POLICY_FILE = "mmar_site_policy.json"
+POLICY_VERSION = 1
+
+ByocMode = Literal["off", "by_hash", "on"]
+BYOC_MODES: tuple[ByocMode, ...] = ("off", "by_hash", "on")
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+MAX_ROUND_DIGITS = 15
+"""A float holds no more decimal digits than that."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Byoc:
+    """Code that a job brings along in ``custom/``.
+
+    Attributes:
+        mode: ``off`` refuses it, ``by_hash`` takes what the site has approved, ``on`` takes all.
+        approved: the SHA-256 of approved ``custom`` folders, see ``tree_hash``.
+    """
+
+    mode: ByocMode = "off"
+    approved: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The most that a job may ask for; each default is also the highest value of the file.
+
+    Attributes:
+        epochs_per_round: local epochs of one round; all epochs where there are no rounds.
+        rounds: rounds of one job.
+        wall_minutes: minutes from the start of a job to its end at the site.
+        workers: processes of one data loader.
+        parameters: numbers in the network.
+        image_voxels: voxels of one image, from its header.
+        image_bytes: bytes of one image once it is unpacked.
+        disk_gib: GiB that a run may write.
+    """
+
+    epochs_per_round: int = 100
+    rounds: int = 1000
+    wall_minutes: int = 7 * 24 * 60
+    workers: int = 8
+    parameters: int = 500_000_000
+    image_voxels: int = 1_000_000_000
+    image_bytes: int = 8 * 2**30
+    disk_gib: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """Which metrics leave the site.
+
+    Attributes:
+        metrics: their names; None means every aggregate metric of the job.
+        round_digits: decimal digits that are kept; None means all of them.
+    """
+
+    metrics: tuple[str, ...] | None = None
+    round_digits: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossSite:
+    """The site's part in cross-site validation.
+
+    Attributes:
+        evaluate_others: whether models of other sites are evaluated here.
+        share_model: whether this site's best model is sent to be evaluated elsewhere.
+        min_cases: validation cases below which no metric is told.
+    """
+
+    evaluate_others: bool = True
+    share_model: bool = True
+    min_cases: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SitePolicy:
+    """What a site allows a job; the defaults are those of a site without a policy file.
+
+    Attributes:
+        byoc: code of the job's own.
+        signers: who may have signed a job; None means everyone whom NVFlare accepts.
+        data_roots: absolute folders below which data may lie; none means the site's own
+            ``DATA_ROOT`` alone.
+        limits: upper bounds.
+        denied_components: classes that may not be named though the table has them.
+        egress: whether handlers may send to other machines.
+        outgoing: metrics that leave.
+        min_dataset_size: training cases below which the site does not take part.
+        cross_site: part in cross-site validation.
+        required_filters: privacy filters without which nothing leaves.
+        torchscript_sha256: SHA-256 of TorchScript files that a job may load.
+    """
+
+    byoc: Byoc = field(default_factory=Byoc)
+    signers: tuple[str, ...] | None = None
+    data_roots: tuple[Path, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    denied_components: tuple[str, ...] = ()
+    egress: bool = False
+    outgoing: Outgoing = field(default_factory=Outgoing)
+    min_dataset_size: int = 1
+    cross_site: CrossSite = field(default_factory=CrossSite)
+    required_filters: tuple[str, ...] = ()
+    torchscript_sha256: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the policy as canonical JSON: equal for policies that mean the same."""
+        content = {"policy_version": POLICY_VERSION, **asdict(self)}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def rounded(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """The metrics that may leave, rounded as the policy says; the others are left out.
+
+        >>> outgoing = Outgoing(metrics=("dice",), round_digits=2)
+        >>> SitePolicy(outgoing=outgoing).rounded({"dice": 0.8765, "loss": 0.1})
+        {'dice': 0.88}
+        """
+        allowed, digits = self.outgoing.metrics, self.outgoing.round_digits
+        kept = {name: v for name, v in metrics.items() if allowed is None or name in allowed}
+        return kept if digits is None else {name: round(v, digits) for name, v in kept.items()}
+
+
+DEFAULT_POLICY = SitePolicy()
+OWN_MMAR_POLICY = replace(DEFAULT_POLICY, byoc=Byoc(mode="on"), egress=True)
+"""For ``mmar train`` on one's own MMAR: its code and its trackers are one's own as well."""
+
+
+def read_site_policy(path: Path) -> SitePolicy:
+    """The policy in a file.
+
+    Raises:
+        ConfigError: no such file, writable by everybody, or not a policy; with every unknown key,
+            wrong type and value that is looser than the built-in default.
+    """
+    location = Location(path.name)
+    document = read_json(path)
+    if path.stat().st_mode & stat.S_IWOTH:
+        message = "can be written by everybody on this machine"
+        advice = f"Run chmod 600 {path.name}: who can change it decides what runs here."
+        raise ConfigError([Problem(location, message, advice, "policy")])
+    reading = _Reading()
+    policy = reading.policy(document, location)
+    if reading.problems:
+        raise ConfigError(reading.problems)
+    return policy
+
+
+class _Reading:
+    """One policy file on its way to a value; what is wrong is collected."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def policy(self, raw: Any, location: Location) -> SitePolicy:
+        known = ("policy_version", *(one.name for one in fields(SitePolicy)))
+        given = self._object(raw, location, known)
+        version = given.pop("policy_version", None)
+        if version != POLICY_VERSION or isinstance(version, bool):
+            message = f"has to be {POLICY_VERSION}, found {version!r}"
+            self._problem(location / "policy_version", message)
+        return self._record(
+            SitePolicy,
+            given,
+            location,
+            {
+                "byoc": self._byoc,
+                "signers": self._texts,
+                "data_roots": self._roots,
+                "limits": self._limits,
+                "denied_components": self._texts,
+                "egress": self._flag,
+                "outgoing": self._outgoing,
+                "min_dataset_size": self._count,
+                "cross_site": self._cross_site,
+                "required_filters": self._texts,
+                "torchscript_sha256": self._digests,
+            },
+        )
+
+    def _byoc(self, raw: Any, location: Location) -> Byoc:
+        readers = {"mode": self._mode, "approved": self._digests}
+        found = self._record(Byoc, self._object(raw, location, readers), location, readers)
+        if found.mode == "by_hash" and not found.approved:
+            self._problem(
+                location / "approved",
+                "is empty, so 'by_hash' allows nothing",
+                "Approve a folder with 'mmar site approve', or write off.",
+            )
+        return found
+
+    def _mode(self, raw: Any, location: Location) -> ByocMode:
+        for mode in BYOC_MODES:
+            if raw == mode:
+                return mode
+        self._problem(location, f"{raw!r} is no mode", did_you_mean(str(raw), BYOC_MODES))
+        return "off"
+
+    def _limits(self, raw: Any, location: Location) -> Limits:
+        readers = {one.name: self._at_most(one.default) for one in fields(Limits)}
+        return self._record(Limits, self._object(raw, location, readers), location, readers)
+
+    def _outgoing(self, raw: Any, location: Location) -> Outgoing:
+        readers = {"metrics": self._texts, "round_digits": self._digits}
+        return self._record(Outgoing, self._object(raw, location, readers), location, readers)
+
+    def _cross_site(self, raw: Any, location: Location) -> CrossSite:
+        readers = {
+            "evaluate_others": self._flag,
+            "share_model": self._flag,
+            "min_cases": self._count,
+        }
+        return self._record(CrossSite, self._object(raw, location, readers), location, readers)
+
+    def _at_most(self, highest: Any) -> Callable[[Any, Location], int]:
+        def read(raw: Any, location: Location) -> int:
+            value = self._count(raw, location)
+            if value > highest:
+                message = f"{value} is looser than the built-in limit, {highest}"
+                self._problem(location, message, "A policy can only tighten it.")
+            return value
+
+        return read
+
+    def _digits(self, raw: Any, location: Location) -> int:
+        if type(raw) is int and 0 <= raw <= MAX_ROUND_DIGITS:
+            return raw
+        message = f"has to be a whole number from 0 to {MAX_ROUND_DIGITS}, found {raw!r}"
+        self._problem(location, message, "Leave it out to send numbers unrounded.")
+        return 0
+
+    def _count(self, raw: Any, location: Location) -> int:
+        if type(raw) is int and raw >= 1:
+            return raw
+        self._problem(location, f"has to be a whole number from 1 on, found {raw!r}")
+        return 1
+
+    def _flag(self, raw: Any, location: Location) -> bool:
+        if not isinstance(raw, bool):
+            self._problem(location, f"has to be true or false, found {raw!r}")
+        return raw is True
+
+    def _texts(self, raw: Any, location: Location) -> tuple[str, ...]:
+        if isinstance(raw, list) and all(isinstance(one, str) and one.strip() for one in raw):
+            return tuple(raw)
+        self._problem(location, f"has to be an array of texts, found {raw!r}")
+        return ()
+
+    def _digests(self, raw: Any, location: Location) -> tuple[str, ...]:
+        found = self._texts(raw, location)
+        for index, text in enumerate(found):
+            if not SHA256.fullmatch(text):
+                message = f"{text!r} is no SHA-256: 64 hexadecimal digits in small letters"
+                self._problem(location / index, message)
+        return found
+
+    def _roots(self, raw: Any, location: Location) -> tuple[Path, ...]:
+        roots = tuple(Path(text) for text in self._texts(raw, location))
+        for index, root in enumerate(roots):
+            if not root.is_absolute() or ".." in root.parts or root == Path(root.anchor):
+                message = f"{str(root)!r} has to be an absolute folder below /, without '..'"
+                self._problem(location / index, message)
+        return roots
+
+    def _object(self, raw: Any, location: Location, known: Any) -> dict[str, Any]:
+        if not isinstance(raw, dict):
+            self._problem(location, f"has to be a JSON object, found {raw!r}")
+            return {}
+        for key in raw.keys() - set(known):
+            advice = did_you_mean(key, known)
+            self._problem(location / key, f"unknown key {key!r}", advice)
+        return {key: value for key, value in raw.items() if key in known}
+
+    def _record(
+        self,
+        kind: Callable[..., T],
+        given: Mapping[str, Any],
+        location: Location,
+        readers: Mapping[str, Callable[[Any, Location], Any]],
+    ) -> T:
+        """The dataclass of the given values, each read by its reader; the rest keep defaults."""
+        return kind(**{key: readers[key](value, location / key) for key, value in given.items()})
+
+    def _problem(self, location: Location, message: str, advice: str = "") -> None:
+        self.problems.append(Problem(location, message, advice, "policy"))

@@ -1,0 +1,91 @@
+"""What a check says about one path: accepted, or refused with every reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mmar_runtime.config.location import Location
+from mmar_runtime.errors import Problem
+
+MAX_PROBLEMS = 100
+MAX_TEXT = 500
+"""Characters of a name, a place or a message; a hostile document may hold very long ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The judgement on one MMAR, job or workflow.
+
+    Attributes:
+        path: what was judged, as it was given.
+        problems: why it is refused; none means that it is accepted.
+        notices: what was passed over or translated, for a person to read.
+    """
+
+    path: str
+    problems: tuple[Problem, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    @property
+    def accepted(self) -> bool:
+        """Whether nothing was found against it."""
+        return not self.problems
+
+    def as_dict(self) -> dict[str, Any]:
+        """The verdict for ``--json``, the audit log and the researcher."""
+        return {
+            "path": self.path,
+            "verdict": "accept" if self.accepted else "reject",
+            "problems": [
+                {
+                    "rule": one.rule,
+                    "file": one.location.file,
+                    "place": one.location.place,
+                    "message": one.message,
+                }
+                for one in self.problems
+            ],
+            "notices": list(self.notices),
+        }
+
+
+def verdict(path: object, problems: Iterable[Problem], notices: Iterable[str] = ()) -> Verdict:
+    """A verdict that is safe to print and to store.
+
+    Each problem stands there once, at most ``MAX_PROBLEMS`` of them. What the judged documents
+    wrote into names and messages cannot move a terminal's cursor or forge a line of a log.
+    """
+    found = list(dict.fromkeys(printable_problem(one) for one in problems))
+    if len(found) > MAX_PROBLEMS:
+        message = f"... and {len(found) - MAX_PROBLEMS} more problems"
+        more = Problem(Location(found[0].location.file), message, "", "limit")
+        found = [*found[:MAX_PROBLEMS], more]
+    texts = dict.fromkeys(printable(one) for one in notices)
+    return Verdict(printable(str(path)), tuple(found), tuple(texts)[:MAX_PROBLEMS])
+
+
+def printable_problem(problem: Problem) -> Problem:
+    """The problem with nothing in it but short printable text."""
+    location = problem.location
+    steps = tuple(printable(one) if isinstance(one, str) else one for one in location.path)
+    return replace(
+        problem,
+        location=Location(printable(location.file), steps),
+        message=printable(problem.message),
+        advice=printable(problem.advice),
+    )
+
+
+def printable(text: str) -> str:
+    r"""The text with escapes for what is not printable, cut where it is long.
+
+    >>> printable("a\x1b[2Jb\n")
+    'a\\x1b[2Jb\\n'
+    """
+    head = text[:MAX_TEXT]
+    if not head.isprintable():
+        escaped = (one if one.isprintable() else ascii(one)[1:-1] for one in head)
+        head = "".join(escaped)
+    return head if len(text) <= MAX_TEXT else f"{head}..."
