@@ -28,12 +28,15 @@ from mmar_runtime.policy.verdict import Verdict, verdict
 
 ALLOWED_CLASSES = (
     "fl_client.flare.executor.MmarExecutor",
+    "fl_client.flare.wake.WakeListener",
     "fl_server.flare.aggregator.MmarAggregator",
     "fl_server.flare.last_model.ScoreLastModel",
     "fl_server.flare.model_locator.MmarModelLocator",
     "fl_server.flare.persistor.MmarModelPersistor",
     "fl_server.flare.publish.PublishResults",
     "fl_server.flare.run_recorder.RunRecordKeeper",
+    "fl_server.flare.wake.WakingCrossSiteModelEval",
+    "fl_server.flare.wake.WakingScatterAndGather",
     "nvflare.app_common.shareablegenerators.full_model_shareable_generator"
     ".FullModelShareableGenerator",
     "nvflare.app_common.workflows.cross_site_model_eval.CrossSiteModelEval",

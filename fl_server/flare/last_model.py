@@ -9,16 +9,16 @@ from __future__ import annotations
 from nvflare.apis.client import Client
 from nvflare.apis.controller_spec import ClientTask, Task
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
 from fl_server.flare.exchange import global_weights, weights_dxo
 from fl_server.flare.run_recorder import ALL_SCORED, MODEL_SCORED
+from fl_server.flare.wake import WakingController
 
 
-class ScoreLastModel(Controller):
+class ScoreLastModel(WakingController):
     """Asks every site for the metrics of the last global model.
 
     Args:

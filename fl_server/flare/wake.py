@@ -1,0 +1,95 @@
+"""NVFlare's workflows, but a site is told when a task stands ready, and replies are seen at once.
+
+The tasks are NVFlare's own, as are their filters, their audit and what becomes of late or missing
+replies. See ``fl_client.flare.wake`` for the other half.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from nvflare.apis.client import Client
+from nvflare.apis.controller_spec import ClientTask, Task, TaskCompletionStatus
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.impl.controller import Controller
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.signal import Signal
+from nvflare.app_common.workflows.cross_site_model_eval import CrossSiteModelEval
+from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
+
+WAKE_TOPIC = "mmar.task_ready"
+SECONDS_BETWEEN_LOOKS = 0.2
+"""How soon an abort or a timeout is noticed; replies are noticed at once."""
+
+
+class WakingController(Controller):
+    """A controller that wakes the sites that a task is for."""
+
+    def broadcast(
+        self,
+        task: Task,
+        fl_ctx: FLContext,
+        targets: list[Client] | list[str] | None = None,
+        min_responses: int = 1,
+        wait_time_after_min_received: int = 0,
+    ) -> None:
+        """Schedule the task, then tell its sites."""
+        super().broadcast(task, fl_ctx, targets, min_responses, wait_time_after_min_received)
+        names = [one.name if isinstance(one, Client) else one for one in targets or ()]
+        fl_ctx.get_engine().send_aux_request(
+            targets=names or None,
+            topic=WAKE_TOPIC,
+            request=Shareable(),
+            timeout=0.0,
+            fl_ctx=fl_ctx,
+            optional=True,
+        )
+
+    def broadcast_and_wait(
+        self,
+        task: Task,
+        fl_ctx: FLContext,
+        targets: list[Client] | list[str] | None = None,
+        min_responses: int = 1,
+        wait_time_after_min_received: int = 0,
+        abort_signal: Signal | None = None,
+    ) -> None:
+        """Schedule the task, and return as soon as NVFlare calls it complete."""
+        replied = threading.Event()
+        received = task.result_received_cb
+
+        def note(client_task: ClientTask, fl_ctx: FLContext) -> None:
+            try:
+                if received is not None:
+                    received(client_task=client_task, fl_ctx=fl_ctx)
+            finally:
+                replied.set()
+
+        task.result_received_cb = note
+        self.broadcast(task, fl_ctx, targets, min_responses, wait_time_after_min_received)
+        while task.completion_status is None:
+            if abort_signal is not None and abort_signal.triggered:
+                self.cancel_task(task, completion_status=TaskCompletionStatus.ABORTED)
+                return
+            replied.wait(SECONDS_BETWEEN_LOOKS)
+            replied.clear()
+            # NVFlare's own thread looks five times a second. This takes the lock that the handling
+            # of a reply holds, so what was just received is counted.
+            self.communicator.check_tasks()
+
+    def get_num_standing_tasks(self) -> int:
+        """How many tasks wait for replies, those that are complete by now not counted."""
+        self.communicator.check_tasks()
+        count: int = super().get_num_standing_tasks()
+        return count
+
+
+class WakingScatterAndGather(WakingController, ScatterAndGather):
+    """NVFlare's ``ScatterAndGather`` without the sleep between rounds; arguments are the same."""
+
+
+class WakingCrossSiteModelEval(WakingController, CrossSiteModelEval):
+    """NVFlare's ``CrossSiteModelEval`` without the sleep between models; arguments are the same."""
+
+
+__all__ = ["WakingController", "WakingCrossSiteModelEval", "WakingScatterAndGather"]

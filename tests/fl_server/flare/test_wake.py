@@ -1,0 +1,159 @@
+"""Sites are told of their tasks, and a task is over as soon as its last reply is in.
+
+The communicator is NVFlare's own. Its thread that looks for complete tasks is not started, so a
+test ends only if nothing has to wait for that thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from nvflare.apis.client import Client
+from nvflare.apis.controller_spec import ClientTask, Task, TaskCompletionStatus
+from nvflare.apis.fl_context import FLContext, FLContextManager
+from nvflare.apis.impl.wf_comm_server import WFCommServer
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.signal import Signal
+
+from fl_client.flare import wake as site_wake
+from fl_server.flare import wake
+from fl_server.flare.last_model import ScoreLastModel
+from fl_server.flare.wake import WakingController
+
+SITES = ("site-1", "site-2")
+LONG = 60.0
+
+
+@dataclass
+class EngineStandIn:
+    """What the communicator asks of NVFlare's engine; keeps whom a message was for."""
+
+    woken: list[list[str] | None] = field(default_factory=list)
+
+    def get_clients(self) -> list[Client]:
+        return [Client(name, name) for name in SITES]
+
+    def validate_targets(self, names: list[str]) -> tuple[list[Client], list[str]]:
+        return [one for one in self.get_clients() if one.name in names], []
+
+    def new_context(self) -> FLContext:
+        return FLContextManager(engine=self, identity_name="server", job_id="job").new_context()
+
+    def fire_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        pass
+
+    def send_aux_request(self, targets: list[str] | None, topic: str, **others: Any) -> None:
+        assert topic == wake.WAKE_TOPIC
+        self.woken.append(targets)
+
+
+@pytest.fixture
+def engine() -> EngineStandIn:
+    return EngineStandIn()
+
+
+@pytest.fixture
+def controller(engine: EngineStandIn) -> WakingController:
+    """A workflow with NVFlare's communicator, as its server makes it."""
+    found = ScoreLastModel(min_sites=2)
+    communicator = WFCommServer()
+    communicator._engine = engine
+    found.set_communicator(communicator)
+    return found
+
+
+def reply(controller: WakingController, site: str, engine: EngineStandIn) -> None:
+    """The site takes its task and answers it."""
+    client = Client(site, site)
+    name, task_id, _ = controller.communicator.process_task_request(client, engine.new_context())
+    assert name
+    controller.communicator.process_submission(
+        client, name, task_id, Shareable(), engine.new_context()
+    )
+
+
+def waiting(
+    controller: WakingController, task: Task, stop: Signal, engine: Any
+) -> threading.Thread:
+    def wait() -> None:
+        controller.broadcast_and_wait(
+            task, engine.new_context(), min_responses=len(SITES), abort_signal=stop
+        )
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_both_sides_mean_the_same_message() -> None:
+    assert wake.WAKE_TOPIC == site_wake.WAKE_TOPIC
+
+
+def test_all_sites_are_told_of_a_task_for_all(
+    controller: WakingController, engine: EngineStandIn
+) -> None:
+    controller.broadcast(Task(name="train", data=Shareable()), engine.new_context())
+
+    assert engine.woken == [None]
+
+
+def test_nobody_is_told_of_somebody_elses_task(
+    controller: WakingController, engine: EngineStandIn
+) -> None:
+    task = Task(name="validate", data=Shareable())
+
+    controller.broadcast(task, engine.new_context(), targets=["site-2"])
+
+    assert engine.woken == [["site-2"]]
+
+
+def test_a_task_ends_with_the_last_reply(
+    controller: WakingController, engine: EngineStandIn
+) -> None:
+    replies: list[str] = []
+
+    def received(client_task: ClientTask, fl_ctx: FLContext) -> None:
+        replies.append(client_task.client.name)
+
+    task = Task(name="train", data=Shareable(), result_received_cb=received)
+    thread = waiting(controller, task, Signal(), engine)
+    while not engine.woken:
+        thread.join(0.01)
+
+    reply(controller, "site-1", engine)
+    thread.join(0.5)
+    assert thread.is_alive()  # one of two
+    reply(controller, "site-2", engine)
+
+    thread.join(LONG)
+    assert not thread.is_alive()
+    assert task.completion_status == TaskCompletionStatus.OK
+    assert replies == ["site-1", "site-2"]
+
+
+def test_an_abort_ends_a_task(controller: WakingController, engine: EngineStandIn) -> None:
+    stop = Signal()
+    task = Task(name="train", data=Shareable())
+    thread = waiting(controller, task, stop, engine)
+
+    stop.trigger(True)
+
+    thread.join(LONG)
+    assert task.completion_status == TaskCompletionStatus.ABORTED
+
+
+def test_a_task_that_is_answered_no_longer_stands(
+    controller: WakingController, engine: EngineStandIn
+) -> None:
+    controller.broadcast(
+        Task(name="validate", data=Shareable()), engine.new_context(), min_responses=2
+    )
+    assert controller.get_num_standing_tasks() == 1
+
+    for site in SITES:
+        reply(controller, site, engine)
+
+    assert controller.get_num_standing_tasks() == 0
