@@ -39,8 +39,6 @@ ALLOWED_CLASSES = (
     "fl_server.flare.wake.WakingScatterAndGather",
     "nvflare.app_common.shareablegenerators.full_model_shareable_generator"
     ".FullModelShareableGenerator",
-    "nvflare.app_common.workflows.cross_site_model_eval.CrossSiteModelEval",
-    "nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather",
 )
 """The classes that a site allows a job's NVFlare configs to name: exact, no prefixes."""
 
