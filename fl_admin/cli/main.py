@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from types import ModuleType
 
-from fl_admin.cli import check, demo_data, simulate
+from fl_admin.cli import abort, audit, check, demo_data, download, jobs, simulate, submit, watch
 from mmar_runtime.cli import data, evaluate, export, train, upgrade
 from mmar_runtime.cli.common import run_command
 
@@ -18,7 +18,13 @@ COMMANDS: dict[str, ModuleType] = {
     "export": export,
     "upgrade": upgrade,
     "check": check,
+    "audit": audit,
     "simulate": simulate,
+    "submit": submit,
+    "jobs": jobs,
+    "watch": watch,
+    "abort": abort,
+    "download": download,
     "demo-data": demo_data,
     "data": data,
 }

@@ -1,0 +1,34 @@
+"""``mmar watch``: follow a job of a federation to its end."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fl_admin.cli.kit import add_kit_argument, kit_of
+from fl_admin.cli.submit import follow
+from mmar_runtime.cli.common import add_output_arguments
+
+HELP = "follow a job of a federation to its end"
+EXAMPLES = """examples:
+  mmar watch 5be1a0c3-... --kit kits/lead@hospital.org
+  mmar watch ID --kit KIT --out results
+
+Ctrl-C ends the watching, not the job. The exit code is 0 if the job completed, else 1.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    parser.add_argument("id", metavar="ID", help="the job's id, see 'mmar jobs'")
+    add_kit_argument(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="fetch the results into DIR/<id>")
+    add_output_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Follow it."""
+    from fl_admin.console import Console
+
+    with Console.connect(kit_of(options)) as console:
+        return follow(console, options.id, out=options.out, as_json=options.json)

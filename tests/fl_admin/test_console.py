@@ -1,0 +1,194 @@
+"""What a console makes of NVFlare's answers; the answers themselves are in ``tests/federation``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nvflare.fuel.flare_api.api_spec import (
+    AuthorizationError,
+    InvalidJobDefinition,
+    JobNotDone,
+    JobNotFound,
+    JobNotRunning,
+    NoConnection,
+)
+
+from fl_admin.cli.main import main
+from fl_admin.console import Console, JobState, admin_of, explained_end
+from mmar_runtime.errors import ConfigError, FederationError
+
+RUNNING: dict[str, Any] = {
+    "job_id": "4711",
+    "name": "spleen",
+    "status": "RUNNING",
+    "submitter_name": "lead@hub.org",
+    "submit_time_iso": "2026-01-02T03:04:05+00:00",
+    "duration": "0:00:07",
+    "job_deploy_detail": ["server: OK", "site-1: OK"],
+    "schedule_history": ["03:04: scheduled"],
+}
+REFUSED = RUNNING | {
+    "status": "FINISHED:FAILED_TO_RUN",
+    "job_deploy_detail": ["server: OK", "site-1: OK", "site-2: code custom/x.py: not allowed"],
+}
+
+
+class SessionStandIn:
+    """Answers as NVFlare's session does: with values that were set, or by raising."""
+
+    def __init__(self, *answers: Any) -> None:
+        self._answers: Iterator[Any] = iter(answers)
+        self.closed = False
+
+    def _next(self, *_: Any, **__: Any) -> Any:
+        answer = next(self._answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    submit_job = get_job_meta = list_jobs = abort_job = download_job_result = _next
+    do_app_command = _next
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def console(*answers: Any) -> Console:
+    return Console(SessionStandIn(*answers))  # type: ignore[arg-type]
+
+
+def test_a_job_is_what_nvflare_says_of_it() -> None:
+    state = console(RUNNING).job("4711")
+
+    assert state == JobState(
+        job_id="4711",
+        name="spleen",
+        status="RUNNING",
+        submitter="lead@hub.org",
+        submitted="2026-01-02T03:04:05+00:00",
+        duration="0:00:07",
+        deployment={"server": "OK", "site-1": "OK"},
+        schedule=("03:04: scheduled",),
+    )
+    assert not state.finished
+    assert state.refusals == ()
+
+
+def test_a_refusal_says_which_site_and_why() -> None:
+    state = console(REFUSED).job("4711")
+
+    assert state.finished
+    assert not state.completed
+    assert explained_end(state) == (
+        "spleen (4711) ended as FAILED_TO_RUN\n    site-2: code custom/x.py: not allowed"
+    )
+
+
+def test_a_job_that_could_not_start_says_why() -> None:
+    waiting = RUNNING | {
+        "status": "FINISHED:CAN_NOT_SCHEDULE",
+        "schedule_history": ["03:04: not enough sites", "03:05: 2 sites, 3 are asked for"],
+    }
+
+    assert explained_end(console(waiting).job("4711")).endswith("03:05: 2 sites, 3 are asked for")
+
+
+def test_jobs_are_listed_in_the_order_of_submission() -> None:
+    later = RUNNING | {"job_id": "4712", "submit_time_iso": "2026-02-02T03:04:05+00:00"}
+
+    assert [one.job_id for one in console([later, RUNNING]).jobs()] == ["4711", "4712"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (JobNotFound("x"), "the server has no job '4711'"),
+        (JobNotDone("x"), "4711 is still running"),
+        (JobNotRunning("x"), "4711 does not run"),
+        (AuthorizationError("user may not"), "the server does not allow that: user may not"),
+        (NoConnection("gone"), "the connection to the server is gone: gone"),
+        (InvalidJobDefinition("no meta"), "the server does not take 4711: no meta"),
+        (RuntimeError("odd"), "the server answered with an error: odd"),
+    ],
+)
+def test_errors_are_told_in_words(error: Exception, words: str) -> None:
+    with pytest.raises(FederationError) as caught:
+        console(error).job("4711")
+
+    assert str(caught.value).startswith(words)
+
+
+def test_a_job_that_is_over_cannot_be_aborted() -> None:
+    with pytest.raises(FederationError, match="is over already: FINISHED:FAILED_TO_RUN"):
+        console(REFUSED).abort("4711")
+
+
+def test_a_job_that_starts_has_no_record_yet() -> None:
+    assert console(JobNotRunning("x")).record("4711") is None
+    assert console({}).record("4711") is None
+
+
+def test_results_are_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "4711").mkdir()
+
+    with pytest.raises(ConfigError, match="is there already"):
+        console("unused").download("4711", tmp_path)
+
+
+def test_results_go_to_a_folder_with_the_jobs_id(tmp_path: Path) -> None:
+    fetched = tmp_path / "transfer" / "4711"
+    fetched.mkdir(parents=True)
+    (fetched / "meta.json").write_text("{}")
+
+    folder = console(str(fetched)).download("4711", tmp_path / "out")
+
+    assert folder == tmp_path / "out" / "4711"
+    assert (folder / "meta.json").is_file()
+
+
+def test_the_session_is_closed_whatever_happens() -> None:
+    session = SessionStandIn(RuntimeError("odd"))
+    with pytest.raises(FederationError), Console(session) as one:  # type: ignore[arg-type]
+        one.job("4711")
+
+    assert session.closed
+
+
+def kit(folder: Path, admin: object) -> Path:
+    (folder / "startup").mkdir(parents=True)
+    (folder / "startup" / "fed_admin.json").write_text(json.dumps({"admin": admin}))
+    return folder
+
+
+def test_a_kit_names_its_admin_and_its_server(tmp_path: Path) -> None:
+    admin = {"username": "lead@hub.org", "host": "fl.hub.org", "port": 8002}
+
+    assert admin_of(kit(tmp_path, admin)) == ("lead@hub.org", "fl.hub.org:8002")
+
+
+def test_a_kit_without_a_user_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="names no user and no server"):
+        admin_of(kit(tmp_path, {"host": "fl.hub.org"}))
+
+
+@pytest.mark.parametrize("command", [["jobs"], ["watch", "4711"], ["abort", "4711"]])
+def test_without_a_kit_there_is_nobody_to_ask(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MMAR_ADMIN_KIT", raising=False)
+
+    assert main(command) == 2
+
+    assert "no admin's kit is named" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_kit(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["download", "4711", "--kit", str(tmp_path), "--json"]) == 2
+
+    output = capfd.readouterr()
+    assert "is no admin's kit" in output.err
+    assert json.loads(output.out)["problems"][0]["rule"] == "kit"
