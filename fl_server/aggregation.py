@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mmar_runtime.errors import FederationError, WeightsError
-from mmar_runtime.weights import Weights
+from mmar_runtime.weights import Weights, mismatches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ class InTimeWeightedMean:
 
         Raises:
             FederationError: nobody contributed.
-            WeightsError: the result is not finite.
+            WeightsError: the result is not finite, or of other shapes.
         """
         for site in sorted(self._waiting):
             self._take(site)
@@ -92,9 +92,14 @@ class InTimeWeightedMean:
             name: _moved(tensor, self._sum[name] / self._total)
             for name, tensor in global_weights.items()
         }
-        for name, tensor in found.items():
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise WeightsError(f"the new global model is not finite in {name}; it is not kept")
+        faults = list(mismatches(global_weights, found))
+        faults += [
+            f"{name}: not finite"
+            for name, tensor in found.items()
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all()
+        ]
+        if faults:
+            raise WeightsError(f"the new global model is not kept; {faults[0]}")
         return found
 
 

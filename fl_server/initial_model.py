@@ -9,15 +9,24 @@ from typing import Any
 
 import torch
 
+from fl_server.metric_contract import MetricContract, metric_contract
 from mmar_runtime.components.builder import BuildContext
 from mmar_runtime.components.network import build_network
-from mmar_runtime.config.loader import load_train_config
+from mmar_runtime.config.loader import (
+    CROSS_VALIDATION_FILE,
+    Check,
+    load_evaluation_config,
+    load_train_config,
+)
+from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import ComponentSpec, Literal, plain
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.component_check import component_check
+from mmar_runtime.policy.mmar_check import policy_checks
+from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
+from mmar_runtime.shared_names import shared_names
 from mmar_runtime.weights import Weights, load_into, read_checkpoint, weights_of
 from mmar_runtime.workflows.session import seed_everything
 
@@ -27,22 +36,28 @@ class InitialModel:
     """Where a federated run starts.
 
     Attributes:
-        weights: the first global weights.
+        weights: the first global weights: of the shared tensors only, where not all are shared.
         train_conf: the network's part of the configuration, as checkpoints carry it.
         key_metric: label of the metric by which models are compared.
+        metrics: what a site's metrics of its validation have to be.
+        cross_site_metrics: what they have to be in cross-site validation.
+        shared_names: the tensors that are shared; None for all.
     """
 
     weights: Weights
     train_conf: Mapping[str, Any]
     key_metric: str
+    metrics: MetricContract
+    cross_site_metrics: MetricContract
+    shared_names: tuple[str, ...] | None = None
 
 
 def initial_model(
     mmar: Mmar,
     *,
     values: Mapping[str, Scalar],
-    allow_code: bool = False,
-    allow_egress: bool = False,
+    policy: SitePolicy = DEFAULT_POLICY,
+    shared: list[str] | None = None,
 ) -> InitialModel:
     """The network of ``train.model`` with its first weights.
 
@@ -52,31 +67,38 @@ def initial_model(
     Args:
         mmar: the MMAR of the job; its data lists are not looked at.
         values: the server's own variables.
-        allow_code: whether the network may be code of the job.
-        allow_egress: whether the job may name handlers that send to other machines; none of them
-            runs here, but a job that no site allows is better refused before it starts.
+        policy: what the server allows a job: code for the network, handlers that send to other
+            machines. None of the handlers runs here, but a job that no site allows is better
+            refused before it starts.
+        shared: names of the tensors that the sites share, with ``*`` for any characters; None for
+            all.
 
     Raises:
         ConfigError: no network, no validation with a key metric, or any other fault of the config.
         CheckpointError, WeightsError: the checkpoint cannot be read or does not fit.
     """
-    check = component_check(allow_code=allow_code, allow_egress=allow_egress)
-    config = load_train_config(mmar, site=values, checks=[check])
+    checks = policy_checks(mmar, policy)
+    config = load_train_config(mmar, site=values, checks=checks)
     specs = config.train.specs("model")
     if not specs:
         message = "a federated job needs an entry 'model' in 'train'"
         raise ConfigError([Problem(config.train.location, message, "", "section")])
-    network = _network(specs[0], config, allow_code)
+    network = _network(specs[0], config, allow_code=policy.byoc.mode != "off")
     for path in _checkpoints(config):
         load_into(network, read_checkpoint(path).weights, source=str(path))
+    metrics, weights = _metrics(config), weights_of(network)
+    names = None if shared is None else _shared_names(shared, weights, config)
     return InitialModel(
-        weights=weights_of(network),
+        weights=weights if names is None else {name: weights[name] for name in names},
         train_conf={"train": {"model": plain(specs[0])}},
-        key_metric=_key_metric(config),
+        key_metric=metrics.key_metric,
+        metrics=metrics,
+        cross_site_metrics=_cross_site_metrics(mmar, metrics.key_metric, values, checks),
+        shared_names=names,
     )
 
 
-def _network(spec: ComponentSpec, config: TrainConfig, allow_code: bool) -> torch.nn.Module:
+def _network(spec: ComponentSpec, config: TrainConfig, *, allow_code: bool) -> torch.nn.Module:
     if config.settings.random_seed is not None:
         seed_everything(config.settings.random_seed)
     context = BuildContext(device=torch.device("cpu"), allow_code=allow_code)
@@ -90,9 +112,29 @@ def _checkpoints(config: TrainConfig) -> list[Path]:
     return [Path(str(path.value)) for path in paths if isinstance(path, Literal)]
 
 
-def _key_metric(config: TrainConfig) -> str:
+def _shared_names(shared: list[str], weights: Weights, config: TrainConfig) -> tuple[str, ...]:
+    place = Location("config_fed_server.json") / "components" / "persistor" / "args"
+    names = shared_names(shared, weights, place / "shared_names")
+    if _checkpoints(config):
+        message = "sites that share some tensors would start the others from random values"
+        advice = "Leave out shared_names, or the CheckpointLoader of the train section."
+        raise ConfigError([Problem(place / "shared_names", message, advice, "shared")])
+    return names
+
+
+def _metrics(config: TrainConfig) -> MetricContract:
     specs = config.validate.specs("key_metric") if config.validate is not None else ()
-    if not specs or specs[0].log_label is None:
+    if config.validate is None or not specs or specs[0].log_label is None:
         message = "a federated job needs a 'key_metric' in 'validate'; models are compared by it"
         raise ConfigError([Problem(config.train.location, message, "", "section")])
-    return specs[0].log_label
+    return metric_contract(config.validate, specs[0].log_label)
+
+
+def _cross_site_metrics(
+    mmar: Mmar, key_metric: str, values: Mapping[str, Scalar], checks: list[Check]
+) -> MetricContract:
+    """Of ``config_cross_validation.json``; a job without it evaluates no model elsewhere."""
+    if not mmar.document(CROSS_VALIDATION_FILE).is_file():
+        return MetricContract(key_metric=key_metric)
+    config = load_evaluation_config(mmar, file=CROSS_VALIDATION_FILE, site=values, checks=checks)
+    return metric_contract(config.section, key_metric)

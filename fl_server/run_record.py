@@ -78,33 +78,30 @@ def finite_metrics(values: object, name: str) -> Metrics:
 
 
 def mean_over_sites(metrics_by_site: Mapping[str, Metrics]) -> Metrics:
-    """The unweighted mean of each metric over the sites, which all have to report the same metrics.
+    """The unweighted mean over the sites of each metric that all of them report.
+
+    A site may withhold a metric; the mean over the others would not be the federation's.
 
     The sum is exact until its last rounding (``math.fsum``), over the sites in the order of their
     names, so that the same scores give the same bits whatever the order of their arrival.
 
-    >>> dict(mean_over_sites({"site-1": {"dice": 0.5}, "site-2": {"dice": 0.75}}))
+    >>> dict(mean_over_sites({"site-1": {"dice": 0.5}, "site-2": {"dice": 0.75, "acc": 0.9}}))
     {'dice': 0.625}
 
     Raises:
-        FederationError: there is no site, or the sites report different metrics.
+        FederationError: there is no site.
     """
     if not metrics_by_site:
         raise FederationError(
             "a mean over zero sites does not exist; score at least one site first"
         )
     sites = sorted(metrics_by_site)
-    names = sorted(metrics_by_site[sites[0]])
-    for site in sites:
-        if sorted(metrics_by_site[site]) != names:
-            raise FederationError(
-                f"{site} reports the metrics {sorted(metrics_by_site[site])}, {sites[0]} reports"
-                f" {names}; a mean needs the same metrics from each site, so give all sites the"
-                " same validation configuration"
-            )
-    count = len(sites)
+    names = set.intersection(*(set(metrics_by_site[site]) for site in sites))
     return _read_only(
-        {name: math.fsum(metrics_by_site[site][name] for site in sites) / count for name in names}
+        {
+            name: math.fsum(metrics_by_site[site][name] for site in sites) / len(sites)
+            for name in names
+        }
     )
 
 
@@ -392,6 +389,7 @@ class RunRecord:
         scores: of the global models, by ascending round.
         best_round: the round whose global model was selected as the best; ``None`` if none was.
         local_bests: each site's own best model.
+        shared_names: the tensors that the sites share; ``None`` for all of the network.
     """
 
     job: str
@@ -410,6 +408,7 @@ class RunRecord:
     scores: tuple[RoundScores, ...] = ()
     best_round: int | None = None
     local_bests: Mapping[str, LocalBest] = field(default_factory=dict)
+    shared_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check each part, and that the parts fit each other."""
@@ -453,6 +452,7 @@ class RunRecord:
             "scores": [scores.as_dict() for scores in self.scores],
             "best_round": self.best_round,
             "local_bests": {site: best.as_dict() for site, best in self.local_bests.items()},
+            "shared_names": None if self.shared_names is None else list(self.shared_names),
         }
 
     @classmethod
@@ -462,7 +462,8 @@ class RunRecord:
         Raises:
             FederationError: with the place, where anything is missing, unknown or contradictory.
         """
-        fields = _object(value, _RUN_KEYS)
+        # Records from before networks could be shared in part have all tensors shared.
+        fields = _object({"shared_names": None, **_mapping(value, "document")}, _RUN_KEYS)
         check_format_version(fields.pop("format_version"))
         fields["started"] = _parse_time(fields["started"], "started")
         if fields["finished"] is not None:
@@ -490,6 +491,7 @@ def begin_run(
     min_sites: int,
     versions: Mapping[str, str],
     initial_weights_sha256: str,
+    shared_names: tuple[str, ...] | None = None,
 ) -> RunRecord:
     """The record of a run before its first round."""
     return RunRecord(
@@ -502,6 +504,7 @@ def begin_run(
         min_sites=min_sites,
         versions=versions,
         initial_weights_sha256=initial_weights_sha256,
+        shared_names=shared_names,
     )
 
 
@@ -520,6 +523,32 @@ def add_outcome(record: RunRecord, site: str, outcome: SiteOutcome) -> RunRecord
             f" ({current.sites[site].as_dict()['status']}); a site counts once in each round"
         )
     return _with_last_round(record, replace(current, sites={**current.sites, site: outcome}))
+
+
+def change_outcome(record: RunRecord, site: str, outcome: SiteOutcome) -> RunRecord:
+    """The record with another outcome for a site of the open round, of which one is recorded.
+
+    A contribution is taken out again where the whole round shows it to be unfit; then the score
+    that came with it is taken out too. A site that failed may contribute after all.
+    """
+    current = _require_open_round(record)
+    if site not in current.sites:
+        raise FederationError(f"round {current.number}: nothing is recorded of {site}")
+    changed = _with_last_round(record, replace(current, sites={**current.sites, site: outcome}))
+    if isinstance(outcome, SiteContribution):
+        return changed
+    return _without_score(changed, current.number - 1, site)
+
+
+def _without_score(record: RunRecord, round_number: int, site: str) -> RunRecord:
+    left = []
+    for scores in record.scores:
+        if scores.round == round_number:
+            sites = {name: found for name, found in scores.sites.items() if name != site}
+            left += [replace(scores, sites=sites)] if sites else []
+        else:
+            left.append(scores)
+    return replace(record, scores=tuple(left))
 
 
 def close_round(record: RunRecord, seconds: float, weights_sha256: str) -> RunRecord:
@@ -630,6 +659,11 @@ class RunRecorder:
     def rejected(self, site: str, reason: str) -> None:
         """A contribution arrived and was not accepted."""
         self._add(site, SiteAbsence(status="rejected", reason=reason))
+
+    def changed(self, site: str, outcome: SiteOutcome) -> None:
+        """What is recorded of a site in the open round was not the last word."""
+        with self._lock:
+            self._record = change_outcome(self._record, site, outcome)
 
     def missing(self, site: str, reason: str) -> None:
         """No answer will come, for a known reason; without one, ``close_round`` records it."""
@@ -771,6 +805,8 @@ def _settle_head(record: RunRecord) -> None:
         nonempty_text(version, f"versions[{package!r}]")
     _settle(record, versions=_read_only(versions))
     _digest(record.initial_weights_sha256, "initial_weights_sha256")
+    if record.shared_names is not None:
+        _settle(record, shared_names=unique_names(record.shared_names, "shared_names"))
     for name in ("rounds", "scores"):
         _settle(record, **{name: tuple(getattr(record, name))})
     _settle(record, local_bests=_read_only(_mapping(record.local_bests, "local_bests")))

@@ -109,7 +109,7 @@ def digest(weights: Weights) -> str:
     for name in sorted(weights):
         tensor = weights[name].detach().to("cpu").contiguous()
         total.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

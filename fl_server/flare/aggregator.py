@@ -2,33 +2,58 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.abstract.aggregator import Aggregator
 from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
 
 from fl_server.aggregation import InTimeWeightedMean
+from fl_server.flare.audit import note
 from fl_server.flare.exchange import (
+    BASE_MODEL,
+    ReceivedUpdate,
     as_arrays,
     contribution_from,
+    global_arrays,
     global_weights,
-    peer_name,
+    round_number,
+    sender,
     site_names,
     update_from,
 )
-from fl_server.run_record import SiteContribution
-from fl_server.update_guard import faults, metric_faults
+from fl_server.flare.guard import ReplyGuard, reason_of
+from fl_server.flare.persistor import MmarModelPersistor
+from fl_server.update_guard import UpdateFault, outlying_norms, update_norm
 from mmar_runtime.errors import FederationError
+from mmar_runtime.weights import digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held:
+    """A contribution that is added once the norms of the whole round are known."""
+
+    update: ReceivedUpdate
+    norm: float
 
 
 class MmarAggregator(Aggregator):
     """Adds up contributions as they arrive; a faulty one is rejected and the round goes on.
 
+    With a bound on norms that depends on the round's median, contributions are kept until the
+    round is over: as much memory as the model takes, for every site.
+
     Args:
         min_sites: contributions that a round needs; with fewer the run fails.
         aggregation_weights: factor of a site's steps in the mean; 1 for a site not named.
-        persistor_id: the component that knows the job's key metric.
+        persistor_id: the component that knows the job's model and metrics.
+        limits: bounds of the update guard; see ``fl_server.update_limits``.
     """
 
     def __init__(
@@ -36,61 +61,152 @@ class MmarAggregator(Aggregator):
         min_sites: int,
         aggregation_weights: dict[str, float] | None = None,
         persistor_id: str = "persistor",
+        limits: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.persistor_id = persistor_id
-        self._metrics: frozenset[str] = frozenset()
         self.min_sites = min_sites
         self.aggregation_weights = aggregation_weights
+        self.limits = limits or {}
         self.rejections: dict[str, str] = {}
+        self._guard: ReplyGuard | None = None
+        self._base_model: str | None = None
+        self._answered: set[str] = set()
+        self._held: dict[str, _Held] = {}
+        self._settled = False
         self._mean: InTimeWeightedMean | None = None
         self._aggregated_round: int | None = None
+        # Contributions arrive on threads of their own, late ones while the mean is taken.
+        self._lock = threading.RLock()
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Put the digest of the global model on each task, to know its replies again."""
+        if event_type == AppEventType.ROUND_STARTED:
+            self._base_model = digest(global_weights(fl_ctx))
+        elif event_type == AppEventType.BEFORE_TRAIN_TASK:
+            fl_ctx.get_prop(AppConstants.TRAIN_SHAREABLE).add_cookie(BASE_MODEL, self._base_model)
+
+    def guard(self, fl_ctx: FLContext) -> ReplyGuard:
+        """The guard of this job.
+
+        Raises:
+            FederationError: the run has not started, or has no persistor of this project.
+            ConfigError: the job's limits have faults.
+        """
+        if self._guard is None:
+            persistor = fl_ctx.get_engine().get_component(self.persistor_id)
+            if not isinstance(persistor, MmarModelPersistor):
+                raise FederationError(f"{self.persistor_id!r} is no MmarModelPersistor")
+            self._guard = ReplyGuard(persistor.initial, fl_ctx.get_job_id(), self.limits)
+        return self._guard
 
     def reset(self, fl_ctx: FLContext) -> None:
         """Forget the round that is over."""
-        self.rejections = {}
-        self._mean = None
+        with self._lock:
+            self.rejections = {}
+            self._answered = set()
+            self._held = {}
+            self._settled = False
+            self._mean = None
 
     def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
-        """Check a contribution and add it; the reason of a rejection is kept for the record."""
-        site = peer_name(fl_ctx)
-        reason = self._refusal(site, shareable, fl_ctx)
-        if reason is None:
-            return True
+        """Check a contribution and take it; the reason of a rejection is kept for the record.
+
+        Whatever the contribution is, nothing is raised: an error of the guard is a rejection.
+        """
+        try:
+            site = sender(shareable)
+        except FederationError as error:
+            self.log_warning(fl_ctx, f"contribution rejected: {error}")
+            return False
+        with self._lock:
+            try:
+                faults = self._take(site, shareable, fl_ctx)
+            except Exception as error:
+                self.log_exception(fl_ctx, f"contribution of {site} cannot be judged")
+                message = f"cannot be judged ({type(error).__name__})"
+                faults = (UpdateFault("unreadable", "update", message),)
+            if faults:
+                self._reject(site, faults, fl_ctx)
+        return not faults
+
+    def _reject(self, site: str, faults: tuple[UpdateFault, ...], fl_ctx: FLContext) -> None:
+        reason = reason_of(faults)
         self.rejections[site] = reason
         self.log_warning(fl_ctx, f"contribution of {site} rejected: {reason}")
-        return False
-
-    def _refusal(self, site: str, shareable: Shareable, fl_ctx: FLContext) -> str | None:
-        asked = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
-        answered = shareable.get_cookie(AppConstants.CONTRIBUTION_ROUND)
-        if asked != answered:
-            return f"belongs to round {answered}, not to {asked}"
-        if asked == self._aggregated_round:
-            # It would count in the next round's mean, and shut out what the site sends then.
-            return "arrived after the round was aggregated"
-        try:
-            update = update_from(shareable)
-            found = faults(update.difference, update.steps, global_weights(fl_ctx))
-            if found:
-                return "; ".join(found[:3])
-            contribution = contribution_from(update)
-            found = self._metric_faults(contribution, fl_ctx)
-            if found:
-                return "; ".join(found)
-            self._metrics = frozenset(contribution.received_metrics)
-            self._round_mean(fl_ctx).add(site, update.difference, update.steps)
-        except FederationError as error:
-            return str(error)
-        return None
-
-    def _metric_faults(self, contribution: SiteContribution, fl_ctx: FLContext) -> tuple[str, ...]:
-        persistor = fl_ctx.get_engine().get_component(self.persistor_id)
-        key_metric = persistor.initial.key_metric
-        return (
-            *metric_faults(contribution.received_metrics, key_metric, self._metrics),
-            *metric_faults(contribution.local_metrics, key_metric, self._metrics),
+        note(
+            self,
+            fl_ctx,
+            "contribution-refused",
+            site=site,
+            round=round_number(fl_ctx),
+            rules=sorted({fault.rule for fault in faults}),
+            reason=reason,
         )
+
+    def _take(self, site: str, shareable: Shareable, fl_ctx: FLContext) -> tuple[UpdateFault, ...]:
+        """Add a contribution, or keep it for later; the faults of one that is not taken."""
+        if site not in site_names(fl_ctx):
+            return (UpdateFault("site", "site", f"{site} is no site of this run"),)
+        aggregated = fl_ctx.get_prop(AppConstants.CURRENT_ROUND) == self._aggregated_round
+        if aggregated or self._settled:
+            # It would count in the next round's mean, and shut out what the site sends then.
+            return (UpdateFault("late", "round", "arrived after the round was aggregated"),)
+        guard = self.guard(fl_ctx)
+        faults = guard.contribution_faults(
+            shareable,
+            fl_ctx,
+            site=site,
+            round_number=round_number(fl_ctx),
+            model=global_arrays(fl_ctx),
+            base_model=self._base_model,
+            contributors=self._answered,
+        )
+        if not any(fault.rule in ("round", "base_model") for fault in faults):
+            self._answered.add(site)
+        if faults:
+            return faults
+        update = update_from(shareable)
+        try:
+            contribution = contribution_from(update)
+        except FederationError as error:
+            return (UpdateFault("report", "report", str(error)),)
+        note(
+            self,
+            fl_ctx,
+            "contribution-accepted",
+            site=site,
+            round=round_number(fl_ctx),
+            steps=contribution.steps,
+            bytes=contribution.sent_bytes,
+            tensors=digest(update.difference),
+        )
+        if guard.norm_ratio is None:
+            self._round_mean(fl_ctx).add(site, update.difference, update.steps)
+        else:
+            norm = update_norm(as_arrays(update.difference))
+            self._held[site] = _Held(update=update, norm=norm)
+        return ()
+
+    def settle(self, fl_ctx: FLContext) -> Mapping[str, str]:
+        """Add what was kept until now, but for norms far off the median; site -> why not.
+
+        Nothing is kept, and nothing happens, where norms have no bound that depends on others.
+        """
+        with self._lock:
+            held, self._held = self._held, {}
+            ratio = self.guard(fl_ctx).norm_ratio
+            if ratio is None:
+                return {}
+            self._settled = True
+            outliers = outlying_norms({site: one.norm for site, one in held.items()}, ratio)
+            for site, one in held.items():
+                if site in outliers:
+                    self._reject(site, (outliers[site],), fl_ctx)
+                else:
+                    mean = self._round_mean(fl_ctx)
+                    mean.add(site, one.update.difference, one.update.steps)
+            return {site: str(fault) for site, fault in outliers.items()}
 
     def _round_mean(self, fl_ctx: FLContext) -> InTimeWeightedMean:
         if self._mean is None:
@@ -104,15 +220,38 @@ class MmarAggregator(Aggregator):
 
         Raises:
             FederationError: fewer sites contributed than the job asks for.
-            WeightsError: the new weights are not finite.
+            WeightsError: the new weights are not finite, or not the model's; the ones before stay.
         """
-        self._aggregated_round = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
-        mean = self._round_mean(fl_ctx)
-        count = len(mean.contributors)
-        if count < self.min_sites:
-            raise FederationError(
-                f"{count} sites contributed, the job asks for {self.min_sites}; "
-                f"rejected: {self.rejections or 'none'}"
-            )
-        weights = mean.new_global(global_weights(fl_ctx))
+        with self._lock:
+            self.settle(fl_ctx)
+            self._aggregated_round = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
+            mean = self._round_mean(fl_ctx)
+            count = len(mean.contributors)
+            if count < self.min_sites:
+                raise FederationError(
+                    f"{count} sites contributed, the job asks for {self.min_sites}; "
+                    f"rejected: {self.rejections or 'none'}"
+                )
+            weights = mean.new_global(global_weights(fl_ctx))
+        note(
+            self,
+            fl_ctx,
+            "global-model",
+            round=round_number(fl_ctx),
+            contributors=list(mean.contributors),
+            bytes=sum(tensor.nbytes for tensor in weights.values()),
+            tensors=digest(weights),
+        )
         return DXO(DataKind.WEIGHTS, data=as_arrays(weights)).to_shareable()
+
+
+def aggregator_of(engine: Any, component_id: str) -> MmarAggregator:
+    """The run's aggregator, which has the guard of the job.
+
+    Raises:
+        FederationError: the job has no such component.
+    """
+    aggregator = engine.get_component(component_id)
+    if not isinstance(aggregator, MmarAggregator):
+        raise FederationError(f"the component {component_id!r} is no MmarAggregator")
+    return aggregator

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from nvflare.apis.client import Client
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
-from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode, ServerCommandKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.abstract.model import (
@@ -21,10 +23,38 @@ from nvflare.app_common.app_constant import AppConstants
 
 from fl_server.run_record import EpochReport, SiteContribution
 from mmar_runtime.errors import FederationError
-from mmar_runtime.weights import Weights
+from mmar_runtime.weights import Weights, digest
 
 REPORT = "mmar_report"
 STATUS = "mmar_status"
+CASES = "mmar_cases"
+BASE_MODEL = "mmar_base_model"
+"""The cookie of a task by which its reply says to which global model it is a difference."""
+
+META_NAMES: Mapping[str, str] = {
+    MetaKey.NUM_STEPS_CURRENT_ROUND: "steps",
+    MetaKey.INITIAL_METRICS: "initial_metrics",
+    MetaKey.FILTER_HISTORY: "filter_history",
+    REPORT: "report",
+    CASES: "cases",
+    "round": "model_round",
+    "metrics": "metrics",
+}
+"""NVFlare's and our names on the wire, and what the guard calls them."""
+
+STATUS_WORD = re.compile(r"[a-z][a-z-]{0,40}( \(reference [0-9a-f]{1,32}\))?")
+RETURN_CODES = frozenset(
+    value for name, value in vars(ReturnCode).items() if name.isupper() and isinstance(value, str)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawReply:
+    """What a site sent, as it came: nothing of it has been looked at."""
+
+    kind: object
+    data: object
+    meta: object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +101,26 @@ def weights_dxo(weights: Weights) -> DXO:
     return DXO(DataKind.WEIGHTS, data=as_arrays(weights))
 
 
+def size_and_digest(message: Shareable) -> dict[str, object]:
+    """The bytes and the digest of the tensors in a message of ours; nothing where it has none."""
+    try:
+        raw = raw_reply(message)
+    except FederationError:
+        return {}
+    if raw.kind not in (DataKind.WEIGHTS, DataKind.WEIGHT_DIFF) or not isinstance(raw.data, dict):
+        return {}
+    tensors = {name: as_tensor(value) for name, value in raw.data.items()}
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    return {"bytes": size, "tensors": digest(tensors)}
+
+
 def global_weights(fl_ctx: FLContext) -> dict[str, torch.Tensor]:
-    """The global model that the workflow holds at this moment.
+    """The global model that the workflow holds at this moment; raises like ``global_arrays``."""
+    return {name: as_tensor(array) for name, array in global_arrays(fl_ctx).items()}
+
+
+def global_arrays(fl_ctx: FLContext) -> Mapping[str, np.ndarray[Any, Any]]:
+    """The same as the workflow holds it.
 
     Raises:
         FederationError: there is none.
@@ -80,7 +128,8 @@ def global_weights(fl_ctx: FLContext) -> dict[str, torch.Tensor]:
     learnable = fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)
     if not isinstance(learnable, ModelLearnable):
         raise FederationError("the workflow holds no global model")
-    return weights_from(learnable)
+    arrays: Mapping[str, np.ndarray[Any, Any]] = learnable[ModelLearnableKey.WEIGHTS]
+    return arrays
 
 
 def round_number(fl_ctx: FLContext) -> int:
@@ -88,15 +137,79 @@ def round_number(fl_ctx: FLContext) -> int:
     return int(fl_ctx.get_prop(AppConstants.CURRENT_ROUND)) + 1
 
 
+def cookie(reply: Shareable, name: str) -> object:
+    """A cookie of the task that came back with its reply; None if it did not."""
+    jar = reply.get_cookie_jar()
+    return jar.get(name) if type(jar) is dict else None
+
+
 def answered_round(reply: Shareable) -> int | None:
     """The round that a site's reply to ``train`` belongs to, counted from 1; None if unknown."""
-    number = reply.get_cookie(AppConstants.CONTRIBUTION_ROUND)
+    number = cookie(reply, AppConstants.CONTRIBUTION_ROUND)
     return number + 1 if type(number) is int else None
 
 
-def peer_name(fl_ctx: FLContext) -> str:
-    """The site that sent what is being handled, by its authenticated identity."""
-    return str(fl_ctx.get_peer_context().get_identity_name())
+def sender(reply: Shareable) -> str:
+    """The site whose connection a reply came by; NVFlare's server knows it by the site's token.
+
+    The name in the peer context is what the sender says of itself.
+
+    Raises:
+        FederationError: NVFlare has not written it there.
+    """
+    client = reply.get_header(ServerCommandKey.FL_CLIENT)
+    if not isinstance(client, Client):
+        raise FederationError("the reply does not say by whose connection it came")
+    return str(client.name)
+
+
+def claimed(fl_ctx: FLContext) -> dict[str, object]:
+    """The name and the job that the sender gives itself."""
+    peer = fl_ctx.get_peer_context()
+    if not isinstance(peer, FLContext):
+        return {}
+    return {"site": peer.get_identity_name(), "job": peer.get_job_id()}
+
+
+def raw_reply(reply: Shareable) -> RawReply:
+    """The parts of a reply.
+
+    Raises:
+        FederationError: it has none.
+    """
+    try:
+        dxo = from_shareable(reply)
+    except Exception as error:  # whatever a site sent may raise anything
+        raise FederationError(f"the reply holds no data ({type(error).__name__})") from error
+    return RawReply(kind=dxo.data_kind, data=dxo.data, meta=dxo.meta)
+
+
+def plain_metadata(raw: RawReply, claims: Mapping[str, object]) -> object:
+    """The metadata of a reply under the guard's names; what has no such name keeps its own."""
+    if type(raw.meta) is not dict:
+        return raw.meta
+    named = {
+        META_NAMES.get(key, f"meta.{key}") if type(key) is str else key: value
+        for key, value in raw.meta.items()
+    }
+    kind = raw.kind.value if isinstance(raw.kind, DataKind) else raw.kind
+    return {**named, "kind": kind, **claims}
+
+
+class RefusedReply(Shareable):
+    """What a workflow gets in place of a reply that the server refused; no site can send one.
+
+    Args:
+        reason: for the run record and the log.
+        reply: what was refused; cookies, by which NVFlare knows the task, are kept.
+    """
+
+    def __init__(self, reason: str, reply: Shareable) -> None:
+        super().__init__()
+        self.reason = reason
+        self.set_return_code(ReturnCode.EXECUTION_RESULT_ERROR)
+        self.set_cookie_jar(reply.get_cookie_jar())
+        self.set_header(ServerCommandKey.FL_CLIENT, reply.get_header(ServerCommandKey.FL_CLIENT))
 
 
 def update_from(result: Shareable) -> ReceivedUpdate:
@@ -169,7 +282,12 @@ def failure_of(result: Shareable) -> str | None:
     code = result.get_return_code()
     if code in (None, ReturnCode.OK):
         return None
-    return str(result.get_header(STATUS) or code)
+    if isinstance(result, RefusedReply):
+        return f"refused by the server: {result.reason}"
+    status = result.get_header(STATUS)
+    if type(status) is str and STATUS_WORD.fullmatch(status):
+        return status
+    return code if type(code) is str and code in RETURN_CODES else "an unknown return code"
 
 
 def _dxo(result: Shareable, kind: str) -> DXO:

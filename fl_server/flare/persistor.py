@@ -16,6 +16,7 @@ from fl_server.initial_model import InitialModel, initial_model
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.errors import FederationError
 from mmar_runtime.mmar import Mmar
+from mmar_runtime.policy.site_policy import site_policy
 from mmar_runtime.weights import Weights, read_checkpoint, write_checkpoint
 
 RESULTS = "results"
@@ -29,10 +30,18 @@ def results_folder(fl_ctx: FLContext) -> Path:
 
 
 class MmarModelPersistor(ModelPersistor):
-    """Keeps the last and the best global model as checkpoints that ``mmar evaluate`` reads."""
+    """Keeps the last and the best global model as checkpoints that ``mmar evaluate`` reads.
 
-    def __init__(self) -> None:
+    Where the sites share some tensors only, the checkpoints hold those.
+
+    Args:
+        shared_names: the tensors that the sites share, by exact name or with ``*`` for any
+            characters; None for all. The executor has the same argument.
+    """
+
+    def __init__(self, shared_names: list[str] | None = None) -> None:
         super().__init__()
+        self.shared_names = shared_names
         self._initial: InitialModel | None = None
 
     @property
@@ -55,10 +64,15 @@ class MmarModelPersistor(ModelPersistor):
 
     def _start(self, fl_ctx: FLContext) -> None:
         workspace = fl_ctx.get_engine().get_workspace()
-        values = read_site_values(Path(workspace.get_site_config_dir()), fl_ctx.get_identity_name())
+        local = Path(workspace.get_site_config_dir())
         mmar = Mmar.open(workspace.get_app_dir(fl_ctx.get_job_id()))
         try:
-            self._initial = initial_model(mmar, values=values)
+            self._initial = initial_model(
+                mmar,
+                values=read_site_values(local, fl_ctx.get_identity_name()),
+                policy=site_policy(local),
+                shared=self.shared_names,
+            )
         except Exception as error:
             self.system_panic(f"no initial model: {error}", fl_ctx)
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from nvflare.apis.event_type import EventType
@@ -15,6 +16,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
+from nvflare.lighter.tool_consts import NVFLARE_SIG_FILE, NVFLARE_SUBMITTER_CRT_FILE
 
 from fl_server.cross_site import (
     CrossSiteMatrix,
@@ -23,6 +25,8 @@ from fl_server.cross_site import (
     write_cross_site_csv,
     write_cross_site_json,
 )
+from fl_server.flare.aggregator import aggregator_of
+from fl_server.flare.audit import note
 from fl_server.flare.exchange import (
     answered_round,
     contribution_from,
@@ -30,23 +34,38 @@ from fl_server.flare.exchange import (
     global_weights,
     job_name,
     metrics_from,
-    peer_name,
     round_number,
+    sender,
     site_model_from,
     site_names,
     update_from,
 )
 from fl_server.flare.persistor import MmarModelPersistor, results_folder
 from fl_server.model_selection import BestModel, better_model
-from fl_server.run_record import RunRecorder, begin_run, shortfalls, write_run_record
-from fl_server.update_guard import is_finite_metric
+from fl_server.run_record import (
+    RunRecorder,
+    SiteAbsence,
+    begin_run,
+    shortfalls,
+    write_run_record,
+)
 from mmar_runtime.errors import FederationError
+from mmar_runtime.policy.tree_hash import tree_hash
 from mmar_runtime.weights import digest
 
 ENGINE = "nvflare"
 PACKAGES = ("mmar-fl", "torch", "monai", "pytorch-ignite", "nvflare")
+SIGNATURES = (NVFLARE_SIG_FILE, NVFLARE_SUBMITTER_CRT_FILE)
+"""What NVFlare adds to the folders of a signed job."""
+
 SERVER_PREFIX = "SRV_"
 """What NVFlare puts before the names of the server's models."""
+
+SENDER = "mmar_sender"
+"""The site that a reply came from, in the context of that reply."""
+
+RECORD_TOPIC = "mmar.run_record"
+"""The command by which an admin asks a running job for its record."""
 
 MODEL_SCORED = "mmar_model_scored"
 """A site has scored the last global model; the reply is the validation result in the context."""
@@ -98,7 +117,9 @@ class RunRecordKeeper(FLComponent):
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Write down what happens."""
         handlers = {
+            EventType.START_RUN: self._offer_record,
             AppEventType.ROUND_STARTED: self._round_started,
+            EventType.BEFORE_TASK_RESULT_FILTER: self._reply_came,
             EventType.BEFORE_PROCESS_SUBMISSION: self._reply_arrived,
             AppEventType.AFTER_CONTRIBUTION_ACCEPT: self._contribution_handled,
             AppEventType.BEFORE_AGGREGATION: self._received_model_scored,
@@ -121,6 +142,14 @@ class RunRecordKeeper(FLComponent):
                 self.log_exception(fl_ctx, f"the run record cannot be kept: {error}")
                 self.system_panic(f"the run record cannot be kept: {error}", fl_ctx)
 
+    def _offer_record(self, fl_ctx: FLContext) -> None:
+        """Let an admin ask the running job for its record."""
+        fl_ctx.get_engine().register_app_command(RECORD_TOPIC, self._record_asked)
+
+    def _record_asked(self, topic: str, data: object, fl_ctx: FLContext) -> dict[str, Any]:
+        with self._lock:
+            return {} if self._recorder is None else self._recorder.record.as_dict()
+
     def _persistor(self, fl_ctx: FLContext) -> MmarModelPersistor:
         persistor = fl_ctx.get_engine().get_component(self.persistor_id)
         if not isinstance(persistor, MmarModelPersistor):
@@ -141,6 +170,17 @@ class RunRecordKeeper(FLComponent):
             min_sites=self.min_sites,
             versions={name: version(name) for name in PACKAGES},
             initial_weights_sha256=digest(global_weights(fl_ctx)),
+            shared_names=self._persistor(fl_ctx).initial.shared_names,
+        )
+        note(
+            self,
+            fl_ctx,
+            "run-started",
+            name=record.job,
+            sites=list(record.sites),
+            job_digest=tree_hash(_app_folder(fl_ctx), leave_out=SIGNATURES),
+            tensors=record.initial_weights_sha256,
+            shared_names=record.shared_names and list(record.shared_names),
         )
         return RunRecorder(record)
 
@@ -150,40 +190,53 @@ class RunRecordKeeper(FLComponent):
         self.recorder.start_round(round_number(fl_ctx))
         self._write(fl_ctx)
 
+    def _reply_came(self, fl_ctx: FLContext) -> None:
+        """A filter that fails leaves a reply without its sender, so that is kept beside it."""
+        came = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
+        fl_ctx.set_prop(SENDER, sender(came), private=True, sticky=False)
+
     def _reply_arrived(self, fl_ctx: FLContext) -> None:
         """A site that could not train is recorded here; the workflow tells nobody else."""
-        result = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
         if fl_ctx.get_prop(FLContextKey.TASK_NAME) != AppConstants.TASK_TRAIN:
             return
-        failure = failure_of(result) if isinstance(result, Shareable) else "no reply"
-        if failure is not None and self._is_awaited(result, fl_ctx):
-            self.recorder.failed(peer_name(fl_ctx), failure)
+        result, site = fl_ctx.get_prop(FLContextKey.TASK_RESULT), fl_ctx.get_prop(SENDER)
+        failure = failure_of(result)
+        if failure is not None and self._is_awaited(result, site):
+            self.recorder.failed(site, failure)
             self._write(fl_ctx)
 
-    def _is_awaited(self, reply: object, fl_ctx: FLContext) -> bool:
+    def _is_awaited(self, reply: Shareable, site: str) -> bool:
         """Whether a reply is a site's first to the open round; a straggler's may be to another."""
-        current = self.recorder.record.open_round
-        if current is None or peer_name(fl_ctx) in current.sites:
+        record = None if self._recorder is None else self._recorder.record
+        current = None if record is None else record.open_round
+        if record is None or current is None or site not in set(record.sites) - set(current.sites):
             return False
-        answered = answered_round(reply) if isinstance(reply, Shareable) else None
-        return answered in (None, current.number)
+        return answered_round(reply) in (None, current.number)
 
     def _contribution_handled(self, fl_ctx: FLContext) -> None:
-        site = peer_name(fl_ctx)
+        reply = fl_ctx.get_prop(AppConstants.TRAINING_RESULT)
+        site = sender(reply)
         if not fl_ctx.get_prop(AppConstants.AGGREGATION_ACCEPTED):
-            aggregator = fl_ctx.get_engine().get_component(self.aggregator_id)
-            if self._is_awaited(fl_ctx.get_prop(AppConstants.TRAINING_RESULT), fl_ctx):
+            aggregator = aggregator_of(fl_ctx.get_engine(), self.aggregator_id)
+            if self._is_awaited(reply, site):
                 self.recorder.rejected(site, aggregator.rejections.get(site, "no reason given"))
                 self._write(fl_ctx)
             return
-        contribution = contribution_from(update_from(fl_ctx.get_prop(AppConstants.TRAINING_RESULT)))
+        contribution = contribution_from(update_from(reply))
         number = round_number(fl_ctx)
-        self.recorder.contribution(site, contribution)
+        if self._is_awaited(reply, site):
+            self.recorder.contribution(site, contribution)
+        else:  # it failed, or seemed to, and has contributed after all
+            self.recorder.changed(site, contribution)
         self.recorder.score(number - 1, site, contribution.received_metrics)
         self._write(fl_ctx)
 
     def _received_model_scored(self, fl_ctx: FLContext) -> None:
         """The global model is still the received one here, so it can be kept if it is best."""
+        aggregator = aggregator_of(fl_ctx.get_engine(), self.aggregator_id)
+        for site, reason in aggregator.settle(fl_ctx).items():
+            self.recorder.changed(site, SiteAbsence(status="rejected", reason=reason))
+            self._write(fl_ctx)
         self._select(round_number(fl_ctx) - 1, fl_ctx)
 
     def _select(self, number: int, fl_ctx: FLContext) -> None:
@@ -209,7 +262,7 @@ class RunRecordKeeper(FLComponent):
         result = fl_ctx.get_prop(AppConstants.VALIDATION_RESULT)
         if failure_of(result) is None:
             number = len(self.recorder.record.rounds)
-            self.recorder.score(number, peer_name(fl_ctx), metrics_from(result))
+            self.recorder.score(number, sender(result), metrics_from(result))
 
     def _all_scored(self, fl_ctx: FLContext) -> None:
         self._select(len(self.recorder.record.rounds), fl_ctx)
@@ -240,11 +293,7 @@ class RunRecordKeeper(FLComponent):
         if failure is not None:
             self._failed_cells.append(f"{site} could not evaluate {model}: {failure}")
             return
-        metrics = metrics_from(result)
-        if not all(map(is_finite_metric, metrics.values())):
-            self._failed_cells.append(f"{site} sent metrics of {model} that are not finite")
-            return
-        self._cells.setdefault(model, {})[site] = metrics
+        self._cells.setdefault(model, {})[site] = metrics_from(result)
 
     def publish(self, fl_ctx: FLContext) -> tuple[str, ...]:
         """Write record and matrix; returns what fell short of what the job asked for.
@@ -296,6 +345,11 @@ class RunRecordKeeper(FLComponent):
 
     def _write(self, fl_ctx: FLContext) -> None:
         write_run_record(results_folder(fl_ctx) / "run_record.json", self.recorder.record)
+
+
+def _app_folder(fl_ctx: FLContext) -> Path:
+    """The job's app as it was deployed to this server."""
+    return Path(fl_ctx.get_engine().get_workspace().get_app_dir(fl_ctx.get_job_id()))
 
 
 def keeper_of(engine: Any, component_id: str) -> RunRecordKeeper:

@@ -7,6 +7,7 @@ replies. See ``fl_client.flare.wake`` for the other half.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from nvflare.apis.client import Client
 from nvflare.apis.controller_spec import ClientTask, Task, TaskCompletionStatus
@@ -14,8 +15,13 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
+from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.workflows.cross_site_model_eval import CrossSiteModelEval
 from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
+
+from fl_server.flare.audit import note
+from fl_server.flare.exchange import size_and_digest
+from fl_server.flare.guarded import GuardedCrossSiteEval
 
 WAKE_TOPIC = "mmar.task_ready"
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -33,7 +39,8 @@ class WakingController(Controller):
         min_responses: int = 1,
         wait_time_after_min_received: int = 0,
     ) -> None:
-        """Schedule the task, then tell its sites."""
+        """Schedule the task, then tell its sites; whoever is sent it is noted in the audit log."""
+        task.before_task_sent_cb = self._noting(task.before_task_sent_cb)
         super().broadcast(task, fl_ctx, targets, min_responses, wait_time_after_min_received)
         names = [one.name if isinstance(one, Client) else one for one in targets or ()]
         fl_ctx.get_engine().send_aux_request(
@@ -44,6 +51,20 @@ class WakingController(Controller):
             fl_ctx=fl_ctx,
             optional=True,
         )
+
+    def _noting(self, prepare: Callable[..., None] | None) -> Callable[..., None]:
+        contents: dict[str, object] = {}
+
+        def prepare_and_note(client_task: ClientTask, fl_ctx: FLContext) -> None:
+            if prepare is not None:
+                prepare(client_task=client_task, fl_ctx=fl_ctx)
+            task = client_task.task
+            if not contents:  # each site is sent the same
+                contents.update(task=task.name, model=task.props.get(AppConstants.MODEL_OWNER))
+                contents.update(size_and_digest(task.data))
+            note(self, fl_ctx, "task-out", site=client_task.client.name, **contents)
+
+        return prepare_and_note
 
     def broadcast_and_wait(
         self,
@@ -88,8 +109,11 @@ class WakingScatterAndGather(WakingController, ScatterAndGather):
     """NVFlare's ``ScatterAndGather`` without the sleep between rounds; arguments are the same."""
 
 
-class WakingCrossSiteModelEval(WakingController, CrossSiteModelEval):
-    """NVFlare's ``CrossSiteModelEval`` without the sleep between models; arguments are the same."""
+class WakingCrossSiteModelEval(GuardedCrossSiteEval, WakingController, CrossSiteModelEval):
+    """NVFlare's ``CrossSiteModelEval`` with a guard, and without the sleep between models.
+
+    Arguments are NVFlare's, and ``aggregator_id``.
+    """
 
 
 __all__ = ["WakingController", "WakingCrossSiteModelEval", "WakingScatterAndGather"]

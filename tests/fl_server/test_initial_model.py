@@ -13,6 +13,7 @@ import torch
 from fl_server.initial_model import InitialModel, initial_model
 from mmar_runtime.errors import CheckpointError, ConfigError, WeightsError
 from mmar_runtime.mmar import Mmar
+from mmar_runtime.policy.site_policy import OWN_MMAR_POLICY, SitePolicy
 from mmar_runtime.weights import digest, write_checkpoint
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
@@ -67,7 +68,7 @@ def test_a_job_that_sends_elsewhere_is_refused_unless_that_is_allowed(
 
     with pytest.raises(ConfigError, match="can send metrics, images and models"):
         model_of(tiny_mmar)
-    assert initial_model(Mmar.open(tiny_mmar), values={}, allow_egress=True).weights
+    assert initial_model(Mmar.open(tiny_mmar), values={}, policy=SitePolicy(egress=True)).weights
 
 
 # --- starting from a file
@@ -120,7 +121,7 @@ def test_a_config_without_a_network_is_an_error(tiny_mmar: Path, edited: Edited)
     edited(tiny_mmar / "config/config_train.json", own_trainer)
 
     with pytest.raises(ConfigError, match="needs an entry 'model' in 'train'"):
-        initial_model(Mmar.open(tiny_mmar), values={}, allow_code=True)
+        initial_model(Mmar.open(tiny_mmar), values={}, policy=OWN_MMAR_POLICY)
 
 
 def test_a_config_without_a_key_metric_is_an_error(tiny_mmar: Path, edited: Edited) -> None:
@@ -143,5 +144,39 @@ def test_the_jobs_own_code_is_refused_unless_it_is_allowed(tiny_mmar: Path, edit
 
     with pytest.raises(ConfigError, match=r"train\.model"):
         model_of(tiny_mmar)
-    allowed = initial_model(Mmar.open(tiny_mmar), values={}, allow_code=True)
+    allowed = initial_model(Mmar.open(tiny_mmar), values={}, policy=OWN_MMAR_POLICY)
     assert list(allowed.weights) == ["weight", "bias"]
+
+
+# --- federations that share some tensors
+
+
+def test_only_shared_tensors_are_global(tiny_mmar: Path) -> None:
+    whole = model_of(tiny_mmar).weights
+
+    found = initial_model(Mmar.open(tiny_mmar), values={}, shared=["*.conv.weight", "*.adn.*"])
+
+    assert found.shared_names == tuple(found.weights)
+    assert set(found.weights) < set(whole)
+    assert all(name.endswith("conv.weight") or ".adn." in name for name in found.weights)
+    assert all(found.weights[name].equal(whole[name]) for name in found.weights)
+
+
+@pytest.mark.parametrize(
+    ("shared", "message"),
+    [
+        (["encoder.weigth"], "fits no tensor of the network: 'encoder.weigth'"),
+        (["*"], "takes in all tensors of the network"),
+        ([], "has to be an array of 1 to 1000 names"),
+        ("*.bias", "has to be an array"),
+        ([3], "has to be the name of a tensor"),
+        (["*a*b*c*d*e*"], "has more than 4 '*'"),
+    ],
+)
+def test_names_of_shared_tensors_are_checked(tiny_mmar: Path, shared: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        initial_model(Mmar.open(tiny_mmar), values={}, shared=shared)
+
+    [problem] = caught.value.problems
+    assert message in problem.message
+    assert "shared_names" in problem.location.place

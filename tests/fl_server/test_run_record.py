@@ -16,6 +16,7 @@ from fl_server.run_record import (
     EpochReport,
     RunRecord,
     RunRecorder,
+    SiteAbsence,
     SiteContribution,
     begin_run,
     mean_over_sites,
@@ -229,6 +230,48 @@ def test_an_interrupted_round_is_run_anew() -> None:
 # ---------------------------------------------------------------- nothing is made up
 
 
+def test_a_contribution_is_taken_out_again_with_the_score_that_came_with_it() -> None:
+    recorder = new_recorder()
+    recorder.start_round(1)
+    for site in ("site-1", "site-2"):
+        recorder.contribution(site, contribution())
+        recorder.score(0, site, {DICE: 0.5})
+
+    recorder.changed("site-1", SiteAbsence(status="rejected", reason="its norm is too large"))
+
+    assert recorder.record.rounds[0].contributors == ("site-2",)
+    assert list(recorder.record.scores[0].sites) == ["site-2"]
+
+
+def test_the_last_score_of_a_model_that_is_taken_out_leaves_none() -> None:
+    recorder = new_recorder()
+    recorder.start_round(1)
+    recorder.contribution("site-1", contribution())
+    recorder.score(0, "site-1", {DICE: 0.5})
+
+    recorder.changed("site-1", SiteAbsence(status="rejected", reason="its norm is too large"))
+
+    assert recorder.record.scores == ()
+
+
+def test_a_site_that_failed_may_contribute_after_all() -> None:
+    recorder = new_recorder()
+    recorder.start_round(1)
+    recorder.failed("site-1", "data-error")
+
+    recorder.changed("site-1", contribution())
+
+    assert recorder.record.rounds[0].contributors == ("site-1",)
+
+
+def test_only_what_is_recorded_can_change() -> None:
+    recorder = new_recorder()
+    recorder.start_round(1)
+
+    with pytest.raises(FederationError, match="round 1: nothing is recorded of site-1"):
+        recorder.changed("site-1", contribution())
+
+
 def test_a_round_without_contributors_cannot_be_closed() -> None:
     recorder = new_recorder()
     recorder.start_round(1)
@@ -249,9 +292,11 @@ def test_a_mean_over_zero_sites_does_not_exist() -> None:
         mean_over_sites({})
 
 
-def test_a_mean_needs_the_same_metrics_from_each_site() -> None:
-    with pytest.raises(FederationError, match=r"site-2 reports the metrics \['loss'\]"):
-        mean_over_sites({"site-1": {DICE: 0.5}, "site-2": {"loss": 0.5}})
+def test_a_metric_that_one_site_withholds_has_no_mean() -> None:
+    """It would be a mean over the others, and look like one over all."""
+    scores = {"site-1": {DICE: 0.5, "hd95": 2.0}, "site-2": {DICE: 0.5}}
+
+    assert mean_over_sites(scores) == {DICE: 0.5}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, True, "0.5", None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from nvflare.apis.client import Client
 from nvflare.apis.dxo import DXO, DataKind, MetaKey
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_component import FLComponent
-from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_constant import FLContextKey, ServerCommandKey
 from nvflare.apis.fl_context import FLContext, FLContextManager
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.workspace import Workspace
@@ -25,6 +26,7 @@ from fl_server.flare.exchange import REPORT, as_arrays, learnable_from
 from fl_server.flare.persistor import MmarModelPersistor, results_folder
 from fl_server.flare.run_recorder import RunRecordKeeper
 from fl_server.run_record import RunRecord, read_run_record
+from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.weights import Weights
 
 MakeMmar = Callable[..., Path]
@@ -41,12 +43,25 @@ class EngineStandIn:
     workspace: Workspace
     components: dict[str, FLComponent] = field(default_factory=dict)
     fatal: list[str] = field(default_factory=list)
+    commands: dict[str, Callable[..., Any]] = field(default_factory=dict)
 
     def get_workspace(self) -> Workspace:
         return self.workspace
 
     def get_clients(self) -> list[Client]:
         return [Client(name, f"token of {name}") for name in reversed(SITES)]
+
+    def validate_targets(self, names: list[str]) -> tuple[list[Client], list[str]]:
+        return [one for one in self.get_clients() if one.name in names], []
+
+    def new_context(self) -> FLContext:
+        return FLContextManager(engine=self, identity_name="server", job_id=JOB).new_context()
+
+    def send_aux_request(self, **request: Any) -> None:
+        """Sites are woken; nobody listens here."""
+
+    def register_app_command(self, topic: str, cmd_func: Callable[..., Any]) -> None:
+        self.commands[topic] = cmd_func
 
     def get_component(self, component_id: str) -> FLComponent | None:
         return self.components.get(component_id)
@@ -67,11 +82,23 @@ class Federation:
     persistor: MmarModelPersistor
     aggregator: MmarAggregator
     keeper: RunRecordKeeper
+    tasks: dict[int, Shareable] = field(default_factory=dict)
 
     def fire(self, event_type: str, **properties: Any) -> None:
         for name, value in properties.items():
             self.fl_ctx.set_prop(name, value, private=True, sticky=False)
         self.engine.fire_event(event_type, self.fl_ctx)
+
+    @staticmethod
+    def sent_by(site: str, reply: Shareable) -> Shareable:
+        """The reply as NVFlare's server hands it on: with the client whose token it came with."""
+        reply.set_header(ServerCommandKey.FL_CLIENT, Client(site, f"token of {site}"))
+        return reply
+
+    def accept(self, site: str, reply: Shareable) -> bool:
+        """A reply reaches the aggregator, and no event is fired."""
+        self.peer(site)
+        return self.aggregator.accept(self.sent_by(site, reply), self.fl_ctx)
 
     def peer(self, site: str) -> None:
         peer = FLContextManager(identity_name=site, job_id=JOB).new_context()
@@ -86,6 +113,26 @@ class Federation:
             self.set_global(weights)
         self.fl_ctx.set_prop(AppConstants.CURRENT_ROUND, number - 1, private=True, sticky=False)
         self.fire(AppEventType.ROUND_STARTED)
+        task = Shareable()
+        task.add_cookie(AppConstants.CONTRIBUTION_ROUND, number - 1)
+        self.fire(AppEventType.BEFORE_TRAIN_TASK, **{AppConstants.TRAIN_SHAREABLE: task})
+        self.tasks[number] = task
+
+    def start_round_again(self, number: int, weights: Weights | None = None) -> None:
+        """The same round once more, as far as the aggregator is told."""
+        self.set_global(self.weights if weights is None else weights)
+        self.keeper._recorder = None
+        self.start_round(number)
+
+    def start_over(self) -> None:
+        """The first round once more, by an aggregator that has seen nothing yet."""
+        self.aggregator.reset(self.fl_ctx)
+        self.aggregator._aggregated_round = None
+        self.start_round_again(1)
+
+    @staticmethod
+    def as_tensor(array: Any) -> torch.Tensor:
+        return torch.from_numpy(array)
 
     def set_global(self, weights: Weights) -> None:
         model = learnable_from(weights)
@@ -117,17 +164,18 @@ class Federation:
         dxo = DXO(DataKind.WEIGHT_DIFF, data=as_arrays(difference), meta=meta)
         return self.answering(dxo.to_shareable(), number)
 
-    @staticmethod
-    def answering(reply: Shareable, number: int) -> Shareable:
-        """The reply with the cookie by which NVFlare knows the round that it answers."""
-        reply.add_cookie(AppConstants.CONTRIBUTION_ROUND, number - 1)
+    def answering(self, reply: Shareable, number: int) -> Shareable:
+        """The reply with the cookies of the task that it answers, as NVFlare's client returns."""
+        reply.set_cookie_jar(dict(self.tasks[number].get_cookie_jar()))
         return reply
 
     def submit(self, site: str, reply: Shareable) -> bool:
         """A reply to ``train`` arrives; a failed one goes no further than the first event."""
         self.peer(site)
+        self.sent_by(site, reply)
         task = {FLContextKey.TASK_NAME: "train", FLContextKey.TASK_RESULT: reply}
-        self.fire(EventType.BEFORE_PROCESS_SUBMISSION, **task)
+        self.fire(EventType.BEFORE_TASK_RESULT_FILTER, **task)
+        self.fire(EventType.BEFORE_PROCESS_SUBMISSION)
         if reply.get_return_code() not in (None, "OK"):
             return False
         accepted = self.aggregator.accept(reply, self.fl_ctx)
@@ -155,6 +203,13 @@ class Federation:
         from fl_server.flare.exchange import global_weights
 
         return global_weights(self.fl_ctx)
+
+    @property
+    def audit(self) -> list[dict[str, Any]]:
+        """The server's audit log, line by line, after its chain was found whole."""
+        path = Path(self.engine.workspace.get_root_dir()) / AUDIT_FILE
+        verify_audit(path)
+        return [json.loads(line) for line in path.read_text().splitlines()]
 
     @property
     def results(self) -> Path:

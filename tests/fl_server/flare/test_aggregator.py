@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from nvflare.apis.shareable import Shareable
 from fl_server.flare.aggregator import MmarAggregator
 from fl_server.flare.exchange import REPORT
 from mmar_runtime.errors import FederationError
+from mmar_runtime.policy.tree_hash import tree_hash
+from mmar_runtime.weights import digest
 
 
 @pytest.fixture
@@ -106,7 +109,7 @@ def test_a_report_that_lacks_something_is_rejected(fed: Any, part: str) -> None:
     del reply["DXO"]["meta"][REPORT][part]
 
     assert not fed.submit("site-1", reply)
-    assert "the report of the round is not complete" in fed.aggregator.rejections["site-1"]
+    assert part in fed.aggregator.rejections["site-1"]
 
 
 def test_no_report_at_all_is_rejected(fed: Any) -> None:
@@ -119,24 +122,21 @@ def test_no_report_at_all_is_rejected(fed: Any) -> None:
 
 def test_metrics_that_are_not_finite_are_rejected(fed: Any) -> None:
     assert not fed.submit("site-1", fed.update(1, received=math.nan))
-    assert "expected a finite number" in fed.aggregator.rejections["site-1"]
+    assert "val_mean_dice: is not finite" in fed.aggregator.rejections["site-1"]
 
 
 def test_a_second_contribution_of_a_site_is_rejected(fed: Any) -> None:
     before = first_value(fed.weights)
 
     assert fed.submit("site-1", fed.update(1, step=1.0))
-    fed.peer("site-1")
-    assert not fed.aggregator.accept(fed.update(1, step=100.0), fed.fl_ctx)
+    assert not fed.accept("site-1", fed.update(1, step=100.0))
 
     assert first_value(fed.aggregate()) == pytest.approx(before + 1, rel=1e-6)
 
 
 def test_a_contribution_of_somebody_else_is_rejected(fed: Any) -> None:
-    fed.peer("site-9")
-
-    assert not fed.aggregator.accept(fed.update(1), fed.fl_ctx)
-    assert fed.aggregator.rejections["site-9"] == "site-9 is no site of this run"
+    assert not fed.accept("site-9", fed.update(1))
+    assert fed.aggregator.rejections["site-9"] == "site: site-9 is no site of this run"
 
 
 # --- stragglers
@@ -148,9 +148,8 @@ def test_a_contribution_to_an_earlier_round_is_rejected(fed: Any) -> None:
     fed.end_round()
     fed.start_round(2)
 
-    fed.peer("site-2")
-    assert not fed.aggregator.accept(fed.update(1), fed.fl_ctx)
-    assert fed.aggregator.rejections["site-2"] == "belongs to round 0, not to 1"
+    assert not fed.accept("site-2", fed.update(1))
+    assert "round: belongs to 1, not to 2" in fed.aggregator.rejections["site-2"]
 
 
 @pytest.mark.parametrize("reset", [False, True])
@@ -163,14 +162,12 @@ def test_one_that_arrives_after_its_round_was_aggregated_does_not_count_in_the_n
     if reset:
         fed.aggregator.reset(fed.fl_ctx)
 
-    fed.peer("site-2")
-    assert not fed.aggregator.accept(fed.update(1, step=100.0), fed.fl_ctx)
-    assert fed.aggregator.rejections["site-2"] == "arrived after the round was aggregated"
+    assert not fed.accept("site-2", fed.update(1, step=100.0))
+    assert fed.aggregator.rejections["site-2"] == "round: arrived after the round was aggregated"
 
     fed.end_round()
     fed.start_round(2)
-    fed.peer("site-2")
-    assert fed.aggregator.accept(fed.update(2), fed.fl_ctx)
+    assert fed.accept("site-2", fed.update(2))
 
 
 # --- too few
@@ -201,8 +198,9 @@ def reporting(reply: Shareable, **metrics: float) -> Shareable:
     ("metrics", "reason"),
     [
         ({"val_acc": 0.5}, "the key metric 'val_mean_dice' is missing"),
-        ({"val_mean_dice": 0.5, "val_acc": 0.5}, "other sites report ['val_mean_dice']"),
+        ({"val_mean_dice": 0.5, "speed": 0.5}, "may hold ['val_acc', 'val_mean_dice']"),
         ({"val_mean_dice": math.nan}, "finite"),
+        ({"val_mean_dice": 1.5}, "has to be a number from 0 to 1"),
     ],
 )
 def test_metrics_that_cannot_be_averaged_cost_one_contribution_and_not_the_run(
@@ -213,3 +211,43 @@ def test_metrics_that_cannot_be_averaged_cost_one_contribution_and_not_the_run(
 
     assert reason in fed.aggregator.rejections["site-1"]
     assert not fed.engine.fatal
+
+
+# --- the audit log
+
+
+def test_contributions_and_the_new_model_are_noted_with_their_digests(fed: Any) -> None:
+    fed.submit("site-1", fed.update(1, steps=7))
+    weights = fed.aggregate()
+
+    accepted, model = fed.audit[-2:]
+    size = sum(tensor.nbytes for tensor in weights.values())
+    assert (accepted["event"], accepted["site"], accepted["steps"]) == (
+        "contribution-accepted",
+        "site-1",
+        7,
+    )
+    assert (model["event"], model["contributors"]) == ("global-model", ["site-1"])
+    assert (model["bytes"], model["tensors"]) == (size, digest(weights))
+    assert accepted["bytes"] == size
+
+
+def test_the_run_begins_with_the_digest_of_the_job(fed: Any) -> None:
+    app = Path(fed.engine.workspace.get_app_dir("job-1"))
+
+    [first] = fed.audit
+
+    assert (first["event"], first["sites"]) == ("run-started", ["site-1", "site-2"])
+    assert first["job_digest"] == tree_hash(app)
+    assert first["tensors"] == digest(fed.weights)
+
+
+def test_without_an_audit_log_the_run_does_not_go_on(fed: Any) -> None:
+    folder = Path(fed.engine.workspace.get_root_dir()) / "audit"
+    (folder / "mmar_audit.jsonl").unlink()
+    folder.rmdir()
+    folder.write_text("")
+
+    fed.submit("site-1", fed.update(1))
+
+    assert "the audit log of this server cannot be written" in fed.engine.fatal[0]

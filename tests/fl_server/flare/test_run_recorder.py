@@ -17,10 +17,15 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 
 from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, read_cross_site_matrix
-from fl_server.flare.exchange import STATUS, weights_dxo
+from fl_server.flare.exchange import STATUS, RefusedReply, weights_dxo
 from fl_server.flare.publish import PublishResults
-from fl_server.flare.run_recorder import ALL_SCORED, MODEL_SCORED, keeper_of
-from fl_server.run_record import SiteAbsence
+from fl_server.flare.run_recorder import (
+    ALL_SCORED,
+    MODEL_SCORED,
+    RECORD_TOPIC,
+    keeper_of,
+)
+from fl_server.run_record import RunRecord, SiteAbsence
 from mmar_runtime.errors import FederationError
 from mmar_runtime.weights import digest, read_checkpoint
 
@@ -48,8 +53,8 @@ def run_round(fed: Any, number: int, *, received: tuple[float, ...], local: floa
 
 def score_last(fed: Any, *values: float) -> None:
     for site, value in zip(SITES, values, strict=True):
-        fed.peer(site)
-        fed.fire(MODEL_SCORED, **{AppConstants.VALIDATION_RESULT: metrics(value)})
+        reply = fed.sent_by(site, metrics(value))
+        fed.fire(MODEL_SCORED, **{AppConstants.VALIDATION_RESULT: reply})
     fed.fire(ALL_SCORED)
 
 
@@ -200,12 +205,13 @@ def test_an_evaluation_that_failed_is_told_with_its_status_word(trained: Any) ->
     assert "site-1 could not evaluate site-2: out-of-memory (reference 0)" in reason
 
 
-def test_a_metric_that_is_not_finite_is_no_cell(trained: Any) -> None:
+def test_an_evaluation_that_the_server_refused_is_told_with_the_reason(trained: Any) -> None:
     evaluate_all(trained, but=("site-2", "site-1"))
-    evaluate_cell(trained, "site-2", "site-1", metrics(math.nan))
+    refused = RefusedReply("metrics.val_mean_dice: found nan", metrics(math.nan))
+    evaluate_cell(trained, "site-2", "site-1", refused)
 
     (reason,) = publish(trained)
-    assert "site-1 sent metrics of site-2 that are not finite" in reason
+    assert "could not evaluate site-2: refused by the server: metrics.val_mean_dice" in reason
 
 
 def test_without_any_evaluation_there_is_no_matrix(trained: Any) -> None:
@@ -337,3 +343,14 @@ def test_a_model_that_does_not_say_how_good_it_is_falls_short(trained: Any) -> N
 
     [reason] = publish(trained)
     assert "site-1 submitted no usable model" in reason
+
+
+def test_an_admin_may_ask_a_running_job_for_its_record(federation: Any) -> None:
+    ask = federation.engine.commands[RECORD_TOPIC]
+    assert ask(RECORD_TOPIC, {}, federation.fl_ctx) == {}  # no round has begun
+
+    federation.start_round(1)
+
+    told = RunRecord.from_dict(ask(RECORD_TOPIC, {}, federation.fl_ctx))
+    assert told == federation.record
+    assert told.rounds[0].is_open

@@ -6,22 +6,29 @@ test ends only if nothing has to wait for that thread.
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from nvflare.apis.client import Client
 from nvflare.apis.controller_spec import ClientTask, Task, TaskCompletionStatus
 from nvflare.apis.fl_context import FLContext, FLContextManager
 from nvflare.apis.impl.wf_comm_server import WFCommServer
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
+from nvflare.apis.workspace import Workspace
 
 from fl_client.flare import wake as site_wake
 from fl_server.flare import wake
+from fl_server.flare.exchange import weights_dxo
 from fl_server.flare.last_model import ScoreLastModel
 from fl_server.flare.wake import WakingController
+from mmar_runtime.audit import AUDIT_FILE
+from mmar_runtime.weights import digest
 
 SITES = ("site-1", "site-2")
 LONG = 60.0
@@ -31,7 +38,11 @@ LONG = 60.0
 class EngineStandIn:
     """What the communicator asks of NVFlare's engine; keeps whom a message was for."""
 
+    workspace: Workspace
     woken: list[list[str] | None] = field(default_factory=list)
+
+    def get_workspace(self) -> Workspace:
+        return self.workspace
 
     def get_clients(self) -> list[Client]:
         return [Client(name, name) for name in SITES]
@@ -51,8 +62,10 @@ class EngineStandIn:
 
 
 @pytest.fixture
-def engine() -> EngineStandIn:
-    return EngineStandIn()
+def engine(tmp_path: Path) -> EngineStandIn:
+    for folder in ("startup", "local"):
+        (tmp_path / folder).mkdir()
+    return EngineStandIn(Workspace(str(tmp_path), "server", str(tmp_path / "startup")))
 
 
 @pytest.fixture
@@ -108,6 +121,25 @@ def test_nobody_is_told_of_somebody_elses_task(
     controller.broadcast(task, engine.new_context(), targets=["site-2"])
 
     assert engine.woken == [["site-2"]]
+
+
+def test_each_task_that_goes_out_is_noted_with_what_it_carries(
+    controller: WakingController, engine: EngineStandIn
+) -> None:
+    weights = {"w": torch.ones(2)}
+    task = Task(name="train", data=weights_dxo(weights).to_shareable())
+    controller.broadcast(task, engine.new_context(), min_responses=2)
+
+    for site in SITES:
+        reply(controller, site, engine)
+
+    log = Path(engine.workspace.get_root_dir()) / AUDIT_FILE
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(one["event"], one["task"], one["site"]) for one in lines] == [
+        ("task-out", "train", "site-1"),
+        ("task-out", "train", "site-2"),
+    ]
+    assert {(one["bytes"], one["tensors"]) for one in lines} == {(8, digest(weights))}
 
 
 def test_a_task_ends_with_the_last_reply(
