@@ -115,6 +115,11 @@ class LocalTrainer:
             raise ConfigError([Problem(self.config.train.location, message, "", "section")])
         return network
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch on this site's data."""
+        return len(self._workflow.entry("train", "dataloader"))
+
     def _received_model_evaluator(self) -> Engine:
         builder = self._workflow.builder.fork(
             "validate",

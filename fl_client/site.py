@@ -18,8 +18,9 @@ from mmar_runtime.config.loader import (
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sections import EvaluationConfig, TrainConfig
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.component_check import component_check
 from mmar_runtime.policy.extras_check import extras_check
+from mmar_runtime.policy.mmar_check import policy_checks
+from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
 from mmar_runtime.policy.volume_check import volume_check
 
 
@@ -31,15 +32,18 @@ class Site:
         name: the site's name in the federation.
         mmar: the MMAR of the job.
         values: the site's own variables, which win over those of the MMAR.
-        allow_code: whether this site has allowed the job's own code.
-        allow_egress: whether this site has allowed handlers that send to other machines.
+        policy: what the site allows a job.
     """
 
     name: str
     mmar: Mmar
     values: Mapping[str, Scalar]
-    allow_code: bool = False
-    allow_egress: bool = False
+    policy: SitePolicy = DEFAULT_POLICY
+
+    @property
+    def allow_code(self) -> bool:
+        """Whether components may come from the job's own code."""
+        return self.policy.byoc.mode != "off"
 
     def train_config(self, *, file: str = TRAIN_FILE) -> TrainConfig:
         """The training workflow as it runs here.
@@ -75,8 +79,7 @@ class Site:
         return config.with_section(config.section.without_handlers("CheckpointLoader"))
 
     def _checks(self) -> list[Check]:
-        components = component_check(allow_code=self.allow_code, allow_egress=self.allow_egress)
-        return [components, extras_check, data_check, volume_check]
+        return [*policy_checks(self.mmar, self.policy), extras_check, data_check, volume_check]
 
     def round_seed(self, job_seed: int, round_number: int) -> int:
         """The seed of every random source of this site in one round.

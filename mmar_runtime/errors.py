@@ -19,12 +19,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import SequenceMatcher, get_close_matches
+from heapq import nlargest
 
 from mmar_runtime.config.location import Location
 
 MAX_LISTED_CHOICES = 12
-MAX_COMPARED = 80, 500
+MAX_COMPARED = 50, 500
 """Characters of a word, and choices, beyond which comparing them takes longer than it helps."""
+
+MAX_CANDIDATES = 8
+"""Choices that are compared letter by letter; before that, all are by the letters they have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,10 @@ class LaunchError(MmarError):
     """As many processes as were started do not fit the configuration or the data."""
 
 
+class PolicyError(MmarError):
+    """The site's policy does not allow what was asked of it."""
+
+
 class FederationError(MmarError):
     """A federated run ended without the result that was asked for."""
 
@@ -126,7 +134,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     by_lower: dict[str, list[str]] = {}
     for choice in known:
         by_lower.setdefault(choice.lower(), []).append(choice)
-    near = get_close_matches(word.lower(), by_lower, n=2, cutoff=0.7)
+    near = get_close_matches(word.lower(), _candidates(word.lower(), by_lower), n=2, cutoff=0.7)
     if near:
         nearest = [
             sorted(by_lower[match], key=lambda one: SequenceMatcher(None, word, one).ratio())[-1]
@@ -136,3 +144,14 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     if not known or len(known) > MAX_LISTED_CHOICES:
         return ""
     return "Allowed: " + ", ".join(map(repr, known)) + "."
+
+
+def _candidates(word: str, choices: Iterable[str]) -> list[str]:
+    """The few choices whose letters, in whatever order, are most like the word's."""
+    matcher = SequenceMatcher(b=word)
+
+    def likeness(choice: str) -> float:
+        matcher.set_seq1(choice[: MAX_COMPARED[0]])
+        return matcher.quick_ratio()
+
+    return nlargest(MAX_CANDIDATES, choices, key=likeness)

@@ -10,7 +10,7 @@ import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.shareable import Shareable
 
-from fl_client.updates import LocalUpdate
+from fl_client.updates import LocalUpdate, first_not_finite
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
@@ -29,7 +29,7 @@ def received_weights(shareable: Shareable) -> dict[str, torch.Tensor]:
     """The weights of a task, as tensors of their own.
 
     Raises:
-        WeightsError: the task carries no weights.
+        WeightsError: the task carries no weights, or values that are not finite.
     """
     try:
         dxo = from_shareable(shareable)
@@ -37,7 +37,19 @@ def received_weights(shareable: Shareable) -> dict[str, torch.Tensor]:
         raise WeightsError(f"the task carries no weights: {error}") from error
     if dxo.data_kind != DataKind.WEIGHTS or not isinstance(dxo.data, Mapping) or not dxo.data:
         raise WeightsError(f"the task carries {dxo.data_kind}, not weights")
-    return {name: as_tensor(value) for name, value in dxo.data.items()}
+    odd = [name for name, value in dxo.data.items() if not _is_dense(value)]
+    if odd:
+        raise WeightsError(f"the task carries something that is no dense array, in {odd[0]!r}")
+    weights = {name: as_tensor(value) for name, value in dxo.data.items()}
+    name = first_not_finite(weights)
+    if name is not None:
+        raise WeightsError(f"the received weights are not finite, in {name!r}; nothing was loaded")
+    return weights
+
+
+def _is_dense(value: object) -> bool:
+    """Whether a value is a plain array of numbers."""
+    return type(value) is np.ndarray and value.dtype.kind in "fiub"
 
 
 def as_tensor(value: Any) -> torch.Tensor:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 import traceback
 import uuid
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
@@ -19,6 +21,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
+from fl_client.flare.audit import note
 from fl_client.flare.exchange import (
     STATUS,
     metrics_reply,
@@ -28,8 +31,10 @@ from fl_client.flare.exchange import (
 )
 from fl_client.local_evaluation import CrossSiteEvaluator
 from fl_client.local_training import LocalTrainer, LocalWork
+from fl_client.outgoing import outgoing_result, outgoing_update
 from fl_client.progress import ProgressFile
 from fl_client.site import Site
+from fl_client.site_limits import require_enough_cases, require_within_limits
 from mmar_runtime.config.sections import WorkflowConfig
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.errors import (
@@ -38,10 +43,14 @@ from mmar_runtime.errors import (
     ConfigError,
     DataError,
     MmarError,
+    PolicyError,
     RunAborted,
     WeightsError,
 )
 from mmar_runtime.mmar import Mmar
+from mmar_runtime.policy.mmar_check import check_mmar
+from mmar_runtime.policy.site_policy import site_policy
+from mmar_runtime.weights import Weights, digest
 from mmar_runtime.workflows.session import session
 
 TRAIN = "train"
@@ -49,7 +58,11 @@ SCORE = "score_model"
 VALIDATE = "validate"
 SUBMIT = "submit_model"
 
+SERVERS_OWN = "SRV_"
+"""How NVFlare begins the names of the global models."""
+
 STATUS_WORDS: tuple[tuple[type[BaseException], str], ...] = (
+    (PolicyError, "policy-declined"),
     (ConfigError, "config-refused"),
     (DataError, "data-error"),
     (WeightsError, "weights-error"),
@@ -73,7 +86,7 @@ class MmarExecutor(Executor):
         super().__init__()
         self.local_epochs = local_epochs
         self.steps_aggregation = steps_aggregation
-        self._process = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._process = uuid.uuid4().hex[:12]
         self._counts: Counter[str] = Counter()
         self._trainer: LocalTrainer | None = None
         self._evaluator: CrossSiteEvaluator | None = None
@@ -81,6 +94,8 @@ class MmarExecutor(Executor):
         self._abort: Signal | None = None
         self._site: Site | None = None
         self._progress: ProgressFile | None = None
+        self._started = time.monotonic()
+        self._refusal: ConfigError | None = None
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Find out where this is when the run starts; put process settings back at its end."""
@@ -92,13 +107,33 @@ class MmarExecutor(Executor):
     def _start(self, fl_ctx: FLContext) -> None:
         workspace = fl_ctx.get_engine().get_workspace()
         name, job_id = fl_ctx.get_identity_name(), fl_ctx.get_job_id()
+        local = Path(workspace.get_site_config_dir())
         self._site = Site(
             name=name,
             mmar=Mmar.open(workspace.get_app_dir(job_id)),
-            values=read_site_values(Path(workspace.get_site_config_dir()), name),
+            values=read_site_values(local, name),
+            policy=site_policy(local),
         )
         run = Path(workspace.get_run_dir(job_id))
         self._progress = ProgressFile(run / "progress.jsonl")
+        self._started = time.monotonic()
+        self._judge(fl_ctx)
+
+    def _judge(self, fl_ctx: FLContext) -> None:
+        """Judge the MMAR once more in this process, with the site's own values.
+
+        What was judged when the job arrived lay on the disk since then, and this text stays here.
+        """
+        policy = self.site.policy
+        verdict = check_mmar(self.site.mmar.root, policy, site_values=self.site.values)
+        note(
+            fl_ctx,
+            "mmar-judged",
+            policy=policy.digest,
+            verdict="accept" if verdict.accepted else "reject",
+            rules=sorted({one.rule for one in verdict.problems}),
+        )
+        self._refusal = None if verdict.accepted else ConfigError(verdict.problems)
 
     @property
     def site(self) -> Site:
@@ -136,13 +171,58 @@ class MmarExecutor(Executor):
             return make_reply(ReturnCode.TASK_UNKNOWN)
         self._abort = abort_signal
         try:
-            return tasks[task_name](shareable)
-        except RunAborted:
+            self._may(task_name, shareable)
+            note(fl_ctx, "task-in", task=task_name, **_tensors(shareable))
+            reply = tasks[task_name](shareable)
+            note(fl_ctx, "task-out", task=task_name, **_tensors(reply))
+            return reply
+        except RunAborted as error:
+            if self._out_of_time():
+                return self._failed(task_name, self._too_long(error), fl_ctx)
             return make_reply(ReturnCode.TASK_ABORTED)
         except Exception as error:
             return self._failed(task_name, error, fl_ctx)
         finally:
             self._abort = None
+
+    def _may(self, task: str, shareable: Shareable) -> None:
+        """Raise unless the site's policy allows this task at this moment."""
+        if self._refusal is not None:
+            raise self._refusal
+        limits, cross_site = self.site.policy.limits, self.site.policy.cross_site
+        if self._out_of_time():
+            raise self._too_long()
+        if self.local_epochs > limits.epochs_per_round and not self.steps_aggregation:
+            raise PolicyError(
+                f"{self.local_epochs} epochs a round; limits.epochs_per_round of this site is "
+                f"{limits.epochs_per_round}"
+            )
+        if task == TRAIN and _round_of(shareable) > limits.rounds:
+            raise PolicyError(
+                f"round {_round_of(shareable)}; limits.rounds of this site is {limits.rounds}"
+            )
+        if task == SUBMIT and not cross_site.share_model:
+            raise PolicyError("cross_site.share_model of this site is off")
+        if task == VALIDATE and not cross_site.evaluate_others and self._is_anothers(shareable):
+            raise PolicyError("cross_site.evaluate_others of this site is off")
+        used, most = _bytes_below(self.progress.path.parent), limits.disk_gib * 2**30
+        if used > most:
+            raise PolicyError(f"this run has written {used} bytes; limits.disk_gib allows {most}")
+
+    def _is_anothers(self, shareable: Shareable) -> bool:
+        """Whether a model to validate was trained at another site alone."""
+        owner = str(shareable.get_header(AppConstants.MODEL_OWNER))
+        return owner != self.site.name and not owner.startswith(SERVERS_OWN)
+
+    def _out_of_time(self) -> bool:
+        minutes = (time.monotonic() - self._started) / 60
+        return minutes > self.site.policy.limits.wall_minutes
+
+    def _too_long(self, cause: RunAborted | None = None) -> PolicyError:
+        most = self.site.policy.limits.wall_minutes
+        error = PolicyError(f"this job has run for limits.wall_minutes of this site, {most}")
+        error.__cause__ = cause
+        return error
 
     def _failed(self, task_name: str, error: Exception, fl_ctx: FLContext) -> Shareable:
         """Keep the error's text here under a reference; tell the server one word and that."""
@@ -151,6 +231,7 @@ class MmarExecutor(Executor):
         text = "".join(traceback.format_exception(error))
         path = self.progress.path.with_name(f"error-{reference}.txt")
         path.write_text(f"{task_name}: {error}\n\n{text}", encoding="utf-8")
+        note(fl_ctx, "task-failed", task=task_name, status=word, reference=reference)
         # NVFlare may send a site's error log to the server, and anyone may listen to log events.
         self.log_error(fl_ctx, f"{word} in task {task_name}; its text is in {path.name} here")
         reply = make_reply(ReturnCode.EXECUTION_EXCEPTION)
@@ -158,7 +239,8 @@ class MmarExecutor(Executor):
         return reply
 
     def _should_stop(self) -> bool:
-        return self._abort is not None and bool(self._abort.triggered)
+        aborted = self._abort is not None and bool(self._abort.triggered)
+        return aborted or self._out_of_time()
 
     def _context(self, config: WorkflowConfig) -> Any:
         return self._sessions.enter_context(session(config, allow_code=self.site.allow_code))
@@ -167,6 +249,7 @@ class MmarExecutor(Executor):
         """This site's trainer, built when first needed."""
         if self._trainer is None:
             config = self.site.train_config()
+            require_enough_cases(config, self.site.policy)
             self._trainer = LocalTrainer(
                 self.site,
                 config,
@@ -177,6 +260,7 @@ class MmarExecutor(Executor):
                 observer=self.progress,
                 should_stop=self._should_stop,
             )
+            require_within_limits(self._trainer, self.site.policy)
         return self._trainer
 
     def evaluator(self) -> CrossSiteEvaluator:
@@ -189,28 +273,56 @@ class MmarExecutor(Executor):
         return self._evaluator
 
     def _train(self, shareable: Shareable) -> Shareable:
-        # NVFlare counts rounds from 0; records and people count from 1.
-        round_number = int(shareable.get_header(AppConstants.CURRENT_ROUND)) + 1
+        round_number = _round_of(shareable)
         self.progress.round_number = round_number
         self.progress.task(TRAIN)
-        return update_reply(self.trainer().train(received_weights(shareable), round_number))
+        update = self.trainer().train(received_weights(shareable), round_number)
+        return update_reply(outgoing_update(update, self.site.policy))
 
     def _score(self, shareable: Shareable) -> Shareable:
         self.progress.task(SCORE)
-        return metrics_reply(self.trainer().score(received_weights(shareable)))
+        result = self.trainer().score(received_weights(shareable))
+        return metrics_reply(outgoing_result(result, self.site.policy))
 
     def _submit(self, shareable: Shareable) -> Shareable:
         self.progress.task(SUBMIT)
         best = self.trainer().best
         if best is None:
             raise WeightsError("this site has trained no model yet that it could submit")
-        meta = {"round": best.round_number, "metrics": dict(best.result.metrics)}
+        result = outgoing_result(best.result, self.site.policy)
+        meta = {"round": best.round_number, "metrics": dict(result.metrics)}
         return weights_reply(best.weights, meta=meta)
 
     def _validate(self, shareable: Shareable) -> Shareable:
         owner = str(shareable.get_header(AppConstants.MODEL_OWNER))
         self.progress.task(VALIDATE, model=owner)
-        return metrics_reply(self.evaluator().evaluate(received_weights(shareable), owner=owner))
+        result = self.evaluator().evaluate(received_weights(shareable), owner=owner)
+        return metrics_reply(outgoing_result(result, self.site.policy))
+
+
+def _round_of(shareable: Shareable) -> int:
+    """NVFlare counts rounds from 0; records and people count from 1."""
+    return int(shareable.get_header(AppConstants.CURRENT_ROUND)) + 1
+
+
+def _tensors(shareable: Shareable) -> dict[str, object]:
+    """Digest and bytes of the weights that a message carries; nothing where it carries none."""
+    dxo = shareable.get("DXO")
+    data = dxo.get("data") if isinstance(dxo, dict) else None
+    if not isinstance(data, dict) or not all(isinstance(one, np.ndarray) for one in data.values()):
+        return {}
+    weights: Weights = {name: torch.from_numpy(array) for name, array in data.items()}
+    return {"tensors": digest(weights), "bytes": sum(array.nbytes for array in data.values())}
+
+
+def _bytes_below(folder: Path) -> int:
+    """Bytes of all files below a folder; one that goes away meanwhile does not count."""
+    total = 0
+    for place, _, files in os.walk(folder):
+        for name in files:
+            with suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
 
 
 def status_word(error: BaseException) -> str:

@@ -37,6 +37,7 @@ from mmar_runtime.policy.document_check import (
     regular_file,
 )
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
+from mmar_runtime.policy.tree_hash import tree_hash
 from mmar_runtime.policy.verdict import MAX_PROBLEMS, Verdict, verdict
 
 LOG_CONFIG = "resources/log.config"
@@ -222,7 +223,7 @@ class _Judging:
                     self._problem(Location(name), "has to be a JSON object", "json")
                 return  # every workflow needs it
             self._authors_values(content, Path(environment).name)
-        checks = [_at_most(check) for check in self._checks(mmar)]
+        checks = [_at_most(check) for check in policy_checks(mmar, self.policy)]
         for document in documents:
             if len(self.problems) > MAX_PROBLEMS:
                 return  # refused, and more is not listed
@@ -248,48 +249,6 @@ class _Judging:
             names = " and ".join(ignored)
             self.notices.append(f"{file}: passed over {names}; a site uses its own values")
 
-    def _checks(self, mmar: Mmar) -> list[Check]:
-        mode = self.policy.byoc.mode
-        return [
-            component_check(allow_code=mode != "off", allow_egress=self.policy.egress),
-            *([self._approved_code(mmar)] if mode == "by_hash" else []),
-            self._denied,
-            _variables_inside,
-        ]
-
-    def _denied(self, config: WorkflowConfig) -> Iterator[Problem]:
-        """Classes that the table has and the site has taken out, under whatever name."""
-        table = load_component_table()
-        denied = frozenset(self.policy.denied_components)
-        for spec, kind in all_components(config) if denied else ():
-            entry = table_entry(spec, kind, table)
-            names = {spec.title, spec.path} | ({entry.name, entry.path} if entry else set())
-            if names & denied:
-                place = spec.location / ("name" if spec.path is None else "path")
-                message = f"{spec.title!r} is denied by this site's policy"
-                yield Problem(place, message, "", "denied-component")
-
-    def _approved_code(self, mmar: Mmar) -> Check:
-        """Code may come from an approved ``custom`` folder, and from nowhere else.
-
-        Approving a folder approves none of the packages that happen to be installed.
-        """
-        refusal = approval_fault(mmar.custom, self.policy)
-        table = load_component_table()
-
-        def check(config: WorkflowConfig) -> Iterator[Problem]:
-            for spec, kind in all_components(config):
-                if spec.path is None or table_entry(spec, kind, table) is not None:
-                    continue
-                module = spec.path.partition(".")[0]
-                own = (mmar.custom / f"{module}.py").is_file() or (mmar.custom / module).is_dir()
-                fault = refusal or ("" if own else f"{module!r} is not in custom/")
-                if fault:
-                    message = f"{spec.path!r} is code that this site has not allowed: {fault}"
-                    yield Problem(spec.location / "path", message, "", "code")
-
-        return check
-
     def _log_config(self, path: Path) -> None:
         regular_file(path, Location(path.name))
         read_log_config(path)
@@ -306,12 +265,61 @@ class _Judging:
         self.problems.append(Problem(location, message, "", rule))
 
 
-def approval_fault(custom: Path, policy: SitePolicy) -> str:
-    """Why a ``custom`` folder is not approved; empty if it is.
+def policy_checks(mmar: Mmar, policy: SitePolicy) -> list[Check]:
+    """What a site's policy asks of a workflow, as checks for the loader."""
+    mode = policy.byoc.mode
+    return [
+        component_check(allow_code=mode != "off", allow_egress=policy.egress),
+        *([_approved_code(mmar, policy)] if mode == "by_hash" else []),
+        partial(_denied, policy),
+        _variables_inside,
+    ]
 
-    The seam for ``tree_hash``: without a hash of the folder, nothing is recognised as approved.
+
+def _denied(policy: SitePolicy, config: WorkflowConfig) -> Iterator[Problem]:
+    """Classes that the table has and the site has taken out, under whatever name."""
+    table = load_component_table()
+    denied = frozenset(policy.denied_components)
+    for spec, kind in all_components(config) if denied else ():
+        entry = table_entry(spec, kind, table)
+        names = {spec.title, spec.path} | ({entry.name, entry.path} if entry else set())
+        if names & denied:
+            place = spec.location / ("name" if spec.path is None else "path")
+            message = f"{spec.title!r} is denied by this site's policy"
+            yield Problem(place, message, "", "denied-component")
+
+
+def _approved_code(mmar: Mmar, policy: SitePolicy) -> Check:
+    """Code may come from an approved ``custom`` folder, and from nowhere else.
+
+    Approving a folder approves none of the packages that happen to be installed.
     """
-    return f"no hash of {custom.name}/ is among the {len(policy.byoc.approved)} approved"
+    refusal = approval_fault(mmar.custom, policy)
+    table = load_component_table()
+
+    def check(config: WorkflowConfig) -> Iterator[Problem]:
+        for spec, kind in all_components(config):
+            if spec.path is None or table_entry(spec, kind, table) is not None:
+                continue
+            module = spec.path.partition(".")[0]
+            own = (mmar.custom / f"{module}.py").is_file() or (mmar.custom / module).is_dir()
+            fault = refusal or ("" if own else f"{module!r} is not in custom/")
+            if fault:
+                message = f"{spec.path!r} is code that this site has not allowed: {fault}"
+                yield Problem(spec.location / "path", message, "", "code")
+
+    return check
+
+
+def approval_fault(custom: Path, policy: SitePolicy) -> str:
+    """Why a ``custom`` folder is not approved; empty if it is."""
+    try:
+        found = tree_hash(custom)
+    except ConfigError as error:
+        return f"{error.problems[0].location} {error.problems[0].message}"
+    if found in policy.byoc.approved:
+        return ""
+    return f"its hash {found} is not among the {len(policy.byoc.approved)} approved"
 
 
 def _at_most(check: Check) -> Check:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import stat
 from collections.abc import Callable, Mapping
@@ -172,6 +173,25 @@ def read_site_policy(path: Path) -> SitePolicy:
     if reading.problems:
         raise ConfigError(reading.problems)
     return policy
+
+
+def policy_document(policy: SitePolicy) -> dict[str, Any]:
+    """A policy as the JSON of its file; what is None or empty by default is left out."""
+    content = {
+        key: value for key, value in asdict(policy).items() if value not in (None, (), [], {})
+    }
+    content["outgoing"] = {k: v for k, v in content["outgoing"].items() if v is not None}
+    return {"policy_version": POLICY_VERSION, **json.loads(json.dumps(content, default=str))}
+
+
+def site_policy(local: Path) -> SitePolicy:
+    """The policy of the site that owns a folder; the defaults where it has none.
+
+    Raises:
+        ConfigError: the file has a fault.
+    """
+    path = local / SITE_POLICY_FILE
+    return read_site_policy(path) if os.path.lexists(path) else DEFAULT_POLICY
 
 
 class _Reading:

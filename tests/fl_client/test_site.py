@@ -13,9 +13,13 @@ import pytest
 
 from fl_client.site import Site
 from mmar_runtime.errors import ConfigError
+from mmar_runtime.policy.site_policy import Byoc, SitePolicy
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 MakeMmar = Callable[..., Path]
+
+CODE = SitePolicy(byoc=Byoc(mode="on"))
+SENDING = SitePolicy(egress=True)
 
 
 def test_the_sites_own_values_win_over_the_jobs(
@@ -60,7 +64,7 @@ def test_the_jobs_own_code_is_refused_unless_the_site_allows_it(site: Site, edit
 
     with pytest.raises(ConfigError, match=r"train\.loss"):
         site.train_config()
-    assert replace(site, allow_code=True).train_config().train.specs("loss")[0].title == "Loss"
+    assert replace(site, policy=CODE).train_config().train.specs("loss")[0].title == "Loss"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +88,7 @@ def test_a_handler_that_sends_to_other_machines_is_refused_unless_the_site_allow
 
     with pytest.raises(ConfigError, match=place + ".*this site has not allowed"):
         load(site)
-    load(replace(site, allow_egress=True))
+    load(replace(site, policy=SENDING))
 
 
 # --- seeds

@@ -1,0 +1,100 @@
+"""The site's own judgement on each job, in NVFlare's hook for it.
+
+NVFlare calls this in the parent process of a site or server after it has verified the signatures of
+a job's app, before anything of it is imported; what it answers goes to the researcher. So an answer
+names rules and places in the job, and nothing of the site.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from nvflare.apis.app_validation import AppValidator
+from nvflare.lighter.utils import verify_folder_signature_and_get_signers
+
+from fl_client.job_check import SIGNATURES, check_app
+from mmar_runtime.audit import AUDIT_FILE, AuditLog
+from mmar_runtime.config.location import Location
+from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.policy.site_policy import SitePolicy, site_policy
+from mmar_runtime.policy.tree_hash import tree_hash
+from mmar_runtime.policy.verdict import Verdict, printable, verdict
+
+MAX_TOLD = 3
+"""Problems that the answer names; the rest are counted."""
+
+log = logging.getLogger(__name__)
+
+
+class MmarAppValidator(AppValidator):
+    """Judges jobs by the policy in this site's ``local/``."""
+
+    def validate(self, app_folder: str) -> tuple[str, dict[str, object]]:
+        """NVFlare's question: the reason to refuse, empty for none, and properties of the app."""
+        app = Path(app_folder).resolve()
+        root = app.parents[1]  # <root>/<job>/app_<site>
+        try:
+            policy = site_policy(root / "local")
+            judged, signers = _judged(app, root, policy)
+            AuditLog(root / AUDIT_FILE).append(
+                "job-judged",
+                job=app.parent.name,
+                job_digest=_digest(app),
+                signers=signers,
+                policy=policy.digest,
+                verdict="accept" if judged.accepted else "reject",
+                problems=[f"{one.rule} {one.location}"[:200] for one in judged.problems[:20]],
+            )
+        except ConfigError as error:
+            log.error("the policy of this site cannot be used: %s", error)
+            return "refused: policy: this site's policy has a fault; its administrator knows", {}
+        except OSError as error:
+            log.error("the audit log of this site cannot be written: %s", error)
+            return "refused: audit: this site cannot keep its audit log", {}
+        return told(judged), {}
+
+
+def told(judged: Verdict) -> str:
+    """A verdict in one line for the researcher; empty if the job is accepted."""
+    if judged.accepted:
+        return ""
+    named = [f"{one.rule}: {one.location}: {one.message}" for one in judged.problems[:MAX_TOLD]]
+    rest = len(judged.problems) - len(named)
+    more = [f"and {rest} more"] if rest else []
+    return printable("refused: " + "; ".join([*named, *more]).replace("\n", " "))
+
+
+def _judged(app: Path, root: Path, policy: SitePolicy) -> tuple[Verdict, list[str]]:
+    """The verdict, and who has signed."""
+    # Without the site's own values and folders, so that none of them can stand in an answer. The
+    # same check with them follows in the job's process.
+    judged = check_app(app, replace(policy, data_roots=()))
+    signers = _signers(app, root)
+    faults = list(judged.problems)
+    if policy.signers is not None:
+        allowed = set(policy.signers)
+        unknown = [name for name in signers if name not in allowed]
+        if not signers or unknown:
+            who = ", ".join(unknown) or "nobody"
+            message = f"signed by {who}; this site takes jobs of certain signers only"
+            faults.append(Problem(Location(app.name), message, "", "signer"))
+    return verdict(judged.path, faults, judged.notices), signers
+
+
+def _signers(app: Path, root: Path) -> list[str]:
+    """The names in the verified certificates of whoever signed the app."""
+    authority = root / "startup" / "rootCA.pem"
+    if not authority.is_file() or not (app / SIGNATURES[0]).is_file():
+        return []
+    verified, signers = verify_folder_signature_and_get_signers(str(app), str(authority))
+    return sorted({str(name) for name, _, _ in signers}) if verified else []
+
+
+def _digest(app: Path) -> str | None:
+    """The digest of a job's app, the same at each site; None where a file has no digest."""
+    try:
+        return tree_hash(app, leave_out=SIGNATURES)
+    except ConfigError:
+        return None  # a link or a device, for which it was refused

@@ -1,0 +1,177 @@
+"""The last look at a reply before it leaves, behind every filter of the site and of the job.
+
+The executor sends nothing but what the closed list of ``fl_client.outgoing`` holds. A filter runs
+after it, and a job could bring another executor to a site that allows code; so whatever a reply
+holds by then is judged once more by its types, names and sizes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from nvflare.apis.dxo import DataKind, MetaKey, from_shareable
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_component import FLComponent
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable
+
+from fl_client.flare.audit import note
+from fl_client.flare.exchange import CASES, REPORT, STATUS
+
+REFUSED = "gate-refused"
+"""The status word in place of a reply that may not leave."""
+
+STATUS_FORM = re.compile(r"[a-z][a-z-]{0,40}( \(reference [0-9a-f]{1,32}\))?")
+NAME_FORM = re.compile(r"[A-Za-z0-9_.\- ]{1,100}")
+"""Labels of metrics and names of built entries come from the job; no text of data looks so."""
+
+MAX_NAMES = 500
+MAX_EPOCHS = 10_000
+
+META_KEYS = frozenset(
+    {
+        MetaKey.NUM_STEPS_CURRENT_ROUND,
+        MetaKey.INITIAL_METRICS,
+        MetaKey.FILTER_HISTORY,
+        REPORT,
+        CASES,
+        "round",
+        "metrics",
+    }
+)
+REPORT_KEYS = frozenset(
+    {"received_metrics", "local_metrics", "epochs", "seconds", "built", "process"}
+)
+
+
+class ResultGate(FLComponent):
+    """Stops every reply that holds something else than the closed list; a site's own component."""
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Judge a reply once all filters have seen it."""
+        if event_type != EventType.AFTER_TASK_RESULT_FILTER:
+            return
+        reply = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
+        faults = list(_guarded_faults(reply))
+        if faults:
+            self._stop(reply, fl_ctx)
+            note(fl_ctx, "reply-stopped", faults=faults[:5])
+            self.log_error(fl_ctx, f"a reply was stopped at the gate: {'; '.join(faults[:5])}")
+
+    @staticmethod
+    def _stop(reply: Shareable, fl_ctx: FLContext) -> None:
+        """Empty the reply in place: this is the object that NVFlare sends."""
+        jar = reply.get_cookie_jar() if isinstance(reply, Shareable) else None
+        reply.clear()
+        reply[ReservedHeaderKey.HEADERS] = {}
+        reply.set_return_code(ReturnCode.TASK_RESULT_FILTER_ERROR)
+        reply.set_header(STATUS, REFUSED)
+        if jar is not None:
+            reply.set_cookie_jar(jar)
+
+
+def _guarded_faults(reply: object) -> Iterator[str]:
+    try:
+        yield from reply_faults(reply)
+    except Exception as error:  # a reply of anything may raise anything
+        yield f"cannot be judged ({type(error).__name__})"
+
+
+def reply_faults(reply: object) -> Iterator[str]:
+    """What a reply holds beyond the closed list; its own texts are not repeated."""
+    if not isinstance(reply, Shareable):
+        yield "is no reply"
+        return
+    status = reply.get_header(STATUS)
+    if status is not None and not (isinstance(status, str) and STATUS_FORM.fullmatch(status)):
+        yield "its status is no status word"
+    beside = set(reply) - {ReservedHeaderKey.HEADERS, "DXO"}
+    if beside:
+        yield f"{len(beside)} parts beside the data"
+    if "DXO" not in reply:
+        if reply.get_return_code() in (None, ReturnCode.OK):
+            yield "no data"
+        return
+    dxo = from_shareable(reply)
+    if dxo.data_kind in (DataKind.WEIGHTS, DataKind.WEIGHT_DIFF):
+        yield from _tensor_faults(dxo.data)
+    elif dxo.data_kind == DataKind.METRICS:
+        yield from _metric_faults(dxo.data, "metrics")
+    else:
+        yield "data of another kind"
+    yield from _meta_faults(dxo.meta)
+
+
+def _tensor_faults(data: Any) -> Iterator[str]:
+    if type(data) is not dict or not data:
+        yield "its tensors are no object"
+        return
+    for name, array in data.items():
+        if not isinstance(name, str) or len(name) > 500:
+            yield "the name of a tensor is none"
+        if type(array) is not np.ndarray or array.dtype.kind not in "fiub":
+            yield "a tensor is no array of numbers"
+
+
+def _meta_faults(meta: Any) -> Iterator[str]:
+    if not isinstance(meta, dict):
+        yield "its metadata is no object"
+        return
+    unknown = len(set(meta) - META_KEYS)
+    if unknown:
+        yield f"{unknown} keys of metadata beyond the list"
+    for key in (MetaKey.NUM_STEPS_CURRENT_ROUND, CASES, "round"):
+        if key in meta and type(meta[key]) is not int:
+            yield f"{key} is no whole number"
+    for key in (MetaKey.INITIAL_METRICS, "metrics"):
+        if key in meta:
+            yield from _metric_faults(meta[key], key)
+    if REPORT in meta:
+        yield from _report_faults(meta[REPORT])
+    history = meta.get(MetaKey.FILTER_HISTORY, ())
+    if not all(isinstance(one, str) and NAME_FORM.fullmatch(one) for one in history):
+        yield "the history of filters is none"
+
+
+def _report_faults(report: Any) -> Iterator[str]:
+    if not isinstance(report, dict) or set(report) - REPORT_KEYS:
+        yield "the report holds more than it may"
+        return
+    for key in ("received_metrics", "local_metrics", "built"):
+        yield from _metric_faults(report.get(key, {}), key)
+    if not _is_number(report.get("seconds", 0)):
+        yield "seconds are no number"
+    process = report.get("process", "p")
+    if not (isinstance(process, str) and NAME_FORM.fullmatch(process) and len(process) <= 40):
+        yield "the name of the process is none"
+    epochs = report.get("epochs", [])
+    if not isinstance(epochs, list) or len(epochs) > MAX_EPOCHS:
+        yield "the epochs are no array"
+        return
+    for epoch in epochs:
+        if not isinstance(epoch, dict) or set(epoch) - {"epoch", "loss", "metrics"}:
+            yield "an epoch holds more than it may"
+            return
+        if type(epoch.get("epoch")) is not int or not _is_number(epoch.get("loss") or 0.0):
+            yield "an epoch's number or loss is none"
+        yield from _metric_faults(epoch.get("metrics", {}), "an epoch's metrics")
+
+
+def _metric_faults(metrics: Any, what: str) -> Iterator[str]:
+    """Names that are labels, and one number each: no rows, no arrays, no texts."""
+    if not isinstance(metrics, dict) or len(metrics) > MAX_NAMES:
+        yield f"{what}: no object of numbers"
+        return
+    if not all(isinstance(name, str) and NAME_FORM.fullmatch(name) for name in metrics):
+        yield f"{what}: a name is no label"
+    if not all(_is_number(value) for value in metrics.values()):
+        yield f"{what}: a value is no number"
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and not math.isinf(value)

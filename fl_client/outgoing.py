@@ -1,0 +1,63 @@
+"""What may leave a site: a closed list, and the bounds that the site's policy sets.
+
+Dense tensors of the model, steps, the number of cases as a bucket, metrics over all cases that the
+policy names, seconds, counts of what was built, and one status word. Nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fl_client.updates import LocalUpdate
+from mmar_runtime.errors import PolicyError
+from mmar_runtime.policy.site_policy import SitePolicy
+from mmar_runtime.results import EpochReport, EvaluationResult
+
+LOSS = "train_loss"
+"""The name by which a policy allows or withholds the mean loss of an epoch."""
+
+BUCKETS = (1, 2, 5)
+
+
+def bucket(count: int) -> int:
+    """A number of cases as it leaves the site: the largest of 1, 2, 5, 10, 20, 50, ... below it.
+
+    >>> [bucket(count) for count in (1, 4, 5, 19, 360)]
+    [1, 2, 5, 10, 200]
+    """
+    best, scale = 1, 1
+    while scale <= count:
+        best = max(step * scale for step in BUCKETS if step * scale <= count)
+        scale *= 10
+    return best
+
+
+def outgoing_update(update: LocalUpdate, policy: SitePolicy) -> LocalUpdate:
+    """The update with the metrics that may leave, rounded as the policy says."""
+    report = replace(
+        update.report,
+        received_metrics=policy.rounded(update.report.received_metrics),
+        local_metrics=policy.rounded(update.report.local_metrics),
+        epochs=tuple(_outgoing_epoch(one, policy) for one in update.report.epochs),
+    )
+    return replace(update, report=report)
+
+
+def outgoing_result(result: EvaluationResult, policy: SitePolicy) -> EvaluationResult:
+    """An evaluation as it may leave.
+
+    Raises:
+        PolicyError: it covers fewer cases than the policy asks for.
+    """
+    least = policy.cross_site.min_cases
+    if result.cases < least:
+        raise PolicyError(
+            f"{result.cases} validation cases; the policy of this site tells no metric of fewer "
+            f"than {least} (cross_site.min_cases)"
+        )
+    return replace(result, metrics=policy.rounded(result.metrics), cases=bucket(result.cases))
+
+
+def _outgoing_epoch(report: EpochReport, policy: SitePolicy) -> EpochReport:
+    loss = None if report.loss is None else policy.rounded({LOSS: report.loss}).get(LOSS)
+    return replace(report, loss=loss, metrics=policy.rounded(report.metrics))

@@ -1,0 +1,70 @@
+"""One digest for all files below a folder, so that an approval covers exactly what was read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from mmar_runtime.config.location import Location
+from mmar_runtime.errors import ConfigError, Problem
+
+BLOCK = 1 << 20
+
+
+def tree_hash(folder: Path, *, leave_out: Collection[str] = ()) -> str:
+    """SHA-256 over the names and contents of all files below a folder.
+
+    Times, owners and permissions do not count, and neither do empty folders.
+
+    Args:
+        folder: the folder.
+        leave_out: names of files that do not count, wherever they lie.
+
+    Raises:
+        ConfigError: there is no such folder, or it holds a link or a device.
+    """
+    whole = hashlib.sha256()
+    for path in tree_files(folder, leave_out=leave_out):
+        name = path.relative_to(folder).as_posix()
+        whole.update(f"{_file_hash(path)} {len(name.encode())} {name}\n".encode())
+    return whole.hexdigest()
+
+
+def tree_files(folder: Path, *, leave_out: Collection[str] = ()) -> list[Path]:
+    """All files below a folder, sorted by their names.
+
+    Raises:
+        ConfigError: there is no such folder, or it holds a link or a device.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        raise ConfigError([Problem(Location(folder.name), "is no folder", "", "missing-file")])
+    files = [path for path in _walked(folder) if path.name not in leave_out]
+    odd = [path for path in files if not stat.S_ISREG(path.lstat().st_mode)]
+    if odd:
+        raise ConfigError(
+            Problem(Location(path.relative_to(folder).as_posix()), "is no plain file", "", "path")
+            for path in odd
+        )
+    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _walked(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder, onerror=_raise):
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        yield from (Path(place, name) for name in (*files, *links))
+
+
+def _raise(error: OSError) -> None:
+    # os.walk would pass over a folder that it cannot read.
+    raise error
+
+
+def _file_hash(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK):
+            found.update(block)
+    return found.hexdigest()
