@@ -32,19 +32,18 @@ from nvflare.fuel.flare_api.api_spec import (
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
 from fl_admin.job import Job
+from fl_server.flare.run_recorder import RECORD_TOPIC
 from fl_server.run_record import RunRecord
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, FederationError, Problem
-
-RECORD_TOPIC = "mmar.run_record"
-"""The command by which a running job is asked for its record; see ``RunRecordKeeper``."""
 
 ADMIN_CONFIG = Path("startup") / "fed_admin.json"
 CONNECT_SECONDS = 15.0
 SECONDS_BETWEEN_LOOKS = 2.0
 FINISHED = "FINISHED:"
 DEPLOYED = "OK"
+NVFLARE_ERROR = "NVFLARE_ERROR: "
 
 RESULTS = Path("workspace") / "results"
 """Where a downloaded job keeps what its server wrote."""
@@ -256,15 +255,15 @@ def _state(meta: Any) -> JobState:
         submitter=str(meta.get(JobMetaKey.SUBMITTER_NAME.value, "")),
         submitted=str(meta.get(JobMetaKey.SUBMIT_TIME_ISO.value, "")),
         duration=str(meta.get(JobMetaKey.DURATION.value, "")),
-        deployment=dict(_answer(one) for one in detail),
+        deployment=dict(_answer(one) for one in map(str, detail) if ": " in one),
         schedule=tuple(map(str, meta.get(JobMetaKey.SCHEDULE_HISTORY.value) or ())),
     )
 
 
-def _answer(line: object) -> tuple[str, str]:
-    """``site-1: OK`` as a pair."""
-    site, _, answer = str(line).partition(":")
-    return site.strip(), answer.strip()
+def _answer(line: str) -> tuple[str, str]:
+    """``site-1: OK`` as a pair; a line without a site only adds up the others."""
+    site, _, answer = line.partition(": ")
+    return site, answer.removeprefix(NVFLARE_ERROR)
 
 
 @contextmanager

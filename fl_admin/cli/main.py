@@ -8,7 +8,18 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from types import ModuleType
 
-from fl_admin.cli import abort, audit, check, demo_data, download, jobs, simulate, submit, watch
+from fl_admin.cli import (
+    abort,
+    audit,
+    check,
+    demo_data,
+    download,
+    jobs,
+    provision,
+    simulate,
+    submit,
+    watch,
+)
 from mmar_runtime.cli import data, evaluate, export, train, upgrade
 from mmar_runtime.cli.common import run_command
 
@@ -20,6 +31,7 @@ COMMANDS: dict[str, ModuleType] = {
     "check": check,
     "audit": audit,
     "simulate": simulate,
+    "provision": provision,
     "submit": submit,
     "jobs": jobs,
     "watch": watch,

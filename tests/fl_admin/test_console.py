@@ -33,7 +33,12 @@ RUNNING: dict[str, Any] = {
 }
 REFUSED = RUNNING | {
     "status": "FINISHED:FAILED_TO_RUN",
-    "job_deploy_detail": ["server: OK", "site-1: OK", "site-2: code custom/x.py: not allowed"],
+    "job_deploy_detail": [
+        "server: OK",
+        "site-1: OK",
+        "site-2: NVFLARE_ERROR: refused: code: custom/x.py: not allowed",
+        "num_ok_sites 1 < required_min_sites 2",
+    ],
 }
 
 
@@ -84,7 +89,7 @@ def test_a_refusal_says_which_site_and_why() -> None:
     assert state.finished
     assert not state.completed
     assert explained_end(state) == (
-        "spleen (4711) ended as FAILED_TO_RUN\n    site-2: code custom/x.py: not allowed"
+        "spleen (4711) ended as FAILED_TO_RUN\n    site-2: refused: code: custom/x.py: not allowed"
     )
 
 

@@ -1,0 +1,159 @@
+"""What our sites need in each kit's ``local/``, as a builder of NVFlare's provisioning."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from nvflare.lighter.entity import Participant
+from nvflare.lighter.spec import Builder, Project, ProvisionContext
+
+from fl_client.job_check import ALLOWED_CLASSES
+from mmar_runtime.files import write_text_atomically
+from mmar_runtime.policy.site_policy import (
+    DEFAULT_POLICY,
+    SITE_POLICY_FILE,
+    policy_document,
+)
+
+GATE = "fl_client.flare.result_gate.ResultGate"
+VALIDATOR = "fl_client.flare.app_validator.MmarAppValidator"
+LOG_SENDERS = ("site_log_streamer", "log_receiver")
+"""NVFlare's components that send a site's log to the server, or take it there."""
+
+KIT_VARIABLE = "MMAR_KIT"
+"""The folder of a kit, which its start script sets and the server's ``resources.json`` names."""
+
+JSON_ONLY = "json_only"
+"""Our folder, and its copy in a kit's ``startup/``: modules that stand before other parsers."""
+
+SCOPE = "site"
+
+RIGHTS = {
+    "submit_job": "any",
+    "clone_job": "n:submitter",
+    "manage_job": "n:submitter",
+    "download_job": "n:submitter",
+    "view": "any",
+    "app_command": "any",
+    "operate": "o:site",
+    "shell_commands": "none",
+    "byoc": "none",
+    "server-predeployed-flwr": "none",
+    # A logging configuration names what it builds, so sending one is sending code. These stand
+    # behind the groups of commands that they belong to, and win over them.
+    "configure_job_log": "none",
+    "configure_site_log": "none",
+    "show_errors": "none",
+}
+"""Of a lead: what a job may bring is up to each site, and no console reaches a site's shell."""
+
+AUTHORIZATION = {
+    "format_version": "1.0",
+    "permissions": {
+        "project_admin": RIGHTS
+        | {"clone_job": "any", "manage_job": "any", "download_job": "any", "operate": "any"},
+        "org_admin": RIGHTS
+        | {
+            "submit_job": "none",
+            "clone_job": "none",
+            "manage_job": "o:submitter",
+            "download_job": "o:submitter",
+        },
+        "lead": RIGHTS,
+        "member": {"view": "any", "show_errors": "none"},
+    },
+}
+
+PRIVACY = {
+    "scopes": [
+        {"name": SCOPE, "properties": {}, "task_data_filters": [], "task_result_filters": []}
+    ],
+    "default_scope": SCOPE,
+    "components": [{"id": "result_gate", "path": GATE, "args": {}}],
+}
+
+ENVIRONMENT = {
+    "DATA_ROOT": "",
+    "DATASET_JSON": "",
+    "NUM_THREADS": 1,
+}
+"""What a site has to fill in; ``mmar site setup`` does so."""
+
+
+class MmarLocalFiles(Builder):
+    """Writes our files beside NVFlare's templates. Stands after ``StaticFileBuilder``."""
+
+    def build(self, project: Project, ctx: ProvisionContext) -> None:
+        """Write the files of the server and of each site."""
+        server = project.get_server()
+        self._common(server, ctx)
+        for client in project.get_clients():
+            self._common(client, ctx)
+            local = Path(ctx.get_local_dir(client))
+            _write(local / "privacy.json", PRIVACY)
+            _write(local / "environment.json", ENVIRONMENT)
+            _write(local / SITE_POLICY_FILE, policy_document(DEFAULT_POLICY))
+
+    @staticmethod
+    def _common(participant: Participant, ctx: ProvisionContext) -> None:
+        local, startup = Path(ctx.get_local_dir(participant)), Path(ctx.get_kit_dir(participant))
+        stock = json.loads((local / "resources.json.default").read_text(encoding="utf-8"))
+        # NVFlare falls back to the second name where somebody has removed the first.
+        for name, content in (
+            ("resources.json", site_resources(stock)),
+            ("authorization.json", AUTHORIZATION),
+        ):
+            _write(local / name, content)
+            _write(local / f"{name}.default", content)
+        (local / "privacy.json.sample").unlink()  # it names filters that NVFlare no longer has
+        shutil.copytree(
+            Path(__file__).with_name(JSON_ONLY),
+            startup / JSON_ONLY,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
+        script = startup / "sub_start.sh"
+        script.write_text(start_script(script.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def site_resources(template: dict[str, Any]) -> dict[str, Any]:
+    """NVFlare's ``resources.json`` with our classes alone, our validator, and no log on its way.
+
+    The server's storages move from a folder that all users of a machine share into its kit.
+    """
+    found = json.loads(json.dumps(template).replace("/tmp/nvflare/", f"{{${KIT_VARIABLE}}}/"))
+    found["class_allow_list"] = list(ALLOWED_CLASSES)
+    found["class_list_enforcement_mode"] = "enforce"
+    found["allow_log_streaming"] = False
+    found["app_validator"] = {"path": VALIDATOR, "args": {}}
+    found["components"] = [one for one in found["components"] if one["id"] not in LOG_SENDERS]
+    if "client" in found:
+        # All that a server is told of these settings; without it, NVFlare sends most of them.
+        found["client"]["site_config"] = {"allow_log_streaming": False}
+    return dict(found)
+
+
+def start_script(text: str) -> str:
+    """NVFlare's start script with secure logging, JSON alone, and files for one user only.
+
+    Raises:
+        ValueError: the script has no place to put that.
+    """
+    place = 'echo "WORKSPACE set to $WORKSPACE"\n'
+    if text.count(place) != 1:
+        raise ValueError("NVFlare's start script is not as it was: it sets no WORKSPACE")
+    lines = (
+        "umask 077\n"
+        "# Errors in NVFlare's logs name no values.\n"
+        "export NVFLARE_SECURE_LOGGING=1\n"
+        f'export {KIT_VARIABLE}="$WORKSPACE"\n'
+        f'export PYTHONPATH="$DIR/{JSON_ONLY}:$PYTHONPATH"\n'
+    )
+    return text.replace(place, place + lines)
+
+
+def _write(path: Path, content: object) -> None:
+    write_text_atomically(path, json.dumps(content, indent=2) + "\n")
+    path.chmod(0o600)

@@ -1,0 +1,262 @@
+"""Start-up kits for a federation: NVFlare's own provisioning, with our files in each kit."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from nvflare.lighter.constants import DEFINED_ROLES, CtxKey
+from nvflare.lighter.prov_utils import prepare_builders
+from nvflare.lighter.provision import prepare_project
+from nvflare.lighter.provisioner import Provisioner
+
+from mmar_runtime.config.location import Location
+from mmar_runtime.errors import ConfigError, FederationError, Problem, did_you_mean
+
+BUILDERS: tuple[dict[str, Any], ...] = (
+    {"path": "nvflare.lighter.impl.workspace.WorkspaceBuilder"},
+    {
+        "path": "nvflare.lighter.impl.static_file.StaticFileBuilder",
+        "args": {"config_folder": "config", "scheme": "grpc", "require_signed_jobs": True},
+    },
+    {"path": "nvflare.lighter.impl.cert.CertBuilder"},
+    {"path": "fl_admin.local_files.MmarLocalFiles"},
+)
+"""NVFlare's own, and ours behind them."""
+
+PROJECT_KEYS = ("api_version", "name", "description", "participants")
+TYPES = ("server", "client", "admin")
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "server": ("name", "type", "org", "fed_learn_port", "admin_port"),
+    "client": ("name", "type", "org"),
+    "admin": ("name", "type", "org", "role"),
+}
+OPTIONAL: Mapping[str, tuple[str, ...]] = {
+    "server": ("default_host", "host_names"),
+    "client": ("capacity",),
+    "admin": (),
+}
+SUBMITTERS = ("lead", "project_admin")
+
+HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)"
+NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
+NAMES: Mapping[str, tuple[re.Pattern[str], str]] = {
+    "server": (re.compile(rf"{HOST}(?:\.{HOST})*"), "is no host name"),
+    "client": (
+        re.compile(rf"(?!server$|all$|SRV_){NAME}", re.IGNORECASE),
+        "is no name for a site: letters, digits, '_' and '-', at most 63; not 'server' or 'all', "
+        "and nothing that begins with 'SRV_'",
+    ),
+    "admin": (
+        re.compile(rf"[A-Za-z0-9._%+-]{{1,63}}@(?:{HOST}\.)+[A-Za-z]{{2,}}"),
+        "is no e-mail address as NVFlare takes it; its domain has no '_'",
+    ),
+}
+"""By type: what a name looks like, and what to say if it does not."""
+
+ORG = re.compile(r"[A-Za-z0-9_]{1,63}")
+LAST_FOLDER = "prod_99"
+"""NVFlare numbers the folders with two digits, and builds nothing after this one."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kits:
+    """What was provisioned.
+
+    Attributes:
+        folder: holds one folder for each participant.
+        participants: their names, the server first.
+    """
+
+    folder: Path
+    participants: tuple[str, ...]
+
+
+def provision(project_file: Path, out: Path) -> Kits:
+    """Make a kit for each participant of a project, in a new folder below ``out``.
+
+    The authority of the first time is kept in ``out`` and signs the later ones too: whoever was in
+    the project before can go on with the kit that they have.
+
+    Raises:
+        ConfigError: the project has faults.
+        FederationError: NVFlare's provisioning failed.
+    """
+    document = read_project(project_file)
+    participants = [one["name"] for one in document["participants"]]  # NVFlare takes them apart
+    folder = out.expanduser().resolve()
+    if (folder / document["name"] / LAST_FOLDER).exists():
+        message = (
+            f"{str(folder / document['name'])!r} holds {LAST_FOLDER}; NVFlare counts no further"
+        )
+        advice = "Move old prod_ folders away, and keep state/: it holds the authority's key."
+        raise ConfigError([Problem(Location("--out"), message, advice, "folder")])
+    printed = io.StringIO()
+    messages = _Messages()
+    with (
+        _files_for_one_user(),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+    ):
+        project, builders = _prepared(document, project_file)
+        folder.mkdir(parents=True, exist_ok=True)
+        context = Provisioner(str(folder), builders).provision(project, logger=messages)
+    if context.get(CtxKey.BUILD_ERROR):
+        log.debug("%s", printed.getvalue())
+        raise FederationError("NVFlare's provisioning failed: " + "; ".join(messages.errors))
+    server = project.get_server().name
+    return Kits(
+        folder=Path(context[CtxKey.CURRENT_PROD_DIR]).resolve(),
+        participants=tuple(sorted(participants, key=lambda name: name != server)),
+    )
+
+
+def _prepared(document: dict[str, Any], project_file: Path) -> tuple[Any, list[Any]]:
+    """NVFlare's project and builders; what only NVFlare finds fault with is told as ours is."""
+    try:
+        return prepare_project(document), prepare_builders(document)
+    except ValueError as error:
+        place = Location(project_file.name)
+        raise ConfigError([Problem(place, str(error), "", "project")]) from error
+
+
+@contextlib.contextmanager
+def _files_for_one_user() -> Iterator[None]:
+    """Whatever is written meanwhile, keys among it, is for whoever provisions alone."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+class _Messages:
+    """What the builders have to say, kept for an error."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+
+    def debug(self, text: str) -> None:
+        """Not shown."""
+
+    info = warning = debug
+
+    def error(self, text: str) -> None:
+        """Kept."""
+        self.errors.append(str(text))
+
+
+def read_project(path: Path) -> dict[str, Any]:
+    """A project file, with the builders that make the kits.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    location = Location(path.name)
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise ConfigError([Problem(location, message, _TEMPLATE, "missing-file")]) from None
+    except yaml.YAMLError as error:
+        message = "is no YAML: " + " ".join(str(error).split())
+        raise ConfigError([Problem(location, message, "", "project")]) from None
+    problems = list(_faults(document, location))
+    if problems:
+        raise ConfigError(problems)
+    return {"builders": list(BUILDERS), **document}
+
+
+_TEMPLATE = "provisioning/project.yml is one to copy."
+
+
+def _faults(document: Any, location: Location) -> Iterator[Problem]:
+    if not isinstance(document, dict):
+        yield Problem(location, "has to be a mapping", _TEMPLATE, "project")
+        return
+    yield from _unknown(document, PROJECT_KEYS, location)
+    if document.get("api_version") not in (3, 4):
+        message = f"has to be 3 or 4, found {document.get('api_version')!r}"
+        yield Problem(location / "api_version", message, "", "project")
+    if not _is(re.compile(NAME), document.get("name")):
+        message = (
+            "has to be a name of letters, digits, '_' and '-', at most 63, found "
+            f"{document.get('name')!r}"
+        )
+        yield Problem(location / "name", message, "", "project")
+    if not isinstance(document.get("description", ""), str):
+        yield Problem(location / "description", "has to be a text", "", "project")
+    yield from _participant_faults(document.get("participants"), location / "participants")
+
+
+def _participant_faults(participants: Any, location: Location) -> Iterator[Problem]:
+    if not isinstance(participants, list) or not all(isinstance(p, dict) for p in participants):
+        message = "has to be a list: one server, sites (type client) and admins"
+        yield Problem(location, message, _TEMPLATE, "project")
+        return
+    for index, one in enumerate(participants):
+        yield from _one_faults(one, location / index)
+    names = [str(one.get("name")).casefold() for one in participants]
+    for index, found in enumerate(names):
+        if found in names[:index]:
+            message = f"{participants[index].get('name')!r} stands there twice"
+            yield Problem(location / index / "name", message, "", "project")
+    kinds = [one.get("type") for one in participants]
+    if kinds.count("server") != 1:
+        message = f"has to hold one server, found {kinds.count('server')}"
+        yield Problem(location, message, "", "project")
+    if "client" not in kinds:
+        yield Problem(location, "has to hold a site, of type client", "", "project")
+    if not any(one.get("role") in SUBMITTERS for one in participants):
+        message = f"nobody may submit a job: no admin is {' or '.join(SUBMITTERS)}"
+        yield Problem(location, message, "", "project")
+
+
+def _one_faults(one: Mapping[str, Any], location: Location) -> Iterator[Problem]:
+    kind = one.get("type")
+    if kind not in TYPES:
+        advice = did_you_mean(str(kind), TYPES)
+        yield Problem(location / "type", f"{kind!r} is no type", advice, "project")
+        return
+    yield from _unknown(one, (*NEEDED[kind], *OPTIONAL[kind]), location)
+    for key in NEEDED[kind]:
+        if key not in one:
+            yield Problem(location, f"{kind}: {key!r} is missing", "", "project")
+    pattern, message = NAMES[kind]
+    if "name" in one and not _is(pattern, one["name"]):
+        yield Problem(location / "name", f"{one['name']!r} {message}", "", "project")
+    if "org" in one and not _is(ORG, one["org"]):
+        message = f"has to be a name of letters, digits and '_', found {one['org']!r}"
+        yield Problem(location / "org", message, "", "project")
+    if kind == "admin" and "role" in one and one["role"] not in DEFINED_ROLES:
+        advice = did_you_mean(str(one["role"]), DEFINED_ROLES)
+        yield Problem(location / "role", f"{one['role']!r} is no role", advice, "project")
+    for key in ("fed_learn_port", "admin_port"):
+        port = one.get(key, 1)
+        if type(port) is not int or not 0 < port < 65536:
+            message = f"has to be a port from 1 to 65535, found {port!r}"
+            yield Problem(location / key, message, "", "project")
+
+
+def _unknown(given: Mapping[Any, Any], known: tuple[str, ...], location: Location) -> list[Problem]:
+    return [
+        Problem(
+            location / str(key), f"unknown key {key!r}", did_you_mean(str(key), known), "project"
+        )
+        for key in given
+        if key not in known
+    ]
+
+
+def _is(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None

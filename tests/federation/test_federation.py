@@ -1,0 +1,208 @@
+"""A job from the command line through a provisioned federation, and what its server got to know.
+
+Strings that stand for patients are planted at the sites: in names of files, in headers of images,
+in the environment, and so in the texts of errors. None of them may be anywhere at the server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import pytest
+
+from mmar_runtime.audit import AUDIT_FILE, verify_audit
+from tests.federation.conftest import SERVER, SITES, Federation, MakeFederation, edit
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+IN_NAME = "DOE_JOHN_1961"
+IN_HEADER = "ROE_JANE_1958"
+IN_ENVIRONMENT = "CANARY-OF-A-PASSWORD"
+IN_VALUES = "CANARY-OF-THE-SITE"
+PLANTED = (IN_NAME, IN_HEADER, IN_ENVIRONMENT, IN_VALUES)
+
+
+def mmar(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fl_admin.cli.main", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def plant(federation: Federation) -> None:
+    """Give the images of every site names and headers that a server must not see."""
+    for site in SITES:
+        environment = federation.site(site) / "local" / "environment.json"
+        values = json.loads(environment.read_text())
+        root, listed = Path(values["DATA_ROOT"]), Path(values["DATASET_JSON"])
+        document = json.loads(listed.read_text())
+        for item in (*document["training"], *document["validation"]):
+            for key in ("image", "label"):
+                item[key] = renamed(root, item[key])
+        listed.write_text(json.dumps(document))
+        edit(environment, OUR_CANARY=IN_VALUES)
+
+
+def renamed(root: Path, name: str) -> str:
+    """The same volume under another name, with free texts in its header."""
+    old = root / name
+    new = old.with_name(f"{IN_NAME}_{old.name}")
+    volume = nibabel.load(old)
+    volume.header["descrip"] = IN_HEADER.encode()
+    volume.header["aux_file"] = IN_HEADER.encode()
+    volume.header["intent_name"] = IN_HEADER.encode()
+    nibabel.save(volume, new)
+    old.unlink()
+    return str(new.relative_to(root))
+
+
+def files_with(folder: Path, texts: tuple[str, ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for path in (one for one in folder.rglob("*") if one.is_file() and not one.is_symlink()):
+        content = path.read_bytes()
+        held = [text for text in texts if text.encode() in content]
+        if held:
+            found[str(path.relative_to(folder))] = held
+    return found
+
+
+@pytest.fixture(scope="module")
+def federation(make_federation: MakeFederation) -> Federation:
+    return make_federation(plant, {"SITE_DB_PASSWORD": IN_ENVIRONMENT})
+
+
+@pytest.fixture(scope="module")
+def done(federation: Federation, job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The job of a researcher, from the command line to its results."""
+    out = tmp_path_factory.mktemp("out")
+    ended = mmar("submit", job, "--kit", federation.lead, "--wait", "--out", out)
+    assert ended.returncode == 0, ended.stderr
+    assert "round 2/2 done" in ended.stderr
+    return Path(ended.stdout.strip())
+
+
+@pytest.fixture(scope="module")
+def results(done: Path) -> Path:
+    return done / "workspace" / "results"
+
+
+def test_it_listens_on_this_machine_only(federation: Federation) -> None:
+    listening = {
+        one.laddr.ip
+        for process in federation.processes()
+        for one in process.net_connections(kind="inet")
+        if one.status == "LISTEN"
+    }
+
+    assert listening
+    assert listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+
+
+def test_the_record_and_the_matrix_are_complete(results: Path) -> None:
+    record = json.loads((results / "run_record.json").read_text())
+    cells = json.loads((results / "cross_site.json").read_text())["cells"]
+
+    assert record["status"] == "complete"
+    assert [sorted(one["sites"]) for one in record["rounds"]] == [list(SITES)] * 2
+    assert sorted(cells) == ["FL_global_model", "best_FL_global_model", *SITES]
+    assert all(sorted(row) == list(SITES) for row in cells.values())
+
+
+def test_the_weights_are_those_of_the_simulator_to_the_last_bit(
+    federation: Federation, results: Path, job: Path, tmp_path: Path
+) -> None:
+    values = {
+        site: json.loads((federation.site(site) / "local" / "environment.json").read_text())
+        for site in SITES
+    }
+    environment = tmp_path / "environment.json"
+    environment.write_text(json.dumps({"sites": values}))
+    options = ["--sites", 2, "-e", environment, "--workspace", tmp_path / "runs", "--json"]
+
+    simulated = mmar("simulate", job, *options)
+
+    assert simulated.returncode == 0, simulated.stderr
+    theirs = Path(json.loads(simulated.stdout)["folder"]) / "results"
+    assert rounds(results) == rounds(theirs)
+    assert cells(results) == cells(theirs)
+    for model in ("FL_global_model", "best_FL_global_model"):
+        assert weights(results, model) == weights(theirs, model)
+
+
+def rounds(folder: Path) -> list[str]:
+    record = json.loads((folder / "run_record.json").read_text())
+    return [one["weights_sha256"] for one in record["rounds"]]
+
+
+def cells(folder: Path) -> Any:
+    return json.loads((folder / "cross_site.json").read_text())["cells"]
+
+
+def weights(folder: Path, model: str) -> dict[str, str]:
+    """File name -> SHA-256 of the files of a model."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted((folder / "models").glob(f"{model}.safetensors"))
+    }
+
+
+def test_server_and_sites_have_the_same_job_in_their_logs(federation: Federation) -> None:
+    digests = set()
+    for name in (SERVER, *SITES):
+        verify_audit(federation.kits / name / AUDIT_FILE)
+        judged = [one for one in federation.audit(name) if one["event"] == "job-judged"]
+        assert {one["verdict"] for one in judged} == {"accept"}
+        digests |= {one["job_digest"] for one in judged[:1]}
+    assert len(digests) == 1
+
+
+def test_what_a_site_logged_as_sent_the_server_logged_as_received(federation: Federation) -> None:
+    received = {
+        (one["site"], one["tensors"])
+        for one in federation.audit(SERVER)
+        if one["event"] == "contribution-accepted"
+    }
+    sent = {
+        (site, one["tensors"])
+        for site in SITES
+        for one in federation.audit(site)
+        if one["event"] == "task-out" and one["task"] == "train"
+    }
+
+    assert received == sent
+    assert len(received) == 2 * 2
+
+
+def test_an_error_over_a_patients_file_reaches_the_server_as_one_word(
+    federation: Federation, job: Path, done: Path, tmp_path: Path
+) -> None:
+    with spoilt_image(federation.site("site-2")):
+        ended = mmar("submit", job, "--kit", federation.lead, "--wait", "--out", tmp_path)
+
+    assert ended.returncode == 1
+    assert not [text for text in PLANTED if text in ended.stdout + ended.stderr]
+    assert not files_with(federation.server, PLANTED)
+    assert not files_with(federation.lead, PLANTED)
+    assert not files_with(tmp_path, PLANTED)
+    assert not files_with(done, PLANTED)
+    # The same search finds them where they belong.
+    at_home = files_with(federation.site("site-2"), (IN_NAME,))
+    assert any(Path(name).name.startswith("error-") for name in at_home)
+
+
+@contextmanager
+def spoilt_image(kit: Path) -> Iterator[None]:
+    """The first training image of a site is cut short meanwhile."""
+    values = json.loads((kit / "local" / "environment.json").read_text())
+    listed = json.loads(Path(values["DATASET_JSON"]).read_text())
+    image = Path(values["DATA_ROOT"]) / listed["training"][0]["image"]
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    yield
+    image.write_bytes(whole)

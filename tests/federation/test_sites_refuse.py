@@ -1,0 +1,202 @@
+"""Hostile jobs at sites that guard themselves, sent by a server that judges nothing.
+
+The server here has no validator and allows every lead to bring code, as NVFlare does by default; so
+whatever is refused is refused by the sites. Each job is signed and sent over mutual TLS.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl_admin.console import JobState
+from mmar_runtime.audit import AUDIT_FILE, verify_audit
+from tests.federation.conftest import SITES, Federation, MakeFederation, edit
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SECRET = "CANARY-OF-THE-DATABASE"
+CLIENT = "app/config/config_fed_client.json"
+
+
+def without_guard(federation: Federation) -> None:
+    """A server as NVFlare provisions it, but for our classes on its list."""
+    local = federation.server / "local"
+    resources = json.loads((local / "resources.json").read_text())
+    del resources["app_validator"]
+    (local / "resources.json").write_text(json.dumps(resources))
+    everything = {"format_version": "1.0", "permissions": {"lead": "any"}}
+    (local / "authorization.json").write_text(json.dumps(everything))
+
+
+@pytest.fixture(scope="module")
+def federation(make_federation: MakeFederation) -> Federation:
+    return make_federation(without_guard, {"SITE_DB_PASSWORD": SECRET})
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Path:
+    """Appears if anything of a job is executed."""
+    return tmp_path / "marker"
+
+
+@pytest.fixture
+def hostile(job: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """``hostile(name)``: a copy of a good job, to be spoilt."""
+
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(job, tmp_path / name))
+
+    return copy
+
+
+def add_component(job: Path, component: Any) -> None:
+    document = json.loads((job / CLIENT).read_text())
+    edit(job / CLIENT, components=[*document["components"], component])
+
+
+def touch(marker: Path) -> dict[str, Any]:
+    """A class that runs a program, as NVFlare would build it."""
+    return {"id": "x", "path": "subprocess.Popen", "args": {"args": ["touch", str(marker)]}}
+
+
+def assert_refused(federation: Federation, state: JobState, *rules: str) -> None:
+    """Both sites said no, each in one line with the rule and the place."""
+    assert state.status == "FINISHED:FAILED_TO_RUN"
+    for site in SITES:
+        answer = state.deployment[site]
+        assert answer.startswith("refused: ")
+        assert all(rule in answer for rule in rules), answer
+        assert "\n" not in answer
+        assert str(federation.kits) not in answer
+        last = [one for one in federation.audit(site) if one["job"] == state.job_id]
+        assert [one["verdict"] for one in last] == ["reject"]
+
+
+def files_with(folder: Path, text: str) -> list[Path]:
+    return [
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not path.is_symlink() and text.encode() in path.read_bytes()
+    ]
+
+
+def test_hole_b_a_custom_folder_with_a_text_in_it_allows_no_class(
+    federation: Federation, hostile: Callable[[str], Path], marker: Path
+) -> None:
+    """NVFlare leaves out its list of classes for every job that has such a folder."""
+    job = hostile("b")
+    (job / "app/custom").mkdir()
+    (job / "app/custom/readme.txt").write_text("nothing")
+    add_component(job, touch(marker))
+
+    state = federation.run(job)
+
+    assert_refused(federation, state, "code: custom/readme.txt", "allow-list: ", "subprocess.Popen")
+    assert not marker.exists()
+
+
+def test_hole_d_code_in_other_folders_does_not_travel_along(
+    federation: Federation, hostile: Callable[[str], Path]
+) -> None:
+    job = hostile("d")
+    (job / "app/mmar/custom").mkdir(parents=True)
+    for place in ("app/mmar/custom/evil.py", "app/config/evil.py"):
+        (job / place).write_text("x = 1\n")
+
+    state = federation.run(job)
+
+    assert_refused(federation, state, "code: config/evil.py", "code: mmar/custom/evil.py")
+
+
+def test_hole_h_a_job_asks_for_nothing_of_a_sites_environment(
+    federation: Federation, hostile: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """NVFlare would put the value in, and send it back in the text of an error."""
+    job = hostile("h")
+    listener = {"id": "x", "path": "fl_client.flare.wake.WakeListener"}
+    add_component(job, {**listener, "args": {"no_such_argument": "{$SITE_DB_PASSWORD}"}})
+
+    state = federation.run(job)
+
+    assert_refused(federation, state, "job-file: config_fed_client.json: components[1]")
+    federation.download(state.job_id, tmp_path / "out")
+    assert not files_with(federation.server, SECRET)
+    assert not files_with(tmp_path / "out", SECRET)
+
+
+def test_hole_j_a_configuration_includes_no_file_of_a_site(
+    federation: Federation, hostile: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """NVFlare reads HOCON too, and that can include files."""
+    job = hostile("j")
+    secret = tmp_path / "secret_site.json"
+    secret.write_text(json.dumps({"canary": SECRET}))
+    body = (job / CLIENT).read_text().strip()[1:-1]
+    (job / CLIENT).unlink()
+    (job / CLIENT).with_suffix(".conf").write_text(f'include file("{secret}")\n{body}')
+
+    state = federation.run(job)
+
+    assert_refused(federation, state, "config/config_fed_client.conf")
+    federation.download(state.job_id, tmp_path / "out")
+    assert not files_with(federation.server, SECRET)
+    assert not files_with(tmp_path / "out", SECRET)
+
+
+def test_hole_l_a_job_names_no_filter(
+    federation: Federation, hostile: Callable[[str], Path]
+) -> None:
+    """It would run after those of the site, and could put back what they took out."""
+    job = hostile("l")
+    filters = [{"path": "nvflare.app_common.filters.exclude_vars.ExcludeVars", "args": {}}]
+    edit(job / CLIENT, task_result_filters=[{"tasks": ["*"], "filters": filters}])
+
+    state = federation.run(job)
+
+    assert_refused(federation, state, "allow-list: config_fed_client.json: task_result_filters[0]")
+
+
+def test_a_class_that_is_on_no_list(
+    federation: Federation, hostile: Callable[[str], Path], marker: Path
+) -> None:
+    job = hostile("a")
+    add_component(job, touch(marker))
+
+    state = federation.run(job)
+
+    assert_refused(federation, state, "allow-list: config_fed_client.json: components[1].path")
+    assert not marker.exists()
+
+
+def test_a_hostile_workflow_is_refused_as_well(
+    federation: Federation, hostile: Callable[[str], Path], marker: Path
+) -> None:
+    """NVFlare never looks into the MMAR; the sites do, before anything of it is imported."""
+    job = hostile("workflow")
+    config = job / "app/config/config_train.json"
+    document = json.loads(config.read_text())
+    call = f"#__import__('os').system('touch {marker}')"
+    document["train"]["optimizer"]["args"]["lr"] = call
+    config.write_text(json.dumps(document))
+
+    state = federation.run(job)
+
+    assert_refused(federation, state, "config_train.json: train.optimizer.args.lr")
+    assert not marker.exists()
+
+
+def test_every_verdict_is_in_a_log_whose_chain_holds(federation: Federation) -> None:
+    for site in SITES:
+        assert verify_audit(federation.site(site) / AUDIT_FILE).lines >= 7
+        signers = {tuple(one["signers"]) for one in federation.audit(site)}
+        assert signers == {("lead@example.org",)}
+
+
+def test_one_good_job_after_all_of_them_runs(federation: Federation, job: Path) -> None:
+    assert federation.run(job).status == "FINISHED:COMPLETED"
