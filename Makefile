@@ -11,7 +11,7 @@ DEMO_RUN := build/demo/run
 DEMO_SITES := 3
 DEMO_ROUNDS := 3
 
-.PHONY: help install demo test lint format coverage clean
+.PHONY: help install demo test lint format fuzz coverage clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:  # a venv without pip, where ensurepip is missing, must not pass for a whole one
 
@@ -37,6 +37,9 @@ lint: .venv/.installed-dev  ## all checks without the tests
 format: .venv/.installed-dev  ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+fuzz: .venv/.installed-dev  ## two million random inputs to all that reads what strangers write
+	$(BIN)/python -W ignore scripts/fuzz.py $(FUZZ)
 
 coverage: .venv/.installed-dev  ## the tests, with the lines they do not reach
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,8 @@ RIGHTS = {
     "shell_commands": "none",
     "byoc": "none",
     "server-predeployed-flwr": "none",
-    # A logging configuration names what it builds, so sending one is sending code. These stand
-    # behind the groups of commands that they belong to, and win over them.
+    # What a site logs, and who sees its errors, is up to the site. NVFlare counts these among the
+    # commands above; named by themselves, they win.
     "configure_job_log": "none",
     "configure_site_log": "none",
     "show_errors": "none",
@@ -75,12 +74,8 @@ PRIVACY = {
     "components": [{"id": "result_gate", "path": GATE, "args": {}}],
 }
 
-ENVIRONMENT = {
-    "DATA_ROOT": "",
-    "DATASET_JSON": "",
-    "NUM_THREADS": 1,
-}
-"""What a site has to fill in; ``mmar site setup`` does so."""
+ENVIRONMENT = {"DATA_ROOT": "", "DATASET_JSON": ""}
+"""What a site has to fill in; until then it refuses every job."""
 
 
 class MmarLocalFiles(Builder):
@@ -109,11 +104,8 @@ class MmarLocalFiles(Builder):
             _write(local / name, content)
             _write(local / f"{name}.default", content)
         (local / "privacy.json.sample").unlink()  # it names filters that NVFlare no longer has
-        shutil.copytree(
-            Path(__file__).with_name(JSON_ONLY),
-            startup / JSON_ONLY,
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
+        for module in Path(__file__).with_name(JSON_ONLY).glob("*.py"):
+            write_text_atomically(startup / JSON_ONLY / module.name, module.read_text("utf-8"))
         script = startup / "sub_start.sh"
         script.write_text(start_script(script.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import logging
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,7 @@ from nvflare.lighter.provisioner import Provisioner
 
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, FederationError, Problem, did_you_mean
+from mmar_runtime.files import write_text_atomically
 
 BUILDERS: tuple[dict[str, Any], ...] = (
     {"path": "nvflare.lighter.impl.workspace.WorkspaceBuilder"},
@@ -63,8 +67,7 @@ NAMES: Mapping[str, tuple[re.Pattern[str], str]] = {
 """By type: what a name looks like, and what to say if it does not."""
 
 ORG = re.compile(r"[A-Za-z0-9_]{1,63}")
-LAST_FOLDER = "prod_99"
-"""NVFlare numbers the folders with two digits, and builds nothing after this one."""
+KITS_FOLDER = re.compile(r"prod_(\d+)")
 
 log = logging.getLogger(__name__)
 
@@ -86,39 +89,69 @@ def provision(project_file: Path, out: Path) -> Kits:
     """Make a kit for each participant of a project, in a new folder below ``out``.
 
     The authority of the first time is kept in ``out`` and signs the later ones too: whoever was in
-    the project before can go on with the kit that they have.
+    the project before can go on with the kit that they have. Whatever interrupts this, the
+    authority and the earlier kits are what they were.
 
     Raises:
         ConfigError: the project has faults.
         FederationError: NVFlare's provisioning failed.
     """
     document = read_project(project_file)
+    name = document["name"]
     participants = [one["name"] for one in document["participants"]]  # NVFlare takes them apart
-    folder = out.expanduser().resolve()
-    if (folder / document["name"] / LAST_FOLDER).exists():
-        message = (
-            f"{str(folder / document['name'])!r} holds {LAST_FOLDER}; NVFlare counts no further"
-        )
-        advice = "Move old prod_ folders away, and keep state/: it holds the authority's key."
-        raise ConfigError([Problem(Location("--out"), message, advice, "folder")])
-    printed = io.StringIO()
-    messages = _Messages()
+    project, builders = _prepared(document, project_file)
+    server = project.get_server().name
+    home = out.expanduser().resolve() / name
     with (
         _files_for_one_user(),
-        contextlib.redirect_stdout(printed),
-        contextlib.redirect_stderr(printed),
+        _alone_in(home.parent),
+        tempfile.TemporaryDirectory(dir=home.parent, prefix=".provision-") as scratch,
     ):
-        project, builders = _prepared(document, project_file)
-        folder.mkdir(parents=True, exist_ok=True)
-        context = Provisioner(str(folder), builders).provision(project, logger=messages)
+        state = Path(scratch) / name / "state"
+        if (home / "state").is_dir():
+            shutil.copytree(home / "state", state)
+        kits = _built(project, builders, Path(scratch))
+        # The keys first: kits whose authority is not kept would be worth nothing.
+        for path in state.iterdir():
+            write_text_atomically(home / "state" / path.name, path.read_text("utf-8"))
+        folder = home / f"prod_{_next_number(home):02d}"
+        kits.rename(folder)
+    return Kits(
+        folder=folder,
+        participants=tuple(sorted(participants, key=lambda name: name != server)),
+    )
+
+
+def _built(project: Any, builders: list[Any], workspace: Path) -> Path:
+    """The folder of kits that NVFlare has made in a workspace.
+
+    Raises:
+        FederationError: it has made none.
+    """
+    printed, messages = io.StringIO(), _Messages()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        context = Provisioner(str(workspace), builders).provision(project, logger=messages)
     if context.get(CtxKey.BUILD_ERROR):
         log.debug("%s", printed.getvalue())
         raise FederationError("NVFlare's provisioning failed: " + "; ".join(messages.errors))
-    server = project.get_server().name
-    return Kits(
-        folder=Path(context[CtxKey.CURRENT_PROD_DIR]).resolve(),
-        participants=tuple(sorted(participants, key=lambda name: name != server)),
-    )
+    return Path(context[CtxKey.CURRENT_PROD_DIR])
+
+
+def _next_number(home: Path) -> int:
+    found = [KITS_FOLDER.fullmatch(path.name) for path in home.iterdir()]
+    return max((int(one[1]) for one in found if one), default=-1) + 1
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until nobody else provisions into a folder; the keys of one of the two would be lost."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _prepared(document: dict[str, Any], project_file: Path) -> tuple[Any, list[Any]]:

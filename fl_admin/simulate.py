@@ -25,6 +25,12 @@ from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_json, read_site_values
 from mmar_runtime.config.upgrades import Notice
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.policy.site_policy import (
+    DEFAULT_POLICY,
+    SITE_POLICY_FILE,
+    SitePolicy,
+    policy_document,
+)
 
 SECONDS_BETWEEN_LOOKS = 0.2
 THREADS_VARIABLE = "NUM_THREADS"
@@ -81,6 +87,11 @@ class RunFolder:
         """What NVFlare prints."""
         return self.root / "logs" / "nvflare.log"
 
+    @property
+    def policy(self) -> Path:
+        """The policy of all simulated sites, as ``mmar evaluate --policy`` takes it."""
+        return self.root / "sites" / SITE_POLICY_FILE
+
     def environment(self, site: str) -> Path:
         """The environment of one site, as ``mmar evaluate -e`` takes it."""
         return self.root / "sites" / site / "environment.json"
@@ -96,6 +107,7 @@ class SimulationPlan:
         sites: site name -> the site's own values.
         notices: what the loader translates in the job's configs.
         gpu: NVFlare's GPU assignment, or None.
+        policy: of every site and of the server.
     """
 
     job: Job
@@ -103,6 +115,7 @@ class SimulationPlan:
     sites: Mapping[str, Mapping[str, Scalar]]
     notices: tuple[Notice, ...]
     gpu: str | None = None
+    policy: SitePolicy = DEFAULT_POLICY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +146,7 @@ def plan_simulation(
     environment: Path | None = None,
     overrides: Mapping[str, Scalar] | None = None,
     gpu: str | None = None,
+    policy: SitePolicy = DEFAULT_POLICY,
 ) -> SimulationPlan:
     """Check everything that can be checked before a federation starts.
 
@@ -146,6 +160,7 @@ def plan_simulation(
         environment: JSON with values for all sites and, under ``sites``, for single ones.
         overrides: values from ``--set``, for every site.
         gpu: NVFlare's GPU assignment.
+        policy: what every site allows.
 
     Raises:
         ConfigError: with the problems of all sites.
@@ -163,9 +178,14 @@ def plan_simulation(
         }
         for name in names
     }
-    notices = _checked(job, values)
+    notices = _checked(job, values, policy)
     return SimulationPlan(
-        job=job, rounds=rounds or job.rounds, sites=values, notices=notices, gpu=gpu
+        job=job,
+        rounds=rounds or job.rounds,
+        sites=values,
+        notices=notices,
+        gpu=gpu,
+        policy=policy,
     )
 
 
@@ -191,12 +211,14 @@ def _data_values(data: Path | None, site: str) -> dict[str, Scalar]:
     return {"DATA_ROOT": str(root), "DATASET_JSON": str(root / "dataset.json")}
 
 
-def _checked(job: Job, sites: Mapping[str, Mapping[str, Scalar]]) -> tuple[Notice, ...]:
+def _checked(
+    job: Job, sites: Mapping[str, Mapping[str, Scalar]], policy: SitePolicy
+) -> tuple[Notice, ...]:
     """The notices of the first site; the problems of all of them are raised together."""
     notices: dict[str, Notice] = {}
     problems: list[Problem] = []
     for name, values in sites.items():
-        site = Site(name=name, mmar=job.mmar, values=values)
+        site = Site(name=name, mmar=job.mmar, values=values, policy=policy)
         try:
             _threads(values)
         except ConfigError as error:
@@ -269,6 +291,10 @@ def _prepare(plan: SimulationPlan, folder: RunFolder) -> None:
     _write_json(local / "environment.json", {**_common(plan.sites), "sites": plan.sites})
     resources = {"format_version": 2, "class_allow_list": list(ALLOWED_CLASSES)}
     _write_json(local / "resources.json", resources)
+    for place in (local / SITE_POLICY_FILE, folder.policy):
+        place.parent.mkdir(exist_ok=True)
+        _write_json(place, policy_document(plan.policy))
+        place.chmod(0o600)
     for site, values in plan.sites.items():
         path = folder.environment(site)
         path.parent.mkdir(parents=True)

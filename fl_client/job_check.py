@@ -13,17 +13,19 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
+from mmar_runtime.config.sources import SCALARS
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
 from mmar_runtime.policy.document_check import DocumentLimits, read_document
 from mmar_runtime.policy.mmar_check import approval_fault, check_mmar, guarded
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
+from mmar_runtime.policy.tree_hash import SIGNATURE_FILES, file_hash
 from mmar_runtime.policy.verdict import Verdict, verdict
 
 ALLOWED_CLASSES = (
@@ -49,7 +51,7 @@ META_KEYS = ("name", "resource_spec", "min_clients", "mandatory_clients", "deplo
 CLASS_KEYS = ("path", "name", "class_path", "ref", "_target_")
 """Keys by which one library or another takes an object for a component."""
 
-SIGNATURES = (".__nvfl_sig.json", ".__nvfl_submitter.crt")
+SIGNATURES = SIGNATURE_FILES
 """What NVFlare puts into each folder of a signed job."""
 
 FOLDERS: Mapping[str, tuple[str, ...]] = {
@@ -62,6 +64,7 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
 }
 """The folders of an app -> what files in them may be; ``custom`` is judged by itself."""
 
+TORCHSCRIPT = ".ts"
 CODE = (".py", ".pyc", ".pyo", ".pyd", ".pyx", ".pyz", ".so", ".dll", ".dylib", ".egg", ".whl")
 
 MAX_FILES = 2000
@@ -79,8 +82,16 @@ MAX_READ_BYTES = 32 * 2**20
 
 JOB_JSON = DocumentLimits(size=256 * 1024, values=5_000, depth=32, text=4096)
 END_RECORD = struct.Struct("<4s4H2LH")
-ZIP_READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+ZIP_READ_ERRORS = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError,
+)  # fmt: skip
+"""What Python's reader raises over a damaged zip, and what writing a strange one raises."""
+
 NOT_IN_A_NAME = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|$~]')
+JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
+SITE_NAME = re.compile(r"@ALL|[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+OWN_VALUE = re.compile(r"\{([A-Za-z][A-Za-z0-9_]*)\}")
+"""All that an NVFlare config may fill in: the value of an entry at its own top level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +160,7 @@ def check_app(
         files = _files_of(root)
         problems = [
             *_file_faults(files, policy),
+            *_torchscript_faults(root, files, policy),
             *_approval_faults(root, files, policy),
             *_app_faults(root, policy),
         ]
@@ -223,18 +235,39 @@ def _meta_faults(meta: Any) -> Iterator[Problem]:
         yield _problem(META, "has to be a JSON object", "job-file")
         return
     location = Location(META)
-    yield from _substitutions(meta, location)
+    yield from _substitutions(meta, location, own=())
     for key in meta.keys() - set(META_KEYS):
         advice = did_you_mean(key, META_KEYS)
         yield Problem(location / key, f"unknown key {key!r}", advice, "job-file")
-    if not isinstance(meta.get("name"), str) or not meta["name"]:
-        yield Problem(location / "name", "the job has no name", "", "job-file")
-    apps = meta.get("deploy_map")
+    if not _is_name(meta.get("name"), JOB_NAME):
+        message = "has to be a name of letters, digits, blanks and ._- with at most 100 characters"
+        yield Problem(location / "name", message, "", "job-file")
+    if type(meta.get("min_clients", 1)) is not int or meta.get("min_clients", 1) < 1:
+        message = "has to be a whole number from 1"
+        yield Problem(location / "min_clients", message, "", "job-file")
+    if not _are_sites(meta.get("mandatory_clients", [])):
+        yield Problem(location / "mandatory_clients", "has to list sites", "", "job-file")
+    if not isinstance(meta.get("resource_spec", {}), dict):
+        yield Problem(location / "resource_spec", "has to be an object", "", "job-file")
+    yield from _deploy_faults(meta.get("deploy_map"), location / "deploy_map")
+
+
+def _deploy_faults(apps: Any, location: Location) -> Iterator[Problem]:
     if not isinstance(apps, dict) or len(apps) != 1:
-        message = "has to name one app for all sites"
-        yield Problem(location / "deploy_map", message, "", "job-file")
+        yield Problem(location, "has to name one app for all sites", "", "job-file")
     elif any("/" in app or app in ("", ".", "..") or _name_fault(app) for app in apps):
-        yield Problem(location / "deploy_map", "names no folder of the job", "", "job-file")
+        yield Problem(location, "names no folder of the job", "", "job-file")
+    elif not all(sites and _are_sites(sites) for sites in apps.values()):
+        message = 'has to list the sites of the app, such as ["@ALL"]'
+        yield Problem(location, message, "", "job-file")
+
+
+def _are_sites(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_name(one, SITE_NAME) for one in value)
+
+
+def _is_name(value: Any, pattern: re.Pattern[str]) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
 def _app_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
@@ -248,7 +281,7 @@ def _app_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
         if not isinstance(document, dict):
             yield _problem(name, "has to be a JSON object", "job-file")
             continue
-        yield from _substitutions(document, Location(name))
+        yield from _substitutions(document, Location(name), own=_own_values(document))
         yield from _class_faults(document, Location(name))
         yield from _limit_faults(document, Location(name), policy)
 
@@ -266,13 +299,28 @@ def _class_faults(value: Any, location: Location) -> Iterator[Problem]:
                 )
 
 
-def _substitutions(value: Any, location: Location) -> Iterator[Problem]:
-    """NVFlare fills ``{$NAME}`` from the site's environment, and HOCON ``${name}``."""
+def _own_values(document: Mapping[str, Any]) -> frozenset[str]:
+    """The plain values that a document has at its top level; other entries may use them."""
+    return frozenset(name for name, value in document.items() if isinstance(value, SCALARS))
+
+
+def _substitutions(value: Any, location: Location, own: Collection[str]) -> Iterator[Problem]:
+    """Refuse every brace but those around one of the document's own values.
+
+    NVFlare would fill in the site's environment, its folders and addresses, and hands the rest to
+    ``str.format``, which walks attributes and makes a text as long as it is asked for.
+    """
     for item, place in _all_values(value, location):
         texts = item if isinstance(item, dict) else [item]
-        if any(isinstance(one, str) and ("{$" in one or "${" in one) for one in texts):
-            message = "asks for a value of the site's environment"
-            yield Problem(place, message, "Write the value itself.", "job-file")
+        if any(_asks_for_more(one, own) for one in texts if isinstance(one, str)):
+            message = "asks for a value that a job may not have"
+            advice = "Write the value itself, or {name} of one at the top of this document."
+            yield Problem(place, message, advice, "job-file")
+
+
+def _asks_for_more(text: str, own: Collection[str]) -> bool:
+    exact = OWN_VALUE.fullmatch(text)
+    return "{" in text and not (exact and exact[1] in own)
 
 
 def _limit_faults(
@@ -314,10 +362,22 @@ def _file_faults(files: Iterable[_Entry], policy: SitePolicy) -> Iterator[Proble
             yield _problem(str(one.name), message, "code", "Code has its place in custom/.")
         elif len(one.name.parts) != 2 or one.name.suffix not in FOLDERS.get(folder, ()):
             yield _problem(str(one.name), "does not belong into an MMAR", "job-file", _MMAR_FILES)
-        elif folder == "config" and _is_second_fed_config(name):
+        elif _is_further_config(one.name):
             message = "is a further config of NVFlare's"
             advice = f"A job has {SERVER_CONFIG} and {CLIENT_CONFIG}."
             yield _problem(str(one.name), message, "job-file", advice)
+
+
+def _torchscript_faults(
+    root: Path, files: Iterable[_Entry], policy: SitePolicy
+) -> Iterator[Problem]:
+    """TorchScript is code, whether or not a workflow names it."""
+    for one in files:
+        is_script = one.name.suffix.lower() == TORCHSCRIPT
+        if is_script and file_hash(root / one.name) not in policy.torchscript_sha256:
+            message = "is TorchScript, which is code; this site has not allowed this file"
+            advice = "Leave it out, or see torchscript_sha256 of the site's policy."
+            yield _problem(str(one.name), message, "torchscript", advice)
 
 
 def _approval_faults(root: Path, files: list[_Entry], policy: SitePolicy) -> Iterator[Problem]:
@@ -336,9 +396,10 @@ _MMAR_FILES = "Allowed are " + ", ".join(
 )
 
 
-def _is_second_fed_config(name: str) -> bool:
-    fed = name.lower().startswith(("config_fed_", "config_exchange"))
-    return fed and name not in (SERVER_CONFIG, CLIENT_CONFIG)
+def _is_further_config(name: PurePosixPath) -> bool:
+    """Whether NVFlare, which looks for its configs by their names, could find it in any folder."""
+    fed = name.name.lower().startswith(("config_fed_", "config_exchange"))
+    return fed and str(name) not in (f"config/{SERVER_CONFIG}", f"config/{CLIENT_CONFIG}")
 
 
 def _name_fault(name: str) -> tuple[str, str] | None:
@@ -389,6 +450,9 @@ def _zip_verdict(
     try:
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
             problems = list(_archive_faults(archive.infolist()))
+            if len(archive.infolist()) != _count_told(path):
+                message = "has another number of entries than it says"
+                problems.append(_problem(path.name, message, "archive"))
             if problems:
                 return verdict(name, problems)
             _unpack(archive, Path(folder))
@@ -423,6 +487,13 @@ def _end_fault(path: Path) -> str:
     return ""
 
 
+def _count_told(path: Path) -> int:
+    """How many entries a zip says it has; Python reads as many as it finds, others this many."""
+    with path.open("rb") as stream:
+        stream.seek(-END_RECORD.size, os.SEEK_END)
+        return int(END_RECORD.unpack(stream.read())[4])
+
+
 def _archive_faults(infos: list[zipfile.ZipInfo]) -> Iterator[Problem]:
     seen: set[str] = set()
     for info in infos:
@@ -440,7 +511,7 @@ def _archive_faults(infos: list[zipfile.ZipInfo]) -> Iterator[Problem]:
             fault = (f"unpacks to more than {MAX_RATIO} times its size", "archive")
         if fault:
             yield _problem(info.filename, *fault)
-    files = [info for info in infos if not info.is_dir()]
+    files = [info for info in infos if not info.filename.endswith("/")]
     yield from _size_faults([_Entry(PurePosixPath(i.filename), i.file_size) for i in files])
     read = sum(info.file_size for info in files if _is_read(info.filename))
     if read > MAX_READ_BYTES:
@@ -450,7 +521,8 @@ def _archive_faults(infos: list[zipfile.ZipInfo]) -> Iterator[Problem]:
 def _is_read(name: str) -> bool:
     """Whether a check looks into the file; weights are not opened."""
     path = PurePosixPath(name)
-    return path.parent.name != "models" or "custom" in path.parts
+    is_weights = path.parent.name == "models" and path.suffix.lower() != TORCHSCRIPT
+    return not is_weights or "custom" in path.parts
 
 
 def _unpack(archive: zipfile.ZipFile, folder: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from ignite.engine import Engine
 from monai.data.utils import set_rnd
 
+from fl_client.own_tensors import OwnTensors
 from fl_client.site import Site
 from fl_client.updates import LocalUpdate, first_not_finite, weight_difference
 from mmar_runtime.components.builder import BuildContext
@@ -71,6 +72,8 @@ class LocalTrainer:
         counts: counts what is built.
         observer: told of iterations, epochs and validations.
         should_stop: asked between iterations.
+        shared: names of the tensors that the sites share, with ``*`` for any characters; None for
+            all. Of the others this site keeps its own.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class LocalTrainer:
         counts: Counter[str],
         observer: Observer | None = None,
         should_stop: ShouldStop = lambda: False,
+        shared: list[str] | None = None,
     ) -> None:
         if config.validate is None:
             message = "a federated job needs a section 'validate': each round's model is scored"
@@ -105,6 +109,7 @@ class LocalTrainer:
             config, context, counts=counts, observer=self, should_stop=should_stop
         )
         self.network = self._trained_network()
+        self._own = OwnTensors(weights_of(self.network), shared)
         self._dataset: Any = self._workflow.entry("train", "dataset")
         self._scorer = self._received_model_evaluator()
 
@@ -153,7 +158,7 @@ class LocalTrainer:
         if steps == 0:
             raise WeightsError("the round did no optimizer step; is the data set empty?")
         local_result = self._validated_at_the_end()
-        difference = weight_difference(weights_of(self.network), received)
+        difference = weight_difference(self._own.kept_apart(weights_of(self.network)), received)
         return LocalUpdate(
             round_number=round_number,
             difference=difference,
@@ -170,8 +175,20 @@ class LocalTrainer:
 
     def score(self, weights: Weights) -> EvaluationResult:
         """The metrics of these weights on the site's validation data; they stay in the network."""
-        load_into(self.network, weights, source="the server")
+        load_into(self.network, self._own.joined(weights), source="the server")
         return self._score_network()
+
+    def shared(self, weights: Weights) -> Weights:
+        """Of the network's weights those that may leave the site."""
+        return self._own.shared(weights)
+
+    def for_evaluation(self, weights: Weights) -> Weights:
+        """A received model, with this site's own tensors where not all are shared.
+
+        Raises:
+            WeightsError: this site has trained none of its own yet.
+        """
+        return self._own.joined(weights, trained=True)
 
     def _score_network(self) -> EvaluationResult:
         with explained(self.config):

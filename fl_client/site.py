@@ -19,6 +19,7 @@ from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sections import EvaluationConfig, TrainConfig
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.extras_check import extras_check
+from mmar_runtime.policy.limits_check import image_limits_check
 from mmar_runtime.policy.mmar_check import policy_checks
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
 from mmar_runtime.policy.volume_check import volume_check
@@ -79,7 +80,13 @@ class Site:
         return config.with_section(config.section.without_handlers("CheckpointLoader"))
 
     def _checks(self) -> list[Check]:
-        return [*policy_checks(self.mmar, self.policy), extras_check, data_check, volume_check]
+        return [
+            *policy_checks(self.mmar, self.policy),
+            extras_check,
+            data_check,
+            image_limits_check(self.policy.limits),
+            volume_check,
+        ]
 
     def round_seed(self, job_seed: int, round_number: int) -> int:
         """The seed of every random source of this site in one round.

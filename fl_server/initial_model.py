@@ -24,7 +24,9 @@ from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.mmar_check import policy_checks
+from mmar_runtime.policy.component_check import component_check
+from mmar_runtime.policy.limits_check import limits_check
+from mmar_runtime.policy.path_check import resolve_inside, text_fault
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
 from mmar_runtime.shared_names import shared_names
 from mmar_runtime.weights import Weights, load_into, read_checkpoint, weights_of
@@ -77,14 +79,15 @@ def initial_model(
         ConfigError: no network, no validation with a key metric, or any other fault of the config.
         CheckpointError, WeightsError: the checkpoint cannot be read or does not fit.
     """
-    checks = policy_checks(mmar, policy)
+    checks = _checks(policy)
     config = load_train_config(mmar, site=values, checks=checks)
     specs = config.train.specs("model")
     if not specs:
         message = "a federated job needs an entry 'model' in 'train'"
         raise ConfigError([Problem(config.train.location, message, "", "section")])
-    network = _network(specs[0], config, allow_code=policy.byoc.mode != "off")
-    for path in _checkpoints(config):
+    network = _network(specs[0], config, policy)
+    for loader in _loaders(config):
+        path = _own_file(loader, mmar, policy)
         load_into(network, read_checkpoint(path).weights, source=str(path))
     metrics, weights = _metrics(config), weights_of(network)
     names = None if shared is None else _shared_names(shared, weights, config)
@@ -98,24 +101,49 @@ def initial_model(
     )
 
 
-def _network(spec: ComponentSpec, config: TrainConfig, *, allow_code: bool) -> torch.nn.Module:
+def _network(spec: ComponentSpec, config: TrainConfig, policy: SitePolicy) -> torch.nn.Module:
     if config.settings.random_seed is not None:
         seed_everything(config.settings.random_seed)
-    context = BuildContext(device=torch.device("cpu"), allow_code=allow_code)
+    context = BuildContext(
+        device=torch.device("cpu"),
+        allow_code=policy.byoc.mode != "off",
+        max_parameters=policy.limits.parameters,
+    )
     return build_network(spec, config, context)
 
 
-def _checkpoints(config: TrainConfig) -> list[Path]:
+def _checks(policy: SitePolicy) -> list[Check]:
+    """What a server asks of a job: it has no data, and paths to data mean nothing here."""
+    components = component_check(allow_code=policy.byoc.mode != "off", allow_egress=policy.egress)
+    return [components, limits_check(policy.limits)]
+
+
+def _loaders(config: TrainConfig) -> list[Literal]:
     """The file that the config starts from; none unless it is switched on to be loaded."""
     loaders = [spec for spec in config.train.specs("handlers") if spec.name == "CheckpointLoader"]
     paths = [spec.args.items.get("load_path") for spec in loaders]
-    return [Path(str(path.value)) for path in paths if isinstance(path, Literal)]
+    return [path for path in paths if isinstance(path, Literal)]
+
+
+def _own_file(named: Literal, mmar: Mmar, policy: SitePolicy) -> Path:
+    """The file that a job names, inside of its own folder or below the server's data roots.
+
+    Any other would be sent to all sites as the first global model.
+    """
+    text = str(named.value)
+    fault = text_fault(text) or "leads out of the job's folder"
+    roots = () if text_fault(text) else (mmar.root, *policy.data_roots)
+    inside = [found for root in roots if (found := resolve_inside(root, text)) is not None]
+    if not inside:
+        advice = "Put the file into models/ of the job, or below data_roots of the server."
+        raise ConfigError([Problem(named.location, f"{text!r} {fault}", advice, "path")])
+    return inside[0]
 
 
 def _shared_names(shared: list[str], weights: Weights, config: TrainConfig) -> tuple[str, ...]:
     place = Location("config_fed_server.json") / "components" / "persistor" / "args"
     names = shared_names(shared, weights, place / "shared_names")
-    if _checkpoints(config):
+    if _loaders(config):
         message = "sites that share some tensors would start the others from random values"
         advice = "Leave out shared_names, or the CheckpointLoader of the train section."
         raise ConfigError([Problem(place / "shared_names", message, advice, "shared")])

@@ -729,6 +729,25 @@ def shortfalls(record: RunRecord) -> tuple[str, ...]:
     return tuple(sentences)
 
 
+def unmet(record: RunRecord) -> tuple[str, ...]:
+    """The shortfalls that make a run fail: what fewer sites than ``min_sites`` did.
+
+    A job that asks for fewer sites than there are goes on, and ends well, without the others.
+    """
+    sentences: list[str] = []
+    for number in range(len(record.closed_rounds) + 1):
+        scores = record.scores_of(number)
+        scored = 0 if scores is None else len(scores.sites)
+        if scored < record.min_sites:
+            sentences += _unscored(record, number)
+    for one in record.closed_rounds:
+        sentences += _too_few(record, one)
+    closed = len(record.closed_rounds)
+    if closed < record.rounds_asked:
+        sentences.append(f"{closed} of {record.rounds_asked} rounds were completed.")
+    return tuple(sentences)
+
+
 def _absences(record: RunRecord, one: RoundRecord) -> Iterator[str]:
     for site, outcome in one.sites.items():
         if isinstance(outcome, SiteAbsence):

@@ -9,7 +9,8 @@ an error of its own is a refusal too.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from statistics import median
@@ -50,6 +51,9 @@ METADATA_KEYS: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Further metadata of each kind of reply."""
+
+NAME = re.compile(r"[A-Za-z0-9_.\- ]{1,100}")
+"""Of a process, of a component, of a filter: it cannot be markup, a formula or a path."""
 
 REPORT_KEYS = (
     "received_metrics", "local_metrics", "epochs", "seconds", "built", "process", "cases",
@@ -114,7 +118,7 @@ class Expected:
         metric_names: there may be no others; None where the job does not tell.
         round: number of the round; None where a reply belongs to none.
         base_model: digest of the model that was sent; None where it is not compared.
-        contributors: who has been counted already.
+        contributors: who has answered already.
         median_norm: median of the round's norms, once it is known.
     """
 
@@ -147,6 +151,13 @@ def check_update(
     except Exception as error:
         message = f"cannot be judged ({type(error).__name__})"
         return (UpdateFault("unreadable", "update", message),)
+
+
+def check_first(site: str, answered: Collection[str]) -> tuple[UpdateFault, ...]:
+    """Why a reply does not count if its site has answered already; empty if it has not."""
+    if site not in answered:
+        return ()
+    return (UpdateFault("duplicate", "site", f"{site} has answered already"),)
 
 
 def update_norm(update: Arrays) -> float:
@@ -265,14 +276,17 @@ def _claim_faults(metadata: Mapping[str, object], expected: Expected) -> Iterato
         if value is not None and (type(found) is not type(value) or found != value):
             message = f"belongs to {_shown(found)}, not to {_shown(value)}"
             yield UpdateFault(claim, claim, message)
-    if expected.site in expected.contributors:
-        yield UpdateFault("duplicate", "site", f"{expected.site} has been counted already")
+    yield from check_first(expected.site, expected.contributors)
 
 
 def _number_faults(
     metadata: Mapping[str, Any], expected: Expected, limits: UpdateLimits
 ) -> Iterator[UpdateFault]:
     """Steps, cases, rounds and metrics out of their range."""
+    history = metadata.get("filter_history", ())
+    if type(history) not in (list, tuple) or not all(map(_is_name, history)):
+        message = f"has to list names of filters, found {_shown(history)}"
+        yield UpdateFault("metadata", "filter_history", message)
     if expected.kind == "WEIGHT_DIFF":
         yield from _count_fault(metadata.get("steps"), "steps", limits.max_steps)
         if "initial_metrics" in metadata:
@@ -297,6 +311,49 @@ def _report_faults(
             yield UpdateFault("report", "report", f"unknown key {_shown(key)}")
     for name in ("received_metrics", "local_metrics"):
         yield from _metric_faults(report.get(name), f"report.{name}", expected, limits)
+    yield from _account_faults(report)
+
+
+def _account_faults(report: Mapping[str, Any]) -> Iterator[UpdateFault]:
+    """What a site tells of its work: it is stored and shown, so it holds numbers and plain names.
+
+    What is missing is told where the report is read.
+    """
+    fits: Mapping[str, Callable[[Any], bool]] = {
+        "process": _is_name,
+        "seconds": lambda value: _is_number(value) and value >= 0,
+        "cases": _is_count,
+        "built": lambda value: _maps_names_to(value, _is_count),
+        "epochs": lambda value: type(value) is list and all(map(_is_epoch, value)),
+    }
+    for key, is_fit in fits.items():
+        if key in report and not is_fit(report[key]):
+            message = f"is no account of a round, found {_shown(report[key])}"
+            yield UpdateFault("report", f"report.{key}", message)
+
+
+def _is_epoch(value: object) -> bool:
+    if type(value) is not dict or not set(value) <= {"epoch", "loss", "metrics"}:
+        return False
+    loss, metrics = value.get("loss"), value.get("metrics", {})
+    numbers = _is_count(value.get("epoch")) and (loss is None or _is_number(loss))
+    return numbers and _maps_names_to(metrics, _is_number)
+
+
+def _maps_names_to(value: object, is_fit: Callable[[Any], bool]) -> bool:
+    return type(value) is dict and all(_is_name(k) and is_fit(v) for k, v in value.items())
+
+
+def _is_name(value: object) -> bool:
+    return type(value) is str and NAME.fullmatch(value) is not None
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= MAX_STEPS
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def _count_fault(value: object, place: str, most: int) -> Iterator[UpdateFault]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,10 @@ def _load(path: Path) -> Mapping[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        refuse_packed(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         # torch's own text recommends to read the file unsafely.
         raise CheckpointError(
@@ -161,6 +165,29 @@ def _load(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{str(path)!r} holds a {type(content).__name__}, not a mapping")
     return content
+
+
+def refuse_packed(path: Path) -> None:
+    """Refuse a ``.pt`` file that is TorchScript, or has compressed parts.
+
+    A few kilobytes of those can unpack to any size, and PyTorch never writes them for weights.
+
+    Raises:
+        CheckpointError: it is one of them.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # the format before PyTorch 1.6 has no parts
+    with zipfile.ZipFile(path) as archive:
+        if any(part.filename.endswith("/constants.pkl") for part in archive.infolist()):
+            raise CheckpointError(
+                f"{str(path)!r} is TorchScript, which is code, and not weights; an evaluation "
+                "names it by ts_path"
+            )
+        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+            raise CheckpointError(
+                f"{str(path)!r} is a compressed archive, which PyTorch does not write; it could "
+                "unpack to any size"
+            )
 
 
 def _all_tensors(weights: Mapping[Any, Any]) -> bool:

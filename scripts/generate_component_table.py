@@ -236,12 +236,89 @@ CHOICES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "monai.inferers.inferer.PatchInferer": {"merger_cls": ("AvgMerger",)},
 }
 
-# Classes that send what they see to another machine: usable with the consent of the site only.
+# Classes that send what they see to another machine, or read back files that they take for their
+# own: usable with the consent of the site only.
 CONSENT: Mapping[str, str] = {
+    "monai.data.dataset.PersistentDataset": "code",
     "monai.handlers.clearml_handlers.ClearMLImageHandler": "egress",
     "monai.handlers.clearml_handlers.ClearMLStatsHandler": "egress",
     "monai.handlers.mlflow_handler.MLFlowHandler": "egress",
 }
+
+# Arguments that are paths, and what is done there. A job reads data below the site's roots and
+# models below its own folder, and writes below its own folder; `name` is the name of a file, without
+# a folder, in the folder that another argument names.
+READ_MODEL, WRITE, SERVICE, NAME = "read:model", "write:run", "write:service", "name"
+PATHS: Mapping[str, Mapping[str, str]] = {
+    "monai.data.dataset.PersistentDataset": {"cache_dir": WRITE},
+    "monai.handlers.checkpoint_loader.CheckpointLoader": {"load_path": READ_MODEL},
+    "monai.handlers.checkpoint_saver.CheckpointSaver": {
+        "save_dir": WRITE,
+        "save_dict": NAME,
+        "file_prefix": NAME,
+        "final_filename": NAME,
+        "key_metric_filename": NAME,
+    },
+    "monai.handlers.classification_saver.ClassificationSaver": {
+        "output_dir": WRITE,
+        "filename": NAME,
+    },
+    "monai.handlers.clearml_handlers.ClearMLImageHandler": {
+        "log_dir": WRITE,
+        "output_uri": SERVICE,
+    },
+    "monai.handlers.clearml_handlers.ClearMLStatsHandler": {
+        "log_dir": WRITE,
+        "output_uri": SERVICE,
+    },
+    "monai.handlers.logfile_handler.LogfileHandler": {"output_dir": WRITE, "filename": NAME},
+    "monai.handlers.metrics_saver.MetricsSaver": {"save_dir": WRITE},
+    "monai.handlers.mlflow_handler.MLFlowHandler": {
+        "artifact_location": SERVICE,
+        "artifacts": "read:run",
+        "tracking_uri": SERVICE,
+    },
+    "monai.handlers.probability_maps.ProbMapProducer": {
+        "output_dir": WRITE,
+        "output_postfix": NAME,
+    },
+    "monai.handlers.tensorboard_handlers.TensorBoardImageHandler": {"log_dir": WRITE},
+    "monai.handlers.tensorboard_handlers.TensorBoardStatsHandler": {"log_dir": WRITE},
+    "monai.transforms.io.dictionary.SaveImaged": {
+        "data_root_dir": "read:base",
+        "output_dir": WRITE,
+        "output_postfix": NAME,
+        "output_ext": NAME,
+        "output_format": NAME,
+    },
+    "monai.transforms.io.dictionary.WriteFileMappingd": {"mapping_file_path": WRITE},
+    "monai.transforms.post.dictionary.SaveClassificationd": {"output_dir": WRITE, "filename": NAME},
+}
+
+# The largest number of an argument, wherever it stands in a kind; lists are bounded item by item.
+# Far above what anybody trains with on one machine, far below what takes it down.
+BOUNDS: Mapping[str, Mapping[str, int]] = {
+    "dataloader": {"batch_size": 4096, "buffer_size": 1024, "prefetch_factor": 64, "repeats": 4096},
+    "loss": {"num_bins": 4096, "num_classes": 65536},
+    "metric": {"num_bins": 65536, "num_classes": 4096},
+    "optimizer": {"history_size": 10_000, "max_eval": 1_000_000, "max_iter": 1_000_000},
+    "inferer": {
+        "buffer_size": 4096, "buffer_steps": 4096, "roi_size": 8192, "sw_batch_size": 4096,
+    },
+    "transform": {
+        "delay_time": 60, "holes": 65536, "k": 1024, "max_holes": 65536, "max_k": 65536,
+        "max_roi_size": 8192, "max_zoom": 64, "num_transforms": 1024,
+        "max_spatial_size": 8192, "num_bins": 1_000_000, "num_cells": 4096,
+        "num_control_points": 4096, "num_patches": 65536, "num_samples": 4096, "patch_size": 8192,
+        "rand_size": 8192, "repeats": 4096, "roi_size": 8192, "spatial_border": 1024,
+        "spatial_size": 8192, "times": 1024, "to_onehot": 1024, "zoom": 64,
+    },
+}  # fmt: skip
+ANY = "*"
+NETWORK_BOUND = 16_384
+"""Of every number in the arguments of a network: channels, layers, heads, patches."""
+
+NETWORK_BOUNDS: Mapping[str, int] = {"num_tokens": 1_000_000, "num_embeddings": 1_000_000}
 
 
 # --- Where **kwargs end up ----------------------------------------------------------------------
@@ -500,8 +577,19 @@ def describe(cls: type, source: Source) -> dict[str, Any]:
         "denied_if_true": denied_if_true,
         "choices": CHOICES.get(path),
         "consent": CONSENT.get(path),
+        "paths": PATHS.get(path),
+        "bounds": bounds_of(source.kind, arguments),
     }
     return entry | {key: value for key, value in optional.items() if value}
+
+
+def bounds_of(kind: str, arguments: Mapping[str, bool]) -> dict[str, int]:
+    """The largest number of each argument that has one."""
+    if kind == "network":
+        larger = {name: NETWORK_BOUNDS[name] for name in arguments if name in NETWORK_BOUNDS}
+        return {ANY: NETWORK_BOUND, **larger}
+    bounds = BOUNDS.get(kind, {})
+    return {name: bounds[name] for name in arguments if name in bounds}
 
 
 def default_of(cls: type, argument: str) -> object:
@@ -519,12 +607,24 @@ def build_table() -> Table:
     for source in SOURCES:
         table.add(source)
     stale = [f"{kind} {pattern}" for kind, pattern in EXCLUDED.keys() - table.used_exclusions]
-    for decisions in (FORWARDED, DENIED_IN_CLASS, CHOICES, CONSENT, OPEN):
+    for decisions in (FORWARDED, DENIED_IN_CLASS, CHOICES, CONSENT, OPEN, PATHS):
         stale += sorted(set(decisions) - set(table.components))
     stale += sorted(DENIED.keys() - denied_names(table))
+    stale += sorted(stale_arguments(table))
     if stale:
         raise GenerationError("decisions about classes that are not there: " + ", ".join(stale))
     return table
+
+
+def stale_arguments(table: Table) -> Iterator[str]:
+    """Decisions about arguments that no class has."""
+    for path, roles in PATHS.items():
+        given = table.components.get(path, {}).get("arguments", {})
+        yield from (f"{path}.{name}" for name in roles if name not in given)
+    for kind, bounds in BOUNDS.items():
+        entries = [one for one in table.components.values() if one["kind"] == kind]
+        used = {name for one in entries for name in one["arguments"]}
+        yield from (f"{kind}.{name}" for name in bounds if name not in used)
 
 
 def denied_names(table: Table) -> set[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 
 from mmar_runtime.cli.common import add_set_argument
@@ -53,7 +54,8 @@ def run(options: argparse.Namespace) -> int:
     for path in options.paths:
         verdict = check_path(path, policy, overrides)
         rejected += not verdict.accepted
-        print(json.dumps(verdict.as_dict()) if options.json else _text(verdict), flush=True)
+        text = json.dumps(verdict.as_dict()) if options.json else _shown(_text(verdict))
+        print(text, flush=True)
     if not options.json:
         print(f"{len(options.paths) - rejected} accepted, {rejected} rejected")
     return REJECTED if rejected else 0
@@ -71,6 +73,12 @@ def _must_be_there(paths: list[str]) -> None:
     ]
     if problems:
         raise ConfigError(problems)
+
+
+def _shown(text: str) -> str:
+    """The text with escapes for what this terminal has no signs for."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _text(verdict: Verdict) -> str:

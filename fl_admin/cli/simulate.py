@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fl_admin.cli.job import add_settings_arguments, settings_of
 from mmar_runtime.cli.common import (
     add_output_arguments,
     add_set_argument,
@@ -19,15 +22,20 @@ from mmar_runtime.config.loader import CROSS_VALIDATION_FILE
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import parse_overrides
 from mmar_runtime.errors import ConfigError, FederationError, Problem
+from mmar_runtime.policy.site_policy import DEFAULT_POLICY, read_site_policy
 
 if TYPE_CHECKING:
+    from fl_admin.job import Job
     from fl_admin.simulate import SimulationPlan, SimulationResult
 
-HELP = "run a federated job on this machine"
+HELP = "run a federated job, or a plain MMAR, on this machine"
 EXAMPLES = """examples:
   mmar simulate jobs/spleen_ct_segmentation --sites 3 --rounds 3 --data DATA --workspace RUNS
   mmar simulate JOB --sites 2 -e sites/environment.json --set learning_rate=1e-3
+  mmar simulate JOB --data DATA --policy local/mmar_site_policy.json  (as a site would run it)
+  mmar simulate path/to/mmar --sites 2 --rounds 5 --local-epochs 2 --data DATA
 
+Of a plain MMAR a job is made on the way, as 'mmar job create' does; it is kept with the run.
 DATA holds site-1/dataset.json, site-2/dataset.json, ... ('mmar demo-data DATA' writes such).
 With -e, a JSON document gives values to all sites, and under "sites" to single ones:
   {"DATA_ROOT": "/data", "sites": {"site-1": {"DATASET_JSON": "/data/a.json"}}}
@@ -37,12 +45,13 @@ Each run gets a folder of its own, RUNS/run-001 and so on; earlier runs stay.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
-    parser.add_argument("job", type=Path, nargs="?", metavar="JOB", help="the job's folder")
     parser.add_argument(
-        "-m", "--mmar", type=Path, metavar="JOB", help="the job's folder, as an option"
+        "job", type=Path, nargs="?", metavar="JOB", help="folder of a job or an MMAR"
     )
+    parser.add_argument("-m", "--mmar", type=Path, metavar="JOB", help="the same, as an option")
     parser.add_argument("--sites", type=int, default=2, metavar="N", help="sites (%(default)s)")
-    parser.add_argument("--rounds", type=int, metavar="R", help="rounds (the job's own number)")
+    parser.add_argument("--rounds", type=int, metavar="R", help="rounds (the job's own; 50)")
+    add_settings_arguments(parser)
     parser.add_argument(
         "-w", "--workspace", type=Path, default=Path("runs"), metavar="W",
         help="where runs are kept (%(default)s)",
@@ -51,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-e", "--environment", type=Path, metavar="FILE", help="environment.json for the sites"
     )
+    parser.add_argument(
+        "--policy", type=Path, metavar="FILE", help="the sites' policy (the default policy)"
+    )
     parser.add_argument("--gpu", metavar="IDS", help="GPUs to share out, such as 0 or [0],[1]")
     add_set_argument(parser)
     add_output_arguments(parser)
@@ -58,18 +70,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check the job for every site, run it, show the results."""
-    from fl_admin.job import Job
+    set_up_logging(verbose=options.verbose)
+    with _job(options) as job:
+        return _simulate(job, options)
+
+
+def _simulate(job: Job, options: argparse.Namespace) -> int:
     from fl_admin.simulate import RunFolder, plan_simulation, simulate
 
-    set_up_logging(verbose=options.verbose)
     plan = plan_simulation(
-        Job.open(_job_folder(options)),
+        job,
         sites=options.sites,
         rounds=options.rounds,
         data=options.data,
         environment=options.environment,
         overrides=parse_overrides(options.overrides),
         gpu=options.gpu,
+        policy=DEFAULT_POLICY if options.policy is None else read_site_policy(options.policy),
     )
     for notice in plan.notices:
         print(f"note: {notice}", file=sys.stderr)
@@ -83,6 +100,48 @@ def run(options: argparse.Namespace) -> int:
     if result.failure is not None:
         raise FederationError(f"the run failed: {result.failure}\n    Logs: {folder.log}")
     return 0
+
+
+@contextmanager
+def _job(options: argparse.Namespace) -> Iterator[Job]:
+    """The job to run: the one that is named, or one made of a plain MMAR for as long as it runs."""
+    from fl_admin.job import Job
+    from fl_admin.job_create import (
+        JobRequest,
+        is_plain_mmar,
+        mmar_to_federate,
+        replaced_configs,
+        temporary_job,
+    )
+
+    folder = _job_folder(options)
+    if not is_plain_mmar(folder):
+        _without_settings(options)
+        yield Job.open(folder)
+        return
+    request = JobRequest(
+        mmar=mmar_to_federate(folder),
+        settings=settings_of(options, min_sites=options.sites),
+        with_code=True,  # which the simulated sites judge
+    )
+    with temporary_job(request) as created:
+        for notice in (*replaced_configs(request.mmar), *created.notices):
+            print(f"note: {notice}", file=sys.stderr)
+        yield created.job
+
+
+def _without_settings(options: argparse.Namespace) -> None:
+    given = {
+        "--local-epochs": options.local_epochs,
+        "--aggregation-weights": options.aggregation_weights,
+    }
+    problems = [
+        Problem(Location(name), "is for a plain MMAR; a job says it itself", "", "job")
+        for name, value in given.items()
+        if value
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _job_folder(options: argparse.Namespace) -> Path:
@@ -145,6 +204,7 @@ def _same_number(plan: SimulationPlan, result: SimulationResult) -> list[str]:
             "-m", str(folder.job / plan.job.mmar.root.name),
             "-c", CROSS_VALIDATION_FILE,
             "-e", str(folder.environment(site)),
+            "--policy", str(folder.policy),
             "--set", "dont_load_ckpt_model=False",
             f"MMAR_CKPT={folder.results / 'models' / 'FL_global_model.pt'}",
         ]

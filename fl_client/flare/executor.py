@@ -32,9 +32,14 @@ from fl_client.flare.exchange import (
 from fl_client.local_evaluation import CrossSiteEvaluator
 from fl_client.local_training import LocalTrainer, LocalWork
 from fl_client.outgoing import outgoing_result, outgoing_update
+from fl_client.privacy_filters import filter_faults
 from fl_client.progress import ProgressFile
 from fl_client.site import Site
-from fl_client.site_limits import require_enough_cases, require_within_limits
+from fl_client.site_limits import (
+    require_enough_cases,
+    require_metrics_may_leave,
+    require_within_limits,
+)
 from mmar_runtime.config.sections import WorkflowConfig
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.errors import (
@@ -80,10 +85,18 @@ class MmarExecutor(Executor):
     Args:
         local_epochs: epochs that a round trains.
         steps_aggregation: optimizer steps that a round trains; 0 means whole epochs.
+        shared_names: the tensors that the sites share, by exact name or with ``*`` for any
+            characters; None for all. The server's persistor has the same argument.
     """
 
-    def __init__(self, local_epochs: int = 1, steps_aggregation: int = 0) -> None:
+    def __init__(
+        self,
+        local_epochs: int = 1,
+        steps_aggregation: int = 0,
+        shared_names: list[str] | None = None,
+    ) -> None:
         super().__init__()
+        self.shared_names = shared_names
         self.local_epochs = local_epochs
         self.steps_aggregation = steps_aggregation
         self._process = uuid.uuid4().hex[:12]
@@ -117,23 +130,24 @@ class MmarExecutor(Executor):
         run = Path(workspace.get_run_dir(job_id))
         self._progress = ProgressFile(run / "progress.jsonl")
         self._started = time.monotonic()
-        self._judge(fl_ctx)
+        self._judge(fl_ctx, local)
 
-    def _judge(self, fl_ctx: FLContext) -> None:
+    def _judge(self, fl_ctx: FLContext, local: Path) -> None:
         """Judge the MMAR once more in this process, with the site's own values.
 
         What was judged when the job arrived lay on the disk since then, and this text stays here.
         """
         policy = self.site.policy
         verdict = check_mmar(self.site.mmar.root, policy, site_values=self.site.values)
+        problems = [*verdict.problems, *filter_faults(local, policy)]
         note(
             fl_ctx,
             "mmar-judged",
             policy=policy.digest,
-            verdict="accept" if verdict.accepted else "reject",
-            rules=sorted({one.rule for one in verdict.problems}),
+            verdict="reject" if problems else "accept",
+            rules=sorted({one.rule for one in problems}),
         )
-        self._refusal = None if verdict.accepted else ConfigError(verdict.problems)
+        self._refusal = ConfigError(problems) if problems else None
 
     @property
     def site(self) -> Site:
@@ -243,13 +257,17 @@ class MmarExecutor(Executor):
         return aborted or self._out_of_time()
 
     def _context(self, config: WorkflowConfig) -> Any:
-        return self._sessions.enter_context(session(config, allow_code=self.site.allow_code))
+        most = self.site.policy.limits.parameters
+        return self._sessions.enter_context(
+            session(config, allow_code=self.site.allow_code, max_parameters=most)
+        )
 
     def trainer(self) -> LocalTrainer:
         """This site's trainer, built when first needed."""
         if self._trainer is None:
             config = self.site.train_config()
             require_enough_cases(config, self.site.policy)
+            require_metrics_may_leave(config, self.site.policy)
             self._trainer = LocalTrainer(
                 self.site,
                 config,
@@ -259,6 +277,7 @@ class MmarExecutor(Executor):
                 counts=self._counts,
                 observer=self.progress,
                 should_stop=self._should_stop,
+                shared=self.shared_names,
             )
             require_within_limits(self._trainer, self.site.policy)
         return self._trainer
@@ -291,12 +310,15 @@ class MmarExecutor(Executor):
             raise WeightsError("this site has trained no model yet that it could submit")
         result = outgoing_result(best.result, self.site.policy)
         meta = {"round": best.round_number, "metrics": dict(result.metrics)}
-        return weights_reply(best.weights, meta=meta)
+        return weights_reply(self.trainer().shared(best.weights), meta=meta)
 
     def _validate(self, shareable: Shareable) -> Shareable:
         owner = str(shareable.get_header(AppConstants.MODEL_OWNER))
         self.progress.task(VALIDATE, model=owner)
-        result = self.evaluator().evaluate(received_weights(shareable), owner=owner)
+        weights: Weights = received_weights(shareable)
+        if self.shared_names is not None:
+            weights = self.trainer().for_evaluation(weights)
+        result = self.evaluator().evaluate(weights, owner=owner)
         return metrics_reply(outgoing_result(result, self.site.policy))
 
 

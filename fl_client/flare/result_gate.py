@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 from nvflare.apis.dxo import DataKind, MetaKey, from_shareable
@@ -32,6 +32,16 @@ NAME_FORM = re.compile(r"[A-Za-z0-9_.\- ]{1,100}")
 
 MAX_NAMES = 500
 MAX_EPOCHS = 10_000
+LARGEST_INT = 2**63
+
+HEADER_KEYS = frozenset({ReservedHeaderKey.RC, ReservedHeaderKey.CONTENT_TYPE, STATUS})
+"""What a reply's headers hold before NVFlare adds the task's name, its ids and the cookies."""
+
+RETURN_CODES = frozenset(
+    value for name, value in vars(ReturnCode).items() if name.isupper() and isinstance(value, str)
+)
+
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 META_KEYS = frozenset(
     {
@@ -52,44 +62,61 @@ REPORT_KEYS = frozenset(
 class ResultGate(FLComponent):
     """Stops every reply that holds something else than the closed list; a site's own component."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._model: Shapes | None = None
+
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Judge a reply once all filters have seen it."""
-        if event_type != EventType.AFTER_TASK_RESULT_FILTER:
-            return
-        reply = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
-        faults = list(_guarded_faults(reply))
+        """Remember the model that came; judge a reply once all filters have seen it."""
+        if event_type == EventType.BEFORE_TASK_EXECUTION:
+            self._model = _shapes(fl_ctx.get_prop(FLContextKey.TASK_DATA)) or self._model
+        elif event_type == EventType.AFTER_TASK_RESULT_FILTER:
+            self._judge(fl_ctx.get_prop(FLContextKey.TASK_RESULT), fl_ctx)
+
+    def _judge(self, reply: object, fl_ctx: FLContext) -> None:
+        faults = list(_guarded_faults(reply, self._model))
         if faults:
-            self._stop(reply, fl_ctx)
+            self._stop(reply)
             note(fl_ctx, "reply-stopped", faults=faults[:5])
             self.log_error(fl_ctx, f"a reply was stopped at the gate: {'; '.join(faults[:5])}")
 
     @staticmethod
-    def _stop(reply: Shareable, fl_ctx: FLContext) -> None:
+    def _stop(reply: object) -> None:
         """Empty the reply in place: this is the object that NVFlare sends."""
-        jar = reply.get_cookie_jar() if isinstance(reply, Shareable) else None
-        reply.clear()
-        reply[ReservedHeaderKey.HEADERS] = {}
-        reply.set_return_code(ReturnCode.TASK_RESULT_FILTER_ERROR)
-        reply.set_header(STATUS, REFUSED)
-        if jar is not None:
-            reply.set_cookie_jar(jar)
+        if isinstance(reply, Shareable):  # NVFlare sends nothing else
+            reply.clear()
+            reply[ReservedHeaderKey.HEADERS] = {}
+            reply.set_return_code(ReturnCode.TASK_RESULT_FILTER_ERROR)
+            reply.set_header(STATUS, REFUSED)
 
 
-def _guarded_faults(reply: object) -> Iterator[str]:
+def _shapes(task: object) -> Shapes | None:
+    """Names and shapes of the tensors that a task carries; None where it carries none."""
+    dxo = task.get("DXO") if isinstance(task, Shareable) else None
+    data = dxo.get("data") if isinstance(dxo, dict) else None
+    if not isinstance(data, dict) or not all(isinstance(one, np.ndarray) for one in data.values()):
+        return None
+    return {name: array.shape for name, array in data.items()}
+
+
+def _guarded_faults(reply: object, model: Shapes | None) -> Iterator[str]:
     try:
-        yield from reply_faults(reply)
+        yield from reply_faults(reply, model)
     except Exception as error:  # a reply of anything may raise anything
         yield f"cannot be judged ({type(error).__name__})"
 
 
-def reply_faults(reply: object) -> Iterator[str]:
-    """What a reply holds beyond the closed list; its own texts are not repeated."""
+def reply_faults(reply: object, model: Shapes | None = None) -> Iterator[str]:
+    """What a reply holds beyond the closed list; its own texts are not repeated.
+
+    Args:
+        reply: as it would leave.
+        model: names and shapes of the tensors that the site has received; None if it has none.
+    """
     if not isinstance(reply, Shareable):
         yield "is no reply"
         return
-    status = reply.get_header(STATUS)
-    if status is not None and not (isinstance(status, str) and STATUS_FORM.fullmatch(status)):
-        yield "its status is no status word"
+    yield from _header_faults(reply.get(ReservedHeaderKey.HEADERS))
     beside = set(reply) - {ReservedHeaderKey.HEADERS, "DXO"}
     if beside:
         yield f"{len(beside)} parts beside the data"
@@ -99,7 +126,7 @@ def reply_faults(reply: object) -> Iterator[str]:
         return
     dxo = from_shareable(reply)
     if dxo.data_kind in (DataKind.WEIGHTS, DataKind.WEIGHT_DIFF):
-        yield from _tensor_faults(dxo.data)
+        yield from _tensor_faults(dxo.data, model)
     elif dxo.data_kind == DataKind.METRICS:
         yield from _metric_faults(dxo.data, "metrics")
     else:
@@ -107,15 +134,31 @@ def reply_faults(reply: object) -> Iterator[str]:
     yield from _meta_faults(dxo.meta)
 
 
-def _tensor_faults(data: Any) -> Iterator[str]:
+def _header_faults(headers: Any) -> Iterator[str]:
+    if not isinstance(headers, dict):
+        yield "its headers are no object"
+        return
+    unknown = len(set(headers) - HEADER_KEYS)
+    if unknown:
+        yield f"{unknown} headers beyond the list"
+    status = headers.get(STATUS)
+    if status is not None and not (isinstance(status, str) and STATUS_FORM.fullmatch(status)):
+        yield "its status is no status word"
+    if headers.get(ReservedHeaderKey.RC, ReturnCode.OK) not in RETURN_CODES:
+        yield "its return code is none of NVFlare's"
+    if headers.get(ReservedHeaderKey.CONTENT_TYPE, "DXO") != "DXO":
+        yield "its content is of another type"
+
+
+def _tensor_faults(data: Any, model: Shapes | None) -> Iterator[str]:
     if type(data) is not dict or not data:
         yield "its tensors are no object"
         return
     for name, array in data.items():
-        if not isinstance(name, str) or len(name) > 500:
-            yield "the name of a tensor is none"
         if type(array) is not np.ndarray or array.dtype.kind not in "fiub":
             yield "a tensor is no array of numbers"
+        elif model is None or model.get(name) != array.shape:
+            yield "a tensor is none of the model that was received"
 
 
 def _meta_faults(meta: Any) -> Iterator[str]:
@@ -126,7 +169,7 @@ def _meta_faults(meta: Any) -> Iterator[str]:
     if unknown:
         yield f"{unknown} keys of metadata beyond the list"
     for key in (MetaKey.NUM_STEPS_CURRENT_ROUND, CASES, "round"):
-        if key in meta and type(meta[key]) is not int:
+        if key in meta and not (type(meta[key]) is int and _is_number(meta[key])):
             yield f"{key} is no whole number"
     for key in (MetaKey.INITIAL_METRICS, "metrics"):
         if key in meta:
@@ -157,8 +200,10 @@ def _report_faults(report: Any) -> Iterator[str]:
         if not isinstance(epoch, dict) or set(epoch) - {"epoch", "loss", "metrics"}:
             yield "an epoch holds more than it may"
             return
-        if type(epoch.get("epoch")) is not int or not _is_number(epoch.get("loss") or 0.0):
-            yield "an epoch's number or loss is none"
+        if not (type(epoch.get("epoch")) is int and _is_number(epoch["epoch"])):
+            yield "an epoch has no number"
+        if not _is_number(epoch.get("loss") or 0.0):
+            yield "the loss of an epoch is no number"
         yield from _metric_faults(epoch.get("metrics", {}), "an epoch's metrics")
 
 
@@ -174,4 +219,6 @@ def _metric_faults(metrics: Any, what: str) -> Iterator[str]:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and not math.isinf(value)
+    if type(value) is int:
+        return abs(value) < LARGEST_INT
+    return type(value) is float and not math.isinf(value)

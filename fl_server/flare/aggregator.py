@@ -137,7 +137,7 @@ class MmarAggregator(Aggregator):
         note(
             self,
             fl_ctx,
-            "contribution-refused",
+            "contribution-rejected",
             site=site,
             round=round_number(fl_ctx),
             rules=sorted({fault.rule for fault in faults}),

@@ -88,9 +88,9 @@ class ReplyGuard:
         return _faults(reply, {**claimed(fl_ctx), **claims}, expected, self._limits)
 
     def model_faults(
-        self, reply: Shareable, fl_ctx: FLContext, *, site: str, submitted: Collection[str]
+        self, reply: Shareable, fl_ctx: FLContext, *, site: str, answered: Collection[str]
     ) -> tuple[UpdateFault, ...]:
-        """A reply to ``submit_model``; ``submitted`` have sent theirs already."""
+        """A reply to ``submit_model``; ``answered`` have done so already."""
         expected = Expected(
             site=site,
             job=self._job,
@@ -98,7 +98,7 @@ class ReplyGuard:
             model=self._model,
             key_metric=self._key_metric,
             metric_names=self._names,
-            contributors=submitted,
+            contributors=answered,
         )
         return _faults(reply, claimed(fl_ctx), expected, self._limits)
 
@@ -110,14 +110,14 @@ class ReplyGuard:
         return _faults(reply, claimed(fl_ctx), expected, self._limits)
 
     def validation_faults(
-        self, reply: Shareable, fl_ctx: FLContext, *, site: str, validated: Collection[str]
+        self, reply: Shareable, fl_ctx: FLContext, *, site: str, answered: Collection[str]
     ) -> tuple[UpdateFault, ...]:
-        """A reply to ``validate``; ``validated`` have evaluated the same model already."""
-        expected = self._metrics_of(site, self._cross_site_names, validated)
+        """A reply to ``validate``; ``answered`` have done so for the same model already."""
+        expected = self._metrics_of(site, self._cross_site_names, answered)
         return _faults(reply, claimed(fl_ctx), expected, self._cross_site_limits)
 
     def _metrics_of(
-        self, site: str, names: Collection[str] | None, counted: Collection[str]
+        self, site: str, names: Collection[str] | None, answered: Collection[str]
     ) -> Expected:
         return Expected(
             site=site,
@@ -125,7 +125,7 @@ class ReplyGuard:
             kind="METRICS",
             key_metric=self._key_metric,
             metric_names=names,
-            contributors=counted,
+            contributors=answered,
         )
 
 

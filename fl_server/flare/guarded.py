@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +22,7 @@ from fl_server.flare.exchange import (
     size_and_digest,
 )
 from fl_server.flare.guard import reason_of
-from fl_server.update_guard import UpdateFault
+from fl_server.update_guard import UpdateFault, check_first
 from mmar_runtime.errors import FederationError
 
 
@@ -42,8 +41,8 @@ class GuardedCrossSiteEval(Controller):
         super().__init__(**arguments)
         self.aggregator_id = aggregator_id
         self._submitted: set[str] = set()
-        self._validated: dict[str, set[str]] = defaultdict(set)
-        """Model -> the sites that have evaluated it; every model that was sent to any."""
+        self._validated: dict[str, set[str]] = {}
+        """Each model that was sent out -> the sites that have answered."""
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """A job without a guard does not start."""
@@ -58,7 +57,7 @@ class GuardedCrossSiteEval(Controller):
         """Send a task whose replies are judged before NVFlare's workflow gets them."""
         owner = task.props.get(AppConstants.MODEL_OWNER)
         if owner is not None:
-            self._validated[owner] = set()
+            self._validated.setdefault(owner, set())
         task.result_received_cb = self._judging(task.result_received_cb)
         super().broadcast(task, fl_ctx, *args, **kwargs)
 
@@ -106,7 +105,9 @@ class GuardedCrossSiteEval(Controller):
             faults = self._faults(reply, site, owner, fl_ctx)
         except Exception as error:
             self.log_exception(fl_ctx, f"the reply of {site} cannot be judged")
-            faults = (UpdateFault("unreadable", "reply", f"cannot be judged ({type(error)})"),)
+            faults = (
+                UpdateFault("unreadable", "reply", f"cannot be judged ({type(error).__name__})"),
+            )
         if faults:
             reason = reason_of(faults)
             self.log_warning(fl_ctx, f"reply of {site} refused: {reason}")
@@ -121,19 +122,21 @@ class GuardedCrossSiteEval(Controller):
     def _faults(
         self, reply: Shareable, site: str, owner: str | None, fl_ctx: FLContext
     ) -> tuple[UpdateFault, ...]:
-        """Why a reply must not be used; what is good is noted. A failed reply has no faults."""
+        """Why a reply must not be used; what is good is noted."""
+        answered = self._submitted if owner is None else self._validated[owner]
         if failure_of(reply) is not None:
-            return ()
-        guard = aggregator_of(fl_ctx.get_engine(), self.aggregator_id).guard(fl_ctx)
-        if owner is None:
-            faults = guard.model_faults(reply, fl_ctx, site=site, submitted=self._submitted)
+            faults = check_first(site, answered)
+        else:
+            guard = aggregator_of(fl_ctx.get_engine(), self.aggregator_id).guard(fl_ctx)
+            judge = guard.model_faults if owner is None else guard.validation_faults
+            faults = judge(reply, fl_ctx, site=site, answered=answered)
             if not faults:
-                self._submitted.add(site)
-                note(self, fl_ctx, "model-in", site=site, **size_and_digest(reply))
-            return faults
-        validated = self._validated[owner]
-        faults = guard.validation_faults(reply, fl_ctx, site=site, validated=validated)
-        if not faults:
-            validated.add(site)
-            note(self, fl_ctx, "metrics-in", site=site, model=owner, metrics=metrics_from(reply))
+                self._note(reply, site, owner, fl_ctx)
+        answered.add(site)
         return faults
+
+    def _note(self, reply: Shareable, site: str, owner: str | None, fl_ctx: FLContext) -> None:
+        if owner is None:
+            note(self, fl_ctx, "model-in", site=site, **size_and_digest(reply))
+        else:
+            note(self, fl_ctx, "metrics-in", site=site, model=owner, metrics=metrics_from(reply))

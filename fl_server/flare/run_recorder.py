@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,8 @@ from nvflare.app_common.app_event_type import AppEventType
 from nvflare.lighter.tool_consts import NVFLARE_SIG_FILE, NVFLARE_SUBMITTER_CRT_FILE
 
 from fl_server.cross_site import (
+    BEST_GLOBAL_MODEL,
+    GLOBAL_MODEL,
     CrossSiteMatrix,
     build_cross_site_matrix,
     expected_models,
@@ -47,6 +50,7 @@ from fl_server.run_record import (
     SiteAbsence,
     begin_run,
     shortfalls,
+    unmet,
     write_run_record,
 )
 from mmar_runtime.errors import FederationError
@@ -66,6 +70,9 @@ SENDER = "mmar_sender"
 
 RECORD_TOPIC = "mmar.run_record"
 """The command by which an admin asks a running job for its record."""
+
+DECLINED = "policy-declined"
+"""The status word of a site whose policy does not allow what was asked."""
 
 MODEL_SCORED = "mmar_model_scored"
 """A site has scored the last global model; the reply is the validation result in the context."""
@@ -100,6 +107,8 @@ class RunRecordKeeper(FLComponent):
         self._best: BestModel | None = None
         self._cells: dict[str, dict[str, Mapping[str, float]]] = {}
         self._failed_cells: list[str] = []
+        self._declined: set[tuple[str, str]] = set()
+        self._kept_at_home: set[str] = set()
         # Replies of sites are handled on threads of their own; a handler may fire further events.
         self._lock = threading.RLock()
 
@@ -273,51 +282,85 @@ class RunRecordKeeper(FLComponent):
         result = fl_ctx.get_prop(AppConstants.RECEIVED_MODEL)
         site = str(fl_ctx.get_prop(AppConstants.RECEIVED_MODEL_OWNER))
         failure = failure_of(result)
+        if is_declined(failure):
+            self._kept_at_home.add(site)
+            return
         if failure is not None:
-            self._failed_cells.append(f"{site} submitted no model: {failure}")
+            self._fell_short(f"{site} submitted no model: {failure}")
             return
         try:
             model = site_model_from(result)
             self.recorder.local_best(site, model.round_number, model.metrics)
         except FederationError as error:
-            self._failed_cells.append(f"{site} submitted no usable model: {error}")
+            self._fell_short(f"{site} submitted no usable model: {error}")
             return
         self._persistor(fl_ctx).write(site, model.weights, fl_ctx)
         self._write(fl_ctx)
+
+    def _fell_short(self, reason: str) -> None:
+        """A site may say the same more than once."""
+        if reason not in self._failed_cells:
+            self._failed_cells.append(reason)
 
     def _cell_arrived(self, fl_ctx: FLContext) -> None:
         model = str(fl_ctx.get_prop(AppConstants.MODEL_OWNER)).removeprefix(SERVER_PREFIX)
         site = str(fl_ctx.get_prop(AppConstants.DATA_CLIENT))
         result = fl_ctx.get_prop(AppConstants.VALIDATION_RESULT)
         failure = failure_of(result)
+        if is_declined(failure):
+            self._declined.add((model, site))
+            return
         if failure is not None:
-            self._failed_cells.append(f"{site} could not evaluate {model}: {failure}")
+            self._fell_short(f"{site} could not evaluate {model}: {failure}")
             return
         self._cells.setdefault(model, {})[site] = metrics_from(result)
 
     def publish(self, fl_ctx: FLContext) -> tuple[str, ...]:
-        """Write record and matrix; returns what fell short of what the job asked for.
+        """Write record and matrix; returns what keeps the run from having ended well.
+
+        A job that needs all its sites ends well with everything of all of them. One that needs
+        fewer ends well if ``min_sites`` did their part; the rest is told in log and report. What a
+        site declines by its own policy is no shortfall.
 
         Raises:
             FederationError: no round has started.
         """
         with self._lock:
-            found = [*shortfalls(self.recorder.record), *self._failed_cells]
+            record = self.recorder.record
+            told = [*shortfalls(record), *self._failed_cells]
+            blocking = list(unmet(record))
             try:
                 matrix = self._matrix(fl_ctx)
-                found += [
-                    f"the matrix has no value of {model} at {site}"
-                    for model, site in matrix.missing
-                ]
+                told += [f"the matrix has no value of {m} at {s}" for m, s in self._gaps(matrix)]
+                blocking += self._thin_rows(matrix)
             except FederationError as error:
-                found.append(f"no cross-site result: {error}")
-            blocking = tuple(found)
+                blocking.append(f"no cross-site result: {error}")
+            if self.min_sites >= len(record.sites) or blocking:
+                blocking = list(dict.fromkeys([*told, *blocking]))
+            for sentence in told:
+                self.log_warning(fl_ctx, sentence)
             if blocking:
                 self.recorder.finish("failed", "; ".join(blocking))
             else:
                 self.recorder.finish("complete")
             self._write(fl_ctx)
-            return blocking
+            return tuple(blocking)
+
+    def _gaps(self, matrix: CrossSiteMatrix) -> list[tuple[str, str]]:
+        """Model and site of each missing value that nobody has declined."""
+        return [
+            (model, site)
+            for model, site in matrix.missing
+            if (model, site) not in self._declined and model not in self._kept_at_home
+        ]
+
+    def _thin_rows(self, matrix: CrossSiteMatrix) -> Iterator[str]:
+        """Global models that fewer sites than ``min_sites`` have evaluated."""
+        counts = Counter(model for model, _ in self._gaps(matrix))
+        spare = len(self.recorder.record.sites) - self.min_sites
+        for model in (GLOBAL_MODEL, BEST_GLOBAL_MODEL):
+            if counts[model] > spare:
+                yield f"the matrix has no value of {model} at {counts[model]} sites"
 
     def _matrix(self, fl_ctx: FLContext) -> CrossSiteMatrix:
         sites = self.recorder.record.sites
@@ -350,6 +393,11 @@ class RunRecordKeeper(FLComponent):
 def _app_folder(fl_ctx: FLContext) -> Path:
     """The job's app as it was deployed to this server."""
     return Path(fl_ctx.get_engine().get_workspace().get_app_dir(fl_ctx.get_job_id()))
+
+
+def is_declined(failure: str | None) -> bool:
+    """Whether a site did not fail, but declined by its own policy."""
+    return failure is not None and failure.startswith(DECLINED)
 
 
 def keeper_of(engine: Any, component_id: str) -> RunRecordKeeper:

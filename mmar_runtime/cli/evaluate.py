@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmar_runtime.cli.common import (
@@ -20,8 +22,9 @@ from mmar_runtime.config.data_list import data_check
 from mmar_runtime.config.loader import VALIDATION_FILE, load_evaluation_config
 from mmar_runtime.config.overrides import parse_overrides
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.component_check import component_check
 from mmar_runtime.policy.extras_check import extras_check
+from mmar_runtime.policy.mmar_check import own_mmar_checks
+from mmar_runtime.policy.site_policy import DEFAULT_POLICY, read_site_policy
 from mmar_runtime.policy.volume_check import volume_check
 
 if TYPE_CHECKING:
@@ -33,30 +36,38 @@ EXAMPLES = """examples:
   mmar evaluate -m path/to/mmar --set dont_load_ts_model=True dont_load_ckpt_model=False
   mmar evaluate -m path/to/mmar --set MMAR_CKPT=/path/to/FL_global_model.pt
   mmar evaluate -m path/to/mmar -c config/config_inference.json
+  mmar evaluate -m path/to/mmar --policy local/mmar_site_policy.json
+
+With --policy, the metrics are those that the site would tell a federation, rounded as there.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
     add_mmar_arguments(parser, config=VALIDATION_FILE)
+    parser.add_argument(
+        "--policy", type=Path, metavar="FILE", help="a site's policy: metrics as they leave it"
+    )
     add_output_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Check everything, evaluate, print the metrics."""
     set_up_run_logging(options)
+    policy = DEFAULT_POLICY if options.policy is None else read_site_policy(options.policy)
     config = load_evaluation_config(
         Mmar.open(options.mmar),
         file=options.config,
         environment=options.environment,
         overrides=parse_overrides(options.overrides),
-        checks=[component_check(allow_code=True), extras_check, data_check, volume_check],
+        checks=[*own_mmar_checks(), extras_check, data_check, volume_check],
     )
     first = is_first_process()
     for notice in config.notices if first else ():
         print(f"note: {notice}", file=sys.stderr)
     started = time.monotonic()
     result = _evaluate(config)
+    result = replace(result, metrics=policy.rounded(result.metrics))
     if not first:
         return 0  # it is the same result
     if options.json:

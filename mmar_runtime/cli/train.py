@@ -23,8 +23,8 @@ from mmar_runtime.config.loader import TRAIN_FILE, load_train_config
 from mmar_runtime.config.overrides import parse_overrides
 from mmar_runtime.files import write_text_atomically
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.component_check import component_check
 from mmar_runtime.policy.extras_check import extras_check
+from mmar_runtime.policy.mmar_check import own_mmar_checks
 from mmar_runtime.policy.volume_check import volume_check
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         file=options.config,
         environment=options.environment,
         overrides=parse_overrides(options.overrides),
-        checks=[component_check(allow_code=True), extras_check, data_check, volume_check],
+        checks=[*own_mmar_checks(), extras_check, data_check, volume_check],
     )
     first = is_first_process()
     for notice in config.notices if first else ():

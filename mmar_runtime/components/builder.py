@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 from collections import Counter
@@ -20,6 +21,7 @@ from mmar_runtime.components.conf import TrainConf
 from mmar_runtime.components.expressions import interpret
 from mmar_runtime.components.launch import ALONE, Processes
 from mmar_runtime.components.processes import averaging_gradients, own_part
+from mmar_runtime.components.size import require_no_more, require_size
 from mmar_runtime.components.trackers import close_at_end
 from mmar_runtime.config.data_list import labels_are_files, read_data_list
 from mmar_runtime.config.expressions import references
@@ -38,6 +40,7 @@ from mmar_runtime.config.sections import WorkflowConfig
 from mmar_runtime.errors import ComponentError, MmarError
 from mmar_runtime.policy.component_check import ENGINE_KINDS, slot_kind
 from mmar_runtime.policy.component_table import ComponentEntry
+from mmar_runtime.policy.site_policy import DEFAULT_POLICY
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,7 @@ class BuildContext:
         processes: which process of how many; handlers of other ranks are left out.
         amp: whether automatic mixed precision can run here.
         allow_code: whether components may come from the MMAR's own code.
+        max_parameters: numbers that a network of the table may have.
         at_end: what is to be done when the run has ended, well or not; whoever made it closes it.
     """
 
@@ -63,6 +67,7 @@ class BuildContext:
     processes: Processes = ALONE
     amp: bool = False
     allow_code: bool = False
+    max_parameters: int = DEFAULT_POLICY.limits.parameters
     at_end: ExitStack = field(default_factory=ExitStack, compare=False)
 
 
@@ -197,7 +202,12 @@ class ComponentBuilder:
             for name, value in arguments.items():
                 if isinstance(value, torch.nn.Module) and name.endswith("network"):
                     arguments[name] = averaging_gradients(value, self.context.device)
+        network = (entry.kind if entry is not None else kind) == "network"
+        if network and entry is not None:
+            self._require_size(spec, found, arguments)
         built = self._call(spec, found, arguments)
+        if network and isinstance(built, torch.nn.Module):
+            require_no_more(built, self.context.max_parameters, spec.title, spec.location)
         close_at_end(built, self.context.at_end)
         return built.to(self.context.device) if isinstance(built, torch.nn.Module) else built
 
@@ -212,6 +222,19 @@ class ComponentBuilder:
         if engine and arguments.get("amp") and not self.context.amp:
             arguments["amp"] = False
             self._announce("amp is off: automatic mixed precision needs a GPU")
+
+    def _require_size(
+        self, spec: ComponentSpec, found: type[Any], arguments: Mapping[str, Any]
+    ) -> None:
+        """Refuse a network that is too large before its memory is taken."""
+        if any(isinstance(value, torch.nn.Module) for value in arguments.values()):
+            return  # a part of it is there already, and would be changed
+        require_size(
+            lambda: found(**copy.deepcopy(dict(arguments))),
+            most=self.context.max_parameters,
+            title=spec.title,
+            location=spec.location,
+        )
 
     def _announce(self, message: str) -> None:
         if message not in self._announced:

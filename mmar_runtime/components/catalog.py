@@ -9,6 +9,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ignite.metrics import Metric
+from monai.engines import PrepareBatch, Workflow
+from monai.inferers import Inferer
+from monai.transforms import Compose, MapTransform
+from torch.nn import Module
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.data import DataLoader, Dataset
+
 from mmar_runtime.components.checkpoint_loader import WholeCheckpointLoader
 from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
 from mmar_runtime.components.trackers import (
@@ -29,6 +38,22 @@ OURS: Mapping[str, type] = {
     "monai.handlers.mlflow_handler.MLFlowHandler": OwnRunMLFlowHandler,
 }
 """Classes that run in place of the library's, with the same arguments."""
+
+BASES: Mapping[str, tuple[type, ...]] = {
+    "dataloader": (DataLoader,),
+    "dataset": (Dataset,),
+    "evaluator": (Workflow,),
+    "inferer": (Inferer,),
+    "loss": (Module,),
+    "lr_scheduler": (LRScheduler, ReduceLROnPlateau),
+    "metric": (Metric,),
+    "network": (Module,),
+    "optimizer": (Optimizer,),
+    "prepare_batch": (PrepareBatch,),
+    "trainer": (Workflow,),
+    "transform": (MapTransform, Compose),
+}
+"""The kind of a component -> what its class is derived from; a handler is what has ``attach``."""
 
 _LOOKED_IN: set[Path] = set()
 """The ``custom`` folder that imports look in now; Python's search path is one for the process."""
@@ -59,12 +84,17 @@ def _from_table(entry: ComponentEntry) -> type[Any]:
     """The class itself, checked to be the one that the table means."""
     module, _, name = entry.path.rpartition(".")
     found = getattr(importlib.import_module(module), name)
-    if not inspect.isclass(found) or f"{found.__module__}.{found.__qualname__}" != entry.path:
+    named = inspect.isclass(found) and f"{found.__module__}.{found.__qualname__}" == entry.path
+    if not named or not _is_of_kind(found, entry.kind):
         raise ComponentError(
             f"the table names {entry.path}, but the installed package has {found!r} there; "
             "install the versions in constraints.txt"
         )
-    return found
+    return found  # type: ignore[no-any-return]  # a class, as was just seen
+
+
+def _is_of_kind(found: type[Any], kind: str) -> bool:
+    return hasattr(found, "attach") if kind == "handler" else issubclass(found, BASES[kind])
 
 
 def own_class(spec: ComponentSpec, custom: Path) -> type[Any]:
@@ -105,6 +135,8 @@ def _look_in(custom: Path) -> None:
         sys.path.append(str(custom))
         _LOOKED_IN.add(custom)
         importlib.invalidate_caches()
+        # A site approves this folder as it is; what Python compiles of it would be a file more.
+        sys.dont_write_bytecode = True
 
 
 def check_own_arguments(spec: ComponentSpec, found: type[Any], given: Mapping[str, Any]) -> None:

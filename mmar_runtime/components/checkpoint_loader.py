@@ -14,6 +14,7 @@ from mmar_runtime.weights import (
     load_fitting,
     load_into,
     read_checkpoint,
+    refuse_packed,
 )
 
 
@@ -55,6 +56,7 @@ class WholeCheckpointLoader(CheckpointLoader):
     def _load_as_monai(self, parts: dict[str, object], engine: Engine) -> None:
         everything, self.load_dict = self.load_dict, parts
         try:
+            refuse_packed(Path(self.load_path))
             super().__call__(engine)
         except MmarError:
             raise

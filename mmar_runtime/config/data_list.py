@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ def read_data_list(source: DataListSource, *, labels_are_files: bool = True) -> 
     absent = list(_absent(source, file, base))
     if absent:
         raise ConfigError(absent)
-    raw = _raw_items(file, source)
+    raw = raw_items(file, source)
     location = Location(file.name) / source.key
     file_keys = [key for key in FILE_KEYS if key != "label" or labels_are_files]
     items, problems = [], []
@@ -91,7 +92,12 @@ def _names_files(value: Any) -> bool:
     return bool(paths) and all(isinstance(path, str) and path for path in paths)
 
 
-def _raw_items(file: Path, source: DataListSource) -> list[Any]:
+def raw_items(file: Path, source: DataListSource) -> list[Any]:
+    """The items of a list as they stand in its file.
+
+    Raises:
+        ConfigError: no such file or list, or an empty one.
+    """
     document = read_json(file)
     location = Location(file.name)
     if not isinstance(document, dict):
@@ -124,7 +130,8 @@ def _missing_files(item: dict[str, Any], keys: list[str], location: Location) ->
     for key in keys:
         value = item.get(key)
         for file in value if isinstance(value, list) else [value]:
-            if isinstance(file, str) and not Path(file).exists():
+            # Not Path.exists, which raises where a name is too long for any file.
+            if isinstance(file, str) and not os.path.exists(file):
                 message = f"there is no file {file!r}"
                 yield Problem(location / key, message, "", "missing-image")
 
@@ -164,7 +171,7 @@ def data_check(config: WorkflowConfig) -> Iterator[Problem]:
 def listed_keys(source: DataListSource) -> frozenset[str] | None:
     """The entries that the items of a list have; None if the list cannot be read here."""
     try:
-        raw = _raw_items(Path(source.file), source)
+        raw = raw_items(Path(source.file), source)
     except ConfigError:
         return None
     return frozenset(key for item in raw if isinstance(item, dict) for key in item)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ from mmar_runtime.config.nodes import (
     walk,
 )
 from mmar_runtime.config.overrides import COMMAND_LINE, Scalar
-from mmar_runtime.config.parser import AUTOML_ADVICE, NodeParser
+from mmar_runtime.config.parser import AUTOML_ADVICE, MAX_PROBLEMS, NodeParser
 from mmar_runtime.config.sections import (
     EVALUATE_ONLY,
     LIST_SLOTS,
@@ -125,7 +126,7 @@ def load_evaluation_config(
 
 
 def _checked(config: Config, problems: list[Problem], checks: Iterable[Check]) -> Config:
-    found = [*problems, *consistency.problems(config)]
+    found = [*problems, *islice(consistency.problems(config), MAX_PROBLEMS)]
     for check in checks:
         found += check(config)
     if found:
@@ -429,6 +430,8 @@ def _deref(node: Node, known: Mapping[str, list[ComponentSpec]], problems: list[
 def _target(
     ref: TransformRef, known: Mapping[str, list[ComponentSpec]], problems: list[Problem]
 ) -> Node:
+    if len(problems) >= MAX_PROBLEMS:
+        return Literal(location=ref.location, value=None)
     targets = known.get(ref.name, [])
     if len({_signature(target) for target in targets}) == 1:
         return replace(targets[0], disabled=ref.disabled)

@@ -31,8 +31,11 @@ OPTIONS = {
 """Section -> what may stand in it."""
 
 MAX_BYTES = 64 * 1024
-WIDE = re.compile(r"%\([^)]*\)[^A-Za-z%]*\d{4}")
-"""A field of a thousand characters or more."""
+MAX_FORMAT = 500
+"""Characters of a format, and of its dates."""
+
+WIDE = re.compile(r"[0-9]{3}")
+"""In a format: a field of a hundred characters or more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,10 +217,12 @@ def _names(text: str) -> list[str]:
 
 def _format_fault(text: str, dates: str | None) -> str:
     """Why a message cannot be written in this format; empty if it can."""
-    if WIDE.search(text):
+    if max(len(text), len(dates or "")) > MAX_FORMAT:
+        return f"it has more than {MAX_FORMAT} characters"
+    if WIDE.search(text) or WIDE.search(dates or ""):
         return "a field is too wide"
     try:
         logging.Formatter(text, dates).format(logging.makeLogRecord({}))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         return str(error)
     return ""

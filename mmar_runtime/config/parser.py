@@ -21,8 +21,8 @@ from mmar_runtime.config.nodes import (
     map_node,
 )
 from mmar_runtime.config.overrides import Scalar
-from mmar_runtime.config.sources import SCALARS, Variable
-from mmar_runtime.config.variables import SubstitutionError, substitute
+from mmar_runtime.config.sources import SCALARS, SITE, Variable
+from mmar_runtime.config.variables import SubstitutionError, names_in, substitute
 from mmar_runtime.errors import Problem, did_you_mean
 
 DATA_LIST_KEYS = ("data_list_file_path", "data_file_base_dir", "data_list_key")
@@ -39,7 +39,12 @@ COMPONENT_BEARING = {
 """The arguments that hold components themselves; elsewhere one inside ``args`` is refused, so
 that whoever reviews a config need not look for components in odd places."""
 
+FOREIGN_KEYS = ("path", "class_path", "_target_")
+"""Keys by which other libraries take an object for a component, wherever it stands."""
+
 MAX_DEPTH = 40
+MAX_PROBLEMS = 100
+"""So many are told; a value behind them is not looked at any more."""
 
 
 class NodeParser:
@@ -57,6 +62,8 @@ class NodeParser:
             location: where it stands.
             components: whether components may stand here and below.
         """
+        if len(self.problems) >= MAX_PROBLEMS:
+            return Literal(location=location, value=None)
         if len(location.path) > MAX_DEPTH:
             return self._refused(location, f"is nested more than {MAX_DEPTH} levels deep", "depth")
         if isinstance(raw, list):
@@ -125,7 +132,7 @@ class NodeParser:
             args=map_node(location / "args", args),
             disabled=self._disabled(raw, location),
             rank=self._rank(raw, location),
-            log_label=self._optional_text(raw, "log_label", location),
+            log_label=self._log_label(raw, location),
             data_list=data_list,
         )
 
@@ -137,6 +144,16 @@ class NodeParser:
         if hash_sign and not alias:
             self._problem(location / "name", f"{text!r} has nothing behind its '#'", "name")
         return name, alias or None
+
+    def _log_label(self, raw: dict[str, Any], location: Location) -> str | None:
+        """The name of a metric, which leaves the site: what the site has set may not be in it."""
+        text = raw.get("log_label")
+        for name in names_in(text) if isinstance(text, str) else ():
+            if name in self.variables and self.variables[name].source.file == SITE:
+                message = f"{{{name}}} is the site's own value, and a metric's name leaves the site"
+                self._problem(location / "log_label", message, "site-value", "Write a plain name.")
+                return None
+        return self._optional_text(raw, "log_label", location)
 
     def _data_list(self, raw: dict[str, Any], location: Location) -> DataListSource | None:
         if not any(key in raw for key in DATA_LIST_KEYS):
@@ -172,7 +189,8 @@ class NodeParser:
         return WeightsFile(location=location, kind=kind, path=path, disabled=disabled)
 
     def _plain_object(self, raw: dict[str, Any], location: Location) -> Node:
-        if isinstance(raw.get("name", raw.get("path")), str) and "args" in raw:
+        foreign = any(isinstance(raw.get(key), str) for key in FOREIGN_KEYS)
+        if foreign or (isinstance(raw.get("name"), str) and "args" in raw):
             self._problem(
                 location,
                 "a component inside another one's arguments; only the transforms of Compose, "

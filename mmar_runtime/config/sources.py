@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +33,12 @@ BUILT_IN: Mapping[str, Scalar] = {
 
 MAX_JSON_BYTES = 4 * 1024 * 1024
 MAX_DIGITS = 100
+HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+"""How half a character may be spelled; two of them can make a whole one."""
+
 SCALARS = (str, int, float, bool)
+SITE = "site"
+"""Where a site's own values come from, in place of a document's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,19 @@ def parse_json(text: str, file: str) -> Any:
         raise ConfigError([Problem(Location(file), message, "", "json")]) from None
     if problems:
         raise ConfigError(problems)
+    if HALF.search(text) and not _is_text(json.dumps(value, ensure_ascii=False)):
+        message = "holds half a character, \\ud800 to \\udfff alone"
+        raise ConfigError([Problem(Location(file), message, "Write the whole one.", "json")])
     return value
+
+
+def _is_text(text: str) -> bool:
+    """Whether a text can be written to a file or be the name of one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -87,6 +106,8 @@ def _whole_number(text: str) -> int | _Refused:
 
 
 def _real_number(text: str) -> float | _Refused:
+    if len(text) > MAX_DIGITS:
+        return _Refused(f"{text[:20]}... has {len(text)} digits", "Write fewer of them.")
     value = float(text)
     return value if math.isfinite(value) else _Refused(f"{text[:20]} is too large", _FINITE)
 
@@ -114,18 +135,28 @@ def read_json(path: Path, *, name: str | None = None) -> Any:
     """
     location = Location(name or path.name)
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            message = f"is larger than {MAX_JSON_BYTES // 2**20} MiB"
-            raise ConfigError([Problem(location, message, "", "json")])
-        text = path.read_text(encoding="utf-8-sig")
+        text = _text_of(path, location)
     except FileNotFoundError:
         advice = _what_is_there(path)
         message = f"there is no file {str(path)!r}"
         raise ConfigError([Problem(location, message, advice, "missing-file")]) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or a NUL in the path
         message = f"cannot be read: {error}"
         raise ConfigError([Problem(location, message, "", "missing-file")]) from None
     return parse_json(text, location.file)
+
+
+def _text_of(path: Path, location: Location) -> str:
+    """The text of a plain file: a device may never end, and a pipe may never begin."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError([Problem(location, "cannot be read: no plain file", "", "missing-file")])
+    with path.open("rb") as stream:
+        content = stream.read(MAX_JSON_BYTES + 1)  # what /proc holds has no size beforehand
+    if len(content) > MAX_JSON_BYTES:
+        message = f"is larger than {MAX_JSON_BYTES // 2**20} MiB"
+        raise ConfigError([Problem(location, message, "", "json")])
+    return content.decode("utf-8-sig")
 
 
 def _what_is_there(path: Path) -> str:
@@ -186,7 +217,7 @@ def resolve_variables(
         (BUILT_IN, Location("built-in default"), True),
         (first_level_primitives(workflow), Location(workflow_file), False),
         (environment, Location(environment_file), True),
-        (site or {}, Location("site"), True),
+        (site or {}, Location(SITE), True),
         (overrides or {}, COMMAND_LINE, True),
     ]
     found = {"MMAR_ROOT": Variable(str(mmar_root), Location("command line"))}

@@ -24,6 +24,9 @@ ENGINE_KINDS = frozenset({"trainer", "evaluator"})
 EGRESS = "egress"
 """The consent that the table asks for where a component sends what it sees to other machines."""
 
+CODE = "code"
+"""The same where a component takes files for its own that a job may have brought along."""
+
 
 def component_check(
     *, allow_code: bool, allow_egress: bool = True
@@ -45,6 +48,8 @@ def component_check(
             entry = table_entry(spec, kind, table)
             if entry is not None and entry.consent == EGRESS and not allow_egress:
                 yield _not_allowed_to_send(spec, entry)
+            if entry is not None and entry.consent == CODE and not allow_code:
+                yield _reads_back(spec, entry)
 
     return check
 
@@ -131,6 +136,16 @@ def _not_allowed_to_send(spec: ComponentSpec, entry: ComponentEntry) -> Problem:
         "allowed that",
         "Disable it here; TensorBoardStatsHandler and TensorBoardImageHandler write to files only.",
         "egress",
+    )
+
+
+def _reads_back(spec: ComponentSpec, entry: ComponentEntry) -> Problem:
+    return Problem(
+        spec.location / ("name" if spec.path is None else "path"),
+        f"{entry.name} reads back files of its cache, which a job could have brought along; only a "
+        "site that allows a job's code allows it",
+        "CacheDataset keeps its cache in memory.",
+        "code",
     )
 
 

@@ -23,6 +23,9 @@ from typing import Any, Literal
 from mmar_runtime.errors import did_you_mean
 
 FaultKind = Literal["unknown", "missing", "denied"]
+PathRole = Literal[
+    "read:data", "read:base", "read:model", "read:run", "write:run", "write:service", "name"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +42,14 @@ class ComponentEntry:
         denied_if_true: arguments that are refused unless they are off, with the reason. Where
             their default is on, they are required.
         choices: arguments whose text must be one of a few words; see :func:`check_choices`.
-        consent: what the site has to agree to before the class is used, such as ``egress``, or
+        consent: what the site has to agree to before the class is used, ``egress`` or ``code``, or
             empty.
+        paths: arguments that are paths, and what is done there: ``read:data``, ``read:model``,
+            ``write:run``, or ``name`` for the name of a file alone, also where it is the key of an
+            object; ``read:base`` for the folder relative to which results are named after their
+            images, ``read:run`` for files of the MMAR, and ``write:service`` for a service's
+            address or a place of its files.
+        bounds: the largest number that an argument may be or hold; ``*`` stands for all others.
     """
 
     path: str
@@ -52,6 +61,8 @@ class ComponentEntry:
     denied_if_true: Mapping[str, str] = field(default_factory=dict)
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     consent: str = ""
+    paths: Mapping[str, PathRole] = field(default_factory=dict)
+    bounds: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -215,6 +226,8 @@ def _parse_entry(path: str, record: Mapping[str, Any]) -> ComponentEntry:
         denied_if_true=MappingProxyType(record.get("denied_if_true", {})),
         choices=MappingProxyType(choices),
         consent=record.get("consent", ""),
+        paths=MappingProxyType(record.get("paths", {})),
+        bounds=MappingProxyType(record.get("bounds", {})),
     )
 
 

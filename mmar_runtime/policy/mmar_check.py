@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,12 +23,15 @@ from mmar_runtime.config.loader import (
 )
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.log_config import read_log_config
-from mmar_runtime.config.overrides import Scalar
+from mmar_runtime.config.nodes import WeightsFile, walk
+from mmar_runtime.config.overrides import COMMAND_LINE, Scalar
 from mmar_runtime.config.sections import WorkflowConfig
+from mmar_runtime.config.sources import SITE
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import all_components, component_check, table_entry
 from mmar_runtime.policy.component_table import load_component_table
+from mmar_runtime.policy.custom_check import code_hash, custom_faults
 from mmar_runtime.policy.document_check import (
     ANY_JSON,
     WORKFLOW,
@@ -36,8 +39,10 @@ from mmar_runtime.policy.document_check import (
     read_document,
     regular_file,
 )
-from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
-from mmar_runtime.policy.tree_hash import tree_hash
+from mmar_runtime.policy.limits_check import limits_check
+from mmar_runtime.policy.path_check import path_check
+from mmar_runtime.policy.site_policy import DEFAULT_POLICY, OWN_MMAR_POLICY, SitePolicy
+from mmar_runtime.policy.tree_hash import file_hash
 from mmar_runtime.policy.verdict import MAX_PROBLEMS, Verdict, verdict
 
 LOG_CONFIG = "resources/log.config"
@@ -47,9 +52,6 @@ ENGINES = frozenset({"train", "trainer", "evaluator", "validate"})
 TRAIN_NAMES = ("config_train",)
 EVALUATION_NAMES = ("config_validation", "config_cross_validation", "config_inference")
 """Documents that are run by their names, whatever they hold."""
-
-NOT_JUDGED = "paths in arguments and numbers against the site's limits are not judged by this check"
-"""The seam for ``path_check`` and ``limits_check``: goes when they stand among the checks."""
 
 MAX_DOCUMENTS = 20
 MAX_BYTES = ANY_JSON.size
@@ -138,7 +140,7 @@ class _Judging:
         self.overrides = overrides
         self.site_values = site_values
         self.problems: list[Problem] = []
-        self.notices: list[str] = [NOT_JUDGED]
+        self.notices: list[str] = []
 
     def verdict(self, path: Path, name: str) -> Verdict:
         """The verdict on a folder or a file."""
@@ -223,7 +225,7 @@ class _Judging:
                     self._problem(Location(name), "has to be a JSON object", "json")
                 return  # every workflow needs it
             self._authors_values(content, Path(environment).name)
-        checks = [_at_most(check) for check in policy_checks(mmar, self.policy)]
+        checks = [_at_most(check) for check in policy_checks(mmar, self._policy_here())]
         for document in documents:
             if len(self.problems) > MAX_PROBLEMS:
                 return  # refused, and more is not listed
@@ -242,6 +244,13 @@ class _Judging:
             )
             if isinstance(config, WorkflowConfig):
                 self.notices += map(str, config.notices)
+
+    def _policy_here(self) -> SitePolicy:
+        """The policy; where no site is asked, what stands for its data is among its roots."""
+        roots, stands = self.policy.data_roots, str(DATA_STAND_IN)
+        if roots and stands in self.site_values.values():
+            return replace(self.policy, data_roots=(*roots, DATA_STAND_IN))
+        return self.policy
 
     def _authors_values(self, content: Mapping[str, Any], file: str) -> None:
         ignored = [name for name in (*SITE_VARIABLES, "MMAR_ROOT") if name in content]
@@ -272,8 +281,40 @@ def policy_checks(mmar: Mmar, policy: SitePolicy) -> list[Check]:
         component_check(allow_code=mode != "off", allow_egress=policy.egress),
         *([_approved_code(mmar, policy)] if mode == "by_hash" else []),
         partial(_denied, policy),
+        partial(_torchscript, policy),
+        path_check(policy),
+        limits_check(policy.limits),
         _variables_inside,
     ]
+
+
+def own_mmar_checks() -> list[Check]:
+    """What holds for an MMAR that somebody runs on a machine of their own.
+
+    Its code and its trackers are theirs, and its documents say where things lie.
+    """
+    return [
+        component_check(allow_code=True),
+        path_check(OWN_MMAR_POLICY, owner=True),
+        limits_check(OWN_MMAR_POLICY.limits),
+    ]
+
+
+def _torchscript(policy: SitePolicy, config: WorkflowConfig) -> Iterator[Problem]:
+    """TorchScript is code; a site may know single files of it by their hash."""
+    for section in config.scopes.values():
+        for node in section.entries.values():
+            for inner in walk(node):
+                if not isinstance(inner, WeightsFile) or inner.kind != "ts_path":
+                    continue
+                # One that is not there comes with no job; without code allowed, none is loaded.
+                if not os.path.lexists(inner.path):
+                    continue
+                found = file_hash(Path(inner.path))  # without a file there is nothing to run
+                if found and found not in policy.torchscript_sha256:
+                    message = "is TorchScript, which is code; this site has not allowed this file"
+                    advice = "Evaluate a checkpoint, {MMAR_CKPT}, with the network beside it."
+                    yield Problem(inner.location / inner.kind, message, advice, "torchscript")
 
 
 def _denied(policy: SitePolicy, config: WorkflowConfig) -> Iterator[Problem]:
@@ -312,11 +353,17 @@ def _approved_code(mmar: Mmar, policy: SitePolicy) -> Check:
 
 
 def approval_fault(custom: Path, policy: SitePolicy) -> str:
-    """Why a ``custom`` folder is not approved; empty if it is."""
+    """Why a ``custom`` folder is not approved; empty if it is.
+
+    What no person could have read is refused even if its hash is listed.
+    """
     try:
-        found = tree_hash(custom)
+        faults = list(custom_faults(custom))
+        found = code_hash(custom)
     except ConfigError as error:
         return f"{error.problems[0].location} {error.problems[0].message}"
+    if faults:
+        return f"{faults[0].location} {faults[0].message}"
     if found in policy.byoc.approved:
         return ""
     return f"its hash {found} is not among the {len(policy.byoc.approved)} approved"
@@ -356,6 +403,8 @@ def _variables_inside(config: WorkflowConfig) -> Iterator[Problem]:
     for name, variable in config.variables.items():
         if not name.startswith("MMAR_") or not isinstance(variable.value, str):
             continue
+        if variable.source in (Location(SITE), COMMAND_LINE):
+            continue  # the site's own word
         if "\0" in variable.value or not _is_inside(root, variable.value):
             message = f"{name} leads out of the MMAR"
             advice = "Write a path below the MMAR's folder, such as 'models'."

@@ -40,7 +40,7 @@ class Byoc:
 
     Attributes:
         mode: ``off`` refuses it, ``by_hash`` takes what the site has approved, ``on`` takes all.
-        approved: the SHA-256 of approved ``custom`` folders, see ``tree_hash``.
+        approved: the SHA-256 of approved ``custom`` folders, see ``code_hash``.
     """
 
     mode: ByocMode = "off"
@@ -176,10 +176,8 @@ def read_site_policy(path: Path) -> SitePolicy:
 
 
 def policy_document(policy: SitePolicy) -> dict[str, Any]:
-    """A policy as the JSON of its file; what is None or empty by default is left out."""
-    content = {
-        key: value for key, value in asdict(policy).items() if value not in (None, (), [], {})
-    }
+    """A policy as the JSON of its file; what is None is left out, for that is the default."""
+    content = {key: value for key, value in asdict(policy).items() if value is not None}
     content["outgoing"] = {k: v for k, v in content["outgoing"].items() if v is not None}
     return {"policy_version": POLICY_VERSION, **json.loads(json.dumps(content, default=str))}
 

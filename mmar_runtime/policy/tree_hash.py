@@ -13,6 +13,9 @@ from mmar_runtime.errors import ConfigError, Problem
 
 BLOCK = 1 << 20
 
+SIGNATURE_FILES = (".__nvfl_sig.json", ".__nvfl_submitter.crt")
+"""What NVFlare puts into each folder of a signed job; no import finds files of such names."""
+
 
 def tree_hash(folder: Path, *, leave_out: Collection[str] = ()) -> str:
     """SHA-256 over the names and contents of all files below a folder.
@@ -29,7 +32,7 @@ def tree_hash(folder: Path, *, leave_out: Collection[str] = ()) -> str:
     whole = hashlib.sha256()
     for path in tree_files(folder, leave_out=leave_out):
         name = path.relative_to(folder).as_posix()
-        whole.update(f"{_file_hash(path)} {len(name.encode())} {name}\n".encode())
+        whole.update(f"{file_hash(path)} {len(name.encode())} {name}\n".encode())
     return whole.hexdigest()
 
 
@@ -62,7 +65,10 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _file_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file; empty where there is no plain file."""
+    if not path.is_file():
+        return ""
     found = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(BLOCK):

@@ -17,6 +17,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import ComponentSpec, Node, plain
 from mmar_runtime.config.sections import Section, WorkflowConfig
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.policy.image_header import read_header
 
 NIFTI = (".nii", ".nii.gz")
 SPATIAL_AXES = 3
@@ -51,10 +52,10 @@ def volume_check(config: WorkflowConfig) -> Iterator[Problem]:
 def _too_large(section: Section, image: Any, place: Location) -> Iterator[Problem]:
     if not isinstance(image, str) or not image.endswith(NIFTI):
         return
-    header = _header(Path(image))
-    if header is None:
+    header = read_header(Path(image))
+    if header is None or len(header.size) < SPATIAL_AXES:
         return
-    size, spacing = header
+    size, spacing = header.size[:SPATIAL_AXES], header.spacing[:SPATIAL_AXES]
     largest: list[float] = list(size)
     reoriented = False
     for spec in section.specs("pre_transforms"):
@@ -70,19 +71,6 @@ def _too_large(section: Section, image: Any, place: Location) -> Iterator[Proble
             return
         if not largest:
             return
-
-
-def _header(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]] | None:
-    """Size in voxels and spacing in mm of a volume; None if it is none or cannot be read."""
-    import nibabel  # takes a moment; most checks of a config need no image
-
-    try:
-        image: Any = nibabel.load(path)
-    except (OSError, nibabel.filebasedimages.ImageFileError):
-        return None
-    size = tuple(int(length) for length in image.shape[:SPATIAL_AXES])
-    spacing = tuple(float(length) for length in image.header.get_zooms()[:SPATIAL_AXES])
-    return (size, spacing) if len(size) == SPATIAL_AXES else None
 
 
 def _resampled(

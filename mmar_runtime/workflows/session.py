@@ -21,6 +21,7 @@ from mmar_runtime.components.launch import (
 from mmar_runtime.components.processes import process_group
 from mmar_runtime.config.sections import RuntimeSettings, WorkflowConfig
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.policy.site_policy import DEFAULT_POLICY
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +30,18 @@ THREADS_VARIABLE = "NUM_THREADS"
 
 
 @contextmanager
-def session(config: WorkflowConfig, *, allow_code: bool) -> Iterator[BuildContext]:
+def session(
+    config: WorkflowConfig,
+    *,
+    allow_code: bool,
+    max_parameters: int = DEFAULT_POLICY.limits.parameters,
+) -> Iterator[BuildContext]:
     """Set up this process for a run of ``config`` and put its settings back at the end.
+
+    Args:
+        config: the workflow.
+        allow_code: whether components may come from the MMAR's own code.
+        max_parameters: numbers that a network may have.
 
     Raises:
         ConfigError: NUM_THREADS is not a positive whole number.
@@ -49,6 +60,7 @@ def session(config: WorkflowConfig, *, allow_code: bool) -> Iterator[BuildContex
                 processes=processes,
                 amp=config.settings.amp and device.type == "cuda",
                 allow_code=allow_code,
+                max_parameters=max_parameters,
                 at_end=at_end,
             )
     finally:

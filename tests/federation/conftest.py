@@ -6,6 +6,7 @@ Each is a process tree of its own, started by the kit's own script; all listen o
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import random
@@ -33,6 +34,8 @@ SITES = ("site-1", "site-2")
 SERVER = "localhost"
 LEAD = "lead@example.org"
 PATIENCE = 120.0
+LIBC = ctypes.CDLL(None, use_errno=True)
+PR_SET_PDEATHSIG = 1
 
 MakeFederation = Callable[..., "Federation"]
 
@@ -67,6 +70,7 @@ class Federation:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_end_with_us,
             )
 
     def await_sites(self) -> None:
@@ -120,6 +124,11 @@ class Federation:
         """The lines of a kit's audit log."""
         path = self.kits / name / "audit" / "mmar_audit.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _end_with_us() -> None:
+    """Have the kernel end a kit's process if the tests are killed; its jobs end without it."""
+    assert LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) == 0
 
 
 def unused_port() -> int:

@@ -6,7 +6,6 @@ in the environment, and so in the texts of errors. None of them may be anywhere 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -19,7 +18,9 @@ import nibabel
 import pytest
 
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
+from mmar_runtime.weights import digest, read_checkpoint
 from tests.federation.conftest import SERVER, SITES, Federation, MakeFederation, edit
+from tests.federation.search import files_with
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -60,16 +61,6 @@ def renamed(root: Path, name: str) -> str:
     nibabel.save(volume, new)
     old.unlink()
     return str(new.relative_to(root))
-
-
-def files_with(folder: Path, texts: tuple[str, ...]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for path in (one for one in folder.rglob("*") if one.is_file() and not one.is_symlink()):
-        content = path.read_bytes()
-        held = [text for text in texts if text.encode() in content]
-        if held:
-            found[str(path.relative_to(folder))] = held
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +122,7 @@ def test_the_weights_are_those_of_the_simulator_to_the_last_bit(
     theirs = Path(json.loads(simulated.stdout)["folder"]) / "results"
     assert rounds(results) == rounds(theirs)
     assert cells(results) == cells(theirs)
-    for model in ("FL_global_model", "best_FL_global_model"):
+    for model in ("FL_global_model", "best_FL_global_model", *SITES):
         assert weights(results, model) == weights(theirs, model)
 
 
@@ -144,12 +135,9 @@ def cells(folder: Path) -> Any:
     return json.loads((folder / "cross_site.json").read_text())["cells"]
 
 
-def weights(folder: Path, model: str) -> dict[str, str]:
-    """File name -> SHA-256 of the files of a model."""
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted((folder / "models").glob(f"{model}.safetensors"))
-    }
+def weights(folder: Path, model: str) -> str:
+    """The digest of a model's tensors, of their names, shapes, types and bits."""
+    return digest(read_checkpoint(folder / "models" / f"{model}.pt").weights)
 
 
 def test_server_and_sites_have_the_same_job_in_their_logs(federation: Federation) -> None:
@@ -186,14 +174,19 @@ def test_an_error_over_a_patients_file_reaches_the_server_as_one_word(
         ended = mmar("submit", job, "--kit", federation.lead, "--wait", "--out", tmp_path)
 
     assert ended.returncode == 1
-    assert not [text for text in PLANTED if text in ended.stdout + ended.stderr]
-    assert not files_with(federation.server, PLANTED)
-    assert not files_with(federation.lead, PLANTED)
-    assert not files_with(tmp_path, PLANTED)
-    assert not files_with(done, PLANTED)
+    planted = (*PLANTED, *(data_root(federation.site(site)) for site in SITES))
+    printed = (federation.kits.parent / f"{SERVER}.out").read_text()
+    assert not [text for text in planted if text in ended.stdout + ended.stderr + printed]
+    for folder in (federation.server, federation.lead, tmp_path, done):
+        assert not files_with(folder, planted)
     # The same search finds them where they belong.
     at_home = files_with(federation.site("site-2"), (IN_NAME,))
     assert any(Path(name).name.startswith("error-") for name in at_home)
+
+
+def data_root(kit: Path) -> str:
+    values = json.loads((kit / "local" / "environment.json").read_text())
+    return str(values["DATA_ROOT"])
 
 
 @contextmanager

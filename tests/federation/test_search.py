@@ -30,7 +30,10 @@ def zipped(content: bytes) -> bytes:
         lambda text: b"\0\1" + text.encode() + b"\xff",
         lambda text: text.encode("utf-16"),
         lambda text: text.encode().hex().encode(),
-        *(lambda text, n=n: base64.b64encode(b"x" * n + text.encode() + b"y" * 5) for n in range(3)),
+        *(
+            lambda text, n=n: base64.b64encode(b"x" * n + text.encode() + b"y" * 5)
+            for n in range(3)
+        ),
         lambda text: gzip.compress(text.encode()),
         lambda text: zipped(text.encode()),
         lambda text: zipped(b"x" + zipped(gzip.compress(text.encode()))),

@@ -26,6 +26,7 @@ from fl_admin.simulate import (
 from fl_client.job_check import ALLOWED_CLASSES
 from fl_server.run_record import begin_run, read_run_record, write_run_record
 from mmar_runtime.errors import ConfigError
+from mmar_runtime.policy.site_policy import Outgoing, SitePolicy, read_site_policy, site_policy
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 
@@ -344,3 +345,27 @@ def test_an_interrupted_run_leaves_no_process_and_a_failed_record(
 
     assert not Path(f"/proc/{pid.read_text()}").exists()
     assert read_run_record(folder.results / "run_record.json").failure == "interrupted"
+
+
+# --- the sites' policy
+
+
+def test_every_simulated_site_has_the_given_policy(
+    job: Job, demo_data: Path, tmp_path: Path
+) -> None:
+    policy = SitePolicy(outgoing=Outgoing(round_digits=2), signers=())
+    plan = plan_simulation(job, sites=2, data=demo_data, policy=policy)
+    folder = RunFolder.create(tmp_path / "runs")
+
+    module._prepare(plan, folder)
+
+    local = folder.flare / job.name / "local"
+    assert site_policy(local) == policy
+    assert read_site_policy(folder.policy) == policy
+
+
+def test_a_job_that_the_policy_refuses_does_not_start(job: Job, demo_data: Path) -> None:
+    with pytest.raises(ConfigError, match="'UNet' is denied by this site's policy"):
+        plan_simulation(
+            job, sites=2, data=demo_data, policy=SitePolicy(denied_components=("UNet",))
+        )

@@ -184,7 +184,7 @@ def test_only_listed_classes_may_be_named(
 ) -> None:
     edited(job / "app/config" / file, lambda conf: conf["components"].append(component))
 
-    assert rules(job) == {"allow-list"}
+    assert "allow-list" in rules(job)
 
 
 @pytest.mark.parametrize("text", ["{$SECRET}", "a {$HOME} b", "${env.SECRET}"])

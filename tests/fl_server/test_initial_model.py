@@ -110,6 +110,32 @@ def test_a_file_for_another_network_is_an_error(
         model_of(tiny_mmar, **FINE_TUNE)
 
 
+@pytest.mark.parametrize("how", ["absolute", "upwards", "link"])
+def test_a_file_of_the_server_is_not_taken_for_the_jobs(
+    tiny_mmar: Path, checkpoint: dict[str, torch.Tensor], tmp_path: Path, how: str
+) -> None:
+    """It would go to every site as the first global model."""
+    secret = tmp_path / "of_another_study.pt"
+    (tiny_mmar / "models/model.pt").rename(secret)
+    named = {"absolute": str(secret), "upwards": "../of_another_study.pt"}.get(
+        how, "models/link.pt"
+    )
+    (tiny_mmar / "models/link.pt").symlink_to(secret)
+    values = {**FINE_TUNE, "MMAR_CKPT": named}
+
+    with pytest.raises(ConfigError, match=r"leads out of the job's folder"):
+        model_of(tiny_mmar, **values)
+    allowed = SitePolicy(data_roots=(tmp_path,))
+    found = initial_model(
+        Mmar.open(tiny_mmar), values={**values, "MMAR_CKPT": str(secret)}, policy=allowed
+    )
+    assert digest(found.weights) == digest(checkpoint)
+
+
+def test_data_that_the_server_does_not_have_are_no_fault(tiny_mmar: Path) -> None:
+    assert model_of(tiny_mmar, DATA_ROOT="/nowhere", DATASET_JSON="/nowhere/list.json").weights
+
+
 # --- what a federated job needs
 
 

@@ -235,7 +235,7 @@ def federation(engine: EngineStandIn) -> Federation:
     """A run of two sites and two rounds that has started and holds its initial model."""
     persistor = MmarModelPersistor()
     aggregator = MmarAggregator(min_sites=1)
-    keeper = RunRecordKeeper(min_sites=1, num_rounds=2)
+    keeper = RunRecordKeeper(min_sites=2, num_rounds=2)
     engine.components |= {"persistor": persistor, "aggregator": aggregator, "recorder": keeper}
     manager = FLContextManager(engine=engine, identity_name="server", job_id=JOB)
     fl_ctx = manager.new_context()

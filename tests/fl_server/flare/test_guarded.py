@@ -204,7 +204,7 @@ def test_a_second_model_is_not_asked_for_and_not_taken(run: CrossSite) -> None:
     run.answer("site-1", "submit_model", "no task", run.model("site-1"))
 
     assert run.events == ["model-in", "reply-refused"]
-    assert "site-1 has been counted already" in run.reasons[0]
+    assert "site-1 has answered already" in run.reasons[0]
 
 
 def test_a_model_that_comes_late_is_taken_if_it_is_the_first(run: CrossSite) -> None:
@@ -281,6 +281,21 @@ def test_a_cell_is_written_once(validating: CrossSite) -> None:
     validating.answer("site-2", "validate", "no task", again)
 
     assert validating.fed.keeper._cells["site-1"]["site-2"][DICE] == 0.25
+
+
+def test_failures_that_nobody_asked_for_do_not_pile_up(validating: CrossSite) -> None:
+    evaluate(validating, "site-2", metrics())
+    before = len(validating.reasons)
+
+    for number in range(20):
+        failed = make_reply(ReturnCode.EXECUTION_EXCEPTION)
+        failed.set_header("mmar_status", f"data-error (reference {number:08x})")
+        failed.add_cookie(AppConstants.MODEL_OWNER, "site-1")
+        validating.answer("site-2", "validate", "no task", failed)
+
+    assert len(validating.reasons) == before + 1
+    assert "site-2 has answered already" in validating.reasons[-1]
+    assert validating.fed.keeper._cells["site-1"]["site-2"][DICE] == 0.75
 
 
 def test_without_a_guard_the_workflow_does_not_start(federation: Any) -> None:

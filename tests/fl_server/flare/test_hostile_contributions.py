@@ -170,7 +170,7 @@ def test_the_model_is_that_of_the_round_without_the_hostile_site(
     assert accepted == ([False, True] if order == "hostile first" else [True, False])
     assert digest(fed.aggregate()) == expected
     assert fed.record.rounds[0].sites["site-1"].status == "rejected"
-    refusals = [one for one in fed.audit if one["event"] == "contribution-refused"]
+    refusals = [one for one in fed.audit if one["event"] == "contribution-rejected"]
     assert [(one["site"], one["round"]) for one in refusals] == [("site-1", 1)]
     assert refusals[0]["rules"]
     assert not fed.engine.fatal
@@ -414,7 +414,7 @@ PLACES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(place=PLACES, value=PLAIN)
 def test_whatever_stands_anywhere_nothing_is_raised_and_the_sum_stays(
     fed: Any, place: tuple[str, ...], value: Any

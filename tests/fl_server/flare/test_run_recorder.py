@@ -214,6 +214,45 @@ def test_an_evaluation_that_the_server_refused_is_told_with_the_reason(trained: 
     assert "could not evaluate site-2: refused by the server: metrics.val_mean_dice" in reason
 
 
+def test_a_job_that_needs_fewer_sites_ends_well_without_the_others(trained: Any) -> None:
+    trained.keeper.min_sites = 1
+    send_site_models(trained)
+    evaluate_all(trained, but=("site-2", "site-1"))
+
+    assert publish(trained) == []
+    assert trained.record.status == "complete"
+
+
+def test_a_global_model_that_too_few_have_evaluated_fails_such_a_job(trained: Any) -> None:
+    trained.keeper.min_sites = 1
+    send_site_models(trained)
+    for site in SITES:
+        evaluate_cell(trained, BEST_GLOBAL_MODEL, site, metrics(0.5))
+
+    (reason,) = publish(trained)
+
+    assert f"the matrix has no value of {GLOBAL_MODEL} at 2 sites" in reason
+
+
+def test_what_a_site_declines_by_its_policy_is_no_failure(trained: Any) -> None:
+    send_site_models(trained)
+    evaluate_all(trained, but=("site-2", "site-1"))
+    evaluate_cell(trained, "site-2", "site-1", failed("policy-declined (reference 0)"))
+
+    assert publish(trained) == []
+
+
+def test_a_site_may_keep_its_model_at_home(trained: Any) -> None:
+    for site in SITES:
+        for model in (GLOBAL_MODEL, BEST_GLOBAL_MODEL, "site-1"):
+            evaluate_cell(trained, model, site, metrics(0.5))
+    declined = failed("policy-declined (reference 0)")
+    received = {AppConstants.RECEIVED_MODEL: declined, AppConstants.RECEIVED_MODEL_OWNER: "site-2"}
+    trained.fire(AppEventType.RECEIVE_BEST_MODEL, **received)
+
+    assert publish(trained) == []
+
+
 def test_without_any_evaluation_there_is_no_matrix(trained: Any) -> None:
     (reason,) = publish(trained)
 

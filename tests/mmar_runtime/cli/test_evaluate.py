@@ -130,3 +130,36 @@ def test_what_train_has_written_can_be_evaluated(
     best = json.loads(capfd.readouterr().out)["best_metric"]
     assert main(["evaluate", "-m", str(tiny_mmar), "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["metrics"]["val_mean_dice"] == best
+
+
+# --- the numbers that would leave a site
+
+
+def evaluated(mmar: Path, capfd: pytest.CaptureFixture[str], *words: str) -> dict[str, float]:
+    assert main(["evaluate", "-m", str(mmar), "--json", *words]) == 0
+    return dict(json.loads(capfd.readouterr().out)["metrics"])
+
+
+def test_a_sites_policy_rounds_and_withholds_as_the_federation_sees_it(
+    trained_mmar: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    policy = tmp_path / "mmar_site_policy.json"
+    outgoing = {"metrics": ["val_mean_dice"], "round_digits": 2}
+    policy.write_text(json.dumps({"policy_version": 1, "outgoing": outgoing}))
+
+    exact = evaluated(trained_mmar, capfd)
+    rounded = evaluated(trained_mmar, capfd, "--policy", str(policy))
+
+    assert exact["val_mean_dice"] != round(exact["val_mean_dice"], 2)
+    assert rounded == {"val_mean_dice": round(exact["val_mean_dice"], 2)}
+
+
+def test_a_policy_with_a_fault_is_told_before_anything_runs(
+    trained_mmar: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    policy = tmp_path / "mmar_site_policy.json"
+    policy.write_text('{"policy_version": 1, "outgoing": {"round_digits": -1}}')
+
+    assert main(["evaluate", "-m", str(trained_mmar), "--policy", str(policy)]) == 2
+
+    assert "mmar_site_policy.json: outgoing.round_digits" in capfd.readouterr().err

@@ -18,6 +18,7 @@ from mmar_runtime.config.loader import (
     load_train_config,
 )
 from mmar_runtime.config.nodes import ComponentSpec, WeightsFile, plain
+from mmar_runtime.config.parser import MAX_PROBLEMS
 from mmar_runtime.config.sections import EvaluationConfig, RuntimeSettings, TrainConfig
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.mmar import Mmar
@@ -424,6 +425,12 @@ def test_a_ref_to_nothing(train_faults: Faults) -> None:
         "config_train.json: validate.pre_transforms[0].ref: no transform of the train section is "
         "called 'Spacignd'\n    Did you mean 'Spacingd'?"
     ]
+
+
+def test_of_very_many_faults_the_first_are_told(train_faults: Faults) -> None:
+    unknown = [{"ref": f"Nothing{index}"} for index in range(2 * MAX_PROBLEMS)]
+
+    assert len(train_faults(validating(*unknown, train=[]))) == MAX_PROBLEMS
 
 
 def test_a_ref_to_two_different_transforms(train_faults: Faults) -> None:

@@ -273,6 +273,18 @@ def test_other_classes_of_handlers(tmp_path: Path, canary: Path, name: str) -> N
             "formatter_fullFormatter.format: '%(message)d' is no format: %d format: a real number "
             "is required, not str",
         ),
+        (
+            FULL,
+            "%(thread)c",
+            "formatter_fullFormatter.format: '%(thread)c' is no format: %c arg not in "
+            "range(0x110000)",
+        ),
+        (
+            FULL,
+            "%(message)s" * 50,
+            f"formatter_fullFormatter.format: {('%(message)s' * 50)[:80]!r} is no format: it has "
+            "more than 500 characters",
+        ),
     ],
 )
 def test_other_values_that_mean_nothing_here(

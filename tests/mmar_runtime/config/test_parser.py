@@ -20,8 +20,8 @@ from mmar_runtime.config.nodes import (
     WeightsFile,
     plain,
 )
-from mmar_runtime.config.parser import MAX_DEPTH, NodeParser
-from mmar_runtime.config.sources import Variable
+from mmar_runtime.config.parser import MAX_DEPTH, MAX_PROBLEMS, NodeParser
+from mmar_runtime.config.sources import SITE, Variable
 
 PLACE = Location("train.json") / "loss"
 VALUES = {"NET": "UNet", "ON": True, "OFF": False, "ONE": 1, "WORD": "true", "EMPTY": ""}
@@ -388,3 +388,30 @@ def test_all_faults_of_a_component_are_told() -> None:
     assert places == [
         *(".colour", ".name", ".path", ".args.a", ".args.b", ".args.c", ".disabled", ".rank")
     ]
+
+
+# --- What strangers write ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["path", "class_path", "_target_"])
+def test_an_object_that_another_library_would_build_is_refused_wherever_it_stands(key: str) -> None:
+    [fault] = faults({"name": "UNet", "args": {"norm": ["batch", {key: "os.system"}]}})
+
+    assert fault.startswith(".args.norm[1]: a component inside another one's arguments")
+    assert component({"name": "UNet", "args": {"norm": ["batch", {"eps": 1}]}}).title == "UNet"
+
+
+def test_a_sites_own_value_may_not_be_in_the_name_of_a_metric() -> None:
+    reading = NodeParser(
+        {"DATA_ROOT": Variable("/data", Location(SITE)), "OWN": Variable("a", PLACE)}
+    )
+
+    reading.entry({"name": "MeanDice", "log_label": "dice_{OWN}"}, PLACE)
+    assert reading.problems == []
+
+    reading.entry({"name": "MeanDice", "log_label": "dice_{DATA_ROOT}"}, PLACE)
+    assert [problem.rule for problem in reading.problems] == ["site-value"]
+
+
+def test_more_faults_than_anybody_reads_are_not_looked_for() -> None:
+    assert len(faults({"name": "UNet", "args": {"x": ["{nothing}"] * 10_000}})) == MAX_PROBLEMS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,30 @@ def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path.write_bytes(b" " * (MAX_JSON_BYTES + 1))
 
     assert faults(lambda: read_json(path)) == ["a.json: is larger than 4 MiB"]
+
+
+def test_a_device_or_a_pipe_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    os.mkfifo(path)
+
+    assert faults(lambda: read_json(path)) == ["a.json: cannot be read: no plain file"]
+    assert faults(lambda: read_json(Path("/dev/zero"))) == ["zero: cannot be read: no plain file"]
+    assert faults(lambda: read_json(tmp_path / "a\0")) == [
+        "a\0: cannot be read: embedded null byte"
+    ]
+
+
+def test_half_a_character_is_refused_and_a_whole_one_in_two_halves_is_not() -> None:
+    assert parse_json(r'{"a": "\ud83e\udde0"}', "a.json") == {"a": "\U0001f9e0"}
+
+    [fault] = faults(lambda: parse_json(r'{"a": "\ud83e"}', "a.json"))
+    assert fault.startswith("a.json: holds half a character")
+
+
+def test_a_fraction_of_very_many_digits_is_refused() -> None:
+    [fault] = faults(lambda: parse_json('{"a": 0.' + "9" * 200 + "}", "a.json"))
+
+    assert "has 202 digits" in fault
 
 
 # --- Variables -----------------------------------------------------------------------------------

@@ -189,10 +189,19 @@ def test_an_argument_that_was_not_needed_once(check: Check) -> None:
 
     found = check(dataset={"name": "PersistentDataset", "args": args}, pre_transforms=[])
 
-    assert found == [
+    assert found[0] == (
         "dataset.args: PersistentDataset: the required argument 'cache_dir' is missing\n"
         '    Name a folder for what it stores, such as "{MMAR_ROOT}/cache".'
-    ]
+    )
+
+
+def test_a_cache_on_disk_is_for_sites_that_allow_code(check: Check) -> None:
+    """Files that a job brings along could lie where the cache reads its own back."""
+    args = {"data": [], "transform": "@pre_transforms", "cache_dir": "cache"}
+
+    [found] = check(dataset={"name": "PersistentDataset", "args": args}, pre_transforms=[])
+
+    assert found.startswith("dataset.name: PersistentDataset reads back files of its cache")
 
 
 # --- Paths ---------------------------------------------------------------------------------------

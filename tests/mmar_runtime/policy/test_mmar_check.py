@@ -121,7 +121,7 @@ def test_a_redefined_root_has_no_effect(tiny_mmar: Path, edited: Edited) -> None
 
 def test_overrides_are_judged_like_what_they_replace(tiny_mmar: Path) -> None:
     assert check_mmar(tiny_mmar, overrides={"learning_rate": 0.1}).accepted
-    assert "path" in rules(tiny_mmar, overrides={"MMAR_CKPT_DIR": "/etc"})
+    assert "path" in rules(tiny_mmar, overrides={"MMAR_CKPT_DIR": "config"})
 
 
 # --- Components ----------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
     "not a number": ('{"epochs":NaN}', "json"),
     "key twice": ('{"epochs":1,"epochs":2}', "json"),
     "not UTF-8": (b"\xff\xfe\x00", "missing-file"),
-    "lone surrogate": ('{"train":{"\\ud800":1}}', "unknown-key"),
+    "lone surrogate": ('{"train":{"\\ud800":1}}', "json"),
     "large": (b" " * 5_000_000, "limit"),
     "long text": (json.dumps({"train": {"x": "a" * 100_000}}), "limit"),
     "long key": (json.dumps({"train": {"a" * 100_000: 1}}), "limit"),
@@ -298,6 +298,6 @@ def test_a_fault_of_the_check_itself_is_a_refusal(
 
 
 def test_weights_are_not_opened(tiny_mmar: Path) -> None:
-    os.mkfifo(tiny_mmar / "models/model.pt")
+    os.mkfifo(tiny_mmar / "models/model.pt")  # who opens it waits for ever
 
-    assert check_mmar(tiny_mmar).accepted
+    assert rules(tiny_mmar) == {"path"}

@@ -1,0 +1,291 @@
+"""A site's approval of code: what is in a ``custom`` folder, how it differs, and the policy's list.
+
+An approved folder is copied to ``local/approved/<hash>``, so that the next one can be shown as a
+difference to it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import getpass
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mmar_runtime.audit import AUDIT_FILE, AuditLog
+from mmar_runtime.config.location import Location
+from mmar_runtime.config.sources import read_json
+from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.files import write_text_atomically
+from mmar_runtime.policy.custom_check import code_hash, custom_faults
+from mmar_runtime.policy.site_policy import (
+    POLICY_VERSION,
+    Byoc,
+    SitePolicy,
+    read_site_policy,
+)
+from mmar_runtime.policy.tree_hash import SIGNATURE_FILES, tree_files
+
+COPIES = "approved"
+"""Below the site's ``local``: a copy of each folder that was approved, called by its hash."""
+
+AUTHORIZATION_FILE = "authorization.json"
+CUSTOM = "custom"
+APP = "app"
+NOTHING_YET = ({"mode": "by_hash"}, {"mode": "by_hash", "approved": []})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A folder of code as it was copied for a decision; what is shown is what is approved.
+
+    Attributes:
+        copy: the copy; the original may change meanwhile.
+        digest: its hash.
+        known: whether this hash is approved already.
+        files: their names.
+        difference: lines of a unified diff to the last approval, or all lines if there is none.
+        last: hash of that approval; None for none.
+    """
+
+    copy: Path
+    digest: str
+    known: bool
+    files: tuple[str, ...]
+    difference: tuple[str, ...]
+    last: str | None
+
+
+def custom_folder(path: Path) -> Path:
+    """The folder of code in a job, in an MMAR, or given itself.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for place in (path / APP / CUSTOM, path / CUSTOM):
+        if place.is_dir():
+            return place
+    is_other = any((path / name).exists() for name in ("meta.json", "config", APP))
+    if path.is_dir() and not is_other:
+        return path
+    message = f"{str(path)!r} holds no folder {CUSTOM!r}"
+    advice = "Name the folder of a job or an MMAR; a zip has to be unpacked first."
+    raise ConfigError([Problem(Location("PATH"), message, advice, "code")])
+
+
+class Approvals:
+    """The approvals in one site's policy file.
+
+    Args:
+        policy_file: need not exist; its folder has to.
+
+    Raises:
+        ConfigError: there is no such folder, or the policy has a fault.
+    """
+
+    def __init__(self, policy_file: Path) -> None:
+        self.file = policy_file
+        self.local = policy_file.parent
+        if not self.local.is_dir():
+            message = f"there is no folder {str(self.local)!r}"
+            advice = "Run this in the folder of the site's kit, or name the file by --policy."
+            raise ConfigError([Problem(Location("--policy"), message, advice, "policy")])
+        self._document = _document(policy_file)
+        self.policy = self._judged(self._document)
+
+    @property
+    def approved(self) -> tuple[str, ...]:
+        """The hashes, the last approval last."""
+        return self.policy.byoc.approved
+
+    def copy_of(self, digest: str) -> Path | None:
+        """The copy of an approved folder; None if it is gone or is not what it was."""
+        copy = self.local / COPIES / digest
+        return copy if copy.is_dir() and code_hash(copy) == digest else None
+
+    @contextmanager
+    def candidate(self, custom: Path) -> Iterator[Candidate]:
+        """A folder, copied for a decision; the copy goes away unless it is approved.
+
+        Raises:
+            ConfigError: the policy takes all code anyway, or nobody could approve this folder.
+        """
+        if self.policy.byoc.mode == "on":
+            message = "'on' takes all code of signed jobs, so there is nothing to approve"
+            advice = "Write by_hash there, and approve what may go on."
+            raise ConfigError([Problem(Location(self.file.name) / "byoc", message, advice, "code")])
+        faults = list(custom_faults(custom))
+        if faults:
+            raise ConfigError(faults)
+        copies = self.local / COPIES
+        copies.mkdir(mode=0o700, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=copies, prefix=".") as folder:
+            copy = Path(folder) / CUSTOM
+            without = shutil.ignore_patterns(*SIGNATURE_FILES)
+            shutil.copytree(custom, copy, symlinks=True, ignore=without)
+            faults = list(custom_faults(copy))
+            if faults:
+                raise ConfigError(faults)
+            last = next(filter(self.copy_of, reversed(self.approved)), None)
+            yield Candidate(
+                copy=copy,
+                digest=code_hash(copy),
+                known=code_hash(copy) in self.approved,
+                files=tuple(
+                    _printable(one.relative_to(copy).as_posix()) for one in tree_files(copy)
+                ),
+                difference=tuple(difference(copy, self.copy_of(last) if last else None)),
+                last=last,
+            )
+
+    def approve(self, candidate: Candidate) -> bool:
+        """Put a candidate on the list; returns whether NVFlare's own rights had to change."""
+        kept = self.local / COPIES / candidate.digest
+        if self.copy_of(candidate.digest) is None:
+            shutil.rmtree(kept, ignore_errors=True)
+            os.rename(candidate.copy, kept)
+        changed = set_byoc_right(self.local, "any")
+        others = [one for one in self.approved if one != candidate.digest]
+        self._write({"mode": "by_hash", "approved": [*others, candidate.digest]})
+        self._note("code-approved", candidate.digest)
+        return changed
+
+    def revoke(self, digest: str) -> bool:
+        """Take a hash from the list; returns whether NVFlare's own rights had to change.
+
+        With the last one, code is off. The copy stays, for the diff to a later approval.
+
+        Raises:
+            ConfigError: it is not on the list.
+        """
+        if digest not in self.approved:
+            message = f"{digest!r} is not among the {len(self.approved)} approved"
+            raise ConfigError([Problem(Location("--revoke"), message, "See --list.", "code")])
+        others = [one for one in self.approved if one != digest]
+        mode = self.policy.byoc.mode if others or self.policy.byoc.mode == "on" else "off"
+        self._write({"mode": mode, "approved": others})
+        changed = set_byoc_right(self.local, "none") if mode == "off" else False
+        self._note("code-revoked", digest)
+        return changed
+
+    def _write(self, byoc: dict[str, Any]) -> None:
+        document = {**self._document, "byoc": byoc}
+        self.policy = self._judged(document)
+        self._document = document
+        _write_private(self.file, document)
+
+    def _judged(self, document: Any) -> SitePolicy:
+        """The policy that a document is, read as a site reads it."""
+        if isinstance(document, dict) and document.get("byoc") in NOTHING_YET:
+            # A site would not start so; this is how it gets there.
+            rest = {key: value for key, value in document.items() if key != "byoc"}
+            return replace(self._judged(rest), byoc=Byoc(mode="by_hash"))
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / self.file.name
+            _write_private(file, document)
+            if self.file.exists():
+                file.chmod(stat.S_IMODE(self.file.stat().st_mode))
+            return read_site_policy(file)
+
+    def _note(self, event: str, digest: str) -> None:
+        root = self.local.resolve().parent
+        AuditLog(root / AUDIT_FILE).append(
+            event, code=digest, policy=self.policy.digest, by=getpass.getuser()
+        )
+
+
+def _document(file: Path) -> Any:
+    if not os.path.lexists(file):
+        return {"policy_version": POLICY_VERSION}
+    return read_json(file)
+
+
+def _write_private(file: Path, document: Any) -> None:
+    before = os.umask(0o077)
+    try:
+        write_text_atomically(file, json.dumps(document, indent=2) + "\n")
+    finally:
+        os.umask(before)
+
+
+def set_byoc_right(local: Path, condition: str) -> bool:
+    """Let NVFlare take, or not take, jobs with code from those who may submit jobs at all.
+
+    NVFlare refuses each job that has a ``custom`` folder by this right of its own, whatever our
+    policy says of it. It reads the file when the site starts.
+
+    Args:
+        local: the site's folder; without NVFlare's file in it nothing is done.
+        condition: ``any`` or ``none``.
+
+    Returns:
+        Whether the file had to be changed.
+
+    Raises:
+        ConfigError: the file is not as NVFlare wants it.
+    """
+    file = local / AUTHORIZATION_FILE
+    if not file.is_file():
+        return False
+    document = read_json(file)
+    roles = document.get("permissions") if isinstance(document, dict) else None
+    if not isinstance(roles, dict):
+        message = "has to be a JSON object with an object 'permissions'"
+        raise ConfigError([Problem(Location(file.name), message, "", "policy")])
+    changed = False
+    for rights in roles.values():
+        may_submit = isinstance(rights, dict) and rights.get("submit_job", "none") != "none"
+        if may_submit and rights.get("byoc") != condition:
+            rights["byoc"] = condition
+            changed = True
+    if changed:
+        _write_private(file, document)
+    return changed
+
+
+def difference(new: Path, old: Path | None) -> Iterator[str]:
+    """A unified diff of two folders of text, file by file; every line can be printed safely."""
+    before = _texts(old) if old is not None else {}
+    after = _texts(new)
+    for name in sorted({*before, *after}):
+        yield from map(
+            _printable,
+            difflib.unified_diff(
+                before.get(name, []),
+                after.get(name, []),
+                fromfile=f"approved/{name}" if name in before else "/dev/null",
+                tofile=f"custom/{name}" if name in after else "/dev/null",
+                lineterm="",
+            ),
+        )
+        if name not in before and not after[name]:
+            yield f"+++ custom/{_printable(name)} (empty)"
+
+
+def _texts(folder: Path) -> dict[str, list[str]]:
+    """Lines by file; a carriage return within a line stays there, to be seen."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        .decode("utf-8")
+        .removesuffix("\n")
+        .split("\n")
+        if path.stat().st_size
+        else []
+        for path in tree_files(folder)
+    }
+
+
+def _printable(line: str) -> str:
+    r"""A line with escapes for what a terminal would not show as it is.
+
+    >>> _printable("a\x1b[2J\tb\u202e")
+    'a\\x1b[2J\tb\\u202e'
+    """
+    return "".join(one if one.isprintable() or one == "\t" else ascii(one)[1:-1] for one in line)

@@ -1,0 +1,272 @@
+"""``mmar job``: make a job of an MMAR or of an old federation's configs, and look at a job."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmar_runtime.cli.common import add_output_arguments, add_set_argument, print_json
+from mmar_runtime.config.location import Location
+from mmar_runtime.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from fl_admin.job_create import CreatedJob
+    from fl_admin.job_import import FieldReport
+    from fl_admin.job_settings import JobSettings
+    from fl_admin.job_summary import JobSummary
+
+HELP = "make a job of an MMAR, import an old federation's configs, show a job"
+EXAMPLES = """examples:
+  mmar job create path/to/mmar --out jobs/spleen --min-sites 3 --rounds 50 --local-epochs 2
+  mmar job create path/to/mmar --out jobs/spleen --aggregation-weights site-2=2 site-3=0.5
+  mmar job import path/to/old_mmar --out jobs/old --allow-dropped PercentilePrivacy
+  mmar job show jobs/spleen --json
+"""
+
+MAX_SHOWN = 5
+"""Refusals that are shown; the rest are counted."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The subcommands, each with its own arguments."""
+    commands = parser.add_subparsers(title="commands", dest="job_command", required=True)
+    for name, (text, add, _) in _COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        add(command)
+        add_output_arguments(command)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    code: int = _COMMANDS[options.job_command][2](options)
+    return code
+
+
+# --- create --------------------------------------------------------------------------------------
+
+
+def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
+    """The numbers of a job, without the rounds."""
+    parser.add_argument(
+        "--local-epochs", type=int, metavar="N", help="epochs that a site trains in a round (1)"
+    )
+    parser.add_argument(
+        "--aggregation-weights",
+        nargs="+",
+        default=[],
+        action="extend",
+        metavar="SITE=WEIGHT",
+        help="factor of a site's steps in the mean (1)",
+    )
+
+
+def settings_of(options: argparse.Namespace, *, min_sites: int) -> JobSettings:
+    """The settings that the options ask for.
+
+    Raises:
+        ConfigError: a weight is no number, or names no site.
+    """
+    from fl_admin.job_settings import JobSettings
+
+    given = {"rounds": options.rounds, "local_epochs": options.local_epochs}
+    numbers = {name: value for name, value in given.items() if value is not None}
+    weights = _weights(options.aggregation_weights)
+    return JobSettings(min_sites=min_sites, aggregation_weights=weights, **numbers)
+
+
+def _weights(words: list[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    problems = []
+    for word in words:
+        site, _, weight = word.rpartition("=")
+        try:
+            found[site] = float(weight)
+        except ValueError:
+            message = f"{word!r} is no weight of a site"
+            place = Location("--aggregation-weights")
+            problems.append(
+                Problem(place, message, "Write SITE=WEIGHT, such as site-2=1.5.", "job")
+            )
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _add_target_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="JOB", help="becomes the job's folder"
+    )
+    parser.add_argument("--name", default="", metavar="N", help="the job's name (the MMAR's)")
+    parser.add_argument("--with-code", action="store_true", help="take the MMAR's custom/ along")
+    parser.add_argument("--overwrite", action="store_true", help="replace a job that is there")
+
+
+def _add_create_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("mmar", type=Path, metavar="MMAR", help="the MMAR's folder")
+    _add_target_arguments(parser)
+    parser.add_argument(
+        "--min-sites", type=int, default=2, metavar="N", help="sites of a round (%(default)s)"
+    )
+    parser.add_argument("--rounds", type=int, metavar="R", help="rounds of training (50)")
+    add_settings_arguments(parser)
+    add_set_argument(parser)
+
+
+def _create(options: argparse.Namespace) -> int:
+    from fl_admin.job_create import JobRequest, create_job, mmar_to_federate, replaced_configs
+    from mmar_runtime.config.overrides import parse_overrides
+
+    request = JobRequest(
+        mmar=mmar_to_federate(options.mmar),
+        settings=settings_of(options, min_sites=options.min_sites),
+        name=options.name,
+        with_code=options.with_code,
+        values=parse_overrides(options.overrides),
+    )
+    created = create_job(request, options.out, overwrite=options.overwrite)
+    notices = (*replaced_configs(request.mmar), *created.notices)
+    _tell(replace(created, notices=notices), as_json=options.json)
+    return 0
+
+
+def _tell(created: CreatedJob, *, as_json: bool, fields: Iterable[FieldReport] = ()) -> None:
+    """Where the job is on stdout; what is to be known about it on stderr."""
+    for notice in created.notices:
+        print(f"note: {notice}", file=sys.stderr)
+    show_refusals(created.refusals)
+    folder = str(created.job.folder)
+    if not as_json:
+        print(folder)
+        return
+    print_json(
+        {
+            "folder": folder,
+            "name": created.job.name,
+            "notices": created.notices,
+            "refusals": [one.as_dict() for one in created.refusals],
+            "fields": [one.as_dict() for one in fields],
+        }
+    )
+
+
+def show_refusals(refusals: tuple[Problem, ...]) -> None:
+    """Warn of what a site with the default policy would refuse."""
+    for problem in refusals[:MAX_SHOWN]:
+        print(f"a site may refuse this: {problem}", file=sys.stderr)
+    if len(refusals) > MAX_SHOWN:
+        more = f"and {len(refusals) - MAX_SHOWN} more; 'mmar check' lists them"
+        print(f"a site may refuse this: {more}", file=sys.stderr)
+
+
+# --- import --------------------------------------------------------------------------------------
+
+
+def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="holds config_fed_server.json and _client.json"
+    )
+    parser.add_argument(
+        "--mmar", type=Path, metavar="MMAR", help="the MMAR to train, if it lies elsewhere"
+    )
+    _add_target_arguments(parser)
+    parser.add_argument(
+        "--allow-dropped",
+        nargs="+",
+        default=[],
+        action="extend",
+        metavar="FIELD",
+        help="go on without this field or class, though the result may be another",
+    )
+    add_set_argument(parser)
+
+
+def _import(options: argparse.Namespace) -> int:
+    from fl_admin.job_import import import_job, read_old_federation
+    from mmar_runtime.config.overrides import parse_overrides
+
+    values = parse_overrides(options.overrides)
+    old = read_old_federation(options.folder, mmar=options.mmar, values=values)
+    for one in old.fields:
+        print(one, file=sys.stderr)
+    created = import_job(
+        old,
+        options.out,
+        name=options.name,
+        with_code=options.with_code,
+        overwrite=options.overwrite,
+        allow_dropped=options.allow_dropped,
+    )
+    _tell(created, as_json=options.json, fields=old.fields)
+    return 0
+
+
+# --- show ----------------------------------------------------------------------------------------
+
+
+def _add_show_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", type=Path, metavar="JOB", help="the job's folder")
+
+
+def _show(options: argparse.Namespace) -> int:
+    from fl_admin.job import Job
+    from fl_admin.job_summary import summary_of
+
+    summary = summary_of(Job.open(options.job))
+    print_json(summary.as_dict()) if options.json else print(summary_text(summary))
+    return 0
+
+
+def summary_text(summary: JobSummary) -> str:
+    """The summary for a person, a line for each thing."""
+    weights = [f"{site} x {weight:g}" for site, weight in summary.aggregation_weights.items()]
+    work = (
+        f"{summary.steps_aggregation} optimizer steps"
+        if summary.steps_aggregation
+        else _counted(summary.local_epochs, "epoch")
+    )
+    lines = {
+        "job": summary.name,
+        "digest": summary.digest,
+        "sites": f"at least {summary.min_sites}",
+        "mandatory": ", ".join(summary.mandatory_sites),
+        "rounds": f"{summary.rounds}, each {work} at a site",
+        "weights": ", ".join(weights),
+        "network": summary.network,
+        "compared by": summary.key_metric,
+        "workflows": ", ".join(summary.workflows),
+        "classes": "\n".join(summary.classes),
+        "files": f"{summary.files}, {summary.bytes / 1e6:.1f} MB",
+        "checkpoints": "\n".join(summary.weights),
+        "own code": "\n".join(summary.code),
+        "default policy": "\n".join(["refused:", *summary.refusals])
+        if summary.refusals
+        else "accepted",
+    }
+    width = max(map(len, lines)) + 1
+    return "\n".join(
+        f"{f'{title}:':<{width}} " + text.replace("\n", "\n" + " " * (width + 1))
+        for title, text in lines.items()
+        if text
+    )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+_COMMANDS: dict[
+    str,
+    tuple[
+        str,
+        Callable[[argparse.ArgumentParser], None],
+        Callable[[argparse.Namespace], int],
+    ],
+] = {
+    "create": ("make a job of an MMAR", _add_create_arguments, _create),
+    "import": ("make a job of an old federation's configs", _add_import_arguments, _import),
+    "show": ("show what a job will do", _add_show_arguments, _show),
+}

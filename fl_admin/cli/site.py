@@ -1,0 +1,144 @@
+"""``mmar site``: what the administrator of a site decides: which code of a job may run here.
+
+``approve`` shows all the code of a job as a difference to the last approval and asks. On yes, the
+SHA-256 of its files goes into the site's policy: this code, unchanged, may run, and no other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmar_runtime.cli.common import print_json
+
+if TYPE_CHECKING:
+    from fl_admin.approval import Approvals, Candidate
+
+HELP = "approve the code of a job at this site"
+EXAMPLES = """examples:
+  mmar site approve path/to/job          (or an MMAR, or the folder custom itself)
+  mmar site approve path/to/job --yes    (without the question, for code that was read elsewhere)
+  mmar site approve --list
+  mmar site approve --revoke 9f86d081...
+
+Run it in the folder of the site's kit, or name the policy in there by --policy.
+A server builds the network too: its administrator approves code in the server's kit likewise.
+
+exit code: 0 approved, 3 not approved, 2 it cannot be asked so
+"""
+
+NOT_APPROVED = 3
+POLICY = Path("local/mmar_site_policy.json")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    actions = parser.add_subparsers(title="actions", dest="action", required=True)
+    approve = actions.add_parser("approve", help="show code, ask, and let it run here")
+    approve.add_argument(
+        "path", nargs="?", type=Path, metavar="PATH", help="folder of a job, an MMAR, or its code"
+    )
+    approve.add_argument(
+        "--policy",
+        type=Path,
+        default=POLICY,
+        metavar="FILE",
+        help="the site's policy (%(default)s)",
+    )
+    approve.add_argument("--list", action="store_true", help="list what is approved")
+    approve.add_argument("--revoke", metavar="HASH", help="take an approval back")
+    approve.add_argument("--yes", action="store_true", help="approve without a question")
+    approve.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    approve.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
+def run(options: argparse.Namespace) -> int:
+    """List, revoke or approve."""
+    from fl_admin.approval import Approvals
+
+    _one_of(options)
+    approvals = Approvals(options.policy)
+    if options.list:
+        return _list(approvals, options)
+    if options.revoke is not None:
+        _restart_if(approvals.revoke(options.revoke))
+        return _told(approvals, options, "revoked", options.revoke)
+    return _approve(approvals, options)
+
+
+def _one_of(options: argparse.Namespace) -> None:
+    from mmar_runtime.config.location import Location
+    from mmar_runtime.errors import ConfigError, Problem
+
+    given = [options.path is not None, options.list, options.revoke is not None]
+    if sum(given) != 1:
+        message = "takes one of PATH, --list and --revoke HASH"
+        raise ConfigError([Problem(Location("mmar site approve"), message, "", "usage")])
+
+
+def _list(approvals: Approvals, options: argparse.Namespace) -> int:
+    rows = [
+        {"hash": digest, "copy": str(copy) if copy is not None else None}
+        for digest, copy in ((one, approvals.copy_of(one)) for one in approvals.approved)
+    ]
+    if options.json:
+        print_json({"mode": approvals.policy.byoc.mode, "approved": rows})
+        return 0
+    print(f"byoc.mode is {approvals.policy.byoc.mode}; {len(rows)} approved")
+    for row in rows:
+        print(f"  {row['hash']}  {row['copy'] or 'no copy is kept'}")
+    return 0
+
+
+def _approve(approvals: Approvals, options: argparse.Namespace) -> int:
+    from fl_admin.approval import custom_folder
+
+    with approvals.candidate(custom_folder(options.path)) as candidate:
+        if candidate.known:
+            return _told(approvals, options, "approved", candidate.digest)
+        # With --json, stdout holds one JSON document and nothing else.
+        _show(candidate, sys.stderr if options.json else sys.stdout)
+        if not (options.yes or _asked()):
+            return _told(approvals, options, "not approved", candidate.digest)
+        _restart_if(approvals.approve(candidate))
+        return _told(approvals, options, "approved", candidate.digest)
+
+
+def _show(candidate: Candidate, stream: object) -> None:
+    lines = [
+        f"{len(candidate.files)} files: {', '.join(candidate.files)}",
+        f"SHA-256 {candidate.digest}",
+        f"as a difference to {candidate.last}" if candidate.last else "nothing was approved before",
+        "",
+        *candidate.difference,
+        "",
+    ]
+    print("\n".join(lines), file=stream, flush=True)  # type: ignore[call-overload]
+
+
+def _asked() -> bool:
+    """Whether a person says yes; an input that is no terminal says no."""
+    if not sys.stdin.isatty():
+        print("there is nobody to ask: read it, then give --yes", file=sys.stderr)
+        return False
+    print("May this code run at this site, with the rights of its process? [y/N] ", end="")
+    sys.stdout.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _told(approvals: Approvals, options: argparse.Namespace, what: str, digest: str) -> int:
+    if options.json:
+        byoc = approvals.policy.byoc
+        content = {"result": what, "hash": digest, "mode": byoc.mode, "approved": byoc.approved}
+        print_json(content)
+    else:
+        print(f"{what}: {digest}\nbyoc.mode is {approvals.policy.byoc.mode} in {approvals.file}")
+    return NOT_APPROVED if what == "not approved" else 0
+
+
+def _restart_if(changed: bool) -> None:
+    if changed:
+        text = "changed the right 'byoc' in authorization.json; restart this site so that it counts"
+        print(text, file=sys.stderr)

@@ -1,0 +1,299 @@
+"""What becomes of each field of an old federation's configs: a table, one line for each.
+
+Clara Train's FL configs have ``format_version`` 1 (4.0, NVFlare 1) or 2 (4.1, NVFlare 2.0). A field
+is a plain value at a path, or a class with its arguments. Each rule says what becomes of it:
+
+    translated   it stands in the new job, at another place or under another name
+    ignored      nothing depends on it today, or it belongs to whoever runs the server or a site
+    refused      today's job has nothing like it, so that the result would be another
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mmar_runtime.config.overrides import Scalar
+
+Outcome = Literal["translated", "ignored", "refused"]
+Setting = str | tuple[str, str]
+"""A field of ``JobSettings``, or id and argument in ``config_fed_server.json``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What becomes of one field.
+
+    Attributes:
+        outcome: see the module.
+        text: what it becomes, why it does not matter, or why it cannot be had and what to do.
+        sets: where its value goes.
+        factor: by which a number is multiplied on the way.
+        harmless: values that ask for nothing but what happens anyway: then it is ignored.
+    """
+
+    outcome: Outcome
+    text: str
+    sets: Setting = ""
+    factor: int = 1
+    harmless: tuple[Any, ...] = ()
+
+
+def translated(text: str, sets: Setting = "", *, factor: int = 1) -> Rule:
+    """A field that stands in the new job."""
+    return Rule("translated", text, sets, factor)
+
+
+def ignored(text: str) -> Rule:
+    """A field on which nothing depends."""
+    return Rule("ignored", text)
+
+
+def refused(text: str, *harmless: Any) -> Rule:
+    """A field without which the result would be another, unless it has one of these values."""
+    return Rule("refused", text, harmless=harmless)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRule:
+    """What becomes of a class, and of its arguments by name; of a refused one they do not count."""
+
+    rule: Rule
+    arguments: Mapping[str, Rule]
+
+
+def taken(text: str, /, **arguments: Rule) -> ClassRule:
+    """A class whose work is done today as well."""
+    return ClassRule(translated(text), arguments)
+
+
+def dropped(text: str) -> ClassRule:
+    """A class whose work nobody does today."""
+    return ClassRule(refused(text), {})
+
+
+# --- Reasons that several fields share -----------------------------------------------------------
+
+KIT = "the start-up kit of a server or a site says it, not a job"
+WIRING = "how NVFlare connects its parts; the new job has its own"
+FIXED = "the new job's own components do it"
+NO_HE = "homomorphic encryption is not available; a site sends its update over TLS, unencrypted"
+NO_FILTER = "updates would leave the sites unfiltered: a job brings no privacy filter"
+NO_RESUME = "a job starts in round 0; put the weights into models/ and enable a CheckpointLoader"
+NO_EARLY_STOP = "a job runs all its rounds; the best global model is kept whenever it was found"
+NO_EXCLUDE = "all tensors are shared; a pattern that matches none of them can be dropped"
+ONE_NETWORK = "the network is 'model' of config_train.json alone, and this one is another"
+STEPS = "sites are weighted by their optimizer steps"
+MEAN = "models are compared by the unweighted mean over the sites"
+DECIDES_ITSELF = "each site decides in its policy: cross_site"
+
+NOTHING = (None, "", False, [], {})
+
+# --- Plain values --------------------------------------------------------------------------------
+
+FIELDS: Mapping[str, Rule] = {
+    "format_version": ignored("the new one is 2"),
+    # config_fed_server.json, format_version 1
+    "servers.name": ignored(KIT),
+    "servers.service.target": ignored(KIT),
+    "servers.service.scheme": ignored(KIT),
+    "servers.ssl_cert": ignored(KIT),
+    "servers.ssl_private_key": ignored(KIT),
+    "servers.ssl_root_cert": ignored(KIT),
+    "servers.admin_host": ignored(KIT),
+    "servers.admin_port": ignored(KIT),
+    "servers.admin_storage": ignored(KIT),
+    "servers.admin_timeout": ignored(KIT),
+    "servers.num_server_workers": ignored(KIT),
+    "servers.max_num_clients": ignored("every site that is connected may take part"),
+    "servers.min_num_clients": translated("min_clients", "min_sites"),
+    "servers.num_rounds": translated("num_rounds", "rounds"),
+    "servers.start_round": refused(NO_RESUME, 0),
+    "servers.wait_after_min_clients": translated(
+        "wait_time_after_min_received, in seconds",
+        ("scatter_and_gather", "wait_time_after_min_received"),
+    ),
+    "servers.heart_beat_timeout": ignored("the new job has 600 seconds"),
+    # config_fed_server.json, format_version 2
+    "server.heart_beat_timeout": ignored("the new job has 600 seconds"),
+    "server.task_request_interval": ignored("sites are woken when there is a task"),
+    # config_fed_client.json, format_version 1
+    "client.local_epochs": translated("local_epochs", "local_epochs"),
+    "client.steps_aggregation": translated("steps_aggregation", "steps_aggregation"),
+    "client.retry_timeout": ignored(KIT),
+    "client.ssl_cert": ignored(KIT),
+    "client.ssl_private_key": ignored(KIT),
+    "client.ssl_root_cert": ignored(KIT),
+    "cross_validate": refused(DECIDES_ITSELF, True),
+    "cross_site_validation.is_participating": refused(DECIDES_ITSELF, True),
+    "cross_site_validation.timeout": translated(
+        "validation_timeout, from minutes to seconds",
+        ("cross_site_validation", "validation_timeout"),
+        factor=60,
+    ),
+    # config_fed_client.json, format_version 2
+    "executors.tasks": ignored(WIRING),
+    "task_result_filters.tasks": ignored("of filters that are judged one by one"),
+    "task_data_filters.tasks": ignored("of filters that are judged one by one"),
+    "components.id": ignored(WIRING),
+    "workflows.id": ignored(WIRING),
+    "executors.executor.id": ignored(WIRING),
+}
+"""Path without list indices -> rule."""
+
+# --- Classes, by the last part of their names ----------------------------------------------------
+
+AGGREGATOR = taken(
+    "fl_server.flare.aggregator.MmarAggregator",
+    aggregation_weights=translated(
+        "aggregation_weights; the sum is divided by all weights, which NVFlare 1 did not do",
+        "aggregation_weights",
+    ),
+    exclude_vars=refused(NO_EXCLUDE, *NOTHING),
+    weigh_by_local_iter=refused(STEPS, True, None),
+    expected_data_kind=refused("sites send differences", "WEIGHT_DIFF", None),
+    expected_algorithm=ignored(WIRING),
+)
+SELECTOR = taken(
+    "fl_server.flare.run_recorder.RunRecordKeeper",
+    weigh_by_local_iter=refused(MEAN, *NOTHING),
+    aggregation_weights=refused(MEAN, *NOTHING),
+    key_metric=ignored("the key_metric of config_train.json is the one"),
+    validation_metric_name=ignored("the key_metric of config_train.json is the one"),
+    negate_key_metric=refused("higher is better", *NOTHING),
+)
+TRAINER = taken(
+    "fl_client.flare.executor.MmarExecutor",
+    local_epochs=translated("local_epochs", "local_epochs"),
+    steps_aggregation=translated("steps_aggregation", "steps_aggregation"),
+    model_reader_writer=ignored("weights are read and written by the names of their tensors"),
+    integration_config=refused("an engine of one's own cannot be brought", *NOTHING),
+    mmar_root=ignored("the app folder of the job"),
+    wf_config_file_name=refused("it is config_train.json", "config_train.json", None),
+    wf_config_file=refused("it is config_train.json", "config/config_train.json", None),
+    env_config_file=refused("it is environment.json", "config/environment.json", None),
+    log_config_file=ignored("NVFlare's own logging"),
+)
+CROSS_SITE = taken(
+    "fl_server.flare.wake.WakingCrossSiteModelEval",
+    submit_model_timeout=translated(
+        "submit_model_timeout", ("cross_site_validation", "submit_model_timeout")
+    ),
+    validation_timeout=translated(
+        "validation_timeout", ("cross_site_validation", "validation_timeout")
+    ),
+    cleanup_models=refused("models are kept with the results", *NOTHING),
+    participating_clients=refused(DECIDES_ITSELF, *NOTHING),
+    model_locator_id=ignored(WIRING),
+    formatter_id=ignored(WIRING),
+    json_generator_id=ignored(WIRING),
+    cross_val_dir=ignored("the matrix is in results/cross_site.json"),
+    submit_model_task_name=ignored(WIRING),
+    validation_task_name=ignored(WIRING),
+    validate_task_name=ignored(WIRING),
+    task_check_period=ignored("sites are woken when there is a task"),
+    wait_for_clients_timeout=ignored(FIXED),
+)
+
+CLASSES: Mapping[str, ClassRule] = {
+    # workflows
+    "ScatterAndGather": taken(
+        "fl_server.flare.wake.WakingScatterAndGather",
+        min_clients=translated("min_clients", "min_sites"),
+        num_rounds=translated("num_rounds", "rounds"),
+        start_round=refused(NO_RESUME, 0),
+        wait_time_after_min_received=translated(
+            "wait_time_after_min_received", ("scatter_and_gather", "wait_time_after_min_received")
+        ),
+        train_timeout=translated("train_timeout", ("scatter_and_gather", "train_timeout")),
+        aggregator_id=ignored(WIRING),
+        persistor_id=ignored(WIRING),
+        shareable_generator_id=ignored(WIRING),
+        train_task_name=ignored(WIRING),
+        ignore_result_error=refused(
+            "a failed site is left out of the round if the others are enough", None, False
+        ),
+        persist_every_n_rounds=ignored("the global model is written after each round"),
+        snapshot_every_n_rounds=ignored("NVFlare has no snapshots any more"),
+        task_check_period=ignored("sites are woken when there is a task"),
+    ),
+    "CrossSiteModelEval": CROSS_SITE,
+    "GlobalModelEval": dropped("cross-site validation evaluates the models of the sites as well"),
+    "CyclicController": dropped("sites train at the same time, not one after the other"),
+    "InitializeGlobalWeights": dropped("the server draws the first weights from the job's seed"),
+    # the server's parts
+    "AccumulateWeightedAggregator": AGGREGATOR,
+    "InTimeAccumulateWeightedAggregator": AGGREGATOR,
+    "PTFileModelPersistor": taken(
+        "fl_server.flare.persistor.MmarModelPersistor",
+        exclude_vars=refused(NO_EXCLUDE, *NOTHING),
+        global_model_file_name=ignored("it is results/models/FL_global_model.pt"),
+        best_global_model_file_name=ignored("it is results/models/best_FL_global_model.pt"),
+        source_ckpt_file_full_name=refused(NO_RESUME, *NOTHING),
+        ckpt_preload_path=refused(NO_RESUME, *NOTHING),
+        default_train_conf=ignored("checkpoints carry the network's configuration"),
+        filter_id=refused(NO_HE, *NOTHING),
+    ),
+    "FullModelShareableGenerator": taken("the same class"),
+    "IntimeModelSelectionHandler": SELECTOR,
+    "IntimeModelSelector": SELECTOR,
+    "ModelSelectionHandler": SELECTOR,
+    "PTFileModelLocator": taken(
+        "fl_server.flare.model_locator.MmarModelLocator",
+        pt_persistor_id=ignored(WIRING),
+        model_dir=ignored(WIRING),
+        model_name=ignored(WIRING),
+    ),
+    "ValidationJsonGenerator": taken(
+        "fl_server.flare.publish.PublishResults, into results/cross_site.json",
+        results_dir=ignored(FIXED),
+        json_file_name=ignored(FIXED),
+    ),
+    "EarlyStopHandler": dropped(NO_EARLY_STOP),
+    "EarlyStopping": dropped(NO_EARLY_STOP),
+    # the sites' parts
+    "ClientTrainer": TRAINER,
+    "FederatedLearner": TRAINER,
+    "LearnerExecutor": taken(
+        "fl_client.flare.executor.MmarExecutor",
+        learner_id=ignored(WIRING),
+        train_task=ignored(WIRING),
+        submit_model_task=ignored(WIRING),
+        validate_task=ignored(WIRING),
+    ),
+    "ClientValidator": taken(
+        "fl_client.flare.executor.MmarExecutor, by config_cross_validation.json",
+        model_reader_writer=ignored("weights are read and written by the names of their tensors"),
+    ),
+    "PTModelReaderWriter": taken("weights are read and written by the names of their tensors"),
+    "PTMultiProcessExecutor": dropped("several processes at a site are the site's to set up"),
+    "ConvertToFedEvent": ClassRule(ignored("progress is in the run record"), {}),
+    "AnalyticsSender": ClassRule(ignored("progress is in the run record"), {}),
+    "TBAnalyticsReceiver": ClassRule(ignored("progress is in the run record"), {}),
+    # filters
+    "PercentilePrivacy": dropped(NO_FILTER),
+    "SVTPrivacy": dropped(NO_FILTER),
+    "ExcludeVars": dropped(NO_EXCLUDE),
+    "ConvertWeights": dropped("sites send differences"),
+    # homomorphic encryption
+    "HEModelEncryptor": dropped(NO_HE),
+    "HEModelDecryptor": dropped(NO_HE),
+    "HEEvalDecryptor": dropped(NO_HE),
+    "HEPTModelReaderWriter": dropped(NO_HE),
+    "HEPTFileModelPersistor": dropped(NO_HE),
+    "HEModelShareableGenerator": dropped(NO_HE),
+    "HEModelSerializeFilter": dropped(NO_HE),
+    "HEInTimeAccumulateWeightedAggregator": dropped(NO_HE),
+}
+
+UNKNOWN_CLASS = dropped("is not known, so what it did is not done")
+UNKNOWN_FIELD = refused("is not known, so what it asked for is not done", *NOTHING)
+
+DEFAULTS: Mapping[str, Scalar] = {
+    "ScatterAndGather.min_clients": 1,
+    "ScatterAndGather.num_rounds": 5,
+    "ClientTrainer.local_epochs": 1,
+    "FederatedLearner.local_epochs": 1,
+}
+"""What the old classes did where their configs did not say: class and argument -> value."""

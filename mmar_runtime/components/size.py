@@ -1,0 +1,67 @@
+"""How many numbers a network has, before memory is taken for them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from mmar_runtime.config.location import Location
+from mmar_runtime.errors import ConfigError, Problem
+
+
+def parameters_of(network: torch.nn.Module) -> int:
+    """Numbers in the parameters and buffers of a network."""
+    tensors = (*network.parameters(), *network.buffers())
+    return sum(tensor.numel() for tensor in tensors)
+
+
+def require_size(
+    build: Callable[[], torch.nn.Module], *, most: int, title: str, location: Location
+) -> None:
+    """Build a network without memory for its numbers, and count them.
+
+    No random number is drawn: what is built afterwards has the weights that it would have had.
+
+    Args:
+        build: makes the network; called once, on PyTorch's ``meta`` device.
+        most: numbers that it may have.
+        title: the network's class.
+        location: where the config names it.
+
+    Raises:
+        ConfigError: it has more.
+    """
+    try:
+        with _random_state_kept(), torch.device("meta"):
+            network = build()
+    except Exception:  # a few networks compute with the values of tensors while they are built
+        return
+    require_no_more(network, most, title, location)
+
+
+def require_no_more(network: torch.nn.Module, most: int, title: str, location: Location) -> None:
+    """Refuse a network with too many numbers.
+
+    Raises:
+        ConfigError: it has more than ``most``.
+    """
+    found = parameters_of(network)
+    if found > most:
+        message = f"{title} has {found} parameters; {most} is the most that is allowed here"
+        advice = "Use fewer or narrower layers."
+        raise ConfigError([Problem(location, message, advice, "limit")])
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -1,0 +1,100 @@
+"""What a ``custom`` folder has to be before a site can approve it: text that a person has read.
+
+An approval covers what the reader saw, so nothing may hide in a file that cannot be read, and no
+module may take the place of one that the site's own programs import.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+from mmar_runtime.config.location import Location
+from mmar_runtime.errors import Problem
+from mmar_runtime.policy.tree_hash import SIGNATURE_FILES, tree_files, tree_hash
+
+MAX_FILES = 500
+MAX_BYTES = 4 * 2**20
+"""Of all files together; nobody reads more."""
+
+NOT_TEXT = (".pyc", ".pyo", ".pyd", ".so", ".dll", ".dylib", ".pth", ".zip", ".egg", ".whl")
+"""Files that Python imports from or acts upon without anybody having read them."""
+
+AT_THE_START = ("sitecustomize", "usercustomize")
+"""Modules that each Python process imports by itself."""
+
+
+def code_hash(custom: Path) -> str:
+    """The hash by which a ``custom`` folder is approved, before and after the job was signed.
+
+    Raises:
+        ConfigError: there is no such folder, or it holds a link or a device.
+    """
+    return tree_hash(custom, leave_out=SIGNATURE_FILES)
+
+
+def custom_faults(custom: Path) -> Iterator[Problem]:
+    """Why nobody could approve a ``custom`` folder; nothing of it is imported.
+
+    Raises:
+        ConfigError: there is no such folder, or it holds a link or a device.
+    """
+    files = tree_files(custom, leave_out=SIGNATURE_FILES)
+    size = sum(path.stat().st_size for path in files)
+    if not files:
+        yield _fault("", "holds no file")
+    if len(files) > MAX_FILES or size > MAX_BYTES:
+        yield _fault("", f"holds {len(files)} files of {size} bytes, too much to be read")
+        return
+    for path in files:
+        name = path.relative_to(custom).as_posix()
+        if path.suffix.lower() in NOT_TEXT or not _is_text(path):
+            yield _fault(name, "is no text that a person can read", "Remove it; see __pycache__.")
+    for module in sorted(_modules(files, custom)):
+        if module in AT_THE_START or module in sys.stdlib_module_names:
+            yield _fault(module, "has the name of a module of Python itself", "Rename it.")
+        elif _is_installed(module, custom):
+            yield _fault(module, "has the name of a module that is installed here", "Rename it.")
+
+
+def _fault(name: str, message: str, advice: str = "") -> Problem:
+    return Problem(Location(f"custom/{name}".rstrip("/")), message, advice, "code")
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        return "\0" not in path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return False
+
+
+def _modules(files: list[Path], custom: Path) -> set[str]:
+    """The names by which the files can be imported, first segments only."""
+    return {path.relative_to(custom).parts[0].removesuffix(".py") for path in files}
+
+
+def _is_installed(name: str, custom: Path) -> bool:
+    """Whether a module of this name exists outside of the code of MMARs; it is not imported."""
+    if not name.isidentifier():
+        return False
+    root = Path(os.path.realpath(custom))
+    outside = [one for one in sys.path if not _is_code_of_an_mmar(one or os.curdir, root)]
+    specs = [PathFinder.find_spec(name, outside)]
+    # A package that is installed for editing has a finder of its own.
+    others = [finder for finder in sys.meta_path if finder is not PathFinder]
+    specs += [finder.find_spec(name, None) for finder in others]
+    # A folder without __init__.py is found as well, but gives way to any module.
+    origins = [spec.origin for spec in specs if spec is not None and spec.origin is not None]
+    return any(not _is_code_of_an_mmar(origin, root) for origin in origins)
+
+
+def _is_code_of_an_mmar(path: str, root: Path) -> bool:
+    """Whether a path lies in this folder, or in that of another MMAR that this process runs."""
+    place = Path(os.path.realpath(path))
+    return any(
+        one == root or (one.name == "custom" and (one.parent / "config").is_dir())
+        for one in (place, *place.parents)
+    )

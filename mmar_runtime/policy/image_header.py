@@ -1,0 +1,170 @@
+"""What the header of an image says of its size, read in a few hundred bytes.
+
+A library that opens a whole image may reserve memory for whatever the header claims, and reads its
+extensions on the way. Here a bounded piece of the file is read, and nothing is reserved.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import re
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+NIFTI_BYTES = 540
+"""Of the longer one of the two kinds of header."""
+
+TEXT_BYTES = 16 * 1024
+MAX_MEMBERS = 1000
+TOO_LARGE = 2**62
+
+READ_ERRORS = (OSError, EOFError, ValueError, KeyError, SyntaxError, struct.error, zlib.error,
+               zipfile.BadZipFile, NotImplementedError, RuntimeError)  # fmt: skip
+"""What a damaged file makes the readers raise; the run's own reader tells what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """What an image declares.
+
+    Attributes:
+        size: values along each axis.
+        spacing: mm between them, where the format tells.
+        item_bytes: bytes of one value once it is unpacked.
+    """
+
+    size: tuple[int, ...]
+    item_bytes: int
+    spacing: tuple[float, ...] = ()
+
+    @property
+    def voxels(self) -> int:
+        """All values."""
+        return math.prod(self.size)
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """Bytes of all values."""
+        return self.voxels * self.item_bytes
+
+
+def read_header(path: Path) -> ImageHeader | None:
+    """The header of an image; None if it has none that is known here, or cannot be read."""
+    name = path.name.lower()
+    for suffixes, read in READERS.items():
+        if name.endswith(suffixes):
+            try:
+                return read(path) if path.is_file() else None
+            except READ_ERRORS:
+                return None
+    return None
+
+
+def _nifti(path: Path) -> ImageHeader | None:
+    import nibabel  # takes a moment, and most checks read no image
+
+    with path.open("rb") as stream:
+        packed = path.name.lower().endswith(".gz")
+        block = (gzip.GzipFile(fileobj=stream) if packed else stream).read(NIFTI_BYTES)
+    kind = nibabel.Nifti2Header if 540 in _both_orders(block[:4]) else nibabel.Nifti1Header
+    header: Any = kind(  # type: ignore[no-untyped-call]
+        block[: kind.template_dtype.itemsize], check=False
+    )
+    return ImageHeader(
+        size=tuple(int(length) for length in header.get_data_shape()),
+        item_bytes=int(header.get_data_dtype().itemsize),
+        spacing=tuple(float(length) for length in header.get_zooms()),
+    )
+
+
+def _both_orders(block: bytes) -> tuple[int, int]:
+    return struct.unpack("<i", block)[0], struct.unpack(">i", block)[0]
+
+
+def _picture(path: Path) -> ImageHeader | None:
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                bands = max(1, len(picture.getbands()))
+                return ImageHeader((picture.width, picture.height), bands)
+    except Image.DecompressionBombError:
+        return ImageHeader((TOO_LARGE,), 1)
+
+
+def _numpy(path: Path) -> ImageHeader | None:
+    with path.open("rb") as stream:
+        return _array(stream)
+
+
+def _array(stream: IO[bytes]) -> ImageHeader:
+    from numpy.lib import format as npy
+
+    version = npy.read_magic(stream)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    return ImageHeader(tuple(shape), int(dtype.itemsize))
+
+
+def _numpy_archive(path: Path) -> ImageHeader | None:
+    """The largest array of an archive."""
+    found = []
+    with zipfile.ZipFile(path) as archive:
+        for one in archive.infolist()[:MAX_MEMBERS]:
+            with archive.open(one) as stream:
+                found.append(_array(stream))
+    return max(found, key=lambda header: header.unpacked_bytes, default=None)
+
+
+NRRD_BYTES: Mapping[str, int] = {"char": 1, "8": 1, "short": 2, "16": 2, "int": 4, "32": 4,
+                                 "float": 4, "long": 8, "64": 8, "double": 8}  # fmt: skip
+META_BYTES: Mapping[str, int] = {"CHAR": 1, "SHORT": 2, "INT": 4, "FLOAT": 4, "LONG": 8,
+                                 "DOUBLE": 8}  # fmt: skip
+
+
+def _nrrd(path: Path) -> ImageHeader | None:
+    text = _text(path)
+    size = tuple(int(one) for one in _field(text, r"sizes:\s*([0-9 ]+)").split())
+    return ImageHeader(size, _longest(_field(text, r"type:\s*(\S[^\r\n]*)"), NRRD_BYTES))
+
+
+def _meta_image(path: Path) -> ImageHeader | None:
+    text = _text(path)
+    size = tuple(int(one) for one in _field(text, r"DimSize\s*=\s*([0-9 ]+)").split())
+    return ImageHeader(size, _longest(_field(text, r"ElementType\s*=\s*(\S+)"), META_BYTES))
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as stream:
+        return stream.read(TEXT_BYTES).decode("latin-1")
+
+
+def _field(text: str, pattern: str) -> str:
+    found = re.search(rf"^{pattern}", text, re.MULTILINE)
+    if found is None:
+        raise ValueError(pattern)
+    return found[1]
+
+
+def _longest(kind: str, sizes: Mapping[str, int]) -> int:
+    return max((size for name, size in sizes.items() if name in kind), default=8)
+
+
+READERS: Mapping[tuple[str, ...], Callable[[Path], ImageHeader | None]] = {
+    (".nii", ".nii.gz"): _nifti,
+    (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"): _picture,
+    (".npy",): _numpy,
+    (".npz",): _numpy_archive,
+    (".nrrd", ".nhdr"): _nrrd,
+    (".mha", ".mhd"): _meta_image,
+}
+"""How a file's name ends -> how its header is read."""

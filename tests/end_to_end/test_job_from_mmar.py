@@ -1,0 +1,52 @@
+"""From an old MMAR to a federation in one command: ``mmar simulate`` on a plain MMAR of 2021."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fl_admin.demo_data import write_demo_data
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+MMAR = Path(__file__).resolve().parents[1] / "mmars" / "segmentation_3d_v4_0"
+SITES = ["site-1", "site-2"]
+
+
+def mmar(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fl_admin.cli.main", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_an_mmar_of_the_old_dialect_is_federated_as_it_is(tmp_path: Path) -> None:
+    write_demo_data(tmp_path / "data", sites=2)
+    before = {path: path.read_bytes() for path in MMAR.rglob("*") if path.is_file()}
+    options = ["--rounds", 1, "--aggregation-weights", "site-2=3", "-w", tmp_path / "runs"]
+
+    done = mmar("simulate", MMAR, "--data", tmp_path / "data", *options, "--json")
+
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["record"]["status"] == "complete"
+    assert printed["cross_site"]["complete"]
+    run = Path(printed["folder"])
+    server = json.loads((run / "job/app/config/config_fed_server.json").read_text())
+    assert server["components"][2]["args"]["aggregation_weights"] == {"site-2": 3}
+    assert {path: path.read_bytes() for path in MMAR.rglob("*") if path.is_file()} == before
+
+    again = mmar("job", "show", run / "job", "--json")
+    assert json.loads(again.stdout)["digest"] == printed["record"]["job_digest"]
+    evaluated = mmar(
+        "evaluate", "-m", run / "job/app", "-c", "config/config_cross_validation.json",
+        "-e", run / "sites/site-1/environment.json",
+        "--json", "--set", "dont_load_ckpt_model=False",
+        f"MMAR_CKPT={run / 'results/models/FL_global_model.pt'}",
+        f"MMAR_EVAL_OUTPUT_PATH={tmp_path / 'eval'}",
+    )  # fmt: skip
+    assert evaluated.returncode == 0, evaluated.stderr
+    cell = printed["cross_site"]["cells"]["FL_global_model"]["site-1"]
+    assert json.loads(evaluated.stdout)["metrics"] == cell

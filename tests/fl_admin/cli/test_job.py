@@ -1,0 +1,216 @@
+"""``mmar job``: what it prints where, and with which code it ends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl_admin.cli.main import main
+from fl_admin.job import Job
+from fl_client.job_check import ALLOWED_CLASSES
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+EXAMPLE = REPOSITORY / "jobs" / "spleen_ct_segmentation"
+MMARS = REPOSITORY / "tests" / "mmars"
+
+
+@pytest.fixture
+def old_mmar(tmp_path: Path) -> Path:
+    """An MMAR of Clara Train 4.0 with a federation's configs, one filter in them."""
+    root = shutil.copytree(MMARS / "segmentation_3d_v4_0", tmp_path / "mmar")
+    server = {
+        "format_version": 1,
+        "servers": [{"name": "here", "min_num_clients": 2, "num_rounds": 8}],
+        "aggregator": {"name": "AccumulateWeightedAggregator"},
+    }
+    client = {
+        "format_version": 1,
+        "client": {"outbound_filters": [{"name": "SVTPrivacy"}]},
+        "client_trainer": {"name": "ClientTrainer", "args": {"local_epochs": 2}},
+    }
+    for name, document in (("server", server), ("client", client)):
+        (root / "config" / f"config_fed_{name}.json").write_text(json.dumps(document))
+    return root
+
+
+# --- create
+
+
+def test_create_prints_the_folder_and_tells_the_rest_on_stderr(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--min-sites", "3", "--rounds", "5", "--local-epochs", "2", "--name", "trial"]
+    weights = ["--aggregation-weights", "site-1=2", "site-2=0.5"]
+
+    code = main(
+        ["job", "create", str(MMARS / "segmentation_3d"), "--out", f"{tmp_path}/job", *words]
+        + weights
+        + ["--set", "learning_rate=0.5"]
+    )
+
+    told = capsys.readouterr()
+    assert code == 0, told.err
+    assert told.out == f"{tmp_path}/job\n"
+    assert "note: config_cross_validation.json is made from config_validation.json" in told.err
+    job = Job.open(tmp_path / "job")
+    assert (job.name, job.rounds) == ("trial", 5)
+    assert json.loads(job.mmar.document("environment.json").read_text())["learning_rate"] == 0.5
+    server = json.loads(job.mmar.document("config_fed_server.json").read_text())
+    assert server["components"][2]["args"]["aggregation_weights"] == {"site-1": 2, "site-2": 0.5}
+
+
+def test_a_job_that_the_default_policy_refuses_is_made_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--out", f"{tmp_path}/job", "--with-code", "--json"]
+
+    assert main(["job", "create", str(MMARS / "own_components"), *words]) == 0
+
+    told = capsys.readouterr()
+    printed = json.loads(told.out)
+    assert {one["rule"] for one in printed["refusals"]} == {"code"}
+    assert told.err.count("a site may refuse this: ") == 6
+    assert f"and {len(printed['refusals']) - 5} more" in told.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--aggregation-weights", "site-1"], "'site-1' is no weight of a site"),
+        (["--aggregation-weights", "site-1=much"], "Write SITE=WEIGHT"),
+        (["--aggregation-weights", "site-1=nan"], "has to be a positive number"),
+        (["--min-sites", "0"], "min_sites: has to be a whole number from 1"),
+        (["--local-epochs", "0"], "local_epochs: has to be a whole number from 1"),
+    ],
+)
+def test_create_refuses_what_no_federation_can_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    job = ["job", "create", str(MMARS / "segmentation_3d"), "--out", str(tmp_path / "job")]
+
+    assert main([*job, *words]) == 2
+
+    told = capsys.readouterr()
+    assert message in told.err
+    assert told.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_create_imports_nothing_heavy(tmp_path: Path) -> None:
+    words = ["job", "create", str(MMARS / "segmentation_3d"), "--out", str(tmp_path / "job")]
+    code = (
+        "import sys; from fl_admin.cli.main import main; code = main(sys.argv[1:]); "
+        "sys.exit(code or bool({'torch', 'monai', 'nvflare'} & sys.modules.keys()))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+
+
+# --- import
+
+
+def test_import_names_every_field_and_refuses(
+    old_mmar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["job", "import", str(old_mmar), "--out", f"{tmp_path}/job"]) == 2
+
+    told = capsys.readouterr()
+    assert "translated config_fed_server.json: servers[0].num_rounds: num_rounds = 8 ->" in told.err
+    assert "refused    config_fed_client.json: client.outbound_filters[0]: SVTPriv" in told.err
+    assert "--allow-dropped SVTPrivacy goes on without it." in told.err
+    assert not (tmp_path / "job").exists()
+
+
+def test_import_goes_on_without_what_may_be_dropped(
+    old_mmar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--out", f"{tmp_path}/job", "--allow-dropped", "SVTPrivacy", "--json"]
+
+    assert main(["job", "import", str(old_mmar), *words]) == 0
+
+    printed = json.loads(capsys.readouterr().out)
+    outcomes = {one["name"]: one["outcome"] for one in printed["fields"]}
+    assert outcomes["num_rounds"] == outcomes["local_epochs"] == "translated"
+    assert outcomes["SVTPrivacy"] == "refused"
+    assert any("cross-site validation" in one for one in printed["notices"])
+    assert Job.open(printed["folder"]).rounds == 8
+
+
+# --- show
+
+
+def shown(job: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    assert main(["job", "show", str(job), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_show_says_what_a_job_will_do(capsys: pytest.CaptureFixture[str]) -> None:
+    found = shown(EXAMPLE, capsys)
+
+    assert found["name"] == "spleen_ct_segmentation"
+    assert (found["min_sites"], found["rounds"], found["local_epochs"]) == (3, 3, 3)
+    assert found["workflows"][:2] == ["scatter_and_gather", "score_last_model"]
+    assert (found["network"], found["key_metric"]) == ("UNet", "val_mean_dice")
+    assert found["classes"] == sorted(ALLOWED_CLASSES)
+    assert found["files"] == len([path for path in EXAMPLE.rglob("*") if path.is_file()])
+    assert found["refusals"] == []
+
+
+def test_show_in_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = ["job", "create", str(MMARS / "own_components"), "--with-code", "--rounds", "1"]
+    main([*job, "--out", str(tmp_path / "job"), "--aggregation-weights", "a=2"])
+    capsys.readouterr()
+
+    assert main(["job", "show", str(tmp_path / "job")]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert "rounds:         1, each 1 epoch at a site" in lines
+    assert "weights:        a x 2" in lines
+    assert "own code:       custom/networks/__init__.py" in lines
+    assert "default policy: refused:" in lines
+
+
+def test_the_digest_changes_with_any_file_of_the_app_and_not_with_a_signature(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = shutil.copytree(EXAMPLE, tmp_path / "job")
+    before = shown(job, capsys)["digest"]
+
+    (job / "app" / "config" / ".__nvfl_sig.json").write_text("{}")
+    assert shown(job, capsys)["digest"] == before
+    (job / "app" / "docs" / "Readme.md").write_text("another")
+    assert shown(job, capsys)["digest"] != before
+
+
+# --- simulate
+
+
+def test_simulate_takes_a_plain_mmar_and_checks_it_for_every_site(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing has started yet; tests/end_to_end runs one to its end."""
+    words = ["--data", str(tmp_path / "nothing"), "-w", str(tmp_path / "runs")]
+
+    assert main(["simulate", str(MMARS / "segmentation_3d_v4_0"), *words]) == 2
+
+    told = capsys.readouterr().err
+    assert "note: config_cross_validation.json is made from" in told
+    assert "--data names a folder with site-1/dataset.json" in told
+
+
+def test_what_a_job_says_itself_is_not_taken_from_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--local-epochs", "2", "--aggregation-weights", "site-1=2"]
+
+    assert main(["simulate", str(EXAMPLE), *words]) == 2
+
+    assert capsys.readouterr().err.count("is for a plain MMAR") == 2

@@ -1,0 +1,366 @@
+"""The executor under a site's policy: each limit has a status word, and the rest goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.signal import Signal
+from nvflare.app_common.app_constant import AppConstants
+
+from fl_client.flare.exchange import CASES, REPORT, STATUS, as_arrays
+from fl_client.flare.executor import MmarExecutor
+from fl_server.initial_model import initial_model
+from mmar_runtime.audit import AUDIT_FILE, verify_audit
+from mmar_runtime.mmar import Mmar
+from mmar_runtime.policy.site_policy import SITE_POLICY_FILE
+from mmar_runtime.policy.tree_hash import tree_hash
+from mmar_runtime.weights import Weights, digest
+
+Edited = Callable[[Path, Callable[[Any], object]], Path]
+Start = Callable[..., "Running"]
+
+
+class Running:
+    """An executor between the start and the end of a run."""
+
+    def __init__(self, executor: MmarExecutor, fl_ctx: FLContext) -> None:
+        self.executor = executor
+        self._fl_ctx = fl_ctx
+        executor.handle_event(EventType.START_RUN, fl_ctx)
+
+    def end(self) -> None:
+        self.executor.handle_event(EventType.END_RUN, self._fl_ctx)
+
+    def do(self, task: str, weights: Weights | None = None, **headers: Any) -> Shareable:
+        shareable = Shareable()
+        if weights is not None:
+            shareable = DXO(DataKind.WEIGHTS, data=as_arrays(weights)).to_shareable()
+        for name, value in headers.items():
+            shareable.set_header(name, value)
+        return self.executor.execute(task, shareable, self._fl_ctx, Signal())
+
+    def train(self, weights: Weights, number: int = 1) -> Shareable:
+        return self.do("train", weights, **{AppConstants.CURRENT_ROUND: number - 1})
+
+    def validate(self, weights: Weights, owner: str = "site-2") -> Shareable:
+        return self.do("validate", weights, **{AppConstants.MODEL_OWNER: owner})
+
+
+@pytest.fixture
+def kit(app: Path) -> Path:
+    return app.parents[1]
+
+
+@pytest.fixture
+def received(app: Path) -> Weights:
+    return initial_model(Mmar.open(app), values={}).weights
+
+
+@pytest.fixture
+def start(kit: Path, fl_ctx: FLContext) -> Iterator[Start]:
+    """``start(epochs=1, steps=0, **policy)``: an executor at a site with this policy."""
+    running: list[Running] = []
+
+    def begin(*, epochs: int = 1, steps: int = 0, **policy: Any) -> Running:
+        file = kit / "local" / SITE_POLICY_FILE
+        file.write_text(json.dumps({"policy_version": 1, **policy}))
+        file.chmod(0o600)
+        running.append(Running(MmarExecutor(epochs, steps), fl_ctx))
+        return running[-1]
+
+    yield begin
+    for one in running:
+        one.end()
+
+
+def declined(reply: Shareable, word: str = "policy-declined") -> bool:
+    """Whether a reply holds nothing but that word and a reference."""
+    assert "DXO" not in reply
+    assert reply.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
+    return str(reply.get_header(STATUS)).startswith(f"{word} (reference ")
+
+
+def reason(run_folder: Path) -> str:
+    """What the site keeps of the last refusal."""
+    last = max(run_folder.glob("error-*.txt"), key=lambda path: path.stat().st_mtime_ns)
+    return last.read_text().splitlines()[0]
+
+
+# --- whether the site takes part
+
+
+def test_enough_cases_take_part(start: Start, received: Weights) -> None:
+    site = start(min_dataset_size=2, cross_site={"min_cases": 1})
+
+    assert site.train(received).get_return_code() == ReturnCode.OK
+
+
+def test_too_few_training_cases_do_not(start: Start, received: Weights, run_folder: Path) -> None:
+    site = start(min_dataset_size=3)
+
+    assert declined(site.train(received))
+    assert reason(run_folder).startswith("train: 2 training cases in a data list")
+
+
+def test_too_few_validation_cases_tell_no_metric(
+    start: Start, received: Weights, run_folder: Path
+) -> None:
+    site = start(cross_site={"min_cases": 2})
+
+    assert declined(site.train(received))
+    assert reason(run_folder).startswith("train: 1 validation cases in a data list")
+    assert declined(site.do("score_model", received))
+    assert declined(site.validate(received))
+    assert reason(run_folder).startswith("validate: 1 validation cases; ")
+
+
+def test_a_site_that_withholds_the_key_metric_does_not_train_in_vain(
+    start: Start, received: Weights, run_folder: Path
+) -> None:
+    site = start(outgoing={"metrics": ["val_acc"]})
+
+    assert declined(site.train(received))
+    assert "does not list the key metric 'val_mean_dice'" in reason(run_folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"limits": {"epochs_per_round": 2}}, "3 epochs a round"),
+        ({"limits": {"parameters": 100}}, "the network has "),
+        ({"limits": {"rounds": 4}}, "round 5"),
+    ],
+)
+def test_limits_of_a_training(
+    start: Start, received: Weights, run_folder: Path, fields: Any, told: str
+) -> None:
+    site = start(epochs=3, **fields)
+
+    assert declined(site.train(received, 5))
+    assert reason(run_folder).startswith(f"train: {told}")
+
+
+def test_steps_count_as_the_epochs_that_they_are(
+    start: Start, received: Weights, run_folder: Path
+) -> None:
+    """An epoch has two steps here."""
+    fields = {"limits": {"epochs_per_round": 2}}
+
+    assert start(steps=4, **fields).train(received).get_return_code() == ReturnCode.OK
+    assert declined(start(steps=5, **fields).train(received))
+    assert reason(run_folder).startswith("train: 5 steps a round")
+
+
+def test_a_job_that_runs_too_long_is_ended(
+    start: Start, received: Weights, run_folder: Path
+) -> None:
+    site = start(epochs=50, limits={"wall_minutes": 1, "epochs_per_round": 50})
+    assert site.do("score_model", received).get_return_code() == ReturnCode.OK
+    site.executor._started -= 59.5
+
+    assert declined(site.train(received))  # within an iteration or two, not after 50 epochs
+    assert declined(site.do("score_model", received))  # nor does it begin another task
+
+    assert "limits.wall_minutes of this site, 1" in reason(run_folder)
+
+
+def test_a_run_that_has_filled_the_disk_goes_no_further(
+    start: Start, received: Weights, run_folder: Path
+) -> None:
+    site = start(limits={"disk_gib": 1})
+    with (run_folder / "large").open("wb") as stream:
+        stream.truncate(2**30 + 1)  # takes no blocks, but has the size
+
+    assert declined(site.do("score_model", received))
+    (run_folder / "large").unlink()
+    assert site.do("score_model", received).get_return_code() == ReturnCode.OK
+
+
+# --- cross-site validation
+
+
+def test_a_site_that_shares_no_model_sends_none(start: Start, received: Weights) -> None:
+    site = start(cross_site={"share_model": False})
+    assert site.train(received).get_return_code() == ReturnCode.OK
+
+    assert declined(site.do("submit_model"))
+    assert site.validate(received).get_return_code() == ReturnCode.OK
+
+
+def test_a_site_that_evaluates_no_others_evaluates_its_own_and_the_global_ones(
+    start: Start, received: Weights
+) -> None:
+    site = start(cross_site={"evaluate_others": False})
+
+    assert declined(site.validate(received, "site-2"))
+    for owner in ("site-1", "SRV_FL_global_model"):
+        assert site.validate(received, owner).get_return_code() == ReturnCode.OK
+
+
+# --- what leaves
+
+
+def test_numbers_leave_rounded_and_only_those_that_may(start: Start, received: Weights) -> None:
+    outgoing = {"metrics": ["val_mean_dice"], "round_digits": 2}
+    site = start(outgoing=outgoing)
+
+    meta = from_shareable(site.train(received)).meta
+    scored = from_shareable(site.do("score_model", received)).data
+    submitted = from_shareable(site.do("submit_model")).meta
+    validated = from_shareable(site.validate(received)).data
+
+    tables = [
+        meta[MetaKey.INITIAL_METRICS], meta[REPORT]["received_metrics"],
+        meta[REPORT]["local_metrics"], scored, submitted["metrics"], validated,
+    ]  # fmt: skip
+    for table in tables:
+        assert set(table) == {"val_mean_dice"}
+        assert table["val_mean_dice"] == round(table["val_mean_dice"], 2)
+    assert meta[REPORT]["epochs"] == [{"epoch": 1, "loss": None, "metrics": {}}]
+
+
+def test_the_loss_leaves_by_its_own_name(start: Start, received: Weights) -> None:
+    outgoing = {"metrics": ["val_mean_dice", "train_loss"], "round_digits": 3}
+
+    [epoch] = from_shareable(start(outgoing=outgoing).train(received)).meta[REPORT]["epochs"]
+
+    assert epoch["loss"] == round(epoch["loss"], 3) > 0
+
+
+def test_without_a_policy_nothing_is_rounded(
+    start: Start, received: Weights, kit: Path, fl_ctx: FLContext
+) -> None:
+    exact = from_shareable(start().validate(received)).data
+    (kit / "local" / SITE_POLICY_FILE).unlink()
+    site = Running(MmarExecutor(), fl_ctx)
+
+    dxo = from_shareable(site.validate(received))
+    site.end()
+
+    assert dxo.data == exact
+    assert dxo.data["val_mean_dice"] != round(dxo.data["val_mean_dice"], 4)
+    assert dxo.meta == {CASES: 1}
+
+
+# --- what the site allows
+
+
+@pytest.mark.parametrize("task", ["train", "score_model", "submit_model", "validate"])
+def test_a_refused_job_does_no_task_at_all(
+    start: Start, received: Weights, app: Path, edited: Edited, task: str
+) -> None:
+    """Not even one that would not touch what it was refused for."""
+    loss = {"path": "os.system"}
+    edited(app / "config/config_train.json", lambda conf: conf["train"].update(loss=loss))
+    headers = {AppConstants.CURRENT_ROUND: 0, AppConstants.MODEL_OWNER: "site-2"}
+
+    assert declined(start().do(task, received, **headers), "config-refused")
+
+
+def test_a_denied_component_is_refused(start: Start, received: Weights) -> None:
+    assert declined(start(denied_components=["UNet"]).train(received), "config-refused")
+
+
+def test_required_filters_have_to_stand_in_the_sites_own_file(
+    start: Start, received: Weights, kit: Path, run_folder: Path
+) -> None:
+    demanding = {"required_filters": ["PercentilePrivacy"]}
+    assert declined(start(**demanding).train(received), "config-refused")
+    assert "'PercentilePrivacy' is required" in next(run_folder.glob("error-*")).read_text()
+
+    path = "nvflare.app_common.filters.percentile_privacy.PercentilePrivacy"
+    scope = {"name": "site", "task_result_filters": [{"path": path}]}
+    (kit / "local/privacy.json").write_text(json.dumps({"scopes": [scope]}))
+
+    assert start(**demanding).train(received).get_return_code() == ReturnCode.OK
+
+
+def test_a_policy_with_a_fault_stops_the_run(start: Start) -> None:
+    with pytest.raises(Exception, match="looser than the built-in limit"):
+        start(limits={"rounds": 10**6})
+
+
+# --- code of the job's own
+
+
+@pytest.fixture
+def with_code(app: Path, edited: Edited) -> Path:
+    """The job has a loss of its own."""
+    (app / "custom").mkdir()
+    code = "from monai.losses import DiceLoss\n\n\nclass ApprovedLoss(DiceLoss):\n    pass\n"
+    (app / "custom/approved_loss.py").write_text(code)
+    loss = {"path": "approved_loss.ApprovedLoss", "args": {"to_onehot_y": True, "softmax": True}}
+    edited(app / "config/config_train.json", lambda conf: conf["train"].update(loss=loss))
+    return app
+
+
+def test_code_of_its_own_is_refused_by_default(
+    start: Start, received: Weights, with_code: Path
+) -> None:
+    assert declined(start().train(received), "config-refused")
+
+
+def test_approved_code_is_still_approved_after_it_was_imported(
+    start: Start, received: Weights, with_code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python writes what it has compiled beside the code, unless it is told not to."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    approved = tree_hash(with_code / "custom")
+    site = start(byoc={"mode": "by_hash", "approved": [approved]})
+
+    assert site.train(received).get_return_code() == ReturnCode.OK
+    assert site.validate(received).get_return_code() == ReturnCode.OK
+    assert tree_hash(with_code / "custom") == approved
+
+
+def test_code_that_was_changed_after_the_approval_is_refused(
+    start: Start, received: Weights, with_code: Path, run_folder: Path
+) -> None:
+    approved = tree_hash(with_code / "custom")
+    (with_code / "custom/approved_loss.py").write_text("import os\n")
+    site = start(byoc={"mode": "by_hash", "approved": [approved]})
+
+    assert declined(site.train(received), "config-refused")
+    assert "is not among the 1 approved" in next(run_folder.glob("error-*")).read_text()
+
+
+# --- the log
+
+
+def test_each_task_in_and_out_stands_in_the_audit_log(
+    start: Start, received: Weights, kit: Path
+) -> None:
+    site = start(cross_site={"share_model": False})
+    reply = site.train(received)
+    site.do("submit_model")
+
+    lines = [json.loads(line) for line in (kit / AUDIT_FILE).read_text().splitlines()]
+    assert verify_audit(kit / AUDIT_FILE).lines == 4
+    judged, task_in, task_out, failed = lines
+    assert (judged["event"], judged["verdict"], judged["rules"]) == ("mmar-judged", "accept", [])
+    assert (task_in["event"], task_in["task"]) == ("task-in", "train")
+    assert task_in["tensors"] == digest(received)
+    sent = from_shareable(reply).data
+    assert task_in["bytes"] == task_out["bytes"] == sum(one.nbytes for one in sent.values())
+    assert task_out["tensors"] != task_in["tensors"]
+    assert (failed["event"], failed["status"]) == ("task-failed", "policy-declined")
+    assert {one["job"] for one in lines} == {"job-1"}
+
+
+def test_a_site_that_cannot_write_its_log_does_nothing(
+    start: Start, received: Weights, kit: Path
+) -> None:
+    (kit / "audit").write_text("in the way")
+
+    with pytest.raises(OSError, match="audit"):
+        start()

@@ -1,0 +1,304 @@
+"""The last gate of a site: our replies pass as they are, and everything else is emptied."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from nvflare.apis.signal import Signal
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.filters.percentile_privacy import PercentilePrivacy
+
+from fl_client.flare.exchange import (
+    CASES,
+    REPORT,
+    STATUS,
+    as_arrays,
+    metrics_reply,
+    update_reply,
+    weights_reply,
+)
+from fl_client.flare.executor import MmarExecutor
+from fl_client.flare.result_gate import REFUSED, ResultGate
+from fl_client.updates import LocalUpdate
+from fl_server.initial_model import initial_model
+from mmar_runtime.audit import AUDIT_FILE
+from mmar_runtime.mmar import Mmar
+from mmar_runtime.results import EpochReport, EvaluationResult, SiteReport
+from mmar_runtime.weights import Weights
+
+Pass = Callable[[Shareable], Shareable]
+
+CANARY = "DOE_JOHN_1961"
+"""Stands for something of a patient; it must not be found in anything that leaves."""
+
+MODEL: Weights = {"conv.weight": torch.ones(2, 3), "conv.bias": torch.zeros(2)}
+
+
+@pytest.fixture
+def gate(fl_ctx: FLContext) -> ResultGate:
+    """A gate that has seen the site receive the model."""
+    gate = ResultGate()
+    show_task(gate, DXO(DataKind.WEIGHTS, data=as_arrays(MODEL)).to_shareable(), fl_ctx)
+    return gate
+
+
+def show_task(gate: ResultGate, task: Shareable, fl_ctx: FLContext) -> None:
+    """As NVFlare's client does before a task."""
+    fl_ctx.set_prop(FLContextKey.TASK_DATA, task, private=True, sticky=False)
+    gate.handle_event(EventType.BEFORE_TASK_EXECUTION, fl_ctx)
+
+
+def show_reply(gate: ResultGate, reply: object, fl_ctx: FLContext) -> None:
+    """As it does once all filters have seen a reply; then it sends this very object."""
+    fl_ctx.set_prop(FLContextKey.TASK_RESULT, reply, private=True, sticky=False)
+    gate.handle_event(EventType.AFTER_TASK_RESULT_FILTER, fl_ctx)
+
+
+@pytest.fixture
+def through(gate: ResultGate, fl_ctx: FLContext) -> Pass:
+    def send(reply: Shareable) -> Shareable:
+        show_reply(gate, reply, fl_ctx)
+        return reply
+
+    return send
+
+
+def update() -> Shareable:
+    report = SiteReport(
+        received_metrics={"val_mean_dice": 0.5},
+        local_metrics={"val_mean_dice": float("nan")},
+        epochs=(EpochReport(epoch=1, iteration=2, loss=0.25, metrics={"acc": 0.5}),),
+        seconds=1.5,
+        built={"train.model": 1},
+        process="0123456789ab",
+    )
+    return update_reply(LocalUpdate(round_number=1, difference=MODEL, steps=2, report=report))
+
+
+def metrics() -> Shareable:
+    result = EvaluationResult(key_metric="val_mean_dice", metrics={"val_mean_dice": 0.5}, cases=2)
+    return metrics_reply(result)
+
+
+def model() -> Shareable:
+    return weights_reply(MODEL, meta={"round": 1, "metrics": {"val_mean_dice": 0.5}})
+
+
+def failure() -> Shareable:
+    reply = make_reply(ReturnCode.EXECUTION_EXCEPTION)
+    reply.set_header(STATUS, "data-error (reference 0123abcd)")
+    return reply
+
+
+def is_emptied(reply: Shareable) -> bool:
+    return dict(reply) == {
+        ReservedHeaderKey.HEADERS: {
+            ReservedHeaderKey.RC: ReturnCode.TASK_RESULT_FILTER_ERROR,
+            STATUS: REFUSED,
+        }
+    }
+
+
+# --- what passes
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [update(), metrics(), model(), failure(), make_reply(ReturnCode.TASK_ABORTED)],
+    ids=["update", "metrics", "model", "failure", "aborted"],
+)
+def test_our_replies_pass_as_they_are(through: Pass, reply: Shareable) -> None:
+    before = copy.deepcopy(reply)
+
+    left = through(reply)
+
+    assert repr(left) == repr(before)
+
+
+def test_a_privacy_filter_of_nvflares_may_have_changed_the_tensors(
+    through: Pass, fl_ctx: FLContext
+) -> None:
+    filtered = PercentilePrivacy(percentile=10, gamma=0.01).process(update(), fl_ctx)
+
+    left = through(filtered)
+
+    assert not is_emptied(left)
+    dxo = from_shareable(left)
+    assert dxo.get_meta_prop(MetaKey.FILTER_HISTORY) == ["PercentilePrivacy"]
+    assert float(np.abs(dxo.data["conv.weight"]).max()) <= 0.02
+
+
+def test_every_reply_of_the_executor_passes(app: Path, fl_ctx: FLContext) -> None:
+    """A whole round in a process as NVFlare has it: gate and executor get the same events."""
+    weights = initial_model(Mmar.open(app), values={}).weights
+    gate, executor = ResultGate(), MmarExecutor()
+    executor.handle_event(EventType.START_RUN, fl_ctx)
+    headers = {AppConstants.CURRENT_ROUND: 0, AppConstants.MODEL_OWNER: "site-2"}
+
+    for task in ("train", "score_model", "submit_model", "validate", "dance"):
+        message = DXO(DataKind.WEIGHTS, data=as_arrays(weights)).to_shareable()
+        for name, value in headers.items():
+            message.set_header(name, value)
+        show_task(gate, message, fl_ctx)
+        reply = executor.execute(task, message, fl_ctx, Signal())
+        before = repr(reply)
+        show_reply(gate, reply, fl_ctx)
+        assert repr(reply) == before
+
+    executor.handle_event(EventType.END_RUN, fl_ctx)
+
+
+# --- what does not
+
+
+def with_dxo(change: Callable[[DXO], object], reply: Callable[[], Shareable] = update) -> Shareable:
+    """One of our replies whose data were changed afterwards, as a job's own filter could."""
+    dxo = from_shareable(reply())
+    change(dxo)
+    return dxo.to_shareable()
+
+
+def with_header(name: str, value: object) -> Shareable:
+    reply = update()
+    reply.set_header(name, value)
+    return reply
+
+
+def with_part(name: str, value: object) -> Shareable:
+    reply = update()
+    reply[name] = value
+    return reply
+
+
+def report(**changes: Any) -> Callable[[DXO], None]:
+    return lambda dxo: dxo.meta[REPORT].update(changes)
+
+
+def hostile() -> Iterator[tuple[str, Shareable]]:
+    """Each way to carry something more out of a site."""
+    patients = [f"{CANARY}.nii.gz"]
+    yield "part", with_part("images", np.ones((4, 4)))
+    yield "header", with_header("note", CANARY)
+    yield "header-peer", with_header(ReservedHeaderKey.PEER_PROPS, {"name": CANARY})
+    yield "status", with_header(STATUS, f"error in {CANARY}")
+    yield "status-long", with_header(STATUS, "a" * 60)
+    yield "status-object", with_header(STATUS, {"name": CANARY})
+    yield "return-code", with_header(ReservedHeaderKey.RC, CANARY)
+    yield "return-code-object", with_header(ReservedHeaderKey.RC, [CANARY])
+    yield "no-data", Shareable()
+    yield "meta-key", with_dxo(lambda dxo: dxo.meta.update({"files": patients}))
+    yield "meta-key-name", with_dxo(lambda dxo: dxo.meta.update({CANARY: 1}))
+    yield "steps", with_dxo(lambda dxo: dxo.meta.update({MetaKey.NUM_STEPS_CURRENT_ROUND: CANARY}))
+    yield (
+        "steps-large",
+        with_dxo(lambda dxo: dxo.meta.update({MetaKey.NUM_STEPS_CURRENT_ROUND: 10**400})),
+    )
+    yield "cases", with_dxo(lambda dxo: dxo.meta.update({CASES: patients}), metrics)
+    yield "history", with_dxo(lambda dxo: dxo.meta.update({MetaKey.FILTER_HISTORY: ["a/b.nii"]}))
+    yield "metric-text", with_dxo(lambda dxo: dxo.data.update(dice=CANARY), metrics)
+    yield "metric-rows", with_dxo(lambda dxo: dxo.data.update(dice=[0.1, 0.2]), metrics)
+    yield "metric-array", with_dxo(lambda dxo: dxo.data.update(dice=np.ones(3)), metrics)
+    yield "metric-infinite", with_dxo(lambda dxo: dxo.data.update(dice=float("inf")), metrics)
+    yield "metric-large", with_dxo(lambda dxo: dxo.data.update(dice=10**300), metrics)
+    yield "metric-label", with_dxo(lambda dxo: dxo.data.update({"/data/case.nii": 1.0}), metrics)
+    yield (
+        "metric-many",
+        with_dxo(lambda dxo: dxo.data.update({f"case {n}": 0.5 for n in range(1000)}), metrics),
+    )
+    yield "tensor-more", with_dxo(lambda dxo: dxo.data.update(image=np.ones((8, 8), np.float32)))
+    yield (
+        "tensor-shape",
+        with_dxo(lambda dxo: dxo.data.update({"conv.bias": np.ones(2000, np.float32)})),
+    )
+    yield (
+        "tensor-object",
+        with_dxo(lambda dxo: dxo.data.update({"conv.bias": np.array([CANARY, None], object)})),
+    )
+    yield (
+        "tensor-text",
+        with_dxo(lambda dxo: dxo.data.update({"conv.bias": np.array([CANARY] * 2)})),
+    )
+    yield "tensor-list", with_dxo(lambda dxo: dxo.data.update({"conv.bias": [1.0, 2.0]}))
+    yield "tensor-torch", with_dxo(lambda dxo: dxo.data.update({"conv.bias": torch.zeros(2)}))
+    yield "tensor-none", with_dxo(lambda dxo: dxo.data.clear())
+    yield "kind", DXO(DataKind.ANALYTIC, data={"text": CANARY}).to_shareable()
+    yield (
+        "kind-collection",
+        DXO(DataKind.COLLECTION, data={"a": from_shareable(update())}).to_shareable(),
+    )
+    yield "report-key", with_dxo(report(files=patients))
+    yield "report-text", with_dxo(report(process=f"case/{CANARY}"))
+    yield "report-long", with_dxo(report(process="a" * 41))
+    yield "report-seconds", with_dxo(report(seconds=CANARY))
+    yield "report-rows", with_dxo(report(local_metrics={"dice": {CANARY: 0.5}}))
+    yield "report-built", with_dxo(report(built={"train/model": 1}))
+    yield "report-epochs", with_dxo(report(epochs={"1": 1}))
+    yield "report-epoch-key", with_dxo(report(epochs=[{"epoch": 1, "loss": 0.5, "name": CANARY}]))
+    yield "report-epoch-loss", with_dxo(report(epochs=[{"epoch": 1, "loss": CANARY}]))
+    yield "report-epoch-number", with_dxo(report(epochs=[{"epoch": CANARY, "loss": 0.5}]))
+    yield "report-list", with_dxo(lambda dxo: dxo.meta.update({REPORT: patients}))
+    broken = update()
+    broken["DXO"] = CANARY
+    yield "dxo-text", broken
+    odd = update()
+    odd[ReservedHeaderKey.HEADERS] = [CANARY]
+    yield "headers-list", odd
+
+
+@pytest.mark.parametrize(("name", "reply"), [pytest.param(*one, id=one[0]) for one in hostile()])
+def test_anything_else_is_emptied_before_it_leaves(
+    through: Pass, name: str, reply: Shareable
+) -> None:
+    assert is_emptied(through(reply))
+
+
+def test_no_tensor_leaves_before_a_model_has_come(fl_ctx: FLContext) -> None:
+    reply = update()
+
+    show_reply(ResultGate(), reply, fl_ctx)
+
+    assert is_emptied(reply)
+
+
+def test_a_reply_that_is_none_is_left_to_nvflare(
+    gate: ResultGate, fl_ctx: FLContext, app: Path
+) -> None:
+    """It sends nothing that is no Shareable, and the log tells of it all the same."""
+    show_reply(gate, CANARY, fl_ctx)
+
+    assert "is no reply" in (app.parents[1] / AUDIT_FILE).read_text()
+
+
+def test_the_log_says_what_was_stopped_without_repeating_it(
+    through: Pass, app: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    through(with_dxo(report(files=[CANARY])))
+
+    line = json.loads((app.parents[1] / AUDIT_FILE).read_text())
+    assert line["event"] == "reply-stopped"
+    assert line["faults"] == ["the report holds more than it may"]
+    assert CANARY not in caplog.text
+
+
+def test_a_gate_that_cannot_write_the_log_has_emptied_the_reply_before(
+    through: Pass, app: Path
+) -> None:
+    (app.parents[1] / "audit").write_text("in the way")
+    reply = with_part("images", CANARY)
+
+    with pytest.raises(OSError, match="audit"):
+        through(reply)
+
+    assert is_emptied(reply)

@@ -1,0 +1,90 @@
+"""A site that shares some tensors: what leaves, what stays, and what a received model becomes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from fl_client.own_tensors import OwnTensors
+from fl_client.site import Site
+from fl_server.initial_model import initial_model
+from mmar_runtime.errors import ConfigError, WeightsError
+from mmar_runtime.weights import Weights, weights_of
+
+MakeTrainer = Callable[..., Any]
+
+NETWORK = {"body.weight": torch.zeros(2), "head.weight": torch.zeros(2)}
+SHARED = ["*.conv.weight", "*.conv.bias"]
+
+
+def tensors(body: float, head: float) -> Weights:
+    return {"body.weight": torch.full((2,), body), "head.weight": torch.full((2,), head)}
+
+
+def values(weights: Weights) -> dict[str, float]:
+    return {name: tensor[0].item() for name, tensor in weights.items()}
+
+
+def test_all_is_shared_unless_the_job_says_otherwise() -> None:
+    own = OwnTensors(NETWORK, None)
+
+    assert own.shared(NETWORK).keys() == NETWORK.keys()
+    assert values(own.joined(tensors(1, 2), trained=True)) == {"body.weight": 1, "head.weight": 2}
+
+
+def test_own_tensors_stay_and_meet_the_next_model() -> None:
+    own = OwnTensors(NETWORK, ["body.*"])
+
+    assert values(own.kept_apart(tensors(1, 2))) == {"body.weight": 1}
+    assert values(own.joined({"body.weight": torch.full((2,), 7.0)})) == {
+        "body.weight": 7,
+        "head.weight": 2,
+    }
+
+
+def test_own_tensors_that_are_not_finite_are_not_kept() -> None:
+    own = OwnTensors(NETWORK, ["body.*"])
+    own.kept_apart(tensors(1, 2))
+
+    with pytest.raises(WeightsError, match=r"not finite, in head\.weight"):
+        own.kept_apart(tensors(3, math.nan))
+
+    assert values(own.joined({"body.weight": torch.zeros(2)}))["head.weight"] == 2
+
+
+def test_a_tensor_that_is_not_shared_is_not_taken_from_the_server() -> None:
+    with pytest.raises(WeightsError, match=r"sent 'head\.weight', which is not shared"):
+        OwnTensors(NETWORK, ["body.*"]).joined(tensors(1, 2))
+
+
+def test_untrained_tensors_evaluate_nothing() -> None:
+    """They are random, and so would be what they give."""
+    own = OwnTensors(NETWORK, ["body.*"])
+
+    with pytest.raises(WeightsError, match="has not trained"):
+        own.joined({"body.weight": torch.zeros(2)}, trained=True)
+
+
+def test_names_that_fit_nothing_are_refused_with_their_place() -> None:
+    with pytest.raises(ConfigError, match=r"shared_names\[0\]: fits no tensor"):
+        OwnTensors(NETWORK, ["trunk.*"])
+
+
+def test_a_round_with_shared_tensors(make_trainer: MakeTrainer, site: Site) -> None:
+    received = initial_model(site.mmar, values={}, shared=SHARED).weights
+    trainer = make_trainer(shared=SHARED)
+    before = weights_of(trainer.network)
+
+    update = trainer.train(received, 1)
+
+    assert update.difference.keys() == received.keys()
+    after = weights_of(trainer.network)
+    moved = [name for name in after if name not in received and not after[name].equal(before[name])]
+    assert moved
+    evaluated = trainer.for_evaluation(received)
+    assert all(evaluated[name].equal(after[name]) for name in moved)
+    assert trainer.shared(after).keys() == received.keys()

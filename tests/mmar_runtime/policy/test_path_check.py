@@ -1,0 +1,359 @@
+"""Paths of a configuration: where a job may read and write, and where an owner may."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmar_runtime.config.loader import load_train_config
+from mmar_runtime.errors import ConfigError
+from mmar_runtime.mmar import Mmar
+from mmar_runtime.policy.mmar_check import check_mmar, own_mmar_checks
+from mmar_runtime.policy.path_check import resolve_inside, text_fault
+from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
+
+Edited = Callable[[Path, Callable[[Any], object]], Path]
+
+LOADER, SAVER = 0, 3
+"""The checkpoint handlers among those of the tiny MMAR's training."""
+
+
+def train(root: Path) -> Path:
+    return root / "config/config_train.json"
+
+
+def problems(root: Path, policy: SitePolicy = DEFAULT_POLICY, **values: Any) -> list[str]:
+    """The places of all problems of a job's MMAR, which are about paths alone."""
+    found = check_mmar(root, policy, **values).problems
+    assert {one.rule for one in found} <= {"path"}
+    return [one.location.place for one in found]
+
+
+def handler(document: Any, index: int, **arguments: object) -> None:
+    document["train"]["handlers"][index]["args"].update(arguments)
+
+
+# --- The resolver --------------------------------------------------------------------------------
+
+
+def test_a_path_is_followed_to_where_it_leads(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    (root / "folder").mkdir(parents=True)
+    outside.mkdir()
+    (root / "in").symlink_to("folder")
+    (root / "out").symlink_to(outside)
+
+    assert resolve_inside(root, "folder/x") == root / "folder/x"
+    assert resolve_inside(root, "in/x") == root / "folder/x"
+    assert resolve_inside(root, "folder/../x") == root / "x"
+    assert resolve_inside(root, str(root / "x")) == root / "x"
+    for leads_out in ("out/x", "../outside", "folder/../../outside", "/etc/passwd", "../root2"):
+        assert resolve_inside(root, leads_out) is None
+
+
+PARTS = st.sampled_from(
+    ["..", ".", "", "a", "up", "out", "loop", "/", "a b", "root", "~", "x" * 300]
+)
+
+
+@given(parts=st.lists(PARTS | st.text(st.characters(exclude_characters="\0"), max_size=5)))
+def test_no_text_leads_out(parts: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    base = tmp_path_factory.getbasetemp() / "resolver"
+    root = base / "root"
+    if not root.exists():
+        (root / "a").mkdir(parents=True)
+        (root / "up").symlink_to("..")
+        (root / "out").symlink_to("/etc")
+        (root / "loop").symlink_to("loop")
+    text = "/".join(parts)
+    if text_fault(text):
+        return
+
+    found = resolve_inside(root, text)
+
+    assert found is None or Path(os.path.realpath(found)).is_relative_to(os.path.realpath(root))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a\0b", "a\nb", "a\x1b[2Jb", "http://host/x", "FILE:///etc", "C:\\x", "~/x", "~root",
+     "$HOME/x", "a\\b", "a/" * 2000],
+)  # fmt: skip
+def test_a_text_that_means_another_place_elsewhere_is_no_path(text: str) -> None:
+    assert text_fault(text)
+    assert not text_fault("/data/study 7/case-1.nii.gz")
+
+
+# --- Writing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["{MMAR_CKPT_DIR}", "{MMAR_CKPT_DIR}/a/b", "{MMAR_ROOT}/runs"])
+def test_a_job_writes_below_its_own_folder(tiny_mmar: Path, edited: Edited, place: str) -> None:
+    edited(train(tiny_mmar), lambda document: handler(document, SAVER, save_dir=place))
+
+    assert problems(tiny_mmar) == []
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["/tmp/x", "{MMAR_ROOT}/../x", "{MMAR_CKPT_DIR}/../../x", "{MMAR_ROOT}/config",
+     "{MMAR_ROOT}/custom/x", "{DATA_ROOT}/x", "models", "local", ".", "~/x", "file:///tmp", "a\0b"],
+)  # fmt: skip
+def test_a_job_writes_nowhere_else(tiny_mmar: Path, edited: Edited, place: str) -> None:
+    edited(train(tiny_mmar), lambda document: handler(document, SAVER, save_dir=place))
+
+    assert problems(tiny_mmar) == ["train.handlers[3].args.save_dir"]
+
+
+def test_a_link_in_the_mmar_leads_nowhere_else(
+    tiny_mmar: Path, edited: Edited, tmp_path: Path
+) -> None:
+    (tiny_mmar / "models/in").symlink_to(tiny_mmar / "models")
+    (tiny_mmar / "models/out").symlink_to(tmp_path)
+    place = "{MMAR_CKPT_DIR}/in/x"
+    edited(train(tiny_mmar), lambda document: handler(document, SAVER, save_dir=place))
+    assert problems(tiny_mmar) == []
+
+    place = "{MMAR_CKPT_DIR}/out/x"
+    edited(train(tiny_mmar), lambda document: handler(document, SAVER, save_dir=place))
+    assert problems(tiny_mmar) == ["train.handlers[3].args.save_dir"]
+
+
+@pytest.mark.parametrize("argument", ["final_filename", "key_metric_filename", "file_prefix"])
+def test_a_file_has_a_plain_name(tiny_mmar: Path, edited: Edited, argument: str) -> None:
+    edited(train(tiny_mmar), lambda document: handler(document, SAVER, **{argument: "best-2.pt"}))
+    assert problems(tiny_mmar) == []
+
+    for name in ("../x.pt", "/tmp/x.pt", "a/b.pt", "..", "a b"):
+        edited(train(tiny_mmar), lambda document, n=name: handler(document, SAVER, **{argument: n}))
+        assert problems(tiny_mmar) == [f"train.handlers[3].args.{argument}"]
+
+
+def test_names_that_become_names_of_files_are_plain_too(tiny_mmar: Path, edited: Edited) -> None:
+    escape = {"../../x": "@model"}
+    edited(train(tiny_mmar), lambda document: handler(document, SAVER, save_dict=escape))
+    assert problems(tiny_mmar) == ["train.handlers[3].args.save_dict"]
+
+    edited(train(tiny_mmar), lambda document: handler(document, SAVER, save_dict={"net": "@model"}))
+    assert problems(tiny_mmar) == []
+
+    metric = {"log_label": "../../x"}
+    edited(train(tiny_mmar), lambda document: document["validate"]["key_metric"].update(metric))
+    assert problems(tiny_mmar) == ["validate.key_metric.log_label"]
+
+
+def test_results_are_not_named_by_a_way_out(tiny_mmar: Path, edited: Edited) -> None:
+    def save(base: str) -> Callable[[Any], object]:
+        arguments = {"keys": "pred", "output_dir": "{MMAR_CKPT_DIR}", "data_root_dir": base}
+        saver = {"name": "SaveImaged", "args": arguments}
+        return lambda document: document["validate"]["post_transforms"].__setitem__(0, saver)
+
+    edited(train(tiny_mmar), save("{DATA_ROOT}"))
+    assert problems(tiny_mmar) == []
+
+    # MONAI joins output_dir with the way from data_root_dir to the image: ../../../.. here.
+    edited(train(tiny_mmar), save("{DATA_ROOT}/a/b/c/d"))
+    assert "validate.dataset.data_file_base_dir" in problems(tiny_mmar)
+
+    edited(train(tiny_mmar), save("/"))
+    assert "validate.post_transforms[0].args.data_root_dir" in problems(tiny_mmar)
+
+
+def test_a_tracker_writes_where_everything_else_does(tiny_mmar: Path, edited: Edited) -> None:
+    policy = SitePolicy(egress=True)
+
+    def track(**arguments: object) -> Callable[[Any], object]:
+        tracker = {"name": "MLFlowHandler", "args": arguments}
+        return lambda document: document["train"]["handlers"].__setitem__(4, tracker)
+
+    for good in ("https://tracker.example:5000", "sqlite:///{MMAR_CKPT_DIR}/runs.db",
+                 "file://{MMAR_CKPT_DIR}/runs", "{MMAR_CKPT_DIR}/runs"):  # fmt: skip
+        edited(train(tiny_mmar), track(tracking_uri=good, artifacts="{MMAR_ROOT}/config"))
+        assert problems(tiny_mmar, policy) == []
+    for bad in ("file:///tmp/x", "file:/tmp/x", "sqlite:////tmp/x.db", "/tmp/x", "runs"):
+        edited(train(tiny_mmar), track(tracking_uri=bad))
+        assert problems(tiny_mmar, policy) == ["train.handlers[4].args.tracking_uri"]
+    for upload in ("/etc", ["{MMAR_ROOT}/config", "/etc"]):
+        edited(train(tiny_mmar), track(artifacts=upload))
+        assert problems(tiny_mmar, policy) == ["train.handlers[4].args.artifacts"]
+
+
+# --- Weights -------------------------------------------------------------------------------------
+
+
+def load(path: object) -> Callable[[Any], object]:
+    def change(document: Any) -> None:
+        document["dont_load_ckpt_model"] = False
+        handler(document, LOADER, load_path=path)
+
+    return change
+
+
+def test_weights_are_those_of_the_mmar(tiny_mmar: Path, edited: Edited) -> None:
+    edited(train(tiny_mmar), load("{MMAR_CKPT_DIR}/other.safetensors"))
+    assert problems(tiny_mmar) == []
+
+    for bad in ("/srv/model.pt", "{MMAR_ROOT}/../model.pt", "models/model.pt", "https://host/x.pt",
+                "{MMAR_ROOT}/custom/x.pt", "{MMAR_CKPT_DIR}/x.pkl", "/dev/zero", 0, ["a.pt"],
+                None):  # fmt: skip
+        edited(train(tiny_mmar), load(bad))
+        assert problems(tiny_mmar) == ["train.handlers[0].args.load_path"]
+
+
+def test_weights_are_a_plain_file(tiny_mmar: Path, edited: Edited) -> None:
+    edited(train(tiny_mmar), load("{MMAR_CKPT_DIR}/start.pt"))
+    os.mkfifo(tiny_mmar / "models/start.pt")
+
+    assert problems(tiny_mmar) == ["train.handlers[0].args.load_path"]
+
+
+def test_the_site_may_keep_weights_and_results_elsewhere(tiny_mmar: Path, tmp_path: Path) -> None:
+    elsewhere = {"MMAR_CKPT_DIR": str(tmp_path / "runs"), "MMAR_CKPT": str(tmp_path / "start.pt")}
+
+    assert problems(tiny_mmar, site_values=elsewhere) == []
+    assert problems(tiny_mmar, overrides=elsewhere) == []
+
+
+def test_a_jobs_own_word_for_the_same_is_refused(tiny_mmar: Path, edited: Edited) -> None:
+    environment = tiny_mmar / "config/environment.json"
+    edited(environment, lambda document: document.update(MMAR_CKPT_DIR="/scratch/runs"))
+
+    assert "MMAR_CKPT_DIR" in problems(tiny_mmar)
+
+
+# --- Data ----------------------------------------------------------------------------------------
+
+
+def job_list(root: Path, *items: object, edited: Edited) -> None:
+    """A data list that comes with the job, its images below the site's DATA_ROOT."""
+    (root / "config/list.json").write_text(json.dumps({"training": list(items)}))
+    own = {"data_list_file_path": "{MMAR_ROOT}/config/list.json", "data_list_key": "training"}
+    edited(train(root), lambda document: document["train"]["dataset"].update(own))
+
+
+@pytest.mark.parametrize(
+    "item",
+    ["a.nii.gz", {"image": "a/b.nii.gz", "label": "c.nii"}, {"image": ["a.nii", "b.nii"]},
+     {"image": "x/../a.nii", "age": 3, "note": "left / right"}],
+)  # fmt: skip
+def test_a_list_of_the_job_names_data_of_the_site(
+    tiny_mmar: Path, edited: Edited, item: object
+) -> None:
+    job_list(tiny_mmar, item, edited=edited)
+
+    assert problems(tiny_mmar) == []
+
+
+@pytest.mark.parametrize(
+    "item",
+    ["/etc/passwd", "../other/a.nii", {"image": "a.nii", "label": "../../x.nii"},
+     {"image": ["a.nii", "/proc/self/environ"]}, {"image": "a.nii", "mask": "~root/x.nii"},
+     {"image": "http://host/a.nii"}, {"image": "a.nii", "extra": "/etc/passwd"},
+     {"image": "a.nii", "extra": {"deep": [["../x.nii"]]}}, {"image": "a.nii", "b": "~/x.nii"}],
+)  # fmt: skip
+def test_and_nothing_else(tiny_mmar: Path, edited: Edited, item: object) -> None:
+    job_list(tiny_mmar, "a.nii.gz", item, edited=edited)
+
+    [place] = problems(tiny_mmar)
+    assert place.startswith("training[1]")
+
+
+def test_links_in_the_data_lead_nowhere_else(
+    tiny_mmar: Path, edited: Edited, tmp_path: Path
+) -> None:
+    data, archive = tmp_path / "data", tmp_path / "archive"
+    data.mkdir()
+    archive.mkdir()
+    (archive / "a.nii").write_bytes(b"")
+    (data / "link.nii").symlink_to(archive / "a.nii")
+    os.mkfifo(data / "pipe.nii")
+    site = {"DATA_ROOT": str(data), "DATASET_JSON": str(data / "list.json")}
+
+    job_list(tiny_mmar, "link.nii", edited=edited)
+    assert problems(tiny_mmar, site_values=site) == ["training[0].image"]
+    both = SitePolicy(data_roots=(data, archive))
+    assert problems(tiny_mmar, both, site_values=site) == []
+
+    job_list(tiny_mmar, "pipe.nii", edited=edited)
+    assert problems(tiny_mmar, site_values=site) == ["training[0].image"]
+
+
+def test_data_lie_where_the_policy_says(tiny_mmar: Path, tmp_path: Path) -> None:
+    study = SitePolicy(data_roots=(tmp_path / "study",))
+    inside = {"DATA_ROOT": str(tmp_path / "study/a"),
+              "DATASET_JSON": str(tmp_path / "study/list.json")}  # fmt: skip
+    outside = {**inside, "DATA_ROOT": str(tmp_path / "study2")}
+
+    assert problems(tiny_mmar, study) == []  # judged without a site's own values
+    assert problems(tiny_mmar, study, site_values=inside) == []
+    assert "DATA_ROOT" in problems(tiny_mmar, study, site_values=outside)
+
+
+def test_the_authors_own_folders_grant_nothing(tiny_mmar: Path, edited: Edited) -> None:
+    """What a job's environment says of data is passed over; what its workflow says is refused."""
+    own = {"data_file_base_dir": "/data/other-study"}
+    edited(train(tiny_mmar), lambda document: document["train"]["dataset"].update(own))
+    environment = tiny_mmar / "config/environment.json"
+    edited(environment, lambda document: document.update(DATA_ROOT="/data/other-study"))
+
+    assert problems(tiny_mmar) == ["train.dataset.data_file_base_dir"]
+
+
+def test_a_refusal_does_not_name_the_file(tiny_mmar: Path, edited: Edited) -> None:
+    job_list(tiny_mmar, "../DOE_JOHN_1961.nii", edited=edited)
+
+    assert "DOE" not in str(check_mmar(tiny_mmar).as_dict())
+
+
+# --- An MMAR of one's own ------------------------------------------------------------------------
+
+
+def own(root: Path, **overrides: str) -> list[str]:
+    """The places of the problems for who runs the MMAR here."""
+    try:
+        load_train_config(Mmar.open(root), checks=own_mmar_checks(), overrides=overrides)
+    except ConfigError as error:
+        return [one.location.place for one in error.problems]
+    return []
+
+
+def test_who_runs_an_mmar_of_their_own_says_where_things_lie(
+    tiny_mmar: Path, edited: Edited, tmp_path: Path
+) -> None:
+    assert own(tiny_mmar) == []
+    environment = tiny_mmar / "config/environment.json"
+    mine = {
+        "DATA_ROOT": "/data/mine",
+        "DATASET_JSON": "/data/list.json",
+        "MMAR_CKPT_DIR": "/runs/7",
+    }
+    edited(environment, lambda document: document.update(mine))
+
+    assert own(tiny_mmar) == []
+    assert own(tiny_mmar, MMAR_CKPT_DIR=str(tmp_path / "x")) == []
+
+
+def test_the_rest_holds_for_them_as_well(tiny_mmar: Path, edited: Edited) -> None:
+    edited(train(tiny_mmar), lambda document: handler(document, SAVER, save_dir="/var/www"))
+    assert own(tiny_mmar) == ["train.handlers[3].args.save_dir"]
+
+    edited(train(tiny_mmar), lambda document: handler(document, SAVER, save_dir="~/runs"))
+    assert own(tiny_mmar) == ["train.handlers[3].args.save_dir"]
+
+
+def test_a_relative_path_of_theirs_is_below_where_they_are(
+    tiny_mmar: Path, edited: Edited, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    edited(train(tiny_mmar), lambda document: handler(document, SAVER, save_dir="runs/7"))
+    assert own(tiny_mmar) == []
+
+    edited(train(tiny_mmar), lambda document: handler(document, SAVER, save_dir="../runs"))
+    assert own(tiny_mmar) == ["train.handlers[3].args.save_dir"]

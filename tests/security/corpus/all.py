@@ -1,0 +1,33 @@
+"""Every case of the corpus."""
+
+from __future__ import annotations
+
+from tests.security.case import Case, UpdateCase
+from tests.security.corpus import (
+    archive,
+    benign,
+    checkpoint,
+    component,
+    data_list,
+    expression,
+    log_config,
+    path,
+    reference,
+    substitution,
+    update,
+)
+
+HOSTILE: tuple[Case | UpdateCase, ...] = (
+    *expression.HOSTILE,
+    *component.HOSTILE,
+    *substitution.HOSTILE,
+    *reference.HOSTILE,
+    *path.HOSTILE,
+    *data_list.HOSTILE,
+    *archive.HOSTILE,
+    *checkpoint.HOSTILE,
+    *log_config.HOSTILE,
+    *archive.META_CASES,
+    *update.HOSTILE,
+)
+BENIGN: tuple[Case | UpdateCase, ...] = (*benign.BENIGN, *update.BENIGN)
