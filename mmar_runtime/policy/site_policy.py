@@ -65,7 +65,7 @@ class Limits:
     epochs_per_round: int = 100
     rounds: int = 1000
     wall_minutes: int = 7 * 24 * 60
-    workers: int = 8
+    workers: int = 32
     parameters: int = 500_000_000
     image_voxels: int = 1_000_000_000
     image_bytes: int = 8 * 2**30

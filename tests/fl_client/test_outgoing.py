@@ -1,0 +1,72 @@
+"""What leaves a site: allowed metrics, rounded as its policy says; numbers of cases as buckets."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fl_client.outgoing import bucket, outgoing_result, outgoing_update
+from fl_client.updates import LocalUpdate
+from mmar_runtime.errors import PolicyError
+from mmar_runtime.policy.site_policy import DEFAULT_POLICY, CrossSite, Outgoing, SitePolicy
+from mmar_runtime.results import EpochReport, EvaluationResult, SiteReport
+
+DICE = {"val_mean_dice": 0.123456789, "val_acc": 0.987654321}
+FEW = SitePolicy(outgoing=Outgoing(metrics=("val_mean_dice",), round_digits=2))
+
+
+def update() -> LocalUpdate:
+    epoch = EpochReport(epoch=1, iteration=2, loss=0.5555, metrics={"train_acc": 0.75})
+    report = SiteReport(
+        received_metrics=DICE,
+        local_metrics=DICE,
+        epochs=(epoch,),
+        seconds=1.5,
+        built={"train.trainer": 1},
+        process="p",
+    )
+    return LocalUpdate(round_number=1, difference={"w": torch.ones(2)}, steps=2, report=report)
+
+
+def result(cases: int) -> EvaluationResult:
+    return EvaluationResult(key_metric="val_mean_dice", metrics=DICE, cases=cases)
+
+
+def test_by_default_every_metric_leaves_to_its_last_digit() -> None:
+    assert outgoing_update(update(), DEFAULT_POLICY).report == update().report
+    assert outgoing_result(result(20), DEFAULT_POLICY) == result(20)
+
+
+def test_metrics_that_a_site_withholds_stay_and_the_others_are_rounded() -> None:
+    report = outgoing_update(update(), FEW).report
+
+    assert report.received_metrics == report.local_metrics == {"val_mean_dice": 0.12}
+    assert report.epochs[0].metrics == {}
+    assert report.epochs[0].loss is None
+    assert outgoing_result(result(20), FEW).metrics == {"val_mean_dice": 0.12}
+
+
+def test_the_loss_is_a_metric_like_others() -> None:
+    policy = SitePolicy(outgoing=Outgoing(metrics=("train_loss",), round_digits=1))
+
+    assert outgoing_update(update(), policy).report.epochs[0].loss == 0.6
+
+
+def test_the_weights_are_not_touched() -> None:
+    assert torch.equal(outgoing_update(update(), FEW).difference["w"], torch.ones(2))
+
+
+def test_no_metric_of_too_few_cases_is_told() -> None:
+    policy = SitePolicy(cross_site=CrossSite(min_cases=5))
+
+    assert outgoing_result(result(5), policy).cases == 5
+    with pytest.raises(PolicyError, match="4 validation cases"):
+        outgoing_result(result(4), policy)
+
+
+@given(st.integers(1, 10**9))
+def test_a_bucket_is_never_above_the_number_and_at_least_two_fifths_of_it(count: int) -> None:
+    assert 0.4 * count <= bucket(count) <= count
+    assert bucket(bucket(count)) == bucket(count)
