@@ -88,7 +88,7 @@ STEPS = "sites are weighted by their optimizer steps"
 MEAN = "models are compared by the unweighted mean over the sites"
 DECIDES_ITSELF = "each site decides in its policy: cross_site"
 
-NOTHING = (None, "", False, [], {})
+NOTHING: tuple[Any, ...] = (None, "", False, [], {})
 
 # --- Plain values --------------------------------------------------------------------------------
 

@@ -68,14 +68,8 @@ def require_within_limits(trainer: LocalTrainer, policy: SitePolicy) -> None:
     """Judge what only shows once the training is built.
 
     Raises:
-        PolicyError: too many parameters, or more steps in a round than its epochs may have.
+        PolicyError: more steps in a round than its epochs may have.
     """
-    parameters = sum(one.numel() for one in trainer.network.parameters())
-    if parameters > policy.limits.parameters:
-        raise PolicyError(
-            f"the network has {parameters} parameters; limits.parameters of this site is "
-            f"{policy.limits.parameters}"
-        )
     most = policy.limits.epochs_per_round * trainer.steps_per_epoch
     if trainer.work.steps > most:
         raise PolicyError(

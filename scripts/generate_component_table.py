@@ -246,8 +246,8 @@ CONSENT: Mapping[str, str] = {
 }
 
 # Arguments that are paths, and what is done there. A job reads data below the site's roots and
-# models below its own folder, and writes below its own folder; `name` is the name of a file, without
-# a folder, in the folder that another argument names.
+# models below its own folder, and writes below its own folder; `name` is the name of a file,
+# without a folder, in the folder that another argument names.
 READ_MODEL, WRITE, SERVICE, NAME = "read:model", "write:run", "write:service", "name"
 PATHS: Mapping[str, Mapping[str, str]] = {
     "monai.data.dataset.PersistentDataset": {"cache_dir": WRITE},

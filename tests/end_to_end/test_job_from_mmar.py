@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from fl_admin.demo_data import write_demo_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -22,8 +21,12 @@ def mmar(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_an_mmar_of_the_old_dialect_is_federated_as_it_is(tmp_path: Path) -> None:
-    write_demo_data(tmp_path / "data", sites=2)
+def test_an_mmar_of_the_old_dialect_is_federated_as_it_is(
+    tmp_path: Path, make_mmar: Callable[..., Path]
+) -> None:
+    (tmp_path / "data").mkdir()
+    for seed, site in enumerate(SITES):
+        (make_mmar(tmp_path / site, seed=seed) / "data").rename(tmp_path / "data" / site)
     before = {path: path.read_bytes() for path in MMAR.rglob("*") if path.is_file()}
     options = ["--rounds", 1, "--aggregation-weights", "site-2=3", "-w", tmp_path / "runs"]
 
@@ -38,8 +41,9 @@ def test_an_mmar_of_the_old_dialect_is_federated_as_it_is(tmp_path: Path) -> Non
     assert server["components"][2]["args"]["aggregation_weights"] == {"site-2": 3}
     assert {path: path.read_bytes() for path in MMAR.rglob("*") if path.is_file()} == before
 
-    again = mmar("job", "show", run / "job", "--json")
-    assert json.loads(again.stdout)["digest"] == printed["record"]["job_digest"]
+    shown = json.loads(mmar("job", "show", run / "job", "--json").stdout)
+    (audit,) = run.glob("nvflare/*/server/audit/mmar_audit.jsonl")
+    assert f'"job_digest":"{shown["digest"]}"' in audit.read_text()
     evaluated = mmar(
         "evaluate", "-m", run / "job/app", "-c", "config/config_cross_validation.json",
         "-e", run / "sites/site-1/environment.json",

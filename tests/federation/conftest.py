@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -119,6 +120,13 @@ class Federation:
     def download(self, job_id: str, folder: Path) -> Path:
         with Console.connect(self.lead) as console:
             return console.download(job_id, folder)
+
+    def told(self, state: JobState) -> str:
+        """What the server keeps of the end of a job, for the message of a failed assertion."""
+        with tempfile.TemporaryDirectory() as folder:
+            record = self.download(state.job_id, Path(folder)) / "workspace/results/run_record.json"
+            failure = json.loads(record.read_text())["failure"] if record.is_file() else "no record"
+        return f"{state}\n{failure}\n{self.printed()}"
 
     def audit(self, name: str) -> list[Any]:
         """The lines of a kit's audit log."""

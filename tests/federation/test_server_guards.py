@@ -96,7 +96,7 @@ def alone(federation: Federation, lenient: Path, tmp_path_factory: pytest.TempPa
     job = Path(shutil.copytree(lenient, tmp_path_factory.mktemp("alone") / "job"))
     edit(job / "meta.json", deploy_map={"app": ["server", "site-1"]})
     state = federation.run(job)
-    assert state.status == "FINISHED:COMPLETED"
+    assert state.completed, federation.told(state)
     return record_of(federation, state, tmp_path_factory.mktemp("out"))
 
 
@@ -127,9 +127,8 @@ def test_hole_w_a_site_that_lies_is_left_out_and_the_model_is_that_of_the_others
     assert "values that are not finite" in not_finite
     assert steps.startswith("steps: ")
     assert digests(record) == digests(alone)
-    # The rounds went on; that a site fell short is told in the end.
-    assert state.status == "FINISHED:EXECUTION_EXCEPTION"
-    assert "Round 1: site-2 did not contribute (rejected: " in record["failure"]
+    # The rounds went on with the sites that the job asks for at least.
+    assert state.completed, federation.told(state)
     rejected = [one for one in federation.audit(SERVER) if one["event"] == "contribution-rejected"]
     assert [one["rules"] for one in rejected if one["job"] == state.job_id] == [
         ["finite"],

@@ -199,4 +199,6 @@ def test_every_verdict_is_in_a_log_whose_chain_holds(federation: Federation) -> 
 
 
 def test_one_good_job_after_all_of_them_runs(federation: Federation, job: Path) -> None:
-    assert federation.run(job).status == "FINISHED:COMPLETED"
+    state = federation.run(job)
+
+    assert state.completed, federation.told(state)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -258,3 +260,27 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(
         write_checkpoint(path, {"weight": torch.zeros(1)}, {})
     assert digest(read_checkpoint(path).weights) == digest(WEIGHTS)
     assert [file.name for file in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_compressed_weights_are_refused(tmp_path: Path) -> None:
+    """The same numbers, packed a thousand times smaller: such a file could unpack to any size."""
+    plain = saved(tmp_path / "plain.pt", {"weight": torch.zeros(1_000_000)})
+    packed = tmp_path / "packed.pt"
+    with zipfile.ZipFile(plain) as parts, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as out:
+        for part in parts.infolist():
+            out.writestr(part.filename, parts.read(part))
+    assert packed.stat().st_size < plain.stat().st_size / 500
+
+    assert read_checkpoint(plain).weights["weight"].numel() == 1_000_000
+    with pytest.raises(CheckpointError, match="compressed"):
+        read_checkpoint(packed)
+
+
+def test_torchscript_is_no_weights_whatever_it_is_called(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.trace(line(), torch.zeros(1, 1)).save(path)
+
+    with pytest.raises(CheckpointError, match="is TorchScript, which is code"):
+        read_checkpoint(path)

@@ -57,8 +57,8 @@ def test_the_sites_policy_decides(tmp_path: Path) -> None:
 
 
 def test_values_are_set_as_for_a_training(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", JOB, "--set", "MMAR_CKPT_DIR=/etc"]) == 3
-    assert "  path  --set: MMAR_CKPT_DIR" in capsys.readouterr().out
+    assert main(["check", JOB, "--set", "amp=perhaps"]) == 3
+    assert "  type  --set: amp" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -43,18 +43,15 @@ def old_mmar(tmp_path: Path) -> Path:
 
 
 def test_create_prints_the_folder_and_tells_the_rest_on_stderr(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--min-sites", "3", "--rounds", "5", "--local-epochs", "2", "--name", "trial"]
     weights = ["--aggregation-weights", "site-1=2", "site-2=0.5"]
 
-    code = main(
-        ["job", "create", str(MMARS / "segmentation_3d"), "--out", f"{tmp_path}/job", *words]
-        + weights
-        + ["--set", "learning_rate=0.5"]
-    )
+    create = ["job", "create", str(MMARS / "segmentation_3d"), "--out", f"{tmp_path}/job"]
+    code = main([*create, *words, *weights, "--set", "learning_rate=0.5"])
 
-    told = capsys.readouterr()
+    told = capfd.readouterr()
     assert code == 0, told.err
     assert told.out == f"{tmp_path}/job\n"
     assert "note: config_cross_validation.json is made from config_validation.json" in told.err
@@ -66,13 +63,13 @@ def test_create_prints_the_folder_and_tells_the_rest_on_stderr(
 
 
 def test_a_job_that_the_default_policy_refuses_is_made_with_a_warning(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--out", f"{tmp_path}/job", "--with-code", "--json"]
 
     assert main(["job", "create", str(MMARS / "own_components"), *words]) == 0
 
-    told = capsys.readouterr()
+    told = capfd.readouterr()
     printed = json.loads(told.out)
     assert {one["rule"] for one in printed["refusals"]} == {"code"}
     assert told.err.count("a site may refuse this: ") == 6
@@ -90,13 +87,13 @@ def test_a_job_that_the_default_policy_refuses_is_made_with_a_warning(
     ],
 )
 def test_create_refuses_what_no_federation_can_do(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     job = ["job", "create", str(MMARS / "segmentation_3d"), "--out", str(tmp_path / "job")]
 
     assert main([*job, *words]) == 2
 
-    told = capsys.readouterr()
+    told = capfd.readouterr()
     assert message in told.err
     assert told.out == ""
     assert list(tmp_path.iterdir()) == []
@@ -118,11 +115,11 @@ def test_create_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_import_names_every_field_and_refuses(
-    old_mmar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    old_mmar: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["job", "import", str(old_mmar), "--out", f"{tmp_path}/job"]) == 2
 
-    told = capsys.readouterr()
+    told = capfd.readouterr()
     assert "translated config_fed_server.json: servers[0].num_rounds: num_rounds = 8 ->" in told.err
     assert "refused    config_fed_client.json: client.outbound_filters[0]: SVTPriv" in told.err
     assert "--allow-dropped SVTPrivacy goes on without it." in told.err
@@ -130,13 +127,13 @@ def test_import_names_every_field_and_refuses(
 
 
 def test_import_goes_on_without_what_may_be_dropped(
-    old_mmar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    old_mmar: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--out", f"{tmp_path}/job", "--allow-dropped", "SVTPrivacy", "--json"]
 
     assert main(["job", "import", str(old_mmar), *words]) == 0
 
-    printed = json.loads(capsys.readouterr().out)
+    printed = json.loads(capfd.readouterr().out)
     outcomes = {one["name"]: one["outcome"] for one in printed["fields"]}
     assert outcomes["num_rounds"] == outcomes["local_epochs"] == "translated"
     assert outcomes["SVTPrivacy"] == "refused"
@@ -147,13 +144,13 @@ def test_import_goes_on_without_what_may_be_dropped(
 # --- show
 
 
-def shown(job: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+def shown(job: Path, capfd: pytest.CaptureFixture[str]) -> Any:
     assert main(["job", "show", str(job), "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
+    return json.loads(capfd.readouterr().out)
 
 
-def test_show_says_what_a_job_will_do(capsys: pytest.CaptureFixture[str]) -> None:
-    found = shown(EXAMPLE, capsys)
+def test_show_says_what_a_job_will_do(capfd: pytest.CaptureFixture[str]) -> None:
+    found = shown(EXAMPLE, capfd)
 
     assert found["name"] == "spleen_ct_segmentation"
     assert (found["min_sites"], found["rounds"], found["local_epochs"]) == (3, 3, 3)
@@ -164,14 +161,14 @@ def test_show_says_what_a_job_will_do(capsys: pytest.CaptureFixture[str]) -> Non
     assert found["refusals"] == []
 
 
-def test_show_in_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_in_lines(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     job = ["job", "create", str(MMARS / "own_components"), "--with-code", "--rounds", "1"]
     main([*job, "--out", str(tmp_path / "job"), "--aggregation-weights", "a=2"])
-    capsys.readouterr()
+    capfd.readouterr()
 
     assert main(["job", "show", str(tmp_path / "job")]) == 0
 
-    lines = capsys.readouterr().out.splitlines()
+    lines = capfd.readouterr().out.splitlines()
     assert "rounds:         1, each 1 epoch at a site" in lines
     assert "weights:        a x 2" in lines
     assert "own code:       custom/networks/__init__.py" in lines
@@ -179,38 +176,38 @@ def test_show_in_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_digest_changes_with_any_file_of_the_app_and_not_with_a_signature(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     job = shutil.copytree(EXAMPLE, tmp_path / "job")
-    before = shown(job, capsys)["digest"]
+    before = shown(job, capfd)["digest"]
 
     (job / "app" / "config" / ".__nvfl_sig.json").write_text("{}")
-    assert shown(job, capsys)["digest"] == before
+    assert shown(job, capfd)["digest"] == before
     (job / "app" / "docs" / "Readme.md").write_text("another")
-    assert shown(job, capsys)["digest"] != before
+    assert shown(job, capfd)["digest"] != before
 
 
 # --- simulate
 
 
 def test_simulate_takes_a_plain_mmar_and_checks_it_for_every_site(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing has started yet; tests/end_to_end runs one to its end."""
     words = ["--data", str(tmp_path / "nothing"), "-w", str(tmp_path / "runs")]
 
     assert main(["simulate", str(MMARS / "segmentation_3d_v4_0"), *words]) == 2
 
-    told = capsys.readouterr().err
+    told = capfd.readouterr().err
     assert "note: config_cross_validation.json is made from" in told
     assert "--data names a folder with site-1/dataset.json" in told
 
 
 def test_what_a_job_says_itself_is_not_taken_from_options(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--local-epochs", "2", "--aggregation-weights", "site-1=2"]
 
     assert main(["simulate", str(EXAMPLE), *words]) == 2
 
-    assert capsys.readouterr().err.count("is for a plain MMAR") == 2
+    assert capfd.readouterr().err.count("is for a plain MMAR") == 2

@@ -137,7 +137,6 @@ def test_a_site_that_withholds_the_key_metric_does_not_train_in_vain(
     ("fields", "told"),
     [
         ({"limits": {"epochs_per_round": 2}}, "3 epochs a round"),
-        ({"limits": {"parameters": 100}}, "the network has "),
         ({"limits": {"rounds": 4}}, "round 5"),
     ],
 )
@@ -148,6 +147,15 @@ def test_limits_of_a_training(
 
     assert declined(site.train(received, 5))
     assert reason(run_folder).startswith(f"train: {told}")
+
+
+def test_a_network_that_is_too_large_is_refused(
+    start: Start, received: Weights, run_folder: Path
+) -> None:
+    site = start(limits={"parameters": 100})
+
+    assert declined(site.train(received), "config-refused")
+    assert "parameters; 100 is the most" in next(run_folder.glob("error-*")).read_text()
 
 
 def test_steps_count_as_the_epochs_that_they_are(

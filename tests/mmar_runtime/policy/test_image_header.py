@@ -107,8 +107,9 @@ SUFFIXES = [suffix for suffixes in READERS for suffix in suffixes]
 @given(
     suffix=st.sampled_from(SUFFIXES),
     content=st.binary(max_size=600),
-    start=st.sampled_from([b"", b"\x5c\1\0\0", b"\x93NUMPY\1\0\x76\0", b"PK\3\4", b"\x89PNG\r\n\x1a\n",
-                           b"sizes: 1 2\ntype: ", b"DimSize = 9 9\nElementType = ", b"II*\0"]),
+    start=st.sampled_from([b"", b"\x5c\1\0\0", b"\x93NUMPY\1\0\x76\0", b"PK\3\4",
+                           b"\x89PNG\r\n\x1a\n", b"sizes: 1 2\ntype: ",
+                           b"DimSize = 9 9\nElementType = ", b"II*\0"]),
 )  # fmt: skip
 def test_no_content_makes_a_reader_raise(
     suffix: str, content: bytes, start: bytes, tmp_path_factory: pytest.TempPathFactory

@@ -112,6 +112,16 @@ def test_a_job_writes_nowhere_else(tiny_mmar: Path, edited: Edited, place: str) 
     assert problems(tiny_mmar) == ["train.handlers[3].args.save_dir"]
 
 
+def test_a_relative_path_depends_on_where_the_site_was_started(
+    tiny_mmar: Path, edited: Edited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused even where it would happen to lead into the MMAR, as for whoever checks it."""
+    monkeypatch.chdir(tiny_mmar)
+    edited(train(tiny_mmar), lambda document: handler(document, SAVER, save_dir="models"))
+
+    assert problems(tiny_mmar) == ["train.handlers[3].args.save_dir"]
+
+
 def test_a_link_in_the_mmar_leads_nowhere_else(
     tiny_mmar: Path, edited: Edited, tmp_path: Path
 ) -> None:
@@ -128,11 +138,14 @@ def test_a_link_in_the_mmar_leads_nowhere_else(
 
 @pytest.mark.parametrize("argument", ["final_filename", "key_metric_filename", "file_prefix"])
 def test_a_file_has_a_plain_name(tiny_mmar: Path, edited: Edited, argument: str) -> None:
-    edited(train(tiny_mmar), lambda document: handler(document, SAVER, **{argument: "best-2.pt"}))
+    def named(name: str) -> Callable[[Any], object]:
+        return lambda document: handler(document, SAVER, **{argument: name})
+
+    edited(train(tiny_mmar), named("best-2.pt"))
     assert problems(tiny_mmar) == []
 
     for name in ("../x.pt", "/tmp/x.pt", "a/b.pt", "..", "a b"):
-        edited(train(tiny_mmar), lambda document, n=name: handler(document, SAVER, **{argument: n}))
+        edited(train(tiny_mmar), named(name))
         assert problems(tiny_mmar) == [f"train.handlers[3].args.{argument}"]
 
 
@@ -304,6 +317,22 @@ def test_the_authors_own_folders_grant_nothing(tiny_mmar: Path, edited: Edited) 
     edited(environment, lambda document: document.update(DATA_ROOT="/data/other-study"))
 
     assert problems(tiny_mmar) == ["train.dataset.data_file_base_dir"]
+
+
+def test_images_lie_below_the_folder_that_results_are_named_from(
+    tiny_mmar: Path, edited: Edited
+) -> None:
+    arguments = {"keys": "pred", "output_dir": "{MMAR_CKPT_DIR}", "data_root_dir": "{DATA_ROOT}/a"}
+    saver = {"name": "SaveImaged", "args": arguments}
+    edited(train(tiny_mmar), lambda document: document["train"]["post_transforms"].append(saver))
+    below = {"data_file_base_dir": "{DATA_ROOT}/a"}
+    edited(train(tiny_mmar), lambda document: document["train"]["dataset"].update(below))
+    edited(train(tiny_mmar), lambda document: document["validate"]["dataset"].update(below))
+
+    job_list(tiny_mmar, "case.nii", edited=edited)
+    assert problems(tiny_mmar) == []
+    job_list(tiny_mmar, "../b/case.nii", edited=edited)  # the site's own, but one folder up
+    assert problems(tiny_mmar) == ["training[0].image"]
 
 
 def test_a_refusal_does_not_name_the_file(tiny_mmar: Path, edited: Edited) -> None:
