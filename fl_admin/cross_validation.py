@@ -81,14 +81,13 @@ def _values(train: Document, names: Iterable[str], document: Document) -> dict[s
 def _of_validate_section(train: Document) -> dict[str, Any]:
     """The section as a document of its own: with its variables, its ``ref``s written out."""
     draft = Draft(train)
-    section = {
-        **train["validate"],
-        "handlers": [
+    section = dict(train["validate"])
+    if isinstance(section.get("handlers"), list):
+        section["handlers"] = [
             one
-            for one in train["validate"].get("handlers", [])
+            for one in section["handlers"]
             if not isinstance(one, dict) or one.get("name") not in OF_TRAINING
-        ],
-    }
+        ]
     for slot in TRANSFORM_LISTS:
         if isinstance(section.get(slot), list):
             section[slot] = [_written_out(draft, one) for one in section[slot]]

@@ -347,7 +347,8 @@ class _Reading:
 
     def _network_id(self) -> Any:
         """The id of the component that is the server's network, where it is one by itself."""
-        for component in self.documents[SERVER_CONFIG].get("components", []):
+        components = self.documents[SERVER_CONFIG].get("components")
+        for component in components if isinstance(components, list) else ():
             arguments = component.get("args") if isinstance(component, dict) else None
             if isinstance(arguments, dict) and isinstance(arguments.get("model"), str):
                 return arguments["model"]
@@ -358,8 +359,9 @@ class _Reading:
         if isinstance(network, str):
             self._report(location, "model", f"model = {network!r}", "ignored", "an id")
             return
-        train = read_json(self.mmar.root / TRAIN_FILE)
-        section = train.get("train") if isinstance(train, dict) else None
+        document = read_json(self.mmar.root / TRAIN_FILE)
+        train = document if isinstance(document, dict) else {}  # making the job tells of it
+        section = train.get("train")
         trained = section.get("model") if isinstance(section, dict) else None
         variables = {**BUILT_IN, **first_level_primitives(train), **self._environment()}
         same = _network_of(network, variables) == _network_of(trained, variables)
@@ -445,6 +447,8 @@ def _network_of(component: Any, variables: Mapping[str, Any]) -> Any:
     path, name = today.get("path"), str(today.get("name")).partition("#")[0]
     entry = table.by_path(str(path)) if path else table.lookup("network", name)
     arguments = today.get("args") or {}
+    if not isinstance(arguments, dict):
+        return today  # for the loader to refuse
     filled = {key: _variable(value, variables) for key, value in arguments.items()}
     return (entry.path if entry else path or name), filled
 

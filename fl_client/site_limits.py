@@ -1,4 +1,4 @@
-"""What a site's policy asks of a training before it begins: enough cases, a bearable network."""
+"""What a site's policy asks of a training before it begins: enough cases, a bearable round."""
 
 from __future__ import annotations
 

@@ -28,7 +28,9 @@ MAX_FAULTS = 12
 """Faults that are told of one reply; there may be more."""
 
 MAX_STEPS = 10**9
-MAX_METADATA_BYTES = 4096
+MAX_METADATA_BYTES = 16 * 1024
+"""A report of 100 epochs, the most that a site trains in a round by default, takes half of it."""
+
 MAX_METADATA_DEPTH = 6
 MAX_METRIC = 1e12
 """No metric is larger: sums over any number of sites stay finite."""

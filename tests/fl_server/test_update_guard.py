@@ -349,7 +349,7 @@ def inside(change: Callable[[Json], object]) -> Json:
         (lambda meta: meta["report"].update(seconds=10**400), "metadata"),
         (lambda meta: meta["report"].update(built={"\x1b[2J": 1}), "metadata"),
         (lambda meta: meta["report"].update(epochs=np.ones(3)), "metadata"),
-        (lambda meta: meta["report"].update(process="x" * 4096), "metadata-size"),
+        (lambda meta: meta["report"].update(process="x" * 20_000), "metadata-size"),
         (lambda meta: meta["report"].update(epochs=[0] * 10_000), "metadata-size"),
         (lambda meta: meta["report"].update(epochs=[[[[[[[[]]]]]]]]), "metadata"),
         (lambda meta: meta["report"].update(epochs=meta), "metadata"),
