@@ -23,9 +23,9 @@ from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import SCALARS
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
 from mmar_runtime.policy.document_check import DocumentLimits, read_document
-from mmar_runtime.policy.mmar_check import approval_fault, check_mmar, guarded
+from mmar_runtime.policy.mmar_check import approval_fault, check_mmar, guarded, unlisted_torchscript
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
-from mmar_runtime.policy.tree_hash import SIGNATURE_FILES, file_hash
+from mmar_runtime.policy.tree_hash import SIGNATURE_FILES
 from mmar_runtime.policy.verdict import Verdict, verdict
 
 ALLOWED_CLASSES = (
@@ -374,7 +374,7 @@ def _torchscript_faults(
     """TorchScript is code, whether or not a workflow names it."""
     for one in files:
         is_script = one.name.suffix.lower() == TORCHSCRIPT
-        if is_script and file_hash(root / one.name) not in policy.torchscript_sha256:
+        if is_script and unlisted_torchscript(root / one.name, policy):
             message = "is TorchScript, which is code; this site has not allowed this file"
             advice = "Leave it out, or see torchscript_sha256 of the site's policy."
             yield _problem(str(one.name), message, "torchscript", advice)

@@ -46,6 +46,7 @@ from mmar_runtime.policy.tree_hash import file_hash
 from mmar_runtime.policy.verdict import MAX_PROBLEMS, Verdict, verdict
 
 LOG_CONFIG = "resources/log.config"
+ZIP_START = b"PK\x03\x04"
 ENGINES = frozenset({"train", "trainer", "evaluator", "validate"})
 """What tells a workflow from the other documents in ``config``."""
 
@@ -307,14 +308,23 @@ def _torchscript(policy: SitePolicy, config: WorkflowConfig) -> Iterator[Problem
             for inner in walk(node):
                 if not isinstance(inner, WeightsFile) or inner.kind != "ts_path":
                     continue
-                # One that is not there comes with no job; without code allowed, none is loaded.
-                if not os.path.lexists(inner.path):
-                    continue
-                found = file_hash(Path(inner.path))  # without a file there is nothing to run
-                if found and found not in policy.torchscript_sha256:
+                if unlisted_torchscript(Path(inner.path), policy):
                     message = "is TorchScript, which is code; this site has not allowed this file"
                     advice = "Evaluate a checkpoint, {MMAR_CKPT}, with the network beside it."
                     yield Problem(inner.location / inner.kind, message, advice, "torchscript")
+
+
+def unlisted_torchscript(path: Path, policy: SitePolicy) -> bool:
+    """Whether a file is TorchScript that the site has not listed.
+
+    TorchScript is always a zip. What only has its name, such as the pointer that git leaves in the
+    place of a large file, runs nothing, and neither does a file that is not there.
+    """
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        is_zip = stream.read(len(ZIP_START)) == ZIP_START
+    return is_zip and file_hash(path) not in policy.torchscript_sha256
 
 
 def _denied(policy: SitePolicy, config: WorkflowConfig) -> Iterator[Problem]:

@@ -14,12 +14,9 @@ from typing import Any
 
 import pytest
 
-from mmar_runtime.policy.mmar_check import (
-    DEFAULT_POLICY,
-    MAX_DOCUMENTS,
-    check_mmar,
-)
-from mmar_runtime.policy.site_policy import OWN_MMAR_POLICY, Byoc, SitePolicy
+from mmar_runtime.policy.mmar_check import MAX_DOCUMENTS, check_mmar
+from mmar_runtime.policy.site_policy import DEFAULT_POLICY, OWN_MMAR_POLICY, Byoc, SitePolicy
+from mmar_runtime.policy.tree_hash import file_hash
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 ROOTS = [
@@ -301,3 +298,22 @@ def test_weights_are_not_opened(tiny_mmar: Path) -> None:
     os.mkfifo(tiny_mmar / "models/model.pt")  # who opens it waits for ever
 
     assert rules(tiny_mmar) == {"path"}
+
+
+def test_torchscript_is_refused_unless_the_site_has_listed_it(
+    tiny_mmar: Path, edited: Edited
+) -> None:
+    def names_it(document: Any) -> None:
+        document["model"] = {"ts_path": "{MMAR_TORCHSCRIPT}"}
+
+    edited(tiny_mmar / "config/config_validation.json", names_it)
+    assert check_mmar(tiny_mmar).accepted  # there is no such file
+    script = tiny_mmar / "models/model.ts"
+
+    script.write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert check_mmar(tiny_mmar).accepted  # a pointer to one
+
+    script.write_bytes(b"PK\x03\x04 code")
+    assert rules(tiny_mmar) == {"torchscript"}
+    listed = SitePolicy(torchscript_sha256=(file_hash(script),))
+    assert check_mmar(tiny_mmar, listed).accepted
