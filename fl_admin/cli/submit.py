@@ -67,6 +67,9 @@ def _judge(folder: Path) -> None:
 def follow(console: Console, job_id: str, *, out: Path | None, as_json: bool) -> int:
     """Follow a job to its end; raises if it did not complete.
 
+    Returns:
+        0, or 1 where the failure stands in the JSON.
+
     Raises:
         FederationError: the job ended otherwise.
         RunAborted: the waiting was interrupted; the job goes on.
@@ -82,10 +85,13 @@ def follow(console: Console, job_id: str, *, out: Path | None, as_json: bool) ->
             f"'mmar abort {job_id}' ends it."
         ) from None
     folder = console.download(job_id, out) if out is not None else None
+    failure = None if state.completed else explained_end(state)
     if as_json:
-        print_json({**state.as_dict(), "folder": None if folder is None else str(folder)})
-    elif folder is not None:
+        where = None if folder is None else str(folder)
+        print_json({**state.as_dict(), "folder": where, "failure": failure})
+        return 0 if failure is None else FederationError.exit_code
+    if folder is not None:
         print(folder)
-    if not state.completed:
-        raise FederationError(explained_end(state))
+    if failure is not None:
+        raise FederationError(failure)
     return 0

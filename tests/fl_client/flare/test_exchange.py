@@ -7,6 +7,7 @@ import pytest
 import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.shareable import Shareable
+from nvflare.apis.utils.decomposers import flare_decomposers
 from nvflare.app_common.decomposers import common_decomposers
 from nvflare.fuel.utils import fobs
 
@@ -27,6 +28,8 @@ WEIGHTS = {"w": torch.tensor([1.0, 2.0]), "n": torch.tensor(3)}
 
 def over_the_wire(shareable: Shareable) -> Shareable:
     """What arrives after NVFlare has written and read the message."""
+    # Both, as in NVFlare's processes: what is missing here is made up, and stays so in this one.
+    flare_decomposers.register()
     common_decomposers.register()
     arrived = fobs.loads(fobs.dumps(shareable))
     assert isinstance(arrived, Shareable)
