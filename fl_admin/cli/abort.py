@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from fl_admin.cli.kit import add_kit_argument, kit_of
-from mmar_runtime.cli.common import add_output_arguments, print_json
+from mmar_runtime.cli.common import add_output_arguments, print_json, set_up_logging
 
 HELP = "stop a job of a federation"
 EXAMPLES = """examples:
@@ -24,6 +24,7 @@ def run(options: argparse.Namespace) -> int:
     """Stop it."""
     from fl_admin.console import Console
 
+    set_up_logging(verbose=options.verbose)
     with Console.connect(kit_of(options)) as console:
         console.abort(options.id)
     print_json({"id": options.id, "aborted": True}) if options.json else print("aborted")

@@ -42,7 +42,8 @@ def run(options: argparse.Namespace) -> int:
         print_json(results)
     else:
         for one in results:
-            print(one["fault"] or f"{one['file']}: {one['lines']} lines, last {one['digest']}")
+            intact = f"{one['file']}: intact, lines: {one['lines']}, last: {one['digest']}"
+            print(one["fault"] or intact)
     return BROKEN if any(one["fault"] for one in results) else 0
 
 

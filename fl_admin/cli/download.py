@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from fl_admin.cli.kit import add_kit_argument, kit_of
-from mmar_runtime.cli.common import add_output_arguments, print_json
+from mmar_runtime.cli.common import add_output_arguments, print_json, set_up_logging
 
 HELP = "fetch the results of a finished job"
 EXAMPLES = """examples:
@@ -28,6 +28,7 @@ def run(options: argparse.Namespace) -> int:
     """Fetch them."""
     from fl_admin.console import Console
 
+    set_up_logging(verbose=options.verbose)
     with Console.connect(kit_of(options)) as console:
         folder = console.download(options.id, options.out)
     print_json({"id": options.id, "folder": str(folder)}) if options.json else print(folder)

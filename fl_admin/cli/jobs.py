@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from fl_admin.cli.kit import add_kit_argument, kit_of
-from mmar_runtime.cli.common import add_output_arguments, print_json
+from mmar_runtime.cli.common import add_output_arguments, print_json, set_up_logging
 
 HELP = "list the jobs of a federation"
 COLUMNS = ("id", "job", "status", "submitted", "duration", "by")
@@ -27,6 +27,7 @@ def run(options: argparse.Namespace) -> int:
     """List them, oldest first."""
     from fl_admin.console import Console
 
+    set_up_logging(verbose=options.verbose)
     with Console.connect(kit_of(options)) as console:
         states = console.jobs()
     if options.json:

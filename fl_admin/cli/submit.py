@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fl_admin.cli.kit import JobLines, add_kit_argument, kit_of
-from mmar_runtime.cli.common import add_output_arguments, print_json, stop_on_signals
+from mmar_runtime.cli.common import (
+    add_output_arguments,
+    print_json,
+    set_up_logging,
+    stop_on_signals,
+)
 from mmar_runtime.errors import FederationError, RunAborted
 
 if TYPE_CHECKING:
@@ -43,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
     from fl_admin.console import Console
     from fl_admin.job import Job
 
+    set_up_logging(verbose=options.verbose)
     job = Job.open(options.job)
     if not options.no_check:
         _judge(job.folder)

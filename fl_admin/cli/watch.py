@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fl_admin.cli.kit import add_kit_argument, kit_of
 from fl_admin.cli.submit import follow
-from mmar_runtime.cli.common import add_output_arguments
+from mmar_runtime.cli.common import add_output_arguments, set_up_logging
 
 HELP = "follow a job of a federation to its end"
 EXAMPLES = """examples:
@@ -30,5 +30,6 @@ def run(options: argparse.Namespace) -> int:
     """Follow it."""
     from fl_admin.console import Console
 
+    set_up_logging(verbose=options.verbose)
     with Console.connect(kit_of(options)) as console:
         return follow(console, options.id, out=options.out, as_json=options.json)

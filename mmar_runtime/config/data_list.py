@@ -76,11 +76,11 @@ def read_data_list(source: DataListSource, *, labels_are_files: bool = True) -> 
 
 
 def _absent(source: DataListSource, file: Path, base: Path) -> Iterator[Problem]:
-    if not file.is_file():
+    if not os.path.isfile(file):  # not Path's, which raises where a name is too long
         message = f"there is no data list {source.file!r}"
         advice = "Set DATASET_JSON in environment.json or with --set DATASET_JSON=..."
         yield Problem(source.location / "data_list_file_path", message, advice, "data-list")
-    if not base.is_dir():
+    if not os.path.isdir(base):
         message = f"there is no data folder {source.base!r}"
         advice = "Set DATA_ROOT in environment.json or with --set DATA_ROOT=..."
         yield Problem(source.location / "data_file_base_dir", message, advice, "data")

@@ -67,7 +67,7 @@ def _raise(error: OSError) -> None:
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file; empty where there is no plain file."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return ""
     found = hashlib.sha256()
     with path.open("rb") as stream:

@@ -162,7 +162,7 @@ def test_the_command_says_how_long_the_log_is(
 ) -> None:
     assert main(["audit", "verify", str(log)]) == 0
 
-    assert "3 lines, last " + verify_audit(log).digest in capsys.readouterr().out
+    assert "intact, lines: 3, last: " + verify_audit(log).digest in capsys.readouterr().out
 
 
 def test_the_command_finds_what_is_wrong(log: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -317,3 +317,14 @@ def test_torchscript_is_refused_unless_the_site_has_listed_it(
     assert rules(tiny_mmar) == {"torchscript"}
     listed = SitePolicy(torchscript_sha256=(file_hash(script),))
     assert check_mmar(tiny_mmar, listed).accepted
+
+
+def test_a_name_that_no_file_can_have_is_judged_like_any_other(
+    tiny_mmar: Path, edited: Edited
+) -> None:
+    def names_it(document: Any) -> None:
+        document["model"] = {"ts_path": "{MMAR_CKPT_DIR}/" + "x" * 300 + ".ts"}
+
+    edited(tiny_mmar / "config/config_validation.json", names_it)
+
+    assert "check" not in rules(tiny_mmar)
