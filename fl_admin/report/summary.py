@@ -54,8 +54,14 @@ def no_shortfalls(record: RunRecord) -> str:
 
 
 def summary_facts(record: RunRecord) -> tuple[Fact, ...]:
-    """Rounds, sites, the way of the mean key metric, and the best model."""
-    return (_rounds_fact(record), _sites_fact(record), _mean_fact(record), _best_fact(record))
+    """Rounds, sites, the way of the mean key metric, the best model, and what alone is shared."""
+    facts = (_rounds_fact(record), _sites_fact(record), _mean_fact(record), _best_fact(record))
+    return facts if record.shared_names is None else (*facts, _shared_fact(record.shared_names))
+
+
+def _shared_fact(names: tuple[str, ...]) -> Fact:
+    """A run that shares a part of the network says which; sites keep the rest to themselves."""
+    return Fact(label="Shared", value=f"{len(names)} tensors", note=", ".join(names))
 
 
 def model_note(model: str, matrix: CrossSiteMatrix) -> str:

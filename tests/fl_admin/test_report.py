@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -166,6 +167,14 @@ def test_a_complete_run_that_fell_short_says_so() -> None:
 
     assert status_text(complete_run()) == "complete"
     assert status_text(recorder.finish("complete")) == "complete, with shortfalls"
+
+
+def test_a_run_that_shares_a_part_of_the_network_says_which() -> None:
+    record = replace(complete_run(), shared_names=("body.weight", "body.bias"))
+
+    assert "body.weight, body.bias" in terminal(record, None)
+    assert "2 tensors" in Page(render_report(record, None)).text
+    assert "Shared" not in terminal(complete_run(), None)
 
 
 # ---------------------------------------------------------------- the page
