@@ -6,10 +6,8 @@ import os
 import time
 import traceback
 import uuid
-from collections import Counter
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,18 +27,12 @@ from fl_client.flare.exchange import (
     update_reply,
     weights_reply,
 )
-from fl_client.local_evaluation import CrossSiteEvaluator
-from fl_client.local_training import LocalTrainer, LocalWork
+from fl_client.local_training import LocalWork
 from fl_client.outgoing import outgoing_result, outgoing_update
 from fl_client.privacy_filters import filter_faults
 from fl_client.progress import ProgressFile
 from fl_client.site import Site
-from fl_client.site_limits import (
-    require_enough_cases,
-    require_metrics_may_leave,
-    require_within_limits,
-)
-from mmar_runtime.config.sections import WorkflowConfig
+from fl_client.site_tasks import LocalTasks, SiteTasks
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.errors import (
     CheckpointError,
@@ -56,7 +48,6 @@ from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.mmar_check import check_mmar
 from mmar_runtime.policy.site_policy import site_policy
 from mmar_runtime.weights import Weights, digest
-from mmar_runtime.workflows.session import session
 
 TRAIN = "train"
 SCORE = "score_model"
@@ -99,11 +90,7 @@ class MmarExecutor(Executor):
         self.shared_names = shared_names
         self.local_epochs = local_epochs
         self.steps_aggregation = steps_aggregation
-        self._process = uuid.uuid4().hex[:12]
-        self._counts: Counter[str] = Counter()
-        self._trainer: LocalTrainer | None = None
-        self._evaluator: CrossSiteEvaluator | None = None
-        self._sessions = ExitStack()
+        self._tasks: SiteTasks | None = None
         self._abort: Signal | None = None
         self._site: Site | None = None
         self._progress: ProgressFile | None = None
@@ -114,8 +101,8 @@ class MmarExecutor(Executor):
         """Find out where this is when the run starts; put process settings back at its end."""
         if event_type == EventType.START_RUN:
             self._start(fl_ctx)
-        elif event_type == EventType.END_RUN:
-            self._sessions.close()
+        elif event_type == EventType.END_RUN and self._tasks is not None:
+            self._tasks.close()
 
     def _start(self, fl_ctx: FLContext) -> None:
         workspace = fl_ctx.get_engine().get_workspace()
@@ -256,69 +243,42 @@ class MmarExecutor(Executor):
         aborted = self._abort is not None and bool(self._abort.triggered)
         return aborted or self._out_of_time()
 
-    def _context(self, config: WorkflowConfig) -> Any:
-        most = self.site.policy.limits.parameters
-        return self._sessions.enter_context(
-            session(config, allow_code=self.site.allow_code, max_parameters=most)
-        )
-
-    def trainer(self) -> LocalTrainer:
-        """This site's trainer, built when first needed."""
-        if self._trainer is None:
-            config = self.site.train_config()
-            require_enough_cases(config, self.site.policy)
-            require_metrics_may_leave(config, self.site.policy)
-            self._trainer = LocalTrainer(
+    def tasks(self) -> SiteTasks:
+        """What this site does in the job, made when first needed."""
+        if self._tasks is None:
+            self._tasks = LocalTasks(
                 self.site,
-                config,
-                self._context(config),
                 work=LocalWork(epochs=self.local_epochs, steps=self.steps_aggregation),
-                process=self._process,
-                counts=self._counts,
+                shared=self.shared_names,
+                process=uuid.uuid4().hex[:12],
                 observer=self.progress,
                 should_stop=self._should_stop,
-                shared=self.shared_names,
             )
-            require_within_limits(self._trainer, self.site.policy)
-        return self._trainer
-
-    def evaluator(self) -> CrossSiteEvaluator:
-        """This site's evaluator for models from anywhere, built when first needed."""
-        if self._evaluator is None:
-            config = self.site.cross_validation_config()
-            self._evaluator = CrossSiteEvaluator(
-                config, self._context(config), counts=self._counts, should_stop=self._should_stop
-            )
-        return self._evaluator
+        return self._tasks
 
     def _train(self, shareable: Shareable) -> Shareable:
         round_number = _round_of(shareable)
         self.progress.round_number = round_number
         self.progress.task(TRAIN)
-        update = self.trainer().train(received_weights(shareable), round_number)
+        update = self.tasks().train(received_weights(shareable), round_number)
         return update_reply(outgoing_update(update, self.site.policy))
 
     def _score(self, shareable: Shareable) -> Shareable:
         self.progress.task(SCORE)
-        result = self.trainer().score(received_weights(shareable))
+        result = self.tasks().score(received_weights(shareable))
         return metrics_reply(outgoing_result(result, self.site.policy))
 
     def _submit(self, shareable: Shareable) -> Shareable:
         self.progress.task(SUBMIT)
-        best = self.trainer().best
-        if best is None:
-            raise WeightsError("this site has trained no model yet that it could submit")
+        best = self.tasks().best()
         result = outgoing_result(best.result, self.site.policy)
         meta = {"round": best.round_number, "metrics": dict(result.metrics)}
-        return weights_reply(self.trainer().shared(best.weights), meta=meta)
+        return weights_reply(best.weights, meta=meta)
 
     def _validate(self, shareable: Shareable) -> Shareable:
         owner = str(shareable.get_header(AppConstants.MODEL_OWNER))
         self.progress.task(VALIDATE, model=owner)
-        weights: Weights = received_weights(shareable)
-        if self.shared_names is not None:
-            weights = self.trainer().for_evaluation(weights)
-        result = self.evaluator().evaluate(weights, owner=owner)
+        result = self.tasks().evaluate(received_weights(shareable), owner=owner)
         return metrics_reply(outgoing_result(result, self.site.policy))
 
 
