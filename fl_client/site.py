@@ -15,14 +15,20 @@ from mmar_runtime.config.loader import (
     load_evaluation_config,
     load_train_config,
 )
+from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sections import EvaluationConfig, TrainConfig
+from mmar_runtime.config.sources import SITE
+from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.extras_check import extras_check
 from mmar_runtime.policy.limits_check import image_limits_check
 from mmar_runtime.policy.mmar_check import policy_checks
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
 from mmar_runtime.policy.volume_check import volume_check
+
+PROCESSES_VARIABLE = "NUM_PROCESSES"
+"""A site's own value: how many processes do its work together, each with a GPU of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +52,31 @@ class Site:
         """Whether components may come from the job's own code."""
         return self.policy.byoc.mode != "off"
 
+    @property
+    def processes(self) -> int:
+        """How many processes do this site's work together.
+
+        Raises:
+            ConfigError: the site's own value is no positive whole number.
+        """
+        value = self.values.get(PROCESSES_VARIABLE, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            message = f"has to be a positive whole number, found {value!r}"
+            place = Location(SITE) / PROCESSES_VARIABLE
+            raise ConfigError([Problem(place, message, "", "type")])
+        return value
+
+    @property
+    def workflow_values(self) -> Mapping[str, Scalar]:
+        """What this site says to each workflow: its values, and whether several processes run it.
+
+        That is the site's to say. A job's own ``multi_gpu`` counts for nothing.
+
+        Raises:
+            ConfigError: see ``processes``.
+        """
+        return {**self.values, "multi_gpu": self.processes > 1}
+
     def train_config(self, *, file: str = TRAIN_FILE) -> TrainConfig:
         """The training workflow as it runs here.
 
@@ -59,7 +90,7 @@ class Site:
             self.mmar,
             file=file,
             environment=ENVIRONMENT_FILE,
-            site=self.values,
+            site=self.workflow_values,
             checks=self._checks(),
         )
         return config.with_train(config.train.without_handlers("CheckpointLoader"))
@@ -74,7 +105,7 @@ class Site:
             self.mmar,
             file=file,
             environment=ENVIRONMENT_FILE,
-            site=self.values,
+            site=self.workflow_values,
             checks=self._checks(),
         )
         return config.with_section(config.section.without_handlers("CheckpointLoader"))

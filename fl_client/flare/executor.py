@@ -31,6 +31,7 @@ from fl_client.local_training import LocalWork
 from fl_client.outgoing import outgoing_result, outgoing_update
 from fl_client.privacy_filters import filter_faults
 from fl_client.progress import ProgressFile
+from fl_client.ranks.tasks import RankTasks
 from fl_client.site import Site
 from fl_client.site_tasks import LocalTasks, SiteTasks
 from mmar_runtime.config.sources import read_site_values
@@ -39,8 +40,11 @@ from mmar_runtime.errors import (
     ComponentError,
     ConfigError,
     DataError,
+    LaunchError,
     MmarError,
     PolicyError,
+    Problem,
+    ProcessLostError,
     RunAborted,
     WeightsError,
 )
@@ -66,6 +70,8 @@ STATUS_WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (torch.OutOfMemoryError, "out-of-memory"),
     (MemoryError, "out-of-memory"),
     (ComponentError, "component-error"),
+    (LaunchError, "launch-error"),
+    (ProcessLostError, "process-lost"),
 )
 """All that the server learns of an error; its text stays at the site."""
 
@@ -125,8 +131,7 @@ class MmarExecutor(Executor):
         What was judged when the job arrived lay on the disk since then, and this text stays here.
         """
         policy = self.site.policy
-        verdict = check_mmar(self.site.mmar.root, policy, site_values=self.site.values)
-        problems = [*verdict.problems, *filter_faults(local, policy)]
+        problems = [*self._problems(), *filter_faults(local, policy)]
         note(
             fl_ctx,
             "mmar-judged",
@@ -135,6 +140,13 @@ class MmarExecutor(Executor):
             rules=sorted({one.rule for one in problems}),
         )
         self._refusal = ConfigError(problems) if problems else None
+
+    def _problems(self) -> tuple[Problem, ...]:
+        try:
+            values = self.site.workflow_values
+        except ConfigError as error:
+            return error.problems
+        return check_mmar(self.site.mmar.root, self.site.policy, site_values=values).problems
 
     @property
     def site(self) -> Site:
@@ -246,15 +258,29 @@ class MmarExecutor(Executor):
     def tasks(self) -> SiteTasks:
         """What this site does in the job, made when first needed."""
         if self._tasks is None:
-            self._tasks = LocalTasks(
-                self.site,
-                work=LocalWork(epochs=self.local_epochs, steps=self.steps_aggregation),
-                shared=self.shared_names,
-                process=uuid.uuid4().hex[:12],
-                observer=self.progress,
-                should_stop=self._should_stop,
-            )
+            work = LocalWork(epochs=self.local_epochs, steps=self.steps_aggregation)
+            self._tasks = self._several(work) if self.site.processes > 1 else self._single(work)
         return self._tasks
+
+    def _single(self, work: LocalWork) -> SiteTasks:
+        return LocalTasks(
+            self.site,
+            work=work,
+            shared=self.shared_names,
+            process=uuid.uuid4().hex[:12],
+            observer=self.progress,
+            should_stop=self._should_stop,
+        )
+
+    def _several(self, work: LocalWork) -> SiteTasks:
+        return RankTasks(
+            self.site,
+            work=work,
+            shared=self.shared_names,
+            run=self.progress.path.parent,
+            progress=self.progress.path,
+            should_stop=self._should_stop,
+        )
 
     def _train(self, shareable: Shareable) -> Shareable:
         round_number = _round_of(shareable)
