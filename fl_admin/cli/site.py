@@ -1,4 +1,6 @@
-"""``mmar site``: what the administrator of a site decides: which code of a job may run here.
+"""``mmar site``: what the administrator of a site does: set its kit up, decide which code may run.
+
+``setup`` fills in a site's values and checks its kit; see ``mmar site setup --help``.
 
 ``approve`` shows all the code of a job as a difference to the last approval and asks. On yes, the
 SHA-256 of its files goes into the site's policy: this code, unchanged, may run, and no other.
@@ -11,13 +13,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fl_admin.cli import site_setup
 from mmar_runtime.cli.common import print_json
 
 if TYPE_CHECKING:
     from fl_admin.approval import Approvals, Candidate
 
-HELP = "approve the code of a job at this site"
+HELP = "set a site up, approve the code of a job there"
 EXAMPLES = """examples:
+  mmar site setup path/to/kit --data-root DIR --datalist FILE
   mmar site approve path/to/job          (or an MMAR, or the folder custom itself)
   mmar site approve path/to/job --yes    (without the question, for code that was read elsewhere)
   mmar site approve --list
@@ -52,9 +56,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     approve.add_argument("--yes", action="store_true", help="approve without a question")
     approve.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     approve.add_argument("--debug", action="store_true", help="show tracebacks")
+    approve.set_defaults(act=_act)
+    setup = actions.add_parser(
+        "setup",
+        help=site_setup.HELP,
+        description=site_setup.__doc__,
+        epilog=site_setup.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    site_setup.add_arguments(setup)
+    setup.set_defaults(act=site_setup.run)
 
 
 def run(options: argparse.Namespace) -> int:
+    """What the action does."""
+    return int(options.act(options))
+
+
+def _act(options: argparse.Namespace) -> int:
     """List, revoke or approve."""
     from fl_admin.approval import Approvals
 
