@@ -15,14 +15,20 @@ from mmar_runtime.config.loader import (
     load_evaluation_config,
     load_train_config,
 )
+from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sections import EvaluationConfig, TrainConfig
+from mmar_runtime.config.sources import SITE
+from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.extras_check import extras_check
 from mmar_runtime.policy.limits_check import image_limits_check
 from mmar_runtime.policy.mmar_check import policy_checks
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
 from mmar_runtime.policy.volume_check import volume_check
+
+LOCAL_EPOCHS = "LOCAL_EPOCHS"
+"""A site's own value: epochs that it trains in a round, in place of the job's number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +93,21 @@ class Site:
             image_limits_check(self.policy.limits),
             volume_check,
         ]
+
+    def local_epochs(self, asked: int) -> int:
+        """Epochs that this site trains in a round: its own number, or else the job's.
+
+        Args:
+            asked: the job's number.
+
+        Raises:
+            ConfigError: the site's number is no positive whole number.
+        """
+        epochs = self.values.get(LOCAL_EPOCHS, asked)
+        if type(epochs) is not int or epochs < 1:
+            message = f"has to be a positive whole number, found {epochs!r}"
+            raise ConfigError([Problem(Location(SITE) / LOCAL_EPOCHS, message, "", "type")])
+        return epochs
 
     def round_seed(self, job_seed: int, round_number: int) -> int:
         """The seed of every random source of this site in one round.

@@ -1,7 +1,8 @@
-"""``mmar site``: what the administrator of a site decides: which code of a job may run here.
+"""``mmar site``: for a site itself: which code of a job may run here, how well a model does here.
 
 ``approve`` shows all the code of a job as a difference to the last approval and asks. On yes, the
 SHA-256 of its files goes into the site's policy: this code, unchanged, may run, and no other.
+``validate`` evaluates a model on the site's own data.
 """
 
 from __future__ import annotations
@@ -11,22 +12,24 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fl_admin.cli import site_validate
 from mmar_runtime.cli.common import print_json
 
 if TYPE_CHECKING:
     from fl_admin.approval import Approvals, Candidate
 
-HELP = "approve the code of a job at this site"
+HELP = "at a site: approve the code of a job, validate a model"
 EXAMPLES = """examples:
   mmar site approve path/to/job          (or an MMAR, or the folder custom itself)
   mmar site approve path/to/job --yes    (without the question, for code that was read elsewhere)
   mmar site approve --list
   mmar site approve --revoke 9f86d081...
+  mmar site validate --model FL_global_model.pt
 
 Run it in the folder of the site's kit, or name the policy in there by --policy.
 A server builds the network too: its administrator approves code in the server's kit likewise.
 
-exit code: 0 approved, 3 not approved, 2 it cannot be asked so
+exit code: 0 done or approved, 3 not approved, 2 it cannot be asked so
 """
 
 NOT_APPROVED = 3
@@ -52,10 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     approve.add_argument("--yes", action="store_true", help="approve without a question")
     approve.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     approve.add_argument("--debug", action="store_true", help="show tracebacks")
+    site_validate.add_action(actions)
 
 
 def run(options: argparse.Namespace) -> int:
-    """List, revoke or approve."""
+    """List, revoke or approve; or validate a model."""
+    if options.action == "validate":
+        return site_validate.run(options)
     from fl_admin.approval import Approvals
 
     _one_of(options)

@@ -83,7 +83,7 @@ class MmarExecutor(Executor):
     """Trains, scores, submits and validates for one site; builds each engine once in a job.
 
     Args:
-        local_epochs: epochs that a round trains.
+        local_epochs: epochs that a round trains, unless the site has a number of its own.
         steps_aggregation: optimizer steps that a round trains; 0 means whole epochs.
         shared_names: the tensors that the sites share, by exact name or with ``*`` for any
             characters; None for all. The server's persistor has the same argument.
@@ -206,9 +206,10 @@ class MmarExecutor(Executor):
         limits, cross_site = self.site.policy.limits, self.site.policy.cross_site
         if self._out_of_time():
             raise self._too_long()
-        if self.local_epochs > limits.epochs_per_round and not self.steps_aggregation:
+        epochs = self.site.local_epochs(self.local_epochs)
+        if epochs > limits.epochs_per_round and not self.steps_aggregation:
             raise PolicyError(
-                f"{self.local_epochs} epochs a round; limits.epochs_per_round of this site is "
+                f"{epochs} epochs a round; limits.epochs_per_round of this site is "
                 f"{limits.epochs_per_round}"
             )
         if task == TRAIN and _round_of(shareable) > limits.rounds:
@@ -272,7 +273,9 @@ class MmarExecutor(Executor):
                 self.site,
                 config,
                 self._context(config),
-                work=LocalWork(epochs=self.local_epochs, steps=self.steps_aggregation),
+                work=LocalWork(
+                    epochs=self.site.local_epochs(self.local_epochs), steps=self.steps_aggregation
+                ),
                 process=self._process,
                 counts=self._counts,
                 observer=self.progress,
