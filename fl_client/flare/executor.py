@@ -80,7 +80,7 @@ class MmarExecutor(Executor):
     """Trains, scores, submits and validates for one site; builds each engine once in a job.
 
     Args:
-        local_epochs: epochs that a round trains.
+        local_epochs: epochs that a round trains, unless the site has a number of its own.
         steps_aggregation: optimizer steps that a round trains; 0 means whole epochs.
         shared_names: the tensors that the sites share, by exact name or with ``*`` for any
             characters; None for all. The server's persistor has the same argument.
@@ -205,9 +205,10 @@ class MmarExecutor(Executor):
         limits, cross_site = self.site.policy.limits, self.site.policy.cross_site
         if self._out_of_time():
             raise self._too_long()
-        if self.local_epochs > limits.epochs_per_round and not self.steps_aggregation:
+        epochs = self.site.local_epochs(self.local_epochs)
+        if epochs > limits.epochs_per_round and not self.steps_aggregation:
             raise PolicyError(
-                f"{self.local_epochs} epochs a round; limits.epochs_per_round of this site is "
+                f"{epochs} epochs a round; limits.epochs_per_round of this site is "
                 f"{limits.epochs_per_round}"
             )
         if task == TRAIN and _round_of(shareable) > limits.rounds:
@@ -258,7 +259,8 @@ class MmarExecutor(Executor):
     def tasks(self) -> SiteTasks:
         """What this site does in the job, made when first needed."""
         if self._tasks is None:
-            work = LocalWork(epochs=self.local_epochs, steps=self.steps_aggregation)
+            epochs = self.site.local_epochs(self.local_epochs)
+            work = LocalWork(epochs=epochs, steps=self.steps_aggregation)
             self._tasks = self._several(work) if self.site.processes > 1 else self._single(work)
         return self._tasks
 

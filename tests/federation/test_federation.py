@@ -126,6 +126,24 @@ def test_the_weights_are_those_of_the_simulator_to_the_last_bit(
         assert weights(results, model) == weights(theirs, model)
 
 
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("model", ["FL_global_model", "best_FL_global_model"])
+def test_a_site_gets_its_number_of_the_matrix_from_its_kit_alone(
+    federation: Federation, results: Path, model: str, site: str
+) -> None:
+    """By the newest job of the kit, which is the only one by now."""
+    kit = federation.site(site)
+    before = sorted(path for path in kit.rglob("*") if path.parent.name != "audit")
+
+    found = mmar(
+        "site", "validate", "--kit", kit, "--model", results / "models" / f"{model}.pt", "--json"
+    )
+
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["metrics"] == cells(results)[model][site]
+    assert sorted(path for path in kit.rglob("*") if path.parent.name != "audit") == before
+
+
 def rounds(folder: Path) -> list[str]:
     record = json.loads((folder / "run_record.json").read_text())
     return [one["weights_sha256"] for one in record["rounds"]]
