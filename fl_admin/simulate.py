@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from fl_admin.follow import RunFollower, SimulationView
@@ -219,10 +220,11 @@ def _checked(
     problems: list[Problem] = []
     for name, values in sites.items():
         site = Site(name=name, mmar=job.mmar, values=values, policy=policy)
-        try:
-            _threads(values)
-        except ConfigError as error:
-            problems += error.problems
+        for check in (partial(_threads, values), partial(site.local_epochs, 1)):
+            try:
+                check()
+            except ConfigError as error:
+                problems += error.problems
         for load in (site.train_config, site.cross_validation_config):
             try:
                 for notice in load().notices:

@@ -6,10 +6,8 @@ import os
 import time
 import traceback
 import uuid
-from collections import Counter
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,26 +27,24 @@ from fl_client.flare.exchange import (
     update_reply,
     weights_reply,
 )
-from fl_client.local_evaluation import CrossSiteEvaluator
-from fl_client.local_training import LocalTrainer, LocalWork
+from fl_client.local_training import LocalWork
 from fl_client.outgoing import outgoing_result, outgoing_update
 from fl_client.privacy_filters import filter_faults
 from fl_client.progress import ProgressFile
+from fl_client.ranks.tasks import RankTasks
 from fl_client.site import Site
-from fl_client.site_limits import (
-    require_enough_cases,
-    require_metrics_may_leave,
-    require_within_limits,
-)
-from mmar_runtime.config.sections import WorkflowConfig
+from fl_client.site_tasks import LocalTasks, SiteTasks
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.errors import (
     CheckpointError,
     ComponentError,
     ConfigError,
     DataError,
+    LaunchError,
     MmarError,
     PolicyError,
+    Problem,
+    ProcessLostError,
     RunAborted,
     WeightsError,
 )
@@ -56,7 +52,6 @@ from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.mmar_check import check_mmar
 from mmar_runtime.policy.site_policy import site_policy
 from mmar_runtime.weights import Weights, digest
-from mmar_runtime.workflows.session import session
 
 TRAIN = "train"
 SCORE = "score_model"
@@ -75,6 +70,8 @@ STATUS_WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (torch.OutOfMemoryError, "out-of-memory"),
     (MemoryError, "out-of-memory"),
     (ComponentError, "component-error"),
+    (LaunchError, "launch-error"),
+    (ProcessLostError, "process-lost"),
 )
 """All that the server learns of an error; its text stays at the site."""
 
@@ -83,7 +80,7 @@ class MmarExecutor(Executor):
     """Trains, scores, submits and validates for one site; builds each engine once in a job.
 
     Args:
-        local_epochs: epochs that a round trains.
+        local_epochs: epochs that a round trains, unless the site has a number of its own.
         steps_aggregation: optimizer steps that a round trains; 0 means whole epochs.
         shared_names: the tensors that the sites share, by exact name or with ``*`` for any
             characters; None for all. The server's persistor has the same argument.
@@ -99,11 +96,7 @@ class MmarExecutor(Executor):
         self.shared_names = shared_names
         self.local_epochs = local_epochs
         self.steps_aggregation = steps_aggregation
-        self._process = uuid.uuid4().hex[:12]
-        self._counts: Counter[str] = Counter()
-        self._trainer: LocalTrainer | None = None
-        self._evaluator: CrossSiteEvaluator | None = None
-        self._sessions = ExitStack()
+        self._tasks: SiteTasks | None = None
         self._abort: Signal | None = None
         self._site: Site | None = None
         self._progress: ProgressFile | None = None
@@ -114,8 +107,8 @@ class MmarExecutor(Executor):
         """Find out where this is when the run starts; put process settings back at its end."""
         if event_type == EventType.START_RUN:
             self._start(fl_ctx)
-        elif event_type == EventType.END_RUN:
-            self._sessions.close()
+        elif event_type == EventType.END_RUN and self._tasks is not None:
+            self._tasks.close()
 
     def _start(self, fl_ctx: FLContext) -> None:
         workspace = fl_ctx.get_engine().get_workspace()
@@ -138,8 +131,7 @@ class MmarExecutor(Executor):
         What was judged when the job arrived lay on the disk since then, and this text stays here.
         """
         policy = self.site.policy
-        verdict = check_mmar(self.site.mmar.root, policy, site_values=self.site.values)
-        problems = [*verdict.problems, *filter_faults(local, policy)]
+        problems = [*self._problems(), *filter_faults(local, policy)]
         note(
             fl_ctx,
             "mmar-judged",
@@ -148,6 +140,13 @@ class MmarExecutor(Executor):
             rules=sorted({one.rule for one in problems}),
         )
         self._refusal = ConfigError(problems) if problems else None
+
+    def _problems(self) -> tuple[Problem, ...]:
+        try:
+            values = self.site.workflow_values
+        except ConfigError as error:
+            return error.problems
+        return check_mmar(self.site.mmar.root, self.site.policy, site_values=values).problems
 
     @property
     def site(self) -> Site:
@@ -206,9 +205,10 @@ class MmarExecutor(Executor):
         limits, cross_site = self.site.policy.limits, self.site.policy.cross_site
         if self._out_of_time():
             raise self._too_long()
-        if self.local_epochs > limits.epochs_per_round and not self.steps_aggregation:
+        epochs = self.site.local_epochs(self.local_epochs)
+        if epochs > limits.epochs_per_round and not self.steps_aggregation:
             raise PolicyError(
-                f"{self.local_epochs} epochs a round; limits.epochs_per_round of this site is "
+                f"{epochs} epochs a round; limits.epochs_per_round of this site is "
                 f"{limits.epochs_per_round}"
             )
         if task == TRAIN and _round_of(shareable) > limits.rounds:
@@ -256,69 +256,57 @@ class MmarExecutor(Executor):
         aborted = self._abort is not None and bool(self._abort.triggered)
         return aborted or self._out_of_time()
 
-    def _context(self, config: WorkflowConfig) -> Any:
-        most = self.site.policy.limits.parameters
-        return self._sessions.enter_context(
-            session(config, allow_code=self.site.allow_code, max_parameters=most)
+    def tasks(self) -> SiteTasks:
+        """What this site does in the job, made when first needed."""
+        if self._tasks is None:
+            epochs = self.site.local_epochs(self.local_epochs)
+            work = LocalWork(epochs=epochs, steps=self.steps_aggregation)
+            self._tasks = self._several(work) if self.site.processes > 1 else self._single(work)
+        return self._tasks
+
+    def _single(self, work: LocalWork) -> SiteTasks:
+        return LocalTasks(
+            self.site,
+            work=work,
+            shared=self.shared_names,
+            process=uuid.uuid4().hex[:12],
+            observer=self.progress,
+            should_stop=self._should_stop,
         )
 
-    def trainer(self) -> LocalTrainer:
-        """This site's trainer, built when first needed."""
-        if self._trainer is None:
-            config = self.site.train_config()
-            require_enough_cases(config, self.site.policy)
-            require_metrics_may_leave(config, self.site.policy)
-            self._trainer = LocalTrainer(
-                self.site,
-                config,
-                self._context(config),
-                work=LocalWork(epochs=self.local_epochs, steps=self.steps_aggregation),
-                process=self._process,
-                counts=self._counts,
-                observer=self.progress,
-                should_stop=self._should_stop,
-                shared=self.shared_names,
-            )
-            require_within_limits(self._trainer, self.site.policy)
-        return self._trainer
-
-    def evaluator(self) -> CrossSiteEvaluator:
-        """This site's evaluator for models from anywhere, built when first needed."""
-        if self._evaluator is None:
-            config = self.site.cross_validation_config()
-            self._evaluator = CrossSiteEvaluator(
-                config, self._context(config), counts=self._counts, should_stop=self._should_stop
-            )
-        return self._evaluator
+    def _several(self, work: LocalWork) -> SiteTasks:
+        return RankTasks(
+            self.site,
+            work=work,
+            shared=self.shared_names,
+            run=self.progress.path.parent,
+            progress=self.progress.path,
+            should_stop=self._should_stop,
+        )
 
     def _train(self, shareable: Shareable) -> Shareable:
         round_number = _round_of(shareable)
         self.progress.round_number = round_number
         self.progress.task(TRAIN)
-        update = self.trainer().train(received_weights(shareable), round_number)
+        update = self.tasks().train(received_weights(shareable), round_number)
         return update_reply(outgoing_update(update, self.site.policy))
 
     def _score(self, shareable: Shareable) -> Shareable:
         self.progress.task(SCORE)
-        result = self.trainer().score(received_weights(shareable))
+        result = self.tasks().score(received_weights(shareable))
         return metrics_reply(outgoing_result(result, self.site.policy))
 
     def _submit(self, shareable: Shareable) -> Shareable:
         self.progress.task(SUBMIT)
-        best = self.trainer().best
-        if best is None:
-            raise WeightsError("this site has trained no model yet that it could submit")
+        best = self.tasks().best()
         result = outgoing_result(best.result, self.site.policy)
         meta = {"round": best.round_number, "metrics": dict(result.metrics)}
-        return weights_reply(self.trainer().shared(best.weights), meta=meta)
+        return weights_reply(best.weights, meta=meta)
 
     def _validate(self, shareable: Shareable) -> Shareable:
         owner = str(shareable.get_header(AppConstants.MODEL_OWNER))
         self.progress.task(VALIDATE, model=owner)
-        weights: Weights = received_weights(shareable)
-        if self.shared_names is not None:
-            weights = self.trainer().for_evaluation(weights)
-        result = self.evaluator().evaluate(weights, owner=owner)
+        result = self.tasks().evaluate(received_weights(shareable), owner=owner)
         return metrics_reply(outgoing_result(result, self.site.policy))
 
 

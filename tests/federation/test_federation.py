@@ -103,6 +103,28 @@ def test_the_record_and_the_matrix_are_complete(results: Path) -> None:
     assert all(sorted(row) == list(SITES) for row in cells.values())
 
 
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("model", ["FL_global_model", "best_FL_global_model"])
+def test_a_site_gets_its_number_of_the_matrix_from_its_kit_alone(
+    federation: Federation, results: Path, model: str, site: str
+) -> None:
+    """By the newest job of the kit, which is the only one by now."""
+    kit = federation.site(site)
+    before = sorted(path for path in kit.rglob("*") if path.parent.name != "audit")
+
+    found = mmar(
+        "site", "validate", "--kit", kit, "--model", results / "models" / f"{model}.pt", "--json"
+    )
+
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["metrics"] == cells(results)[model][site]
+    assert sorted(path for path in kit.rglob("*") if path.parent.name != "audit") == before
+
+
+def cells(folder: Path) -> Any:
+    return json.loads((folder / "cross_site.json").read_text())["cells"]
+
+
 def test_server_and_sites_have_the_same_job_in_their_logs(federation: Federation) -> None:
     digests = set()
     for name in (SERVER, *SITES):

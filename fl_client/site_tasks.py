@@ -1,0 +1,151 @@
+"""What a site does in a job, and how it is done in this process."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Protocol
+
+from fl_client.local_evaluation import CrossSiteEvaluator
+from fl_client.local_training import LocalBest, LocalTrainer, LocalWork
+from fl_client.site import Site
+from fl_client.site_limits import (
+    require_enough_cases,
+    require_metrics_may_leave,
+    require_within_limits,
+)
+from fl_client.updates import LocalUpdate
+from mmar_runtime.components.builder import BuildContext
+from mmar_runtime.config.sections import WorkflowConfig
+from mmar_runtime.errors import WeightsError
+from mmar_runtime.results import EvaluationResult
+from mmar_runtime.weights import Weights
+from mmar_runtime.workflows.observing import Observer, ShouldStop
+from mmar_runtime.workflows.session import session
+
+
+class SiteTasks(Protocol):
+    """The tasks of a federation at one site, whichever process does the work.
+
+    What is built for a task lives on for the next one. Weights that are given are left as they are.
+    A task may raise any ``MmarError``; ``RunAborted`` if it was asked to stop.
+    """
+
+    def train(self, weights: Weights, round_number: int) -> LocalUpdate:
+        """Validate the received weights, train on from them; rounds are counted from 1."""
+
+    def score(self, weights: Weights) -> EvaluationResult:
+        """The metrics of the received weights by the training's own validation."""
+
+    def best(self) -> LocalBest:
+        """The best model that this site has trained, with the tensors that may leave it.
+
+        Raises:
+            WeightsError: there is none yet.
+        """
+
+    def evaluate(self, weights: Weights, *, owner: str) -> EvaluationResult:
+        """The metrics of anybody's model by ``config_cross_validation.json``."""
+
+    def close(self) -> None:
+        """Give back what the tasks have taken; none is asked for afterwards."""
+
+
+class LocalTasks:
+    """The tasks in this process; trainer and evaluator are built when first needed, once in a job.
+
+    Args:
+        site: where this is.
+        work: how much to train in a round.
+        shared: names of the tensors that the sites share, with ``*`` for any characters; None for
+            all.
+        process: an opaque name of this process, for the report.
+        observer: told of iterations, epochs and validations.
+        should_stop: asked between iterations.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        work: LocalWork,
+        shared: list[str] | None,
+        process: str,
+        observer: Observer,
+        should_stop: ShouldStop,
+    ) -> None:
+        self.site = site
+        self.work = work
+        self.shared = shared
+        self.process = process
+        self._observer = observer
+        self._should_stop = should_stop
+        self._counts: Counter[str] = Counter()
+        self._trainer: LocalTrainer | None = None
+        self._evaluator: CrossSiteEvaluator | None = None
+        self._sessions = ExitStack()
+
+    def train(self, weights: Weights, round_number: int) -> LocalUpdate:
+        """See ``SiteTasks``."""
+        return self.trainer().train(weights, round_number)
+
+    def score(self, weights: Weights) -> EvaluationResult:
+        """See ``SiteTasks``."""
+        return self.trainer().score(weights)
+
+    def best(self) -> LocalBest:
+        """See ``SiteTasks``."""
+        best = self.trainer().best
+        if best is None:
+            raise WeightsError("this site has trained no model yet that it could submit")
+        return replace(best, weights=self.trainer().shared(best.weights))
+
+    def evaluate(self, weights: Weights, *, owner: str) -> EvaluationResult:
+        """See ``SiteTasks``."""
+        if self.shared is not None:
+            weights = self.trainer().for_evaluation(weights)
+        return self.evaluator().evaluate(weights, owner=owner)
+
+    def close(self) -> None:
+        """Put the process's settings back."""
+        self._sessions.close()
+
+    def trainer(self) -> LocalTrainer:
+        """This site's trainer.
+
+        Raises:
+            PolicyError: the site's policy does not allow this training.
+        """
+        if self._trainer is None:
+            config = self.site.train_config()
+            require_enough_cases(config, self.site.policy)
+            require_metrics_may_leave(config, self.site.policy)
+            self._trainer = LocalTrainer(
+                self.site,
+                config,
+                self._context(config),
+                work=self.work,
+                process=self.process,
+                counts=self._counts,
+                observer=self._observer,
+                should_stop=self._should_stop,
+                shared=self.shared,
+            )
+            require_within_limits(self._trainer, self.site.policy)
+        return self._trainer
+
+    def evaluator(self) -> CrossSiteEvaluator:
+        """This site's evaluator for models from anywhere."""
+        if self._evaluator is None:
+            config = self.site.cross_validation_config()
+            self._evaluator = CrossSiteEvaluator(
+                config, self._context(config), counts=self._counts, should_stop=self._should_stop
+            )
+        return self._evaluator
+
+    def _context(self, config: WorkflowConfig) -> BuildContext:
+        most = self.site.policy.limits.parameters
+        return self._sessions.enter_context(
+            session(config, allow_code=self.site.allow_code, max_parameters=most)
+        )
