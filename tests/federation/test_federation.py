@@ -12,13 +12,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import pytest
 
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
-from mmar_runtime.weights import digest, read_checkpoint
 from tests.federation.conftest import SERVER, SITES, Federation, MakeFederation, edit
 from tests.federation.search import files_with
 
@@ -105,27 +103,6 @@ def test_the_record_and_the_matrix_are_complete(results: Path) -> None:
     assert all(sorted(row) == list(SITES) for row in cells.values())
 
 
-def test_the_weights_are_those_of_the_simulator_to_the_last_bit(
-    federation: Federation, results: Path, job: Path, tmp_path: Path
-) -> None:
-    values = {
-        site: json.loads((federation.site(site) / "local" / "environment.json").read_text())
-        for site in SITES
-    }
-    environment = tmp_path / "environment.json"
-    environment.write_text(json.dumps({"sites": values}))
-    options = ["--sites", 2, "-e", environment, "--workspace", tmp_path / "runs", "--json"]
-
-    simulated = mmar("simulate", job, *options)
-
-    assert simulated.returncode == 0, simulated.stderr
-    theirs = Path(json.loads(simulated.stdout)["folder"]) / "results"
-    assert rounds(results) == rounds(theirs)
-    assert cells(results) == cells(theirs)
-    for model in ("FL_global_model", "best_FL_global_model", *SITES):
-        assert weights(results, model) == weights(theirs, model)
-
-
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("model", ["FL_global_model", "best_FL_global_model"])
 def test_a_site_gets_its_number_of_the_matrix_from_its_kit_alone(
@@ -144,18 +121,8 @@ def test_a_site_gets_its_number_of_the_matrix_from_its_kit_alone(
     assert sorted(path for path in kit.rglob("*") if path.parent.name != "audit") == before
 
 
-def rounds(folder: Path) -> list[str]:
-    record = json.loads((folder / "run_record.json").read_text())
-    return [one["weights_sha256"] for one in record["rounds"]]
-
-
 def cells(folder: Path) -> Any:
     return json.loads((folder / "cross_site.json").read_text())["cells"]
-
-
-def weights(folder: Path, model: str) -> str:
-    """The digest of a model's tensors, of their names, shapes, types and bits."""
-    return digest(read_checkpoint(folder / "models" / f"{model}.pt").weights)
 
 
 def test_server_and_sites_have_the_same_job_in_their_logs(federation: Federation) -> None:
