@@ -20,14 +20,13 @@ from nvflare.app_common.app_event_type import AppEventType
 from nvflare.lighter.tool_consts import NVFLARE_SIG_FILE, NVFLARE_SUBMITTER_CRT_FILE
 
 from fl_server.cross_site import (
-    BEST_GLOBAL_MODEL,
-    GLOBAL_MODEL,
     CrossSiteMatrix,
     build_cross_site_matrix,
     expected_models,
     write_cross_site_csv,
     write_cross_site_json,
 )
+from fl_server.evaluation_digest import evaluation_digest
 from fl_server.flare.aggregator import aggregator_of
 from fl_server.flare.audit import note
 from fl_server.flare.exchange import (
@@ -54,6 +53,7 @@ from fl_server.run_record import (
     write_run_record,
 )
 from mmar_runtime.errors import FederationError
+from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.tree_hash import tree_hash
 from mmar_runtime.weights import digest
 
@@ -85,8 +85,8 @@ class RunRecordKeeper(FLComponent):
     """Owns the run record while the workflows run.
 
     Args:
-        min_sites: contributions that a round needs.
-        num_rounds: rounds that the job asks for.
+        min_sites: contributions that a round needs, and values of a model of the server.
+        num_rounds: rounds that the job asks for; 0 where it only evaluates given models.
         persistor_id: the component that keeps the models.
         aggregator_id: the component that knows why a contribution was rejected.
     """
@@ -94,7 +94,7 @@ class RunRecordKeeper(FLComponent):
     def __init__(
         self,
         min_sites: int,
-        num_rounds: int,
+        num_rounds: int = 0,
         persistor_id: str = "persistor",
         aggregator_id: str = "aggregator",
     ) -> None:
@@ -135,6 +135,7 @@ class RunRecordKeeper(FLComponent):
             AppEventType.ROUND_DONE: self._round_done,
             MODEL_SCORED: self._last_model_scored,
             ALL_SCORED: self._all_scored,
+            AppEventType.CROSS_VAL_INIT: self._validation_begins,
             AppEventType.RECEIVE_BEST_MODEL: self._site_model_arrived,
             AppEventType.VALIDATION_RESULT_RECEIVED: self._cell_arrived,
             EventType.FATAL_SYSTEM_ERROR: self._run_failed,
@@ -178,7 +179,7 @@ class RunRecordKeeper(FLComponent):
             sites=site_names(fl_ctx),
             min_sites=self.min_sites,
             versions={name: version(name) for name in PACKAGES},
-            initial_weights_sha256=digest(global_weights(fl_ctx)),
+            initial_weights_sha256=digest(global_weights(fl_ctx)) if self.num_rounds else None,
             shared_names=self._persistor(fl_ctx).initial.shared_names,
         )
         note(
@@ -198,6 +199,12 @@ class RunRecordKeeper(FLComponent):
             self._recorder = self._begin(fl_ctx)
         self.recorder.start_round(round_number(fl_ctx))
         self._write(fl_ctx)
+
+    def _validation_begins(self, fl_ctx: FLContext) -> None:
+        """Where there are no rounds, this is the start of the run."""
+        if self.num_rounds == 0:
+            self._recorder = self._begin(fl_ctx)
+            self._write(fl_ctx)
 
     def _reply_came(self, fl_ctx: FLContext) -> None:
         """A filter that fails leaves a reply without its sender, so that is kept beside it."""
@@ -332,7 +339,7 @@ class RunRecordKeeper(FLComponent):
             try:
                 matrix = self._matrix(fl_ctx)
                 told += [f"the matrix has no value of {m} at {s}" for m, s in self._gaps(matrix)]
-                blocking += self._thin_rows(matrix)
+                blocking += self._thin_rows(matrix, self._persistor(fl_ctx).model_names)
             except FederationError as error:
                 blocking.append(f"no cross-site result: {error}")
             if self.min_sites >= len(record.sites) or blocking:
@@ -354,21 +361,29 @@ class RunRecordKeeper(FLComponent):
             if (model, site) not in self._declined and model not in self._kept_at_home
         ]
 
-    def _thin_rows(self, matrix: CrossSiteMatrix) -> Iterator[str]:
-        """Global models that fewer sites than ``min_sites`` have evaluated."""
+    def _thin_rows(self, matrix: CrossSiteMatrix, models: tuple[str, ...]) -> Iterator[str]:
+        """Models of the server that fewer sites than ``min_sites`` have evaluated."""
         counts = Counter(model for model, _ in self._gaps(matrix))
         spare = len(self.recorder.record.sites) - self.min_sites
-        for model in (GLOBAL_MODEL, BEST_GLOBAL_MODEL):
+        for model in models:
             if counts[model] > spare:
                 yield f"the matrix has no value of {model} at {counts[model]} sites"
 
     def _matrix(self, fl_ctx: FLContext) -> CrossSiteMatrix:
-        sites = self.recorder.record.sites
+        record, persistor = self.recorder.record, self._persistor(fl_ctx)
+        models = persistor.model_names
+        if record.trains:
+            models = expected_models(record.sites)
+        there = [name for name in models if persistor.has(name, fl_ctx)]
         matrix = build_cross_site_matrix(
             self._cells,
-            key_metric=self._key_metric(fl_ctx),
-            models=expected_models(sites),
-            sites=sites,
+            key_metric=record.key_metric,
+            models=models,
+            sites=record.sites,
+            weights_sha256={name: digest(persistor.read(name, fl_ctx)) for name in there},
+            evaluation_sha256=evaluation_digest(
+                Mmar(_app_folder(fl_ctx)), shared_names=record.shared_names
+            ),
         )
         write_cross_site_json(results_folder(fl_ctx) / "cross_site.json", matrix)
         write_cross_site_csv(results_folder(fl_ctx) / "cross_site.csv", matrix)
