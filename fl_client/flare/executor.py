@@ -19,6 +19,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
+from fl_client.client_config import job_trains
 from fl_client.flare.audit import note
 from fl_client.flare.exchange import (
     STATUS,
@@ -224,9 +225,11 @@ class MmarExecutor(Executor):
             raise PolicyError(f"this run has written {used} bytes; limits.disk_gib allows {most}")
 
     def _is_anothers(self, shareable: Shareable) -> bool:
-        """Whether a model to validate was trained at another site alone."""
+        """Whether a model is neither this site's nor of a training that it takes part in."""
         owner = str(shareable.get_header(AppConstants.MODEL_OWNER))
-        return owner != self.site.name and not owner.startswith(SERVERS_OWN)
+        if owner.startswith(SERVERS_OWN):
+            return not job_trains(self.site.mmar)
+        return owner != self.site.name
 
     def _out_of_time(self) -> bool:
         minutes = (time.monotonic() - self._started) / 60
