@@ -14,8 +14,8 @@ from pathlib import Path
 from nvflare.apis.app_validation import AppValidator
 from nvflare.lighter.utils import verify_folder_signature_and_get_signers
 
+from fl_client.filter_plan import plan_faults
 from fl_client.job_check import SIGNATURES, check_app
-from fl_client.privacy_filters import filter_faults
 from mmar_runtime.audit import AUDIT_FILE, AuditLog
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
@@ -81,7 +81,7 @@ def _judged(app: Path, root: Path, policy: SitePolicy) -> tuple[Verdict, list[st
             who = ", ".join(unknown) or "nobody"
             message = f"signed by {who}; this site takes jobs of certain signers only"
             faults.append(Problem(Location(app.name), message, "", "signer"))
-    faults += filter_faults(root / "local", policy)
+    faults += plan_faults(root / "local", app, policy)
     return verdict(judged.path, faults, judged.notices), signers
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from nvflare.apis.dxo import DXO, DataKind
+from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.abstract.aggregator import Aggregator
@@ -29,10 +30,11 @@ from fl_server.flare.exchange import (
     update_from,
 )
 from fl_server.flare.guard import ReplyGuard, reason_of
+from fl_server.flare.own_aggregation import OwnAggregation, Reply
 from fl_server.flare.persistor import MmarModelPersistor
 from fl_server.update_guard import UpdateFault, outlying_norms, update_norm
 from mmar_runtime.errors import FederationError
-from mmar_runtime.weights import digest
+from mmar_runtime.weights import Weights, digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,7 @@ class _Held:
 
     update: ReceivedUpdate
     norm: float
+    reply: Reply
 
 
 class MmarAggregator(Aggregator):
@@ -54,6 +57,10 @@ class MmarAggregator(Aggregator):
         aggregation_weights: factor of a site's steps in the mean; 1 for a site not named.
         persistor_id: the component that knows the job's model and metrics.
         limits: bounds of the update guard; see ``fl_server.update_limits``.
+        optional_names: tensors that a contribution may lack, by exact name or with ``*`` for any
+            characters. Each is averaged over the sites that sent it; one that nobody sent stays.
+        aggregator: an aggregator of the job's own, which takes the place of the weighted mean;
+            see ``fl_server.flare.own_aggregation``. The guard stands before and behind it.
     """
 
     def __init__(
@@ -62,8 +69,12 @@ class MmarAggregator(Aggregator):
         aggregation_weights: dict[str, float] | None = None,
         persistor_id: str = "persistor",
         limits: dict[str, Any] | None = None,
+        optional_names: list[str] | None = None,
+        aggregator: Any = None,
     ) -> None:
         super().__init__()
+        self.optional_names = optional_names
+        self.aggregator = aggregator
         self.persistor_id = persistor_id
         self.min_sites = min_sites
         self.aggregation_weights = aggregation_weights
@@ -75,13 +86,19 @@ class MmarAggregator(Aggregator):
         self._held: dict[str, _Held] = {}
         self._settled = False
         self._mean: InTimeWeightedMean | None = None
+        self._own: OwnAggregation | None = None
         self._aggregated_round: int | None = None
         # Contributions arrive on threads of their own, late ones while the mean is taken.
         self._lock = threading.RLock()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Put the digest of the global model on each task, to know its replies again."""
-        if event_type == AppEventType.ROUND_STARTED:
+        if event_type == EventType.START_RUN and self.aggregator is not None:
+            try:
+                self._own = OwnAggregation(self.aggregator)
+            except FederationError as error:
+                self.system_panic(str(error), fl_ctx)
+        elif event_type == AppEventType.ROUND_STARTED:
             self._base_model = digest(global_weights(fl_ctx))
         elif event_type == AppEventType.BEFORE_TRAIN_TASK:
             fl_ctx.get_prop(AppConstants.TRAIN_SHAREABLE).add_cookie(BASE_MODEL, self._base_model)
@@ -97,7 +114,9 @@ class MmarAggregator(Aggregator):
             persistor = fl_ctx.get_engine().get_component(self.persistor_id)
             if not isinstance(persistor, MmarModelPersistor):
                 raise FederationError(f"{self.persistor_id!r} is no MmarModelPersistor")
-            self._guard = ReplyGuard(persistor.initial, fl_ctx.get_job_id(), self.limits)
+            self._guard = ReplyGuard(
+                persistor.initial, fl_ctx.get_job_id(), self.limits, self.optional_names
+            )
         return self._guard
 
     def reset(self, fl_ctx: FLContext) -> None:
@@ -108,6 +127,8 @@ class MmarAggregator(Aggregator):
             self._held = {}
             self._settled = False
             self._mean = None
+            if self._own is not None:
+                self._own.forget(fl_ctx)
 
     def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
         """Check a contribution and take it; the reason of a rejection is kept for the record.
@@ -180,13 +201,22 @@ class MmarAggregator(Aggregator):
             steps=contribution.steps,
             bytes=contribution.sent_bytes,
             tensors=digest(update.difference),
+            **_left_out(update, guard.optional),
         )
+        reply = Reply(shareable=shareable, peer=fl_ctx.get_peer_context())
         if guard.norm_ratio is None:
-            self._round_mean(fl_ctx).add(site, update.difference, update.steps)
+            self._count(site, update, reply, fl_ctx)
         else:
             norm = update_norm(as_arrays(update.difference))
-            self._held[site] = _Held(update=update, norm=norm)
+            self._held[site] = _Held(update=update, norm=norm, reply=reply)
         return ()
+
+    def _count(self, site: str, update: ReceivedUpdate, reply: Reply, fl_ctx: FLContext) -> None:
+        """A contribution becomes part of the round, for good."""
+        if self._own is not None:
+            self._own.add(site, reply)
+        else:
+            self._round_mean(fl_ctx).add(site, update.difference, update.steps)
 
     def settle(self, fl_ctx: FLContext) -> Mapping[str, str]:
         """Add what was kept until now, but for norms far off the median; site -> why not.
@@ -204,16 +234,22 @@ class MmarAggregator(Aggregator):
                 if site in outliers:
                     self._reject(site, (outliers[site],), fl_ctx)
                 else:
-                    mean = self._round_mean(fl_ctx)
-                    mean.add(site, one.update.difference, one.update.steps)
+                    self._count(site, one.update, one.reply, fl_ctx)
             return {site: str(fault) for site, fault in outliers.items()}
 
     def _round_mean(self, fl_ctx: FLContext) -> InTimeWeightedMean:
         if self._mean is None:
             self._mean = InTimeWeightedMean(
-                site_names(fl_ctx), aggregation_weights=self.aggregation_weights
+                site_names(fl_ctx),
+                aggregation_weights=self.aggregation_weights,
+                optional_names=self.guard(fl_ctx).optional,
             )
         return self._mean
+
+    def _new_global(self, weights: Weights, fl_ctx: FLContext) -> Weights:
+        if self._own is not None:
+            return self._own.new_global(weights, fl_ctx, self.guard(fl_ctx).optional)
+        return self._round_mean(fl_ctx).new_global(weights)
 
     def aggregate(self, fl_ctx: FLContext) -> Shareable:
         """The new global weights.
@@ -225,14 +261,14 @@ class MmarAggregator(Aggregator):
         with self._lock:
             self.settle(fl_ctx)
             self._aggregated_round = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
-            mean = self._round_mean(fl_ctx)
+            mean = self._own or self._round_mean(fl_ctx)
             count = len(mean.contributors)
             if count < self.min_sites:
                 raise FederationError(
                     f"{count} sites contributed, the job asks for {self.min_sites}; "
                     f"rejected: {self.rejections or 'none'}"
                 )
-            weights = mean.new_global(global_weights(fl_ctx))
+            weights = self._new_global(global_weights(fl_ctx), fl_ctx)
         note(
             self,
             fl_ctx,
@@ -243,6 +279,12 @@ class MmarAggregator(Aggregator):
             tensors=digest(weights),
         )
         return DXO(DataKind.WEIGHTS, data=as_arrays(weights)).to_shareable()
+
+
+def _left_out(update: ReceivedUpdate, optional: Collection[str]) -> dict[str, object]:
+    """For the log: the tensors that a contribution lacks, where it may lack some."""
+    names = [one for one in optional if one not in update.difference]
+    return {"left_out": sorted(names)} if names else {}
 
 
 def aggregator_of(engine: Any, component_id: str) -> MmarAggregator:
