@@ -11,17 +11,19 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fl_admin.cli import site_privacy
 from mmar_runtime.cli.common import print_json
 
 if TYPE_CHECKING:
     from fl_admin.approval import Approvals, Candidate
 
-HELP = "approve the code of a job at this site"
+HELP = "approve the code of a job at this site, show its privacy budget"
 EXAMPLES = """examples:
   mmar site approve path/to/job          (or an MMAR, or the folder custom itself)
   mmar site approve path/to/job --yes    (without the question, for code that was read elsewhere)
   mmar site approve --list
   mmar site approve --revoke 9f86d081...
+  mmar site privacy --kit KIT --json
 
 Run it in the folder of the site's kit, or name the policy in there by --policy.
 A server builds the network too: its administrator approves code in the server's kit likewise.
@@ -52,10 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     approve.add_argument("--yes", action="store_true", help="approve without a question")
     approve.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     approve.add_argument("--debug", action="store_true", help="show tracebacks")
+    site_privacy.add_arguments(actions.add_parser("privacy", help=site_privacy.HELP))
 
 
 def run(options: argparse.Namespace) -> int:
-    """List, revoke or approve."""
+    """List, revoke or approve; or show the privacy budget."""
+    if options.action == "privacy":
+        return site_privacy.run(options)
     from fl_admin.approval import Approvals
 
     _one_of(options)
