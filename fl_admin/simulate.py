@@ -26,6 +26,8 @@ from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_json, read_site_values
 from mmar_runtime.config.upgrades import Notice
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.policy.custom_check import own_class_fault, own_module
+from mmar_runtime.policy.mmar_check import approval_fault
 from mmar_runtime.policy.site_policy import (
     DEFAULT_POLICY,
     SITE_POLICY_FILE,
@@ -239,23 +241,33 @@ def _checked(
                     notices.setdefault(notice.rule, notice)
             except ConfigError as error:
                 problems += error.problems
-    problems += _not_allowed(job)
+    problems += _not_allowed(job, policy)
     if problems:
         raise ConfigError(problems)
     return tuple(notices.values())
 
 
-def _not_allowed(job: Job) -> list[Problem]:
+def _not_allowed(job: Job, policy: SitePolicy) -> list[Problem]:
     return [
         Problem(
             Location("config_fed_*.json"),
             f"{path!r} is not among the classes that a simulated site allows",
-            "Only the components of mmar-fl and NVFlare's own workflow may be named here.",
+            "Only the components of mmar-fl and NVFlare's own workflow may be named here, and own "
+            "classes of custom/ where the sites' policy allows code.",
             "class",
         )
         for path in job.class_paths()
-        if path not in ALLOWED_CLASSES
+        if path not in (*ALLOWED_CLASSES, *_own_classes(job, policy))
     ]
+
+
+def _own_classes(job: Job, policy: SitePolicy) -> tuple[str, ...]:
+    """Classes of the job's own code that its NVFlare configs name, where the policy allows them."""
+    custom, mode = job.mmar.custom, policy.byoc.mode
+    if mode == "off" or (mode == "by_hash" and approval_fault(custom, policy)):
+        return ()
+    own = [path for path in job.class_paths() if own_module(path, custom) is not None]
+    return tuple(path for path in own if not own_class_fault(path, custom))
 
 
 def simulate(
@@ -299,7 +311,8 @@ def _prepare(plan: SimulationPlan, folder: RunFolder) -> None:
     local = folder.flare / plan.job.name / "local"
     local.mkdir(parents=True)
     _write_json(local / "environment.json", {**_common(plan.sites), "sites": plan.sites})
-    resources = {"format_version": 2, "class_allow_list": list(ALLOWED_CLASSES)}
+    allowed = [*ALLOWED_CLASSES, *_own_classes(plan.job, plan.policy)]
+    resources = {"format_version": 2, "class_allow_list": allowed}
     _write_json(local / "resources.json", resources)
     for place in (local / SITE_POLICY_FILE, folder.policy):
         place.parent.mkdir(exist_ok=True)

@@ -184,6 +184,17 @@ class LocalTrainer:
         load_into(self.network, self._own.joined(weights), source="the server")
         return self._score_network()
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Name of each tensor that leaves the site -> the numbers in it."""
+        shared = self._own.shared(self.network.state_dict())
+        return {name: tensor.numel() for name, tensor in shared.items()}
+
+    @property
+    def buffers(self) -> frozenset[str]:
+        """The tensors that no optimizer moves, such as the statistics of batch norms."""
+        return frozenset(name for name, _ in self.network.named_buffers(remove_duplicate=False))
+
     def shared(self, weights: Weights) -> Weights:
         """Of the network's weights those that may leave the site."""
         return self._own.shared(weights)

@@ -8,9 +8,15 @@ from typing import Any
 from fl_server.initial_model import InitialModel
 from fl_server.update_guard import Arrays, Expected, UpdateFault, check_update
 from fl_server.update_limits import update_limits
+from mmar_runtime.config.location import Location
+from mmar_runtime.errors import ConfigError
+from mmar_runtime.shared_names import form_problems, matching
 from mmar_runtime.weights import Weights
 
 SHOWN_FAULTS = 3
+OPTIONAL_NAMES = (
+    Location("config_fed_server.json") / "components" / "aggregator" / "args" / "optional_names"
+)
 
 
 class PlainReplyGuard:
@@ -22,14 +28,25 @@ class PlainReplyGuard:
         initial: where the run started: the tensors of the model, and the metrics of the job.
         job: id of the job.
         limits: the job's own limits.
+        optional_names: patterns of the tensors that a contribution may lack.
+
+    Attributes:
+        optional: the tensors that fit these patterns.
 
     Raises:
-        ConfigError: a limit is unknown or out of its bounds.
+        ConfigError: a limit is unknown or out of its bounds, or a pattern is none.
     """
 
-    def __init__(self, initial: InitialModel, job: str, limits: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        initial: InitialModel,
+        job: str,
+        limits: Mapping[str, Any],
+        optional_names: list[str] | None = None,
+    ) -> None:
         self._key_metric = initial.key_metric
         self._model = arrays_of(initial.weights)
+        self.optional = _optional(optional_names, initial.weights)
         self._job = job
         self._names = initial.metrics.names
         self._limits = update_limits(limits, initial.metrics.ranges)
@@ -68,6 +85,7 @@ class PlainReplyGuard:
             job=self._job,
             kind="WEIGHT_DIFF",
             model=model,
+            optional=self.optional,
             key_metric=self._key_metric,
             metric_names=self._names,
             round=round_number,
@@ -114,6 +132,16 @@ class PlainReplyGuard:
             metric_names=names,
             contributors=answered,
         )
+
+
+def _optional(patterns: list[str] | None, weights: Weights) -> frozenset[str]:
+    """The tensors that fit; a permission that nobody can use is no fault."""
+    if patterns is None:
+        return frozenset()
+    problems = list(form_problems(patterns, OPTIONAL_NAMES))
+    if problems:
+        raise ConfigError(problems)
+    return frozenset(matching(patterns, weights))
 
 
 def arrays_of(weights: Weights) -> Arrays:

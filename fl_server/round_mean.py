@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +33,7 @@ class RoundMean:
         min_sites: contributions that the round needs.
         aggregation_weights: factor of a site's steps; 1 for a site that is not named.
         norm_ratio: the bound of a norm as a multiple of the median; None for none.
+        optional_names: tensors that a contribution may lack.
 
     Attributes:
         settled: whether the round's norms have been compared, so that it is closed to others.
@@ -45,12 +46,15 @@ class RoundMean:
         min_sites: int,
         aggregation_weights: Mapping[str, float] | None = None,
         norm_ratio: float | None = None,
+        optional_names: Collection[str] = (),
     ) -> None:
         self.settled = False
         self._min_sites = min_sites
         self._norm_ratio = norm_ratio
         self._held: dict[str, _Held] = {}
-        self._mean = InTimeWeightedMean(sites, aggregation_weights=aggregation_weights)
+        self._mean = InTimeWeightedMean(
+            sites, aggregation_weights=aggregation_weights, optional_names=optional_names
+        )
 
     @property
     def contributors(self) -> tuple[str, ...]:
@@ -81,18 +85,14 @@ class RoundMean:
                 self._mean.add(site, one.difference, one.steps)
         return outliers
 
-    def new_global(
-        self, global_weights: Weights, rejections: Mapping[str, str]
-    ) -> dict[str, torch.Tensor]:
-        """The new global weights.
+    def require_enough(self, rejections: Mapping[str, str]) -> None:
+        """Raise if too few contributed.
 
         Args:
-            global_weights: those before.
-            rejections: site -> why its contribution is not in the mean; for the error.
+            rejections: site -> why its contribution is not in the mean.
 
         Raises:
             FederationError: fewer sites contributed than the job asks for.
-            WeightsError: the new weights are not finite, or not the model's.
         """
         count = len(self.contributors)
         if count < self._min_sites:
@@ -100,4 +100,7 @@ class RoundMean:
                 f"{count} sites contributed, the job asks for {self._min_sites}; "
                 f"rejected: {dict(rejections) or 'none'}"
             )
+
+    def new_global(self, global_weights: Weights) -> dict[str, torch.Tensor]:
+        """The new global weights; raises like ``InTimeWeightedMean.new_global``."""
         return self._mean.new_global(global_weights)

@@ -116,6 +116,7 @@ class Expected:
         kind: a difference of weights, whole weights, or metrics alone.
         model: the global model, to which a difference is added; names, shapes and dtypes of the
             tensors are its. Empty where only metrics are awaited.
+        optional: names of tensors that may be missing.
         key_metric: has to be among the metrics.
         metric_names: there may be no others; None where the job does not tell.
         round: number of the round; None where a reply belongs to none.
@@ -128,6 +129,7 @@ class Expected:
     job: str
     kind: Kind = "WEIGHT_DIFF"
     model: Arrays = field(default_factory=dict)
+    optional: Collection[str] = ()
     key_metric: str | None = None
     metric_names: Collection[str] | None = None
     round: int | None = None
@@ -413,10 +415,14 @@ def _tensor_faults(
             return
         if name not in expected.model:
             yield UpdateFault("names", _shown_name(name), "not part of the network")
+    if expected.model and not update:
+        yield UpdateFault("names", "update", "has no tensor at all")
+        return
     declared = 0
     for name, like in expected.model.items():
         if name not in update:
-            yield UpdateFault("names", name, "missing")
+            if name not in expected.optional:
+                yield UpdateFault("names", name, "missing")
             continue
         fault = _array_fault(update[name], like)
         if fault:
@@ -454,6 +460,8 @@ def _value_faults(
     is_difference = expected.kind == "WEIGHT_DIFF"
     spoilt = False
     for name, like in expected.model.items():
+        if name not in update:
+            continue  # it is one that may be missing
         base = like if is_difference else np.zeros_like(like)
         if like.dtype.kind == "f":
             fault = _float_fault(update[name], base)

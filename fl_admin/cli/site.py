@@ -15,13 +15,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fl_admin.cli import site_setup, site_validate
+from fl_admin.cli import site_privacy, site_setup, site_validate
 from mmar_runtime.cli.common import print_json
 
 if TYPE_CHECKING:
     from fl_admin.approval import Approvals, Candidate
 
-HELP = "at a site: set it up, approve the code of a job, validate a model"
+HELP = "at a site: set it up, approve code, validate a model, show the privacy budget"
 EXAMPLES = """examples:
   mmar site setup path/to/kit --data-root DIR --datalist FILE
   mmar site approve path/to/job          (or an MMAR, or the folder custom itself)
@@ -29,6 +29,7 @@ EXAMPLES = """examples:
   mmar site approve --list
   mmar site approve --revoke 9f86d081...
   mmar site validate --model FL_global_model.pt
+  mmar site privacy --kit KIT --json
 
 Run it in the folder of the site's kit, or name the policy in there by --policy.
 A server builds the network too: its administrator approves code in the server's kit likewise.
@@ -70,6 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     site_setup.add_arguments(setup)
     setup.set_defaults(act=site_setup.run)
     site_validate.add_action(actions)
+    privacy = actions.add_parser("privacy", help=site_privacy.HELP)
+    site_privacy.add_arguments(privacy)
+    privacy.set_defaults(act=site_privacy.run)
 
 
 def run(options: argparse.Namespace) -> int:

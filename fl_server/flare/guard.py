@@ -31,18 +31,30 @@ class ReplyGuard:
         initial: where the run started: the tensors of the model, and the metrics of the job.
         job: id of the job.
         limits: the job's own limits.
+        optional_names: patterns of the tensors that a contribution may lack.
 
     Raises:
-        ConfigError: a limit is unknown or out of its bounds.
+        ConfigError: a limit is unknown or out of its bounds, or a pattern is none.
     """
 
-    def __init__(self, initial: InitialModel, job: str, limits: Mapping[str, Any]) -> None:
-        self._guard = PlainReplyGuard(initial, job, limits)
+    def __init__(
+        self,
+        initial: InitialModel,
+        job: str,
+        limits: Mapping[str, Any],
+        optional_names: list[str] | None = None,
+    ) -> None:
+        self._guard = PlainReplyGuard(initial, job, limits, optional_names)
 
     @property
     def norm_ratio(self) -> float | None:
         """The bound of a norm as a multiple of the round's median; None for none."""
         return self._guard.norm_ratio
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """The tensors that a contribution may lack."""
+        return self._guard.optional
 
     def contribution_faults(
         self,
