@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -32,6 +33,7 @@ from nvflare.fuel.flare_api.api_spec import (
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
 from fl_admin.job import Job
+from fl_client.job_check import SIGNATURES
 from fl_server.flare.run_recorder import RECORD_TOPIC
 from fl_server.run_record import RunRecord
 from mmar_runtime.config.location import Location
@@ -155,11 +157,15 @@ class Console:
     def submit(self, job: Job) -> str:
         """Sign and send a job; returns its id.
 
+        NVFlare signs a folder by writing into it, so it gets a copy.
+
         Raises:
             FederationError: the server does not take it.
         """
-        with _explained(job.name):
-            return str(self._session.submit_job(str(job.folder)))
+        with tempfile.TemporaryDirectory(prefix="mmar-submit-") as folder, _explained(job.name):
+            copy = Path(folder) / job.folder.name
+            shutil.copytree(job.folder, copy, ignore=shutil.ignore_patterns(*SIGNATURES))
+            return str(self._session.submit_job(str(copy)))
 
     def jobs(self) -> tuple[JobState, ...]:
         """All jobs of the server, in the order of submission."""

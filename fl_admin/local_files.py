@@ -10,6 +10,7 @@ from nvflare.lighter.entity import Participant
 from nvflare.lighter.spec import Builder, Project, ProvisionContext
 
 from fl_client.job_check import ALLOWED_CLASSES
+from fl_client.versions import VERSIONS_FILE, installed_versions
 from mmar_runtime.files import write_text_atomically
 from mmar_runtime.policy.site_policy import (
     DEFAULT_POLICY,
@@ -82,8 +83,11 @@ class MmarLocalFiles(Builder):
     """Writes our files beside NVFlare's templates. Stands after ``StaticFileBuilder``."""
 
     def build(self, project: Project, ctx: ProvisionContext) -> None:
-        """Write the files of the server and of each site."""
+        """Write the files of the server and of each site, and to all with which versions."""
         server = project.get_server()
+        versions = installed_versions()
+        for one in project.get_all_participants():
+            _write(Path(ctx.get_ws_dir(one)) / VERSIONS_FILE, versions)
         self._common(server, ctx)
         for client in project.get_clients():
             self._common(client, ctx)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from fl_admin.follow import RunFollower, SimulationView
@@ -92,6 +93,10 @@ class RunFolder:
         """The policy of all simulated sites, as ``mmar evaluate --policy`` takes it."""
         return self.root / "sites" / SITE_POLICY_FILE
 
+    def kit(self, job: str, site: str) -> Path:
+        """What a site of a simulated job has in place of a kit, as ``mmar site`` takes it."""
+        return self.flare / job / site
+
     def environment(self, site: str) -> Path:
         """The environment of one site, as ``mmar evaluate -e`` takes it."""
         return self.root / "sites" / site / "environment.json"
@@ -103,7 +108,7 @@ class SimulationPlan:
 
     Attributes:
         job: the job as given.
-        rounds: rounds of training.
+        rounds: rounds of training; 0 for a job that only validates.
         sites: site name -> the site's own values.
         notices: what the loader translates in the job's configs.
         gpu: NVFlare's GPU assignment, or None.
@@ -155,7 +160,7 @@ def plan_simulation(
     Args:
         job: the job to run.
         sites: how many; they are called ``site-1``, ``site-2``, ...
-        rounds: None means as many as the job asks for.
+        rounds: None means as many as the job asks for; a job that only validates has none.
         data: folder with ``site-N/dataset.json`` for each site.
         environment: JSON with values for all sites and, under ``sites``, for single ones.
         overrides: values from ``--set``, for every site.
@@ -168,6 +173,9 @@ def plan_simulation(
     if sites < 1 or (rounds is not None and rounds < 1):
         message = f"needs at least one site and one round, found {sites} and {rounds}"
         raise ConfigError([Problem(Location("simulate"), message, "", "sites")])
+    if rounds is not None and not job.trains:
+        message = "this job evaluates the models that it brings; it has no rounds"
+        raise ConfigError([Problem(Location("--rounds"), message, "Leave it out.", "job")])
     names = [f"site-{number}" for number in range(1, sites + 1)]
     values = {
         name: {
@@ -219,11 +227,13 @@ def _checked(
     problems: list[Problem] = []
     for name, values in sites.items():
         site = Site(name=name, mmar=job.mmar, values=values, policy=policy)
-        try:
-            _threads(values)
-        except ConfigError as error:
-            problems += error.problems
-        for load in (site.train_config, site.cross_validation_config):
+        for check in (partial(_threads, values), partial(site.local_epochs, 1)):
+            try:
+                check()
+            except ConfigError as error:
+                problems += error.problems
+        loads = (site.cross_validation_config,)
+        for load in (site.train_config, *loads) if job.trains else loads:
             try:
                 for notice in load().notices:
                     notices.setdefault(notice.rule, notice)

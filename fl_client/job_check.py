@@ -32,6 +32,7 @@ ALLOWED_CLASSES = (
     "fl_client.flare.executor.MmarExecutor",
     "fl_client.flare.wake.WakeListener",
     "fl_server.flare.aggregator.MmarAggregator",
+    "fl_server.flare.given_models.GivenModels",
     "fl_server.flare.last_model.ScoreLastModel",
     "fl_server.flare.model_locator.MmarModelLocator",
     "fl_server.flare.persistor.MmarModelPersistor",

@@ -30,6 +30,9 @@ from mmar_runtime.policy.volume_check import volume_check
 PROCESSES_VARIABLE = "NUM_PROCESSES"
 """A site's own value: how many processes do its work together, each with a GPU of its own."""
 
+LOCAL_EPOCHS = "LOCAL_EPOCHS"
+"""A site's own value: epochs that it trains in a round, in place of the job's number."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
@@ -118,6 +121,21 @@ class Site:
             image_limits_check(self.policy.limits),
             volume_check,
         ]
+
+    def local_epochs(self, asked: int) -> int:
+        """Epochs that this site trains in a round: its own number, or else the job's.
+
+        Args:
+            asked: the job's number.
+
+        Raises:
+            ConfigError: the site's number is no positive whole number.
+        """
+        epochs = self.values.get(LOCAL_EPOCHS, asked)
+        if type(epochs) is not int or epochs < 1:
+            message = f"has to be a positive whole number, found {epochs!r}"
+            raise ConfigError([Problem(Location(SITE) / LOCAL_EPOCHS, message, "", "type")])
+        return epochs
 
     def round_seed(self, job_seed: int, round_number: int) -> int:
         """The seed of every random source of this site in one round.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fl_server.run_record import Metrics, mean_over_sites
+from fl_server.run_record import Metrics, RunRecorder, mean_over_sites
 from mmar_runtime.errors import FederationError
 
 
@@ -44,3 +44,38 @@ def better_model(
         raise FederationError(f"the sites report {sorted(mean)}, not the key metric {key_metric!r}")
     candidate = BestModel(round_number=round_number, mean=mean[key_metric])
     return candidate if best is None or candidate.mean > best.mean else None
+
+
+class ModelSelection:
+    """Selects the best global model of a run as its scores come in, and records which it is.
+
+    Args:
+        recorder: has the scores, and is told.
+        key_metric: the metric that decides.
+    """
+
+    def __init__(self, recorder: RunRecorder, key_metric: str) -> None:
+        self._recorder = recorder
+        self._key_metric = key_metric
+        self._best: BestModel | None = None
+
+    def is_best(self, round_number: int) -> bool:
+        """Whether the model of this round, all of whose scores are there, is the best so far.
+
+        Raises:
+            FederationError: no site has scored it, or not by the key metric.
+        """
+        scores = self._recorder.record.scores_of(round_number)
+        if scores is None:
+            raise FederationError(f"no site has scored the global model of round {round_number}")
+        better = better_model(
+            self._best,
+            round_number=round_number,
+            scores=scores.sites,
+            key_metric=self._key_metric,
+        )
+        if better is None:
+            return False
+        self._best = better
+        self._recorder.best(round_number)
+        return True

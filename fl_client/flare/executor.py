@@ -19,6 +19,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
+from fl_client.client_config import job_trains
 from fl_client.flare.audit import note
 from fl_client.flare.exchange import (
     STATUS,
@@ -80,7 +81,7 @@ class MmarExecutor(Executor):
     """Trains, scores, submits and validates for one site; builds each engine once in a job.
 
     Args:
-        local_epochs: epochs that a round trains.
+        local_epochs: epochs that a round trains, unless the site has a number of its own.
         steps_aggregation: optimizer steps that a round trains; 0 means whole epochs.
         shared_names: the tensors that the sites share, by exact name or with ``*`` for any
             characters; None for all. The server's persistor has the same argument.
@@ -205,9 +206,10 @@ class MmarExecutor(Executor):
         limits, cross_site = self.site.policy.limits, self.site.policy.cross_site
         if self._out_of_time():
             raise self._too_long()
-        if self.local_epochs > limits.epochs_per_round and not self.steps_aggregation:
+        epochs = self.site.local_epochs(self.local_epochs)
+        if epochs > limits.epochs_per_round and not self.steps_aggregation:
             raise PolicyError(
-                f"{self.local_epochs} epochs a round; limits.epochs_per_round of this site is "
+                f"{epochs} epochs a round; limits.epochs_per_round of this site is "
                 f"{limits.epochs_per_round}"
             )
         if task == TRAIN and _round_of(shareable) > limits.rounds:
@@ -223,9 +225,11 @@ class MmarExecutor(Executor):
             raise PolicyError(f"this run has written {used} bytes; limits.disk_gib allows {most}")
 
     def _is_anothers(self, shareable: Shareable) -> bool:
-        """Whether a model to validate was trained at another site alone."""
+        """Whether a model is neither this site's nor of a training that it takes part in."""
         owner = str(shareable.get_header(AppConstants.MODEL_OWNER))
-        return owner != self.site.name and not owner.startswith(SERVERS_OWN)
+        if owner.startswith(SERVERS_OWN):
+            return not job_trains(self.site.mmar)
+        return owner != self.site.name
 
     def _out_of_time(self) -> bool:
         minutes = (time.monotonic() - self._started) / 60
@@ -258,7 +262,8 @@ class MmarExecutor(Executor):
     def tasks(self) -> SiteTasks:
         """What this site does in the job, made when first needed."""
         if self._tasks is None:
-            work = LocalWork(epochs=self.local_epochs, steps=self.steps_aggregation)
+            epochs = self.site.local_epochs(self.local_epochs)
+            work = LocalWork(epochs=epochs, steps=self.steps_aggregation)
             self._tasks = self._several(work) if self.site.processes > 1 else self._single(work)
         return self._tasks
 

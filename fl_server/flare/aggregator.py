@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from nvflare.apis.dxo import DXO, DataKind
@@ -14,11 +13,9 @@ from nvflare.app_common.abstract.aggregator import Aggregator
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 
-from fl_server.aggregation import InTimeWeightedMean
 from fl_server.flare.audit import note
 from fl_server.flare.exchange import (
     BASE_MODEL,
-    ReceivedUpdate,
     as_arrays,
     contribution_from,
     global_arrays,
@@ -30,17 +27,10 @@ from fl_server.flare.exchange import (
 )
 from fl_server.flare.guard import ReplyGuard, reason_of
 from fl_server.flare.persistor import MmarModelPersistor
-from fl_server.update_guard import UpdateFault, outlying_norms, update_norm
+from fl_server.round_mean import RoundMean
+from fl_server.update_guard import UpdateFault
 from mmar_runtime.errors import FederationError
 from mmar_runtime.weights import digest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Held:
-    """A contribution that is added once the norms of the whole round are known."""
-
-    update: ReceivedUpdate
-    norm: float
 
 
 class MmarAggregator(Aggregator):
@@ -72,9 +62,7 @@ class MmarAggregator(Aggregator):
         self._guard: ReplyGuard | None = None
         self._base_model: str | None = None
         self._answered: set[str] = set()
-        self._held: dict[str, _Held] = {}
-        self._settled = False
-        self._mean: InTimeWeightedMean | None = None
+        self._mean: RoundMean | None = None
         self._aggregated_round: int | None = None
         # Contributions arrive on threads of their own, late ones while the mean is taken.
         self._lock = threading.RLock()
@@ -105,8 +93,6 @@ class MmarAggregator(Aggregator):
         with self._lock:
             self.rejections = {}
             self._answered = set()
-            self._held = {}
-            self._settled = False
             self._mean = None
 
     def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
@@ -149,7 +135,7 @@ class MmarAggregator(Aggregator):
         if site not in site_names(fl_ctx):
             return (UpdateFault("site", "site", f"{site} is no site of this run"),)
         aggregated = fl_ctx.get_prop(AppConstants.CURRENT_ROUND) == self._aggregated_round
-        if aggregated or self._settled:
+        if aggregated or (self._mean is not None and self._mean.settled):
             # It would count in the next round's mean, and shut out what the site sends then.
             return (UpdateFault("late", "round", "arrived after the round was aggregated"),)
         guard = self.guard(fl_ctx)
@@ -181,11 +167,7 @@ class MmarAggregator(Aggregator):
             bytes=contribution.sent_bytes,
             tensors=digest(update.difference),
         )
-        if guard.norm_ratio is None:
-            self._round_mean(fl_ctx).add(site, update.difference, update.steps)
-        else:
-            norm = update_norm(as_arrays(update.difference))
-            self._held[site] = _Held(update=update, norm=norm)
+        self._round_mean(fl_ctx).add(site, update.difference, update.steps)
         return ()
 
     def settle(self, fl_ctx: FLContext) -> Mapping[str, str]:
@@ -194,24 +176,18 @@ class MmarAggregator(Aggregator):
         Nothing is kept, and nothing happens, where norms have no bound that depends on others.
         """
         with self._lock:
-            held, self._held = self._held, {}
-            ratio = self.guard(fl_ctx).norm_ratio
-            if ratio is None:
-                return {}
-            self._settled = True
-            outliers = outlying_norms({site: one.norm for site, one in held.items()}, ratio)
-            for site, one in held.items():
-                if site in outliers:
-                    self._reject(site, (outliers[site],), fl_ctx)
-                else:
-                    mean = self._round_mean(fl_ctx)
-                    mean.add(site, one.update.difference, one.update.steps)
+            outliers = self._round_mean(fl_ctx).settle()
+            for site, fault in outliers.items():
+                self._reject(site, (fault,), fl_ctx)
             return {site: str(fault) for site, fault in outliers.items()}
 
-    def _round_mean(self, fl_ctx: FLContext) -> InTimeWeightedMean:
+    def _round_mean(self, fl_ctx: FLContext) -> RoundMean:
         if self._mean is None:
-            self._mean = InTimeWeightedMean(
-                site_names(fl_ctx), aggregation_weights=self.aggregation_weights
+            self._mean = RoundMean(
+                site_names(fl_ctx),
+                min_sites=self.min_sites,
+                aggregation_weights=self.aggregation_weights,
+                norm_ratio=self.guard(fl_ctx).norm_ratio,
             )
         return self._mean
 
@@ -226,13 +202,7 @@ class MmarAggregator(Aggregator):
             self.settle(fl_ctx)
             self._aggregated_round = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
             mean = self._round_mean(fl_ctx)
-            count = len(mean.contributors)
-            if count < self.min_sites:
-                raise FederationError(
-                    f"{count} sites contributed, the job asks for {self.min_sites}; "
-                    f"rejected: {self.rejections or 'none'}"
-                )
-            weights = mean.new_global(global_weights(fl_ctx))
+            weights = mean.new_global(global_weights(fl_ctx), self.rejections)
         note(
             self,
             fl_ctx,

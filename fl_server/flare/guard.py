@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from nvflare.apis.fl_context import FLContext
@@ -11,22 +11,21 @@ from nvflare.apis.shareable import Shareable
 from fl_server.flare.exchange import (
     BASE_MODEL,
     answered_round,
-    as_arrays,
     claimed,
     cookie,
     plain_metadata,
     raw_reply,
 )
 from fl_server.initial_model import InitialModel
-from fl_server.update_guard import Arrays, Expected, UpdateFault, UpdateLimits, check_update
-from fl_server.update_limits import update_limits
+from fl_server.reply_guard import PlainReplyGuard, reason_of
+from fl_server.update_guard import Arrays, UpdateFault
 from mmar_runtime.errors import FederationError
 
-SHOWN_FAULTS = 3
+__all__ = ["ReplyGuard", "reason_of"]
 
 
 class ReplyGuard:
-    """Judges the replies of one job's sites; each method gives the faults, none if it is good.
+    """``PlainReplyGuard`` for NVFlare's messages; each method gives the faults of a reply.
 
     Args:
         initial: where the run started: the tensors of the model, and the metrics of the job.
@@ -38,18 +37,12 @@ class ReplyGuard:
     """
 
     def __init__(self, initial: InitialModel, job: str, limits: Mapping[str, Any]) -> None:
-        self._key_metric = initial.key_metric
-        self._model = as_arrays(initial.weights)
-        self._job = job
-        self._names = initial.metrics.names
-        self._limits = update_limits(limits, initial.metrics.ranges)
-        self._cross_site_names = initial.cross_site_metrics.names
-        self._cross_site_limits = update_limits(limits, initial.cross_site_metrics.ranges)
+        self._guard = PlainReplyGuard(initial, job, limits)
 
     @property
     def norm_ratio(self) -> float | None:
         """The bound of a norm as a multiple of the round's median; None for none."""
-        return self._limits.norm_ratio
+        return self._guard.norm_ratio
 
     def contribution_faults(
         self,
@@ -73,72 +66,47 @@ class ReplyGuard:
             base_model: digest of the same; None where the tasks carry none.
             contributors: who has answered in this round.
         """
-        expected = Expected(
+        claims = {"round": answered_round(reply), "base_model": cookie(reply, BASE_MODEL)}
+        return _faults(
+            reply,
+            {**claimed(fl_ctx), **claims},
+            self._guard.contribution_faults,
             site=site,
-            job=self._job,
-            kind="WEIGHT_DIFF",
+            round_number=round_number,
             model=model,
-            key_metric=self._key_metric,
-            metric_names=self._names,
-            round=round_number,
             base_model=base_model,
             contributors=contributors,
         )
-        claims = {"round": answered_round(reply), "base_model": cookie(reply, BASE_MODEL)}
-        return _faults(reply, {**claimed(fl_ctx), **claims}, expected, self._limits)
 
     def model_faults(
         self, reply: Shareable, fl_ctx: FLContext, *, site: str, answered: Collection[str]
     ) -> tuple[UpdateFault, ...]:
         """A reply to ``submit_model``; ``answered`` have done so already."""
-        expected = Expected(
-            site=site,
-            job=self._job,
-            kind="WEIGHTS",
-            model=self._model,
-            key_metric=self._key_metric,
-            metric_names=self._names,
-            contributors=answered,
-        )
-        return _faults(reply, claimed(fl_ctx), expected, self._limits)
+        judge = self._guard.model_faults
+        return _faults(reply, claimed(fl_ctx), judge, site=site, answered=answered)
 
     def score_faults(
         self, reply: Shareable, fl_ctx: FLContext, *, site: str
     ) -> tuple[UpdateFault, ...]:
         """A reply to ``score_model``."""
-        expected = self._metrics_of(site, self._names, ())
-        return _faults(reply, claimed(fl_ctx), expected, self._limits)
+        return _faults(reply, claimed(fl_ctx), self._guard.score_faults, site=site)
 
     def validation_faults(
         self, reply: Shareable, fl_ctx: FLContext, *, site: str, answered: Collection[str]
     ) -> tuple[UpdateFault, ...]:
         """A reply to ``validate``; ``answered`` have done so for the same model already."""
-        expected = self._metrics_of(site, self._cross_site_names, answered)
-        return _faults(reply, claimed(fl_ctx), expected, self._cross_site_limits)
-
-    def _metrics_of(
-        self, site: str, names: Collection[str] | None, answered: Collection[str]
-    ) -> Expected:
-        return Expected(
-            site=site,
-            job=self._job,
-            kind="METRICS",
-            key_metric=self._key_metric,
-            metric_names=names,
-            contributors=answered,
-        )
+        judge = self._guard.validation_faults
+        return _faults(reply, claimed(fl_ctx), judge, site=site, answered=answered)
 
 
 def _faults(
-    reply: Shareable, claims: Mapping[str, object], expected: Expected, limits: UpdateLimits
+    reply: Shareable,
+    claims: Mapping[str, object],
+    judge: Callable[..., tuple[UpdateFault, ...]],
+    **expected: Any,
 ) -> tuple[UpdateFault, ...]:
     try:
         raw = raw_reply(reply)
     except FederationError as error:
         return (UpdateFault("kind", "reply", str(error)),)
-    return check_update(raw.data, plain_metadata(raw, claims), expected, limits)
-
-
-def reason_of(faults: Collection[UpdateFault]) -> str:
-    """The first few faults in one line."""
-    return "; ".join(str(fault) for fault in list(faults)[:SHOWN_FAULTS])
+    return judge(raw.data, plain_metadata(raw, claims), **expected)

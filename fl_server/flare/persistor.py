@@ -13,10 +13,11 @@ from nvflare.app_common.app_event_type import AppEventType
 from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL
 from fl_server.flare.exchange import global_weights, learnable_from, weights_from
 from fl_server.initial_model import InitialModel, initial_model
+from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.errors import FederationError
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.site_policy import site_policy
+from mmar_runtime.policy.site_policy import SitePolicy, site_policy
 from mmar_runtime.weights import Weights, read_checkpoint, write_checkpoint
 
 RESULTS = "results"
@@ -67,14 +68,21 @@ class MmarModelPersistor(ModelPersistor):
         local = Path(workspace.get_site_config_dir())
         mmar = Mmar.open(workspace.get_app_dir(fl_ctx.get_job_id()))
         try:
-            self._initial = initial_model(
-                mmar,
-                values=read_site_values(local, fl_ctx.get_identity_name()),
-                policy=site_policy(local),
-                shared=self.shared_names,
-            )
+            values = read_site_values(local, fl_ctx.get_identity_name())
+            self._initial = self.first_model(mmar, values, site_policy(local))
         except Exception as error:
             self.system_panic(f"no initial model: {error}", fl_ctx)
+
+    def first_model(
+        self, mmar: Mmar, values: dict[str, Scalar], policy: SitePolicy
+    ) -> InitialModel:
+        """Where the run starts; raises like ``initial_model``."""
+        return initial_model(mmar, values=values, policy=policy, shared=self.shared_names)
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The models of the server that are evaluated at every site."""
+        return (GLOBAL_MODEL, BEST_GLOBAL_MODEL)
 
     def load_model(self, fl_ctx: FLContext) -> ModelLearnable:
         """The first global weights."""
@@ -84,15 +92,22 @@ class MmarModelPersistor(ModelPersistor):
         """Keep the global model of the round that just ended, whole or not at all."""
         self.write(GLOBAL_MODEL, weights_from(model), fl_ctx)
 
+    def file(self, name: str, fl_ctx: FLContext) -> Path:
+        """Where a model lies."""
+        return results_folder(fl_ctx) / MODELS / f"{name}.pt"
+
     def write(self, name: str, weights: Weights, fl_ctx: FLContext) -> None:
         """Write a model's checkpoint, with the network's configuration beside the weights."""
-        path = results_folder(fl_ctx) / MODELS / f"{name}.pt"
-        write_checkpoint(path, weights, self.initial.train_conf)
+        write_checkpoint(self.file(name, fl_ctx), weights, self.initial.train_conf)
+
+    def has(self, name: str, fl_ctx: FLContext) -> bool:
+        """Whether there is such a model."""
+        return self.file(name, fl_ctx).is_file()
 
     def read(self, name: str, fl_ctx: FLContext) -> Weights:
-        """The weights of a model that was written before.
+        """The weights of a model.
 
         Raises:
             CheckpointError: there is no such model.
         """
-        return read_checkpoint(results_folder(fl_ctx) / MODELS / f"{name}.pt").weights
+        return read_checkpoint(self.file(name, fl_ctx)).weights

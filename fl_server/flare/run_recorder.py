@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,15 +17,9 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 from nvflare.lighter.tool_consts import NVFLARE_SIG_FILE, NVFLARE_SUBMITTER_CRT_FILE
 
-from fl_server.cross_site import (
-    BEST_GLOBAL_MODEL,
-    GLOBAL_MODEL,
-    CrossSiteMatrix,
-    build_cross_site_matrix,
-    expected_models,
-    write_cross_site_csv,
-    write_cross_site_json,
-)
+from fl_server.cross_site import expected_models
+from fl_server.cross_site_results import CrossSiteResults, MatrixRows
+from fl_server.evaluation_digest import evaluation_digest
 from fl_server.flare.aggregator import aggregator_of
 from fl_server.flare.audit import note
 from fl_server.flare.exchange import (
@@ -44,16 +36,10 @@ from fl_server.flare.exchange import (
     update_from,
 )
 from fl_server.flare.persistor import MmarModelPersistor, results_folder
-from fl_server.model_selection import BestModel, better_model
-from fl_server.run_record import (
-    RunRecorder,
-    SiteAbsence,
-    begin_run,
-    shortfalls,
-    unmet,
-    write_run_record,
-)
+from fl_server.model_selection import ModelSelection
+from fl_server.run_record import RunRecorder, SiteAbsence, begin_run, write_run_record
 from mmar_runtime.errors import FederationError
+from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.tree_hash import tree_hash
 from mmar_runtime.weights import digest
 
@@ -71,9 +57,6 @@ SENDER = "mmar_sender"
 RECORD_TOPIC = "mmar.run_record"
 """The command by which an admin asks a running job for its record."""
 
-DECLINED = "policy-declined"
-"""The status word of a site whose policy does not allow what was asked."""
-
 MODEL_SCORED = "mmar_model_scored"
 """A site has scored the last global model; the reply is the validation result in the context."""
 
@@ -85,8 +68,8 @@ class RunRecordKeeper(FLComponent):
     """Owns the run record while the workflows run.
 
     Args:
-        min_sites: contributions that a round needs.
-        num_rounds: rounds that the job asks for.
+        min_sites: contributions that a round needs, and values of a model of the server.
+        num_rounds: rounds that the job asks for; 0 where it only evaluates given models.
         persistor_id: the component that keeps the models.
         aggregator_id: the component that knows why a contribution was rejected.
     """
@@ -94,7 +77,7 @@ class RunRecordKeeper(FLComponent):
     def __init__(
         self,
         min_sites: int,
-        num_rounds: int,
+        num_rounds: int = 0,
         persistor_id: str = "persistor",
         aggregator_id: str = "aggregator",
     ) -> None:
@@ -104,11 +87,8 @@ class RunRecordKeeper(FLComponent):
         self.persistor_id = persistor_id
         self.aggregator_id = aggregator_id
         self._recorder: RunRecorder | None = None
-        self._best: BestModel | None = None
-        self._cells: dict[str, dict[str, Mapping[str, float]]] = {}
-        self._failed_cells: list[str] = []
-        self._declined: set[tuple[str, str]] = set()
-        self._kept_at_home: set[str] = set()
+        self._selection: ModelSelection | None = None
+        self.cross_site = CrossSiteResults()
         # Replies of sites are handled on threads of their own; a handler may fire further events.
         self._lock = threading.RLock()
 
@@ -135,6 +115,7 @@ class RunRecordKeeper(FLComponent):
             AppEventType.ROUND_DONE: self._round_done,
             MODEL_SCORED: self._last_model_scored,
             ALL_SCORED: self._all_scored,
+            AppEventType.CROSS_VAL_INIT: self._validation_begins,
             AppEventType.RECEIVE_BEST_MODEL: self._site_model_arrived,
             AppEventType.VALIDATION_RESULT_RECEIVED: self._cell_arrived,
             EventType.FATAL_SYSTEM_ERROR: self._run_failed,
@@ -178,7 +159,7 @@ class RunRecordKeeper(FLComponent):
             sites=site_names(fl_ctx),
             min_sites=self.min_sites,
             versions={name: version(name) for name in PACKAGES},
-            initial_weights_sha256=digest(global_weights(fl_ctx)),
+            initial_weights_sha256=digest(global_weights(fl_ctx)) if self.num_rounds else None,
             shared_names=self._persistor(fl_ctx).initial.shared_names,
         )
         note(
@@ -196,8 +177,15 @@ class RunRecordKeeper(FLComponent):
     def _round_started(self, fl_ctx: FLContext) -> None:
         if self._recorder is None:
             self._recorder = self._begin(fl_ctx)
+            self._selection = ModelSelection(self._recorder, self._key_metric(fl_ctx))
         self.recorder.start_round(round_number(fl_ctx))
         self._write(fl_ctx)
+
+    def _validation_begins(self, fl_ctx: FLContext) -> None:
+        """Where there are no rounds, this is the start of the run."""
+        if self.num_rounds == 0:
+            self._recorder = self._begin(fl_ctx)
+            self._write(fl_ctx)
 
     def _reply_came(self, fl_ctx: FLContext) -> None:
         """A filter that fails leaves a reply without its sender, so that is kept beside it."""
@@ -249,18 +237,7 @@ class RunRecordKeeper(FLComponent):
         self._select(round_number(fl_ctx) - 1, fl_ctx)
 
     def _select(self, number: int, fl_ctx: FLContext) -> None:
-        scores = self.recorder.record.scores_of(number)
-        if scores is None:
-            raise FederationError(f"no site has scored the global model of round {number}")
-        better = better_model(
-            self._best,
-            round_number=number,
-            scores=scores.sites,
-            key_metric=self._key_metric(fl_ctx),
-        )
-        if better is not None:
-            self._best = better
-            self.recorder.best(number)
+        if self._selection is not None and self._selection.is_best(number):
             self.fire_event(AppEventType.GLOBAL_BEST_MODEL_AVAILABLE, fl_ctx)
 
     def _round_done(self, fl_ctx: FLContext) -> None:
@@ -282,97 +259,66 @@ class RunRecordKeeper(FLComponent):
         result = fl_ctx.get_prop(AppConstants.RECEIVED_MODEL)
         site = str(fl_ctx.get_prop(AppConstants.RECEIVED_MODEL_OWNER))
         failure = failure_of(result)
-        if is_declined(failure):
-            self._kept_at_home.add(site)
-            return
         if failure is not None:
-            self._fell_short(f"{site} submitted no model: {failure}")
+            self.cross_site.model_failed(site, failure)
             return
         try:
             model = site_model_from(result)
             self.recorder.local_best(site, model.round_number, model.metrics)
         except FederationError as error:
-            self._fell_short(f"{site} submitted no usable model: {error}")
+            self.cross_site.fell_short(f"{site} submitted no usable model: {error}")
             return
         self._persistor(fl_ctx).write(site, model.weights, fl_ctx)
         self._write(fl_ctx)
-
-    def _fell_short(self, reason: str) -> None:
-        """A site may say the same more than once."""
-        if reason not in self._failed_cells:
-            self._failed_cells.append(reason)
 
     def _cell_arrived(self, fl_ctx: FLContext) -> None:
         model = str(fl_ctx.get_prop(AppConstants.MODEL_OWNER)).removeprefix(SERVER_PREFIX)
         site = str(fl_ctx.get_prop(AppConstants.DATA_CLIENT))
         result = fl_ctx.get_prop(AppConstants.VALIDATION_RESULT)
         failure = failure_of(result)
-        if is_declined(failure):
-            self._declined.add((model, site))
-            return
         if failure is not None:
-            self._fell_short(f"{site} could not evaluate {model}: {failure}")
+            self.cross_site.cell_failed(model, site, failure)
             return
-        self._cells.setdefault(model, {})[site] = metrics_from(result)
+        self.cross_site.cell(model, site, metrics_from(result))
 
     def publish(self, fl_ctx: FLContext) -> tuple[str, ...]:
         """Write record and matrix; returns what keeps the run from having ended well.
 
-        A job that needs all its sites ends well with everything of all of them. One that needs
-        fewer ends well if ``min_sites`` did their part; the rest is told in log and report. What a
-        site declines by its own policy is no shortfall.
+        See ``CrossSiteResults.publish``.
 
         Raises:
             FederationError: no round has started.
         """
         with self._lock:
-            record = self.recorder.record
-            told = [*shortfalls(record), *self._failed_cells]
-            blocking = list(unmet(record))
-            try:
-                matrix = self._matrix(fl_ctx)
-                told += [f"the matrix has no value of {m} at {s}" for m, s in self._gaps(matrix)]
-                blocking += self._thin_rows(matrix)
-            except FederationError as error:
-                blocking.append(f"no cross-site result: {error}")
-            if self.min_sites >= len(record.sites) or blocking:
-                blocking = list(dict.fromkeys([*told, *blocking]))
-            for sentence in told:
+            outcome = self.cross_site.publish(
+                self.recorder.record,
+                results_folder(fl_ctx),
+                rows=self._rows(fl_ctx),
+                min_sites=self.min_sites,
+            )
+            for sentence in outcome.told:
                 self.log_warning(fl_ctx, sentence)
-            if blocking:
-                self.recorder.finish("failed", "; ".join(blocking))
+            if outcome.blocking:
+                self.recorder.finish("failed", "; ".join(outcome.blocking))
             else:
                 self.recorder.finish("complete")
             self._write(fl_ctx)
-            return tuple(blocking)
+            return outcome.blocking
 
-    def _gaps(self, matrix: CrossSiteMatrix) -> list[tuple[str, str]]:
-        """Model and site of each missing value that nobody has declined."""
-        return [
-            (model, site)
-            for model, site in matrix.missing
-            if (model, site) not in self._declined and model not in self._kept_at_home
-        ]
-
-    def _thin_rows(self, matrix: CrossSiteMatrix) -> Iterator[str]:
-        """Global models that fewer sites than ``min_sites`` have evaluated."""
-        counts = Counter(model for model, _ in self._gaps(matrix))
-        spare = len(self.recorder.record.sites) - self.min_sites
-        for model in (GLOBAL_MODEL, BEST_GLOBAL_MODEL):
-            if counts[model] > spare:
-                yield f"the matrix has no value of {model} at {counts[model]} sites"
-
-    def _matrix(self, fl_ctx: FLContext) -> CrossSiteMatrix:
-        sites = self.recorder.record.sites
-        matrix = build_cross_site_matrix(
-            self._cells,
-            key_metric=self._key_metric(fl_ctx),
-            models=expected_models(sites),
-            sites=sites,
+    def _rows(self, fl_ctx: FLContext) -> MatrixRows:
+        record, persistor = self.recorder.record, self._persistor(fl_ctx)
+        of_server = persistor.model_names
+        models = expected_models(record.sites) if record.trains else of_server
+        there = [name for name in models if persistor.has(name, fl_ctx)]
+        return MatrixRows(
+            key_metric=record.key_metric,
+            models=models,
+            of_server=of_server,
+            weights_sha256={name: digest(persistor.read(name, fl_ctx)) for name in there},
+            evaluation_sha256=evaluation_digest(
+                Mmar(_app_folder(fl_ctx)), shared_names=record.shared_names
+            ),
         )
-        write_cross_site_json(results_folder(fl_ctx) / "cross_site.json", matrix)
-        write_cross_site_csv(results_folder(fl_ctx) / "cross_site.csv", matrix)
-        return matrix
 
     def _run_failed(self, fl_ctx: FLContext) -> None:
         reason = fl_ctx.get_prop(FLContextKey.EVENT_DATA)
@@ -393,11 +339,6 @@ class RunRecordKeeper(FLComponent):
 def _app_folder(fl_ctx: FLContext) -> Path:
     """The job's app as it was deployed to this server."""
     return Path(fl_ctx.get_engine().get_workspace().get_app_dir(fl_ctx.get_job_id()))
-
-
-def is_declined(failure: str | None) -> bool:
-    """Whether a site did not fail, but declined by its own policy."""
-    return failure is not None and failure.startswith(DECLINED)
 
 
 def keeper_of(engine: Any, component_id: str) -> RunRecordKeeper:

@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
+from fl_admin.cli.main import main
 from fl_admin.demo_data import write_demo_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -245,6 +246,19 @@ def test_mmar_evaluate_gives_exactly_the_number_of_the_matrix(
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["metrics"] == run.cells[model][site]
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("model", GLOBAL_MODELS)
+def test_each_site_gets_exactly_its_number_of_the_matrix_by_itself(
+    run: Run, model: str, site: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kit = run.folder / "nvflare/spleen_ct_segmentation" / site
+    model_file = run.results / "models" / f"{model}.pt"
+
+    assert main(["site", "validate", "--kit", str(kit), "--model", str(model_file), "--json"]) == 0
+
+    assert json.loads(capfd.readouterr().out)["metrics"] == run.cells[model][site]
 
 
 # --- a run with the same seed

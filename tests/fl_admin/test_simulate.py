@@ -106,6 +106,13 @@ def test_a_number_of_threads_that_is_none_is_refused(
         plan_simulation(job, sites=2, data=demo_data, overrides={"NUM_THREADS": threads})
 
 
+def test_a_number_of_epochs_that_is_none_is_refused_before_anything_starts(
+    job: Job, demo_data: Path
+) -> None:
+    with pytest.raises(ConfigError, match="LOCAL_EPOCHS: has to be a positive whole number"):
+        plan_simulation(job, sites=2, data=demo_data, overrides={"LOCAL_EPOCHS": 0})
+
+
 def test_the_process_gets_the_least_of_the_sites_threads(
     job: Job, demo_data: Path, tmp_path: Path
 ) -> None:

@@ -149,6 +149,48 @@ def test_limits_of_a_training(
     assert reason(run_folder).startswith(f"train: {told}")
 
 
+def own_epochs(kit: Path, epochs: object) -> None:
+    (kit / "local/environment.json").write_text(
+        json.dumps({"NUM_THREADS": 1, "LOCAL_EPOCHS": epochs})
+    )
+
+
+def test_a_site_with_a_number_of_epochs_of_its_own_trains_so_many(
+    start: Start, received: Weights, kit: Path
+) -> None:
+    own_epochs(kit, 2)
+
+    reply = start(epochs=1, limits={"epochs_per_round": 2}).train(received)
+
+    meta = from_shareable(reply).meta
+    assert [epoch["epoch"] for epoch in meta[REPORT]["epochs"]] == [1, 2]
+    assert meta[MetaKey.NUM_STEPS_CURRENT_ROUND] == 2 * 2
+
+
+def test_its_own_number_is_within_its_limits_too(
+    start: Start, received: Weights, run_folder: Path, kit: Path
+) -> None:
+    own_epochs(kit, 3)
+    assert declined(start(epochs=1, limits={"epochs_per_round": 2}).train(received))
+    assert reason(run_folder).startswith("train: 3 epochs a round")
+
+    own_epochs(kit, 2)  # though the job asks for more
+    site = start(epochs=3, limits={"epochs_per_round": 2})
+    assert site.train(received).get_return_code() == ReturnCode.OK
+
+
+def test_an_own_number_that_is_none_is_refused_by_a_word(
+    start: Start, received: Weights, run_folder: Path, kit: Path
+) -> None:
+    own_epochs(kit, "two")
+
+    assert declined(start().train(received), "config-refused")
+    assert (
+        "LOCAL_EPOCHS: has to be a positive whole number"
+        in next(run_folder.glob("error-*.txt")).read_text()
+    )
+
+
 def test_a_network_that_is_too_large_is_refused(
     start: Start, received: Weights, run_folder: Path
 ) -> None:

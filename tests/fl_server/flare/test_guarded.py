@@ -84,7 +84,7 @@ class CrossSite:
 
     @property
     def reasons(self) -> list[str]:
-        return self.fed.keeper._failed_cells
+        return self.fed.keeper.cross_site.failures
 
     @property
     def events(self) -> list[str]:
@@ -232,7 +232,9 @@ def evaluate(run: CrossSite, site: str, reply: Shareable, **claims: str) -> None
 def test_good_metrics_enter_the_matrix(validating: CrossSite) -> None:
     evaluate(validating, "site-2", metrics(0.75, val_acc=0.5))
 
-    assert validating.fed.keeper._cells == {"site-1": {"site-2": {DICE: 0.75, "val_acc": 0.5}}}
+    assert validating.fed.keeper.cross_site.cells == {
+        "site-1": {"site-2": {DICE: 0.75, "val_acc": 0.5}}
+    }
 
 
 @pytest.mark.parametrize(
@@ -247,7 +249,7 @@ def test_good_metrics_enter_the_matrix(validating: CrossSite) -> None:
 def test_spoilt_metrics_do_not_enter_the_matrix(validating: CrossSite, reply: Shareable) -> None:
     evaluate(validating, "site-2", reply)
 
-    assert validating.fed.keeper._cells == {}
+    assert validating.fed.keeper.cross_site.cells == {}
     assert "site-2 could not evaluate site-1: refused by the server: " in validating.reasons[-1]
     assert not validating.fed.engine.fatal
 
@@ -261,7 +263,7 @@ def test_the_model_is_the_one_that_was_sent_whatever_the_reply_says(
 
     evaluate(validating, "site-2", reply)
 
-    assert list(validating.fed.keeper._cells) == ["site-1"]
+    assert list(validating.fed.keeper.cross_site.cells) == ["site-1"]
 
 
 def test_metrics_of_a_model_that_was_never_sent_are_dropped(validating: CrossSite) -> None:
@@ -270,7 +272,7 @@ def test_metrics_of_a_model_that_was_never_sent_are_dropped(validating: CrossSit
 
     validating.answer("site-2", "validate", "no task", reply)
 
-    assert validating.fed.keeper._cells == {}
+    assert validating.fed.keeper.cross_site.cells == {}
 
 
 def test_a_cell_is_written_once(validating: CrossSite) -> None:
@@ -280,7 +282,7 @@ def test_a_cell_is_written_once(validating: CrossSite) -> None:
 
     validating.answer("site-2", "validate", "no task", again)
 
-    assert validating.fed.keeper._cells["site-1"]["site-2"][DICE] == 0.25
+    assert validating.fed.keeper.cross_site.cells["site-1"]["site-2"][DICE] == 0.25
 
 
 def test_failures_that_nobody_asked_for_do_not_pile_up(validating: CrossSite) -> None:
@@ -295,7 +297,7 @@ def test_failures_that_nobody_asked_for_do_not_pile_up(validating: CrossSite) ->
 
     assert len(validating.reasons) == before + 1
     assert "site-2 has answered already" in validating.reasons[-1]
-    assert validating.fed.keeper._cells["site-1"]["site-2"][DICE] == 0.75
+    assert validating.fed.keeper.cross_site.cells["site-1"]["site-2"][DICE] == 0.75
 
 
 def test_without_a_guard_the_workflow_does_not_start(federation: Any) -> None:

@@ -1,0 +1,126 @@
+"""The guard of one job: what each kind of reply of its sites has to be, over plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from fl_server.initial_model import InitialModel
+from fl_server.update_guard import Arrays, Expected, UpdateFault, check_update
+from fl_server.update_limits import update_limits
+from mmar_runtime.weights import Weights
+
+SHOWN_FAULTS = 3
+
+
+class PlainReplyGuard:
+    """Judges the replies of one job's sites; each method gives the faults, none if it is good.
+
+    Data and metadata are plain values, as ``fl_server.update_guard.check_update`` takes them.
+
+    Args:
+        initial: where the run started: the tensors of the model, and the metrics of the job.
+        job: id of the job.
+        limits: the job's own limits.
+
+    Raises:
+        ConfigError: a limit is unknown or out of its bounds.
+    """
+
+    def __init__(self, initial: InitialModel, job: str, limits: Mapping[str, Any]) -> None:
+        self._key_metric = initial.key_metric
+        self._model = arrays_of(initial.weights)
+        self._job = job
+        self._names = initial.metrics.names
+        self._limits = update_limits(limits, initial.metrics.ranges)
+        self._cross_site_names = initial.cross_site_metrics.names
+        self._cross_site_limits = update_limits(limits, initial.cross_site_metrics.ranges)
+
+    @property
+    def norm_ratio(self) -> float | None:
+        """The bound of a norm as a multiple of the round's median; None for none."""
+        return self._limits.norm_ratio
+
+    def contribution_faults(
+        self,
+        data: object,
+        metadata: object,
+        *,
+        site: str,
+        round_number: int,
+        model: Arrays,
+        base_model: str | None,
+        contributors: Collection[str],
+    ) -> tuple[UpdateFault, ...]:
+        """A reply to ``train``.
+
+        Args:
+            data: the difference as it came.
+            metadata: what came with it.
+            site: its sender, as the server knows it.
+            round_number: the current round, counted from 1.
+            model: the global model.
+            base_model: digest of the same; None where the tasks carry none.
+            contributors: who has answered in this round.
+        """
+        expected = Expected(
+            site=site,
+            job=self._job,
+            kind="WEIGHT_DIFF",
+            model=model,
+            key_metric=self._key_metric,
+            metric_names=self._names,
+            round=round_number,
+            base_model=base_model,
+            contributors=contributors,
+        )
+        return check_update(data, metadata, expected, self._limits)
+
+    def model_faults(
+        self, data: object, metadata: object, *, site: str, answered: Collection[str]
+    ) -> tuple[UpdateFault, ...]:
+        """A reply to ``submit_model``; ``answered`` have done so already."""
+        expected = Expected(
+            site=site,
+            job=self._job,
+            kind="WEIGHTS",
+            model=self._model,
+            key_metric=self._key_metric,
+            metric_names=self._names,
+            contributors=answered,
+        )
+        return check_update(data, metadata, expected, self._limits)
+
+    def score_faults(self, data: object, metadata: object, *, site: str) -> tuple[UpdateFault, ...]:
+        """A reply to ``score_model``."""
+        expected = self._metrics_of(site, self._names, ())
+        return check_update(data, metadata, expected, self._limits)
+
+    def validation_faults(
+        self, data: object, metadata: object, *, site: str, answered: Collection[str]
+    ) -> tuple[UpdateFault, ...]:
+        """A reply to ``validate``; ``answered`` have done so for the same model already."""
+        expected = self._metrics_of(site, self._cross_site_names, answered)
+        return check_update(data, metadata, expected, self._cross_site_limits)
+
+    def _metrics_of(
+        self, site: str, names: Collection[str] | None, answered: Collection[str]
+    ) -> Expected:
+        return Expected(
+            site=site,
+            job=self._job,
+            kind="METRICS",
+            key_metric=self._key_metric,
+            metric_names=names,
+            contributors=answered,
+        )
+
+
+def arrays_of(weights: Weights) -> Arrays:
+    """Arrays that share the tensors' memory."""
+    return {name: tensor.numpy() for name, tensor in weights.items()}
+
+
+def reason_of(faults: Collection[UpdateFault]) -> str:
+    """The first few faults in one line."""
+    return "; ".join(str(fault) for fault in list(faults)[:SHOWN_FAULTS])
