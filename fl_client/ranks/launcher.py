@@ -213,7 +213,9 @@ class Ranks:
         self._in_step = _all_the_same(answers.values(), len(self._ranks))
         if stopped is not None and any(map(_no_success, answers.values())):
             raise RunAborted("stopped between two iterations")
-        for rank, answer in answers.items():  # in the order in which they came
+        # What differs began with whoever was the first to tell.
+        for rank in sorted(answers) if self._in_step else answers:
+            answer = answers[rank]
             if "error" in answer:
                 raise error_from(answer["error"], f"process {rank} of {len(self._ranks)}")
         return answers[0]
