@@ -189,7 +189,9 @@ class MmarExecutor(Executor):
             self._may(task_name, shareable)
             note(fl_ctx, "task-in", task=task_name, **_tensors(shareable))
             if task_name == TRAIN:
-                prepare_filters(fl_ctx, self.site, self.trainer, _round_of(shareable))
+                prepare_filters(
+                    fl_ctx, self.site, lambda: self.tasks().shared_tensors(), _round_of(shareable)
+                )
             reply = tasks[task_name](shareable)
             note(fl_ctx, "task-out", task=task_name, **_tensors(reply))
             return reply

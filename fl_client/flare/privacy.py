@@ -26,7 +26,7 @@ from nvflare.app_common.filters import percentile_privacy, svt_privacy
 from fl_client.filter_plan import FilterPlan
 from fl_client.flare.audit import note
 from fl_client.flare.exchange import STATUS
-from fl_client.local_training import LocalTrainer
+from fl_client.local_training import SharedTensors
 from fl_client.privacy import MODULE, Settings, SvtSettings, TrainedTensors, filter_settings
 from fl_client.privacy_ledger import PrivacyLedger, data_digest
 from fl_client.site import Site
@@ -216,14 +216,14 @@ class SVTPrivacy(ModelFilter):
 
 
 def prepare_filters(
-    fl_ctx: FLContext, site: Site, trainer: Callable[[], LocalTrainer], round_number: int
+    fl_ctx: FLContext, site: Site, tensors: Callable[[], SharedTensors], round_number: int
 ) -> None:
     """Judge before a round is trained what will leave of it, and tell the filters of it.
 
     Args:
         fl_ctx: of the task.
         site: where this is.
-        trainer: builds the trainer if it is not there yet; asked only if there are filters.
+        tensors: tells what a contribution would hold; asked only if there are filters.
         round_number: counted from 1.
 
     Raises:
@@ -234,10 +234,10 @@ def prepare_filters(
     plan = FilterPlan.read(Path(workspace.get_site_config_dir()), site.mmar.root)
     if not plan.filters:
         return
-    built, ledger = trainer(), PrivacyLedger(Path(workspace.get_root_dir()))
-    plan.require(built.sizes, built.buffers, site.policy, ledger)
+    sent, ledger = tensors(), PrivacyLedger(Path(workspace.get_root_dir()))
+    plan.require(sent.sizes, sent.buffers, site.policy, ledger)
     trained = TrainedTensors(
-        buffers=built.buffers, round_number=round_number, data=data_digest(site.values)
+        buffers=sent.buffers, round_number=round_number, data=data_digest(site.values)
     )
     fl_ctx.set_prop(TRAINED, trained, private=True, sticky=False)
 
