@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fl_client.encryption import DECRYPT, ENCRYPT, encryption_faults
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import SCALARS
@@ -29,6 +30,8 @@ from mmar_runtime.policy.tree_hash import SIGNATURE_FILES
 from mmar_runtime.policy.verdict import Verdict, verdict
 
 ALLOWED_CLASSES = (
+    DECRYPT,
+    ENCRYPT,
     "fl_client.flare.executor.MmarExecutor",
     "fl_client.flare.wake.WakeListener",
     "fl_server.flare.aggregator.MmarAggregator",
@@ -272,6 +275,7 @@ def _is_name(value: Any, pattern: re.Pattern[str]) -> bool:
 
 def _app_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
     """What NVFlare is asked for, in the two configs of the app."""
+    documents: list[Any] = []
     for name in (SERVER_CONFIG, CLIENT_CONFIG):
         try:
             document = read_document(root / "config" / name, JOB_JSON)
@@ -284,6 +288,10 @@ def _app_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
         yield from _substitutions(document, Location(name), own=_own_values(document))
         yield from _class_faults(document, Location(name))
         yield from _limit_faults(document, Location(name), policy)
+        documents.append(document)
+    if len(documents) == 2:
+        server, client = documents
+        yield from encryption_faults(server, client, (SERVER_CONFIG, CLIENT_CONFIG))
 
 
 def _class_faults(value: Any, location: Location) -> Iterator[Problem]:

@@ -27,15 +27,25 @@ def shared_names(patterns: Any, names: Iterable[str], location: Location) -> tup
         ConfigError: a pattern is none or fits no tensor, or all tensors together are shared.
     """
     known = list(names)
-    problems = [*_problems(patterns, known, location)]
-    if problems:
-        raise ConfigError(problems)
-    fitting = [_regex(pattern) for pattern in patterns]
-    found = tuple(name for name in known if any(one.fullmatch(name) for one in fitting))
+    found = fitting_names(patterns, known, location)
     if len(found) == len(known):
         message = "takes in all tensors of the network"
         raise ConfigError([Problem(location, message, "Leave it out to share all.", "shared")])
     return found
+
+
+def fitting_names(patterns: Any, names: Iterable[str], location: Location) -> tuple[str, ...]:
+    """Those of the names that a pattern fits, in their order.
+
+    Raises:
+        ConfigError: a pattern is none or fits no name.
+    """
+    known = list(names)
+    problems = [*_problems(patterns, known, location)]
+    if problems:
+        raise ConfigError(problems)
+    fitting = [_regex(pattern) for pattern in patterns]
+    return tuple(name for name in known if any(one.fullmatch(name) for one in fitting))
 
 
 def _problems(patterns: Any, known: Sequence[str], location: Location) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from nvflare.apis.app_validation import AppValidator
 from nvflare.lighter.utils import verify_folder_signature_and_get_signers
 
+from fl_client.flare.encryption import ability_faults
 from fl_client.job_check import SIGNATURES, check_app
 from fl_client.privacy_filters import filter_faults
 from mmar_runtime.audit import AUDIT_FILE, AuditLog
@@ -82,6 +83,8 @@ def _judged(app: Path, root: Path, policy: SitePolicy) -> tuple[Verdict, list[st
             message = f"signed by {who}; this site takes jobs of certain signers only"
             faults.append(Problem(Location(app.name), message, "", "signer"))
     faults += filter_faults(root / "local", policy)
+    if judged.accepted:  # so both documents can be read
+        faults += ability_faults(app, root / "startup")
     return verdict(judged.path, faults, judged.notices), signers
 
 

@@ -22,6 +22,7 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
 from fl_client.flare.audit import note
+from fl_client.flare.encryption import ability_faults
 from fl_client.flare.exchange import (
     STATUS,
     metrics_reply,
@@ -140,6 +141,8 @@ class MmarExecutor(Executor):
         policy = self.site.policy
         verdict = check_mmar(self.site.mmar.root, policy, site_values=self.site.values)
         problems = [*verdict.problems, *filter_faults(local, policy)]
+        startup = Path(fl_ctx.get_engine().get_workspace().get_startup_kit_dir())
+        problems += ability_faults(self.site.mmar.root, startup)
         note(
             fl_ctx,
             "mmar-judged",

@@ -15,8 +15,10 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 
 from fl_server.aggregation import InTimeWeightedMean
+from fl_server.encryption import EncryptedAddend, EncryptedMean, ServerEncryption
 from fl_server.flare.audit import note
 from fl_server.flare.exchange import (
+    AGGREGATION_WEIGHTS,
     BASE_MODEL,
     ReceivedUpdate,
     as_arrays,
@@ -31,8 +33,9 @@ from fl_server.flare.exchange import (
 from fl_server.flare.guard import ReplyGuard, reason_of
 from fl_server.flare.persistor import MmarModelPersistor
 from fl_server.update_guard import UpdateFault, outlying_norms, update_norm
-from mmar_runtime.errors import FederationError
-from mmar_runtime.weights import digest
+from mmar_runtime.encrypted_weights import plain_part
+from mmar_runtime.errors import FederationError, WeightsError
+from mmar_runtime.weights import Weights, digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,7 @@ class _Held:
     """A contribution that is added once the norms of the whole round are known."""
 
     update: ReceivedUpdate
+    encrypted: EncryptedAddend | None
     norm: float
 
 
@@ -75,6 +79,7 @@ class MmarAggregator(Aggregator):
         self._held: dict[str, _Held] = {}
         self._settled = False
         self._mean: InTimeWeightedMean | None = None
+        self._encrypted_mean: EncryptedMean | None = None
         self._aggregated_round: int | None = None
         # Contributions arrive on threads of their own, late ones while the mean is taken.
         self._lock = threading.RLock()
@@ -84,7 +89,11 @@ class MmarAggregator(Aggregator):
         if event_type == AppEventType.ROUND_STARTED:
             self._base_model = digest(global_weights(fl_ctx))
         elif event_type == AppEventType.BEFORE_TRAIN_TASK:
-            fl_ctx.get_prop(AppConstants.TRAIN_SHAREABLE).add_cookie(BASE_MODEL, self._base_model)
+            task = fl_ctx.get_prop(AppConstants.TRAIN_SHAREABLE)
+            task.add_cookie(BASE_MODEL, self._base_model)
+            if self._encryption(fl_ctx) is not None:
+                # A site multiplies before it encrypts, so it has to know.
+                task.set_header(AGGREGATION_WEIGHTS, dict(self.aggregation_weights or {}))
 
     def guard(self, fl_ctx: FLContext) -> ReplyGuard:
         """The guard of this job.
@@ -94,11 +103,25 @@ class MmarAggregator(Aggregator):
             ConfigError: the job's limits have faults.
         """
         if self._guard is None:
-            persistor = fl_ctx.get_engine().get_component(self.persistor_id)
-            if not isinstance(persistor, MmarModelPersistor):
-                raise FederationError(f"{self.persistor_id!r} is no MmarModelPersistor")
-            self._guard = ReplyGuard(persistor.initial, fl_ctx.get_job_id(), self.limits)
+            encryption = self._encryption(fl_ctx)
+            self._guard = ReplyGuard(
+                self._persistor(fl_ctx).initial,
+                fl_ctx.get_job_id(),
+                self.limits,
+                encrypted=None if encryption is None else encryption.layout,
+                factors=self.aggregation_weights,
+            )
         return self._guard
+
+    def _persistor(self, fl_ctx: FLContext) -> MmarModelPersistor:
+        persistor = fl_ctx.get_engine().get_component(self.persistor_id)
+        if not isinstance(persistor, MmarModelPersistor):
+            raise FederationError(f"{self.persistor_id!r} is no MmarModelPersistor")
+        return persistor
+
+    def _encryption(self, fl_ctx: FLContext) -> ServerEncryption | None:
+        """What is needed to add up encrypted tensors; None if the job encrypts none."""
+        return self._persistor(fl_ctx).encryption
 
     def reset(self, fl_ctx: FLContext) -> None:
         """Forget the round that is over."""
@@ -108,6 +131,7 @@ class MmarAggregator(Aggregator):
             self._held = {}
             self._settled = False
             self._mean = None
+            self._encrypted_mean = None
 
     def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
         """Check a contribution and take it; the reason of a rejection is kept for the record.
@@ -167,10 +191,15 @@ class MmarAggregator(Aggregator):
         if faults:
             return faults
         update = update_from(shareable)
+        encryption = self._encryption(fl_ctx)
         try:
             contribution = contribution_from(update)
         except FederationError as error:
             return (UpdateFault("report", "report", str(error)),)
+        try:
+            encrypted = None if encryption is None else encryption.loaded(update.difference)
+        except WeightsError as error:
+            return (UpdateFault("encryption", "update", str(error)),)
         note(
             self,
             fl_ctx,
@@ -181,12 +210,21 @@ class MmarAggregator(Aggregator):
             bytes=contribution.sent_bytes,
             tensors=digest(update.difference),
         )
+        norm = 0.0 if guard.norm_ratio is None else update_norm(_plain_arrays(update))
+        held = _Held(update=update, encrypted=encrypted, norm=norm)
         if guard.norm_ratio is None:
-            self._round_mean(fl_ctx).add(site, update.difference, update.steps)
+            self._add(site, held, fl_ctx)
         else:
-            norm = update_norm(as_arrays(update.difference))
-            self._held[site] = _Held(update=update, norm=norm)
+            self._held[site] = held
         return ()
+
+    def _add(self, site: str, one: _Held, fl_ctx: FLContext) -> None:
+        plain = plain_part(one.update.difference)
+        self._round_mean(fl_ctx).add(site, plain, one.update.steps)
+        encryption = self._encryption(fl_ctx)
+        if encryption is not None and one.encrypted is not None:
+            self._encrypted_mean = self._encrypted_mean or EncryptedMean(encryption.layout)
+            self._encrypted_mean.add(site, one.encrypted)
 
     def settle(self, fl_ctx: FLContext) -> Mapping[str, str]:
         """Add what was kept until now, but for norms far off the median; site -> why not.
@@ -204,8 +242,7 @@ class MmarAggregator(Aggregator):
                 if site in outliers:
                     self._reject(site, (outliers[site],), fl_ctx)
                 else:
-                    mean = self._round_mean(fl_ctx)
-                    mean.add(site, one.update.difference, one.update.steps)
+                    self._add(site, one, fl_ctx)
             return {site: str(fault) for site, fault in outliers.items()}
 
     def _round_mean(self, fl_ctx: FLContext) -> InTimeWeightedMean:
@@ -232,7 +269,7 @@ class MmarAggregator(Aggregator):
                     f"{count} sites contributed, the job asks for {self.min_sites}; "
                     f"rejected: {self.rejections or 'none'}"
                 )
-            weights = mean.new_global(global_weights(fl_ctx))
+            weights = self._new_global(mean, fl_ctx)
         note(
             self,
             fl_ctx,
@@ -243,6 +280,19 @@ class MmarAggregator(Aggregator):
             tensors=digest(weights),
         )
         return DXO(DataKind.WEIGHTS, data=as_arrays(weights)).to_shareable()
+
+    def _new_global(self, mean: InTimeWeightedMean, fl_ctx: FLContext) -> Weights:
+        """The mean of what came in plain, and beside it that of what came encrypted."""
+        before, encryption = global_weights(fl_ctx), self._encryption(fl_ctx)
+        if encryption is None or self._encrypted_mean is None:
+            return mean.new_global(before)
+        hidden = encryption.layout.tensors
+        plain = {n: tensor for n, tensor in plain_part(before).items() if n not in hidden}
+        return {**mean.new_global(plain), **self._encrypted_mean.new_global()}
+
+
+def _plain_arrays(update: ReceivedUpdate) -> Mapping[str, Any]:
+    return as_arrays(plain_part(update.difference))
 
 
 def aggregator_of(engine: Any, component_id: str) -> MmarAggregator:

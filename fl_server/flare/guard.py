@@ -20,6 +20,7 @@ from fl_server.flare.exchange import (
 from fl_server.initial_model import InitialModel
 from fl_server.update_guard import Arrays, Expected, UpdateFault, UpdateLimits, check_update
 from fl_server.update_limits import update_limits
+from mmar_runtime.encrypted_weights import ARRAYS, Layout
 from mmar_runtime.errors import FederationError
 
 SHOWN_FAULTS = 3
@@ -32,19 +33,38 @@ class ReplyGuard:
         initial: where the run started: the tensors of the model, and the metrics of the job.
         job: id of the job.
         limits: the job's own limits.
+        encrypted: the tensors that the sites send encrypted; None for none.
+        factors: site -> factor of its steps in the mean; 1 for a site not named.
 
     Raises:
         ConfigError: a limit is unknown or out of its bounds.
     """
 
-    def __init__(self, initial: InitialModel, job: str, limits: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        initial: InitialModel,
+        job: str,
+        limits: Mapping[str, Any],
+        *,
+        encrypted: Layout | None = None,
+        factors: Mapping[str, float] | None = None,
+    ) -> None:
         self._key_metric = initial.key_metric
-        self._model = as_arrays(initial.weights)
+        self._encrypted = encrypted
+        self._factors = factors or {}
+        self._model = self._plain(as_arrays(initial.weights))
         self._job = job
         self._names = initial.metrics.names
         self._limits = update_limits(limits, initial.metrics.ranges)
         self._cross_site_names = initial.cross_site_metrics.names
         self._cross_site_limits = update_limits(limits, initial.cross_site_metrics.ranges)
+
+    def _plain(self, model: Arrays) -> Arrays:
+        """Of a model what does not come encrypted."""
+        if self._encrypted is None:
+            return model
+        hidden = {*self._encrypted.tensors, *ARRAYS}
+        return {name: array for name, array in model.items() if name not in hidden}
 
     @property
     def norm_ratio(self) -> float | None:
@@ -77,7 +97,9 @@ class ReplyGuard:
             site=site,
             job=self._job,
             kind="WEIGHT_DIFF",
-            model=model,
+            model=self._plain(model),
+            encrypted=self._encrypted,
+            factor=self._factors.get(site, 1.0),
             key_metric=self._key_metric,
             metric_names=self._names,
             round=round_number,
@@ -96,6 +118,7 @@ class ReplyGuard:
             job=self._job,
             kind="WEIGHTS",
             model=self._model,
+            encrypted=self._encrypted,
             key_metric=self._key_metric,
             metric_names=self._names,
             contributors=answered,

@@ -11,9 +11,17 @@ from nvflare.app_common.abstract.model_persistor import ModelPersistor
 from nvflare.app_common.app_event_type import AppEventType
 
 from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL
+from fl_server.encryption import ServerEncryption
+from fl_server.flare.encryption import server_encryption
 from fl_server.flare.exchange import global_weights, learnable_from, weights_from
 from fl_server.initial_model import InitialModel, initial_model
 from mmar_runtime.config.sources import read_site_values
+from mmar_runtime.encrypted_weights import (
+    SUFFIX,
+    is_encrypted,
+    read_encrypted_model,
+    write_encrypted_model,
+)
 from mmar_runtime.errors import FederationError
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import site_policy
@@ -32,16 +40,25 @@ def results_folder(fl_ctx: FLContext) -> Path:
 class MmarModelPersistor(ModelPersistor):
     """Keeps the last and the best global model as checkpoints that ``mmar evaluate`` reads.
 
-    Where the sites share some tensors only, the checkpoints hold those.
+    Where the sites share some tensors only, the checkpoints hold those. Where sites send theirs
+    encrypted, so are the models, in files of ``mmar_runtime.encrypted_weights``.
 
     Args:
         shared_names: the tensors that the sites share, by exact name or with ``*`` for any
             characters; None for all. The executor has the same argument.
+        encrypt_layers: of these the tensors that sites send encrypted, likewise; None for none.
+            The sites' filter ``EncryptReply`` has the same argument.
     """
 
-    def __init__(self, shared_names: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        shared_names: list[str] | None = None,
+        encrypt_layers: list[str] | None = None,
+    ) -> None:
         super().__init__()
         self.shared_names = shared_names
+        self.encrypt_layers = encrypt_layers
+        self.encryption: ServerEncryption | None = None
         self._initial: InitialModel | None = None
 
     @property
@@ -73,6 +90,11 @@ class MmarModelPersistor(ModelPersistor):
                 policy=site_policy(local),
                 shared=self.shared_names,
             )
+            if self.encrypt_layers is not None:
+                startup = Path(workspace.get_startup_kit_dir())
+                self.encryption = server_encryption(
+                    startup, self._initial.weights, self.encrypt_layers
+                )
         except Exception as error:
             self.system_panic(f"no initial model: {error}", fl_ctx)
 
@@ -86,8 +108,11 @@ class MmarModelPersistor(ModelPersistor):
 
     def write(self, name: str, weights: Weights, fl_ctx: FLContext) -> None:
         """Write a model's checkpoint, with the network's configuration beside the weights."""
-        path = results_folder(fl_ctx) / MODELS / f"{name}.pt"
-        write_checkpoint(path, weights, self.initial.train_conf)
+        folder, train_conf = results_folder(fl_ctx) / MODELS, self.initial.train_conf
+        if is_encrypted(weights):
+            write_encrypted_model(folder / f"{name}{SUFFIX}", weights, train_conf)
+        else:
+            write_checkpoint(folder / f"{name}.pt", weights, train_conf)
 
     def read(self, name: str, fl_ctx: FLContext) -> Weights:
         """The weights of a model that was written before.
@@ -95,4 +120,7 @@ class MmarModelPersistor(ModelPersistor):
         Raises:
             CheckpointError: there is no such model.
         """
-        return read_checkpoint(results_folder(fl_ctx) / MODELS / f"{name}.pt").weights
+        folder = results_folder(fl_ctx) / MODELS
+        if (folder / f"{name}{SUFFIX}").is_file():
+            return read_encrypted_model(folder / f"{name}{SUFFIX}").weights
+        return read_checkpoint(folder / f"{name}.pt").weights
