@@ -22,6 +22,7 @@ from nvflare.lighter.provision import prepare_project
 from nvflare.lighter.provisioner import Provisioner
 
 from mmar_runtime.config.location import Location
+from mmar_runtime.encrypted_weights import MISSING_EXTRA, extra_is_installed
 from mmar_runtime.errors import ConfigError, FederationError, Problem, did_you_mean
 from mmar_runtime.files import write_text_atomically
 
@@ -36,7 +37,13 @@ BUILDERS: tuple[dict[str, Any], ...] = (
 )
 """NVFlare's own, and ours behind them."""
 
-PROJECT_KEYS = ("api_version", "name", "description", "participants")
+ENCRYPTION_BUILDERS: tuple[dict[str, Any], ...] = (
+    {"path": "fl_admin.he_builder.FederationKeys"},
+    {"path": "fl_admin.he_builder.StartupSignatures"},
+)
+"""Behind all others, where the project asks for homomorphic encryption."""
+
+PROJECT_KEYS = ("api_version", "name", "description", "he", "participants")
 TYPES = ("server", "client", "admin")
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "server": ("name", "type", "org", "fed_learn_port", "admin_port"),
@@ -207,7 +214,8 @@ def read_project(path: Path) -> dict[str, Any]:
     problems = list(_faults(document, location))
     if problems:
         raise ConfigError(problems)
-    return {"builders": list(BUILDERS), **document}
+    extra = ENCRYPTION_BUILDERS if document.pop("he", False) else ()
+    return {"builders": [*BUILDERS, *extra], **document}
 
 
 _TEMPLATE = "provisioning/project.yml is one to copy."
@@ -229,6 +237,11 @@ def _faults(document: Any, location: Location) -> Iterator[Problem]:
         yield Problem(location / "name", message, "", "project")
     if not isinstance(document.get("description", ""), str):
         yield Problem(location / "description", "has to be a text", "", "project")
+    if type(document.get("he", False)) is not bool:
+        message = f"has to be true or false, found {document['he']!r}"
+        yield Problem(location / "he", message, "", "project")
+    elif document.get("he", False) and not extra_is_installed():
+        yield Problem(location / "he", MISSING_EXTRA, "", "encryption")
     yield from _participant_faults(document.get("participants"), location / "participants")
 
 

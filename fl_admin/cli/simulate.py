@@ -92,6 +92,11 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
         print(f"note: {notice}", file=sys.stderr)
     folder = RunFolder.create(options.workspace)
     print(f"run folder: {folder.root}", file=sys.stderr)
+    if plan.encrypted:
+        print(
+            "note: the updates are encrypted, but a simulation keeps all keys on this machine",
+            file=sys.stderr,
+        )
     from fl_admin.cli.live import live_view
 
     with stop_on_signals(), live_view() as view:
@@ -134,6 +139,8 @@ def _without_settings(options: argparse.Namespace) -> None:
     given = {
         "--local-epochs": options.local_epochs,
         "--aggregation-weights": options.aggregation_weights,
+        "--he": options.he,
+        "--encrypt-layers": options.encrypt_layers,
     }
     problems = [
         Problem(Location(name), "is for a plain MMAR; a job says it itself", "", "job")

@@ -1,4 +1,4 @@
-"""``mmar site``: what the administrator of a site decides: which code of a job may run here.
+"""``mmar site``: what only a site can do: say which code of a job may run here, read its models.
 
 ``approve`` shows all the code of a job as a difference to the last approval and asks. On yes, the
 SHA-256 of its files goes into the site's policy: this code, unchanged, may run, and no other.
@@ -16,12 +16,13 @@ from mmar_runtime.cli.common import print_json
 if TYPE_CHECKING:
     from fl_admin.approval import Approvals, Candidate
 
-HELP = "approve the code of a job at this site"
+HELP = "approve the code of a job at this site, decrypt a model"
 EXAMPLES = """examples:
   mmar site approve path/to/job          (or an MMAR, or the folder custom itself)
   mmar site approve path/to/job --yes    (without the question, for code that was read elsewhere)
   mmar site approve --list
   mmar site approve --revoke 9f86d081...
+  mmar site decrypt --kit . --model FL_global_model.encrypted.safetensors --out global.pt
 
 Run it in the folder of the site's kit, or name the policy in there by --policy.
 A server builds the network too: its administrator approves code in the server's kit likewise.
@@ -52,10 +53,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     approve.add_argument("--yes", action="store_true", help="approve without a question")
     approve.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     approve.add_argument("--debug", action="store_true", help="show tracebacks")
+    decrypt = actions.add_parser("decrypt", help="make a checkpoint of an encrypted model")
+    decrypt.add_argument(
+        "--kit", type=Path, default=Path(), metavar="DIR", help="the site's kit (this folder)"
+    )
+    decrypt.add_argument("--model", type=Path, required=True, metavar="FILE", help="the model")
+    decrypt.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="becomes the checkpoint, .pt"
+    )
+    decrypt.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
 def run(options: argparse.Namespace) -> int:
-    """List, revoke or approve."""
+    """Decrypt; or list, revoke or approve."""
+    if options.action == "decrypt":
+        return _decrypt(options)
     from fl_admin.approval import Approvals
 
     _one_of(options)
@@ -66,6 +78,14 @@ def run(options: argparse.Namespace) -> int:
         _restart_if(approvals.revoke(options.revoke))
         return _told(approvals, options, "revoked", options.revoke)
     return _approve(approvals, options)
+
+
+def _decrypt(options: argparse.Namespace) -> int:
+    from fl_admin.encryption_keys import decrypt_model
+
+    count = decrypt_model(options.kit, options.model, options.out)
+    print(f"{count} tensors in {options.out}")
+    return 0
 
 
 def _one_of(options: argparse.Namespace) -> None:
