@@ -16,8 +16,8 @@ from fl_client.job_check import CLIENT_CONFIG, JOB_NAME, META, SERVER_CONFIG, SI
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_json
-from mmar_runtime.encrypted_weights import MISSING_EXTRA, extra_is_installed
 from mmar_runtime.errors import Problem
+from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
 
 TEMPLATES = Path(__file__).parent / "templates"
 APP = "app"

@@ -22,9 +22,9 @@ from nvflare.lighter.provision import prepare_project
 from nvflare.lighter.provisioner import Provisioner
 
 from mmar_runtime.config.location import Location
-from mmar_runtime.encrypted_weights import MISSING_EXTRA, extra_is_installed
 from mmar_runtime.errors import ConfigError, FederationError, Problem, did_you_mean
 from mmar_runtime.files import write_text_atomically
+from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
 
 BUILDERS: tuple[dict[str, Any], ...] = (
     {"path": "nvflare.lighter.impl.workspace.WorkspaceBuilder"},

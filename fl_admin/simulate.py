@@ -27,8 +27,8 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_json, read_site_values
 from mmar_runtime.config.upgrades import Notice
-from mmar_runtime.encrypted_weights import MISSING_EXTRA, extra_is_installed
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
 from mmar_runtime.policy.site_policy import (
     DEFAULT_POLICY,
     SITE_POLICY_FILE,

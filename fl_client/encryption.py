@@ -68,31 +68,33 @@ def encryption_faults(server: Any, client: Any, files: tuple[str, str]) -> Itera
 def encrypting(client: Mapping[str, Any], layers: list[str]) -> dict[str, Any]:
     """``config_fed_client.json`` with both filters: behind all others on the way out.
 
-    Raises:
-        AttributeError, TypeError, KeyError: the document is none of NVFlare's.
+    Args:
+        client: a document whose chains of filters are NVFlare's.
+        layers: what is encrypted.
     """
-    results = [dict(one, filters=list(one["filters"])) for one in client["task_result_filters"]]
-    models = [dict(one, filters=list(one["filters"])) for one in client["task_data_filters"]]
     out = {"path": ENCRYPT, "args": {"encrypt_layers": layers}}
-    for task in ENCRYPTED_TASKS:
-        _chain(results, task)["filters"].append(out)
-    for task in DECRYPTED_TASKS:
-        _chain(models, task)["filters"].insert(0, {"path": DECRYPT, "args": {}})
+    results = _parted(client["task_result_filters"], ENCRYPTED_TASKS)
+    models = _parted(client["task_data_filters"], DECRYPTED_TASKS)
+    for chain in (one for one in results if one["tasks"][0] in ENCRYPTED_TASKS):
+        chain["filters"] = [*chain["filters"], out]
+    for chain in (one for one in models if one["tasks"][0] in DECRYPTED_TASKS):
+        chain["filters"] = [{"path": DECRYPT, "args": {}}, *chain["filters"]]
     return {**client, "task_result_filters": results, "task_data_filters": models}
 
 
-def _chain(chains: list[dict[str, Any]], task: str) -> dict[str, Any]:
-    """The chain of one task alone; NVFlare takes a single chain for each."""
+def _parted(chains: list[dict[str, Any]], tasks: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Chains of which each is for some of the tasks or for others; each task has one.
+
+    NVFlare takes a single chain of filters for a task.
+    """
+    found = []
     for chain in chains:
-        if task in chain["tasks"]:
-            if chain["tasks"] == [task]:
-                return chain
-            chain["tasks"] = [one for one in chain["tasks"] if one != task]
-            own = {**chain, "tasks": [task], "filters": list(chain["filters"])}
-            chains.append(own)
-            return own
-    chains.append({"tasks": [task], "filters": []})
-    return chains[-1]
+        ours = [task for task in chain["tasks"] if task in tasks]
+        others = [task for task in chain["tasks"] if task not in tasks]
+        found += [{**chain, "tasks": part} for part in (ours, others) if part]
+    covered = {task for chain in found for task in chain["tasks"]}
+    left = [task for task in tasks if task not in covered]
+    return [*found, {"tasks": left, "filters": []}] if left else found
 
 
 def _server_layers(server: Any) -> Any:

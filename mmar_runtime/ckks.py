@@ -30,13 +30,15 @@ SERVER_CONTEXT = "server_context.tenseal"
 
 POLY_MODULUS_DEGREE = 2 * SLOTS
 COEFF_MOD_BIT_SIZES = (60, 40, 40)
-SCALE_BITS = 40
+SCALE_BITS = 50
+"""A number of the size of one comes back to 12 digits: more than float32 has."""
+
 SCALE = 2.0**SCALE_BITS
 PRIMES = 2
 """Of a ciphertext; the third of the parameters serves the keys."""
 
-LARGEST = 2.0**48
-"""Of a number that is encrypted: 1024 of them add up to less than what wraps around, 2^59."""
+LARGEST = 2.0**38
+"""Of a number that is encrypted: 1024 of them add up to less than what wraps around, 2^49."""
 
 MOST_OFF = 1e-4
 """How far the one of a ciphertext may be off: far more than noise, far less than another key."""

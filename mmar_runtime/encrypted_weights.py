@@ -19,7 +19,6 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +57,7 @@ WEIGHT_RANGE = (1e-3, 1e12)
 
 SUFFIX = ".encrypted.safetensors"
 FORMAT = "mmar-encrypted-model/1"
-EXTRA = "tenseal"
-MISSING_EXTRA = (
-    "homomorphic encryption needs the package 'tenseal', which is not installed; "
-    "run pip install 'mmar-fl[he]'"
-)
-
 Ciphertexts = tuple[bytes, ...]
-
-
-def extra_is_installed() -> bool:
-    """Whether anything can be encrypted here."""
-    return find_spec(EXTRA) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +99,9 @@ class Layout:
                 for name, (dtype, shape) in json.loads(text).items()
             }
             found = cls(tensors=tensors)
-            fits = found.text == text and found.count > 0
+            shapes = [size for _, shape in tensors.values() for size in shape]
+            whole = all(type(size) is int and size >= 0 for size in shapes)
+            fits = whole and found.text == text and found.count > 0
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise WeightsError("the list of encrypted tensors cannot be read") from error
         if not fits or any(np.dtype(dtype).kind != "f" for dtype, _ in tensors.values()):

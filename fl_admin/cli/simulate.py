@@ -205,6 +205,14 @@ def _where(plan: SimulationPlan, result: SimulationResult) -> str:
 def _same_number(plan: SimulationPlan, result: SimulationResult) -> list[str]:
     """How a site gets its number of the matrix again."""
     folder, site = result.folder, next(iter(plan.sites))
+    model, lines = folder.results / "models" / "FL_global_model.pt", []
+    if plan.encrypted:
+        from mmar_runtime.encrypted_weights import SUFFIX
+
+        encrypted, model = model.with_suffix(SUFFIX), folder.root / model.name
+        kit = folder.startup(plan.job.name).parent
+        words = ["mmar", "site", "decrypt", "--kit", kit, "--model", encrypted, "--out", model]
+        lines = ["the last global model, decrypted:", f"  {shlex.join(map(str, words))}"]
     command = shlex.join(
         [
             "mmar", "evaluate",
@@ -213,7 +221,7 @@ def _same_number(plan: SimulationPlan, result: SimulationResult) -> list[str]:
             "-e", str(folder.environment(site)),
             "--policy", str(folder.policy),
             "--set", "dont_load_ckpt_model=False",
-            f"MMAR_CKPT={folder.results / 'models' / 'FL_global_model.pt'}",
+            f"MMAR_CKPT={model}",
         ]
     )  # fmt: skip
-    return [f"the same number at {site}:", f"  {command}"]
+    return [*lines, f"the same number at {site}:", f"  {command}"]

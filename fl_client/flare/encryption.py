@@ -27,13 +27,12 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.encrypted_weights import (
     ARRAYS,
-    MISSING_EXTRA,
     EncryptedPart,
-    extra_is_installed,
     is_encrypted,
     layout_of,
 )
 from mmar_runtime.errors import ConfigError, MmarError, Problem, WeightsError
+from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
 
 if TYPE_CHECKING:  # brings TenSEAL in, which only an encrypted job needs
     from mmar_runtime.ckks import Keys

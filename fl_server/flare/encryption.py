@@ -8,8 +8,9 @@ from nvflare.fuel.sec.security_content_service import LoadResult, SecurityConten
 
 from fl_server.encryption import ServerEncryption
 from mmar_runtime.config.location import Location
-from mmar_runtime.encrypted_weights import MISSING_EXTRA, extra_is_installed, layout_of
+from mmar_runtime.encrypted_weights import layout_of
 from mmar_runtime.errors import FederationError
+from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
 from mmar_runtime.weights import Weights
 
 PLACE = Location("config_fed_server.json") / "components" / "persistor" / "args" / "encrypt_layers"
