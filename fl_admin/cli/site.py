@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     decrypt.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="becomes the checkpoint, .pt"
     )
+    decrypt.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     decrypt.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
@@ -84,7 +85,10 @@ def _decrypt(options: argparse.Namespace) -> int:
     from fl_admin.encryption_keys import decrypt_model
 
     count = decrypt_model(options.kit, options.model, options.out)
-    print(f"{count} tensors in {options.out}")
+    if options.json:
+        print_json({"out": str(options.out), "tensors": count})
+    else:
+        print(f"{count} tensors in {options.out}")
     return 0
 
 

@@ -156,16 +156,20 @@ def project(port: int) -> str:
 
 @pytest.fixture(scope="module")
 def make_federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeFederation]:
-    """``make_federation(prepare, environment)``: provisioned, with data, started, and ended."""
+    """``make_federation(prepare, environment)``: provisioned, with data, started, and ended.
+
+    ``project_lines`` are added to the project file.
+    """
     started: list[Federation] = []
 
     def make(
         prepare: Callable[[Federation], object] = lambda _: None,
         environment: Mapping[str, str] | None = None,
+        project_lines: str = "",
     ) -> Federation:
         root = tmp_path_factory.mktemp("federation")
         file = root / "project.yml"
-        file.write_text(project(unused_port()))
+        file.write_text(project(unused_port()) + project_lines)
         federation = Federation(provision(file, root / "kits").folder, environment or {})
         data = write_demo_data(root / "data", sites=len(SITES))
         for site in data:
