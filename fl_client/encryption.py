@@ -60,6 +60,10 @@ def encryption_faults(server: Any, client: Any, files: tuple[str, str]) -> Itera
     if asked != given or not _is_list(given):
         message = f"encrypt_layers is {given!r} here, and {asked!r} in {files[0]}"
         yield Problem(Location(files[1]) / "task_result_filters", message, _ADVICE, RULE)
+    own = _own_aggregator(server)
+    if own:
+        message = f"{own} cannot add up what is encrypted"
+        yield Problem(Location(files[0]) / "components", message, "Leave it out, or --he.", RULE)
     for key, task, what in covered:
         message = f"{what} has to be the {task[0]} filter of the task {task[1]!r}"
         yield Problem(Location(files[1]) / key, message, _ADVICE, RULE)
@@ -102,6 +106,15 @@ def _server_layers(server: Any) -> Any:
         if one.get("path") == PERSISTOR:
             return one.get("args", {}).get("encrypt_layers")
     return None
+
+
+def _own_aggregator(server: Any) -> str:
+    """The job's own aggregator in the place of the weighted mean; empty for none."""
+    for one in server.get("components", []):
+        own = one.get("args", {}).get("aggregator")
+        if isinstance(own, dict):
+            return repr(own.get("path"))
+    return ""
 
 
 def _is_list(layers: Any) -> bool:

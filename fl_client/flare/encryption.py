@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.filter import Filter
@@ -126,6 +127,8 @@ def encrypted(
 ) -> dict[str, npt.NDArray[Any]]:
     """What leaves in the place of some weights, or of a difference of weights.
 
+    A tensor that a filter has left out of a difference did not move.
+
     Args:
         data: the weights, or a difference.
         base: to what it is a difference; None for weights.
@@ -138,9 +141,11 @@ def encrypted(
         ConfigError: ``layers`` fit nothing.
     """
     layout = layout_of(data if base is None else base, layers, PLACE)
-    row = layout.joined(data)
-    if base is not None:
-        row = row + layout.joined(base)
+    if base is None:
+        row = layout.joined(data)
+    else:
+        still = {name: np.zeros_like(base[name]) for name in layout.tensors}
+        row = layout.joined({**still, **data}) + layout.joined(base)
     part = EncryptedPart(layout=layout, weight=weight, ciphertexts=keys.encrypt(row, weight))
     plain = {name: array for name, array in data.items() if name not in layout.tensors}
     return {**plain, **part.arrays}
