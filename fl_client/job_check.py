@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fl_client.encryption import DECRYPT, ENCRYPT, encryption_faults
 from fl_client.filter_plan import job_filters
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
@@ -31,6 +32,8 @@ from mmar_runtime.policy.tree_hash import SIGNATURE_FILES
 from mmar_runtime.policy.verdict import Verdict, verdict
 
 ALLOWED_CLASSES = (
+    DECRYPT,
+    ENCRYPT,
     "fl_client.flare.executor.MmarExecutor",
     "fl_client.flare.privacy.ExcludeVars",
     "fl_client.flare.privacy.PercentilePrivacy",
@@ -278,6 +281,7 @@ def _is_name(value: Any, pattern: re.Pattern[str]) -> bool:
 
 def _app_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
     """What NVFlare is asked for, in the two configs of the app."""
+    documents: list[Any] = []
     for name in (SERVER_CONFIG, CLIENT_CONFIG):
         try:
             document = read_document(root / "config" / name, JOB_JSON)
@@ -292,6 +296,10 @@ def _app_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
         if name == CLIENT_CONFIG:
             yield from _filter_faults(document)
         yield from _limit_faults(document, Location(name), policy)
+        documents.append(document)
+    if len(documents) == 2:
+        server, client = documents
+        yield from encryption_faults(server, client, (SERVER_CONFIG, CLIENT_CONFIG))
 
 
 def _class_faults(

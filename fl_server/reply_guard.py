@@ -9,6 +9,7 @@ from fl_server.initial_model import InitialModel
 from fl_server.update_guard import Arrays, Expected, UpdateFault, check_update
 from fl_server.update_limits import update_limits
 from mmar_runtime.config.location import Location
+from mmar_runtime.encrypted_weights import ARRAYS, Layout
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.shared_names import form_problems, matching
 from mmar_runtime.weights import Weights
@@ -29,6 +30,8 @@ class PlainReplyGuard:
         job: id of the job.
         limits: the job's own limits.
         optional_names: patterns of the tensors that a contribution may lack.
+        encrypted: the tensors that the sites send encrypted; None for none.
+        factors: site -> factor of its steps in the mean; 1 for a site not named.
 
     Attributes:
         optional: the tensors that fit these patterns.
@@ -42,16 +45,28 @@ class PlainReplyGuard:
         initial: InitialModel,
         job: str,
         limits: Mapping[str, Any],
+        *,
         optional_names: list[str] | None = None,
+        encrypted: Layout | None = None,
+        factors: Mapping[str, float] | None = None,
     ) -> None:
         self._key_metric = initial.key_metric
-        self._model = arrays_of(initial.weights)
+        self._encrypted = encrypted
+        self._factors = factors or {}
+        self._model = self._plain(arrays_of(initial.weights))
         self.optional = _optional(optional_names, initial.weights)
         self._job = job
         self._names = initial.metrics.names
         self._limits = update_limits(limits, initial.metrics.ranges)
         self._cross_site_names = initial.cross_site_metrics.names
         self._cross_site_limits = update_limits(limits, initial.cross_site_metrics.ranges)
+
+    def _plain(self, model: Arrays) -> Arrays:
+        """Of a model what does not come encrypted."""
+        if self._encrypted is None:
+            return model
+        hidden = {*self._encrypted.tensors, *ARRAYS}
+        return {name: array for name, array in model.items() if name not in hidden}
 
     @property
     def norm_ratio(self) -> float | None:
@@ -84,7 +99,9 @@ class PlainReplyGuard:
             site=site,
             job=self._job,
             kind="WEIGHT_DIFF",
-            model=model,
+            model=self._plain(model),
+            encrypted=self._encrypted,
+            factor=self._factors.get(site, 1.0),
             optional=self.optional,
             key_metric=self._key_metric,
             metric_names=self._names,
@@ -103,6 +120,7 @@ class PlainReplyGuard:
             job=self._job,
             kind="WEIGHTS",
             model=self._model,
+            encrypted=self._encrypted,
             key_metric=self._key_metric,
             metric_names=self._names,
             contributors=answered,

@@ -48,6 +48,19 @@ def shared_names(patterns: Any, names: Iterable[str], location: Location) -> tup
     return found
 
 
+def fitting_names(patterns: Any, names: Iterable[str], location: Location) -> tuple[str, ...]:
+    """Those of the names that a pattern fits, in their order.
+
+    Raises:
+        ConfigError: a pattern is none or fits no name.
+    """
+    known = list(names)
+    problems = [*form_problems(patterns, location), *_unfit(patterns, known, location)]
+    if problems:
+        raise ConfigError(problems)
+    return matching(patterns, known)
+
+
 def matching(patterns: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
     """The names that fit one of the patterns, in their own order.
 

@@ -17,6 +17,7 @@ from nvflare.apis.app_validation import AppValidator
 from nvflare.lighter.utils import verify_folder_signature_and_get_signers
 
 from fl_client.filter_plan import plan_faults
+from fl_client.flare.encryption import ability_faults
 from fl_client.job_check import SIGNATURES, check_app
 from fl_client.site_data import data_faults, unset_variables
 from fl_client.versions import differences, federation_versions
@@ -101,6 +102,8 @@ def _judged(app: Path, root: Path, policy: SitePolicy) -> tuple[Verdict, list[st
             message = f"signed by {who}; this site takes jobs of certain signers only"
             faults.append(Problem(Location(app.name), message, "", "signer"))
     faults += plan_faults(root / "local", app, policy)
+    if judged.accepted:  # so both documents can be read
+        faults += ability_faults(app, root / "startup")
     if not faults and (root / SITE_KIT).is_file():
         faults += _data_faults(app, root / "local", policy)
     return verdict(judged.path, faults, judged.notices), signers

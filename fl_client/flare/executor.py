@@ -22,6 +22,7 @@ from nvflare.app_common.app_constant import AppConstants
 from fl_client.client_config import job_trains
 from fl_client.filter_plan import plan_faults
 from fl_client.flare.audit import note
+from fl_client.flare.encryption import ability_faults
 from fl_client.flare.exchange import (
     STATUS,
     metrics_reply,
@@ -133,7 +134,12 @@ class MmarExecutor(Executor):
         What was judged when the job arrived lay on the disk since then, and this text stays here.
         """
         policy = self.site.policy
-        problems = [*self._problems(), *plan_faults(local, self.site.mmar.root, policy)]
+        startup = Path(fl_ctx.get_engine().get_workspace().get_startup_kit_dir())
+        problems = [
+            *self._problems(),
+            *plan_faults(local, self.site.mmar.root, policy),
+            *ability_faults(self.site.mmar.root, startup),
+        ]
         note(
             fl_ctx,
             "mmar-judged",

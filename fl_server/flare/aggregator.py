@@ -14,8 +14,10 @@ from nvflare.app_common.abstract.aggregator import Aggregator
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 
+from fl_server.encryption import ServerEncryption
 from fl_server.flare.audit import note
 from fl_server.flare.exchange import (
+    AGGREGATION_WEIGHTS,
     BASE_MODEL,
     ReceivedUpdate,
     as_arrays,
@@ -32,7 +34,7 @@ from fl_server.flare.own_aggregation import OwnAggregation, Reply
 from fl_server.flare.persistor import MmarModelPersistor
 from fl_server.round_mean import RoundMean
 from fl_server.update_guard import UpdateFault
-from mmar_runtime.errors import FederationError
+from mmar_runtime.errors import FederationError, WeightsError
 from mmar_runtime.weights import Weights, digest
 
 
@@ -89,7 +91,11 @@ class MmarAggregator(Aggregator):
         elif event_type == AppEventType.ROUND_STARTED:
             self._base_model = digest(global_weights(fl_ctx))
         elif event_type == AppEventType.BEFORE_TRAIN_TASK:
-            fl_ctx.get_prop(AppConstants.TRAIN_SHAREABLE).add_cookie(BASE_MODEL, self._base_model)
+            task = fl_ctx.get_prop(AppConstants.TRAIN_SHAREABLE)
+            task.add_cookie(BASE_MODEL, self._base_model)
+            if self._encryption(fl_ctx) is not None:
+                # A site multiplies before it encrypts, so it has to know.
+                task.set_header(AGGREGATION_WEIGHTS, dict(self.aggregation_weights or {}))
 
     def guard(self, fl_ctx: FLContext) -> ReplyGuard:
         """The guard of this job.
@@ -99,13 +105,26 @@ class MmarAggregator(Aggregator):
             ConfigError: the job's limits have faults.
         """
         if self._guard is None:
-            persistor = fl_ctx.get_engine().get_component(self.persistor_id)
-            if not isinstance(persistor, MmarModelPersistor):
-                raise FederationError(f"{self.persistor_id!r} is no MmarModelPersistor")
+            encryption = self._encryption(fl_ctx)
             self._guard = ReplyGuard(
-                persistor.initial, fl_ctx.get_job_id(), self.limits, self.optional_names
+                self._persistor(fl_ctx).initial,
+                fl_ctx.get_job_id(),
+                self.limits,
+                optional_names=self.optional_names,
+                encrypted=None if encryption is None else encryption.layout,
+                factors=self.aggregation_weights,
             )
         return self._guard
+
+    def _persistor(self, fl_ctx: FLContext) -> MmarModelPersistor:
+        persistor = fl_ctx.get_engine().get_component(self.persistor_id)
+        if not isinstance(persistor, MmarModelPersistor):
+            raise FederationError(f"{self.persistor_id!r} is no MmarModelPersistor")
+        return persistor
+
+    def _encryption(self, fl_ctx: FLContext) -> ServerEncryption | None:
+        """What is needed to add up encrypted tensors; None if the job encrypts none."""
+        return self._persistor(fl_ctx).encryption
 
     def reset(self, fl_ctx: FLContext) -> None:
         """Forget the round that is over."""
@@ -174,10 +193,15 @@ class MmarAggregator(Aggregator):
         if faults:
             return faults
         update = update_from(shareable)
+        encryption = self._encryption(fl_ctx)
         try:
             contribution = contribution_from(update)
         except FederationError as error:
             return (UpdateFault("report", "report", str(error)),)
+        try:
+            encrypted = None if encryption is None else encryption.loaded(update.difference)
+        except WeightsError as error:
+            return (UpdateFault("encryption", "update", str(error)),)
         note(
             self,
             fl_ctx,
@@ -189,7 +213,7 @@ class MmarAggregator(Aggregator):
             tensors=digest(update.difference),
             **_left_out(update, guard.optional),
         )
-        self._round_mean(fl_ctx).add(site, update.difference, update.steps)
+        self._round_mean(fl_ctx).add(site, update.difference, update.steps, encrypted)
         if self._own is not None:
             self._own.add(site, Reply(shareable=shareable, peer=fl_ctx.get_peer_context()))
         return ()
@@ -216,6 +240,7 @@ class MmarAggregator(Aggregator):
                 aggregation_weights=self.aggregation_weights,
                 norm_ratio=guard.norm_ratio,
                 optional_names=guard.optional,
+                encryption=self._encryption(fl_ctx),
             )
         return self._mean
 

@@ -19,6 +19,7 @@ from fl_server.flare.exchange import (
 from fl_server.initial_model import InitialModel
 from fl_server.reply_guard import PlainReplyGuard, reason_of
 from fl_server.update_guard import Arrays, UpdateFault
+from mmar_runtime.encrypted_weights import Layout
 from mmar_runtime.errors import FederationError
 
 __all__ = ["ReplyGuard", "reason_of"]
@@ -32,6 +33,8 @@ class ReplyGuard:
         job: id of the job.
         limits: the job's own limits.
         optional_names: patterns of the tensors that a contribution may lack.
+        encrypted: the tensors that the sites send encrypted; None for none.
+        factors: site -> factor of its steps in the mean; 1 for a site not named.
 
     Raises:
         ConfigError: a limit is unknown or out of its bounds, or a pattern is none.
@@ -42,9 +45,19 @@ class ReplyGuard:
         initial: InitialModel,
         job: str,
         limits: Mapping[str, Any],
+        *,
         optional_names: list[str] | None = None,
+        encrypted: Layout | None = None,
+        factors: Mapping[str, float] | None = None,
     ) -> None:
-        self._guard = PlainReplyGuard(initial, job, limits, optional_names)
+        self._guard = PlainReplyGuard(
+            initial,
+            job,
+            limits,
+            optional_names=optional_names,
+            encrypted=encrypted,
+            factors=factors,
+        )
 
     @property
     def norm_ratio(self) -> float | None:
