@@ -74,6 +74,25 @@ class Federation:
                 preexec_fn=_end_with_us,
             )
 
+    def start_in_container(self, name: str) -> subprocess.Popen[bytes]:
+        """Run what an image runs for a kit, with the clean environment of a container."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        with (self.kits.parent / f"{name}.out").open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                [REPOSITORY / "provisioning" / "docker" / "start-kit.sh"],
+                env={"PATH": path, "HOME": "/tmp", "MMAR_KIT_FOLDER": str(self.kits / name)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_end_with_us,
+            )
+        return self._processes[name]
+
+    def stop_one(self, name: str) -> None:
+        """End a kit's process; the others go on."""
+        os.killpg(self._processes[name].pid, signal.SIGTERM)
+        self._processes[name].wait(timeout=20)
+
     def await_sites(self) -> None:
         """Until the server has registered both sites."""
         deadline = time.monotonic() + PATIENCE

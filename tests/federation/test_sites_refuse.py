@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from fl_admin.console import JobState, explained_end
@@ -25,6 +28,7 @@ from fl_client.versions import VERSIONS_FILE
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from tests.federation.conftest import (
     LEAD,
+    PATIENCE,
     SITES,
     Federation,
     MakeFederation,
@@ -308,3 +312,28 @@ def test_one_good_job_after_all_of_them_runs(federation: Federation, job: Path) 
     state = federation.run(job)
 
     assert state.completed, federation.told(state)
+
+
+# --- a kit in a container: its script, stopped as an engine stops it
+
+
+def test_a_container_ends_within_seconds_of_a_signal_and_its_site_comes_back(
+    federation: Federation,
+) -> None:
+    federation.stop_one("site-1")
+    log = federation.server / "log.txt"
+
+    for _ in range(2):
+        registered = log.read_text().count("New client site-1@")
+        site = federation.start_in_container("site-1")
+        deadline = time.monotonic() + PATIENCE
+        while log.read_text().count("New client site-1@") == registered:
+            assert time.monotonic() < deadline, federation.printed()
+            assert site.poll() is None, federation.printed()
+            time.sleep(0.2)
+        begun = psutil.Process(site.pid).children(recursive=True)
+
+        site.terminate()
+
+        assert site.wait(timeout=20) == -signal.SIGTERM  # an engine tells it as 143
+        assert not psutil.wait_procs(begun, timeout=20)[1]
