@@ -18,7 +18,8 @@ from nvflare.fuel.flare_api.api_spec import (
 )
 
 from fl_admin.cli.main import main
-from fl_admin.console import Console, JobState, admin_of, explained_end
+from fl_admin.console import Console, JobState, admin_kit
+from fl_admin.job_end import explained_end
 from mmar_runtime.errors import ConfigError, FederationError
 
 RUNNING: dict[str, Any] = {
@@ -88,18 +89,26 @@ def test_a_refusal_says_which_site_and_why() -> None:
 
     assert state.finished
     assert not state.completed
-    assert explained_end(state) == (
-        "spleen (4711) ended as FAILED_TO_RUN\n    site-2: refused: code: custom/x.py: not allowed"
+    assert explained_end(state, None) == (
+        "spleen (4711) ended as FAILED_TO_RUN\n"
+        "    site-2: refused: code: custom/x.py: not allowed\n"
+        "        What to do: its administrator can look at the code and approve it: "
+        "mmar site approve"
     )
 
 
 def test_a_job_that_could_not_start_says_why() -> None:
+    tries = ["connected sites (2) < min_sites (3)"] * 2 + ["exceeded max schedule count 10"]
     waiting = RUNNING | {
         "status": "FINISHED:CAN_NOT_SCHEDULE",
-        "schedule_history": ["03:04: not enough sites", "03:05: 2 sites, 3 are asked for"],
+        "job_deploy_detail": [],
+        "schedule_history": [f"2026-11-26 11:0{at}:59: {one}" for at, one in enumerate(tries)],
     }
 
-    assert explained_end(console(waiting).job("4711")).endswith("03:05: 2 sites, 3 are asked for")
+    assert explained_end(console(waiting).job("4711"), None) == (
+        "spleen (4711) ended as CAN_NOT_SCHEDULE\n    the server gave up starting it: "
+        "connected sites (2) < min_sites (3); exceeded max schedule count 10"
+    )
 
 
 def test_jobs_are_listed_in_the_order_of_submission() -> None:
@@ -163,21 +172,46 @@ def test_the_session_is_closed_whatever_happens() -> None:
     assert session.closed
 
 
-def kit(folder: Path, admin: object) -> Path:
+def kit(folder: Path, file: str, document: object) -> Path:
     (folder / "startup").mkdir(parents=True)
-    (folder / "startup" / "fed_admin.json").write_text(json.dumps({"admin": admin}))
+    (folder / "startup" / file).write_text(json.dumps(document))
     return folder
 
 
-def test_a_kit_names_its_admin_and_its_server(tmp_path: Path) -> None:
-    admin = {"username": "lead@hub.org", "host": "fl.hub.org", "port": 8002}
+ADMIN = {
+    "username": "lead@hub.org",
+    "host": "fl.hub.org",
+    "port": 8002,
+    "server_identity": "fl.hub.org",
+}
 
-    assert admin_of(kit(tmp_path, admin)) == ("lead@hub.org", "fl.hub.org:8002")
+
+def test_a_kit_names_its_admin_and_its_server(tmp_path: Path) -> None:
+    found = admin_kit(kit(tmp_path, "fed_admin.json", {"admin": ADMIN}))
+
+    assert (found.name, found.address) == ("lead@hub.org", "fl.hub.org:8002")
+
+
+def test_the_kit_of_a_site_submits_nothing(tmp_path: Path) -> None:
+    site = {
+        "servers": [{"identity": "fl", "service": {"target": "fl:8002"}}],
+        "client": {"fqsn": "site-1"},
+    }
+    kit(tmp_path / "lead@hub.org", "fed_admin.json", {"admin": ADMIN})
+
+    with pytest.raises(ConfigError) as caught:
+        admin_kit(kit(tmp_path / "site-1", "fed_client.json", site))
+
+    (problem,) = caught.value.problems
+    assert problem.message == "is the kit of the site site-1, and no admin's"
+    assert problem.advice.endswith(f"such as {str(tmp_path / 'lead@hub.org')!r}.")
 
 
 def test_a_kit_without_a_user_is_none(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="names no user and no server"):
-        admin_of(kit(tmp_path, {"host": "fl.hub.org"}))
+    document = {"admin": {**ADMIN, "username": ""}}
+
+    with pytest.raises(ConfigError, match="is not as it was provisioned"):
+        admin_kit(kit(tmp_path, "fed_admin.json", document))
 
 
 @pytest.mark.parametrize("command", [["jobs"], ["watch", "4711"], ["abort", "4711"]])
@@ -195,5 +229,5 @@ def test_a_folder_that_is_no_kit(tmp_path: Path, capfd: pytest.CaptureFixture[st
     assert main(["download", "4711", "--kit", str(tmp_path), "--json"]) == 2
 
     output = capfd.readouterr()
-    assert "is no admin's kit" in output.err
+    assert "is no kit" in output.err
     assert json.loads(output.out)["problems"][0]["rule"] == "kit"
