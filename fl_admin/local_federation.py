@@ -207,6 +207,16 @@ class LocalFederation:
             if one.status == psutil.CONN_LISTEN
         )
 
+    def end(self, name: str) -> None:
+        """End a participant's own process; one that does not go in time is forced."""
+        process = self._processes[name]
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
     def stop(self) -> None:
         """End every process: asked first, then forced. Returns when none is left."""
         for one in self._processes.values():

@@ -38,7 +38,7 @@ JOB_ID = re.compile(r"Submitted job: (\S+)")
 Changed = Callable[..., Path]
 
 
-def mmar(*words: object, **options: float) -> subprocess.CompletedProcess[str]:
+def mmar(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "fl_admin.cli.main", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE * 2)
 
@@ -114,8 +114,8 @@ def test_a_running_job_is_aborted_and_the_same_job_then_runs_to_its_end(
 
     assert "Abort signal has been sent to the server app." in answer
     assert await_true(lambda: not processes_of(federation, job_id)) < 30
-    meta = shell.ask(f"get_job_meta {job_id}")
-    assert '"status": "FINISHED:ABORTED"' in meta
+    await_true(lambda: "FINISHED" in shell.ask(f"get_job_meta {job_id}"))
+    assert '"status": "FINISHED:ABORTED"' in shell.ask(f"get_job_meta {job_id}")
     again = submitted(shell, job)
     await_true(lambda: "FINISHED" in shell.ask(f"get_job_meta {again}"))
     assert "FINISHED:COMPLETED" in shell.ask(f"get_job_meta {again}")
@@ -131,9 +131,7 @@ def test_a_running_job_is_aborted_and_the_same_job_then_runs_to_its_end(
 def test_logs_stay_where_they_are_and_the_console_says_so_at_once(
     shell: AdminShell, target: str
 ) -> None:
-    job_id = shell.ask("list_jobs").split("| ")[-6].strip() if target == "never" else "4711"
-
-    answer = shell.ask(f"get_job_log {job_id} {target}", seconds=SECONDS_TO_REFUSE)
+    answer = shell.ask(f"get_job_log 4711 {target}", seconds=SECONDS_TO_REFUSE)
 
     assert f"user '{LEAD}' is not authorized for 'get_job_log'" in answer
 
@@ -347,6 +345,37 @@ def test_afterwards_a_job_runs_to_its_end_and_its_results_are_reported(
         assert re.search(rf"round 1/1: {site} contributed, \d+ steps in", ended.stderr)
 
 
+RECIPE = """
+import sys
+from fl_admin.recipe import MmarFedAvgRecipe, results_of
+from nvflare.recipe.prod_env import ProdEnv
+
+mmar, kit, user = sys.argv[1:]
+recipe = MmarFedAvgRecipe(mmar=mmar, name="by_recipe", min_clients=2, num_rounds=1, local_epochs=1)
+run = recipe.execute(ProdEnv(startup_kit_location=kit, username=user))
+print("result:", results_of(run.get_result()))
+print("status:", run.get_status())
+"""
+
+
+def test_a_recipe_runs_in_a_federation_with_the_sites_own_data(
+    federation: Federation, changed: Changed
+) -> None:
+    app = changed() / "app"
+
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", RECIPE, app, federation.lead, LEAD],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE * 2,
+    )
+
+    found = re.search(r"^result: (.+)\nstatus: FINISHED:COMPLETED$", ended.stdout, re.MULTILINE)
+    assert found is not None, ended.stdout[-2000:] + ended.stderr[-2000:]
+    record = json.loads((Path(found[1]) / "run_record.json").read_text())
+    assert (record["job"], record["status"], record["rounds_asked"]) == ("by_recipe", "complete", 1)
+
+
 # --- a server that goes away
 
 
@@ -361,7 +390,8 @@ def test_whoever_watches_a_job_outlives_a_server_that_is_started_anew(
         [*command, "--kit", federation.lead], stderr=subprocess.PIPE, text=True
     )
     time.sleep(5)
-    federation.restart(SERVER)
+    federation.end(SERVER)
+    federation.launch(SERVER)
 
     ended = mmar("abort", job_id, "--kit", federation.lead)
     _, told = watching.communicate(timeout=PATIENCE)

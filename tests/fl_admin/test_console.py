@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -231,3 +233,14 @@ def test_a_folder_that_is_no_kit(tmp_path: Path, capfd: pytest.CaptureFixture[st
     output = capfd.readouterr()
     assert "is no kit" in output.err
     assert json.loads(output.out)["problems"][0]["rule"] == "kit"
+
+
+def test_who_only_asks_a_server_does_not_wait_for_torch() -> None:
+    program = (
+        "import sys, fl_admin.console, fl_admin.job_end, fl_admin.cli.job_view\n"
+        "print(sorted({'torch', 'monai', 'matplotlib'} & sys.modules.keys()))"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert ended.stdout.strip() == "[]", ended.stderr
