@@ -208,8 +208,9 @@ class Console:
         """The record of a running job so far; None where it has none to show yet."""
         try:
             found = self._session.do_app_command(job_id, RECORD_TOPIC, {})
-        except (JobNotRunning, NoReply, InternalError, RuntimeError, AuthorizationError):
-            # It starts, or has just ended; or this admin may not ask a running job.
+        except (*GONE, JobNotRunning, InternalError, RuntimeError, AuthorizationError):
+            # It starts, or has just ended; or this admin may not ask a running job. A server that
+            # does not answer is found out by the next question.
             return None
         return RunRecord.from_dict(found) if found else None
 

@@ -28,11 +28,14 @@ with arguments_kept():
     from nvflare.recipe.poc_env import PocEnv
 
 
-class GivenSiteValues(Builder):
-    """A builder of NVFlare's provisioning that fills in the sites' ``environment.json``.
+class PocFiles(Builder):
+    """A builder of NVFlare's provisioning: what a PocEnv needs beside ``MmarLocalFiles``.
+
+    It fills in the sites' ``environment.json``. And it puts the server's ``resources.json`` in the
+    place of NVFlare's template, of which a PocEnv makes a new one when the kits are there.
 
     Args:
-        values: site -> its values. Stands behind ``MmarLocalFiles``, which writes an empty file.
+        values: site -> its values.
     """
 
     def __init__(self, values: Mapping[str, Mapping[str, Any]]) -> None:
@@ -40,7 +43,9 @@ class GivenSiteValues(Builder):
         self.values = values
 
     def build(self, project: Project, ctx: ProvisionContext) -> None:
-        """Write the values of each site that has some."""
+        """Write both."""
+        local = Path(ctx.get_local_dir(project.get_server()))
+        shutil.copy(local / "resources.json", local / "resources.json.default")
         for client in project.get_clients():
             file = Path(ctx.get_local_dir(client)) / "environment.json"
             given = {**read_json(file), **self.values.get(client.name, {})}
@@ -89,7 +94,7 @@ class MmarPocEnv(PocEnv):
         builders = [
             *BUILDERS,
             {
-                "path": f"{GivenSiteValues.__module__}.{GivenSiteValues.__qualname__}",
+                "path": f"{PocFiles.__module__}.{PocFiles.__qualname__}",
                 "args": {"values": {site: dict(one) for site, one in self.site_values.items()}},
             },
         ]
