@@ -270,7 +270,7 @@ class Console:
                 raise FederationError(
                     f"{state.name} has not started within {start_within:.0f} s: "
                     f"{state.obstacles[-1]}\n"
-                    "    The server goes on trying, in growing intervals for about 50 minutes: "
+                    "    The server goes on trying, in growing intervals for about 40 minutes: "
                     f"'mmar watch {job_id}' waits again, 'mmar abort {job_id}' takes it back."
                 )
             if lost.since(running and found is None and not self._runs(job_id)) > (
