@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fl_client.client_config import job_trains
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
@@ -70,18 +71,25 @@ class Job:
         app = folder / self.mmar.root.name
         _change(folder / "meta.json", {"min_clients": min_sites})
         changes: dict[str, Any] = {"min_clients": min_sites}
-        if rounds is not None:
+        if rounds is not None and self.trains:
             changes["num_rounds"] = rounds
         _change(app / "config" / SERVER_CONFIG, changes)
         return Job(folder=folder, name=self.name, mmar=Mmar(app))
 
     @property
+    def trains(self) -> bool:
+        """Whether the job trains; one that does not has the models evaluated that it brings."""
+        return job_trains(self.mmar)
+
+    @property
     def rounds(self) -> int:
-        """How many rounds the job asks for.
+        """How many rounds the job asks for; 0 where it does not train.
 
         Raises:
             ConfigError: ``num_rounds`` is no positive whole number.
         """
+        if not self.trains:
+            return 0
         document = read_json(self.mmar.document(SERVER_CONFIG))
         rounds = document.get("num_rounds")
         if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_admin.cross_validation import cross_validation_document
+from fl_admin.given_models import ValidationSettings, write_given_models
 from fl_admin.job import Job
 from fl_admin.job_settings import APP, JobSettings, name_problems
 from fl_client.job_check import CLIENT_CONFIG, FOLDERS, META, SERVER_CONFIG, check_job
@@ -60,17 +61,19 @@ class JobRequest:
 
     Attributes:
         mmar: the MMAR; only read.
-        settings: the numbers of the job.
+        settings: the numbers of the job, or what it has evaluated.
         name: the job's name; empty means the name of the MMAR's folder.
         with_code: whether the MMAR's own code goes along, if it has any.
         values: variables for the job's ``environment.json``, which win over the MMAR's.
+        models: of a job that only has models evaluated: name -> checkpoint.
     """
 
     mmar: Mmar
-    settings: JobSettings = field(default_factory=JobSettings)
+    settings: JobSettings | ValidationSettings = field(default_factory=JobSettings)
     name: str = ""
     with_code: bool = False
     values: Mapping[str, Scalar] = field(default_factory=dict)
+    models: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +203,9 @@ def _build(request: JobRequest, root: Path) -> CreatedJob:
             problems += error.problems
     if problems:
         raise ConfigError(problems)
-    notices += [*_left_out(unused, "the training needs none of them"), *_told(configs)]
+    if request.models:
+        write_given_models(request.models, Mmar(app), request.values)
+    notices += [*_left_out(unused, "the job needs none of them"), *_told(configs)]
     # Last, so that a value that nothing asks for has been noticed.
     _write(app / ENVIRONMENT_FILE, {**documents[ENVIRONMENT], **request.values})
     return CreatedJob(job=Job.open(root), notices=tuple(notices), refusals=check_job(root).problems)
@@ -367,11 +372,14 @@ def _value_problems(values: Mapping[str, Scalar]) -> Iterator[Problem]:
 def _checkpoints(request: JobRequest, app: Path, configs: Iterable[WorkflowConfig]) -> list[str]:
     """Copy the weights that the training starts from; returns which other files stay at home.
 
+    A job that does not train starts from none.
+
     Raises:
         ConfigError: there is no such file, or it does not lie in ``models/``.
     """
     models = request.mmar.models
-    needed = {path.relative_to(app): place for path, place in start_files(configs, app)}
+    starts = () if request.models else start_files(configs, app)
+    needed = {path.relative_to(app): place for path, place in starts}
     problems = []
     for path, place in needed.items():
         source = request.mmar.root / path

@@ -23,6 +23,8 @@ HELP = "make a job of an MMAR, import an old federation's configs, show a job"
 EXAMPLES = """examples:
   mmar job create path/to/mmar --out jobs/spleen --min-sites 3 --rounds 50 --local-epochs 2
   mmar job create path/to/mmar --out jobs/spleen --aggregation-weights site-2=2 site-3=0.5
+  mmar job validate path/to/mmar --out jobs/check --model ours=model.pt --models-of runs/run-001
+  mmar job create path/to/mmar --out jobs/spleen --encrypt-layers 'model.*.conv.*'
   mmar job import path/to/old_mmar --out jobs/old --allow-dropped PercentilePrivacy
   mmar job show jobs/spleen --json
 """
@@ -62,6 +64,17 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SITE=WEIGHT",
         help="factor of a site's steps in the mean (1)",
     )
+    parser.add_argument(
+        "--he", action="store_true", help="sites send their updates homomorphically encrypted"
+    )
+    parser.add_argument(
+        "--encrypt-layers",
+        nargs="+",
+        default=[],
+        action="extend",
+        metavar="NAME",
+        help="only these tensors are encrypted, by name or with *; implies --he",
+    )
 
 
 def settings_of(options: argparse.Namespace, *, min_sites: int) -> JobSettings:
@@ -71,11 +84,15 @@ def settings_of(options: argparse.Namespace, *, min_sites: int) -> JobSettings:
         ConfigError: a weight is no number, or names no site.
     """
     from fl_admin.job_settings import JobSettings
+    from fl_client.encryption import ALL
 
     given = {"rounds": options.rounds, "local_epochs": options.local_epochs}
     numbers = {name: value for name, value in given.items() if value is not None}
     weights = _weights(options.aggregation_weights)
-    return JobSettings(min_sites=min_sites, aggregation_weights=weights, **numbers)
+    layers = tuple(options.encrypt_layers) or (ALL if options.he else None)
+    return JobSettings(
+        min_sites=min_sites, aggregation_weights=weights, encrypt_layers=layers, **numbers
+    )
 
 
 def _weights(words: list[str]) -> dict[str, float]:
@@ -162,6 +179,87 @@ def show_refusals(refusals: tuple[Problem, ...]) -> None:
         print(f"a site may refuse this: {more}", file=sys.stderr)
 
 
+# --- validate ------------------------------------------------------------------------------------
+
+
+def _add_validate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("mmar", type=Path, metavar="MMAR", help="the MMAR's folder")
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        default=[],
+        action="extend",
+        metavar="NAME=FILE",
+        help="a model to evaluate: its name in the matrix, and a .pt or .safetensors file",
+    )
+    parser.add_argument(
+        "--models-of",
+        nargs="+",
+        type=Path,
+        default=[],
+        action="extend",
+        metavar="RUN",
+        help="the global models and each site's best of a simulation or a downloaded job",
+    )
+    _add_target_arguments(parser)
+    parser.add_argument(
+        "--min-sites", type=int, default=2, metavar="N", help="sites for each model (%(default)s)"
+    )
+    add_set_argument(parser)
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from fl_admin.given_models import ValidationSettings
+    from fl_admin.job_create import JobRequest, create_job, mmar_to_federate, replaced_configs
+    from mmar_runtime.config.overrides import parse_overrides
+
+    models = _models(options)
+    request = JobRequest(
+        mmar=mmar_to_federate(options.mmar),
+        settings=ValidationSettings(models=tuple(models), min_sites=options.min_sites),
+        name=options.name,
+        with_code=options.with_code,
+        values=parse_overrides(options.overrides),
+        models=models,
+    )
+    created = create_job(request, options.out, overwrite=options.overwrite)
+    notices = (*replaced_configs(request.mmar), *created.notices)
+    _tell(replace(created, notices=notices), as_json=options.json)
+    return 0
+
+
+def _models(options: argparse.Namespace) -> dict[str, Path]:
+    """Name -> file, in the order in which they were given.
+
+    Raises:
+        ConfigError: there is none, one is no ``NAME=FILE``, or two have one name.
+    """
+    from fl_admin.given_models import models_of
+
+    place = Location("--model")
+    problems = []
+    given: list[tuple[str, Path]] = []
+    for word in options.model:
+        name, _, file = word.partition("=")
+        if name and file:
+            given.append((name, Path(file)))
+        else:
+            problems.append(Problem(place, f"{word!r} is no NAME=FILE", "", "usage"))
+    for run in options.models_of:
+        given += models_of(run).items()
+    names = [name for name, _ in given]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        message = f"two models are called {name!r}"
+        advice = "Name the files one by one, with --model NAME=FILE."
+        problems.append(Problem(place, message, advice, "usage"))
+    if not given and not problems:
+        advice = "Write --model NAME=FILE, or --models-of RUN."
+        problems.append(Problem(place, "no model is named", advice, "usage"))
+    if problems:
+        raise ConfigError(problems)
+    return dict(given)
+
+
 # --- import --------------------------------------------------------------------------------------
 
 
@@ -233,8 +331,10 @@ def summary_text(summary: JobSummary) -> str:
         "digest": summary.digest,
         "sites": f"at least {summary.min_sites}",
         "mandatory": ", ".join(summary.mandatory_sites),
-        "rounds": f"{summary.rounds}, each {work} at a site",
+        "rounds": f"{summary.rounds}, each {work} at a site" if summary.rounds else "",
+        "evaluates": "\n".join(summary.models),
         "weights": ", ".join(weights),
+        "encrypted": ", ".join(summary.encrypt_layers),
         "network": summary.network,
         "compared by": summary.key_metric,
         "workflows": ", ".join(summary.workflows),
@@ -267,6 +367,11 @@ _COMMANDS: dict[
     ],
 ] = {
     "create": ("make a job of an MMAR", _add_create_arguments, _create),
+    "validate": (
+        "make a job that has given models evaluated at every site",
+        _add_validate_arguments,
+        _validate,
+    ),
     "import": ("make a job of an old federation's configs", _add_import_arguments, _import),
     "show": ("show what a job will do", _add_show_arguments, _show),
 }

@@ -19,7 +19,10 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
+from fl_client.client_config import job_trains
+from fl_client.filter_plan import plan_faults
 from fl_client.flare.audit import note
+from fl_client.flare.encryption import ability_faults
 from fl_client.flare.exchange import (
     STATUS,
     metrics_reply,
@@ -27,9 +30,9 @@ from fl_client.flare.exchange import (
     update_reply,
     weights_reply,
 )
+from fl_client.flare.privacy import prepare_filters
 from fl_client.local_training import LocalWork
 from fl_client.outgoing import outgoing_result, outgoing_update
-from fl_client.privacy_filters import filter_faults
 from fl_client.progress import ProgressFile
 from fl_client.ranks.tasks import RankTasks
 from fl_client.site import Site
@@ -131,7 +134,12 @@ class MmarExecutor(Executor):
         What was judged when the job arrived lay on the disk since then, and this text stays here.
         """
         policy = self.site.policy
-        problems = [*self._problems(), *filter_faults(local, policy)]
+        startup = Path(fl_ctx.get_engine().get_workspace().get_startup_kit_dir())
+        problems = [
+            *self._problems(),
+            *plan_faults(local, self.site.mmar.root, policy),
+            *ability_faults(self.site.mmar.root, startup),
+        ]
         note(
             fl_ctx,
             "mmar-judged",
@@ -186,6 +194,10 @@ class MmarExecutor(Executor):
         try:
             self._may(task_name, shareable)
             note(fl_ctx, "task-in", task=task_name, **_tensors(shareable))
+            if task_name == TRAIN:
+                prepare_filters(
+                    fl_ctx, self.site, lambda: self.tasks().shared_tensors(), _round_of(shareable)
+                )
             reply = tasks[task_name](shareable)
             note(fl_ctx, "task-out", task=task_name, **_tensors(reply))
             return reply
@@ -224,9 +236,11 @@ class MmarExecutor(Executor):
             raise PolicyError(f"this run has written {used} bytes; limits.disk_gib allows {most}")
 
     def _is_anothers(self, shareable: Shareable) -> bool:
-        """Whether a model to validate was trained at another site alone."""
+        """Whether a model is neither this site's nor of a training that it takes part in."""
         owner = str(shareable.get_header(AppConstants.MODEL_OWNER))
-        return owner != self.site.name and not owner.startswith(SERVERS_OWN)
+        if owner.startswith(SERVERS_OWN):
+            return not job_trains(self.site.mmar)
+        return owner != self.site.name
 
     def _out_of_time(self) -> bool:
         minutes = (time.monotonic() - self._started) / 60

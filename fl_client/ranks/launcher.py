@@ -22,7 +22,8 @@ from typing import Any
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # from C++, not in __all__
 
-from fl_client.ranks.messages import error_from, receive, send
+from fl_client.ranks.connection import receive, send
+from fl_client.ranks.messages import error_from
 from mmar_runtime.errors import LaunchError, ProcessLostError, RunAborted
 from mmar_runtime.workflows.observing import ShouldStop
 
@@ -89,7 +90,7 @@ class Ranks:
             listening.bind((LOOPBACK, 0))
             listening.listen()
             port = listening.getsockname()[1]
-            self._store = TCPStore(
+            self._store: TCPStore | None = TCPStore(
                 LOOPBACK,
                 port,
                 is_master=True,
@@ -137,16 +138,16 @@ class Ranks:
 
     def close(self) -> None:
         """End the ranks; they may close what they have open before."""
-        self._send_all({"kind": "close"})
-        deadline = time.monotonic() + CLOSE_SECONDS
-        for one in self._ranks:
-            with suppress(subprocess.TimeoutExpired):
-                one.process.wait(max(0.0, deadline - time.monotonic()))
+        self._number += 1
+        self._send_all({"kind": "close", "number": self._number})
+        with suppress(LaunchError, ProcessLostError, RunAborted):  # they end now anyway
+            self._gather(self._number, most=CLOSE_SECONDS)
         self.end()
 
     def end(self) -> None:
         """End the ranks and all that they have started, at once."""
         ranks, self._ranks = self._ranks, []
+        self._store = None
         for one in ranks:
             with suppress(ProcessLookupError):  # its data loaders may outlive a rank
                 os.killpg(one.process.pid, signal.SIGKILL)
@@ -212,7 +213,9 @@ class Ranks:
         self._in_step = _all_the_same(answers.values(), len(self._ranks))
         if stopped is not None and any(map(_no_success, answers.values())):
             raise RunAborted("stopped between two iterations")
-        for rank, answer in answers.items():  # in the order in which they came
+        # What differs began with whoever was the first to tell.
+        for rank in sorted(answers) if self._in_step else answers:
+            answer = answers[rank]
             if "error" in answer:
                 raise error_from(answer["error"], f"process {rank} of {len(self._ranks)}")
         return answers[0]

@@ -8,27 +8,17 @@ from __future__ import annotations
 
 import faulthandler
 import logging
-import os
-import signal
 import sys
-import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, NoReturn
+from typing import Any
 
 from fl_client.local_training import LocalBest, LocalWork
 from fl_client.progress import ProgressFile
-from fl_client.ranks.messages import (
-    error_message,
-    read_weights,
-    receive,
-    send,
-    update_message,
-    write_weights,
-)
+from fl_client.ranks.connection import Inbox, send
+from fl_client.ranks.messages import error_message, read_weights, update_message, write_weights
 from fl_client.site import Site
 from fl_client.site_tasks import LocalTasks
 from mmar_runtime.components.launch import Processes, launched_processes
@@ -44,39 +34,6 @@ from mmar_runtime.workflows.session import choose_device
 logger = logging.getLogger(__name__)
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
-
-class Inbox:
-    """What comes over the connection, read by a thread so that it is noticed in a long iteration.
-
-    Attributes:
-        tasks: the messages in their order, without aborts.
-        aborted: the number of the last task that was aborted.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self.tasks: SimpleQueue[dict[str, Any]] = SimpleQueue()
-        self.aborted = 0
-        self._connection = connection
-        threading.Thread(target=self._read, daemon=True, name="inbox").start()
-
-    def _read(self) -> None:
-        while True:
-            try:
-                message = receive(self._connection)
-            except (EOFError, OSError):
-                end_with_all()
-            if message["kind"] == "abort":
-                self.aborted = message["number"]
-            else:
-                self.tasks.put(message)
-
-
-def end_with_all() -> NoReturn:
-    """End this process at once, with the processes of its data loaders."""
-    if os.getpgrp() == os.getpid():
-        os.killpg(os.getpid(), signal.SIGKILL)
-    os._exit(1)
 
 
 class Rank:
@@ -111,12 +68,13 @@ class Rank:
             should_stop=lambda: self._inbox.aborted == self._number,
         )
 
-    def serve(self) -> None:
-        """Do task after task until the end is asked for."""
+    def serve(self) -> int:
+        """Do task after task until the end is asked for; returns the number of that message."""
         while (task := self._inbox.tasks.get())["kind"] != "close":
             self._number = task["number"]
             send(self._connection, {"number": self._number, **self._answer(task)})
         self._tasks.close()
+        return int(task["number"])
 
     def _answer(self, task: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -128,6 +86,9 @@ class Rank:
             return {"error": error_message(error)}
 
     def _done(self, task: Mapping[str, Any]) -> dict[str, Any]:
+        if task["kind"] == "shared_tensors":
+            found = self._tasks.shared_tensors()
+            return {"sizes": dict(found.sizes), "buffers": sorted(found.buffers)}
         weights = read_weights(task["weights"], self._folder)
         match task["kind"]:
             case "train":
@@ -199,7 +160,8 @@ def main() -> int:
             send(connection, {"number": 0, "error": error_message(error)})
             return 1
         send(connection, {"number": 0})
-        rank.serve()
+        last = rank.serve()
+    send(connection, {"number": last})
     return 0
 
 

@@ -1,15 +1,10 @@
-"""What a site's process and its ranks tell each other: JSON in both directions, weights in files.
-
-Nothing is pickled. Numbers come out of JSON as they went in, to the last bit.
-"""
+"""What a site's process and its ranks tell each other, as plain values; weights go by files."""
 
 from __future__ import annotations
 
-import json
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +26,6 @@ from mmar_runtime.errors import (
 from mmar_runtime.results import EpochReport, EvaluationResult, SiteReport
 from mmar_runtime.weights import Weights
 
-MAX_BYTES = 64 * 1024 * 1024
-"""No message is nearly as long: weights travel in files."""
-
 KINDS: Mapping[str, type[Exception]] = {
     kind.__name__: kind
     for kind in (
@@ -48,25 +40,6 @@ KINDS: Mapping[str, type[Exception]] = {
     )
 }
 """Errors that arrive as what they were; any other arrives as a ``RuntimeError`` with its name."""
-
-
-def send(connection: Connection, message: Mapping[str, Any]) -> None:
-    """Send one message.
-
-    Raises:
-        OSError: nobody is at the other end.
-    """
-    connection.send_bytes(json.dumps(message).encode())
-
-
-def receive(connection: Connection) -> dict[str, Any]:
-    """Wait for the next message.
-
-    Raises:
-        EOFError, OSError: nobody is at the other end any more.
-    """
-    message: dict[str, Any] = json.loads(connection.recv_bytes(MAX_BYTES))
-    return message
 
 
 # --- weights

@@ -9,14 +9,28 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fl_admin.console import JobState
+from fl_admin.console import JobState, explained_end
+from fl_admin.provision import provision
+from fl_admin.setup.checks import check_kit, is_ready
+from fl_admin.setup.connection import check_connection
+from fl_admin.setup.finding import State
+from fl_admin.setup.kit import open_kit
+from fl_client.versions import VERSIONS_FILE
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
-from tests.federation.conftest import SITES, Federation, MakeFederation, edit
+from tests.federation.conftest import (
+    LEAD,
+    SITES,
+    Federation,
+    MakeFederation,
+    edit,
+    project,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -189,6 +203,98 @@ def test_a_hostile_workflow_is_refused_as_well(
 
     assert_refused(federation, state, "config_train.json: train.optimizer.args.lr")
     assert not marker.exists()
+
+
+# --- what a site lacks by itself
+
+
+def one_line_of(state: JobState, site: str) -> str:
+    """What the person at the console reads of a site that takes no part."""
+    assert state.status == "FINISHED:FAILED_TO_RUN"
+    [line] = [one for one in explained_end(state).splitlines() if one.strip().startswith(site)]
+    return line.strip()
+
+
+def test_a_site_without_one_of_its_files_says_so_and_names_none(
+    federation: Federation, job: Path, tmp_path: Path
+) -> None:
+    values = json.loads((federation.site("site-1") / "local/environment.json").read_text())
+    document = json.loads(Path(values["DATASET_JSON"]).read_text())
+    image = Path(values["DATA_ROOT"], document["validation"][0]["image"])
+    image.rename(tmp_path / "taken")
+
+    state = federation.run(job)
+
+    (tmp_path / "taken").rename(image)
+    assert one_line_of(state, "site-1") == (
+        "site-1: refused: data: this site's data list has a fault; 'mmar site setup' there says "
+        "which"
+    )
+    assert state.deployment["site-2"] == "OK"
+    federation.download(state.job_id, tmp_path / "out")
+    assert not files_with(tmp_path / "out", image.name)
+    assert not files_with(federation.server, image.name)
+    assert "data-root" not in str(state)
+
+
+def test_a_site_with_other_versions_says_which(federation: Federation, job: Path) -> None:
+    file = federation.site("site-2") / VERSIONS_FILE
+    before = file.read_text()
+    edit(file, monai="99.1.0")
+
+    state = federation.run(job)
+
+    file.write_text(before)
+    assert one_line_of(state, "site-2") == (
+        f"site-2: refused: versions: this site has monai {version('monai')}, the federation "
+        "99.1.0: install monai 99.1.0 there"
+    )
+
+
+def test_a_site_whose_values_nobody_filled_in_says_so(federation: Federation, job: Path) -> None:
+    file = federation.site("site-1") / "local/environment.json"
+    before = file.read_text()
+    edit(file, DATA_ROOT="")
+
+    state = federation.run(job)
+
+    file.write_text(before)
+    assert "refused: environment: this site's environment.json is not filled in" in one_line_of(
+        state, "site-1"
+    )
+
+
+@pytest.mark.parametrize("name", ["site-1", LEAD])
+def test_a_kit_of_a_federation_that_runs_is_ready(federation: Federation, name: str) -> None:
+    found = list(check_kit(open_kit(federation.kits / name)))
+
+    assert is_ready(found), found
+    [server] = [one for one in found if one.check == "server"]
+    assert server.message.endswith("takes this kit's connection")
+
+
+def test_a_server_that_runs_without_a_judgement_on_jobs_is_not_ready(
+    federation: Federation,
+) -> None:
+    found = {one.check: one for one in check_kit(open_kit(federation.server))}
+
+    assert "this server listens at" in found["port"].message
+    assert [name for name, one in found.items() if one.state is State.FAULT] == ["resources"]
+    assert "app_validator" in found["resources"].message
+
+
+def test_a_kit_of_another_federation_is_told_apart(federation: Federation, tmp_path: Path) -> None:
+    file = tmp_path / "project.yml"
+    file.write_text(project(open_kit(federation.server).port))
+    foreign = provision(file, tmp_path / "kits").folder / "site-1"
+    mixed = Path(shutil.copytree(federation.site("site-1"), tmp_path / "mixed"))
+    for name in ("client.crt", "client.key"):
+        shutil.copy(foreign / "startup" / name, mixed / "startup")
+
+    told = check_connection(open_kit(foreign), 5.0).message
+    assert "not this federation's authority" in told
+    told = check_connection(open_kit(mixed), 5.0).message
+    assert "does not take this kit's certificate" in told
 
 
 def test_every_verdict_is_in_a_log_whose_chain_holds(federation: Federation) -> None:

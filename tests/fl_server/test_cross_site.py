@@ -121,6 +121,8 @@ def test_the_json_has_the_documented_keys() -> None:
         "cells": PARTIAL,
         "complete": False,
         "missing": [["site-1", "site-2"]],
+        "weights_sha256": {},
+        "evaluation_sha256": None,
     }
 
 

@@ -36,6 +36,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, LaunchError
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import digest, read_checkpoint
+from tests.conftest import with_more_cases
 
 MakeMmar = Callable[..., Path]
 Edited = Callable[[Path, Callable[[Any], object]], Path]
@@ -139,28 +140,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 
 @pytest.fixture
-def mmar(tiny_mmar: Path, edited: Edited) -> Path:
+def mmar(tiny_mmar: Path) -> Path:
     """The tiny MMAR with four cases to train on and three to validate on."""
-    return with_more_cases(tiny_mmar, edited)
-
-
-def with_more_cases(root: Path, edited: Edited) -> Path:
-    """Repeat the three volumes under other names; each training item stays one of its own."""
-    names = {"training": "1 2 4 5", "validation": "3 6 7"}
-    for key, source in ("4", "1"), ("5", "2"), ("6", "1"), ("7", "2"):
-        for kind in ("image", "label"):
-            data = root / "data"
-            shutil.copy(data / f"case_{source}_{kind}.nii.gz", data / f"case_{key}_{kind}.nii.gz")
-
-    def change(lists: Any) -> None:
-        for key, cases in names.items():
-            lists[key] = [
-                {kind: f"case_{case}_{kind}.nii.gz" for kind in ("image", "label")}
-                for case in cases.split()
-            ]
-
-    edited(root / "data/dataset.json", change)
-    return root
+    return with_more_cases(tiny_mmar)
 
 
 def train_json(root: Path) -> Path:
