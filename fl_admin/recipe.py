@@ -145,22 +145,21 @@ class MmarFedAvgRecipe(Recipe):
             workspace = Path(env.workspace_root) / str(self._job.name)
             sites = env.clients or [f"site-{n}" for n in range(1, env.num_clients + 1)]
             write_simulated_sites(workspace / "local", sites, self._site_values)
-        elif isinstance(env, ProdEnv):
-            if self._site_values:
-                message = "the sites of a federation have values of their own"
-                advice = "Leave set_per_site_config out; each site's are in local/ of its kit."
-                raise ConfigError([Problem(Location("ProdEnv"), message, advice, "environment")])
-        elif _is_ours(env):
+        elif _is_made_for_this(env):
             env.site_values = self._site_values
-        else:
+        elif not isinstance(env, ProdEnv):
             raise FederationError(
                 f"the sites of a {type(env).__name__} allow none of our classes\n"
-                "    fl_admin.recipe_env.MmarPocEnv is NVFlare's PocEnv with sites that do."
+                "    fl_admin.recipe_env.MmarPocEnv makes a federation whose sites do."
             )
+        elif self._site_values:
+            message = "the sites of a federation have values of their own"
+            advice = "Leave set_per_site_config out; each site's are in local/ of its kit."
+            raise ConfigError([Problem(Location("ProdEnv"), message, advice, "environment")])
 
 
-def _is_ours(env: ExecEnv) -> TypeGuard[MmarPocEnv]:
-    # NVFlare's part of it is slow to import, and whoever has made one has imported it.
+def _is_made_for_this(env: ExecEnv) -> TypeGuard[MmarPocEnv]:
+    # That module imports this one; and whoever has made one has imported it.
     module = sys.modules.get("fl_admin.recipe_env")
     return module is not None and isinstance(env, module.MmarPocEnv)
 

@@ -99,7 +99,7 @@ def test_the_sites_of_a_federation_have_values_of_their_own(mmar: Path, tmp_path
 def test_a_stock_poc_federation_would_refuse_every_job_and_that_is_said(mmar: Path) -> None:
     from nvflare.recipe.poc_env import PocEnv
 
-    with pytest.raises(FederationError, match="MmarPocEnv is NVFlare's PocEnv"):
+    with pytest.raises(FederationError, match="MmarPocEnv makes a federation"):
         MmarFedAvgRecipe(mmar=mmar).execute(PocEnv())
 
 
