@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from fl_admin.console import admin_of
+from fl_admin.console import admin_kit
 from mmar_runtime.errors import FederationError
 
 PROMPT = "> "
@@ -36,7 +36,7 @@ class AdminShell:
     """
 
     def __init__(self, kit: Path) -> None:
-        self._user, _ = admin_of(kit)
+        self._user = admin_kit(kit).name
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self._process = subprocess.Popen(
             ["bash", "./fl_admin.sh"],

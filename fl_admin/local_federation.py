@@ -130,6 +130,7 @@ class LocalFederation:
     def give(self, site: str, values: Mapping[str, Scalar]) -> None:
         """Write a site's own values, such as where its data lie."""
         write_text_atomically(self.values(site), json.dumps(dict(values), indent=2) + "\n")
+        self.values(site).chmod(0o600)
 
     def printed(self, name: str) -> Path:
         """The file with what a participant's process has printed."""
@@ -225,6 +226,16 @@ class LocalFederation:
             for one in _connections(process)
             if one.status == psutil.CONN_LISTEN
         )
+
+    def end(self, name: str) -> None:
+        """End a participant's own process; one that does not go in time is forced."""
+        process = self._processes[name]
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     def stop(self) -> None:
         """End every process: asked first, then forced. Returns when none is left."""

@@ -32,6 +32,9 @@ from mmar_runtime.files import write_text_atomically
 
 FORMAT_VERSION = 1
 
+RECORD_TOPIC = "mmar.run_record"
+"""The command by which an admin asks a running job for its record."""
+
 Metrics: TypeAlias = Mapping[str, float]
 RunStatus: TypeAlias = Literal["running", "complete", "failed"]
 AbsenceStatus: TypeAlias = Literal["rejected", "missing", "failed"]

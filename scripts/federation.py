@@ -27,20 +27,19 @@ from typing import Any
 
 from fl_admin.admin_shell import AdminShell
 from fl_admin.demo_data import write_demo_data
+from fl_admin.job_results import RESULTS
 from fl_admin.local_federation import SERVER, SITES, THIS_MACHINE, LocalFederation
 from fl_admin.processes import ProcessTree
 from fl_admin.simulate import RunFolder
 from fl_server.cross_site import GLOBAL_MODEL, CrossSiteMatrix, read_cross_site_matrix
 from fl_server.run_record import read_run_record
 from mmar_runtime.cli.common import stop_on_signals
-from mmar_runtime.config.loader import CROSS_VALIDATION_FILE
 from mmar_runtime.errors import FederationError, MmarError, RunAborted
 from mmar_runtime.weights import digest, read_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 JOB = REPOSITORY / "jobs" / "spleen_ct_segmentation"
 BUILD = REPOSITORY / "build" / "federation"
-RESULTS = Path("workspace") / "results"
 JOB_ID = re.compile(r"Submitted job: (\S+)")
 STATUS = re.compile(r'"status": "(\S+)"')
 COMPLETED = "FINISHED:COMPLETED"
@@ -253,18 +252,10 @@ def check_complete(results: Path) -> CrossSiteMatrix:
 
 def check_cell(federation: LocalFederation, site: str, job: Path, matrix: CrossSiteMatrix) -> None:
     """The site's number of the global model is the same if the site evaluates it by itself."""
-    (app,) = (path for path in (job / "job").rglob("app") if path.is_dir())
-    copy = Path(shutil.copytree(app, job.parent.parent / "evaluated" / site))
-    values = {
-        "MMAR_CKPT": job / RESULTS / "models" / f"{GLOBAL_MODEL}.pt",
-        "dont_load_ckpt_model": False,
-        **json.loads(federation.values(site).read_text("utf-8")),
-    }
-    log = copy.with_suffix(".json")
+    model = job / RESULTS / "models" / f"{GLOBAL_MODEL}.pt"
+    log = federation.kits.parent / f"{site}_validate.log"
     run(
-        "mmar", "evaluate", "-m", copy, "-c", CROSS_VALIDATION_FILE, "--json",
-        "--policy", federation.site(site) / "local" / "mmar_site_policy.json",
-        "--set", *(f"{name}={value}" for name, value in values.items()),
+        "mmar", "site", "validate", "--kit", federation.site(site), "--model", model, "--json",
         log=log,
     )  # fmt: skip
     computed = json_in(log.read_text("utf-8"))["metrics"]

@@ -37,7 +37,13 @@ from fl_server.flare.exchange import (
 )
 from fl_server.flare.persistor import MmarModelPersistor, results_folder
 from fl_server.model_selection import ModelSelection
-from fl_server.run_record import RunRecorder, SiteAbsence, begin_run, write_run_record
+from fl_server.run_record import (
+    RECORD_TOPIC,
+    RunRecorder,
+    SiteAbsence,
+    begin_run,
+    write_run_record,
+)
 from mmar_runtime.errors import FederationError
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.tree_hash import tree_hash
@@ -53,9 +59,6 @@ SERVER_PREFIX = "SRV_"
 
 SENDER = "mmar_sender"
 """The site that a reply came from, in the context of that reply."""
-
-RECORD_TOPIC = "mmar.run_record"
-"""The command by which an admin asks a running job for its record."""
 
 MODEL_SCORED = "mmar_model_scored"
 """A site has scored the last global model; the reply is the validation result in the context."""

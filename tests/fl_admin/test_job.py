@@ -120,3 +120,28 @@ def test_a_copy_never_replaces_what_is_there(job: Job, tmp_path: Path) -> None:
 
     with pytest.raises(FileExistsError):
         job.copied_to(tmp_path / "copy", rounds=1, min_sites=1)
+
+
+# --- which sites it needs
+
+
+@pytest.mark.parametrize(
+    ("changes", "connected", "told"),
+    [
+        ({"min_clients": 3}, ["site-2", "site-1"],
+         "the job needs 3 sites, 2 are connected: site-1, site-2"),
+        ({"min_clients": 2}, ["site-1", "site-2"], ""),
+        ({"min_clients": 2}, [], "the job needs 2 sites, 0 are connected"),
+        ({"min_clients": 2, "deploy_map": {"app": ["server", "site-1", "site-3"]}},
+         ["site-1", "site-2"], "the job needs 2 sites of site-1, site-3, 1 is connected: site-1"),
+        ({"min_clients": 1, "mandatory_clients": ["site-3"]}, ["site-1"],
+         "the job needs site-3, not connected now"),
+        ({"min_clients": 2, "deploy_map": {"app": {"sites": ["@all"]}}}, ["site-1", "site-2"], ""),
+    ],
+)  # fmt: skip
+def test_sites_that_a_job_lacks(
+    job: Job, edited: Edited, changes: dict[str, Any], connected: list[str], told: str
+) -> None:
+    edited(job.folder / "meta.json", lambda meta: meta.update(changes))
+
+    assert job.shortage(connected) == told
