@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from fl_admin.job_settings import SETTINGS, TEMPLATES
 from fl_admin.results import results_folder
 from fl_client.job_check import CLIENT_CONFIG, META, SERVER_CONFIG
-from mmar_runtime.config.loader import CROSS_VALIDATION_FILE
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_json
@@ -112,7 +111,6 @@ def write_given_models(models: Mapping[str, Path], app: Mmar, values: Mapping[st
 
     from fl_server.initial_model import initial_model
 
-    _require_cross_validation(app)
     own_values = {**SITE_VARIABLES, **values}
     network = initial_model(
         app, values=own_values, policy=OWN_MMAR_POLICY, load_checkpoint=False
@@ -158,11 +156,3 @@ def _fitting(path: Path, network: Weights, place: Location) -> Weights:
         message = f"{str(path)!r} holds values that are not finite, in {odd!r}"
         raise ConfigError([Problem(place, message, "", "checkpoint")])
     return weights
-
-
-def _require_cross_validation(app: Mmar) -> None:
-    if (app.root / CROSS_VALIDATION_FILE).is_file():
-        return
-    message = "the MMAR does not say how models are evaluated"
-    advice = "Write config_cross_validation.json, or config_validation.json."
-    raise ConfigError([Problem(Location(CROSS_VALIDATION_FILE), message, advice, "job")])

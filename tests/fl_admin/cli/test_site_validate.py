@@ -286,6 +286,10 @@ def test_a_folder_that_is_no_kit_is_refused(
     assert main(["site", "validate", "--kit", str(tmp_path), "--model", str(model)]) == 2
     assert "is no site's kit" in capfd.readouterr().err
 
+    words = ["--kit", str(tmp_path / "nowhere"), "--model", str(model)]
+    assert main(["site", "validate", *words]) == 2
+    assert "does not exist" in capfd.readouterr().err
+
 
 def test_the_printed_number_has_every_digit(
     kit: Path, validate: Validate, model: Path, capfd: pytest.CaptureFixture[str]

@@ -248,13 +248,31 @@ def test_a_site_that_shares_no_model_sends_none(start: Start, received: Weights)
 
 
 def test_a_site_that_evaluates_no_others_evaluates_its_own_and_the_global_ones(
-    start: Start, received: Weights
+    start: Start, received: Weights, app: Path
 ) -> None:
+    asked_for(app, "train", "validate")
     site = start(cross_site={"evaluate_others": False})
 
     assert declined(site.validate(received, "site-2"))
     for owner in ("site-1", "SRV_FL_global_model"):
         assert site.validate(received, owner).get_return_code() == ReturnCode.OK
+
+
+def test_in_a_job_that_does_not_train_every_model_is_that_of_others(
+    start: Start, received: Weights, app: Path
+) -> None:
+    """Whatever the models are called: the site has had no part in them."""
+    asked_for(app, "validate")
+
+    site = start(cross_site={"evaluate_others": False})
+    assert declined(site.validate(received, "SRV_FL_global_model"))
+    site = start(cross_site={"evaluate_others": True})
+    assert site.validate(received, "SRV_FL_global_model").get_return_code() == ReturnCode.OK
+
+
+def asked_for(app: Path, *tasks: str) -> None:
+    document = {"executors": [{"tasks": list(tasks), "executor": {}}]}
+    (app / "config/config_fed_client.json").write_text(json.dumps(document))
 
 
 # --- what leaves
