@@ -98,7 +98,7 @@ class RankTasks:
 
     def close(self) -> None:
         """End the processes."""
-        if self._ranks is not None and self._ranks.alive:
+        if self._ranks is not None:
             self._ranks.close()
 
     def _ask(self, kind: str, weights: Weights, **task: Any) -> dict[str, Any]:

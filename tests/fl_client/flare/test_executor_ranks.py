@@ -230,6 +230,12 @@ def test_the_same_processes_do_every_task_with_what_they_have_built_once(two: Tr
     assert [report["epochs"][0]["epoch"] for report in (first, second)] == [1, 2]
 
 
+def test_they_listen_where_no_other_machine_can_reach_them(two: Trained) -> None:
+    connections = [one for pid in two.pids for one in psutil.Process(pid).net_connections()]
+
+    assert {one.laddr.ip for one in connections if one.status == "LISTEN"} == {"127.0.0.1"}
+
+
 def test_one_process_tells_the_progress_for_all(two: Trained) -> None:
     events = [one for one in two.site.progress if one["kind"] != "iteration"][:6]
 
