@@ -150,6 +150,9 @@ def test_no_weights_are_left_in_the_folder_that_they_go_through(
 
     update = tasks.train(WEIGHTS, 1)
     tasks.score(WEIGHTS)
+    lose(tasks)
+    (tmp_path / FOLDER / "best-7.safetensors").write_bytes(b"half of one")
+    tasks.score(WEIGHTS)
 
     assert not list((tmp_path / FOLDER).glob("*.safetensors"))
     assert torch.equal(update.difference["w"], WEIGHTS["w"])
