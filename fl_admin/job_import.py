@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from fl_admin.job_create import CreatedJob, JobRequest, create_job, start_files, temporary_job
+from fl_admin.job_import_encryption import encrypted_layers
 from fl_admin.job_import_rules import (
     CLASSES,
     DEFAULTS,
+    ENCRYPTING,
     FIELDS,
     NO_RESUME,
     ONE_NETWORK,
@@ -308,6 +310,8 @@ class _Reading:
             place = location / "args" / key
             if name.endswith("Persistor") and key == "model":
                 self._network(value, place)
+            elif key == "encrypt_layers" and key in known.arguments:
+                continue  # below, whether or not it is there
             elif isinstance(value, dict) and _is_component(value, (key,)):
                 self._class(value, place)
             elif _are_components(value, key):
@@ -315,10 +319,31 @@ class _Reading:
                     self._class(item, place / index)
             else:
                 self._field(known.arguments.get(key, UNKNOWN_FIELD), value, place, key)
+        if "encrypt_layers" in known.arguments:
+            self._encryption(arguments.get("encrypt_layers"), location / "args" / "encrypt_layers")
         for key, rule in known.arguments.items():
             default = DEFAULTS.get(f"{name}.{key}")
             if default is not None and key not in arguments:
                 self._field(rule, default, location / "args" / key, key)
+
+    def _encryption(self, value: Any, location: Location) -> None:
+        """The tensors that sites encrypted; all of them where they are not named."""
+        value = self._filled(value, location.file)
+        rule, names = encrypted_layers(value)
+        text = f"encrypt_layers = {value!r}"
+        self._report(location, "encrypt_layers", text, rule.outcome, rule.text)
+        before, place = self._found.setdefault("encrypt_layers", (names, location))
+        if before != names:
+            message = f"asks for {names!r}, and {place} for {before!r}"
+            self.problems.append(Problem(location, message, "Let both say the same.", "job"))
+
+    def _unencrypted(self) -> Iterator[Problem]:
+        """Parts of an encrypted federation whose sites encrypt nothing."""
+        named = [one for one in self.fields if one.name in ENCRYPTING]
+        if named and "encrypt_layers" not in self._found:
+            message = f"{named[0].name} asks for encrypted updates, and no site encrypts"
+            advice = "Add HEModelEncryptor to the sites' filters, or take this class out."
+            yield Problem(named[0].location, message, advice, "job")
 
     def _field(self, rule: Rule, value: Any, location: Location, name: str) -> None:
         value = self._filled(value, location.file)
@@ -408,6 +433,7 @@ class _Reading:
         for name, (file, text) in _REQUIRED.items():
             if name not in given:
                 self.problems.append(Problem(Location(file), text, "", "job"))
+        self.problems += self._unencrypted()
         return JobSettings(**given, arguments=arguments)
 
 

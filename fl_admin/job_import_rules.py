@@ -78,13 +78,16 @@ def dropped(text: str) -> ClassRule:
 KIT = "the start-up kit of a server or a site says it, not a job"
 WIRING = "how NVFlare connects its parts; the new job has its own"
 FIXED = "the new job's own components do it"
-NO_HE = "homomorphic encryption is not available; a site sends its update over TLS, unencrypted"
+ENCRYPTED = "the job encrypts; a federation provisioned with 'he: true' has the keys"
+KEYS = "in startup/ of the kit, under the name that NVFlare's provisioning gives it"
+ALL_KINDS = "updates and whole models are encrypted"
 NO_FILTER = "updates would leave the sites unfiltered: a job brings no privacy filter"
 NO_RESUME = "a job starts in round 0; put the weights into models/ and enable a CheckpointLoader"
 NO_EARLY_STOP = "a job runs all its rounds; the best global model is kept whenever it was found"
 NO_EXCLUDE = "all tensors are shared; a pattern that matches none of them can be dropped"
 ONE_NETWORK = "the network is 'model' of config_train.json alone, and this one is another"
 STEPS = "sites are weighted by their optimizer steps"
+ONCE = "a site multiplies by its steps before it encrypts; the server does not do so again"
 MEAN = "models are compared by the unweighted mean over the sites"
 PROCESSES = (
     "each site says how many processes it has: NUM_PROCESSES in its environment.json, 1 without; "
@@ -200,7 +203,13 @@ CROSS_SITE = taken(
     wait_for_clients_timeout=ignored(FIXED),
 )
 
-CLASSES: Mapping[str, ClassRule] = {
+DECRYPTOR = taken(
+    "fl_client.flare.encryption.DecryptModel, before every other filter",
+    tenseal_context_file=ignored(KEYS),
+    data_kinds=refused(ALL_KINDS, *NOTHING, ["WEIGHT_DIFF", "WEIGHTS"], ["WEIGHTS"]),
+)
+
+_CLASSES: Mapping[str, ClassRule] = {
     # workflows
     "ScatterAndGather": taken(
         "fl_server.flare.wake.WakingScatterAndGather",
@@ -237,7 +246,7 @@ CLASSES: Mapping[str, ClassRule] = {
         source_ckpt_file_full_name=refused(NO_RESUME, *NOTHING),
         ckpt_preload_path=refused(NO_RESUME, *NOTHING),
         default_train_conf=ignored("checkpoints carry the network's configuration"),
-        filter_id=refused(NO_HE, *NOTHING),
+        filter_id=ignored("models are written encrypted where the job encrypts"),
     ),
     "FullModelShareableGenerator": taken("the same class"),
     "IntimeModelSelectionHandler": SELECTOR,
@@ -284,15 +293,34 @@ CLASSES: Mapping[str, ClassRule] = {
     "ExcludeVars": dropped(NO_EXCLUDE),
     "ConvertWeights": dropped("sites send differences"),
     # homomorphic encryption
-    "HEModelEncryptor": dropped(NO_HE),
-    "HEModelDecryptor": dropped(NO_HE),
-    "HEEvalDecryptor": dropped(NO_HE),
-    "HEPTModelReaderWriter": dropped(NO_HE),
-    "HEPTFileModelPersistor": dropped(NO_HE),
-    "HEModelShareableGenerator": dropped(NO_HE),
-    "HEModelSerializeFilter": dropped(NO_HE),
-    "HEInTimeAccumulateWeightedAggregator": dropped(NO_HE),
+    "HEModelEncryptor": taken(
+        "fl_client.flare.encryption.EncryptReply, behind every other filter",
+        tenseal_context_file=ignored(KEYS),
+        encrypt_layers=translated("encrypt_layers"),
+        aggregation_weights=translated(
+            "aggregation_weights; each site is told its own", "aggregation_weights"
+        ),
+        weigh_by_local_iter=refused(STEPS, True, None),
+        data_kinds=refused(ALL_KINDS, *NOTHING, ["WEIGHT_DIFF"], ["WEIGHT_DIFF", "WEIGHTS"]),
+    ),
+    "HEModelDecryptor": DECRYPTOR,
+    "HEEvalDecryptor": DECRYPTOR,
+    "HEPTModelReaderWriter": taken("weights are read and written by the names of their tensors"),
+    "HEModelShareableGenerator": taken(ENCRYPTED, tenseal_context_file=ignored(KEYS)),
+    "HEModelSerializeFilter": taken(ENCRYPTED, tenseal_context_file=ignored(KEYS)),
+    "HEInTimeAccumulateWeightedAggregator": ClassRule(
+        translated("fl_server.flare.aggregator.MmarAggregator, which adds up what is encrypted"),
+        {**AGGREGATOR.arguments, "weigh_by_local_iter": refused(ONCE, False, None)},
+    ),
 }
+
+CLASSES: Mapping[str, ClassRule] = {
+    **_CLASSES,
+    "HEPTFileModelPersistor": _CLASSES["PTFileModelPersistor"],
+}
+
+ENCRYPTING = tuple(name for name in CLASSES if name.startswith("HE"))
+"""Classes of an encrypted federation."""
 
 UNKNOWN_CLASS = dropped("is not known, so what it did is not done")
 UNKNOWN_FIELD = refused("is not known, so what it asked for is not done", *NOTHING)

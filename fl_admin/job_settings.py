@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fl_client.encryption import encrypting
 from fl_client.job_check import CLIENT_CONFIG, JOB_NAME, META, SERVER_CONFIG, SITE_NAME
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import Problem
+from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
 
 TEMPLATES = Path(__file__).parent / "templates"
 APP = "app"
@@ -34,6 +36,8 @@ class JobSettings:
         local_epochs: epochs that a site trains in a round.
         steps_aggregation: optimizer steps that a site trains in a round; 0 means whole epochs.
         aggregation_weights: site -> factor of its steps in the mean; 1 for a site not named.
+        encrypt_layers: names, or names with ``*``, of the tensors that sites send encrypted, of
+            which the floating-point ones are meant; None for none.
         arguments: further arguments: id in ``config_fed_server.json`` -> argument -> value.
     """
 
@@ -42,6 +46,7 @@ class JobSettings:
     local_epochs: int = 1
     steps_aggregation: int = 0
     aggregation_weights: Mapping[str, float] = field(default_factory=dict)
+    encrypt_layers: tuple[str, ...] | None = None
     arguments: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
 
     def problems(self) -> Iterator[Problem]:
@@ -52,6 +57,8 @@ class JobSettings:
             if type(value) is not int or value < least:
                 message = f"has to be a whole number from {least}, found {value!r}"
                 yield Problem(SETTINGS / name, message, "", "job")
+        if self.encrypt_layers is not None and not extra_is_installed():
+            yield Problem(SETTINGS / "encrypt_layers", MISSING_EXTRA, "", "encryption")
         if not isinstance(self.aggregation_weights, Mapping):
             yield Problem(
                 SETTINGS / "aggregation_weights", "has to map sites to weights", "", "job"
@@ -76,6 +83,9 @@ class JobSettings:
         parts = {one["id"]: one["args"] for one in (*server["components"], *server["workflows"])}
         if self.aggregation_weights:
             parts["aggregator"]["aggregation_weights"] = dict(self.aggregation_weights)
+        if self.encrypt_layers is not None:
+            parts["persistor"]["encrypt_layers"] = list(self.encrypt_layers)
+            client = encrypting(client, list(self.encrypt_layers))
         for part, arguments in self.arguments.items():
             parts[part].update(arguments)
         return {META: meta, SERVER_CONFIG: server, CLIENT_CONFIG: client}

@@ -29,6 +29,7 @@ class JobSummary:
         local_epochs: epochs that a site trains in a round.
         steps_aggregation: optimizer steps in place of the epochs; 0 for none.
         aggregation_weights: site -> factor of its steps in the mean.
+        encrypt_layers: names of the tensors that sites send encrypted; empty for none.
         workflows: what the server does, in this order.
         network: the network's class.
         key_metric: the metric by which models are compared.
@@ -49,6 +50,7 @@ class JobSummary:
     local_epochs: int
     steps_aggregation: int
     aggregation_weights: Mapping[str, float]
+    encrypt_layers: tuple[str, ...]
     workflows: tuple[str, ...]
     network: str
     key_metric: str
@@ -87,6 +89,7 @@ def summary_of(job: Job) -> JobSummary:
         local_epochs=client.get("local_epochs", 1),
         steps_aggregation=client.get("steps_aggregation", 0),
         aggregation_weights=_arguments(server, "aggregator").get("aggregation_weights") or {},
+        encrypt_layers=tuple(_arguments(server, "persistor").get("encrypt_layers") or ()),
         workflows=tuple(str(one.get("id")) for one in server.get("workflows", [])),
         network=networks[0].title if networks else "",
         key_metric=(metrics[0].log_label or "") if metrics else "",

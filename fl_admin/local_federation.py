@@ -78,15 +78,22 @@ class LocalFederation:
         *,
         sites: Sequence[str] = SITES,
         environment: Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Self:
         """A federation with new kits in a folder; nothing runs yet.
+
+        Args:
+            folder: where the project file and the kits are written.
+            sites: their names.
+            environment: further variables of the processes.
+            options: further entries of the project file, such as ``he``.
 
         Raises:
             ConfigError: a site's name is none.
             FederationError: NVFlare's provisioning failed.
         """
         file = folder / "project.yml"
-        document = project_document(sites, port=unused_port())
+        document = {**project_document(sites, port=unused_port()), **(options or {})}
         write_text_atomically(file, yaml.safe_dump(document, sort_keys=False))
         kits = provision(file, folder / "kits").folder
         return cls(kits, tuple(sites), environment or {})

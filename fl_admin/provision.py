@@ -28,6 +28,7 @@ from fl_admin.setup.kit import Kit, open_kit
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, FederationError, Problem, did_you_mean
 from mmar_runtime.files import write_text_atomically
+from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
 
 BUILDERS: tuple[dict[str, Any], ...] = (
     {"path": "nvflare.lighter.impl.workspace.WorkspaceBuilder"},
@@ -40,7 +41,13 @@ BUILDERS: tuple[dict[str, Any], ...] = (
 )
 """NVFlare's own, and ours behind them."""
 
-PROJECT_KEYS = ("api_version", "name", "description", "participants", VALID_DAYS)
+ENCRYPTION_BUILDERS: tuple[dict[str, Any], ...] = (
+    {"path": "fl_admin.he_builder.FederationKeys"},
+    {"path": "fl_admin.he_builder.StartupSignatures"},
+)
+"""Behind all others, where the project asks for homomorphic encryption."""
+
+PROJECT_KEYS = ("api_version", "name", "description", "he", "participants", VALID_DAYS)
 TYPES = ("server", "client", "admin")
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "server": ("name", "type", "org", "fed_learn_port", "admin_port"),
@@ -259,7 +266,8 @@ def read_project(path: Path) -> dict[str, Any]:
     problems = list(_faults(document, location))
     if problems:
         raise ConfigError(problems)
-    return {"builders": list(BUILDERS), **document}
+    extra = ENCRYPTION_BUILDERS if document.pop("he", False) else ()
+    return {"builders": [*BUILDERS, *extra], **document}
 
 
 _TEMPLATE = "provisioning/project.yml is one to copy."
@@ -285,6 +293,11 @@ def _faults(document: Any, location: Location) -> Iterator[Problem]:
     if type(days) is not int or not 1 <= days <= AUTHORITY_DAYS:
         message = f"has to be a whole number of days from 1 to {AUTHORITY_DAYS}, found {days!r}"
         yield Problem(location / VALID_DAYS, message, "", "project")
+    if type(document.get("he", False)) is not bool:
+        message = f"has to be true or false, found {document['he']!r}"
+        yield Problem(location / "he", message, "", "project")
+    elif document.get("he", False) and not extra_is_installed():
+        yield Problem(location / "he", MISSING_EXTRA, "", "encryption")
     yield from _participant_faults(document.get("participants"), location / "participants")
 
 

@@ -7,16 +7,19 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from fl_admin.encryption_keys import write_simulation_keys
 from fl_admin.follow import RunFollower, SimulationView
-from fl_admin.job import Job
+from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
 from fl_admin.processes import ProcessTree
 from fl_admin.report.html import write_report
+from fl_client.encryption import encryption_faults
+from fl_client.flare.encryption import job_layers
 from fl_client.job_check import ALLOWED_CLASSES
 from fl_client.site import PROCESSES_VARIABLE, Site
 from fl_server.cross_site import CrossSiteMatrix, read_cross_site_matrix
@@ -26,6 +29,9 @@ from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_json, read_site_values
 from mmar_runtime.config.upgrades import Notice
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
+from mmar_runtime.policy.custom_check import own_class_fault, own_module
+from mmar_runtime.policy.mmar_check import approval_fault
 from mmar_runtime.policy.site_policy import (
     DEFAULT_POLICY,
     SITE_POLICY_FILE,
@@ -97,6 +103,10 @@ class RunFolder:
         """What a site of a simulated job has in place of a kit, as ``mmar site`` takes it."""
         return self.flare / job / site
 
+    def startup(self, job: str) -> Path:
+        """Where an encrypted run has its keys: what it lies in is like the kit of a site."""
+        return self.flare / job / "startup"
+
     def environment(self, site: str) -> Path:
         """The environment of one site, as ``mmar evaluate -e`` takes it."""
         return self.root / "sites" / site / "environment.json"
@@ -121,6 +131,11 @@ class SimulationPlan:
     notices: tuple[Notice, ...]
     gpu: str | None = None
     policy: SitePolicy = DEFAULT_POLICY
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether sites send their updates encrypted."""
+        return job_layers(self.job.mmar.root) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,23 +261,42 @@ def _checked(
                     notices.setdefault(notice.rule, notice)
             except ConfigError as error:
                 problems += error.problems
-    problems += _not_allowed(job)
+    problems += [*_not_allowed(job, policy), *_encryption_faults(job)]
     if problems:
         raise ConfigError(problems)
     return tuple(notices.values())
 
 
-def _not_allowed(job: Job) -> list[Problem]:
+def _not_allowed(job: Job, policy: SitePolicy) -> list[Problem]:
     return [
         Problem(
             Location("config_fed_*.json"),
             f"{path!r} is not among the classes that a simulated site allows",
-            "Only the components of mmar-fl and NVFlare's own workflow may be named here.",
+            "Only the components of mmar-fl and NVFlare's own workflow may be named here, and own "
+            "classes of custom/ where the sites' policy allows code.",
             "class",
         )
         for path in job.class_paths()
-        if path not in ALLOWED_CLASSES
+        if path not in (*ALLOWED_CLASSES, *_own_classes(job, policy))
     ]
+
+
+def _own_classes(job: Job, policy: SitePolicy) -> tuple[str, ...]:
+    """Classes of the job's own code that its NVFlare configs name, where the policy allows them."""
+    custom, mode = job.mmar.custom, policy.byoc.mode
+    if mode == "off" or (mode == "by_hash" and approval_fault(custom, policy)):
+        return ()
+    own = [path for path in job.class_paths() if own_module(path, custom) is not None]
+    return tuple(path for path in own if not own_class_fault(path, custom))
+
+
+def _encryption_faults(job: Job) -> Iterator[Problem]:
+    """What keeps a job from being encrypted as it asks."""
+    server, client = (read_json(job.mmar.document(one)) for one in (SERVER_CONFIG, CLIENT_CONFIG))
+    yield from encryption_faults(server, client, (SERVER_CONFIG, CLIENT_CONFIG))
+    if job_layers(job.mmar.root) is not None and not extra_is_installed():
+        place = Location(CLIENT_CONFIG) / "task_result_filters"
+        yield Problem(place, MISSING_EXTRA, "", "encryption")
 
 
 def simulate(
@@ -306,8 +340,11 @@ def _prepare(plan: SimulationPlan, folder: RunFolder) -> None:
     local = folder.flare / plan.job.name / "local"
     local.mkdir(parents=True)
     _write_json(local / "environment.json", {**_common(plan.sites), "sites": plan.sites})
-    resources = {"format_version": 2, "class_allow_list": list(ALLOWED_CLASSES)}
+    allowed = [*ALLOWED_CLASSES, *_own_classes(plan.job, plan.policy)]
+    resources = {"format_version": 2, "class_allow_list": allowed}
     _write_json(local / "resources.json", resources)
+    if plan.encrypted:
+        write_simulation_keys(folder.startup(plan.job.name))
     for place in (local / SITE_POLICY_FILE, folder.policy):
         place.parent.mkdir(exist_ok=True)
         _write_json(place, policy_document(plan.policy))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,19 @@ class LocalBest:
     weights: Weights
     result: EvaluationResult
     round_number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedTensors:
+    """The tensors that a site sends, for those who judge or filter them.
+
+    Attributes:
+        sizes: name of each tensor -> the numbers in it.
+        buffers: names of those that no optimizer moves, such as the statistics of batch norms.
+    """
+
+    sizes: Mapping[str, int]
+    buffers: frozenset[str]
 
 
 class LocalTrainer:
@@ -183,6 +197,16 @@ class LocalTrainer:
         """The metrics of these weights on the site's validation data; they stay in the network."""
         load_into(self.network, self._own.joined(weights), source="the server")
         return self._score_network()
+
+    @property
+    def shared_tensors(self) -> SharedTensors:
+        """The tensors of the network that leave the site."""
+        shared = self._own.shared(self.network.state_dict())
+        buffers = (name for name, _ in self.network.named_buffers(remove_duplicate=False))
+        return SharedTensors(
+            sizes={name: tensor.numel() for name, tensor in shared.items()},
+            buffers=frozenset(buffers),
+        )
 
     def shared(self, weights: Weights) -> Weights:
         """Of the network's weights those that may leave the site."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from fl_client.local_evaluation import CrossSiteEvaluator
-from fl_client.local_training import LocalBest, LocalTrainer, LocalWork
+from fl_client.local_training import LocalBest, LocalTrainer, LocalWork, SharedTensors
 from fl_client.site import Site
 from fl_client.site_limits import (
     require_enough_cases,
@@ -47,6 +47,9 @@ class SiteTasks(Protocol):
 
     def evaluate(self, weights: Weights, *, owner: str) -> EvaluationResult:
         """The metrics of anybody's model by ``config_cross_validation.json``."""
+
+    def shared_tensors(self) -> SharedTensors:
+        """The tensors that a contribution of this site would hold."""
 
     def close(self) -> None:
         """Give back what the tasks have taken; none is asked for afterwards."""
@@ -106,6 +109,10 @@ class LocalTasks:
         if self.shared is not None:
             weights = self.trainer().for_evaluation(weights)
         return self.evaluator().evaluate(weights, owner=owner)
+
+    def shared_tensors(self) -> SharedTensors:
+        """See ``SiteTasks``."""
+        return self.trainer().shared_tensors
 
     def close(self) -> None:
         """Put the process's settings back."""

@@ -5,6 +5,7 @@ Fixtures:
     make_mmar    ``make_mmar(folder) -> folder`` writes another one, for tests with several sites.
     edited       ``edited(path, change) -> path`` changes a JSON document in place.
     free_port    a port to listen on.
+    he_keys      contents of the key files of a federation that encrypts: of a site, of its server.
 
 Nothing here imports torch: a test of the configuration must not wait for it.
 """
@@ -75,6 +76,14 @@ def free_port() -> int:
             one.bind(("127.0.0.1", port))
             return port
     raise OSError("no port is free")
+
+
+@pytest.fixture(scope="session")
+def he_keys() -> tuple[bytes, bytes]:
+    """Keys as ``mmar simulate`` draws them."""
+    from fl_admin.he_builder import new_keys
+
+    return new_keys()
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ EXAMPLES = """examples:
   mmar job create path/to/mmar --out jobs/spleen --min-sites 3 --rounds 50 --local-epochs 2
   mmar job create path/to/mmar --out jobs/spleen --aggregation-weights site-2=2 site-3=0.5
   mmar job validate path/to/mmar --out jobs/check --model ours=model.pt --models-of runs/run-001
+  mmar job create path/to/mmar --out jobs/spleen --encrypt-layers 'model.*.conv.*'
   mmar job import path/to/old_mmar --out jobs/old --allow-dropped PercentilePrivacy
   mmar job show jobs/spleen --json
 """
@@ -63,6 +64,17 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SITE=WEIGHT",
         help="factor of a site's steps in the mean (1)",
     )
+    parser.add_argument(
+        "--he", action="store_true", help="sites send their updates homomorphically encrypted"
+    )
+    parser.add_argument(
+        "--encrypt-layers",
+        nargs="+",
+        default=[],
+        action="extend",
+        metavar="NAME",
+        help="only these tensors are encrypted, by name or with *; implies --he",
+    )
 
 
 def settings_of(options: argparse.Namespace, *, min_sites: int) -> JobSettings:
@@ -72,11 +84,15 @@ def settings_of(options: argparse.Namespace, *, min_sites: int) -> JobSettings:
         ConfigError: a weight is no number, or names no site.
     """
     from fl_admin.job_settings import JobSettings
+    from fl_client.encryption import ALL
 
     given = {"rounds": options.rounds, "local_epochs": options.local_epochs}
     numbers = {name: value for name, value in given.items() if value is not None}
     weights = _weights(options.aggregation_weights)
-    return JobSettings(min_sites=min_sites, aggregation_weights=weights, **numbers)
+    layers = tuple(options.encrypt_layers) or (ALL if options.he else None)
+    return JobSettings(
+        min_sites=min_sites, aggregation_weights=weights, encrypt_layers=layers, **numbers
+    )
 
 
 def _weights(words: list[str]) -> dict[str, float]:
@@ -318,6 +334,7 @@ def summary_text(summary: JobSummary) -> str:
         "rounds": f"{summary.rounds}, each {work} at a site" if summary.rounds else "",
         "evaluates": "\n".join(summary.models),
         "weights": ", ".join(weights),
+        "encrypted": ", ".join(summary.encrypt_layers),
         "network": summary.network,
         "compared by": summary.key_metric,
         "workflows": ", ".join(summary.workflows),

@@ -92,6 +92,11 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
         print(f"note: {notice}", file=sys.stderr)
     folder = RunFolder.create(options.workspace)
     print(f"run folder: {folder.root}", file=sys.stderr)
+    if plan.encrypted:
+        print(
+            "note: the updates are encrypted, but a simulation keeps all keys on this machine",
+            file=sys.stderr,
+        )
     from fl_admin.cli.live import live_view
 
     with stop_on_signals(), live_view() as view:
@@ -134,6 +139,8 @@ def _without_settings(options: argparse.Namespace) -> None:
     given = {
         "--local-epochs": options.local_epochs,
         "--aggregation-weights": options.aggregation_weights,
+        "--he": options.he,
+        "--encrypt-layers": options.encrypt_layers,
     }
     problems = [
         Problem(Location(name), "is for a plain MMAR; a job says it itself", "", "job")
@@ -198,9 +205,16 @@ def _where(plan: SimulationPlan, result: SimulationResult) -> str:
 def _same_number(plan: SimulationPlan, result: SimulationResult, model: str) -> list[str]:
     """How a site gets its number of the matrix again."""
     folder, site = result.folder, next(iter(plan.sites))
-    file = folder.results / "models" / f"{model}.pt"
+    file, lines = folder.results / "models" / f"{model}.pt", []
     if not plan.job.trains:
         file = folder.job / plan.job.mmar.root.name / "models" / f"{model}.safetensors"
+    elif plan.encrypted:
+        from mmar_runtime.encrypted_weights import SUFFIX
+
+        encrypted, file = file.with_suffix(SUFFIX), folder.root / file.name
+        keys = folder.startup(plan.job.name).parent
+        words = ["mmar", "site", "decrypt", "--kit", keys, "--model", encrypted, "--out", file]
+        lines = ["the last global model, decrypted:", f"  {shlex.join(map(str, words))}"]
     kit = folder.kit(plan.job.name, site)
     command = ["mmar", "site", "validate", "--kit", str(kit), "--model", str(file)]
-    return [f"the same number at {site}:", f"  {shlex.join(command)}"]
+    return [*lines, f"the same number at {site}:", f"  {shlex.join(command)}"]

@@ -1,4 +1,4 @@
-"""``mmar site``: for a site itself: set up its kit, approve code of a job, validate a model.
+"""``mmar site``: for a site itself: set up its kit, approve code, validate and decrypt models.
 
 ``setup`` fills in a site's values and checks its kit, ``validate`` tells how well a model does
 here; each has a ``--help`` of its own.
@@ -15,13 +15,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fl_admin.cli import site_setup, site_validate
+from fl_admin.cli import site_privacy, site_setup, site_validate
 from mmar_runtime.cli.common import print_json
 
 if TYPE_CHECKING:
     from fl_admin.approval import Approvals, Candidate
 
-HELP = "at a site: set it up, approve the code of a job, validate a model"
+HELP = "at a site: set it up, approve code, validate or decrypt a model, show the privacy budget"
 EXAMPLES = """examples:
   mmar site setup path/to/kit --data-root DIR --datalist FILE
   mmar site approve path/to/job          (or an MMAR, or the folder custom itself)
@@ -29,6 +29,8 @@ EXAMPLES = """examples:
   mmar site approve --list
   mmar site approve --revoke 9f86d081...
   mmar site validate --model FL_global_model.pt
+  mmar site privacy --kit KIT --json
+  mmar site decrypt --kit . --model FL_global_model.encrypted.safetensors --out global.pt
 
 Run it in the folder of the site's kit, or name the policy in there by --policy.
 A server builds the network too: its administrator approves code in the server's kit likewise.
@@ -70,6 +72,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     site_setup.add_arguments(setup)
     setup.set_defaults(act=site_setup.run)
     site_validate.add_action(actions)
+    privacy = actions.add_parser("privacy", help=site_privacy.HELP)
+    site_privacy.add_arguments(privacy)
+    privacy.set_defaults(act=site_privacy.run)
+    decrypt = actions.add_parser("decrypt", help="make a checkpoint of an encrypted model")
+    decrypt.add_argument(
+        "--kit", type=Path, default=Path(), metavar="DIR", help="the site's kit (this folder)"
+    )
+    decrypt.add_argument("--model", type=Path, required=True, metavar="FILE", help="the model")
+    decrypt.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="becomes the checkpoint, .pt"
+    )
+    decrypt.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    decrypt.add_argument("--debug", action="store_true", help="show tracebacks")
+    decrypt.set_defaults(act=_decrypt)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -89,6 +105,17 @@ def _act(options: argparse.Namespace) -> int:
         _restart_if(approvals.revoke(options.revoke))
         return _told(approvals, options, "revoked", options.revoke)
     return _approve(approvals, options)
+
+
+def _decrypt(options: argparse.Namespace) -> int:
+    from fl_admin.encryption_keys import decrypt_model
+
+    count = decrypt_model(options.kit, options.model, options.out)
+    if options.json:
+        print_json({"out": str(options.out), "tensors": count})
+    else:
+        print(f"{count} tensors in {options.out}")
+    return 0
 
 
 def _one_of(options: argparse.Namespace) -> None:

@@ -20,7 +20,9 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
 from fl_client.client_config import job_trains
+from fl_client.filter_plan import plan_faults
 from fl_client.flare.audit import note
+from fl_client.flare.encryption import ability_faults
 from fl_client.flare.exchange import (
     STATUS,
     metrics_reply,
@@ -28,9 +30,9 @@ from fl_client.flare.exchange import (
     update_reply,
     weights_reply,
 )
+from fl_client.flare.privacy import prepare_filters
 from fl_client.local_training import LocalWork
 from fl_client.outgoing import outgoing_result, outgoing_update
-from fl_client.privacy_filters import filter_faults
 from fl_client.progress import ProgressFile
 from fl_client.ranks.tasks import RankTasks
 from fl_client.site import Site
@@ -132,7 +134,12 @@ class MmarExecutor(Executor):
         What was judged when the job arrived lay on the disk since then, and this text stays here.
         """
         policy = self.site.policy
-        problems = [*self._problems(), *filter_faults(local, policy)]
+        startup = Path(fl_ctx.get_engine().get_workspace().get_startup_kit_dir())
+        problems = [
+            *self._problems(),
+            *plan_faults(local, self.site.mmar.root, policy),
+            *ability_faults(self.site.mmar.root, startup),
+        ]
         note(
             fl_ctx,
             "mmar-judged",
@@ -187,6 +194,10 @@ class MmarExecutor(Executor):
         try:
             self._may(task_name, shareable)
             note(fl_ctx, "task-in", task=task_name, **_tensors(shareable))
+            if task_name == TRAIN:
+                prepare_filters(
+                    fl_ctx, self.site, lambda: self.tasks().shared_tensors(), _round_of(shareable)
+                )
             reply = tasks[task_name](shareable)
             note(fl_ctx, "task-out", task=task_name, **_tensors(reply))
             return reply

@@ -86,6 +86,9 @@ class Rank:
             return {"error": error_message(error)}
 
     def _done(self, task: Mapping[str, Any]) -> dict[str, Any]:
+        if task["kind"] == "shared_tensors":
+            found = self._tasks.shared_tensors()
+            return {"sizes": dict(found.sizes), "buffers": sorted(found.buffers)}
         weights = read_weights(task["weights"], self._folder)
         match task["kind"]:
             case "train":

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fl_client.local_training import LocalBest, LocalWork
+from fl_client.local_training import LocalBest, LocalWork, SharedTensors
 from fl_client.ranks.launcher import START_SECONDS, Ranks
 from fl_client.ranks.messages import read_weights, result_from, update_from, write_weights
 from fl_client.site import Site
@@ -95,6 +95,11 @@ class RankTasks:
     def evaluate(self, weights: Weights, *, owner: str) -> EvaluationResult:
         """See ``SiteTasks``."""
         return result_from(self._ask("evaluate", weights, owner=owner)["result"])
+
+    def shared_tensors(self) -> SharedTensors:
+        """See ``SiteTasks``."""
+        told = self._there().ask("shared_tensors")
+        return SharedTensors(sizes=told["sizes"], buffers=frozenset(told["buffers"]))
 
     def close(self) -> None:
         """End the processes."""

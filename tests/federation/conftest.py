@@ -54,15 +54,19 @@ class Federation(LocalFederation):
 
 @pytest.fixture(scope="module")
 def make_federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeFederation]:
-    """``make_federation(prepare, environment)``: provisioned, with data, started, and ended."""
+    """``make_federation(prepare, environment)``: provisioned, with data, started, and ended.
+
+    ``options`` are added to the project file.
+    """
     started: list[Federation] = []
 
     def make(
         prepare: Callable[[Federation], object] = lambda _: None,
         environment: Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Federation:
         root = tmp_path_factory.mktemp("federation")
-        federation = Federation.provisioned(root, environment=environment)
+        federation = Federation.provisioned(root, environment=environment, options=options)
         for site in write_demo_data(root / "data", sites=len(SITES)):
             values = {
                 "DATA_ROOT": str(site.directory),

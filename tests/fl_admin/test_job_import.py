@@ -319,6 +319,86 @@ def test_privacy_filters_of_the_later_form(old_2: Old) -> None:
     assert [*old_2.refusals()] == [f"task_result_filters[0].filters[{i}]" for i in range(3)]
 
 
+@pytest.fixture
+def old_he(old_2: Old) -> Old:
+    """An encrypted federation of Clara Train 4.1."""
+    components = {one["id"]: one for one in old_2.server["components"]}
+    components["aggregator"]["name"] = "HEInTimeAccumulateWeightedAggregator"
+    components["aggregator"]["args"] |= {
+        "weigh_by_local_iter": False,
+        "aggregation_weights": {"hospital-a": 2},
+    }
+    components["shareable_generator"]["name"] = "HEModelShareableGenerator"
+    components["persistor"]["path"] = "medl.apps.fed_learn.HEPTFileModelPersistor"
+    components["persistor"]["args"]["filter_id"] = "serialize"
+    old_2.server["components"].append({"id": "serialize", "name": "HEModelSerializeFilter"})
+    encryptor = {
+        "name": "HEModelEncryptor",
+        "args": {"weigh_by_local_iter": True, "aggregation_weights": {"hospital-a": 2}},
+    }
+    old_2.client["task_result_filters"] = [{"tasks": ["train"], "filters": [encryptor]}]
+    old_2.client["task_data_filters"] = [
+        {"tasks": ["train"], "filters": [{"name": "HEModelDecryptor", "args": {}}]},
+        {"tasks": ["validate"], "filters": [{"name": "HEEvalDecryptor"}]},
+    ]
+    return old_2
+
+
+def test_an_encrypted_federation_stays_one(old_he: Old) -> None:
+    job = old_he.imported().job
+
+    client = json.loads(job.mmar.document(CLIENT_CONFIG).read_text())
+    assert parts(job)["persistor"] == {"encrypt_layers": ["*"]}
+    assert parts(job)["aggregator"]["aggregation_weights"] == {"hospital-a": 2}
+    assert client["task_result_filters"][0]["filters"][0]["args"] == {"encrypt_layers": ["*"]}
+    assert check_job(job.folder).accepted
+    told = outcomes(old_he.read())
+    assert told["task_result_filters[0].filters[0].args.encrypt_layers"] == "translated"
+    assert set(told.values()) == {"translated", "ignored"}
+
+
+@pytest.mark.parametrize(
+    ("layers", "names"),
+    [
+        (["model.0.weight", "model.1.bias"], ["model.0.weight", "model.1.bias"]),
+        ("conv", ["*conv*"]),
+        ("^model\\.0.*weight$", ["model.0*weight"]),
+        ("conv|norm", ["*conv*", "*norm*"]),
+    ],
+)
+def test_the_tensors_that_were_encrypted_are(old_he: Old, layers: Any, names: list[str]) -> None:
+    arguments = old_he.client["task_result_filters"][0]["filters"][0]["args"]
+    arguments["encrypt_layers"] = layers
+
+    assert parts(old_he.imported().job)["persistor"] == {"encrypt_layers": names}
+
+
+@pytest.mark.parametrize("layers", ["conv.[0-9]+", "a.b", "(conv)", "", [], [1], 7])
+def test_a_pattern_that_names_cannot_say_is_refused_and_dropped_means_all(
+    old_he: Old, layers: Any
+) -> None:
+    arguments = old_he.client["task_result_filters"][0]["filters"][0]["args"]
+    arguments["encrypt_layers"] = layers
+
+    place = "task_result_filters[0].filters[0].args.encrypt_layers"
+    assert "is no list of names" in old_he.refusals()[place]
+    job = old_he.imported(allow_dropped=["encrypt_layers"]).job
+    assert parts(job)["persistor"] == {"encrypt_layers": ["*"]}
+
+
+def test_half_an_encrypted_federation_is_refused(old_he: Old) -> None:
+    old_he.client["task_result_filters"] = []
+
+    assert any("no site encrypts" in one for one in old_he.refusals().values())
+
+
+def test_weights_that_both_sides_tell_differently_are_refused(old_he: Old) -> None:
+    arguments = old_he.client["task_result_filters"][0]["filters"][0]["args"]
+    arguments["aggregation_weights"] = {"hospital-a": 3}
+
+    assert any("Let both say" in one or "asks for" in one for one in old_he.refusals().values())
+
+
 def test_what_may_be_dropped_is_named_by_class_or_place(old_1: Old) -> None:
     old_1.client["client"]["outbound_filters"] = FILTERS
 
@@ -354,7 +434,7 @@ def change(path: str, value: Any) -> Callable[[Old], None]:
         ("server.servers.0.start_round", 3, "starts in round 0"),
         ("server.aggregator.args.exclude_vars", "norm", "all tensors are shared"),
         ("server.aggregator.args.weigh_by_local_iter", False, "weighted by their optimizer steps"),
-        ("server.aggregator.name", "HEInTimeAccumulateWeightedAggregator", "homomorphic"),
+        ("server.aggregator.name", "HEInTimeAccumulateWeightedAggregator", "no site encrypts"),
         ("server.aggregator.path", "our_aggregator.Median", "is not known"),
         ("server.model_persistor.args.model.args.norm", "instance", "this one is another"),
         ("server.model_persistor.args.ckpt_preload_path", "a.pt", "enable a CheckpointLoader"),
@@ -364,7 +444,7 @@ def change(path: str, value: Any) -> Callable[[Old], None]:
         ("client.cross_validate", False, "each site decides in its policy"),
         ("client.cross_site_validation.is_participating", False, "each site decides"),
         ("client.client_trainer.args.integration_config", {"a": 1}, "cannot be brought"),
-        ("client.client_trainer.args.model_reader_writer.name", "HEPTModelReaderWriter", "homom"),
+        ("client.client_trainer.args.model_reader_writer.name", "HEPTModelReaderWriter", "no site"),
     ],
 )
 def test_what_would_change_the_result_is_refused(
