@@ -230,6 +230,15 @@ def test_the_same_processes_do_every_task_with_what_they_have_built_once(two: Tr
     assert [report["epochs"][0]["epoch"] for report in (first, second)] == [1, 2]
 
 
+def test_filters_are_told_the_same_of_what_is_sent(one: Running, two: Trained) -> None:
+    alone, together = (site.executor.tasks().shared_tensors() for site in (one, two.site))
+
+    assert together == alone
+    assert {name.rpartition(".")[2] for name in together.buffers} == {
+        "running_mean", "running_var", "num_batches_tracked",
+    }  # fmt: skip
+
+
 def test_they_listen_where_no_other_machine_can_reach_them(two: Trained) -> None:
     connections = [one for pid in two.pids for one in psutil.Process(pid).net_connections()]
 
