@@ -314,6 +314,9 @@ class _Reading:
                 continue  # below, whether or not it is there
             elif isinstance(value, dict) and _is_component(value, (key,)):
                 self._class(value, place)
+            elif _are_components(value, key):
+                for index, item in enumerate(value):
+                    self._class(item, place / index)
             else:
                 self._field(known.arguments.get(key, UNKNOWN_FIELD), value, place, key)
         if "encrypt_layers" in known.arguments:
@@ -447,6 +450,14 @@ def _is_component(value: Mapping[str, Any], path: tuple[str, ...]) -> bool:
         return False
     named = isinstance(value.get("path"), str) or isinstance(value.get("name"), str)
     return named and value.keys() <= {"id", "name", "path", "args"}
+
+
+def _are_components(value: Any, key: str) -> bool:
+    """Whether an argument is an array of classes, as an executor's own components are."""
+    items = value if isinstance(value, list) else []
+    return bool(items) and all(
+        isinstance(one, dict) and _is_component(one, (key,)) for one in items
+    )
 
 
 def _is_plain(values: list[Any]) -> bool:

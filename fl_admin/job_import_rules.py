@@ -89,6 +89,10 @@ ONE_NETWORK = "the network is 'model' of config_train.json alone, and this one i
 STEPS = "sites are weighted by their optimizer steps"
 ONCE = "a site multiplies by its steps before it encrypts; the server does not do so again"
 MEAN = "models are compared by the unweighted mean over the sites"
+PROCESSES = (
+    "each site says how many processes it has: NUM_PROCESSES in its environment.json, 1 without; "
+    "with N of them a step is of N batches"
+)
 DECIDES_ITSELF = "each site decides in its policy: cross_site"
 
 NOTHING: tuple[Any, ...] = (None, "", False, [], {})
@@ -276,7 +280,10 @@ _CLASSES: Mapping[str, ClassRule] = {
         model_reader_writer=ignored("weights are read and written by the names of their tensors"),
     ),
     "PTModelReaderWriter": taken("weights are read and written by the names of their tensors"),
-    "PTMultiProcessExecutor": dropped("several processes at a site are the site's to set up"),
+    "PTMultiProcessExecutor": ClassRule(
+        ignored(PROCESSES),
+        {"executor_id": ignored(WIRING), "num_of_processes": ignored(PROCESSES)},
+    ),
     "ConvertToFedEvent": ClassRule(ignored("progress is in the run record"), {}),
     "AnalyticsSender": ClassRule(ignored("progress is in the run record"), {}),
     "TBAnalyticsReceiver": ClassRule(ignored("progress is in the run record"), {}),

@@ -462,7 +462,6 @@ def test_what_would_change_the_result_is_refused(
         ("server.workflows.0.args.start_round", 4, "starts in round 0"),
         ("server.workflows.1.args.participating_clients", ["a"], "each site decides"),
         ("server.components.0.args.norm", "instance", "this one is another"),
-        ("client.executors.0.executor.name", "PTMultiProcessExecutor", "several processes"),
     ],
 )
 def test_and_of_the_later_form(old_2: Old, path: str, value: Any, message: str) -> None:
@@ -470,6 +469,27 @@ def test_and_of_the_later_form(old_2: Old, path: str, value: Any, message: str) 
 
     (found,) = old_2.refusals().values()
     assert message in found
+
+
+def test_an_executor_in_several_processes_is_what_it_is_around(old_2: Old) -> None:
+    """How many processes there are is the site's to say."""
+    inner = {"id": "trainer", **old_2.client["executors"][0]["executor"]}
+    arguments = {"executor_id": "trainer", "num_of_processes": 2, "components": [inner]}
+    change("client.executors.0.executor", {"name": "PTMultiProcessExecutor", "args": arguments})(
+        old_2
+    )
+
+    read = old_2.read()
+
+    found = {one.name: one for one in read.fields}
+    assert found["PTMultiProcessExecutor"].outcome == "ignored"
+    assert "NUM_PROCESSES in its environment.json" in found["num_of_processes"].text
+    assert found["LearnerExecutor"].outcome == "translated"
+    assert found["learner_id"].location.place == (
+        "executors[0].executor.args.components[0].args.learner_id"
+    )
+    assert not [one for one in read.fields if one.outcome == "refused"]
+    old_2.imported()
 
 
 def test_all_is_told_at_once_the_faults_of_the_mmar_too(old_1: Old, edited: Edited) -> None:

@@ -116,6 +116,7 @@ def test_relative_paths_are_those_of_where_the_command_runs(
         (("--set", "DATA_ROOT=/"), "DATA_ROOT is set by --data-root"),
         (("--set", "MMAR_ROOT=/"), "MMAR_ROOT is where a job lies"),
         (("--set", "NUM_THREADS=0"), "has to be a whole number from 1, found 0"),
+        (("--set", "NUM_PROCESSES=two"), "has to be a whole number from 1, found 'two'"),
         (("--set", "2x=3"), "names no variable"),
     ],
 )

@@ -5,6 +5,7 @@ The processes are stubs that do what a task tells each of them.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -78,6 +79,18 @@ def test_at_the_end_they_are_gone(start: Start) -> None:
 
     assert not any(map(psutil.pid_exists, pids))
     assert not ranks.alive
+
+
+def test_at_the_end_also_those_are_gone_that_have_outlived_another(start: Start) -> None:
+    ranks = start()
+    pids = ranks.pids
+    os.kill(pids[1], signal.SIGKILL)
+    os.waitid(os.P_PID, pids[1], os.WEXITED | os.WNOWAIT)
+
+    ranks.close()
+    ranks.close()
+
+    assert not any(map(psutil.pid_exists, pids))
 
 
 def test_their_data_loaders_end_with_them(start: Start) -> None:
