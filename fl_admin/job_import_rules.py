@@ -79,10 +79,15 @@ KIT = "the start-up kit of a server or a site says it, not a job"
 WIRING = "how NVFlare connects its parts; the new job has its own"
 FIXED = "the new job's own components do it"
 NO_HE = "homomorphic encryption is not available; a site sends its update over TLS, unencrypted"
-NO_FILTER = "updates would leave the sites unfiltered: a job brings no privacy filter"
+AT_THE_SITES = "a filter runs at the sites, on what they send; there is none here"
 NO_RESUME = "a job starts in round 0; put the weights into models/ and enable a CheckpointLoader"
 NO_EARLY_STOP = "a job runs all its rounds; the best global model is kept whenever it was found"
-NO_EXCLUDE = "all tensors are shared; a pattern that matches none of them can be dropped"
+LEFT_OUT = (
+    "sites leave these tensors out and start each round from the server's, which keep their values"
+)
+KEPT = "shared_names without these tensors: each site keeps its own"
+OWN_CODE = "the same class, behind the update guard; it needs --with-code and the sites' consent"
+OWN_IMPORTS = "what it imports has to be there in NVFlare 2.9"
 ONE_NETWORK = "the network is 'model' of config_train.json alone, and this one is another"
 STEPS = "sites are weighted by their optimizer steps"
 MEAN = "models are compared by the unweighted mean over the sites"
@@ -150,7 +155,7 @@ AGGREGATOR = taken(
         "aggregation_weights; the sum is divided by all weights, which NVFlare 1 did not do",
         "aggregation_weights",
     ),
-    exclude_vars=refused(NO_EXCLUDE, *NOTHING),
+    exclude_vars=translated(LEFT_OUT),
     weigh_by_local_iter=refused(STEPS, True, None),
     expected_data_kind=refused("sites send differences", "WEIGHT_DIFF", None),
     expected_algorithm=ignored(WIRING),
@@ -227,7 +232,7 @@ CLASSES: Mapping[str, ClassRule] = {
     "InTimeAccumulateWeightedAggregator": AGGREGATOR,
     "PTFileModelPersistor": taken(
         "fl_server.flare.persistor.MmarModelPersistor",
-        exclude_vars=refused(NO_EXCLUDE, *NOTHING),
+        exclude_vars=translated(KEPT),
         global_model_file_name=ignored("it is results/models/FL_global_model.pt"),
         best_global_model_file_name=ignored("it is results/models/best_FL_global_model.pt"),
         source_ckpt_file_full_name=refused(NO_RESUME, *NOTHING),
@@ -272,9 +277,9 @@ CLASSES: Mapping[str, ClassRule] = {
     "AnalyticsSender": ClassRule(ignored("progress is in the run record"), {}),
     "TBAnalyticsReceiver": ClassRule(ignored("progress is in the run record"), {}),
     # filters
-    "PercentilePrivacy": dropped(NO_FILTER),
-    "SVTPrivacy": dropped(NO_FILTER),
-    "ExcludeVars": dropped(NO_EXCLUDE),
+    "PercentilePrivacy": dropped(AT_THE_SITES),
+    "SVTPrivacy": dropped(AT_THE_SITES),
+    "ExcludeVars": dropped(AT_THE_SITES),
     "ConvertWeights": dropped("sites send differences"),
     # homomorphic encryption
     "HEModelEncryptor": dropped(NO_HE),

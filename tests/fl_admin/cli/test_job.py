@@ -31,7 +31,7 @@ def old_mmar(tmp_path: Path) -> Path:
     }
     client = {
         "format_version": 1,
-        "client": {"outbound_filters": [{"name": "SVTPrivacy"}]},
+        "client": {"inbound_filters": [{"name": "SVTPrivacy"}]},
         "client_trainer": {"name": "ClientTrainer", "args": {"local_epochs": 2}},
     }
     for name, document in (("server", server), ("client", client)):
@@ -121,7 +121,7 @@ def test_import_names_every_field_and_refuses(
 
     told = capfd.readouterr()
     assert "translated config_fed_server.json: servers[0].num_rounds: num_rounds = 8 ->" in told.err
-    assert "refused    config_fed_client.json: client.outbound_filters[0]: SVTPriv" in told.err
+    assert "refused    config_fed_client.json: client.inbound_filters[0]: SVTPriv" in told.err
     assert "--allow-dropped SVTPrivacy goes on without it." in told.err
     assert not (tmp_path / "job").exists()
 
