@@ -141,6 +141,11 @@ def named_class(words: Sequence[str]) -> dict[str, Any]:
     {'exclude_vars': ['head.*', '*.bias']}
     """
     name, *pairs = words
+    unfit = [pair for pair in pairs if "=" not in pair]
+    if unfit:
+        message = f"{unfit[0]!r} is no KEY=VALUE"
+        advice = "The class comes first, then its arguments, such as gamma=0.01."
+        raise ConfigError([Problem(Location(name), message, advice, "job")])
     path = f"{MODULE}.{name}" if f"{MODULE}.{name}" in SETTINGS else name
     arguments: dict[str, Any] = dict(parse_overrides(pairs))
     excluded = arguments.get("exclude_vars")
