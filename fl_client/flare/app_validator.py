@@ -16,6 +16,7 @@ from nvflare.lighter.utils import verify_folder_signature_and_get_signers
 
 from fl_client.filter_plan import plan_faults
 from fl_client.job_check import SIGNATURES, check_app
+from fl_client.privacy_filters import filter_faults
 from mmar_runtime.audit import AUDIT_FILE, AuditLog
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
@@ -81,7 +82,9 @@ def _judged(app: Path, root: Path, policy: SitePolicy) -> tuple[Verdict, list[st
             who = ", ".join(unknown) or "nobody"
             message = f"signed by {who}; this site takes jobs of certain signers only"
             faults.append(Problem(Location(app.name), message, "", "signer"))
-    faults += plan_faults(root / "local", app, policy)
+    local = root / "local"
+    # A refused job may hold anything; only of one that was judged the documents are read once more.
+    faults += plan_faults(local, app, policy) if judged.accepted else filter_faults(local, policy)
     return verdict(judged.path, faults, judged.notices), signers
 
 

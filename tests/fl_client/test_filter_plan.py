@@ -109,6 +109,24 @@ def test_a_value_of_the_documents_own_is_filled_in(local: Path, app: Path) -> No
     assert plan.filters[0].settings.gamma == 0.25
 
 
+@pytest.mark.parametrize(
+    "chain",
+    [
+        3,
+        {"tasks": [["train"], {}], "filters": [PERCENTILE]},
+        {"tasks": 5, "filters": [PERCENTILE]},
+        {"tasks": ["train"], "filters": {"path": 1}},
+        {"tasks": ["train"], "filters": [None, 3, {"path": ["x"]}, {"path": "other.Filter"}]},
+    ],
+)
+def test_what_is_no_filter_of_ours_is_for_others_to_judge(
+    local: Path, app: Path, chain: Any
+) -> None:
+    (app / "config/config_fed_client.json").write_text(json.dumps({"task_result_filters": [chain]}))
+
+    assert FilterPlan.read(local, app).filters == ()
+
+
 # --- what only shows with the network
 
 
