@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fl_admin.job_settings import SETTINGS, TEMPLATES
+from fl_admin.job_settings import SETTINGS_PLACE, TEMPLATES
 from fl_admin.results import results_folder
 from fl_client.job_check import CLIENT_CONFIG, META, SERVER_CONFIG
 from mmar_runtime.config.location import Location
@@ -42,18 +42,23 @@ class ValidationSettings:
     models: tuple[str, ...]
     min_sites: int = 2
 
+    @property
+    def own_classes(self) -> tuple[str, ...]:
+        """None: such a job has neither filters nor an aggregator of its own."""
+        return ()
+
     def problems(self) -> Iterator[Problem]:
         """What no federation can do."""
         if type(self.min_sites) is not int or self.min_sites < 1:
             message = f"has to be a whole number from 1, found {self.min_sites!r}"
-            yield Problem(SETTINGS / "min_sites", message, "", "job")
+            yield Problem(SETTINGS_PLACE / "min_sites", message, "", "job")
         for name in self.models:
             if MODEL_NAME.fullmatch(name) is None:
                 message = (
                     f"{name!r} is no name of a model: letters, digits and ._-, at most 100, the "
                     "first one a letter or a digit; not SRV_ at the beginning"
                 )
-                yield Problem(SETTINGS / "models", message, "Write --model NAME=FILE.", "job")
+                yield Problem(SETTINGS_PLACE / "models", message, "Write --model NAME=FILE.", "job")
 
     def documents(self, name: str) -> dict[str, dict[str, Any]]:
         """The job's documents by their file names: ``meta.json`` and NVFlare's two configs."""

@@ -26,33 +26,9 @@ class OwnLoss(DiceCELoss):
 '''
 
 
-PARTS = '''"""A filter and an aggregator of this job's own."""
-
-import numpy as np
-from nvflare.apis.dxo import DXO, DataKind, from_shareable
-from nvflare.apis.filter import Filter
-
-
-class Halved(Filter):
-    def process(self, shareable, fl_ctx):
-        dxo = from_shareable(shareable)
-        dxo.data = {n: (v * 0.5).astype(v.dtype) for n, v in dxo.data.items()}
-        return dxo.update_shareable(shareable)
-
-
-class Median:
-    def __init__(self):
-        self.updates = []
-
-    def accept(self, shareable, fl_ctx):
-        self.updates.append(from_shareable(shareable).data)
-        return True
-
-    def aggregate(self, fl_ctx):
-        updates, self.updates = self.updates, []
-        middle = {n: np.median([one[n] for one in updates], axis=0) for n in updates[0]}
-        return DXO(DataKind.WEIGHT_DIFF, data=middle).to_shareable()
-'''
+PAGE = Path(__file__).resolve().parents[2] / "docs/custom-code.md"
+PARTS = PAGE.read_text().partition("# custom/own_parts.py\n")[2].partition("```")[0]
+"""A filter and an aggregator of the job's own, as the documentation has them."""
 
 
 @pytest.fixture(scope="module")
