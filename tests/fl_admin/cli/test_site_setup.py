@@ -167,6 +167,12 @@ def test_only_a_site_has_data(
     assert setup(kits.folder / name) == 0
 
 
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
+def test_a_time_to_wait_is_a_number_above_0(kit: Path, seconds: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        setup(kit, "--timeout", seconds)
+
+
 def test_json_is_one_document(kit: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert setup(kit, "--json") == 3
 
