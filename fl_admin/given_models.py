@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fl_admin.job_settings import SETTINGS_PLACE, TEMPLATES
 from fl_admin.results import results_folder
 from fl_client.job_check import CLIENT_CONFIG, META, SERVER_CONFIG
+from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, MODEL_NAME
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_json
@@ -21,9 +21,6 @@ from mmar_runtime.policy.site_policy import OWN_MMAR_POLICY
 
 if TYPE_CHECKING:
     from mmar_runtime.weights import Weights
-
-MODEL_NAME = re.compile(r"(?!SRV_)[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""What NVFlare puts before the names of a server's models is no part of a name."""
 
 SUFFIX = ".safetensors"
 MAX_SHOWN = 3
@@ -95,7 +92,7 @@ def models_of(run: Path) -> dict[str, Path]:
         message = "the sites of that run shared a part of the network; its models are no whole ones"
         advice = "Each site keeps the rest to itself. Name whole networks with --model NAME=FILE."
         raise ConfigError([Problem(place, message, advice, "shared")])
-    first = ("FL_global_model", "best_FL_global_model")
+    first = (GLOBAL_MODEL, BEST_GLOBAL_MODEL)
     names = sorted((path.stem for path in files), key=lambda name: (name not in first, name))
     return {name: folder / "models" / f"{name}.pt" for name in names}
 

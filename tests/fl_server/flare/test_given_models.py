@@ -50,8 +50,8 @@ def scaled(weights: Weights, factor: int) -> dict[str, torch.Tensor]:
     return {name: tensor * factor for name, tensor in weights.items()}
 
 
-def started(engine: Any, *, min_sites: int = 2) -> Federation:
-    persistor = GivenModels(list(NAMES))
+def started(engine: Any, *, min_sites: int = 2, names: Any = NAMES) -> Federation:
+    persistor = GivenModels(list(names))
     aggregator = MmarAggregator(min_sites=min_sites)
     keeper = RunRecordKeeper(min_sites=min_sites)
     engine.components |= {
@@ -209,6 +209,19 @@ def test_so_does_one_that_is_not_there(engine: Any, weights: Weights) -> None:
 
     (reason,) = engine.fatal
     assert "there is no file of weights" in reason
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/secret", "SRV_ours", ".ours", "", 1])
+def test_a_name_that_leads_out_of_the_job_ends_the_run(
+    engine: Any, weights: Weights, name: Any
+) -> None:
+    """The server would read the file, and send it to every site."""
+    save_file(dict(weights), app(engine).parent / "secret.safetensors")
+
+    started(engine, names=[name])
+
+    (reason,) = engine.fatal
+    assert f"{name!r} is no name of a model that a job brings" in reason
 
 
 def test_the_checkpoint_of_a_training_is_not_asked_for(engine: Any, weights: Weights) -> None:
