@@ -128,6 +128,7 @@ def restart(federation: Federation, site: str) -> None:
     processes = [one for one in federation.processes() if kit in " ".join(one.cmdline())]
     for process in processes:
         process.kill()
+    federation._processes[site].wait(SECONDS)
     psutil.wait_procs(processes, timeout=SECONDS)
     federation.launch(site)
     deadline = time.monotonic() + PATIENCE

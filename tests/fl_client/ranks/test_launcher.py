@@ -24,6 +24,7 @@ from mmar_runtime.errors import DataError, LaunchError, ProcessLostError, RunAbo
 Start = Callable[..., Ranks]
 
 STUB = Path(__file__).with_name("stub_rank.py")
+RANK_COMMAND = launcher.COMMAND
 COMMAND = (sys.executable, str(STUB))
 FINE = ["answers", "answers"]
 SECONDS = 5.0
@@ -119,6 +120,17 @@ def test_nothing_listens_where_another_machine_could_reach_it(start: Start) -> N
 
     assert listening
     assert {one.laddr.ip for one in listening} == {"127.0.0.1"}
+
+
+def test_no_module_is_taken_from_the_working_directory(tmp_path: Path) -> None:
+    """Files of a job may lie there, and one of them may be called like a library."""
+    (tmp_path / "json.py").write_text("raise SystemExit('run')")
+    python, safe = RANK_COMMAND[:2]
+
+    ended = subprocess.run([python, safe, "-m", "json.tool", "--help"], cwd=tmp_path)
+    without = subprocess.run([python, "-m", "json.tool", "--help"], cwd=tmp_path)
+
+    assert (ended.returncode, without.returncode) == (0, 1)
 
 
 # --- one is lost
