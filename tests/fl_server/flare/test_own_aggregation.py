@@ -92,14 +92,16 @@ def test_a_bound_by_the_median_holds_for_it_as_well(federation: Any, own: Larges
 
 
 def test_each_round_has_its_own_contributions(fed: Any, own: Largest) -> None:
-    for number in (1, 2):
-        fed.submit("site-1", fed.update(number))
+    """Who says nothing in a round is not counted by what it said before."""
+    for number, sites in ((1, ("site-1", "site-2")), (2, ("site-2",))):
+        for site in sites:
+            fed.submit(site, fed.update(number))
         fed.aggregate()
         fed.aggregator.reset(fed.fl_ctx)
         if number == 1:
             fed.start_round(2)
 
-    assert own.sites == ["site-1", "site-1"]
+    assert own.sites == ["site-1", "site-2", "site-2"]
 
 
 @pytest.mark.parametrize(
