@@ -83,11 +83,11 @@ class JobSettings:
         parts = {one["id"]: one["args"] for one in (*server["components"], *server["workflows"])}
         if self.aggregation_weights:
             parts["aggregator"]["aggregation_weights"] = dict(self.aggregation_weights)
-        if self.encrypt_layers is not None:
-            parts["persistor"]["encrypt_layers"] = list(self.encrypt_layers)
-            client = encrypting(client, list(self.encrypt_layers))
         for part, arguments in self.arguments.items():
             parts[part].update(arguments)
+        if self.encrypt_layers is not None:  # last, so that it stands behind every other filter
+            parts["persistor"]["encrypt_layers"] = list(self.encrypt_layers)
+            client = encrypting(client, list(self.encrypt_layers))
         return {META: meta, SERVER_CONFIG: server, CLIENT_CONFIG: client}
 
 

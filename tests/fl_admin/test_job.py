@@ -26,7 +26,7 @@ def test_a_job_has_a_name_an_app_that_is_an_mmar_and_rounds(job: Job) -> None:
 
 
 def test_it_names_its_classes(job: Job) -> None:
-    assert job.class_paths() == tuple(sorted(ALLOWED_CLASSES))
+    assert set(job.class_paths()) <= set(ALLOWED_CLASSES)
 
 
 def test_a_nested_class_is_found_too(job: Job, edited: Edited) -> None:
