@@ -121,11 +121,11 @@ class JobSettings:
         if self.aggregator is not None:
             parts["aggregator"]["aggregator"] = dict(self.aggregator)
         client["task_result_filters"] += self._filter_chains()
-        if self.encrypt_layers is not None:
-            parts["persistor"]["encrypt_layers"] = list(self.encrypt_layers)
-            client = encrypting(client, list(self.encrypt_layers))
         for part, arguments in self.arguments.items():
             parts[part].update(arguments)
+        if self.encrypt_layers is not None:  # last, so that it stands behind every other filter
+            parts["persistor"]["encrypt_layers"] = list(self.encrypt_layers)
+            client = encrypting(client, list(self.encrypt_layers))
         return {META: meta, SERVER_CONFIG: server, CLIENT_CONFIG: client}
 
     def _filter_chains(self) -> Iterator[dict[str, Any]]:
