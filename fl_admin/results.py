@@ -14,7 +14,7 @@ from fl_server.cross_site import (
 )
 from fl_server.cross_site_merge import merged
 from mmar_runtime.config.location import Location
-from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.errors import ConfigError, FederationError, MmarError, Problem
 
 MATRIX = "cross_site.json"
 PLACES = ("", "results", "workspace/results")
@@ -48,15 +48,18 @@ def merge_results(runs: Sequence[Path], out: Path) -> CrossSiteMatrix:
         out: gets the files; must hold nothing yet.
 
     Raises:
-        ConfigError: a run has no matrix, two are the same folder, or ``out`` is taken.
-        FederationError: the matrices cannot be merged, with every reason.
+        ConfigError: a run has no matrix, or ``out`` is taken.
+        MmarError: a file is no matrix, or they cannot be merged, with every reason.
     """
     target = out.expanduser().resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         message = f"{str(out)!r} is there already"
         raise ConfigError([Problem(Location("--out"), message, "Name another one.", "folder")])
     files = {str(run): _matrix_file(run) for run in runs}
-    matrix = merged({name: read_cross_site_matrix(file) for name, file in files.items()})
+    try:
+        matrix = merged({name: read_cross_site_matrix(file) for name, file in files.items()})
+    except FederationError as error:  # no run has failed: what was given has to be mended
+        raise MmarError(str(error)) from error
     write_cross_site_json(target / MATRIX, matrix)
     write_cross_site_csv(target / "cross_site.csv", matrix)
     write_matrix_report(target / "report.html", matrix, tuple(files))

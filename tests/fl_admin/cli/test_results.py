@@ -83,7 +83,7 @@ def test_what_contradicts_is_refused_and_nothing_is_written(
     other = run(tmp_path / "other", site="site-4", value=0.5, weights="b")
     out = tmp_path / "merged"
 
-    assert main(["results", "merge", *runs, str(other), "--out", str(out)]) != 0
+    assert main(["results", "merge", *runs, str(other), "--out", str(out)]) == 2
     told = capfd.readouterr().err
     assert "m is not the same model" in told
     assert f"bbbbbbbbbbbb... in {other}" in told
