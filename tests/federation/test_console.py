@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PATIENCE = 120.0
 SECONDS_TO_REFUSE = 30.0
 JOB_ID = re.compile(r"Submitted job: (\S+)")
+LISTED = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 
 Changed = Callable[..., Path]
 
@@ -131,7 +132,9 @@ def test_a_running_job_is_aborted_and_the_same_job_then_runs_to_its_end(
 def test_logs_stay_where_they_are_and_the_console_says_so_at_once(
     shell: AdminShell, target: str
 ) -> None:
-    answer = shell.ask(f"get_job_log 4711 {target}", seconds=SECONDS_TO_REFUSE)
+    job_id = LISTED.findall(shell.ask("list_jobs"))[-1]
+
+    answer = shell.ask(f"get_job_log {job_id} {target}", seconds=SECONDS_TO_REFUSE)
 
     assert f"user '{LEAD}' is not authorized for 'get_job_log'" in answer
 
@@ -380,23 +383,20 @@ def test_a_recipe_runs_in_a_federation_with_the_sites_own_data(
 
 
 def test_whoever_watches_a_job_outlives_a_server_that_is_started_anew(
-    federation: Federation, changed: Changed
+    federation: Federation, changed: Changed, tmp_path: Path
 ) -> None:
     """The job is one that waits for a third site, so nothing of it is lost."""
-    job = changed(min_clients=3)
-    job_id = mmar("submit", job, "--kit", federation.lead).stdout.strip()
+    job_id = mmar("submit", changed(min_clients=3), "--kit", federation.lead).stdout.strip()
     command = [sys.executable, "-m", "fl_admin.cli.main", "watch", job_id]
-    watching = subprocess.Popen(
-        [*command, "--kit", federation.lead], stderr=subprocess.PIPE, text=True
-    )
-    time.sleep(5)
+    told = tmp_path / "told.txt"
+    with told.open("w") as stream:
+        watching = subprocess.Popen([*command, "--kit", str(federation.lead)], stderr=stream)
+    await_true(lambda: "not started yet" in told.read_text())
+
     federation.end(SERVER)
+    await_true(lambda: "the server does not answer; trying again" in told.read_text())
     federation.launch(SERVER)
+    await_true(lambda: mmar("abort", job_id, "--kit", federation.lead).returncode == 0)
 
-    ended = mmar("abort", job_id, "--kit", federation.lead)
-    _, told = watching.communicate(timeout=PATIENCE)
-
-    assert ended.returncode == 0, ended.stderr
-    assert "the server does not answer; trying again" in told
-    assert "ended as ABORTED" in told
-    assert watching.returncode == 1
+    assert watching.wait(PATIENCE) == 1
+    assert "ended as ABORTED" in told.read_text()
