@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fl_admin.job_settings import SETTINGS, TEMPLATES
+from fl_admin.job_settings import SETTINGS_PLACE, TEMPLATES
 from fl_admin.results import results_folder
 from fl_client.job_check import CLIENT_CONFIG, META, SERVER_CONFIG
-from mmar_runtime.config.loader import CROSS_VALIDATION_FILE
+from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, MODEL_NAME
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_json
@@ -22,9 +21,6 @@ from mmar_runtime.policy.site_policy import OWN_MMAR_POLICY
 
 if TYPE_CHECKING:
     from mmar_runtime.weights import Weights
-
-MODEL_NAME = re.compile(r"(?!SRV_)[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""What NVFlare puts before the names of a server's models is no part of a name."""
 
 SUFFIX = ".safetensors"
 MAX_SHOWN = 3
@@ -43,18 +39,23 @@ class ValidationSettings:
     models: tuple[str, ...]
     min_sites: int = 2
 
+    @property
+    def own_classes(self) -> tuple[str, ...]:
+        """None: such a job has neither filters nor an aggregator of its own."""
+        return ()
+
     def problems(self) -> Iterator[Problem]:
         """What no federation can do."""
         if type(self.min_sites) is not int or self.min_sites < 1:
             message = f"has to be a whole number from 1, found {self.min_sites!r}"
-            yield Problem(SETTINGS / "min_sites", message, "", "job")
+            yield Problem(SETTINGS_PLACE / "min_sites", message, "", "job")
         for name in self.models:
             if MODEL_NAME.fullmatch(name) is None:
                 message = (
                     f"{name!r} is no name of a model: letters, digits and ._-, at most 100, the "
                     "first one a letter or a digit; not SRV_ at the beginning"
                 )
-                yield Problem(SETTINGS / "models", message, "Write --model NAME=FILE.", "job")
+                yield Problem(SETTINGS_PLACE / "models", message, "Write --model NAME=FILE.", "job")
 
     def documents(self, name: str) -> dict[str, dict[str, Any]]:
         """The job's documents by their file names: ``meta.json`` and NVFlare's two configs."""
@@ -91,7 +92,7 @@ def models_of(run: Path) -> dict[str, Path]:
         message = "the sites of that run shared a part of the network; its models are no whole ones"
         advice = "Each site keeps the rest to itself. Name whole networks with --model NAME=FILE."
         raise ConfigError([Problem(place, message, advice, "shared")])
-    first = ("FL_global_model", "best_FL_global_model")
+    first = (GLOBAL_MODEL, BEST_GLOBAL_MODEL)
     names = sorted((path.stem for path in files), key=lambda name: (name not in first, name))
     return {name: folder / "models" / f"{name}.pt" for name in names}
 
@@ -112,7 +113,6 @@ def write_given_models(models: Mapping[str, Path], app: Mmar, values: Mapping[st
 
     from fl_server.initial_model import initial_model
 
-    _require_cross_validation(app)
     own_values = {**SITE_VARIABLES, **values}
     network = initial_model(
         app, values=own_values, policy=OWN_MMAR_POLICY, load_checkpoint=False
@@ -158,11 +158,3 @@ def _fitting(path: Path, network: Weights, place: Location) -> Weights:
         message = f"{str(path)!r} holds values that are not finite, in {odd!r}"
         raise ConfigError([Problem(place, message, "", "checkpoint")])
     return weights
-
-
-def _require_cross_validation(app: Mmar) -> None:
-    if (app.root / CROSS_VALIDATION_FILE).is_file():
-        return
-    message = "the MMAR does not say how models are evaluated"
-    advice = "Write config_cross_validation.json, or config_validation.json."
-    raise ConfigError([Problem(Location(CROSS_VALIDATION_FILE), message, advice, "job")])

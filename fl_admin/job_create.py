@@ -37,6 +37,7 @@ from mmar_runtime.errors import ConfigError, MmarError, Problem
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import all_components, component_check, table_entry
 from mmar_runtime.policy.component_table import load_component_table
+from mmar_runtime.policy.custom_check import own_module
 from mmar_runtime.policy.mmar_check import (
     ENGINES,
     EVALUATION_NAMES,
@@ -51,6 +52,10 @@ ENVIRONMENT, VALIDATION, CROSS_VALIDATION = (
 UNUSED_VARIABLE = "unused-variable"
 """The loader's rule for a value that nothing asks for."""
 
+WITH_CODE = (
+    "--with-code takes custom/ along. A site runs it only if its policy allows code: "
+    "'mmar site approve'."
+)
 MAX_NAMED = 5
 """Files that a notice names; the rest are counted."""
 
@@ -194,6 +199,7 @@ def _build(request: JobRequest, root: Path) -> CreatedJob:
 
     problems = [*name_problems(name), *request.settings.problems()]
     problems += _value_problems(request.values)
+    problems += _own_class_problems(request)
     configs = _loaded(Mmar(app), request.values, problems)
     unused: list[str] = []
     for take in (_checkpoints, _code):
@@ -369,6 +375,17 @@ def _value_problems(values: Mapping[str, Scalar]) -> Iterator[Problem]:
         yield Problem(COMMAND_LINE / name, message, "Set it at the sites.", "variable")
 
 
+def _own_class_problems(request: JobRequest) -> Iterator[Problem]:
+    """Classes in NVFlare's configs that have to be in the code that goes along."""
+    for path in request.settings.own_classes:
+        if own_module(path, request.mmar.custom) is None:
+            message = f"{path!r} is no class in a file of custom/ of the MMAR"
+            yield Problem(Location("job"), message, "Write module.Class.", "code")
+        elif not request.with_code:
+            message = f"{path!r} is code of the MMAR's own"
+            yield Problem(Location("job"), message, WITH_CODE, "code")
+
+
 def _checkpoints(request: JobRequest, app: Path, configs: Iterable[WorkflowConfig]) -> list[str]:
     """Copy the weights that the training starts from; returns which other files stay at home.
 
@@ -433,12 +450,8 @@ def _code(request: JobRequest, app: Path, configs: Iterable[WorkflowConfig]) -> 
         return []
     needed = list(_own_components(configs))
     if needed:
-        advice = (
-            "--with-code takes custom/ along. A site runs it only if its policy allows code: "
-            "'mmar site approve'."
-        )
         raise ConfigError(
-            Problem(place, f"{path!r} is code of the MMAR's own", advice, "code")
+            Problem(place, f"{path!r} is code of the MMAR's own", WITH_CODE, "code")
             for path, place in needed
         )
     return [custom.name] if custom.is_dir() else []

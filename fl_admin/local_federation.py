@@ -150,17 +150,29 @@ class LocalFederation:
     def launch(self, name: str) -> None:
         """Run a kit's script as a service would: in the foreground, without a watchdog."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        with self.printed(name).open("wb") as log:
-            self._processes[name] = subprocess.Popen(
-                ["bash", "./sub_start.sh", "--once"],
+        self.launched(
+            name,
+            ["bash", "./sub_start.sh", "--once"],
+            environment={**os.environ, **self.environment, "PATH": path},
+        )
+
+    def launched(
+        self, name: str, command: Sequence[str], *, environment: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
+        """The process of a participant, started in its ``startup/`` by a command."""
+        with self.printed(name).open("ab") as log:
+            process = subprocess.Popen(
+                command,
                 cwd=self.kits / name / "startup",
-                env={**os.environ, **self.environment, "PATH": path},
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for whoever started all this
                 preexec_fn=_end_with_us,
             )
+        self._processes[name] = process
+        return process
 
     def await_sites(self, names: Iterable[str]) -> None:
         """Wait until the server has registered sites.

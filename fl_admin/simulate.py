@@ -21,7 +21,7 @@ from fl_admin.report.html import write_report
 from fl_client.encryption import encryption_faults
 from fl_client.flare.encryption import job_layers
 from fl_client.job_check import ALLOWED_CLASSES
-from fl_client.site import Site
+from fl_client.site import PROCESSES_VARIABLE, Site
 from fl_server.cross_site import CrossSiteMatrix, read_cross_site_matrix
 from fl_server.run_record import RunRecord, finish_run, read_run_record, write_run_record
 from mmar_runtime.config.location import Location
@@ -192,15 +192,15 @@ def plan_simulation(
         message = "this job evaluates the models that it brings; it has no rounds"
         raise ConfigError([Problem(Location("--rounds"), message, "Leave it out.", "job")])
     names = [f"site-{number}" for number in range(1, sites + 1)]
-    values = {
+    given = {
         name: {
-            THREADS_VARIABLE: max(1, (os.cpu_count() or 1) // sites),
             **_environment_values(environment, name),
             **_data_values(data, name),
             **(overrides or {}),
         }
         for name in names
     }
+    values = {name: {**_share_of_threads(own, sites), **own} for name, own in given.items()}
     notices = _checked(job, values, policy)
     return SimulationPlan(
         job=job,
@@ -210,6 +210,13 @@ def plan_simulation(
         gpu=gpu,
         policy=policy,
     )
+
+
+def _share_of_threads(values: Mapping[str, Scalar], sites: int) -> dict[str, Scalar]:
+    """The threads of each process of a site, where all sites share this machine."""
+    count = values.get(PROCESSES_VARIABLE, 1)
+    processes = count if type(count) is int and count > 0 else 1  # a fault is told with the others
+    return {THREADS_VARIABLE: max(1, (os.cpu_count() or 1) // (sites * processes))}
 
 
 def _environment_values(environment: Path | None, site: str) -> dict[str, Scalar]:

@@ -70,7 +70,7 @@ class SiteKit:
         whose = [who for file, who in OTHERS.items() if (root / "startup" / file).exists()]
         if whose or not all((root / part).is_dir() for part in ("local", "startup")):
             found = f"is the kit of {whose[0]}" if whose else "is no site's kit"
-            message = f"{str(root)!r} {found}"
+            message = f"{str(root)!r} {found if root.is_dir() else 'does not exist'}"
             advice = "A site's kit holds local/ and startup/; see 'mmar provision'."
             raise ConfigError([Problem(Location("--kit"), message, advice, "kit")])
         return cls(root=root, name=_name(root))

@@ -204,8 +204,7 @@ def job_filters(document: Any, location: Location) -> Iterator[PlannedFilter]:
     """
     chains = document.get("task_result_filters") if isinstance(document, dict) else None
     for index, chain in enumerate(chains if isinstance(chains, list) else ()):
-        tasks = chain.get("tasks", ()) if isinstance(chain, dict) else ()
-        if isinstance(chain, dict) and {TRAIN, ALL_TASKS} & set(tasks) and _is_outwards(chain):
+        if isinstance(chain, dict) and _is_of_training(chain.get("tasks")) and _is_outwards(chain):
             place = location / "task_result_filters" / index / "filters"
             yield from _planned("job", chain.get("filters"), place, document)
 
@@ -220,6 +219,10 @@ def _planned(
             place = location / index
             settings = filter_settings(path, _filled(entry.get("args"), values), place / "args")
             yield PlannedFilter(owner=owner, location=place, settings=settings)
+
+
+def _is_of_training(tasks: Any) -> bool:
+    return isinstance(tasks, list) and any(one in (TRAIN, ALL_TASKS) for one in tasks)
 
 
 def _is_outwards(entry: Mapping[str, Any]) -> bool:
@@ -244,5 +247,6 @@ def _may_lack(document: Any) -> tuple[str, ...]:
         if isinstance(one, dict) and one.get("path") == AGGREGATOR:
             arguments = one.get("args")
             names = arguments.get("optional_names") if isinstance(arguments, dict) else None
-            return tuple(name for name in names if isinstance(name, str)) if names else ()
+            listed = names if isinstance(names, list) else ()
+            return tuple(name for name in listed if isinstance(name, str))
     return ()

@@ -32,8 +32,6 @@ from mmar_runtime.policy.tree_hash import SIGNATURE_FILES
 from mmar_runtime.policy.verdict import Verdict, verdict
 
 ALLOWED_CLASSES = (
-    DECRYPT,
-    ENCRYPT,
     "fl_client.flare.executor.MmarExecutor",
     "fl_client.flare.privacy.ExcludeVars",
     "fl_client.flare.privacy.PercentilePrivacy",
@@ -50,6 +48,8 @@ ALLOWED_CLASSES = (
     "fl_server.flare.wake.WakingScatterAndGather",
     "nvflare.app_common.shareablegenerators.full_model_shareable_generator"
     ".FullModelShareableGenerator",
+    DECRYPT,
+    ENCRYPT,
 )
 """The classes that a site allows a job's NVFlare configs to name: exact, no prefixes."""
 

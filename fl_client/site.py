@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mmar_runtime.config.data_list import data_check
 from mmar_runtime.config.loader import (
@@ -62,12 +62,12 @@ class Site:
         Raises:
             ConfigError: the site's own value is no positive whole number.
         """
-        value = self.values.get(PROCESSES_VARIABLE, 1)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            message = f"has to be a positive whole number, found {value!r}"
-            place = Location(SITE) / PROCESSES_VARIABLE
-            raise ConfigError([Problem(place, message, "", "type")])
-        return value
+        return self._number(PROCESSES_VARIABLE, 1)
+
+    @property
+    def alone(self) -> Site:
+        """The same site in a single process; what it evaluates has the same metrics."""
+        return replace(self, values={**self.values, PROCESSES_VARIABLE: 1})
 
     @property
     def workflow_values(self) -> Mapping[str, Scalar]:
@@ -131,11 +131,15 @@ class Site:
         Raises:
             ConfigError: the site's number is no positive whole number.
         """
-        epochs = self.values.get(LOCAL_EPOCHS, asked)
-        if type(epochs) is not int or epochs < 1:
-            message = f"has to be a positive whole number, found {epochs!r}"
-            raise ConfigError([Problem(Location(SITE) / LOCAL_EPOCHS, message, "", "type")])
-        return epochs
+        return self._number(LOCAL_EPOCHS, asked)
+
+    def _number(self, name: str, otherwise: int) -> int:
+        """A value of the site's own that is a positive whole number."""
+        value = self.values.get(name, otherwise)
+        if type(value) is not int or value < 1:
+            message = f"has to be a positive whole number, found {value!r}"
+            raise ConfigError([Problem(Location(SITE) / name, message, "", "type")])
+        return value
 
     def round_seed(self, job_seed: int, round_number: int) -> int:
         """The seed of every random source of this site in one round.

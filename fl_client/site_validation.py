@@ -67,6 +67,7 @@ def validate_here(
 def _evaluated(
     site: Site, weights: Weights, source: str, should_stop: ShouldStop
 ) -> EvaluationResult:
+    site = site.alone
     config = site.cross_validation_config()
     most = site.policy.limits.parameters
     with session(config, allow_code=site.allow_code, max_parameters=most) as context:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,10 @@ from mmar_runtime.files import write_text_atomically
 
 GLOBAL_MODEL = "FL_global_model"
 BEST_GLOBAL_MODEL = "best_FL_global_model"
+
+MODEL_NAME = re.compile(r"(?!SRV_)[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Of a model that a job brings along: a plain file name, and nothing that NVFlare puts before the
+names of a server's models."""
 
 Cells: TypeAlias = Mapping[str, Mapping[str, Metrics]]
 

@@ -152,13 +152,22 @@ class PlainReplyGuard:
         )
 
 
+def require_patterns(optional_names: list[str]) -> None:
+    """Judge patterns of tensors that a contribution may lack.
+
+    Raises:
+        ConfigError: one of them is none.
+    """
+    problems = list(form_problems(optional_names, OPTIONAL_NAMES))
+    if problems:
+        raise ConfigError(problems)
+
+
 def _optional(patterns: list[str] | None, weights: Weights) -> frozenset[str]:
     """The tensors that fit; a permission that nobody can use is no fault."""
     if patterns is None:
         return frozenset()
-    problems = list(form_problems(patterns, OPTIONAL_NAMES))
-    if problems:
-        raise ConfigError(problems)
+    require_patterns(patterns)
     return frozenset(matching(patterns, weights))
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmar_runtime.cli.common import add_output_arguments, add_set_argument, print_json
 from mmar_runtime.config.location import Location
@@ -25,7 +25,9 @@ EXAMPLES = """examples:
   mmar job create path/to/mmar --out jobs/spleen --aggregation-weights site-2=2 site-3=0.5
   mmar job validate path/to/mmar --out jobs/check --model ours=model.pt --models-of runs/run-001
   mmar job create path/to/mmar --out jobs/spleen --encrypt-layers 'model.*.conv.*'
-  mmar job import path/to/old_mmar --out jobs/old --allow-dropped PercentilePrivacy
+  mmar job create path/to/mmar --out jobs/spleen --exclude-vars "*.running_*"
+  mmar job create path/to/mmar --out jobs/spleen --result-filter PercentilePrivacy gamma=0.01
+  mmar job import path/to/old_mmar --out jobs/old --allow-dropped EarlyStopping
   mmar job show jobs/spleen --json
 """
 
@@ -77,6 +79,41 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_sharing_arguments(parser: argparse.ArgumentParser) -> None:
+    """What sites share, what filters it passes, and how it is put together."""
+    parser.add_argument(
+        "--exclude-vars",
+        nargs="+",
+        default=[],
+        action="extend",
+        metavar="NAME",
+        help="tensors that each site keeps to itself, with * for any characters",
+    )
+    parser.add_argument(
+        "--optional-names",
+        nargs="+",
+        default=[],
+        action="extend",
+        metavar="NAME",
+        help="tensors that a site may leave out, with * for any characters",
+    )
+    parser.add_argument(
+        "--result-filter",
+        nargs="+",
+        default=[],
+        action="append",
+        metavar=("CLASS", "KEY=VALUE"),
+        help="filter of what sites send: ExcludeVars, PercentilePrivacy, SVTPrivacy, or an own "
+        "class of custom/; may be repeated",
+    )
+    parser.add_argument(
+        "--aggregator",
+        nargs="+",
+        metavar=("CLASS", "KEY=VALUE"),
+        help="an aggregator of one's own, of custom/ (the weighted mean)",
+    )
+
+
 def settings_of(options: argparse.Namespace, *, min_sites: int) -> JobSettings:
     """The settings that the options ask for.
 
@@ -89,10 +126,35 @@ def settings_of(options: argparse.Namespace, *, min_sites: int) -> JobSettings:
     given = {"rounds": options.rounds, "local_epochs": options.local_epochs}
     numbers = {name: value for name, value in given.items() if value is not None}
     weights = _weights(options.aggregation_weights)
+    sharing = _sharing(options) if hasattr(options, "result_filter") else {}
     layers = tuple(options.encrypt_layers) or (ALL if options.he else None)
     return JobSettings(
-        min_sites=min_sites, aggregation_weights=weights, encrypt_layers=layers, **numbers
+        min_sites=min_sites,
+        aggregation_weights=weights,
+        encrypt_layers=layers,
+        **numbers,
+        **sharing,
     )
+
+
+def _sharing(options: argparse.Namespace) -> dict[str, Any]:
+    """What ``add_sharing_arguments`` asks for.
+
+    Buffers that a privacy filter keeps at the sites are allowed to be missing.
+    """
+    from fl_admin.job_settings import BATCH_NORM_BUFFERS, keeps_buffers, named_class
+
+    filters = tuple(named_class(words) for words in options.result_filter)
+    optional = list(options.optional_names)
+    for one in filters:
+        optional += one["args"].get("exclude_vars", [])
+        optional += BATCH_NORM_BUFFERS if keeps_buffers(one) else []
+    return {
+        "exclude_vars": tuple(options.exclude_vars),
+        "optional_names": tuple(dict.fromkeys(optional)),
+        "result_filters": filters,
+        "aggregator": named_class(options.aggregator) if options.aggregator else None,
+    }
 
 
 def _weights(words: list[str]) -> dict[str, float]:
@@ -130,6 +192,7 @@ def _add_create_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rounds", type=int, metavar="R", help="rounds of training (50)")
     add_settings_arguments(parser)
+    add_sharing_arguments(parser)
     add_set_argument(parser)
 
 

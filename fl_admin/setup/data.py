@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,36 +61,31 @@ def _environment(values: dict[str, Scalar]) -> Finding:
 
 
 def _data(values: dict[str, Scalar], policy: SitePolicy | None) -> Finding:
-    root, file = str(values[ROOT]), str(values[LIST])
+    root, file = str(values[ROOT]), Path(str(values[LIST]))
+    allowed = policy.data_roots if policy is not None else ()
     if not os.path.isdir(root):
         return fault("data", f"{ROOT} leads to no folder: {root!r}", "is its disk mounted?")
-    for name, place in ((ROOT, root), (LIST, file)):
-        if policy is not None and policy.data_roots and not _is_in(place, policy.data_roots):
-            message = f"{name} is outside of the policy's data_roots: {place!r}"
+    for name in (ROOT, LIST) if allowed else ():
+        if not _is_in(str(values[name]), allowed):
+            message = f"{name} is outside of the policy's data_roots: {values[name]!r}"
             return fault("data", message, "add its folder to data_roots, or move the data")
     try:
-        document = read_document(Path(file))
+        document = read_document(file)
         lists = {key: document.items(key) for key in document.list_keys}
     except ConfigError as error:
         message = "; ".join(f"{one.location}: {one.message}" for one in error.problems)
         return fault("data", message, f"name the data list: {FILL_IN.format(kit='KIT')}")
     wrong = [problem for _, problems in lists.values() for problem in problems]
     if wrong:
-        message = (
-            f"{len(wrong)} items of {Path(file).name} are no cases, such as {wrong[0].location}"
-        )
+        message = f"{len(wrong)} items of {file.name} are no cases, such as {wrong[0].location}"
         return fault("data", message, f"mmar data check {file} says what is wrong with each")
-    items = [item for found, _ in lists.values() for item in found]
-    keys = [
-        key for key in FILE_KEYS if key != "label" or TASKS.get(values.get("PROCESSING_TASK"), True)
-    ]
-    roots = (policy.data_roots if policy else ()) or (Path(root), Path(file).parent)
-    looked = _look(items, keys, root, roots)
-    counts = ", ".join(f"{key} {len(found)}" for key, (found, _) in lists.items())
-    return _judged(looked, counts, {key: len(found) for key, (found, _) in lists.items()})
+    cases = {key: items for key, (items, _) in lists.items()}
+    labels_are_files = TASKS.get(values.get("PROCESSING_TASK"), True)
+    keys = [key for key in FILE_KEYS if key != "label" or labels_are_files]
+    return _judged(_look(cases, keys, root, allowed or (Path(root), file.parent)), cases)
 
 
-def _judged(looked: _Looked, counts: str, lengths: dict[str, int]) -> Finding:
+def _judged(looked: _Looked, cases: Mapping[str, Sequence[Item]]) -> Finding:
     for names, what, advice in (
         (looked.missing, "are missing", f"is {ROOT} right? Relative paths are looked up below it"),
         (looked.unreadable, "cannot be read by this user", "give the site's user the right to"),
@@ -98,26 +93,27 @@ def _judged(looked: _Looked, counts: str, lengths: dict[str, int]) -> Finding:
     ):
         if names:
             rest = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-            shown = ", ".join(map(repr, names[:MAX_NAMED]))
-            return fault(
-                "data", f"{len(names)} of {looked.files} files {what}: {shown}{rest}", advice
-            )
-    empty = [key for key in (TRAINING, VALIDATION) if not lengths.get(key)]
+            shown = ", ".join(map(repr, names[:MAX_NAMED])) + rest
+            return fault("data", f"{len(names)} of {looked.files} files {what}: {shown}", advice)
+    counts = ", ".join(f"{key} {len(items)}" for key, items in cases.items())
+    empty = [key for key in (TRAINING, VALIDATION) if not cases.get(key)]
     if empty:
         message = f"{counts}; the list has no {' and no '.join(empty)}"
         return warning("data", message, "most jobs ask for it; 'mmar data split' makes both")
     return ok("data", f"cases: {counts}; all {looked.files} files there")
 
 
-def _look(items: list[Item], keys: list[str], root: str, roots: tuple[Path, ...]) -> _Looked:
+def _look(
+    cases: Mapping[str, Sequence[Item]], keys: list[str], root: str, roots: tuple[Path, ...]
+) -> _Looked:
     """Look for every file once; nothing is opened."""
+    items = (item for found in cases.values() for item in found)
     named = dict.fromkeys(name for item in items for key in keys for name in item.files(key))
     places = {name: os.path.join(root, name) for name in named}
-    missing = tuple(name for name, place in places.items() if not os.path.exists(place))
-    there = {name: place for name, place in places.items() if name not in set(missing)}
+    there = {name: place for name, place in places.items() if os.path.exists(place)}
     return _Looked(
         files=len(named),
-        missing=missing,
+        missing=tuple(name for name in named if name not in there),
         unreadable=tuple(name for name, one in there.items() if not os.access(one, os.R_OK)),
         outside=tuple(name for name, one in there.items() if not _is_in(one, roots)),
     )
@@ -125,6 +121,5 @@ def _look(items: list[Item], keys: list[str], root: str, roots: tuple[Path, ...]
 
 def _is_in(place: str, roots: tuple[Path, ...]) -> bool:
     real = os.path.realpath(place)
-    return any(
-        os.path.commonpath([os.path.realpath(one), real]) == os.path.realpath(one) for one in roots
-    )
+    tops = map(os.path.realpath, roots)
+    return any(os.path.commonpath([top, real]) == top for top in tops)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_admin.setup.kit import OWNERS, PLACE, Kit
+from fl_client.site import PROCESSES_VARIABLE
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_json, read_site_values
@@ -22,6 +23,7 @@ ENVIRONMENT = "environment.json"
 ROOT, LIST = "DATA_ROOT", "DATASET_JSON"
 OWN_ARGUMENTS = {ROOT: "--data-root", LIST: "--datalist"}
 COUNT = "NUM_THREADS"
+COUNTS = (COUNT, PROCESSES_VARIABLE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,10 +94,11 @@ def _variable_faults(values: Mapping[str, Scalar]) -> list[Problem]:
     if "MMAR_ROOT" in values:
         message = "MMAR_ROOT is where a job lies, which no site chooses"
         found.append(Problem(place / "MMAR_ROOT", message, "", "override"))
-    count = values.get(COUNT, 1)
-    if type(count) is not int or count < 1:
-        message = f"has to be a whole number from 1, found {count!r}"
-        found.append(Problem(place / COUNT, message, "", "override"))
+    for name in COUNTS:
+        count = values.get(name, 1)
+        if type(count) is not int or count < 1:
+            message = f"has to be a whole number from 1, found {count!r}"
+            found.append(Problem(place / name, message, "", "override"))
     return found
 
 

@@ -27,6 +27,9 @@ SCRIPTS = (
     "startup/sub_start.sh",
     *(f"startup/{JSON_ONLY}/{name}.py" for name in ("pyhocon", "omegaconf")),
 )
+PREPARED = ("startup/start_docker.sh", "helm_chart/Chart.yaml")
+"""How NVFlare starts a kit that ``nvflare deploy prepare`` made, in place of a kit's own script."""
+
 FROM_KIT = "take it from the kit as it was sent"
 NEWER = (
     "ask whoever provisions for the kit that 'mmar provision' makes today, with the same "
@@ -36,10 +39,11 @@ NEWER = (
 
 def check_files(kit: Kit) -> Finding:
     """Whether everything is there that a kit of this kind needs."""
-    scripts = SCRIPTS if kit.kind != "admin" else ()
+    prepared = any((kit.folder / name).is_file() for name in PREPARED)
+    scripts = () if kit.kind == "admin" or prepared else SCRIPTS
     own = [kit.certificate, kit.key, kit.authority, kit.startup / CONFIGS[kit.kind]]
     wanted = [*own, *(kit.folder / name for name in (*NEEDED[kit.kind], *scripts))]
-    missing = [str(one.relative_to(kit.folder)) for one in wanted if not one.is_file()]
+    missing = [str(one.relative_to(kit.folder)) for one in wanted if not _in_force(one).is_file()]
     if missing:
         return fault("files", f"missing: {', '.join(missing)}", FROM_KIT)
     if not os.access(kit.folder, os.W_OK):
@@ -85,7 +89,7 @@ def check_policy(kit: Kit) -> tuple[Finding, SitePolicy | None]:
 
 def check_resources(kit: Kit) -> Finding:
     """Whether ``local/resources.json`` still asks for our judgement and our classes alone."""
-    document, problem = _document(kit.local / RESOURCES)
+    document, problem = _document(_in_force(kit.local / RESOURCES))
     if problem is not None:
         return fault("resources", problem, FROM_KIT)
     weaker = list(_weaker(document))
@@ -113,6 +117,11 @@ def check_privacy(kit: Kit) -> Finding:
         message = f"local/{PRIVACY_FILE} has lost the last gate, {GATE}"
         return fault("privacy", message, "put it back among its components")
     return ok("privacy", "the last gate stands")
+
+
+def _in_force(path: Path) -> Path:
+    """The file that NVFlare reads: the one with ``.default`` where there is none by that name."""
+    return path if path.is_file() else path.with_name(f"{path.name}.default")
 
 
 def _document(path: Path) -> tuple[dict[str, Any], str | None]:

@@ -19,6 +19,7 @@ from nvflare.lighter.utils import verify_folder_signature_and_get_signers
 from fl_client.filter_plan import plan_faults
 from fl_client.flare.encryption import ability_faults
 from fl_client.job_check import SIGNATURES, check_app
+from fl_client.privacy_filters import filter_faults
 from fl_client.site_data import data_faults, unset_variables
 from fl_client.versions import differences, federation_versions
 from mmar_runtime.audit import AUDIT_FILE, AuditLog
@@ -101,11 +102,14 @@ def _judged(app: Path, root: Path, policy: SitePolicy) -> tuple[Verdict, list[st
             who = ", ".join(unknown) or "nobody"
             message = f"signed by {who}; this site takes jobs of certain signers only"
             faults.append(Problem(Location(app.name), message, "", "signer"))
-    faults += plan_faults(root / "local", app, policy)
-    if judged.accepted:  # so both documents can be read
-        faults += ability_faults(app, root / "startup")
+    local = root / "local"
+    # A refused job may hold anything; only of one that was judged the documents are read once more.
+    if judged.accepted:
+        faults += [*plan_faults(local, app, policy), *ability_faults(app, root / "startup")]
+    else:
+        faults += filter_faults(local, policy)
     if not faults and (root / SITE_KIT).is_file():
-        faults += _data_faults(app, root / "local", policy)
+        faults += _data_faults(app, local, policy)
     return verdict(judged.path, faults, judged.notices), signers
 
 

@@ -23,7 +23,7 @@ from nvflare.fuel.sec.security_content_service import LoadResult, SecurityConten
 
 from fl_client.encryption import RULE, encrypt_layers_of
 from fl_client.flare.audit import note
-from fl_client.flare.exchange import NOT_DECRYPTED, STATUS
+from fl_client.flare.exchange import NOT_DECRYPTED, STATUS, as_tensor
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.encrypted_weights import (
@@ -34,6 +34,7 @@ from mmar_runtime.encrypted_weights import (
 )
 from mmar_runtime.errors import ConfigError, MmarError, Problem, WeightsError
 from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
+from mmar_runtime.weights import digest
 
 if TYPE_CHECKING:  # brings TenSEAL in, which only an encrypted job needs
     from mmar_runtime.ckks import Keys
@@ -118,7 +119,13 @@ class EncryptReply(Filter):
         )
         sizes = {name: array.nbytes for name, array in data.items()}
         hidden = sum(size for name, size in sizes.items() if name in ARRAYS)
-        note(fl_ctx, "reply-encrypted", bytes=sum(sizes.values()), encrypted_bytes=hidden)
+        note(
+            fl_ctx,
+            "reply-encrypted",
+            bytes=sum(sizes.values()),
+            encrypted_bytes=hidden,
+            tensors=digest({name: as_tensor(array) for name, array in data.items()}),
+        )
         return data
 
 

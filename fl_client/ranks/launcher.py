@@ -138,10 +138,11 @@ class Ranks:
 
     def close(self) -> None:
         """End the ranks; they may close what they have open before."""
-        self._number += 1
-        self._send_all({"kind": "close", "number": self._number})
-        with suppress(LaunchError, ProcessLostError, RunAborted):  # they end now anyway
-            self._gather(self._number, most=CLOSE_SECONDS)
+        if self.alive:
+            self._number += 1
+            self._send_all({"kind": "close", "number": self._number})
+            with suppress(LaunchError, ProcessLostError, RunAborted):  # they end now anyway
+                self._gather(self._number, most=CLOSE_SECONDS)
         self.end()
 
     def end(self) -> None:

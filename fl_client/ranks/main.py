@@ -86,19 +86,22 @@ class Rank:
             return {"error": error_message(error)}
 
     def _done(self, task: Mapping[str, Any]) -> dict[str, Any]:
-        if task["kind"] == "shared_tensors":
-            found = self._tasks.shared_tensors()
-            return {"sizes": dict(found.sizes), "buffers": sorted(found.buffers)}
-        weights = read_weights(task["weights"], self._folder)
         match task["kind"]:
             case "train":
-                return self._train(weights, task["round_number"])
+                return self._train(self._weights(task), task["round_number"])
             case "score":
-                return {"result": self._tasks.score(weights).as_dict()}
+                return {"result": self._tasks.score(self._weights(task)).as_dict()}
             case "evaluate":
-                return {"result": self._tasks.evaluate(weights, owner=task["owner"]).as_dict()}
+                result = self._tasks.evaluate(self._weights(task), owner=task["owner"])
+                return {"result": result.as_dict()}
+            case "shared_tensors":
+                found = self._tasks.shared_tensors()
+                return {"sizes": dict(found.sizes), "buffers": sorted(found.buffers)}
             case other:
                 raise ValueError(f"there is no task {other!r}")
+
+    def _weights(self, task: Mapping[str, Any]) -> Weights:
+        return read_weights(task["weights"], self._folder)
 
     def _train(self, weights: Weights, round_number: int) -> dict[str, Any]:
         self._progress.round_number = round_number

@@ -103,7 +103,7 @@ class RankTasks:
 
     def close(self) -> None:
         """End the processes."""
-        if self._ranks is not None and self._ranks.alive:
+        if self._ranks is not None:
             self._ranks.close()
 
     def _ask(self, kind: str, weights: Weights, **task: Any) -> dict[str, Any]:
@@ -145,6 +145,8 @@ class RankTasks:
     def _setup(self) -> dict[str, Any]:
         """What each process is told first; the policy goes by a file, which is how one is read."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
+        for left in self._folder.glob("*.safetensors"):  # by processes that were lost
+            left.unlink()
         policy = json.dumps(policy_document(self.site.policy))
         path = self._folder / SITE_POLICY_FILE
         path.unlink(missing_ok=True)

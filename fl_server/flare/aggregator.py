@@ -32,9 +32,10 @@ from fl_server.flare.exchange import (
 from fl_server.flare.guard import ReplyGuard, reason_of
 from fl_server.flare.own_aggregation import OwnAggregation, Reply
 from fl_server.flare.persistor import MmarModelPersistor
+from fl_server.reply_guard import require_patterns
 from fl_server.round_mean import RoundMean
 from fl_server.update_guard import UpdateFault
-from mmar_runtime.errors import FederationError, WeightsError
+from mmar_runtime.errors import ConfigError, FederationError, WeightsError
 from mmar_runtime.weights import Weights, digest
 
 
@@ -83,10 +84,10 @@ class MmarAggregator(Aggregator):
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Put the digest of the global model on each task, to know its replies again."""
-        if event_type == EventType.START_RUN and self.aggregator is not None:
+        if event_type == EventType.START_RUN:
             try:
-                self._own = OwnAggregation(self.aggregator)
-            except FederationError as error:
+                self._start()
+            except (ConfigError, FederationError) as error:
                 self.system_panic(str(error), fl_ctx)
         elif event_type == AppEventType.ROUND_STARTED:
             self._base_model = digest(global_weights(fl_ctx))
@@ -96,6 +97,13 @@ class MmarAggregator(Aggregator):
             if self._encryption(fl_ctx) is not None:
                 # A site multiplies before it encrypts, so it has to know.
                 task.set_header(AGGREGATION_WEIGHTS, dict(self.aggregation_weights or {}))
+
+    def _start(self) -> None:
+        """Judge what the job asks for before anything is sent."""
+        if self.optional_names is not None:
+            require_patterns(self.optional_names)
+        if self.aggregator is not None:
+            self._own = OwnAggregation(self.aggregator)
 
     def guard(self, fl_ctx: FLContext) -> ReplyGuard:
         """The guard of this job.

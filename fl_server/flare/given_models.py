@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nvflare.apis.fl_context import FLContext
 
+from fl_server.cross_site import MODEL_NAME
 from fl_server.flare.persistor import MmarModelPersistor
 from fl_server.initial_model import InitialModel, initial_model
 from mmar_runtime.config.overrides import Scalar
@@ -41,11 +42,14 @@ class GivenModels(MmarModelPersistor):
         """The network and its metrics, by which the guard judges; its weights go nowhere.
 
         Raises:
-            FederationError: a model does not fit the network.
+            FederationError: a name is none, or a model does not fit the network.
             CheckpointError: a model is missing, or cannot be read.
         """
         network = initial_model(mmar, values=values, policy=policy, load_checkpoint=False)
         for name in self.models:
+            if not _is_name(name):
+                # Another file of this server would be sent to every site.
+                raise FederationError(f"{name!r} is no name of a model that a job brings")
             faults = mismatches(network.weights, read_checkpoint(_file(mmar, name)).weights)
             if faults:
                 raise FederationError(f"the model {name!r} does not fit the network: {faults[0]}")
@@ -55,6 +59,11 @@ class GivenModels(MmarModelPersistor):
         """Where a model lies: in the job's app."""
         app = fl_ctx.get_engine().get_workspace().get_app_dir(fl_ctx.get_job_id())
         return _file(Mmar(Path(app)), name)
+
+
+def _is_name(value: object) -> bool:
+    """Whether it is one; NVFlare hands over whatever stands in the job's JSON."""
+    return isinstance(value, str) and MODEL_NAME.fullmatch(value) is not None
 
 
 def _file(mmar: Mmar, name: str) -> Path:

@@ -153,6 +153,8 @@ class RunRecordKeeper(FLComponent):
         return self._persistor(fl_ctx).initial.key_metric
 
     def _begin(self, fl_ctx: FLContext) -> RunRecorder:
+        encryption = self._persistor(fl_ctx).encryption
+        packages = PACKAGES if encryption is None else (*PACKAGES, "tenseal")
         record = begin_run(
             job=job_name(fl_ctx),
             engine=ENGINE,
@@ -161,7 +163,7 @@ class RunRecordKeeper(FLComponent):
             rounds_asked=self.num_rounds,
             sites=site_names(fl_ctx),
             min_sites=self.min_sites,
-            versions={name: version(name) for name in PACKAGES},
+            versions={name: version(name) for name in packages},
             initial_weights_sha256=digest(global_weights(fl_ctx)) if self.num_rounds else None,
             shared_names=self._persistor(fl_ctx).initial.shared_names,
         )
@@ -174,6 +176,7 @@ class RunRecordKeeper(FLComponent):
             job_digest=tree_hash(_app_folder(fl_ctx), leave_out=SIGNATURES),
             tensors=record.initial_weights_sha256,
             shared_names=record.shared_names and list(record.shared_names),
+            encrypted=encryption and list(encryption.layout.tensors),
         )
         return RunRecorder(record)
 

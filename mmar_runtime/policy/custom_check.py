@@ -70,7 +70,8 @@ def own_module(path: str, custom: Path) -> Path | None:
         return None
     place = custom.joinpath(*names)
     for file in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
-        if file.is_file() and not file.is_symlink():
+        # Not Path.is_file, which raises where a name is too long.
+        if os.path.isfile(file) and not os.path.islink(file):
             return file
     return None
 

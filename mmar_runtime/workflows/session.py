@@ -68,6 +68,25 @@ def session(
         before.restore()
 
 
+@contextmanager
+def settings_alone(settings: RuntimeSettings) -> Iterator[None]:
+    """Have cuDNN and TF32 as a config says, whatever ran in this process before; then put back.
+
+    A session leaves alone what its config does not mention. So a model that is evaluated after a
+    training would have other last digits on a GPU than one that is evaluated in a fresh process.
+    What the config does not mention is as PyTorch begins.
+    """
+    before = _Flags.now()
+    try:
+        torch.backends.cudnn.deterministic = settings.random_seed is not None
+        torch.backends.cudnn.benchmark = bool(settings.cudnn_benchmark)
+        torch.backends.cuda.matmul.allow_tf32 = bool(settings.tf32)
+        torch.backends.cudnn.allow_tf32 = settings.tf32 is not False
+        yield
+    finally:
+        before.restore()
+
+
 def choose_device(settings: RuntimeSettings, processes: Processes = ALONE) -> torch.device:
     """The GPU of this process if there is one and the config wants it, else the CPU.
 

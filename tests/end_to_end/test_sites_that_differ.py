@@ -1,6 +1,8 @@
-"""Two sites that train differently, by values of their own, and a mean that one can work out.
+"""Two sites that train differently, by values of their own, and one that comes when all is done.
 
-One simulation: the second site has larger batches, processes that load, and more epochs a round.
+Two simulations. In the first the second site has larger batches, processes that load, and more
+epochs a round; the mean is one that can be worked out. In the second, which trains nothing, the
+models of the first are evaluated at its sites and at a third one, and so is a model from elsewhere.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from fl_admin.cli.main import main
 from fl_server.initial_model import initial_model
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import Weights, digest, read_checkpoint
@@ -53,8 +56,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
 
-    done = mmar("simulate", root / "job", "-e", environment, "-w", root / "runs", "--json")
+    return simulated(root / "job", environment)
 
+
+def simulated(job: Path, environment: Path, *words: object) -> Path:
+    """The folder of a run that ended well."""
+    options = ["-e", environment, "-w", job.parent / "runs", *words]
+    done = mmar("simulate", job, *options, "--json")
     assert done.returncode == 0, done.stderr
     return Path(json.loads(done.stdout)["folder"])
 
@@ -103,3 +111,81 @@ def test_the_new_model_is_the_mean_by_steps_and_by_the_factors_of_the_job(run: P
 
 def weights_of(run: Path, model: str) -> Weights:
     return read_checkpoint(run / "results/models" / f"{model}.pt").weights
+
+
+# --- a site that joins when the training is over
+
+LATE = "site-3"
+FOREIGN = "from-elsewhere"
+
+
+@pytest.fixture(scope="module")
+def later(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The models of the run, and one of nobody's here, at three sites."""
+    from tests.conftest import write_mmar
+
+    root = run.parents[1]
+    weights = weights_of(run, "FL_global_model")
+    foreign = tmp_path_factory.mktemp("foreign") / "model.pt"
+    torch.save({f"module.{name}": tensor / 2 for name, tensor in weights.items()}, foreign)
+    made = mmar(
+        "job", "validate", root / "mmar", "--out", root / "check", "--min-sites", 3,
+        "--models-of", run, "--model", f"{FOREIGN}={foreign}",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    data = write_mmar(root / LATE, seed=7) / "data"
+    values = json.loads((root / "environment.json").read_text())
+    values["sites"][LATE] = {"DATA_ROOT": str(data), "DATASET_JSON": str(data / "dataset.json")}
+    environment = root / "later" / "environment.json"
+    environment.parent.mkdir()
+    environment.write_text(json.dumps(values))
+    return simulated(root / "check", environment, "--sites", 3)
+
+
+def document(run: Path, name: str) -> Any:
+    return json.loads((run / "results" / f"{name}.json").read_text())
+
+
+def test_given_models_are_evaluated_at_every_site_and_nothing_is_trained(later: Path) -> None:
+    record, matrix = document(later, "run_record"), document(later, "cross_site")
+
+    assert (record["status"], record["rounds"], record["best_round"]) == ("complete", [], None)
+    assert matrix["complete"]
+    assert set(matrix["models"]) == {
+        "FL_global_model", "best_FL_global_model", "site-1", "site-2", FOREIGN,
+    }  # fmt: skip
+    assert matrix["sites"] == [*EPOCHS, LATE]
+    built = (later / "nvflare").rglob("*.pt")
+    assert not list(built)
+
+
+def test_where_both_have_evaluated_a_model_they_have_the_same_number(
+    run: Path, later: Path
+) -> None:
+    before, after = document(run, "cross_site"), document(later, "cross_site")
+
+    for model, row in before["cells"].items():
+        assert {site: after["cells"][model][site] for site in EPOCHS} == row
+        assert after["weights_sha256"][model] == before["weights_sha256"][model]
+    assert after["evaluation_sha256"] == before["evaluation_sha256"]
+
+
+def test_the_late_site_gets_its_numbers_by_itself_too(
+    later: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    matrix = document(later, "cross_site")
+    (kit,) = later.glob(f"nvflare/*/{LATE}")
+    for model in matrix["models"]:
+        file = later / "job/app/models" / f"{model}.safetensors"
+        words = ["site", "validate", "--kit", str(kit), "--model", str(file), "--json"]
+        assert main(words) == 0
+        assert json.loads(capfd.readouterr().out)["metrics"] == matrix["cells"][model][LATE]
+
+
+def test_the_two_matrices_become_one(run: Path, later: Path, tmp_path: Path) -> None:
+    done = mmar("results", "merge", run, later, "--out", tmp_path / "merged", "--json")
+
+    assert done.returncode == 0, done.stderr
+    cells = json.loads(done.stdout)["cross_site"]["cells"]
+    expected = document(later, "cross_site")["cells"]
+    assert cells == expected

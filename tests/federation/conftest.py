@@ -6,7 +6,11 @@ Each is a process tree of its own, started by the kit's own script; all listen o
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -28,6 +32,21 @@ MakeFederation = Callable[..., "Federation"]
 
 class Federation(LocalFederation):
     """A local federation, and what tests ask of it."""
+
+    def start_in_container(self, name: str) -> subprocess.Popen[bytes]:
+        """Run what an image runs for a kit, with the clean environment of a container."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        folder = str(self.kits / name)
+        return self.launched(
+            name,
+            [str(REPOSITORY / "provisioning" / "docker" / "start-kit.sh")],
+            environment={"PATH": path, "HOME": "/tmp", "MMAR_KIT_FOLDER": folder},
+        )
+
+    def stop_one(self, name: str) -> None:
+        """End a kit's process; the others go on."""
+        os.killpg(self._processes[name].pid, signal.SIGTERM)
+        self._processes[name].wait(timeout=20)
 
     def run(self, job: Path) -> JobState:
         """Submit a job as the lead and wait for its end; nothing is judged beforehand."""

@@ -26,33 +26,9 @@ class OwnLoss(DiceCELoss):
 '''
 
 
-PARTS = '''"""A filter and an aggregator of this job's own."""
-
-import numpy as np
-from nvflare.apis.dxo import DXO, DataKind, from_shareable
-from nvflare.apis.filter import Filter
-
-
-class Halved(Filter):
-    def process(self, shareable, fl_ctx):
-        dxo = from_shareable(shareable)
-        dxo.data = {n: (v * 0.5).astype(v.dtype) for n, v in dxo.data.items()}
-        return dxo.update_shareable(shareable)
-
-
-class Median:
-    def __init__(self):
-        self.updates = []
-
-    def accept(self, shareable, fl_ctx):
-        self.updates.append(from_shareable(shareable).data)
-        return True
-
-    def aggregate(self, fl_ctx):
-        updates, self.updates = self.updates, []
-        middle = {n: np.median([one[n] for one in updates], axis=0) for n in updates[0]}
-        return DXO(DataKind.WEIGHT_DIFF, data=middle).to_shareable()
-'''
+PAGE = Path(__file__).resolve().parents[2] / "docs/custom-code.md"
+PARTS = PAGE.read_text().partition("# custom/own_federation.py\n")[2].partition("```")[0]
+"""A filter and an aggregator of the job's own, as the documentation has them."""
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +41,13 @@ def job_with_code(job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     args = {"to_onehot_y": True, "softmax": True}
     document["train"]["loss"] = {"path": "own_loss.OwnLoss", "args": args}
     config.write_text(json.dumps(document))
-    (folder / "app/custom/own_parts.py").write_text(PARTS)
+    (folder / "app/custom/own_federation.py").write_text(PARTS)
     server = folder / "app/config/config_fed_server.json"
     document = json.loads(server.read_text())
     [aggregator] = [one for one in document["components"] if one["id"] == "aggregator"]
-    aggregator["args"]["aggregator"] = {"path": "own_parts.Median", "args": {}}
+    aggregator["args"]["aggregator"] = {"path": "own_federation.Median", "args": {}}
     server.write_text(json.dumps(document))
-    chain = {"tasks": ["train"], "filters": [{"path": "own_parts.Halved", "args": {}}]}
+    chain = {"tasks": ["train"], "filters": [{"path": "own_federation.Halved", "args": {}}]}
     edit(folder / "app/config/config_fed_client.json", task_result_filters=[chain])
     return folder
 
@@ -129,7 +105,7 @@ def test_a_class_of_code_that_is_not_there_is_refused(
 ) -> None:
     """The approved code is the same; only what the configuration asks for is not in it."""
     changed = Path(shutil.copytree(job_with_code, tmp_path / "changed"))
-    chain = {"tasks": ["train"], "filters": [{"path": "own_part.Halved", "args": {}}]}
+    chain = {"tasks": ["train"], "filters": [{"path": "own_federatio.Halved", "args": {}}]}
     edit(changed / "app/config/config_fed_client.json", task_result_filters=[chain])
 
     state = federation.run(changed)

@@ -122,6 +122,27 @@ def test_a_site_gets_its_number_of_the_matrix_from_its_kit_alone(
     assert sorted(path for path in kit.rglob("*") if path.parent.name != "audit") == before
 
 
+def test_the_models_that_were_taken_away_are_evaluated_again_without_a_training(
+    federation: Federation, done: Path, results: Path, job: Path, tmp_path: Path
+) -> None:
+    made = mmar(
+        "job", "validate", job / "app", "--name", "check", "--out", tmp_path / "check",
+        "--models-of", done,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+
+    ended = mmar(
+        "submit", tmp_path / "check", "--kit", federation.lead, "--wait", "--out", tmp_path
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    again = Path(ended.stdout.strip()) / "workspace/results"
+    assert cells(again) == cells(results)
+    merged = mmar("results", "merge", done, again, "--out", tmp_path / "merged", "--json")
+    assert merged.returncode == 0, merged.stderr
+    assert json.loads(merged.stdout)["cross_site"]["cells"] == cells(results)
+
+
 def cells(folder: Path) -> Any:
     return json.loads((folder / "cross_site.json").read_text())["cells"]
 

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import yaml
 
 from fl_admin.console import JobState, explained_end
+from fl_admin.local_federation import project_document
 from fl_admin.provision import provision
 from fl_admin.setup.checks import check_kit, is_ready
 from fl_admin.setup.connection import check_connection
@@ -29,11 +34,11 @@ from tests.federation.conftest import (
     Federation,
     MakeFederation,
     edit,
-    project,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
+PATIENCE = 120.0
 SECRET = "CANARY-OF-THE-DATABASE"
 CLIENT = "app/config/config_fed_client.json"
 
@@ -234,7 +239,11 @@ def test_a_site_without_one_of_its_files_says_so_and_names_none(
     federation.download(state.job_id, tmp_path / "out")
     assert not files_with(tmp_path / "out", image.name)
     assert not files_with(federation.server, image.name)
-    assert "data-root" not in str(state)
+    # What exactly it lacks stands in the site's own log, by its place in the list.
+    assert (
+        "this site's data: dataset.json: validation[0].image"
+        in (federation.site("site-1") / "log.txt").read_text()
+    )
 
 
 def test_a_site_with_other_versions_says_which(federation: Federation, job: Path) -> None:
@@ -285,7 +294,8 @@ def test_a_server_that_runs_without_a_judgement_on_jobs_is_not_ready(
 
 def test_a_kit_of_another_federation_is_told_apart(federation: Federation, tmp_path: Path) -> None:
     file = tmp_path / "project.yml"
-    file.write_text(project(open_kit(federation.server).port))
+    port = open_kit(federation.server).port
+    file.write_text(yaml.safe_dump(project_document(SITES, port=port)))
     foreign = provision(file, tmp_path / "kits").folder / "site-1"
     mixed = Path(shutil.copytree(federation.site("site-1"), tmp_path / "mixed"))
     for name in ("client.crt", "client.key"):
@@ -308,3 +318,28 @@ def test_one_good_job_after_all_of_them_runs(federation: Federation, job: Path) 
     state = federation.run(job)
 
     assert state.completed, federation.told(state)
+
+
+# --- a kit in a container: its script, stopped as an engine stops it
+
+
+def test_a_container_ends_within_seconds_of_a_signal_and_its_site_comes_back(
+    federation: Federation,
+) -> None:
+    federation.stop_one("site-1")
+    log = federation.server / "log.txt"
+
+    for _ in range(2):
+        registered = log.read_text().count("New client site-1@")
+        site = federation.start_in_container("site-1")
+        deadline = time.monotonic() + PATIENCE
+        while log.read_text().count("New client site-1@") == registered:
+            assert time.monotonic() < deadline, federation.last_lines("site-1")
+            assert site.poll() is None, federation.last_lines("site-1")
+            time.sleep(0.2)
+        begun = psutil.Process(site.pid).children(recursive=True)
+
+        site.terminate()
+
+        assert site.wait(timeout=20) == -signal.SIGTERM  # an engine tells it as 143
+        assert not psutil.wait_procs(begun, timeout=20)[1]

@@ -30,11 +30,19 @@ from fl_admin.local_files import (
 )
 from fl_admin.provision import Kits, provision, read_project
 from fl_admin.setup.certificates import is_issued_by, load_certificate
+from fl_client.filter_plan import FilterPlan, plan_faults
+from fl_client.flare import privacy
 from fl_client.flare.app_validator import MmarAppValidator
 from fl_client.flare.result_gate import ResultGate
 from fl_client.job_check import ALLOWED_CLASSES
 from mmar_runtime.errors import ConfigError, FederationError
-from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SITE_POLICY_FILE, read_site_policy
+from mmar_runtime.policy.site_policy import (
+    DEFAULT_POLICY,
+    SITE_POLICY_FILE,
+    Privacy,
+    SitePolicy,
+    read_site_policy,
+)
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "provisioning" / "project.yml"
 SERVER, SITES = "fl.example.org", ("site-1", "site-2")
@@ -94,6 +102,25 @@ def test_a_job_may_name_our_classes_and_no_other(kits: Kits, name: str) -> None:
     assert resources["class_list_enforcement_mode"] == "enforce"
     validator = f"{MmarAppValidator.__module__}.{MmarAppValidator.__qualname__}"
     assert resources["app_validator"] == {"path": validator, "args": {}}
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_the_example_of_privacy_filters_is_one_that_works(
+    kits: Kits, name: str, tmp_path: Path
+) -> None:
+    """Put in the place of privacy.json, with the policy that demands them; the gate stays."""
+    example = document(kits, name, "local/privacy.json.example")
+    (tmp_path / "privacy.json").write_text(json.dumps(example))
+    demanding = SitePolicy(
+        required_filters=("ExcludeVars", "PercentilePrivacy", "SVTPrivacy"),
+        privacy=Privacy(epsilon_max=10.0),
+    )
+
+    assert list(plan_faults(tmp_path, tmp_path, demanding)) == []
+    assert len(FilterPlan.read(tmp_path, tmp_path).filters) == 3
+    assert example["components"] == document(kits, name, "local/privacy.json")["components"]
+    for one in example["scopes"][0]["task_result_filters"]:
+        getattr(privacy, one["path"].rpartition(".")[2])(**one["args"])
 
 
 @pytest.mark.parametrize("name", SITES)
@@ -374,7 +401,8 @@ def test_an_authority_of_fewer_days_goes_on_and_ends_what_it_signs(
     second = provision(TEMPLATE, tmp_path, renew=["all"])
 
     assert second.authority_until == first.authority_until
-    assert {second.valid_until(name) for name in SITES} == {first.authority_until}
+    ends = {load_certificate(second.kit(name).certificate).not_valid_after_utc for name in SITES}
+    assert ends == {first.authority_until}
 
 
 def test_an_authority_that_has_ended_says_what_to_do(

@@ -144,6 +144,20 @@ def test_a_number_of_epochs_that_is_none_is_refused(site: Site, own: Any) -> Non
         replace(site, values={"LOCAL_EPOCHS": own}).local_epochs(5)
 
 
+def test_how_many_processes_there_are_is_the_sites_to_say(site: Site, edited: Edited) -> None:
+    edited(
+        site.mmar.root / "config/environment.json",
+        lambda values: values.update(NUM_PROCESSES=4, multi_gpu=True),
+    )
+    several = replace(site, values={**site.values, "NUM_PROCESSES": 2})
+
+    assert (site.processes, several.processes, several.alone.processes) == (1, 2, 1)
+    assert not site.train_config().settings.multi_gpu
+    assert several.train_config().settings.multi_gpu
+    assert several.cross_validation_config().settings.multi_gpu
+    assert not several.alone.cross_validation_config().settings.multi_gpu
+
+
 def test_batch_size_and_loading_processes_are_the_sites_where_the_mmar_has_variables_for_them(
     site: Site, edited: Edited
 ) -> None:

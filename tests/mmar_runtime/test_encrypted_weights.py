@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as of_numpy
 
 from mmar_runtime.config.location import Location
 from mmar_runtime.encrypted_weights import (
+    ARRAYS,
     CIPHERTEXT_BYTES,
     CIPHERTEXTS,
     LAYOUT,
@@ -174,6 +178,29 @@ def test_arrays_that_do_not_fit_together_are_no_part(name: str, value: Any) -> N
 def test_as_many_ciphertexts_as_the_tensors_take() -> None:
     with pytest.raises(WeightsError, match="2 ciphertexts came; the tensors take 1"):
         EncryptedPart.of(part(ciphertexts=(b"abc", b"d")).arrays)
+
+
+ANY_ARRAY = st.one_of(
+    st.none(),
+    st.binary(max_size=8),
+    of_numpy.arrays(
+        dtype=st.sampled_from([np.uint8, np.int64, np.float64, np.float32]),
+        shape=of_numpy.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=5),
+    ),
+)
+
+
+@given(arrays=st.dictionaries(st.sampled_from(list(ARRAYS)), ANY_ARRAY))
+def test_whatever_comes_is_a_part_or_refused(arrays: dict[str, Any]) -> None:
+    """No other error, and nothing that is no part passes."""
+    whole = {**part().arrays, **arrays}
+    try:
+        found = EncryptedPart.of(whole)
+    except WeightsError:
+        return
+    assert {name: one.tobytes() for name, one in found.arrays.items()} == {
+        name: one.tobytes() for name, one in whole.items()
+    }
 
 
 # --- on a disk

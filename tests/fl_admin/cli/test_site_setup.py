@@ -116,6 +116,7 @@ def test_relative_paths_are_those_of_where_the_command_runs(
         (("--set", "DATA_ROOT=/"), "DATA_ROOT is set by --data-root"),
         (("--set", "MMAR_ROOT=/"), "MMAR_ROOT is where a job lies"),
         (("--set", "NUM_THREADS=0"), "has to be a whole number from 1, found 0"),
+        (("--set", "NUM_PROCESSES=two"), "has to be a whole number from 1, found 'two'"),
         (("--set", "2x=3"), "names no variable"),
     ],
 )
@@ -164,6 +165,12 @@ def test_only_a_site_has_data(
     assert told in capsys.readouterr().err
 
     assert setup(kits.folder / name) == 0
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
+def test_a_time_to_wait_is_a_number_above_0(kit: Path, seconds: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        setup(kit, "--timeout", seconds)
 
 
 def test_json_is_one_document(kit: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -154,6 +154,19 @@ def test_code_that_the_site_has_not_allowed_does_not_run(
     assert "'mine.Inferer' is code" in capfd.readouterr().err
 
 
+def test_a_job_that_the_site_would_not_take_part_in_is_refused_as_a_whole(
+    kit: Path, model: Path, edited: Edited, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In a federation no task of it is done here, whatever document the fault is in."""
+    edited(
+        kit / JOB / "app_hospital-a/config/config_train.json",
+        lambda document: document["train"].update(loss={"path": "mine.Loss"}),
+    )
+
+    assert main(["site", "validate", "--kit", str(kit), "--model", str(model)]) == 2
+    assert "config_train.json: train.loss" in capfd.readouterr().err
+
+
 def test_the_newest_job_is_taken_unless_another_is_named(
     kit: Path, validate: Validate, model: Path, make_mmar: MakeMmar
 ) -> None:
@@ -285,6 +298,10 @@ def test_a_folder_that_is_no_kit_is_refused(
 ) -> None:
     assert main(["site", "validate", "--kit", str(tmp_path), "--model", str(model)]) == 2
     assert "is no site's kit" in capfd.readouterr().err
+
+    words = ["--kit", str(tmp_path / "nowhere"), "--model", str(model)]
+    assert main(["site", "validate", *words]) == 2
+    assert "does not exist" in capfd.readouterr().err
 
 
 def test_the_printed_number_has_every_digit(

@@ -19,6 +19,7 @@ from nvflare.app_common.app_constant import AppConstants
 
 from fl_client.flare.exchange import CASES, REPORT, STATUS, as_arrays
 from fl_client.flare.executor import MmarExecutor
+from fl_client.flare.privacy import TRAINED
 from fl_server.initial_model import initial_model
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.mmar import Mmar
@@ -248,13 +249,31 @@ def test_a_site_that_shares_no_model_sends_none(start: Start, received: Weights)
 
 
 def test_a_site_that_evaluates_no_others_evaluates_its_own_and_the_global_ones(
-    start: Start, received: Weights
+    start: Start, received: Weights, app: Path
 ) -> None:
+    asked_for(app, "train", "validate")
     site = start(cross_site={"evaluate_others": False})
 
     assert declined(site.validate(received, "site-2"))
     for owner in ("site-1", "SRV_FL_global_model"):
         assert site.validate(received, owner).get_return_code() == ReturnCode.OK
+
+
+def test_in_a_job_that_does_not_train_every_model_is_that_of_others(
+    start: Start, received: Weights, app: Path
+) -> None:
+    """Whatever the models are called: the site has had no part in them."""
+    asked_for(app, "validate")
+
+    site = start(cross_site={"evaluate_others": False})
+    assert declined(site.validate(received, "SRV_FL_global_model"))
+    site = start(cross_site={"evaluate_others": True})
+    assert site.validate(received, "SRV_FL_global_model").get_return_code() == ReturnCode.OK
+
+
+def asked_for(app: Path, *tasks: str) -> None:
+    document = {"executors": [{"tasks": list(tasks), "executor": {}}]}
+    (app / "config/config_fed_client.json").write_text(json.dumps(document))
 
 
 # --- what leaves
@@ -333,6 +352,43 @@ def test_required_filters_have_to_stand_in_the_sites_own_file(
     (kit / "local/privacy.json").write_text(json.dumps({"scopes": [scope]}))
 
     assert start(**demanding).train(received).get_return_code() == ReturnCode.OK
+
+
+SVT = "fl_client.flare.privacy.SVTPrivacy"
+
+
+def with_filter(kit: Path, **arguments: Any) -> None:
+    scope = {"name": "site", "task_result_filters": [{"path": SVT, "args": arguments}]}
+    document = {"scopes": [scope], "default_scope": "site"}
+    (kit / "local/privacy.json").write_text(json.dumps(document))
+
+
+def test_a_filter_learns_what_was_trained(
+    start: Start, received: Weights, kit: Path, fl_ctx: FLContext
+) -> None:
+    with_filter(kit, epsilon_release=1.0)
+
+    start(required_filters=["SVTPrivacy"]).train(received, 3)
+
+    trained = fl_ctx.get_prop(TRAINED)
+    assert (trained.round_number, trained.buffers) == (3, frozenset())
+
+
+def test_a_budget_that_is_spent_is_told_before_anything_is_trained(
+    start: Start, received: Weights, kit: Path, run_folder: Path
+) -> None:
+    with_filter(kit, epsilon_release=1.0)
+    running = start(privacy={"epsilon_max": 1.0})
+
+    assert declined(running.train(received), "policy-declined")
+
+    assert "a round costs 1.1 more" in next(run_folder.glob("error-*")).read_text()
+    progress = run_folder / "progress.jsonl"
+    assert not progress.exists() or "iteration" not in progress.read_text()
+
+
+def test_a_bound_that_no_filter_keeps_refuses_the_job(start: Start, received: Weights) -> None:
+    assert declined(start(privacy={"epsilon_max": 1.0}).train(received), "config-refused")
 
 
 def test_a_policy_with_a_fault_stops_the_run(start: Start) -> None:

@@ -118,6 +118,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
         for folder in ("startup", "local", JOB):
             (kit / folder).mkdir()
         app = with_more_cases(write_mmar(kit / JOB / f"app_{SITE}"))
+        for file in ("config_train.json", "config_cross_validation.json"):
+            edit_json(app / "config" / file, with_batch_norm)
         values = {"NUM_THREADS": 1, "NUM_PROCESSES": processes}
         (kit / "local/environment.json").write_text(json.dumps(values))
         document = {"policy_version": 1, **(policy or {})}
@@ -132,6 +134,11 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     yield begin
     for one in started:
         one.end()
+
+
+def with_batch_norm(document: Any) -> None:
+    """Its statistics are each process's own while it trains."""
+    document.get("train", document)["model"]["args"].update(norm="batch")
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +228,21 @@ def test_the_same_processes_do_every_task_with_what_they_have_built_once(two: Tr
     assert first["process"] == second["process"]
     assert first["built"] == second["built"]
     assert [report["epochs"][0]["epoch"] for report in (first, second)] == [1, 2]
+
+
+def test_filters_are_told_the_same_of_what_is_sent(one: Running, two: Trained) -> None:
+    alone, together = (site.executor.tasks().shared_tensors() for site in (one, two.site))
+
+    assert together == alone
+    assert {name.rpartition(".")[2] for name in together.buffers} == {
+        "running_mean", "running_var", "num_batches_tracked",
+    }  # fmt: skip
+
+
+def test_they_listen_where_no_other_machine_can_reach_them(two: Trained) -> None:
+    connections = [one for pid in two.pids for one in psutil.Process(pid).net_connections()]
+
+    assert {one.laddr.ip for one in connections if one.status == "LISTEN"} == {"127.0.0.1"}
 
 
 def test_one_process_tells_the_progress_for_all(two: Trained) -> None:
@@ -349,6 +371,20 @@ def test_an_image_that_only_one_process_cannot_read_is_its_own_error_for_all(
 
 
 # --- what is judged
+
+
+def test_what_is_sent_is_what_was_validated_also_in_the_middle_of_an_epoch(
+    start: Start, received: Weights
+) -> None:
+    """Each process has then trained on other data since it last took the first one's statistics."""
+    site = start(2, steps_aggregation=3)
+
+    update = from_shareable(site.train(received))
+
+    assert update.meta[MetaKey.NUM_STEPS_CURRENT_ROUND] == 3
+    moved = {name: tensor + tensors(update)[name] for name, tensor in received.items()}
+    assert from_shareable(site.validate(moved)).data == update.meta[REPORT]["local_metrics"]
+    site.end()
 
 
 def test_the_policy_counts_the_steps_of_one_process(start: Start, received: Weights) -> None:

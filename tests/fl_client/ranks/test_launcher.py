@@ -5,6 +5,7 @@ The processes are stubs that do what a task tells each of them.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from mmar_runtime.errors import DataError, LaunchError, ProcessLostError, RunAbo
 Start = Callable[..., Ranks]
 
 STUB = Path(__file__).with_name("stub_rank.py")
+RANK_COMMAND = launcher.COMMAND
 COMMAND = (sys.executable, str(STUB))
 FINE = ["answers", "answers"]
 SECONDS = 5.0
@@ -80,6 +82,18 @@ def test_at_the_end_they_are_gone(start: Start) -> None:
     assert not ranks.alive
 
 
+def test_at_the_end_also_those_are_gone_that_have_outlived_another(start: Start) -> None:
+    ranks = start()
+    pids = ranks.pids
+    os.kill(pids[1], signal.SIGKILL)
+    os.waitid(os.P_PID, pids[1], os.WEXITED | os.WNOWAIT)
+
+    ranks.close()
+    ranks.close()
+
+    assert not any(map(psutil.pid_exists, pids))
+
+
 def test_their_data_loaders_end_with_them(start: Start) -> None:
     ranks = start()
     child = ranks.ask("do", does=["starts another", "answers"])["child"]
@@ -106,6 +120,17 @@ def test_nothing_listens_where_another_machine_could_reach_it(start: Start) -> N
 
     assert listening
     assert {one.laddr.ip for one in listening} == {"127.0.0.1"}
+
+
+def test_no_module_is_taken_from_the_working_directory(tmp_path: Path) -> None:
+    """Files of a job may lie there, and one of them may be called like a library."""
+    (tmp_path / "json.py").write_text("raise SystemExit('run')")
+    python, safe = RANK_COMMAND[:2]
+
+    ended = subprocess.run([python, safe, "-m", "json.tool", "--help"], cwd=tmp_path)
+    without = subprocess.run([python, "-m", "json.tool", "--help"], cwd=tmp_path)
+
+    assert (ended.returncode, without.returncode) == (0, 1)
 
 
 # --- one is lost

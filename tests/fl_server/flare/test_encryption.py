@@ -172,6 +172,13 @@ def test_models_on_the_disk_hold_no_encrypted_tensor_in_plain(fed: Any, site: Ke
         assert array.tobytes() not in content
 
 
+def test_log_and_record_say_what_is_encrypted_and_by_which_library(fed: Any) -> None:
+    [started] = [one for one in fed.audit if one["event"] == "run-started"]
+
+    assert started["encrypted"] == list(fed.persistor.encryption.layout.tensors)
+    assert "tenseal" in fed.record.versions
+
+
 def test_a_sites_model_is_kept_encrypted(fed: Any, site: Keys) -> None:
     part = fed.persistor.encryption.layout
     row = part.joined({name: tensor.numpy() for name, tensor in fed.weights.items()})
