@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 
 from fl_admin.admin_shell import AdminShell
 from fl_admin.console import Console, JobState
+from fl_admin.job import Job
 from fl_admin.local_federation import LocalFederation
 from tests.federation.conftest import LEAD, SERVER, SITES, Federation, MakeFederation, edit
 
@@ -34,7 +35,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PATIENCE = 120.0
 SECONDS_TO_REFUSE = 30.0
 JOB_ID = re.compile(r"Submitted job: (\S+)")
-LISTED = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 
 Changed = Callable[..., Path]
 
@@ -128,13 +128,22 @@ def test_a_running_job_is_aborted_and_the_same_job_then_runs_to_its_end(
     assert record["status"] == "complete"
 
 
+@pytest.fixture(scope="module")
+def ended_job(federation: Federation, job: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The id of a job that was taken back before it began."""
+    copy = Path(shutil.copytree(job, tmp_path_factory.mktemp("ended") / "job"))
+    edit(copy / "meta.json", min_clients=3)
+    with Console.connect(federation.lead) as console:
+        job_id = console.submit(Job.open(copy))
+        console.abort(job_id)
+    return job_id
+
+
 @pytest.mark.parametrize("target", ["", "server", "site-1", "all"])
 def test_logs_stay_where_they_are_and_the_console_says_so_at_once(
-    shell: AdminShell, target: str
+    shell: AdminShell, ended_job: str, target: str
 ) -> None:
-    job_id = LISTED.findall(shell.ask("list_jobs"))[-1]
-
-    answer = shell.ask(f"get_job_log {job_id} {target}", seconds=SECONDS_TO_REFUSE)
+    answer = shell.ask(f"get_job_log {ended_job} {target}", seconds=SECONDS_TO_REFUSE)
 
     assert f"user '{LEAD}' is not authorized for 'get_job_log'" in answer
 
