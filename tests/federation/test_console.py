@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 
 from fl_admin.admin_shell import AdminShell
 from fl_admin.console import Console, JobState
+from fl_admin.job import Job
 from fl_admin.local_federation import LocalFederation
 from tests.federation.conftest import LEAD, SERVER, SITES, Federation, MakeFederation, edit
 
@@ -127,11 +128,22 @@ def test_a_running_job_is_aborted_and_the_same_job_then_runs_to_its_end(
     assert record["status"] == "complete"
 
 
+@pytest.fixture(scope="module")
+def ended_job(federation: Federation, job: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The id of a job that was taken back before it began."""
+    copy = Path(shutil.copytree(job, tmp_path_factory.mktemp("ended") / "job"))
+    edit(copy / "meta.json", min_clients=3)
+    with Console.connect(federation.lead) as console:
+        job_id = console.submit(Job.open(copy))
+        console.abort(job_id)
+    return job_id
+
+
 @pytest.mark.parametrize("target", ["", "server", "site-1", "all"])
 def test_logs_stay_where_they_are_and_the_console_says_so_at_once(
-    shell: AdminShell, target: str
+    shell: AdminShell, ended_job: str, target: str
 ) -> None:
-    answer = shell.ask(f"get_job_log 4711 {target}", seconds=SECONDS_TO_REFUSE)
+    answer = shell.ask(f"get_job_log {ended_job} {target}", seconds=SECONDS_TO_REFUSE)
 
     assert f"user '{LEAD}' is not authorized for 'get_job_log'" in answer
 
@@ -380,23 +392,20 @@ def test_a_recipe_runs_in_a_federation_with_the_sites_own_data(
 
 
 def test_whoever_watches_a_job_outlives_a_server_that_is_started_anew(
-    federation: Federation, changed: Changed
+    federation: Federation, changed: Changed, tmp_path: Path
 ) -> None:
     """The job is one that waits for a third site, so nothing of it is lost."""
-    job = changed(min_clients=3)
-    job_id = mmar("submit", job, "--kit", federation.lead).stdout.strip()
+    job_id = mmar("submit", changed(min_clients=3), "--kit", federation.lead).stdout.strip()
     command = [sys.executable, "-m", "fl_admin.cli.main", "watch", job_id]
-    watching = subprocess.Popen(
-        [*command, "--kit", federation.lead], stderr=subprocess.PIPE, text=True
-    )
-    time.sleep(5)
+    told = tmp_path / "told.txt"
+    with told.open("w") as stream:
+        watching = subprocess.Popen([*command, "--kit", str(federation.lead)], stderr=stream)
+    await_true(lambda: "not started yet" in told.read_text())
+
     federation.end(SERVER)
+    await_true(lambda: "the server does not answer; trying again" in told.read_text())
     federation.launch(SERVER)
+    await_true(lambda: mmar("abort", job_id, "--kit", federation.lead).returncode == 0)
 
-    ended = mmar("abort", job_id, "--kit", federation.lead)
-    _, told = watching.communicate(timeout=PATIENCE)
-
-    assert ended.returncode == 0, ended.stderr
-    assert "the server does not answer; trying again" in told
-    assert "ended as ABORTED" in told
-    assert watching.returncode == 1
+    assert watching.wait(PATIENCE) == 1
+    assert "ended as ABORTED" in told.read_text()
