@@ -102,8 +102,8 @@ def test_a_trainer_knows_what_leaves_and_what_no_optimizer_moves(
 
     state = trainer.network.state_dict()
     parameters = {name for name, _ in trainer.network.named_parameters()}
-    assert trainer.buffers == state.keys() - parameters
-    assert any(name.endswith("running_var") for name in trainer.buffers)
-    assert trainer.sizes == {
+    assert trainer.shared_tensors.buffers == state.keys() - parameters
+    assert any(name.endswith("running_var") for name in trainer.shared_tensors.buffers)
+    assert trainer.shared_tensors.sizes == {
         name: tensor.numel() for name, tensor in state.items() if "num_batches" not in name
     }
