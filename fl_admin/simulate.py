@@ -13,13 +13,11 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from fl_admin.encryption_keys import write_simulation_keys
 from fl_admin.follow import RunFollower, SimulationView
 from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
 from fl_admin.processes import ProcessTree
 from fl_admin.report.html import write_report
-from fl_client.encryption import encryption_faults
-from fl_client.flare.encryption import job_layers
+from fl_client.encryption import encryption_faults, job_layers
 from fl_client.job_check import ALLOWED_CLASSES
 from fl_client.site import PROCESSES_VARIABLE, Site
 from fl_server.cross_site import CrossSiteMatrix, read_cross_site_matrix
@@ -344,6 +342,8 @@ def _prepare(plan: SimulationPlan, folder: RunFolder) -> None:
     resources = {"format_version": 2, "class_allow_list": allowed}
     _write_json(local / "resources.json", resources)
     if plan.encrypted:
+        from fl_admin.encryption_keys import write_simulation_keys  # brings NVFlare in
+
         write_simulation_keys(folder.startup(plan.job.name))
     for place in (local / SITE_POLICY_FILE, folder.policy):
         place.parent.mkdir(exist_ok=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from mmar_runtime.config.location import Location
+from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import Problem
 
 DECRYPT = "fl_client.flare.encryption.DecryptModel"
@@ -36,6 +38,17 @@ def encrypt_layers_of(client: Any) -> Any:
             if one.get("path") == ENCRYPT:
                 return one.get("args", {}).get("encrypt_layers")
     return None
+
+
+def job_layers(app: Path) -> Any:
+    """What a job asks to encrypt, as its ``config_fed_client.json`` has it; None for nothing.
+
+    Raises:
+        ConfigError: the document cannot be read.
+        AttributeError, TypeError, KeyError: it is none of NVFlare's.
+    """
+    file = app / "config" / "config_fed_client.json"
+    return encrypt_layers_of(read_json(file)) if file.is_file() else None
 
 
 def encryption_faults(server: Any, client: Any, files: tuple[str, str]) -> Iterator[Problem]:

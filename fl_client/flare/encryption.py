@@ -21,11 +21,10 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.fuel.sec.security_content_service import LoadResult, SecurityContentManager
 
-from fl_client.encryption import RULE, encrypt_layers_of
+from fl_client.encryption import RULE, job_layers
 from fl_client.flare.audit import note
 from fl_client.flare.exchange import NOT_DECRYPTED, STATUS, as_tensor
 from mmar_runtime.config.location import Location
-from mmar_runtime.config.sources import read_json
 from mmar_runtime.encrypted_weights import (
     ARRAYS,
     EncryptedPart,
@@ -224,17 +223,6 @@ def ability_faults(app: Path, startup: Path) -> Iterator[Problem]:
         except WeightsError as error:
             message = str(error)
     yield Problem(PLACE, message, "", RULE)
-
-
-def job_layers(app: Path) -> Any:
-    """What a job asks to encrypt, as its ``config_fed_client.json`` has it; None for nothing.
-
-    Raises:
-        ConfigError: the document cannot be read.
-        AttributeError, TypeError, KeyError: it is none of NVFlare's.
-    """
-    file = app / "config" / "config_fed_client.json"
-    return encrypt_layers_of(read_json(file)) if file.is_file() else None
 
 
 def _startup(fl_ctx: FLContext) -> Path:
