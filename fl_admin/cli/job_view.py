@@ -17,7 +17,7 @@ from fl_admin.console import JobState
 from fl_server.run_record import RoundRecord, RunRecord, SiteAbsence, SiteContribution
 
 View = Callable[[JobState, RunRecord | None], object]
-COLUMNS = ("site", "round", "state", "steps", "loss", "received model", "own model", "seconds")
+COLUMNS = ("site", "round", "state", "steps", "loss", "received", "own", "seconds")
 LONGEST_STATE = 60
 
 
@@ -79,7 +79,7 @@ def _row(record: RunRecord, last: RoundRecord | None, site: str) -> tuple[str, .
             over = not last.is_open and last.number == record.rounds_asked
             return (
                 place,
-                "cross-site validation" if over else "contributed",
+                "cross-site" if over else "contributed",
                 str(one.steps),
                 number(one.epochs[-1].loss if one.epochs else None),
                 number(one.received_metrics.get(metric)),
