@@ -207,7 +207,7 @@ def _same_number(plan: SimulationPlan, result: SimulationResult) -> list[str]:
     folder, site = result.folder, next(iter(plan.sites))
     model, lines = folder.results / "models" / "FL_global_model.pt", []
     if plan.encrypted:
-        from mmar_runtime.encrypted_weights import SUFFIX
+        from mmar_runtime.encrypted_files import SUFFIX
 
         encrypted, model = model.with_suffix(SUFFIX), folder.root / model.name
         kit = folder.startup(plan.job.name).parent

@@ -16,12 +16,8 @@ from fl_server.flare.encryption import server_encryption
 from fl_server.flare.exchange import global_weights, learnable_from, weights_from
 from fl_server.initial_model import InitialModel, initial_model
 from mmar_runtime.config.sources import read_site_values
-from mmar_runtime.encrypted_weights import (
-    SUFFIX,
-    is_encrypted,
-    read_encrypted_model,
-    write_encrypted_model,
-)
+from mmar_runtime.encrypted_files import SUFFIX, read_encrypted_model, write_encrypted_model
+from mmar_runtime.encrypted_weights import is_encrypted
 from mmar_runtime.errors import FederationError
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import site_policy
