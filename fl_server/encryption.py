@@ -74,7 +74,11 @@ class EncryptedMean:
         self._weights: dict[str, float] = {}
 
     def add(self, site: str, addend: EncryptedAddend) -> None:
-        """Take a site's part, which is used up by that."""
+        """Take a site's part.
+
+        Raises:
+            WeightsError: it cannot be added; the mean stays as it was.
+        """
         self._sum.add(addend.row)
         self._weights[site] = addend.weight
 

@@ -11,7 +11,7 @@ from fl_server.aggregation import InTimeWeightedMean
 from fl_server.encryption import EncryptedAddend, EncryptedMean, ServerEncryption
 from fl_server.update_guard import UpdateFault, outlying_norms, update_norm
 from mmar_runtime.encrypted_weights import plain_part
-from mmar_runtime.errors import FederationError
+from mmar_runtime.errors import FederationError, WeightsError
 from mmar_runtime.weights import Weights
 
 
@@ -74,8 +74,8 @@ class RoundMean:
         difference: Weights,
         steps: int,
         encrypted: EncryptedAddend | None = None,
-    ) -> None:
-        """Take a contribution that the guard has let through.
+    ) -> UpdateFault | None:
+        """Take a contribution that the guard has let through; why not, if it cannot be added.
 
         Args:
             site: its sender.
@@ -85,22 +85,28 @@ class RoundMean:
         """
         plain = plain_part(difference)
         if self._norm_ratio is None:
-            self._count(site, plain, steps, encrypted)
-            return
+            return self._count(site, plain, steps, encrypted)
         norm = update_norm({name: tensor.numpy() for name, tensor in plain.items()})
         self._held[site] = _Held(difference=plain, steps=steps, encrypted=encrypted, norm=norm)
+        return None
 
     def _count(
         self, site: str, plain: Weights, steps: int, encrypted: EncryptedAddend | None
-    ) -> None:
-        self._mean.add(site, plain, steps)
+    ) -> UpdateFault | None:
+        """The encrypted part first: it alone can fail, and then nothing of the site counts."""
         if self._layout is not None and encrypted is not None:
             self._encrypted_mean = self._encrypted_mean or EncryptedMean(self._layout)
-            self._encrypted_mean.add(site, encrypted)
+            try:
+                self._encrypted_mean.add(site, encrypted)
+            except WeightsError as error:
+                return UpdateFault("encryption", "update", str(error))
+        self._mean.add(site, plain, steps)
+        return None
 
     def settle(self) -> Mapping[str, UpdateFault]:
         """Add what was kept until now, but for norms far off the median; site -> why not.
 
+        What cannot be added is left out too; in the order of names, so that it is always the same.
         Nothing is kept, and nothing happens, where norms have no bound that depends on others.
         """
         if self._norm_ratio is None:
@@ -108,11 +114,13 @@ class RoundMean:
         held, self._held = self._held, {}
         self.settled = True
         norms = {site: one.norm for site, one in held.items()}
-        outliers = outlying_norms(norms, self._norm_ratio)
-        for site, one in held.items():
-            if site not in outliers:
-                self._count(site, one.difference, one.steps, one.encrypted)
-        return outliers
+        faults = outlying_norms(norms, self._norm_ratio)
+        for site, one in sorted(held.items()):
+            if site not in faults:
+                fault = self._count(site, one.difference, one.steps, one.encrypted)
+                if fault is not None:
+                    faults[site] = fault
+        return faults
 
     def require_enough(self, rejections: Mapping[str, str]) -> None:
         """Raise if too few contributed.

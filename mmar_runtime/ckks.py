@@ -158,6 +158,8 @@ class Keys:
             raise WeightsError("a ciphertext cannot be read with these keys") from error
         if not fits:
             raise WeightsError("a ciphertext is of another form than those of this federation")
+        if parts[0].is_transparent():
+            raise WeightsError("a ciphertext is transparent: it hides nothing, and cannot be added")
         return vector
 
     def _require_secret(self) -> None:
@@ -172,12 +174,19 @@ class EncryptedSum:
         self._sum: Loaded = []
 
     def add(self, row: Loaded) -> None:
-        """Add a row, all of one length."""
+        """Add a row, all of one length.
+
+        Raises:
+            WeightsError: it cannot be added, as one that cancels the sum; the sum stays as it was.
+        """
         if not self._sum:
             self._sum = row
             return
-        for total, addend in zip(self._sum, row, strict=True):
-            total += addend
+        try:
+            # In place, an error would leave a part of the row in the sum.
+            self._sum = [total + addend for total, addend in zip(self._sum, row, strict=True)]
+        except Exception as error:  # whatever was sent may make TenSEAL raise anything
+            raise WeightsError("a ciphertext cannot be added to those of the others") from error
 
     @property
     def ciphertexts(self) -> Ciphertexts:

@@ -210,6 +210,9 @@ class MmarAggregator(Aggregator):
             encrypted = None if encryption is None else encryption.loaded(update.difference)
         except WeightsError as error:
             return (UpdateFault("encryption", "update", str(error)),)
+        fault = self._round_mean(fl_ctx).add(site, update.difference, update.steps, encrypted)
+        if fault is not None:
+            return (fault,)
         note(
             self,
             fl_ctx,
@@ -221,7 +224,6 @@ class MmarAggregator(Aggregator):
             tensors=digest(update.difference),
             **_left_out(update, guard.optional),
         )
-        self._round_mean(fl_ctx).add(site, update.difference, update.steps, encrypted)
         if self._own is not None:
             self._own.add(site, Reply(shareable=shareable, peer=fl_ctx.get_peer_context()))
         return ()
@@ -232,12 +234,12 @@ class MmarAggregator(Aggregator):
         Nothing is kept, and nothing happens, where norms have no bound that depends on others.
         """
         with self._lock:
-            outliers = self._round_mean(fl_ctx).settle()
-            for site, fault in outliers.items():
+            faults = self._round_mean(fl_ctx).settle()
+            for site, fault in faults.items():
                 self._reject(site, (fault,), fl_ctx)
                 if self._own is not None:
                     self._own.drop(site)
-            return {site: str(fault) for site, fault in outliers.items()}
+            return {site: str(fault) for site, fault in faults.items()}
 
     def _round_mean(self, fl_ctx: FLContext) -> RoundMean:
         if self._mean is None:

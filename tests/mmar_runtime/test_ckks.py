@@ -129,6 +129,46 @@ def test_what_is_no_ciphertext_of_this_federation_is_not_added(
     assert server.loaded([good])
 
 
+def transparent(good: bytes, he_keys: tuple[bytes, bytes]) -> bytes:
+    """A ciphertext of the right form whose second polynomial is zero: anybody can read it."""
+    context = tenseal.context_from(he_keys[0])
+    one, same = (tenseal.ckks_vector_from(context, good) for _ in range(2))
+    same += [1.0] * SLOTS
+    with pytest.raises(RuntimeError, match="transparent"):
+        one -= same
+    return bytes(one.serialize())
+
+
+def test_a_ciphertext_that_hides_nothing_is_refused_wherever_it_comes(
+    site: Keys, server: Keys, he_keys: tuple[bytes, bytes]
+) -> None:
+    [good] = site.encrypt(np.ones(3), 1.0)
+    bad = transparent(good, he_keys)
+
+    for read in (lambda: server.loaded([bad]), lambda: site.decrypt([bad], -1.0, 3)):
+        with pytest.raises(WeightsError, match="transparent: it hides nothing"):
+            read()
+
+
+def test_a_row_that_cancels_the_sum_is_refused_and_the_sum_keeps_its_bits(
+    site: Keys, server: Keys, he_keys: tuple[bytes, bytes]
+) -> None:
+    """The row's first ciphertext could be added; its second is that of the sum, negated."""
+    context = tenseal.context_from(he_keys[0])
+    sent, other = site.encrypt(row(1), 1.0), site.encrypt(row(2), 1.0)
+    negated = bytes((-tenseal.ckks_vector_from(context, sent[1])).serialize())
+    total = EncryptedSum()
+    total.add(server.loaded(sent))
+    before = total.ciphertexts
+
+    with pytest.raises(WeightsError, match="cannot be added to those of the others"):
+        total.add(server.loaded((other[0], negated)))
+
+    assert total.ciphertexts == before
+    total.add(server.loaded(other))
+    assert total.ciphertexts == added(server, sent, other)
+
+
 def test_what_holds_no_keys_is_told(he_keys: tuple[bytes, bytes]) -> None:
     for content in (b"", b"no keys", he_keys[0][:1000]):
         with pytest.raises(WeightsError, match="a_file holds no keys that can be read"):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tenseal
 import torch
 from nvflare.apis.event_type import EventType
 from nvflare.apis.shareable import Shareable
@@ -131,6 +134,49 @@ def test_ciphertexts_that_are_none_are_refused_and_the_round_goes_on(fed: Any, s
     assert "encryption" in fed.audit[-2]["rules"] or "encryption" in fed.audit[-1]["rules"]
     assert "a ciphertext" in fed.aggregator.rejections["site-1"]
     assert moved_by(opened(fed.aggregate(), site), fed) == {2.0}
+
+
+@pytest.mark.parametrize("limits", [{}, {"norm_ratio": 100}])
+@pytest.mark.parametrize("how", ["cancelled", "transparent"])
+def test_a_site_whose_ciphertexts_cannot_be_added_changes_no_bit_of_the_result(
+    fed: Any, site: Keys, he_keys: tuple[bytes, bytes], how: str, limits: dict[str, Any]
+) -> None:
+    """Once as the round is settled and once as it arrives; its plain part does not count either."""
+    fed.aggregator.limits = limits
+    fed.aggregator._guard = None
+    good, spoilt = reply(fed, site, step=2.0), reply(fed, site, step=9.0)
+    spoil(spoilt["DXO"]["data"], good["DXO"]["data"], he_keys, how)
+
+    fed.submit("site-1", copy.deepcopy(good))
+    fed.submit("site-2", spoilt)
+    new = fed.aggregate()
+
+    assert fed.aggregator._mean.contributors == ("site-1",)
+    assert fed.aggregator.rejections["site-2"].startswith("update: a ciphertext ")
+    [log] = [one for one in fed.audit if one["event"] == "contribution-rejected"]
+    assert (log["site"], log["rules"]) == ("site-2", ["encryption"])
+    fed.start_over()
+    fed.submit("site-1", good)
+    alone = fed.aggregate()
+    assert {name: one.tolist() for name, one in new.items()} == {
+        name: one.tolist() for name, one in alone.items()
+    }
+
+
+def spoil(data: Numbers, others: Numbers, he_keys: tuple[bytes, bytes], how: str) -> None:
+    """Put ciphertexts of the right form in the place of a site's own."""
+    context = tenseal.context_from(he_keys[0])
+    found = []
+    for one in EncryptedPart.of(others).ciphertexts:
+        vector = tenseal.ckks_vector_from(context, one)
+        if how == "cancelled":
+            vector = -vector
+        else:
+            with pytest.raises(RuntimeError, match="transparent"):
+                vector -= tenseal.ckks_vector_from(context, one)
+        found.append(bytes(vector.serialize()))
+    part = EncryptedPart.of(data)
+    data.update(replace(part, ciphertexts=tuple(found)).arrays)
 
 
 def test_with_a_bound_on_norms_contributions_wait_for_each_other(fed: Any, site: Keys) -> None:
