@@ -27,6 +27,7 @@ from fl_client.flare.exchange import NOT_DECRYPTED, STATUS, as_tensor
 from mmar_runtime.config.location import Location
 from mmar_runtime.encrypted_weights import (
     ARRAYS,
+    LAYOUT,
     EncryptedPart,
     is_encrypted,
     layout_of,
@@ -48,6 +49,9 @@ RECEIVED = "mmar_received_weights"
 FACTOR = "mmar_aggregation_weight"
 """What ``EncryptReply`` has to know of the task, in the context of the task."""
 
+CAME_ENCRYPTED = "mmar_came_encrypted"
+"""Whether a model of the job has come encrypted; of the run, as each task has its own filter."""
+
 NO_KEYS = (
     "the job asks for homomorphic encryption, and this kit has no keys for it: the federation was "
     "provisioned without 'he: true'"
@@ -64,8 +68,16 @@ class DecryptModel(Filter):
         try:
             dxo = from_shareable(shareable)
             if is_encrypted(dxo.data):
-                dxo.data = decrypted(dxo.data, site_keys(_startup(fl_ctx)))
+                model = decrypted(dxo.data, site_keys(_startup(fl_ctx)))
+                _require_layout(dxo.data, model, fl_ctx)
+                fl_ctx.set_prop(CAME_ENCRYPTED, True, private=True, sticky=True)
+                dxo.data = model
                 shareable = dxo.update_shareable(shareable)
+            elif fl_ctx.get_prop(CAME_ENCRYPTED):
+                raise WeightsError(
+                    "a model came in plain after one that was encrypted; only the first one of a "
+                    "job is in plain, and nothing was loaded"
+                )
             factor = _factor(factors, fl_ctx.get_identity_name())
         except Exception as error:
             # It becomes the error of the task, with its status word, where the model is read.
@@ -170,6 +182,17 @@ def decrypted(data: Arrays, keys: Keys) -> dict[str, npt.NDArray[Any]]:
     if both:
         raise WeightsError(f"{both[0]!r} came in plain and encrypted")
     return {**{name: one for name, one in data.items() if name not in ARRAYS}, **tensors}
+
+
+def _require_layout(data: Arrays, model: Arrays, fl_ctx: FLContext) -> None:
+    """The server could label ciphertexts as tensors that leave in plain."""
+    workspace = fl_ctx.get_engine().get_workspace()
+    layers = job_layers(Path(workspace.get_app_dir(fl_ctx.get_job_id())))
+    if data[LAYOUT].tobytes() != layout_of(model, layers, PLACE).text:
+        raise WeightsError(
+            "other tensors of the received model are encrypted than those that the job encrypts; "
+            "nothing was loaded"
+        )
 
 
 def site_keys(startup: Path) -> Keys:

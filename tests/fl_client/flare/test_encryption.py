@@ -164,8 +164,10 @@ def test_without_keys_nothing_is_sent(fl_ctx: FLContext) -> None:
 # --- what comes
 
 
-def test_an_encrypted_model_comes_out_as_it_was(startup: Path, fl_ctx: FLContext) -> None:
-    data = encrypted(MODEL, None, layers=["*"], weight=8.0, keys=site_keys(startup))
+def test_an_encrypted_model_comes_out_as_it_was(
+    startup: Path, job: Path, fl_ctx: FLContext
+) -> None:
+    data = encrypted(MODEL, None, layers=LAYERS, weight=8.0, keys=site_keys(startup))
 
     found = received(task(data), fl_ctx)
 
@@ -204,6 +206,30 @@ def test_a_model_that_cannot_be_read_is_an_error_of_the_task(
 
     with pytest.raises(WeightsError, match=told):
         received(task(data), fl_ctx)
+
+
+@pytest.mark.parametrize("layers", [["head.*"], ["*"]])
+def test_ciphertexts_of_other_tensors_than_the_jobs_are_not_taken(
+    startup: Path, job: Path, fl_ctx: FLContext, layers: list[str]
+) -> None:
+    """A secret tensor that a server calls by another name would leave in plain."""
+    data = encrypted(MODEL, None, layers=layers, weight=8.0, keys=site_keys(startup))
+
+    with pytest.raises(WeightsError, match="than those that the job encrypts"):
+        received(task(data), fl_ctx)
+
+
+def test_only_the_first_models_of_a_job_are_in_plain(
+    startup: Path, job: Path, fl_ctx: FLContext
+) -> None:
+    """Each task has a filter of its own, and a context of its own."""
+    data = encrypted(MODEL, None, layers=LAYERS, weight=8.0, keys=site_keys(startup))
+
+    assert received(task(), fl_ctx).keys() == MODEL.keys()
+    assert received(task(), fl_ctx).keys() == MODEL.keys()
+    assert received(task(data), fl_ctx).keys() == MODEL.keys()
+    with pytest.raises(WeightsError, match="came in plain after one that was encrypted"):
+        received(task(), fl_ctx)
 
 
 def test_a_server_cannot_speak_for_the_filter(startup: Path, fl_ctx: FLContext) -> None:
