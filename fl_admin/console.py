@@ -238,9 +238,9 @@ class Console:
             message = f"{str(target)!r} is there already"
             advice = "Name another folder with --out, or remove it."
             raise ConfigError([Problem(Location("--out"), message, advice, "folder")])
-        target.parent.mkdir(parents=True, exist_ok=True)
         with _explained(job_id), redirect_stdout(sys.stderr):
             location = Path(self._session.download_job_result(job_id))
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(location, target)
         return target
 

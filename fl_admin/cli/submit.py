@@ -15,7 +15,8 @@ from mmar_runtime.cli.common import (
     set_up_logging,
     stop_on_signals,
 )
-from mmar_runtime.errors import FederationError, RunAborted
+from mmar_runtime.config.location import Location
+from mmar_runtime.errors import ConfigError, FederationError, Problem, RunAborted
 
 if TYPE_CHECKING:
     from fl_admin.console import Console, JobState
@@ -61,6 +62,10 @@ def run(options: argparse.Namespace) -> int:
     from fl_admin.job import Job
 
     set_up_logging(verbose=options.verbose)
+    if options.out is not None and not options.wait:
+        message = "there are no results to fetch before the job has ended"
+        advice = "Add --wait, or fetch them later: 'mmar watch ID --out DIR'."
+        raise ConfigError([Problem(Location("--out"), message, advice, "option")])
     job = Job.open(options.job)
     if not options.no_check:
         _judge(job.folder)
