@@ -1,4 +1,8 @@
-"""A federation on one machine: prepare, run NVFlare's SimEnv beside us, follow, collect."""
+"""A federation on one machine: prepare, run an engine beside us, follow, collect.
+
+Two engines run the same job to the same bits: ``inline`` takes the sites in turn in one process,
+``nvflare`` runs NVFlare's simulator with a process for each site.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal, get_args
 
-from fl_admin.follow import RunFollower, SimulationView
+from fl_admin.follow import InlineFollower, RunFollower, SimulationView
+from fl_admin.inline.job_terms import ADVICE, job_terms
+from fl_admin.inline.plan import InlinePlan
 from fl_admin.job import Job
 from fl_admin.processes import ProcessTree
 from fl_admin.report.html import write_report
@@ -32,7 +39,13 @@ from mmar_runtime.policy.site_policy import (
     policy_document,
 )
 
+Engine = Literal["inline", "nvflare"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+
 SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_UNTIL_END = 0.02
+"""How soon the end of a run is noticed."""
+
 THREADS_VARIABLE = "NUM_THREADS"
 FATAL = "due to FATAL_SYSTEM_ERROR received:"
 """What NVFlare's log says before the reason of an aborted run."""
@@ -45,14 +58,14 @@ class RunFolder:
     root: Path
 
     @classmethod
-    def create(cls, workspace: Path) -> RunFolder:
+    def create(cls, workspace: Path, *, engine: Engine = "nvflare") -> RunFolder:
         """The next free folder of a workspace; earlier runs stay.
 
         Raises:
             ConfigError: the path has a space, which NVFlare's simulator cannot pass on.
         """
         workspace = workspace.expanduser().resolve()
-        if any(character.isspace() for character in str(workspace)):
+        if engine == "nvflare" and any(character.isspace() for character in str(workspace)):
             message = f"NVFlare cannot simulate below a path with spaces: {str(workspace)!r}"
             raise ConfigError(
                 [Problem(Location("--workspace"), message, "Choose another one.", "workspace")]
@@ -83,18 +96,31 @@ class RunFolder:
         return self.root / "results"
 
     @property
+    def inline_plan(self) -> Path:
+        """What the process of the inline engine is told."""
+        return self.root / "inline.json"
+
+    @property
     def log(self) -> Path:
         """What NVFlare prints."""
-        return self.root / "logs" / "nvflare.log"
+        return self.log_of("nvflare")
+
+    def log_of(self, engine: Engine) -> Path:
+        """What an engine prints."""
+        return self.root / "logs" / f"{engine}.log"
 
     @property
     def policy(self) -> Path:
         """The policy of all simulated sites, as ``mmar evaluate --policy`` takes it."""
         return self.root / "sites" / SITE_POLICY_FILE
 
+    def site(self, site: str) -> Path:
+        """A site's folder; by the inline engine its run writes there too."""
+        return self.root / "sites" / site
+
     def environment(self, site: str) -> Path:
         """The environment of one site, as ``mmar evaluate -e`` takes it."""
-        return self.root / "sites" / site / "environment.json"
+        return self.site(site) / "environment.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +132,8 @@ class SimulationPlan:
         rounds: rounds of training.
         sites: site name -> the site's own values.
         notices: what the loader translates in the job's configs.
+        engine: what runs it.
+        min_sites: contributions that a round needs.
         gpu: NVFlare's GPU assignment, or None.
         policy: of every site and of the server.
     """
@@ -114,6 +142,8 @@ class SimulationPlan:
     rounds: int
     sites: Mapping[str, Mapping[str, Scalar]]
     notices: tuple[Notice, ...]
+    engine: Engine
+    min_sites: int
     gpu: str | None = None
     policy: SitePolicy = DEFAULT_POLICY
 
@@ -127,7 +157,7 @@ class SimulationResult:
         record: the run record; None if no round began.
         matrix: models x sites; None if there is none.
         failure: why the run did not end as asked; None if it did.
-        seconds: wall time from the start of NVFlare to its end.
+        seconds: wall time from the start of the engine to its end.
     """
 
     folder: RunFolder
@@ -145,6 +175,8 @@ def plan_simulation(
     data: Path | None = None,
     environment: Path | None = None,
     overrides: Mapping[str, Scalar] | None = None,
+    engine: Engine | None = None,
+    min_sites: int | None = None,
     gpu: str | None = None,
     policy: SitePolicy = DEFAULT_POLICY,
 ) -> SimulationPlan:
@@ -159,6 +191,8 @@ def plan_simulation(
         data: folder with ``site-N/dataset.json`` for each site.
         environment: JSON with values for all sites and, under ``sites``, for single ones.
         overrides: values from ``--set``, for every site.
+        engine: None means ``inline`` where that knows all that the job names, else ``nvflare``.
+        min_sites: contributions that a round needs; None means one of every site.
         gpu: NVFlare's GPU assignment.
         policy: what every site allows.
 
@@ -168,6 +202,11 @@ def plan_simulation(
     if sites < 1 or (rounds is not None and rounds < 1):
         message = f"needs at least one site and one round, found {sites} and {rounds}"
         raise ConfigError([Problem(Location("simulate"), message, "", "sites")])
+    if min_sites is not None and not 1 <= min_sites <= sites:
+        message = f"needs from 1 to {sites} sites in each round, found {min_sites}"
+        raise ConfigError([Problem(Location("simulate"), message, "", "sites")])
+    if engine == "inline":
+        _require_inline(job, policy, gpu)
     names = [f"site-{number}" for number in range(1, sites + 1)]
     values = {
         name: {
@@ -184,9 +223,36 @@ def plan_simulation(
         rounds=rounds or job.rounds,
         sites=values,
         notices=notices,
+        engine=engine or _fitting_engine(job, policy, gpu),
+        min_sites=sites if min_sites is None else min_sites,
         gpu=gpu,
         policy=policy,
     )
+
+
+def _fitting_engine(job: Job, policy: SitePolicy, gpu: str | None) -> Engine:
+    try:
+        _require_inline(job, policy, gpu)
+    except ConfigError:
+        return "nvflare"
+    return "inline"
+
+
+def _require_inline(job: Job, policy: SitePolicy, gpu: str | None) -> None:
+    """Raise unless the inline engine can do all that is asked for.
+
+    Raises:
+        ConfigError: with everything that it cannot do.
+    """
+    job_terms(job)
+    asked = {"--gpu": gpu, "required_filters": policy.required_filters}
+    problems = [
+        Problem(Location(name), "needs NVFlare's simulator", ADVICE, "engine")
+        for name, value in asked.items()
+        if value
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _environment_values(environment: Path | None, site: str) -> dict[str, Scalar]:
@@ -260,17 +326,15 @@ def simulate(
     """
     _prepare(plan, folder)
     started = time.monotonic()
-    follower = RunFollower(folder.flare / plan.job.name, tuple(plan.sites), plan.rounds)
+    follower = _follower(plan, folder)
     try:
-        with ProcessTree(_command(plan, folder), log=folder.log, env=_process_env(plan)) as tree:
-            while (code := tree.look()) is None:
-                view(follower.look())
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+        log = folder.log_of(plan.engine)
+        with ProcessTree(_command(plan, folder), log=log, env=_process_env(plan)) as tree:
+            code = _followed(tree, lambda: view(follower.look()))
     except BaseException:
         # By now no process is left; what there is so far is kept as a failed run.
         _collect(plan, folder, "interrupted")
         raise
-    view(follower.look())
     failure = None if code == 0 else _failure_text(plan, folder, code)
     record, matrix = _collect(plan, folder, failure)
     if failure is None and (record is None or record.status != "complete"):
@@ -284,22 +348,65 @@ def simulate(
     )
 
 
+def _followed(tree: ProcessTree, show: Callable[[], object]) -> int:
+    """Show how far the run is until it has ended; its exit code."""
+    shown = 0.0
+    while (code := tree.look()) is None:
+        if time.monotonic() - shown >= SECONDS_BETWEEN_LOOKS:
+            show()
+            shown = time.monotonic()
+        time.sleep(SECONDS_UNTIL_END)
+    show()
+    return code
+
+
+def _follower(plan: SimulationPlan, folder: RunFolder) -> RunFollower:
+    if plan.engine == "inline":
+        return InlineFollower(folder.root, tuple(plan.sites), plan.rounds)
+    return RunFollower(folder.flare / plan.job.name, tuple(plan.sites), plan.rounds)
+
+
 def _prepare(plan: SimulationPlan, folder: RunFolder) -> None:
-    plan.job.copied_to(folder.job, rounds=plan.rounds, min_sites=len(plan.sites))
+    job = plan.job.copied_to(folder.job, rounds=plan.rounds, min_sites=plan.min_sites)
+    environment = read_json(plan.job.mmar.document("environment.json"))
+    for site, values in plan.sites.items():
+        folder.site(site).mkdir(parents=True)
+        _write_json(folder.environment(site), {**environment, **values})
+    _write_policy(folder.policy, plan.policy)
+    if plan.engine == "inline":
+        _prepare_inline(plan, folder, job)
+    else:
+        _prepare_nvflare(plan, folder)
+
+
+def _prepare_inline(plan: SimulationPlan, folder: RunFolder, job: Job) -> None:
+    """Give each site a copy of the app, where its handlers write, and tell the engine all."""
+    inline = InlinePlan(
+        job=folder.job,
+        results=folder.results,
+        sites=plan.sites,
+        folders={site: folder.site(site) for site in plan.sites},
+        policy=folder.policy,
+        common=_common(plan.sites),
+    )
+    for site in plan.sites:
+        shutil.copytree(job.mmar.root, inline.app(site))
+    inline.write(folder.inline_plan)
+
+
+def _prepare_nvflare(plan: SimulationPlan, folder: RunFolder) -> None:
     local = folder.flare / plan.job.name / "local"
     local.mkdir(parents=True)
     _write_json(local / "environment.json", {**_common(plan.sites), "sites": plan.sites})
     resources = {"format_version": 2, "class_allow_list": list(ALLOWED_CLASSES)}
     _write_json(local / "resources.json", resources)
-    for place in (local / SITE_POLICY_FILE, folder.policy):
-        place.parent.mkdir(exist_ok=True)
-        _write_json(place, policy_document(plan.policy))
-        place.chmod(0o600)
-    for site, values in plan.sites.items():
-        path = folder.environment(site)
-        path.parent.mkdir(parents=True)
-        environment = read_json(plan.job.mmar.document("environment.json"))
-        _write_json(path, {**environment, **values})
+    _write_policy(local / SITE_POLICY_FILE, plan.policy)
+
+
+def _write_policy(path: Path, policy: SitePolicy) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_json(path, policy_document(policy))
+    path.chmod(0o600)
 
 
 def _common(sites: Mapping[str, Mapping[str, Scalar]]) -> dict[str, Scalar]:
@@ -317,6 +424,8 @@ def _write_json(path: Path, content: object) -> None:
 
 
 def _command(plan: SimulationPlan, folder: RunFolder) -> list[str]:
+    if plan.engine == "inline":
+        return [sys.executable, "-m", "fl_admin.inline.process", str(folder.inline_plan)]
     gpu = ["--gpu", plan.gpu] if plan.gpu else []
     return [
         sys.executable,
@@ -373,10 +482,22 @@ def _collect(
 
 def _failure_text(plan: SimulationPlan, folder: RunFolder, code: int) -> str:
     """What the sites wrote about their errors; the logs where there is nothing."""
+    if plan.engine == "inline":
+        errors = sorted((folder.root / "sites").glob("*/error-*.txt"))
+        texts = [f"{path.parent.name}: {_first_paragraph(path)}" for path in errors]
+        texts = texts or _recorded_failure(folder)
+        log = folder.log_of("inline")
+        return "; ".join(dict.fromkeys(texts)) or f"the run ended with code {code}; see {log}"
     errors = sorted((folder.flare / plan.job.name).glob("*/simulate_job/error-*.txt"))
     texts = [f"{path.parts[-3]}: {_first_paragraph(path)}" for path in errors]
     texts += _fatal_errors(folder)
     return "; ".join(dict.fromkeys(texts)) or f"NVFlare ended with code {code}; see {folder.log}"
+
+
+def _recorded_failure(folder: RunFolder) -> list[str]:
+    path = folder.results / "run_record.json"
+    record = read_run_record(path) if path.is_file() else None
+    return [record.failure] if record is not None and record.failure else []
 
 
 def _first_paragraph(path: Path) -> str:

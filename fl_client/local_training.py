@@ -121,6 +121,11 @@ class LocalTrainer:
         return network
 
     @property
+    def engine(self) -> Engine:
+        """What trains the network."""
+        return self._workflow.engine
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of one epoch on this site's data."""
         return len(self._workflow.entry("train", "dataloader"))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 import traceback
 import uuid
 from collections import Counter
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +39,17 @@ from fl_client.site_limits import (
     require_metrics_may_leave,
     require_within_limits,
 )
+from fl_client.status_words import status_word
 from mmar_runtime.config.sections import WorkflowConfig
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.errors import (
-    CheckpointError,
-    ComponentError,
     ConfigError,
-    DataError,
     MmarError,
     PolicyError,
     RunAborted,
     WeightsError,
 )
+from mmar_runtime.files import bytes_below
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.mmar_check import check_mmar
 from mmar_runtime.policy.site_policy import site_policy
@@ -65,18 +63,6 @@ SUBMIT = "submit_model"
 
 SERVERS_OWN = "SRV_"
 """How NVFlare begins the names of the global models."""
-
-STATUS_WORDS: tuple[tuple[type[BaseException], str], ...] = (
-    (PolicyError, "policy-declined"),
-    (ConfigError, "config-refused"),
-    (DataError, "data-error"),
-    (WeightsError, "weights-error"),
-    (CheckpointError, "checkpoint-error"),
-    (torch.OutOfMemoryError, "out-of-memory"),
-    (MemoryError, "out-of-memory"),
-    (ComponentError, "component-error"),
-)
-"""All that the server learns of an error; its text stays at the site."""
 
 
 class MmarExecutor(Executor):
@@ -219,7 +205,7 @@ class MmarExecutor(Executor):
             raise PolicyError("cross_site.share_model of this site is off")
         if task == VALIDATE and not cross_site.evaluate_others and self._is_anothers(shareable):
             raise PolicyError("cross_site.evaluate_others of this site is off")
-        used, most = _bytes_below(self.progress.path.parent), limits.disk_gib * 2**30
+        used, most = bytes_below(self.progress.path.parent), limits.disk_gib * 2**30
         if used > most:
             raise PolicyError(f"this run has written {used} bytes; limits.disk_gib allows {most}")
 
@@ -268,7 +254,7 @@ class MmarExecutor(Executor):
             config = self.site.train_config()
             require_enough_cases(config, self.site.policy)
             require_metrics_may_leave(config, self.site.policy)
-            self._trainer = LocalTrainer(
+            trainer = LocalTrainer(
                 self.site,
                 config,
                 self._context(config),
@@ -279,7 +265,8 @@ class MmarExecutor(Executor):
                 should_stop=self._should_stop,
                 shared=self.shared_names,
             )
-            require_within_limits(self._trainer, self.site.policy)
+            require_within_limits(trainer, self.site.policy)
+            self._trainer = trainer
         return self._trainer
 
     def evaluator(self) -> CrossSiteEvaluator:
@@ -335,27 +322,3 @@ def _tensors(shareable: Shareable) -> dict[str, object]:
         return {}
     weights: Weights = {name: torch.from_numpy(array) for name, array in data.items()}
     return {"tensors": digest(weights), "bytes": sum(array.nbytes for array in data.values())}
-
-
-def _bytes_below(folder: Path) -> int:
-    """Bytes of all files below a folder; one that goes away meanwhile does not count."""
-    total = 0
-    for place, _, files in os.walk(folder):
-        for name in files:
-            with suppress(FileNotFoundError):
-                total += os.lstat(os.path.join(place, name)).st_size
-    return total
-
-
-def status_word(error: BaseException) -> str:
-    """The one word for an error that may leave the site."""
-    causes = [error]
-    while causes[-1].__cause__ is not None:
-        causes.append(causes[-1].__cause__)
-    for cause in reversed(causes):
-        if isinstance(cause, torch.OutOfMemoryError | MemoryError):
-            return "out-of-memory"
-    for kind, word in STATUS_WORDS:
-        if isinstance(error, kind):
-            return word
-    return "internal-error"

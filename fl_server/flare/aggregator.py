@@ -17,7 +17,6 @@ from fl_server.flare.audit import note
 from fl_server.flare.exchange import (
     BASE_MODEL,
     as_arrays,
-    contribution_from,
     global_arrays,
     global_weights,
     round_number,
@@ -27,6 +26,7 @@ from fl_server.flare.exchange import (
 )
 from fl_server.flare.guard import ReplyGuard, reason_of
 from fl_server.flare.persistor import MmarModelPersistor
+from fl_server.received_update import contribution_from
 from fl_server.round_mean import RoundMean
 from fl_server.update_guard import UpdateFault
 from mmar_runtime.errors import FederationError

@@ -22,7 +22,6 @@ from fl_server.flare.aggregator import aggregator_of
 from fl_server.flare.audit import note
 from fl_server.flare.exchange import (
     answered_round,
-    contribution_from,
     failure_of,
     global_weights,
     job_name,
@@ -35,6 +34,7 @@ from fl_server.flare.exchange import (
 )
 from fl_server.flare.persistor import MmarModelPersistor, results_folder
 from fl_server.model_selection import ModelSelection
+from fl_server.received_update import contribution_from
 from fl_server.run_record import RunRecorder, SiteAbsence, begin_run, write_run_record
 from mmar_runtime.errors import FederationError
 from mmar_runtime.policy.tree_hash import tree_hash

@@ -73,7 +73,7 @@ def test_no_round(refusal: Refusal) -> None:
 
 
 def test_a_workspace_with_a_space(refusal: Refusal, tmp_path: Path) -> None:
-    assert "path with spaces" in refusal(workspace=tmp_path / "my runs")
+    assert "path with spaces" in refusal("--engine=nvflare", workspace=tmp_path / "my runs")
 
 
 def test_a_class_that_no_site_allows(refusal: Refusal, edited: Edited) -> None:

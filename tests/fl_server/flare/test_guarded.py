@@ -232,7 +232,9 @@ def evaluate(run: CrossSite, site: str, reply: Shareable, **claims: str) -> None
 def test_good_metrics_enter_the_matrix(validating: CrossSite) -> None:
     evaluate(validating, "site-2", metrics(0.75, val_acc=0.5))
 
-    assert validating.fed.keeper.cross_site.cells == {"site-1": {"site-2": {DICE: 0.75, "val_acc": 0.5}}}
+    assert validating.fed.keeper.cross_site.cells == {
+        "site-1": {"site-2": {DICE: 0.75, "val_acc": 0.5}}
+    }
 
 
 @pytest.mark.parametrize(
