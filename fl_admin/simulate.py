@@ -19,7 +19,7 @@ from typing import Literal, get_args
 
 from fl_admin.follow import InlineFollower, RunFollower, SimulationView
 from fl_admin.inline.job_terms import ADVICE, job_terms
-from fl_admin.inline.plan import InlinePlan
+from fl_admin.inline.plan import ERROR_FILE, InlinePlan
 from fl_admin.job import Job
 from fl_admin.processes import ProcessTree
 from fl_admin.report.html import write_report
@@ -485,6 +485,8 @@ def _failure_text(plan: SimulationPlan, folder: RunFolder, code: int) -> str:
     if plan.engine == "inline":
         errors = sorted((folder.root / "sites").glob("*/error-*.txt"))
         texts = [f"{path.parent.name}: {_first_paragraph(path)}" for path in errors]
+        error = folder.inline_plan.with_name(ERROR_FILE)
+        texts += [_first_paragraph(error)] if error.is_file() else []
         texts = texts or _recorded_failure(folder)
         log = folder.log_of("inline")
         return "; ".join(dict.fromkeys(texts)) or f"the run ended with code {code}; see {log}"

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from mmar_runtime.config.overrides import Scalar
 
+ERROR_FILE = "error.txt"
+"""Beside the plan: what ended the process early."""
+
 APP = "app"
 """The folder of a site that holds its copy of the MMAR."""
 

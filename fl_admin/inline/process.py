@@ -9,17 +9,19 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from fl_admin.inline.job_terms import JobTerms, job_terms
-from fl_admin.inline.plan import InlinePlan
+from fl_admin.inline.plan import ERROR_FILE, InlinePlan
 from fl_admin.inline.server import InlineServer
 from fl_admin.inline.turns import SitesInTurn
 from fl_admin.job import Job
 from fl_client.site import Site
 from fl_client.site_tasks import JobWork
 from fl_server.initial_model import initial_model
+from mmar_runtime.files import write_text_atomically
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import read_site_policy
 from mmar_runtime.workflows.process_state import ProcessState
@@ -66,7 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("plan", type=Path)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    return 0 if simulate(InlinePlan.read(options.plan)) else 1
+    try:
+        return 0 if simulate(InlinePlan.read(options.plan)) else 1
+    except Exception as error:
+        text = "".join(traceback.format_exception(error))
+        write_text_atomically(options.plan.with_name(ERROR_FILE), f"{error}\n\n{text}")
+        logging.exception("the simulation failed")
+        return 1
 
 
 if __name__ == "__main__":
