@@ -134,6 +134,8 @@ class SimulationPlan:
         notices: what the loader translates in the job's configs.
         engine: what runs it.
         min_sites: contributions that a round needs.
+        workers: processes in which the inline engine's sites take turns.
+        not_inline: what the inline engine does not know, where it was passed over for that.
         gpu: NVFlare's GPU assignment, or None.
         policy: of every site and of the server.
     """
@@ -144,6 +146,8 @@ class SimulationPlan:
     notices: tuple[Notice, ...]
     engine: Engine
     min_sites: int
+    workers: int = 1
+    not_inline: tuple[Problem, ...] = ()
     gpu: str | None = None
     policy: SitePolicy = DEFAULT_POLICY
 
@@ -177,6 +181,7 @@ def plan_simulation(
     overrides: Mapping[str, Scalar] | None = None,
     engine: Engine | None = None,
     min_sites: int | None = None,
+    workers: int | None = None,
     gpu: str | None = None,
     policy: SitePolicy = DEFAULT_POLICY,
 ) -> SimulationPlan:
@@ -193,6 +198,7 @@ def plan_simulation(
         overrides: values from ``--set``, for every site.
         engine: None means ``inline`` where that knows all that the job names, else ``nvflare``.
         min_sites: contributions that a round needs; None means one of every site.
+        workers: processes in which the inline engine's sites take turns; None means one.
         gpu: NVFlare's GPU assignment.
         policy: what every site allows.
 
@@ -205,8 +211,17 @@ def plan_simulation(
     if min_sites is not None and not 1 <= min_sites <= sites:
         message = f"needs from 1 to {sites} sites in each round, found {min_sites}"
         raise ConfigError([Problem(Location("simulate"), message, "", "sites")])
+    if workers is not None and workers < 1:
+        message = f"has to be a positive whole number, found {workers}"
+        raise ConfigError([Problem(Location("--workers"), message, "", "workers")])
+    not_inline: tuple[Problem, ...] = ()
+    if engine is None:
+        engine, not_inline = _fitting_engine(job, policy, gpu)
     if engine == "inline":
         _require_inline(job, policy, gpu)
+    elif workers is not None:
+        message = "is for the inline engine; NVFlare's simulator has a process for each site"
+        raise ConfigError([Problem(Location("--workers"), message, "", "workers")])
     names = [f"site-{number}" for number in range(1, sites + 1)]
     values = {
         name: {
@@ -223,19 +238,24 @@ def plan_simulation(
         rounds=rounds or job.rounds,
         sites=values,
         notices=notices,
-        engine=engine or _fitting_engine(job, policy, gpu),
+        engine=engine,
         min_sites=sites if min_sites is None else min_sites,
+        workers=workers or 1,
+        not_inline=not_inline,
         gpu=gpu,
         policy=policy,
     )
 
 
-def _fitting_engine(job: Job, policy: SitePolicy, gpu: str | None) -> Engine:
+def _fitting_engine(
+    job: Job, policy: SitePolicy, gpu: str | None
+) -> tuple[Engine, tuple[Problem, ...]]:
+    """The engine for a job, and why it is not the inline one."""
     try:
         _require_inline(job, policy, gpu)
-    except ConfigError:
-        return "nvflare"
-    return "inline"
+    except ConfigError as error:
+        return "nvflare", tuple(error.problems)
+    return "inline", ()
 
 
 def _require_inline(job: Job, policy: SitePolicy, gpu: str | None) -> None:
@@ -388,6 +408,7 @@ def _prepare_inline(plan: SimulationPlan, folder: RunFolder, job: Job) -> None:
         folders={site: folder.site(site) for site in plan.sites},
         policy=folder.policy,
         common=_common(plan.sites),
+        workers=plan.workers,
     )
     for site in plan.sites:
         shutil.copytree(job.mmar.root, inline.app(site))

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import torch
+
 from fl_client.local_evaluation import CrossSiteEvaluator
 from fl_client.local_training import LocalTrainer, LocalWork
 from fl_client.outgoing import outgoing_result, outgoing_update
@@ -140,8 +142,10 @@ class SiteTasks:
             if best is None:
                 raise WeightsError("this site has trained no model yet that it could submit")
             result = outgoing_result(best.result, self.site.policy)
+            shared = self.trainer().shared(best.weights)
             return SubmittedModel(
-                weights=self.trainer().shared(best.weights),
+                # Tensors of their own: the site's may be set aside when its turn is over.
+                weights={name: tensor.detach() for name, tensor in shared.items()},
                 round_number=best.round_number,
                 metrics=result.metrics,
             )
@@ -167,6 +171,11 @@ class SiteTasks:
                 weights = self.trainer().for_evaluation(weights)
             result = self.evaluator().evaluate(weights, owner=owner)
             return outgoing_result(result, self.site.policy)
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """What takes memory while the site waits for its next turn."""
+        if self._trainer is not None:
+            yield from self._trainer.tensors()
 
     def close(self) -> None:
         """Put the settings of the process back, and end what the run has opened."""

@@ -99,11 +99,14 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
         overrides=parse_overrides(options.overrides),
         engine=options.engine,
         min_sites=options.min_sites,
+        workers=options.workers,
         gpu=options.gpu,
         policy=DEFAULT_POLICY if options.policy is None else read_site_policy(options.policy),
     )
     for notice in plan.notices:
         print(f"note: {notice}", file=sys.stderr)
+    for problem in plan.not_inline:
+        print(f"note: runs on NVFlare's simulator: {problem.message}", file=sys.stderr)
     folder = RunFolder.create(options.workspace, engine=plan.engine)
     print(f"run folder: {folder.root}", file=sys.stderr)
     from fl_admin.cli.live import live_view

@@ -26,6 +26,7 @@ class InlinePlan:
         sites: site name -> its own values.
         folders: site name -> where its run writes, with its copy of the MMAR.
         policy: file with the policy of every site and of the server.
+        workers: processes in which the sites take turns.
         common: the values that all sites share; those are the server's too.
     """
 
@@ -35,6 +36,7 @@ class InlinePlan:
     folders: Mapping[str, Path]
     policy: Path
     common: Mapping[str, Scalar]
+    workers: int = 1
 
     def app(self, site: str) -> Path:
         """A site's copy of the MMAR."""
@@ -49,6 +51,7 @@ class InlinePlan:
             "folders": {name: str(folder) for name, folder in self.folders.items()},
             "policy": str(self.policy),
             "common": dict(self.common),
+            "workers": self.workers,
         }
         path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
@@ -63,4 +66,5 @@ class InlinePlan:
             folders={name: Path(folder) for name, folder in document["folders"].items()},
             policy=Path(document["policy"]),
             common=document["common"],
+            workers=document["workers"],
         )

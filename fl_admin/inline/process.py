@@ -10,13 +10,14 @@ import argparse
 import logging
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from fl_admin.inline.job_terms import JobTerms, job_terms
 from fl_admin.inline.plan import ERROR_FILE, InlinePlan
 from fl_admin.inline.server import InlineServer
-from fl_admin.inline.turns import SitesInTurn
+from fl_admin.inline.turns import MEMORY, SitesInTurn
+from fl_admin.inline.workers import SitesInWorkers
 from fl_admin.job import Job
 from fl_client.site import Site
 from fl_client.site_tasks import JobWork
@@ -27,19 +28,27 @@ from mmar_runtime.policy.site_policy import read_site_policy
 from mmar_runtime.workflows.process_state import ProcessState
 
 
-def sites_of(plan: InlinePlan, terms: JobTerms) -> SitesInTurn:
-    """The sites of a plan, in this process."""
+def sites_in_turn(plan: InlinePlan, work: JobWork, *, names: Collection[str]) -> SitesInTurn:
+    """Sites of a plan, in this process."""
     policy = read_site_policy(plan.policy)
     sites = [
         Site(name=name, mmar=Mmar.open(plan.app(name)), values=values, policy=policy)
         for name, values in plan.sites.items()
+        if name in names
     ]
+    return SitesInTurn(sites, plan.folders, work, memory=MEMORY // plan.workers)
+
+
+def _crew(plan: InlinePlan, terms: JobTerms) -> SitesInTurn | SitesInWorkers:
     work = JobWork(
         local_epochs=terms.local_epochs,
         steps_aggregation=terms.steps_aggregation,
         shared_names=terms.shared_names,
     )
-    return SitesInTurn(sites, plan.folders, work)
+    names = tuple(plan.sites)
+    if plan.workers == 1:
+        return sites_in_turn(plan, work, names=names)
+    return SitesInWorkers(names, plan.workers, sites_in_turn, (plan, work))
 
 
 def simulate(plan: InlinePlan) -> bool:
@@ -54,7 +63,7 @@ def simulate(plan: InlinePlan) -> bool:
         shared=terms.shared_names,
     )
     fresh.put_back()
-    crew = sites_of(plan, terms)
+    crew = _crew(plan, terms)
     try:
         record = InlineServer(job.name, terms, initial, crew, plan.results).run()
     finally:

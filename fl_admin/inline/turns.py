@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fl_admin.inline.tasks import Failure, Reply, Score, Submit, Task, Train, Validate
 from fl_client.progress import ProgressFile
+from fl_client.set_aside import SetAside
 from fl_client.shared_storage import SharedStorage
 from fl_client.site import Site
 from fl_client.site_tasks import SCORE, SUBMIT, TRAIN, VALIDATE, JobWork, SiteTasks
@@ -19,6 +20,9 @@ from mmar_runtime.errors import RunAborted
 from mmar_runtime.workflows.process_state import ProcessState
 
 logger = logging.getLogger(__name__)
+
+MEMORY = 2**30
+ASIDE = "set_aside.safetensors"
 
 TITLES = {Train: TRAIN, Score: SCORE, Submit: SUBMIT, Validate: VALIDATE}
 
@@ -30,9 +34,18 @@ class SitesInTurn:
         sites: all of them.
         folders: site name -> where its run writes.
         work: what the job asks of each.
+        memory: bytes that optimizers and best models of all of them may take together; of more,
+            those of a site lie in its folder until its next turn.
     """
 
-    def __init__(self, sites: Iterable[Site], folders: Mapping[str, Path], work: JobWork) -> None:
+    def __init__(
+        self,
+        sites: Iterable[Site],
+        folders: Mapping[str, Path],
+        work: JobWork,
+        *,
+        memory: int = MEMORY,
+    ) -> None:
         process, storage = uuid.uuid4().hex[:12], SharedStorage()
         self._folders = folders
         self._tasks = {
@@ -48,6 +61,7 @@ class SitesInTurn:
         self._states: dict[str, ProcessState] = {}
         self._fresh = ProcessState.now()
         self._present: str | None = None
+        self._aside = SetAside(memory)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,7 +95,10 @@ class SitesInTurn:
             return
         if self._present is not None:
             self._states[self._present] = ProcessState.now()
+            tensors = self._tasks[self._present].tensors()
+            self._aside.put(self._present, tensors, self._folders[self._present] / ASIDE)
         self._states.get(name, self._fresh).put_back()
+        self._aside.take(name, self._folders[name] / ASIDE)
         self._present = name
 
     @contextmanager
