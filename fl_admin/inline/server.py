@@ -142,9 +142,10 @@ class InlineServer:
             rejections[site] = str(fault)
             absence = SiteAbsence(status="rejected", reason=str(fault))
             self._recorder.changed(site, absence)
+        weights = mean.new_global(self._weights, rejections)
         if self._selection.is_best(number - 1):
             self._files.keep_as_best()
-        self._weights = mean.new_global(self._weights, rejections)
+        self._weights = weights
         self._files.model(GLOBAL_MODEL, self._weights, self._initial.train_conf)
         self._digest = digest(self._weights)
         self._recorder.close_round(self._digest)

@@ -155,6 +155,17 @@ def test_the_models_are_the_same_to_the_last_bit(by_nvflare: Run, inline: Run) -
     assert inline.models == by_nvflare.models
 
 
+def test_several_processes_change_no_bit(
+    asked: Asked, inline: Run, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    workers = asked.run(tmp_path_factory.mktemp("runs"), "--workers", 2)
+
+    assert workers.code == 0, workers.stderr
+    assert comparable(workers.record) == comparable(inline.record)
+    assert workers.text("cross_site.json") == inline.text("cross_site.json")
+    assert workers.models == inline.models
+
+
 def test_what_the_handlers_write_lies_at_each_site(inline: Run) -> None:
     for site in SITES[:2]:
         assert (inline.folder / "sites" / site / "app" / "models" / "model.pt").is_file()
