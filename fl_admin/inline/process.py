@@ -17,7 +17,7 @@ from fl_admin.inline.job_terms import JobTerms, job_terms
 from fl_admin.inline.plan import ERROR_FILE, InlinePlan
 from fl_admin.inline.server import InlineServer
 from fl_admin.inline.turns import MEMORY, SitesInTurn
-from fl_admin.inline.workers import SitesInWorkers
+from fl_admin.inline.workers import SitesInWorkers, end_on_sigterm
 from fl_admin.job import Job
 from fl_client.site import Site
 from fl_client.site_tasks import JobWork
@@ -76,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Simulate a planned job in this process.")
     parser.add_argument("plan", type=Path)
     options = parser.parse_args(arguments)
+    end_on_sigterm()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         return 0 if simulate(InlinePlan.read(options.plan)) else 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
+import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -103,6 +105,7 @@ def _work(
     server: Connection, make: MakeCrew, arguments: tuple[Any, ...], names: tuple[str, ...]
 ) -> None:
     """What a worker does until it is told to end, or whoever started it has ended."""
+    end_on_sigterm()
     crew = make(*arguments, names=names)
     try:
         while (message := server.recv()) is not None:
@@ -115,6 +118,11 @@ def _work(
         pass
     finally:
         crew.close()
+
+
+def end_on_sigterm() -> None:
+    """Let a process that is asked to end do so like one that fails: no file stays half written."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def _apart(value: Any) -> tuple[Any, bytes]:

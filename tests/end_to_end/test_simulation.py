@@ -1,8 +1,8 @@
 """Whole federations with the real command: ``mmar simulate`` on the example job.
 
 Each takes about half a minute by NVFlare's simulator, and less by the inline engine, so what they
-left is looked at many times: one that succeeds, one with the same seed by the other engine, one with
-a spoilt image and one interrupted by each, one on a real CT.
+left is looked at many times: one that succeeds, one with the same seed by the other engine, one
+with a spoilt image and one interrupted by each, one on a real CT.
 """
 
 from __future__ import annotations
