@@ -8,7 +8,7 @@ import torch
 
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.results import SiteReport
-from mmar_runtime.weights import Weights, mismatches
+from mmar_runtime.weights import Weights, mismatches, not_finite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,4 @@ def weight_difference(local: Weights, received: Weights) -> dict[str, torch.Tens
 
 def first_not_finite(weights: Weights) -> str | None:
     """The name of the first tensor that holds NaN or an infinity; None if all are finite."""
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            return name
-    return None
+    return next(not_finite(weights), None)

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from mmar_runtime.errors import FederationError, WeightsError
-from mmar_runtime.weights import Weights, mismatches
+from mmar_runtime.weights import Weights, mismatches, not_finite
+
+BLOCK = 2**16
+"""Numbers that are summed at a time: they stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +69,11 @@ class InTimeWeightedMean:
     def _take(self, site: str) -> None:
         contribution = self._waiting.pop(site)
         for name, tensor in contribution.difference.items():
-            addend = tensor.to(torch.float64) * contribution.weight
             if name in self._sum:
-                self._sum[name] += addend
+                add_weighted(self._sum[name], tensor, contribution.weight)
             else:
-                self._sum[name] = addend
+                numbers = tensor.contiguous().to(torch.float64, copy=True)
+                self._sum[name] = numbers.mul_(contribution.weight)
         self._total += contribution.weight
 
     def new_global(self, global_weights: Weights) -> dict[str, torch.Tensor]:
@@ -89,21 +92,37 @@ class InTimeWeightedMean:
         if not self._total > 0:
             raise FederationError("no site contributed to this round; there is nothing to average")
         found = {
-            name: _moved(tensor, self._sum[name] / self._total)
+            name: _moved(tensor, self._sum[name], self._total)
             for name, tensor in global_weights.items()
         }
         faults = list(mismatches(global_weights, found))
-        faults += [
-            f"{name}: not finite"
-            for name, tensor in found.items()
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all()
-        ]
+        faults += [f"{name}: not finite" for name in not_finite(found)]
         if faults:
             raise WeightsError(f"the new global model is not kept; {faults[0]}")
         return found
 
 
-def _moved(tensor: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-    if tensor.is_floating_point():
-        return (tensor.to(torch.float64) + mean).to(tensor.dtype)
-    return tensor + torch.round(mean).to(tensor.dtype)
+def add_weighted(total: torch.Tensor, tensor: torch.Tensor, weight: float) -> None:
+    """``total += tensor * weight`` in float64, block by block.
+
+    Product and sum are rounded one after the other on every processor, and what lies between them
+    stays in its cache.
+    """
+    sums, numbers = total.view(-1), tensor.reshape(-1)
+    for start in range(0, sums.numel(), BLOCK):
+        block = slice(start, start + BLOCK)
+        sums[block].add_(numbers[block].to(torch.float64, copy=True).mul_(weight))
+
+
+def _moved(tensor: torch.Tensor, total: torch.Tensor, weight: float) -> torch.Tensor:
+    """``tensor + total / weight`` in the tensor's own dtype; computed block by block."""
+    found = torch.empty_like(tensor, memory_format=torch.contiguous_format)
+    numbers, sums, moved = tensor.reshape(-1), total.view(-1), found.view(-1)
+    for start in range(0, moved.numel(), BLOCK):
+        block = slice(start, start + BLOCK)
+        mean = sums[block] / weight
+        if tensor.is_floating_point():
+            moved[block] = mean.add_(numbers[block])
+        else:
+            moved[block] = numbers[block] + torch.round(mean).to(tensor.dtype)
+    return found

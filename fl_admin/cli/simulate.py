@@ -72,6 +72,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "for each site; the same bits from both (inline, if it knows all that the job names)",
     )  # fmt: skip
     parser.add_argument(
+        "--workers", type=int, metavar="K",
+        help="processes in which the sites of the inline engine take turns (1)",
+    )  # fmt: skip
+    parser.add_argument(
         "--gpu",
         metavar="IDS",
         help="GPUs for NVFlare's simulator to share out, such as 0 or [0],[1]",
