@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -43,6 +44,10 @@ from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights, digest, read_checkpoint, write_checkpoint
 
 ENGINE = "inline"
+BYTES_WAITING = 2**28
+MOST_WAITING = 16
+"""What may wait to be written: bytes of models, though one model of any size, and files."""
+
 PACKAGES = ("mmar-fl", "torch", "monai", "pytorch-ignite")
 RECORD_FILE = "run_record.json"
 SECONDS_BETWEEN_RECORDS = 0.5
@@ -284,10 +289,10 @@ class InlineServer:
 
 
 class _Files:
-    """Writes models and record while the run goes on, in the order in which they were given.
+    """Writes models and record while the run goes on; models in the order in which they were given.
 
     Writing waits for the disk; a thread of its own does that. What it could not write is raised by
-    the next call.
+    a later call.
 
     Args:
         folder: of the results.
@@ -298,7 +303,8 @@ class _Files:
         self._models = folder / "models"
         self._models.mkdir(parents=True, exist_ok=True)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="files")
-        self._pending: Future[None] | None = None
+        self._writing: deque[tuple[Future[None], int]] = deque()
+        self._records: deque[RunRecord] = deque(maxlen=1)
         self._recorded = 0.0
 
     def __enter__(self) -> Self:
@@ -319,13 +325,21 @@ class _Files:
         now = time.monotonic()
         if soon or now - self._recorded > SECONDS_BETWEEN_RECORDS:
             self._recorded = now
-            self._submit(lambda: write_run_record(self._folder / RECORD_FILE, record))
+            is_first = not self._records
+            self._records.append(record)  # in place of one that is not written yet
+            if is_first:
+                self._submit(self._write_record)
+
+    def _write_record(self) -> None:
+        write_run_record(self._folder / RECORD_FILE, self._records.popleft())
 
     def model(self, name: str, weights: Weights, train_conf: Mapping[str, Any]) -> None:
         """Write a model's checkpoint; the weights must not be changed any more."""
         path = self._models / f"{name}.pt"
-        self._wait()  # so no more than one model is kept for writing
-        self._submit(lambda: write_checkpoint(path, weights, train_conf))
+        size = sum(tensor.nbytes for tensor in weights.values())
+        while self._writing and sum(one for _, one in self._writing) + size > BYTES_WAITING:
+            self._writing.popleft()[0].result()
+        self._submit(lambda: write_checkpoint(path, weights, train_conf), size)
 
     def keep_as_best(self) -> None:
         """The global model that was written last is the best: a second name for its file."""
@@ -337,21 +351,14 @@ class _Files:
         self._wait()
         return read_checkpoint(self._models / f"{name}.pt").weights
 
-    def _submit(self, write: Any) -> None:
-        before, self._pending = self._pending, None
-        if before is not None and before.done():
-            before.result()
-        self._pending = self._thread.submit(self._after, before, write)
-
-    @staticmethod
-    def _after(before: Future[None] | None, write: Any) -> None:
-        if before is not None:
-            before.result()  # what failed stays failed
-        write()
+    def _submit(self, write: Callable[[], None], size: int = 0) -> None:
+        while self._writing and (self._writing[0][0].done() or len(self._writing) >= MOST_WAITING):
+            self._writing.popleft()[0].result()
+        self._writing.append((self._thread.submit(write), size))
 
     def _wait(self) -> None:
-        if self._pending is not None:
-            self._pending.result()
+        while self._writing:
+            self._writing.popleft()[0].result()
 
 
 def _link(existing: Path, name: Path) -> None:
