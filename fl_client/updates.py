@@ -29,7 +29,7 @@ class LocalUpdate:
 
 
 def weight_difference(local: Weights, received: Weights) -> dict[str, torch.Tensor]:
-    """``local - received``, tensor by tensor.
+    """``local - received``, tensor by tensor, in the memory of ``local``, which is used up.
 
     Raises:
         WeightsError: names, shapes or dtypes differ, or a value is not finite.
@@ -37,7 +37,7 @@ def weight_difference(local: Weights, received: Weights) -> dict[str, torch.Tens
     faults = mismatches(received, local)
     if faults:
         raise WeightsError(f"the trained weights do not match the received ones: {faults[0]}")
-    difference = {name: local[name] - received[name] for name in received}
+    difference = {name: local[name].sub_(received[name]) for name in received}
     name = first_not_finite(difference)
     if name is not None:
         raise WeightsError(
