@@ -44,9 +44,20 @@ BOTH = ["image", "label"]
 PAIR = from_engine(["pred", "label"])
 
 
+NETWORK: dict[str, Any] = {
+    "spatial_dims": 3,
+    "in_channels": 1,
+    "out_channels": 2,
+    "channels": [8, 16, 32, 64],
+    "strides": [2, 2, 2],
+    "num_res_units": 1,
+    "norm": "instance",
+}
+
+
 def network() -> UNet:
     """The job's network."""
-    return UNet(3, 1, 2, [8, 16, 32, 64], [2, 2, 2], num_res_units=1, norm="instance")
+    return UNet(**NETWORK)
 
 
 def loading(crop: list[str]) -> list[Any]:

@@ -13,13 +13,13 @@ from pathlib import Path
 def main(data: Path, sites: int, rounds: int, work: Path) -> None:
     here = Path(__file__).resolve().parent
     sys.path.insert(0, str(here))
-    from by_hand import network
+    from by_hand import NETWORK
     from nvflare.app_opt.pt.recipes.fedavg import FedAvgRecipe
     from nvflare.recipe.sim_env import SimEnv
 
     recipe = FedAvgRecipe(
         name="recipe",
-        model=network(),
+        model={"class_path": "monai.networks.nets.UNet", "args": NETWORK},
         min_clients=sites,
         num_rounds=rounds,
         train_script=str(here / "recipe_client.py"),
