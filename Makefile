@@ -11,7 +11,7 @@ DEMO_RUN := build/demo/run
 DEMO_SITES := 3
 DEMO_ROUNDS := 3
 
-.PHONY: help install demo test lint format fuzz coverage bench clean
+.PHONY: help install demo federation test lint format fuzz coverage bench clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:  # a venv without pip, where ensurepip is missing, must not pass for a whole one
 
@@ -24,6 +24,9 @@ demo: .venv/.installed-run  ## train one model across three simulated sites, on 
 	$(BIN)/mmar demo-data $(DEMO_DATA) --sites $(DEMO_SITES) --overwrite
 	$(BIN)/mmar simulate $(DEMO_JOB) --data $(DEMO_DATA) --sites $(DEMO_SITES) \
 	    --rounds $(DEMO_ROUNDS) --workspace $(DEMO_RUN)
+
+federation: .venv/.installed-run  ## the same job in a real federation on this machine: kits, mutual TLS
+	$(BIN)/python scripts/federation.py $(FEDERATION)
 
 test: lint  ## all checks, then all tests, one file of them on each core
 	$(BIN)/pytest -n auto --dist loadfile

@@ -45,7 +45,7 @@ def inline(megabytes: float, rounds: int, folder: Path) -> list[float]:
     from fl_admin.inline.job_terms import JobTerms
     from fl_admin.inline.server import InlineServer
     from fl_admin.inline.tasks import Reply, Submit, Task, Train
-    from fl_client.site_tasks import SubmittedModel
+    from fl_client.simulated_site import SubmittedModel
     from fl_client.updates import LocalUpdate, weight_difference
     from fl_server.initial_model import InitialModel
     from fl_server.metric_contract import MetricContract

@@ -6,11 +6,14 @@ what it raises into errors that say what to do.
 
 from __future__ import annotations
 
+import logging
+import re
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,25 +31,39 @@ from nvflare.fuel.flare_api.api_spec import (
     NoConnection,
     NoReply,
     SessionClosed,
+    SessionExpired,
 )
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
 from fl_admin.job import Job
-from fl_server.flare.run_recorder import RECORD_TOPIC
-from fl_server.run_record import RunRecord
+from fl_admin.setup.certificates import check_certificate
+from fl_admin.setup.connection import check_connection
+from fl_admin.setup.finding import Finding, State
+from fl_admin.setup.kit import CONFIGS, Kit, open_kit
+from fl_client.job_check import SIGNATURES
+from fl_server.run_record import RECORD_TOPIC, RunRecord
 from mmar_runtime.config.location import Location
-from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, FederationError, Problem
 
-ADMIN_CONFIG = Path("startup") / "fed_admin.json"
 CONNECT_SECONDS = 15.0
 SECONDS_BETWEEN_LOOKS = 2.0
+SECONDS_TO_START = 300.0
+"""How long whoever waits for a job waits for the sites that it lacks."""
+
+SECONDS_TO_RETURN = 120.0
+"""How long whoever waits for a job waits for a server that does not answer."""
+
+SECONDS_TO_BE_SURE = 30.0
+"""How long a job may seem to run that the server does not have among its running ones."""
+
 FINISHED = "FINISHED:"
 DEPLOYED = "OK"
+SCHEDULED = "scheduled"
 NVFLARE_ERROR = "NVFLARE_ERROR: "
+GONE = (NoConnection, NoReply, SessionClosed, SessionExpired)
+"""What NVFlare raises if the server does not answer any more."""
 
-RESULTS = Path("workspace") / "results"
-"""Where a downloaded job keeps what its server wrote."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +101,17 @@ class JobState:
         return bool(self.status == RunStatus.FINISHED_COMPLETED.value)
 
     @property
+    def waits_for_sites(self) -> bool:
+        """Whether the server has tried to start it, and lacked something."""
+        return bool(self.status == RunStatus.SUBMITTED.value and self.schedule)
+
+    @property
+    def obstacles(self) -> tuple[str, ...]:
+        """Why the server did not start it, without the times at which it tried."""
+        tries = [line.partition(": ")[2] for line in self.schedule]
+        return tuple(one for one in dict.fromkeys(tries) if one != SCHEDULED)
+
+    @property
     def refusals(self) -> tuple[str, ...]:
         """What sites said that did not take the job, each with the site's name."""
         return tuple(
@@ -111,34 +139,24 @@ Watch = Callable[[JobState, RunRecord | None], object]
 class Console:
     """A connection to a server, as the admin of a kit."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, log_in: Callable[[], Session] | None = None) -> None:
         self._session = session
+        self._log_in = log_in
 
     @classmethod
-    def connect(cls, kit: Path, *, seconds: float = CONNECT_SECONDS) -> Self:
+    def connect(cls, folder: Path, *, seconds: float = CONNECT_SECONDS) -> Self:
         """Log in with an admin's start-up kit.
 
         Raises:
             ConfigError: the folder is no admin kit.
             FederationError: the server cannot be reached, or does not accept the kit.
         """
-        root = kit.expanduser().resolve()
-        user, server = admin_of(root)
-        try:
-            with redirect_stdout(sys.stderr):  # NVFlare says there that it connects
-                session = new_secure_session(user, str(root), timeout=seconds)
-        except NoConnection as error:
-            raise FederationError(
-                f"no connection to {server} within {seconds:.0f} s: {error}\n"
-                "    Is the server running, and can this machine reach it by that name and port?"
-            ) from error
-        except (AuthenticationError, AuthorizationError) as error:
-            raise FederationError(
-                f"{server} does not accept {user}: {error}\n"
-                "    A kit is good for the federation that it was provisioned for, and until its "
-                "certificate expires."
-            ) from error
-        return cls(session)
+        kit = admin_kit(folder)
+
+        def log_in() -> Session:
+            return _logged_in(kit, seconds)
+
+        return cls(log_in(), log_in)
 
     def __enter__(self) -> Self:
         return self
@@ -155,11 +173,21 @@ class Console:
     def submit(self, job: Job) -> str:
         """Sign and send a job; returns its id.
 
+        NVFlare signs a folder by writing into it, and takes no blank in its name: it gets a copy.
+
         Raises:
             FederationError: the server does not take it.
         """
-        with _explained(job.name):
-            return str(self._session.submit_job(str(job.folder)))
+        with tempfile.TemporaryDirectory(prefix="mmar-submit-") as folder, _explained(job.name):
+            copy = Path(folder) / re.sub(r"[^A-Za-z0-9._-]", "_", job.folder.name)
+            shutil.copytree(job.folder, copy, ignore=shutil.ignore_patterns(*SIGNATURES))
+            return str(self._session.submit_job(str(copy)))
+
+    def sites(self) -> tuple[str, ...]:
+        """The sites that the server has now, by name."""
+        with _explained("the list of sites"):
+            found = self._session.get_system_info().client_info
+        return tuple(sorted(str(one.name) for one in found))
 
     def jobs(self) -> tuple[JobState, ...]:
         """All jobs of the server, in the order of submission."""
@@ -180,8 +208,9 @@ class Console:
         """The record of a running job so far; None where it has none to show yet."""
         try:
             found = self._session.do_app_command(job_id, RECORD_TOPIC, {})
-        except (JobNotRunning, NoReply, InternalError, RuntimeError, AuthorizationError):
-            # It starts, or has just ended; or this admin may not ask a running job.
+        except (*GONE, JobNotRunning, InternalError, RuntimeError, AuthorizationError):
+            # It starts, or has just ended; or this admin may not ask a running job. A server that
+            # does not answer is found out by the next question.
             return None
         return RunRecord.from_dict(found) if found else None
 
@@ -210,40 +239,146 @@ class Console:
             advice = "Name another folder with --out, or remove it."
             raise ConfigError([Problem(Location("--out"), message, advice, "folder")])
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _explained(job_id):
+        with _explained(job_id), redirect_stdout(sys.stderr):
             location = Path(self._session.download_job_result(job_id))
         shutil.move(location, target)
         return target
 
-    def follow(self, job_id: str, watch: Watch) -> JobState:
-        """Tell of a job until it is finished; returns its last state."""
+    def follow(
+        self, job_id: str, watch: Watch, *, start_within: float = SECONDS_TO_START
+    ) -> JobState:
+        """Tell of a job until it is finished; returns its last state.
+
+        Args:
+            job_id: NVFlare's id.
+            watch: told of the job again and again.
+            start_within: seconds that the job may lack sites before it starts. Jobs that run before
+                it do not count.
+
+        Raises:
+            FederationError: there is no such job; it lacks sites for too long; the server does not
+                answer any more, or has forgotten that it runs.
+        """
         record: RunRecord | None = None
-        while not (state := self.job(job_id)).finished:
-            if state.status == RunStatus.RUNNING.value:
-                record = self.record(job_id) or record
+        lacking, lost = _Clock(), _Clock()
+        while not (state := self._patiently(job_id)).finished:
+            running = state.status == RunStatus.RUNNING.value
+            found = self.record(job_id) if running else None
+            record = found or record
             watch(state, record)
+            if lacking.since(state.waits_for_sites) > start_within:
+                raise FederationError(
+                    f"{state.name} has not started within {start_within:.0f} s: "
+                    f"{state.obstacles[-1]}\n"
+                    "    The server goes on trying, in growing intervals for about 40 minutes: "
+                    f"'mmar watch {job_id}' waits again, 'mmar abort {job_id}' takes it back."
+                )
+            if lost.since(running and found is None and not self._runs(job_id)) > (
+                SECONDS_TO_BE_SURE
+            ):
+                raise FederationError(
+                    f"the server says that {state.name} is running, and runs it no more: it was "
+                    f"started anew meanwhile\n    'mmar abort {job_id}' clears that; then submit "
+                    "the job again."
+                )
             time.sleep(SECONDS_BETWEEN_LOOKS)
         watch(state, record)
         return state
 
+    def _runs(self, job_id: str) -> bool:
+        """Whether the server has a job among its running ones."""
+        try:
+            found = self._session.get_system_info().job_info
+        except (*GONE, InternalError, RuntimeError):
+            return True  # which the next look at the job will tell
+        return job_id in {str(one.job_id) for one in found}
 
-def admin_of(kit: Path) -> tuple[str, str]:
-    """The user name of an admin kit, and the server that it is for.
+    def _patiently(self, job_id: str) -> JobState:
+        """A job's state; a server that does not answer for a while is asked again."""
+        deadline = time.monotonic() + SECONDS_TO_RETURN
+        while True:
+            try:
+                return self.job(job_id)
+            except FederationError as error:
+                if not isinstance(error.__cause__, GONE) or self._log_in is None:
+                    raise
+                if time.monotonic() > deadline:
+                    raise FederationError(
+                        f"{error}\n    The job may go on: 'mmar watch {job_id}' looks again."
+                    ) from error
+                log.warning("the server does not answer; trying again")
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            with suppress(FederationError):
+                session, self._session = self._session, self._log_in()
+                session.close()
+
+
+class _Clock:
+    """How long something has been true without a break."""
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+
+    def since(self, holds: bool) -> float:
+        """Seconds since it holds; 0 if it does not."""
+        now = time.monotonic()
+        if not holds:
+            self._start = None
+        elif self._start is None:
+            self._start = now
+        return 0.0 if self._start is None else now - self._start
+
+
+def admin_kit(folder: Path) -> Kit:
+    """The kit of an admin.
 
     Raises:
-        ConfigError: the folder is no admin kit.
+        ConfigError: the folder is none.
     """
-    path = kit / ADMIN_CONFIG
-    advice = f"An admin's kit holds {ADMIN_CONFIG}; see 'mmar provision'."
-    if not path.is_file():
-        message = f"{str(kit)!r} is no admin's kit"
-        raise ConfigError([Problem(Location("--kit"), message, advice, "kit")])
-    admin = read_json(path).get("admin", {})
-    user, host, port = (admin.get(key) for key in ("username", "host", "port"))
-    if not isinstance(user, str) or not isinstance(host, str):
-        message = "names no user and no server"
-        raise ConfigError([Problem(Location(path.name) / "admin", message, advice, "kit")])
-    return user, f"{host}:{port}"
+    kit = open_kit(folder)
+    if kit.kind == "admin":
+        return kit
+    others = sorted(kit.folder.parent.glob(f"*/startup/{CONFIGS['admin']}"))
+    advice = "Jobs are sent and looked after with the kit of an admin"
+    advice += f", such as {str(others[-1].parents[1])!r}." if others else "; see 'mmar provision'."
+    message = f"is the kit of the {kit.kind} {kit.name}, and no admin's"
+    raise ConfigError([Problem(Location("--kit"), message, advice, "kit")])
+
+
+def _logged_in(kit: Kit, seconds: float) -> Session:
+    """A session with the server; what would keep NVFlare from one is found out beforehand.
+
+    Raises:
+        FederationError: the certificate, the connection or the server stands in the way.
+    """
+    for look in (_certificate_findings, lambda one: [check_connection(one, seconds)]):
+        for finding in look(kit):
+            if finding.state is State.FAULT:
+                raise FederationError(
+                    f"no connection to {kit.address} as {kit.name}: {finding.check}: "
+                    f"{finding.message}\n    What to do: {finding.advice}"
+                )
+            if finding.state is State.WARNING:
+                log.warning("%s: %s; %s", finding.check, finding.message, finding.advice)
+    try:
+        with redirect_stdout(sys.stderr):  # NVFlare says there that it connects
+            return new_secure_session(kit.name, str(kit.folder), timeout=seconds)
+    except NoConnection as error:
+        raise FederationError(
+            f"no connection to {kit.address} within {seconds:.0f} s: {error}\n"
+            "    What listens there takes the kit's certificate, and does not answer as NVFlare's "
+            "server does. Is it still starting?"
+        ) from error
+    except (AuthenticationError, AuthorizationError) as error:
+        raise FederationError(
+            f"{kit.address} does not accept {kit.name}: {error}\n"
+            "    A kit is good for the federation that it was provisioned for."
+        ) from error
+
+
+def _certificate_findings(kit: Kit) -> list[Finding]:
+    # What else is found there, such as a key that others can read, is 'mmar site setup's to tell.
+    return [one for one in check_certificate(kit) if one.check == "certificate"]
 
 
 def _state(meta: Any) -> JobState:
@@ -289,14 +424,7 @@ def _explained(what: str) -> Iterator[None]:
         raise FederationError(f"{what} does not run") from error
     except (AuthenticationError, AuthorizationError) as error:
         raise FederationError(f"the server does not allow that: {error}") from error
-    except (NoConnection, SessionClosed, NoReply) as error:
+    except GONE as error:
         raise FederationError(f"the connection to the server is gone: {error}") from error
     except (InternalError, RuntimeError) as error:
         raise FederationError(f"the server answered with an error: {error}") from error
-
-
-def explained_end(state: JobState) -> str:
-    """Why a job did not complete, in one line for each thing that is known."""
-    lines = [f"{state.name} ({state.job_id}) ended as {state.status.removeprefix(FINISHED)}"]
-    lines += state.refusals or state.schedule[-1:]
-    return "\n    ".join(lines)

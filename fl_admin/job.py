@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fl_client.client_config import job_trains
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
@@ -16,6 +17,7 @@ from mmar_runtime.mmar import Mmar
 
 SERVER_CONFIG = "config_fed_server.json"
 CLIENT_CONFIG = "config_fed_client.json"
+ALL_SITES = "@ALL"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,18 +71,25 @@ class Job:
         app = folder / self.mmar.root.name
         _change(folder / "meta.json", {"min_clients": min_sites})
         changes: dict[str, Any] = {"min_clients": min_sites}
-        if rounds is not None:
+        if rounds is not None and self.trains:
             changes["num_rounds"] = rounds
         _change(app / "config" / SERVER_CONFIG, changes)
         return Job(folder=folder, name=self.name, mmar=Mmar(app))
 
     @property
+    def trains(self) -> bool:
+        """Whether the job trains; one that does not has the models evaluated that it brings."""
+        return job_trains(self.mmar)
+
+    @property
     def rounds(self) -> int:
-        """How many rounds the job asks for.
+        """How many rounds the job asks for; 0 where it does not train.
 
         Raises:
             ConfigError: ``num_rounds`` is no positive whole number.
         """
+        if not self.trains:
+            return 0
         document = read_json(self.mmar.document(SERVER_CONFIG))
         rounds = document.get("num_rounds")
         if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
@@ -89,12 +98,38 @@ class Job:
             raise ConfigError([Problem(location, message, "", "job")])
         return rounds
 
+    def shortage(self, connected: Collection[str]) -> str:
+        """Which sites the job lacks before it can start, in one sentence; empty if it lacks none.
+
+        Args:
+            connected: the sites that the server has.
+        """
+        meta = read_json(self.folder / "meta.json")
+        named = set(_participants(meta["deploy_map"][self.mmar.root.name])) - {"server"}
+        taking_part = [one for one in sorted(connected) if named & {ALL_SITES, one}]
+        absent = sorted(set(meta.get("mandatory_clients") or ()) - set(taking_part))
+        if absent:
+            return f"the job needs {', '.join(absent)}, not connected now"
+        least = meta.get("min_clients") or 1
+        if len(taking_part) >= least:
+            return ""
+        among = "" if ALL_SITES in named else f" of {', '.join(sorted(named))}"
+        names = f": {', '.join(taking_part)}" if taking_part else ""
+        are = "is" if len(taking_part) == 1 else "are"
+        return f"the job needs {least} sites{among}, {len(taking_part)} {are} connected{names}"
+
     def class_paths(self) -> tuple[str, ...]:
         """Every class that the job's NVFlare configs name: what a site has to allow for it."""
         found: set[str] = set()
         for document in (SERVER_CONFIG, CLIENT_CONFIG):
             _collect_paths(read_json(self.mmar.document(document)), found)
         return tuple(sorted(found))
+
+
+def _participants(deployment: Any) -> list[str]:
+    """The sites of an entry of ``deploy_map``, which is a list of names or names its ``sites``."""
+    names = deployment.get("sites", []) if isinstance(deployment, dict) else deployment
+    return [ALL_SITES if str(one).upper() == ALL_SITES else str(one) for one in names]
 
 
 def _collect_paths(value: Any, found: set[str]) -> None:

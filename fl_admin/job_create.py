@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_admin.cross_validation import cross_validation_document
+from fl_admin.given_models import ValidationSettings, write_given_models
 from fl_admin.job import Job
 from fl_admin.job_settings import APP, JobSettings, name_problems
 from fl_client.job_check import CLIENT_CONFIG, FOLDERS, META, SERVER_CONFIG, check_job
@@ -36,6 +37,7 @@ from mmar_runtime.errors import ConfigError, MmarError, Problem
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import all_components, component_check, table_entry
 from mmar_runtime.policy.component_table import load_component_table
+from mmar_runtime.policy.custom_check import own_module
 from mmar_runtime.policy.mmar_check import (
     ENGINES,
     EVALUATION_NAMES,
@@ -50,6 +52,10 @@ ENVIRONMENT, VALIDATION, CROSS_VALIDATION = (
 UNUSED_VARIABLE = "unused-variable"
 """The loader's rule for a value that nothing asks for."""
 
+WITH_CODE = (
+    "--with-code takes custom/ along. A site runs it only if its policy allows code: "
+    "'mmar site approve'."
+)
 MAX_NAMED = 5
 """Files that a notice names; the rest are counted."""
 
@@ -60,17 +66,19 @@ class JobRequest:
 
     Attributes:
         mmar: the MMAR; only read.
-        settings: the numbers of the job.
+        settings: the numbers of the job, or what it has evaluated.
         name: the job's name; empty means the name of the MMAR's folder.
         with_code: whether the MMAR's own code goes along, if it has any.
         values: variables for the job's ``environment.json``, which win over the MMAR's.
+        models: of a job that only has models evaluated: name -> checkpoint.
     """
 
     mmar: Mmar
-    settings: JobSettings = field(default_factory=JobSettings)
+    settings: JobSettings | ValidationSettings = field(default_factory=JobSettings)
     name: str = ""
     with_code: bool = False
     values: Mapping[str, Scalar] = field(default_factory=dict)
+    models: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +199,7 @@ def _build(request: JobRequest, root: Path) -> CreatedJob:
 
     problems = [*name_problems(name), *request.settings.problems()]
     problems += _value_problems(request.values)
+    problems += _own_class_problems(request)
     configs = _loaded(Mmar(app), request.values, problems)
     unused: list[str] = []
     for take in (_checkpoints, _code):
@@ -200,7 +209,9 @@ def _build(request: JobRequest, root: Path) -> CreatedJob:
             problems += error.problems
     if problems:
         raise ConfigError(problems)
-    notices += [*_left_out(unused, "the training needs none of them"), *_told(configs)]
+    if request.models:
+        write_given_models(request.models, Mmar(app), request.values)
+    notices += [*_left_out(unused, "the job needs none of them"), *_told(configs)]
     # Last, so that a value that nothing asks for has been noticed.
     _write(app / ENVIRONMENT_FILE, {**documents[ENVIRONMENT], **request.values})
     return CreatedJob(job=Job.open(root), notices=tuple(notices), refusals=check_job(root).problems)
@@ -364,14 +375,28 @@ def _value_problems(values: Mapping[str, Scalar]) -> Iterator[Problem]:
         yield Problem(COMMAND_LINE / name, message, "Set it at the sites.", "variable")
 
 
+def _own_class_problems(request: JobRequest) -> Iterator[Problem]:
+    """Classes in NVFlare's configs that have to be in the code that goes along."""
+    for path in request.settings.own_classes:
+        if own_module(path, request.mmar.custom) is None:
+            message = f"{path!r} is no class in a file of custom/ of the MMAR"
+            yield Problem(Location("job"), message, "Write module.Class.", "code")
+        elif not request.with_code:
+            message = f"{path!r} is code of the MMAR's own"
+            yield Problem(Location("job"), message, WITH_CODE, "code")
+
+
 def _checkpoints(request: JobRequest, app: Path, configs: Iterable[WorkflowConfig]) -> list[str]:
     """Copy the weights that the training starts from; returns which other files stay at home.
+
+    A job that does not train starts from none.
 
     Raises:
         ConfigError: there is no such file, or it does not lie in ``models/``.
     """
     models = request.mmar.models
-    needed = {path.relative_to(app): place for path, place in start_files(configs, app)}
+    starts = () if request.models else start_files(configs, app)
+    needed = {path.relative_to(app): place for path, place in starts}
     problems = []
     for path, place in needed.items():
         source = request.mmar.root / path
@@ -425,12 +450,8 @@ def _code(request: JobRequest, app: Path, configs: Iterable[WorkflowConfig]) -> 
         return []
     needed = list(_own_components(configs))
     if needed:
-        advice = (
-            "--with-code takes custom/ along. A site runs it only if its policy allows code: "
-            "'mmar site approve'."
-        )
         raise ConfigError(
-            Problem(place, f"{path!r} is code of the MMAR's own", advice, "code")
+            Problem(place, f"{path!r} is code of the MMAR's own", WITH_CODE, "code")
             for path, place in needed
         )
     return [custom.name] if custom.is_dir() else []

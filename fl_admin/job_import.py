@@ -9,12 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from fl_admin.job_create import CreatedJob, JobRequest, create_job, start_files, temporary_job
+from fl_admin.job_import_encryption import encrypted_layers
+from fl_admin.job_import_privacy import (
+    EXCLUDE_PATH,
+    FILTERS,
+    argument_rules,
+    exclusion,
+    filter_of,
+    in_order,
+)
 from fl_admin.job_import_rules import (
     CLASSES,
     DEFAULTS,
+    ENCRYPTING,
     FIELDS,
+    KEPT,
     NO_RESUME,
     ONE_NETWORK,
+    OWN_CODE,
+    OWN_IMPORTS,
     UNKNOWN_CLASS,
     UNKNOWN_FIELD,
     Outcome,
@@ -33,6 +46,7 @@ from mmar_runtime.config.variables import EXACT
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_table import load_component_table
+from mmar_runtime.policy.custom_check import own_module
 from mmar_runtime.policy.mmar_check import SITE_VARIABLES
 
 FORMATS = (1, 2)
@@ -269,6 +283,10 @@ class _Reading:
     fields: list[FieldReport] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     _found: dict[Any, tuple[Any, Location]] = field(default_factory=dict)
+    _filters: list[Mapping[str, Any]] = field(default_factory=list)
+    _left_out: list[str] = field(default_factory=list)
+    _kept: list[str] = field(default_factory=list)
+    _aggregator: Mapping[str, Any] | None = None
 
     def visit(self, value: Any, location: Location, path: tuple[str, ...]) -> None:
         """Judge whatever stands at a place.
@@ -299,6 +317,10 @@ class _Reading:
         if component.get("id") is not None and component["id"] == self._network_id():
             self._network(component, location)
             return
+        if self._own_class(named, component, location) or (
+            name in FILTERS and not foreign and self._filter(name, component, location)
+        ):
+            return
         rule = known.rule
         self._report(location, name, "", rule.outcome, rule.text)
         arguments = component.get("args") or {}
@@ -308,14 +330,95 @@ class _Reading:
             place = location / "args" / key
             if name.endswith("Persistor") and key == "model":
                 self._network(value, place)
+            elif key == "encrypt_layers" and key in known.arguments:
+                continue  # below, whether or not it is there
+            elif key == "exclude_vars" and key in known.arguments:
+                self._exclusion(known.arguments[key].text, value, place)
             elif isinstance(value, dict) and _is_component(value, (key,)):
                 self._class(value, place)
+            elif _are_components(value, key):
+                for index, item in enumerate(value):
+                    self._class(item, place / index)
             else:
                 self._field(known.arguments.get(key, UNKNOWN_FIELD), value, place, key)
+        if "encrypt_layers" in known.arguments:
+            self._encryption(arguments.get("encrypt_layers"), location / "args" / "encrypt_layers")
         for key, rule in known.arguments.items():
             default = DEFAULTS.get(f"{name}.{key}")
             if default is not None and key not in arguments:
                 self._field(rule, default, location / "args" / key, key)
+
+    def _encryption(self, value: Any, location: Location) -> None:
+        """The tensors that sites encrypted; all of them where they are not named."""
+        value = self._filled(value, location.file)
+        rule, names = encrypted_layers(value)
+        text = f"encrypt_layers = {value!r}"
+        self._report(location, "encrypt_layers", text, rule.outcome, rule.text)
+        before, place = self._found.setdefault("encrypt_layers", (names, location))
+        if before != names:
+            message = f"asks for {names!r}, and {place} for {before!r}"
+            self.problems.append(Problem(location, message, "Let both say the same.", "job"))
+
+    def _unencrypted(self) -> Iterator[Problem]:
+        """Parts of an encrypted federation whose sites encrypt nothing."""
+        named = [one for one in self.fields if one.name in ENCRYPTING]
+        if named and "encrypt_layers" not in self._found:
+            message = f"{named[0].name} asks for encrypted updates, and no site encrypts"
+            advice = "Add HEModelEncryptor to the sites' filters, or take this class out."
+            yield Problem(named[0].location, message, advice, "job")
+
+    def _filter(self, name: str, component: Mapping[str, Any], location: Location) -> bool:
+        """A privacy filter on the way out of the sites; whether it stands there."""
+        if not _is_outwards(location):
+            return False
+        arguments = component.get("args") or {}
+        if not isinstance(arguments, dict):
+            return False
+        filled = {key: self._filled(value, location.file) for key, value in arguments.items()}
+        rule, entry = filter_of(name, filled)
+        self._report(location, name, "", rule.outcome, rule.text)
+        if entry is not None:
+            self._filters.append(entry)
+            for key, one in argument_rules(name, filled):
+                place, value = location / "args" / key, f"{key} = {filled[key]!r}"
+                self._report(place, key, value, one.outcome, one.text)
+        return True
+
+    def _own_class(self, named: str, component: Mapping[str, Any], location: Location) -> bool:
+        """A class of the MMAR's own, where a job of today takes one; whether it is such a one."""
+        if "path" not in component or own_module(named, self.mmar.custom) is None:
+            return False
+        arguments = component.get("args") or {}
+        entry: dict[str, Any] = {"path": named, "args": arguments}
+        if _is_outwards(location):
+            self._filters.append(entry)
+        elif self._is_aggregator(component, location):
+            self._aggregator = entry
+        else:
+            return False
+        text = f"{OWN_CODE}; {OWN_IMPORTS}"
+        self._report(location, named.rpartition(".")[2], "", "translated", text)
+        for key, value in arguments.items():
+            self._report(location / "args" / key, key, f"{key} = {value!r}", "translated", key)
+        return True
+
+    def _is_aggregator(self, component: Mapping[str, Any], location: Location) -> bool:
+        if location.file != SERVER_CONFIG:
+            return False
+        ids = {"aggregator"}
+        for one in self.documents[SERVER_CONFIG].get("workflows") or ():
+            arguments = one.get("args") if isinstance(one, dict) else None
+            if isinstance(arguments, dict) and isinstance(arguments.get("aggregator_id"), str):
+                ids.add(arguments["aggregator_id"])
+        return location.path == ("aggregator",) or (
+            location.path[0] == "components" and component.get("id") in ids
+        )
+
+    def _exclusion(self, text: str, value: Any, location: Location) -> None:
+        """Tensors that the server left alone, or never shared."""
+        rule, patterns = exclusion(self._filled(value, location.file), text)
+        (self._kept if text == KEPT else self._left_out).extend(patterns)
+        self._report(location, "exclude_vars", f"exclude_vars = {value!r}", rule.outcome, rule.text)
 
     def _field(self, rule: Rule, value: Any, location: Location, name: str) -> None:
         value = self._filled(value, location.file)
@@ -405,7 +508,28 @@ class _Reading:
         for name, (file, text) in _REQUIRED.items():
             if name not in given:
                 self.problems.append(Problem(Location(file), text, "", "job"))
-        return JobSettings(**given, arguments=arguments)
+        self.problems += self._unencrypted()
+        return JobSettings(**given, **self._privacy(), arguments=arguments)
+
+    def _privacy(self) -> dict[str, Any]:
+        """Filters, exclusions and an own aggregator, as far as there are any."""
+        kept = set(self._kept)
+        filters = [*self._filters]
+        if self._left_out:
+            filters.append({"path": EXCLUDE_PATH, "args": {"exclude_vars": self._left_out}})
+        filters = [one for one in (_without(one, kept) for one in filters) if one is not None]
+        left_out = [
+            name
+            for one in filters
+            if one["path"] == EXCLUDE_PATH
+            for name in one["args"]["exclude_vars"]
+        ]
+        return {
+            "exclude_vars": tuple(dict.fromkeys(self._kept)),
+            "optional_names": tuple(dict.fromkeys(left_out)),
+            "result_filters": tuple(in_order(filters)),
+            "aggregator": self._aggregator,
+        }
 
 
 _REQUIRED = {
@@ -415,12 +539,37 @@ _REQUIRED = {
 }
 
 
+def _is_outwards(location: Location) -> bool:
+    """Whether a filter stands where a site's contributions pass on their way out."""
+    words = tuple(step for step in location.path if isinstance(step, str))
+    return location.file == CLIENT_CONFIG and words in (
+        ("client", "outbound_filters"),
+        ("task_result_filters", "filters"),
+    )
+
+
+def _without(entry: Mapping[str, Any], kept: Collection[str]) -> Mapping[str, Any] | None:
+    """An exclusion without what is not shared anyway; None if nothing of it is left."""
+    if entry["path"] != EXCLUDE_PATH:
+        return entry
+    names = [one for one in dict.fromkeys(entry["args"]["exclude_vars"]) if one not in kept]
+    return {**entry, "args": {"exclude_vars": names}} if names else None
+
+
 def _is_component(value: Mapping[str, Any], path: tuple[str, ...]) -> bool:
     """Whether an object names a class; a server has a name as well."""
     if path == ("servers",):
         return False
     named = isinstance(value.get("path"), str) or isinstance(value.get("name"), str)
     return named and value.keys() <= {"id", "name", "path", "args"}
+
+
+def _are_components(value: Any, key: str) -> bool:
+    """Whether an argument is an array of classes, as an executor's own components are."""
+    items = value if isinstance(value, list) else []
+    return bool(items) and all(
+        isinstance(one, dict) and _is_component(one, (key,)) for one in items
+    )
 
 
 def _is_plain(values: list[Any]) -> bool:

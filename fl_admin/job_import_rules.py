@@ -78,14 +78,26 @@ def dropped(text: str) -> ClassRule:
 KIT = "the start-up kit of a server or a site says it, not a job"
 WIRING = "how NVFlare connects its parts; the new job has its own"
 FIXED = "the new job's own components do it"
-NO_HE = "homomorphic encryption is not available; a site sends its update over TLS, unencrypted"
-NO_FILTER = "updates would leave the sites unfiltered: a job brings no privacy filter"
+ENCRYPTED = "the job encrypts; a federation provisioned with 'he: true' has the keys"
+KEYS = "in startup/ of the kit, under the name that NVFlare's provisioning gives it"
+ALL_KINDS = "updates and whole models are encrypted"
+AT_THE_SITES = "a filter runs at the sites, on what they send; there is none here"
 NO_RESUME = "a job starts in round 0; put the weights into models/ and enable a CheckpointLoader"
 NO_EARLY_STOP = "a job runs all its rounds; the best global model is kept whenever it was found"
-NO_EXCLUDE = "all tensors are shared; a pattern that matches none of them can be dropped"
+LEFT_OUT = (
+    "sites leave these tensors out and start each round from the server's, which keep their values"
+)
+KEPT = "shared_names without these tensors: each site keeps its own"
+OWN_CODE = "the same class, behind the update guard; it needs --with-code and the sites' consent"
+OWN_IMPORTS = "what it imports has to be there in NVFlare 2.9"
 ONE_NETWORK = "the network is 'model' of config_train.json alone, and this one is another"
 STEPS = "sites are weighted by their optimizer steps"
+ONCE = "a site multiplies by its steps before it encrypts; the server does not do so again"
 MEAN = "models are compared by the unweighted mean over the sites"
+PROCESSES = (
+    "each site says how many processes it has: NUM_PROCESSES in its environment.json, 1 without; "
+    "with N of them a step is of N batches"
+)
 DECIDES_ITSELF = "each site decides in its policy: cross_site"
 
 NOTHING: tuple[Any, ...] = (None, "", False, [], {})
@@ -150,7 +162,7 @@ AGGREGATOR = taken(
         "aggregation_weights; the sum is divided by all weights, which NVFlare 1 did not do",
         "aggregation_weights",
     ),
-    exclude_vars=refused(NO_EXCLUDE, *NOTHING),
+    exclude_vars=translated(LEFT_OUT),
     weigh_by_local_iter=refused(STEPS, True, None),
     expected_data_kind=refused("sites send differences", "WEIGHT_DIFF", None),
     expected_algorithm=ignored(WIRING),
@@ -196,7 +208,13 @@ CROSS_SITE = taken(
     wait_for_clients_timeout=ignored(FIXED),
 )
 
-CLASSES: Mapping[str, ClassRule] = {
+DECRYPTOR = taken(
+    "fl_client.flare.encryption.DecryptModel, before every other filter",
+    tenseal_context_file=ignored(KEYS),
+    data_kinds=refused(ALL_KINDS, *NOTHING, ["WEIGHT_DIFF", "WEIGHTS"], ["WEIGHTS"]),
+)
+
+_CLASSES: Mapping[str, ClassRule] = {
     # workflows
     "ScatterAndGather": taken(
         "fl_server.flare.wake.WakingScatterAndGather",
@@ -227,13 +245,13 @@ CLASSES: Mapping[str, ClassRule] = {
     "InTimeAccumulateWeightedAggregator": AGGREGATOR,
     "PTFileModelPersistor": taken(
         "fl_server.flare.persistor.MmarModelPersistor",
-        exclude_vars=refused(NO_EXCLUDE, *NOTHING),
+        exclude_vars=translated(KEPT),
         global_model_file_name=ignored("it is results/models/FL_global_model.pt"),
         best_global_model_file_name=ignored("it is results/models/best_FL_global_model.pt"),
         source_ckpt_file_full_name=refused(NO_RESUME, *NOTHING),
         ckpt_preload_path=refused(NO_RESUME, *NOTHING),
         default_train_conf=ignored("checkpoints carry the network's configuration"),
-        filter_id=refused(NO_HE, *NOTHING),
+        filter_id=ignored("models are written encrypted where the job encrypts"),
     ),
     "FullModelShareableGenerator": taken("the same class"),
     "IntimeModelSelectionHandler": SELECTOR,
@@ -267,25 +285,47 @@ CLASSES: Mapping[str, ClassRule] = {
         model_reader_writer=ignored("weights are read and written by the names of their tensors"),
     ),
     "PTModelReaderWriter": taken("weights are read and written by the names of their tensors"),
-    "PTMultiProcessExecutor": dropped("several processes at a site are the site's to set up"),
+    "PTMultiProcessExecutor": ClassRule(
+        ignored(PROCESSES),
+        {"executor_id": ignored(WIRING), "num_of_processes": ignored(PROCESSES)},
+    ),
     "ConvertToFedEvent": ClassRule(ignored("progress is in the run record"), {}),
     "AnalyticsSender": ClassRule(ignored("progress is in the run record"), {}),
     "TBAnalyticsReceiver": ClassRule(ignored("progress is in the run record"), {}),
     # filters
-    "PercentilePrivacy": dropped(NO_FILTER),
-    "SVTPrivacy": dropped(NO_FILTER),
-    "ExcludeVars": dropped(NO_EXCLUDE),
+    "PercentilePrivacy": dropped(AT_THE_SITES),
+    "SVTPrivacy": dropped(AT_THE_SITES),
+    "ExcludeVars": dropped(AT_THE_SITES),
     "ConvertWeights": dropped("sites send differences"),
     # homomorphic encryption
-    "HEModelEncryptor": dropped(NO_HE),
-    "HEModelDecryptor": dropped(NO_HE),
-    "HEEvalDecryptor": dropped(NO_HE),
-    "HEPTModelReaderWriter": dropped(NO_HE),
-    "HEPTFileModelPersistor": dropped(NO_HE),
-    "HEModelShareableGenerator": dropped(NO_HE),
-    "HEModelSerializeFilter": dropped(NO_HE),
-    "HEInTimeAccumulateWeightedAggregator": dropped(NO_HE),
+    "HEModelEncryptor": taken(
+        "fl_client.flare.encryption.EncryptReply, behind every other filter",
+        tenseal_context_file=ignored(KEYS),
+        encrypt_layers=translated("encrypt_layers"),
+        aggregation_weights=translated(
+            "aggregation_weights; each site is told its own", "aggregation_weights"
+        ),
+        weigh_by_local_iter=refused(STEPS, True, None),
+        data_kinds=refused(ALL_KINDS, *NOTHING, ["WEIGHT_DIFF"], ["WEIGHT_DIFF", "WEIGHTS"]),
+    ),
+    "HEModelDecryptor": DECRYPTOR,
+    "HEEvalDecryptor": DECRYPTOR,
+    "HEPTModelReaderWriter": taken("weights are read and written by the names of their tensors"),
+    "HEModelShareableGenerator": taken(ENCRYPTED, tenseal_context_file=ignored(KEYS)),
+    "HEModelSerializeFilter": taken(ENCRYPTED, tenseal_context_file=ignored(KEYS)),
+    "HEInTimeAccumulateWeightedAggregator": ClassRule(
+        translated("fl_server.flare.aggregator.MmarAggregator, which adds up what is encrypted"),
+        {**AGGREGATOR.arguments, "weigh_by_local_iter": refused(ONCE, False, None)},
+    ),
 }
+
+CLASSES: Mapping[str, ClassRule] = {
+    **_CLASSES,
+    "HEPTFileModelPersistor": _CLASSES["PTFileModelPersistor"],
+}
+
+ENCRYPTING = tuple(name for name in CLASSES if name.startswith("HE"))
+"""Classes of an encrypted federation."""
 
 UNKNOWN_CLASS = dropped("is not known, so what it did is not done")
 UNKNOWN_FIELD = refused("is not known, so what it asked for is not done", *NOTHING)

@@ -6,22 +6,28 @@ The configs are data, in ``templates/``; the settings are filled in at their pla
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fl_client.encryption import encrypting
 from fl_client.job_check import CLIENT_CONFIG, JOB_NAME, META, SERVER_CONFIG, SITE_NAME
+from fl_client.privacy import MODULE, SETTINGS, filter_settings
 from mmar_runtime.config.location import Location
-from mmar_runtime.config.overrides import Scalar
+from mmar_runtime.config.overrides import Scalar, parse_overrides
 from mmar_runtime.config.sources import read_json
-from mmar_runtime.errors import Problem
+from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
+from mmar_runtime.shared_names import NOT, form_problems
 
 TEMPLATES = Path(__file__).parent / "templates"
 APP = "app"
 """The folder of a job that holds its MMAR."""
 
-SETTINGS = Location("job")
+SETTINGS_PLACE = Location("job")
+
+BATCH_NORM_BUFFERS = ("*.running_mean", "*.running_var", "*.num_batches_tracked")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +40,13 @@ class JobSettings:
         local_epochs: epochs that a site trains in a round.
         steps_aggregation: optimizer steps that a site trains in a round; 0 means whole epochs.
         aggregation_weights: site -> factor of its steps in the mean; 1 for a site not named.
+        encrypt_layers: names, or names with ``*``, of the tensors that sites send encrypted, of
+            which the floating-point ones are meant; None for none.
+        exclude_vars: tensors that never leave a site, by name or with ``*``; each site keeps its
+            own. All others are shared.
+        optional_names: tensors that a contribution may lack.
+        result_filters: ``{"path", "args"}`` of filters that contributions pass at the sites.
+        aggregator: ``{"path", "args"}`` of an aggregator of the job's own; None for the mean.
         arguments: further arguments: id in ``config_fed_server.json`` -> argument -> value.
     """
 
@@ -42,7 +55,18 @@ class JobSettings:
     local_epochs: int = 1
     steps_aggregation: int = 0
     aggregation_weights: Mapping[str, float] = field(default_factory=dict)
+    encrypt_layers: tuple[str, ...] | None = None
+    exclude_vars: tuple[str, ...] = ()
+    optional_names: tuple[str, ...] = ()
+    result_filters: tuple[Mapping[str, Any], ...] = ()
+    aggregator: Mapping[str, Any] | None = None
     arguments: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
+
+    @property
+    def own_classes(self) -> tuple[str, ...]:
+        """The paths of the classes that have to come with the job's own code."""
+        named = [*self.result_filters, *([self.aggregator] if self.aggregator else [])]
+        return tuple(one["path"] for one in named if one["path"] not in SETTINGS)
 
     def problems(self) -> Iterator[Problem]:
         """What no federation can do; whether a site allows the rest is the site's to say."""
@@ -51,14 +75,26 @@ class JobSettings:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 message = f"has to be a whole number from {least}, found {value!r}"
-                yield Problem(SETTINGS / name, message, "", "job")
+                yield Problem(SETTINGS_PLACE / name, message, "", "job")
+        for name in ("exclude_vars", "optional_names"):
+            if getattr(self, name):
+                yield from form_problems(getattr(self, name), SETTINGS_PLACE / name)
+        for index, one in enumerate(self.result_filters):
+            if one["path"] in SETTINGS:
+                place = SETTINGS_PLACE / "result_filters" / index
+                try:
+                    filter_settings(one["path"], one["args"], place)
+                except ConfigError as error:
+                    yield from error.problems
+        if self.encrypt_layers is not None and not extra_is_installed():
+            yield Problem(SETTINGS_PLACE / "encrypt_layers", MISSING_EXTRA, "", "encryption")
         if not isinstance(self.aggregation_weights, Mapping):
             yield Problem(
-                SETTINGS / "aggregation_weights", "has to map sites to weights", "", "job"
+                SETTINGS_PLACE / "aggregation_weights", "has to map sites to weights", "", "job"
             )
             return
         for site, weight in self.aggregation_weights.items():
-            place = SETTINGS / "aggregation_weights" / site
+            place = SETTINGS_PLACE / "aggregation_weights" / site
             if SITE_NAME.fullmatch(site) is None or site == "@ALL":
                 yield Problem(place, f"{site!r} is no name of a site", "", "job")
             if not _is_number(weight) or not math.isfinite(weight) or weight <= 0:
@@ -76,9 +112,62 @@ class JobSettings:
         parts = {one["id"]: one["args"] for one in (*server["components"], *server["workflows"])}
         if self.aggregation_weights:
             parts["aggregator"]["aggregation_weights"] = dict(self.aggregation_weights)
+        if self.exclude_vars:
+            names = [f"{NOT}{one}" for one in self.exclude_vars]
+            parts["persistor"]["shared_names"] = names
+            client["executors"][0]["executor"]["args"]["shared_names"] = names
+        if self.optional_names:
+            parts["aggregator"]["optional_names"] = list(self.optional_names)
+        if self.aggregator is not None:
+            parts["aggregator"]["aggregator"] = dict(self.aggregator)
+        client["task_result_filters"] += self._filter_chains()
         for part, arguments in self.arguments.items():
             parts[part].update(arguments)
+        if self.encrypt_layers is not None:  # last, so that it stands behind every other filter
+            parts["persistor"]["encrypt_layers"] = list(self.encrypt_layers)
+            client = encrypting(client, list(self.encrypt_layers))
         return {META: meta, SERVER_CONFIG: server, CLIENT_CONFIG: client}
+
+    def _filter_chains(self) -> Iterator[dict[str, Any]]:
+        """One for the contributions; filters of ours hold whole models back as well."""
+        filters = [dict(one) for one in self.result_filters]
+        if filters:
+            yield {"tasks": ["train"], "filters": filters}
+        ours = [one for one in filters if one["path"] in SETTINGS]
+        if ours:
+            yield {"tasks": ["submit_model"], "filters": ours[:1]}
+
+
+def named_class(words: Sequence[str]) -> dict[str, Any]:
+    """``CLASS KEY=VALUE ...`` of the command line as an entry of a config.
+
+    One of our filters may be named without its module; of ``exclude_vars`` each comma begins
+    another name.
+
+    Raises:
+        ConfigError: a word is no KEY=VALUE.
+
+    >>> named_class(["ExcludeVars", "exclude_vars=head.*,*.bias"])["args"]
+    {'exclude_vars': ['head.*', '*.bias']}
+    """
+    name, *pairs = words
+    unfit = [pair for pair in pairs if "=" not in pair]
+    if unfit:
+        message = f"{unfit[0]!r} is no KEY=VALUE"
+        advice = "The class comes first, then its arguments, such as gamma=0.01."
+        raise ConfigError([Problem(Location(name), message, advice, "job")])
+    path = f"{MODULE}.{name}" if f"{MODULE}.{name}" in SETTINGS else name
+    arguments: dict[str, Any] = dict(parse_overrides(pairs))
+    excluded = arguments.get("exclude_vars")
+    if path in SETTINGS and isinstance(excluded, str):
+        arguments["exclude_vars"] = excluded.split(",")
+    return {"path": path, "args": arguments}
+
+
+def keeps_buffers(entry: Mapping[str, Any]) -> bool:
+    """Whether a filter leaves the buffers of a network at the site."""
+    kind = SETTINGS.get(entry["path"])
+    return kind is not None and kind.is_private and entry["args"].get("buffers") != "send"
 
 
 def name_problems(name: str) -> Iterator[Problem]:
@@ -88,7 +177,7 @@ def name_problems(name: str) -> Iterator[Problem]:
             f"{name!r} is no name of a job: letters, digits, blanks and ._-, at most 100, the "
             "first one a letter or a digit"
         )
-        yield Problem(SETTINGS / "name", message, "Give one with --name.", "job")
+        yield Problem(SETTINGS_PLACE / "name", message, "Give one with --name.", "job")
 
 
 def _is_number(value: object) -> bool:

@@ -24,10 +24,12 @@ class JobSummary:
         digest: SHA-256 of the app, as sites and servers write it into their audit logs.
         min_sites: sites that each round needs.
         mandatory_sites: sites without which the job does not start.
-        rounds: rounds of training.
+        rounds: rounds of training; 0 where the job only has models evaluated.
+        models: names of those models.
         local_epochs: epochs that a site trains in a round.
         steps_aggregation: optimizer steps in place of the epochs; 0 for none.
         aggregation_weights: site -> factor of its steps in the mean.
+        encrypt_layers: names of the tensors that sites send encrypted; empty for none.
         workflows: what the server does, in this order.
         network: the network's class.
         key_metric: the metric by which models are compared.
@@ -44,9 +46,11 @@ class JobSummary:
     min_sites: int
     mandatory_sites: tuple[str, ...]
     rounds: int
+    models: tuple[str, ...]
     local_epochs: int
     steps_aggregation: int
     aggregation_weights: Mapping[str, float]
+    encrypt_layers: tuple[str, ...]
     workflows: tuple[str, ...]
     network: str
     key_metric: str
@@ -81,9 +85,11 @@ def summary_of(job: Job) -> JobSummary:
         min_sites=meta.get("min_clients", 1),
         mandatory_sites=tuple(meta.get("mandatory_clients", [])),
         rounds=job.rounds,
+        models=tuple(_arguments(server, "persistor").get("models") or ()),
         local_epochs=client.get("local_epochs", 1),
         steps_aggregation=client.get("steps_aggregation", 0),
         aggregation_weights=_arguments(server, "aggregator").get("aggregation_weights") or {},
+        encrypt_layers=tuple(_arguments(server, "persistor").get("encrypt_layers") or ()),
         workflows=tuple(str(one.get("id")) for one in server.get("workflows", [])),
         network=networks[0].title if networks else "",
         key_metric=(metrics[0].log_label or "") if metrics else "",

@@ -10,6 +10,7 @@ from nvflare.lighter.entity import Participant
 from nvflare.lighter.spec import Builder, Project, ProvisionContext
 
 from fl_client.job_check import ALLOWED_CLASSES
+from fl_client.versions import VERSIONS_FILE, installed_versions
 from mmar_runtime.files import write_text_atomically
 from mmar_runtime.policy.site_policy import (
     DEFAULT_POLICY,
@@ -74,6 +75,19 @@ PRIVACY = {
     "components": [{"id": "result_gate", "path": GATE, "args": {}}],
 }
 
+EXAMPLE_FILTERS = [
+    {"path": "fl_client.flare.privacy.ExcludeVars", "args": {"exclude_vars": ["head.*"]}},
+    {
+        "path": "fl_client.flare.privacy.PercentilePrivacy",
+        "args": {"percentile": 10, "gamma": 0.01, "buffers": "keep"},
+    },
+    {
+        "path": "fl_client.flare.privacy.SVTPrivacy",
+        "args": {"epsilon": 0.1, "epsilon_release": 1.0, "gamma": 0.0001, "buffers": "keep"},
+    },
+]
+"""One of each, for a site to choose from; see docs/security.md."""
+
 ENVIRONMENT = {"DATA_ROOT": "", "DATASET_JSON": ""}
 """What a site has to fill in; until then it refuses every job."""
 
@@ -82,13 +96,17 @@ class MmarLocalFiles(Builder):
     """Writes our files beside NVFlare's templates. Stands after ``StaticFileBuilder``."""
 
     def build(self, project: Project, ctx: ProvisionContext) -> None:
-        """Write the files of the server and of each site."""
+        """Write the files of the server and of each site, and to all with which versions."""
         server = project.get_server()
+        versions = installed_versions()
+        for one in project.get_all_participants():
+            _write(Path(ctx.get_ws_dir(one)) / VERSIONS_FILE, versions)
         self._common(server, ctx)
         for client in project.get_clients():
             self._common(client, ctx)
             local = Path(ctx.get_local_dir(client))
             _write(local / "privacy.json", PRIVACY)
+            _write(local / "privacy.json.example", privacy_with(EXAMPLE_FILTERS))
             _write(local / "environment.json", ENVIRONMENT)
             _write(local / SITE_POLICY_FILE, policy_document(DEFAULT_POLICY))
 
@@ -108,6 +126,13 @@ class MmarLocalFiles(Builder):
             write_text_atomically(startup / JSON_ONLY / module.name, module.read_text("utf-8"))
         script = startup / "sub_start.sh"
         script.write_text(start_script(script.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def privacy_with(filters: list[dict[str, Any]]) -> dict[str, Any]:
+    """A site's ``privacy.json`` with these filters on the way out, and the gate behind them."""
+    document: dict[str, Any] = json.loads(json.dumps(PRIVACY))
+    document["scopes"][0]["task_result_filters"] = filters
+    return document
 
 
 def site_resources(template: dict[str, Any]) -> dict[str, Any]:

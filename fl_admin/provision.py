@@ -10,8 +10,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,13 @@ from nvflare.lighter.prov_utils import prepare_builders
 from nvflare.lighter.provision import prepare_project
 from nvflare.lighter.provisioner import Provisioner
 
+from fl_admin.dated_certificates import AUTHORITY_DAYS, VALID_DAYS, forget
+from fl_admin.setup.certificates import good_until, load_certificate
+from fl_admin.setup.kit import Kit, open_kit
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, FederationError, Problem, did_you_mean
 from mmar_runtime.files import write_text_atomically
+from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
 
 BUILDERS: tuple[dict[str, Any], ...] = (
     {"path": "nvflare.lighter.impl.workspace.WorkspaceBuilder"},
@@ -31,12 +36,18 @@ BUILDERS: tuple[dict[str, Any], ...] = (
         "path": "nvflare.lighter.impl.static_file.StaticFileBuilder",
         "args": {"config_folder": "config", "scheme": "grpc", "require_signed_jobs": True},
     },
-    {"path": "nvflare.lighter.impl.cert.CertBuilder"},
+    {"path": "fl_admin.dated_certificates.DatedCertificates"},
     {"path": "fl_admin.local_files.MmarLocalFiles"},
 )
 """NVFlare's own, and ours behind them."""
 
-PROJECT_KEYS = ("api_version", "name", "description", "participants")
+ENCRYPTION_BUILDERS: tuple[dict[str, Any], ...] = (
+    {"path": "fl_admin.he_builder.FederationKeys"},
+    {"path": "fl_admin.he_builder.StartupSignatures"},
+)
+"""Behind all others, where the project asks for homomorphic encryption."""
+
+PROJECT_KEYS = ("api_version", "name", "description", "he", "participants", VALID_DAYS)
 TYPES = ("server", "client", "admin")
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "server": ("name", "type", "org", "fed_learn_port", "admin_port"),
@@ -72,6 +83,10 @@ KITS_FOLDER = re.compile(r"prod_(\d+)")
 log = logging.getLogger(__name__)
 
 
+ALL = "all"
+"""Stands for every participant where some are named; no site may be called so."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kits:
     """What was provisioned.
@@ -84,21 +99,43 @@ class Kits:
     folder: Path
     participants: tuple[str, ...]
 
+    def kit(self, name: str) -> Kit:
+        """The kit of a participant."""
+        return open_kit(self.folder / name)
 
-def provision(project_file: Path, out: Path) -> Kits:
+    def valid_until(self, name: str) -> datetime:
+        """When the certificate of a participant ends."""
+        kit = self.kit(name)
+        return good_until(load_certificate(kit.certificate), load_certificate(kit.authority))
+
+    @property
+    def authority_until(self) -> datetime:
+        """When the authority ends, and with it everything that it has signed."""
+        kit = self.kit(self.participants[0])
+        return load_certificate(kit.authority).not_valid_after_utc
+
+
+def provision(project_file: Path, out: Path, *, renew: Collection[str] = ()) -> Kits:
     """Make a kit for each participant of a project, in a new folder below ``out``.
 
     The authority of the first time is kept in ``out`` and signs the later ones too: whoever was in
     the project before can go on with the kit that they have. Whatever interrupts this, the
     authority and the earlier kits are what they were.
 
+    Args:
+        project_file: the participants.
+        out: where kits and the authority are kept.
+        renew: who gets a new key and a new certificate; ``all`` means everybody. The others keep
+            theirs.
+
     Raises:
-        ConfigError: the project has faults.
+        ConfigError: the project has faults, or somebody is renewed who is not in it.
         FederationError: NVFlare's provisioning failed.
     """
     document = read_project(project_file)
     name = document["name"]
     participants = [one["name"] for one in document["participants"]]  # NVFlare takes them apart
+    renewed = _renewed(renew, participants)
     project, builders = _prepared(document, project_file)
     server = project.get_server().name
     home = out.expanduser().resolve() / name
@@ -110,6 +147,7 @@ def provision(project_file: Path, out: Path) -> Kits:
         state = Path(scratch) / name / "state"
         if (home / "state").is_dir():
             shutil.copytree(home / "state", state)
+            forget(state, renewed)
         kits = _built(project, builders, Path(scratch))
         # The keys first: kits whose authority is not kept would be worth nothing.
         for path in state.iterdir():
@@ -120,6 +158,27 @@ def provision(project_file: Path, out: Path) -> Kits:
         folder=folder,
         participants=tuple(sorted(participants, key=lambda name: name != server)),
     )
+
+
+def _renewed(names: Collection[str], participants: list[str]) -> Collection[str]:
+    """Whose certificates are made anew.
+
+    Raises:
+        ConfigError: somebody is not in the project.
+    """
+    problems = [
+        Problem(
+            Location("--renew"),
+            f"{name!r} is not in the project",
+            did_you_mean(name, participants),
+            "project",
+        )
+        for name in names
+        if name not in (ALL, *participants)
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return participants if ALL in names else names
 
 
 def _built(project: Any, builders: list[Any], workspace: Path) -> Path:
@@ -207,7 +266,8 @@ def read_project(path: Path) -> dict[str, Any]:
     problems = list(_faults(document, location))
     if problems:
         raise ConfigError(problems)
-    return {"builders": list(BUILDERS), **document}
+    extra = ENCRYPTION_BUILDERS if document.pop("he", False) else ()
+    return {"builders": [*BUILDERS, *extra], **document}
 
 
 _TEMPLATE = "provisioning/project.yml is one to copy."
@@ -229,6 +289,15 @@ def _faults(document: Any, location: Location) -> Iterator[Problem]:
         yield Problem(location / "name", message, "", "project")
     if not isinstance(document.get("description", ""), str):
         yield Problem(location / "description", "has to be a text", "", "project")
+    days = document.get(VALID_DAYS, 1)
+    if type(days) is not int or not 1 <= days <= AUTHORITY_DAYS:
+        message = f"has to be a whole number of days from 1 to {AUTHORITY_DAYS}, found {days!r}"
+        yield Problem(location / VALID_DAYS, message, "", "project")
+    if type(document.get("he", False)) is not bool:
+        message = f"has to be true or false, found {document['he']!r}"
+        yield Problem(location / "he", message, "", "project")
+    elif document.get("he", False) and not extra_is_installed():
+        yield Problem(location / "he", MISSING_EXTRA, "", "encryption")
     yield from _participant_faults(document.get("participants"), location / "participants")
 
 

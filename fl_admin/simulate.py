@@ -11,20 +11,22 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
 from fl_admin.follow import InlineFollower, RunFollower, SimulationView
 from fl_admin.inline.job_terms import ADVICE, job_terms
-from fl_admin.inline.plan import ERROR_FILE, InlinePlan
-from fl_admin.job import Job
+from fl_admin.inline.plan import ERROR_FILE, RUN, InlinePlan
+from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
 from fl_admin.processes import ProcessTree
 from fl_admin.report.html import write_report
-from fl_client.job_check import ALLOWED_CLASSES
-from fl_client.site import Site
+from fl_client.encryption import encryption_faults, job_layers
+from fl_client.job_check import ALLOWED_CLASSES, META
+from fl_client.site import PROCESSES_VARIABLE, Site
 from fl_server.cross_site import CrossSiteMatrix, read_cross_site_matrix
 from fl_server.run_record import RunRecord, finish_run, read_run_record, write_run_record
 from mmar_runtime.config.location import Location
@@ -32,6 +34,9 @@ from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_json, read_site_values
 from mmar_runtime.config.upgrades import Notice
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
+from mmar_runtime.policy.custom_check import own_class_fault, own_module
+from mmar_runtime.policy.mmar_check import approval_fault
 from mmar_runtime.policy.site_policy import (
     DEFAULT_POLICY,
     SITE_POLICY_FILE,
@@ -118,6 +123,14 @@ class RunFolder:
         """A site's folder; by the inline engine its run writes there too."""
         return self.root / "sites" / site
 
+    def kit(self, job: str, site: str, engine: Engine) -> Path:
+        """What a site of a simulated job has in place of a kit, as ``mmar site`` takes it."""
+        return self.site(site) if engine == "inline" else self.flare / job / site
+
+    def startup(self, job: str) -> Path:
+        """Where an encrypted run has its keys: what it lies in is like the kit of a site."""
+        return self.flare / job / "startup"
+
     def environment(self, site: str) -> Path:
         """The environment of one site, as ``mmar evaluate -e`` takes it."""
         return self.site(site) / "environment.json"
@@ -129,7 +142,7 @@ class SimulationPlan:
 
     Attributes:
         job: the job as given.
-        rounds: rounds of training.
+        rounds: rounds of training; 0 for a job that only validates.
         sites: site name -> the site's own values.
         notices: what the loader translates in the job's configs.
         engine: what runs it.
@@ -150,6 +163,11 @@ class SimulationPlan:
     not_inline: tuple[Problem, ...] = ()
     gpu: str | None = None
     policy: SitePolicy = DEFAULT_POLICY
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether sites send their updates encrypted."""
+        return job_layers(self.job.mmar.root) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +210,7 @@ def plan_simulation(
     Args:
         job: the job to run.
         sites: how many; they are called ``site-1``, ``site-2``, ...
-        rounds: None means as many as the job asks for.
+        rounds: None means as many as the job asks for; a job that only validates has none.
         data: folder with ``site-N/dataset.json`` for each site.
         environment: JSON with values for all sites and, under ``sites``, for single ones.
         overrides: values from ``--set``, for every site.
@@ -208,30 +226,39 @@ def plan_simulation(
     if sites < 1 or (rounds is not None and rounds < 1):
         message = f"needs at least one site and one round, found {sites} and {rounds}"
         raise ConfigError([Problem(Location("simulate"), message, "", "sites")])
+    if rounds is not None and not job.trains:
+        message = "this job evaluates the models that it brings; it has no rounds"
+        raise ConfigError([Problem(Location("--rounds"), message, "Leave it out.", "job")])
     if min_sites is not None and not 1 <= min_sites <= sites:
         message = f"needs from 1 to {sites} sites in each round, found {min_sites}"
         raise ConfigError([Problem(Location("simulate"), message, "", "sites")])
     if workers is not None and workers < 1:
         message = f"has to be a positive whole number, found {workers}"
         raise ConfigError([Problem(Location("--workers"), message, "", "workers")])
-    not_inline: tuple[Problem, ...] = ()
-    if engine is None:
-        engine, not_inline = _fitting_engine(job, policy, gpu)
-    if engine == "inline":
-        _require_inline(job, policy, gpu)
-    elif workers is not None:
-        message = "is for the inline engine; NVFlare's simulator has a process for each site"
-        raise ConfigError([Problem(Location("--workers"), message, "", "workers")])
     names = [f"site-{number}" for number in range(1, sites + 1)]
-    values = {
+    given = {
         name: {
-            THREADS_VARIABLE: max(1, (os.cpu_count() or 1) // sites),
             **_environment_values(environment, name),
             **_data_values(data, name),
             **(overrides or {}),
         }
         for name in names
     }
+    asked = {
+        "--gpu": gpu,
+        "required_filters": policy.required_filters,
+        "privacy.epsilon_max": policy.privacy.epsilon_max is not None,
+        PROCESSES_VARIABLE: any(map(_has_several_processes, given.values())),
+    }
+    not_inline: tuple[Problem, ...] = ()
+    if engine is None:
+        engine, not_inline = _fitting_engine(job, asked)
+    if engine == "inline":
+        _require_inline(job, asked)
+    elif workers is not None:
+        message = "is for the inline engine; NVFlare's simulator has a process for each site"
+        raise ConfigError([Problem(Location("--workers"), message, "", "workers")])
+    values = {name: {**_share_of_threads(own, sites), **own} for name, own in given.items()}
     notices = _checked(job, values, policy)
     return SimulationPlan(
         job=job,
@@ -247,32 +274,40 @@ def plan_simulation(
     )
 
 
-def _fitting_engine(
-    job: Job, policy: SitePolicy, gpu: str | None
-) -> tuple[Engine, tuple[Problem, ...]]:
+def _fitting_engine(job: Job, asked: Mapping[str, object]) -> tuple[Engine, tuple[Problem, ...]]:
     """The engine for a job, and why it is not the inline one."""
     try:
-        _require_inline(job, policy, gpu)
+        _require_inline(job, asked)
     except ConfigError as error:
         return "nvflare", tuple(error.problems)
     return "inline", ()
 
 
-def _require_inline(job: Job, policy: SitePolicy, gpu: str | None) -> None:
+def _require_inline(job: Job, asked: Mapping[str, object]) -> None:
     """Raise unless the inline engine can do all that is asked for.
 
     Raises:
         ConfigError: with everything that it cannot do.
     """
     job_terms(job)
-    asked = {"--gpu": gpu, "required_filters": policy.required_filters}
     problems = [
-        Problem(Location(name), "needs NVFlare's simulator", ADVICE, "engine")
+        Problem(Location(name), f"{name} needs NVFlare's simulator", ADVICE, "engine")
         for name, value in asked.items()
         if value
     ]
     if problems:
         raise ConfigError(problems)
+
+
+def _has_several_processes(values: Mapping[str, Scalar]) -> bool:
+    return values.get(PROCESSES_VARIABLE, 1) != 1
+
+
+def _share_of_threads(values: Mapping[str, Scalar], sites: int) -> dict[str, Scalar]:
+    """The threads of each process of a site, where all sites share this machine."""
+    count = values.get(PROCESSES_VARIABLE, 1)
+    processes = count if type(count) is int and count > 0 else 1  # a fault is told with the others
+    return {THREADS_VARIABLE: max(1, (os.cpu_count() or 1) // (sites * processes))}
 
 
 def _environment_values(environment: Path | None, site: str) -> dict[str, Scalar]:
@@ -305,33 +340,54 @@ def _checked(
     problems: list[Problem] = []
     for name, values in sites.items():
         site = Site(name=name, mmar=job.mmar, values=values, policy=policy)
-        try:
-            _threads(values)
-        except ConfigError as error:
-            problems += error.problems
-        for load in (site.train_config, site.cross_validation_config):
+        for check in (partial(_threads, values), partial(site.local_epochs, 1)):
+            try:
+                check()
+            except ConfigError as error:
+                problems += error.problems
+        loads = (site.cross_validation_config,)
+        for load in (site.train_config, *loads) if job.trains else loads:
             try:
                 for notice in load().notices:
                     notices.setdefault(notice.rule, notice)
             except ConfigError as error:
                 problems += error.problems
-    problems += _not_allowed(job)
+    problems += [*_not_allowed(job, policy), *_encryption_faults(job)]
     if problems:
         raise ConfigError(problems)
     return tuple(notices.values())
 
 
-def _not_allowed(job: Job) -> list[Problem]:
+def _not_allowed(job: Job, policy: SitePolicy) -> list[Problem]:
     return [
         Problem(
             Location("config_fed_*.json"),
             f"{path!r} is not among the classes that a simulated site allows",
-            "Only the components of mmar-fl and NVFlare's own workflow may be named here.",
+            "Only the components of mmar-fl and NVFlare's own workflow may be named here, and own "
+            "classes of custom/ where the sites' policy allows code.",
             "class",
         )
         for path in job.class_paths()
-        if path not in ALLOWED_CLASSES
+        if path not in (*ALLOWED_CLASSES, *_own_classes(job, policy))
     ]
+
+
+def _own_classes(job: Job, policy: SitePolicy) -> tuple[str, ...]:
+    """Classes of the job's own code that its NVFlare configs name, where the policy allows them."""
+    custom, mode = job.mmar.custom, policy.byoc.mode
+    if mode == "off" or (mode == "by_hash" and approval_fault(custom, policy)):
+        return ()
+    own = [path for path in job.class_paths() if own_module(path, custom) is not None]
+    return tuple(path for path in own if not own_class_fault(path, custom))
+
+
+def _encryption_faults(job: Job) -> Iterator[Problem]:
+    """What keeps a job from being encrypted as it asks."""
+    server, client = (read_json(job.mmar.document(one)) for one in (SERVER_CONFIG, CLIENT_CONFIG))
+    yield from encryption_faults(server, client, (SERVER_CONFIG, CLIENT_CONFIG))
+    if job_layers(job.mmar.root) is not None and not extra_is_installed():
+        place = Location(CLIENT_CONFIG) / "task_result_filters"
+        yield Problem(place, MISSING_EXTRA, "", "encryption")
 
 
 def simulate(
@@ -400,7 +456,10 @@ def _prepare(plan: SimulationPlan, folder: RunFolder) -> None:
 
 
 def _prepare_inline(plan: SimulationPlan, folder: RunFolder, job: Job) -> None:
-    """Give each site a copy of the app, where its handlers write, and tell the engine all."""
+    """Make each site's folder like its kit, with a copy of the app, and tell the engine all.
+
+    Handlers write into that copy.
+    """
     inline = InlinePlan(
         job=folder.job,
         results=folder.results,
@@ -410,8 +469,14 @@ def _prepare_inline(plan: SimulationPlan, folder: RunFolder, job: Job) -> None:
         common=_common(plan.sites),
         workers=plan.workers,
     )
-    for site in plan.sites:
+    for site, values in plan.sites.items():
+        kit = folder.kit(job.name, site, plan.engine)
+        (kit / "startup").mkdir()
+        (kit / "local").mkdir()
+        _write_json(kit / "local" / "environment.json", dict(values))
+        _write_policy(kit / "local" / SITE_POLICY_FILE, plan.policy)
         shutil.copytree(job.mmar.root, inline.app(site))
+        shutil.copy(job.folder / META, kit / RUN)
     inline.write(folder.inline_plan)
 
 
@@ -419,9 +484,14 @@ def _prepare_nvflare(plan: SimulationPlan, folder: RunFolder) -> None:
     local = folder.flare / plan.job.name / "local"
     local.mkdir(parents=True)
     _write_json(local / "environment.json", {**_common(plan.sites), "sites": plan.sites})
-    resources = {"format_version": 2, "class_allow_list": list(ALLOWED_CLASSES)}
+    allowed = [*ALLOWED_CLASSES, *_own_classes(plan.job, plan.policy)]
+    resources = {"format_version": 2, "class_allow_list": allowed}
     _write_json(local / "resources.json", resources)
     _write_policy(local / SITE_POLICY_FILE, plan.policy)
+    if plan.encrypted:
+        from fl_admin.encryption_keys import write_simulation_keys  # brings NVFlare in
+
+        write_simulation_keys(folder.startup(plan.job.name))
 
 
 def _write_policy(path: Path, policy: SitePolicy) -> None:

@@ -18,10 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fl_client.encryption import DECRYPT, ENCRYPT, encryption_faults
+from fl_client.filter_plan import job_filters
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import SCALARS
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
+from mmar_runtime.policy.custom_check import own_class_fault, own_module
 from mmar_runtime.policy.document_check import DocumentLimits, read_document
 from mmar_runtime.policy.mmar_check import approval_fault, check_mmar, guarded, unlisted_torchscript
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
@@ -30,8 +33,12 @@ from mmar_runtime.policy.verdict import Verdict, verdict
 
 ALLOWED_CLASSES = (
     "fl_client.flare.executor.MmarExecutor",
+    "fl_client.flare.privacy.ExcludeVars",
+    "fl_client.flare.privacy.PercentilePrivacy",
+    "fl_client.flare.privacy.SVTPrivacy",
     "fl_client.flare.wake.WakeListener",
     "fl_server.flare.aggregator.MmarAggregator",
+    "fl_server.flare.given_models.GivenModels",
     "fl_server.flare.last_model.ScoreLastModel",
     "fl_server.flare.model_locator.MmarModelLocator",
     "fl_server.flare.persistor.MmarModelPersistor",
@@ -41,6 +48,8 @@ ALLOWED_CLASSES = (
     "fl_server.flare.wake.WakingScatterAndGather",
     "nvflare.app_common.shareablegenerators.full_model_shareable_generator"
     ".FullModelShareableGenerator",
+    DECRYPT,
+    ENCRYPT,
 )
 """The classes that a site allows a job's NVFlare configs to name: exact, no prefixes."""
 
@@ -272,6 +281,7 @@ def _is_name(value: Any, pattern: re.Pattern[str]) -> bool:
 
 def _app_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
     """What NVFlare is asked for, in the two configs of the app."""
+    documents: list[Any] = []
     for name in (SERVER_CONFIG, CLIENT_CONFIG):
         try:
             document = read_document(root / "config" / name, JOB_JSON)
@@ -282,21 +292,53 @@ def _app_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
             yield _problem(name, "has to be a JSON object", "job-file")
             continue
         yield from _substitutions(document, Location(name), own=_own_values(document))
-        yield from _class_faults(document, Location(name))
+        yield from _class_faults(document, Location(name), root / "custom", policy)
+        if name == CLIENT_CONFIG:
+            yield from _filter_faults(document)
         yield from _limit_faults(document, Location(name), policy)
+        documents.append(document)
+    if len(documents) == 2:
+        server, client = documents
+        yield from encryption_faults(server, client, (SERVER_CONFIG, CLIENT_CONFIG))
 
 
-def _class_faults(value: Any, location: Location) -> Iterator[Problem]:
+def _class_faults(
+    value: Any, location: Location, custom: Path, policy: SitePolicy
+) -> Iterator[Problem]:
     """Every class that is not on the list, however deep it is nested."""
     for item, place in _all_values(value, location):
         for key in CLASS_KEYS if isinstance(item, dict) else ():
             if key in item and not (key == "path" and item[key] in ALLOWED_CLASSES):
-                yield Problem(
-                    place / key,
-                    f"{item[key]!r} is not among the classes that a site allows",
-                    'Name the components of mmar-fl and NVFlare\'s own workflow by "path".',
-                    "allow-list",
-                )
+                yield from _unlisted(key, item[key], place / key, custom, policy)
+
+
+def _unlisted(
+    key: str, named: Any, place: Location, custom: Path, policy: SitePolicy
+) -> Iterator[Problem]:
+    """A class that is none of ours: one of the job's own code, where the site allows that."""
+    if key == "path" and isinstance(named, str) and own_module(named, custom) is not None:
+        fault = own_class_fault(named, custom)
+        if policy.byoc.mode == "off":
+            advice = "The site can allow code by its hash, or without one; see byoc."
+            message = f"{named!r} is code that this site has not allowed"
+            yield Problem(place, message, advice, "code")
+        elif fault:
+            yield Problem(place, f"{named!r} {fault}", "", "code")
+        return
+    yield Problem(
+        place,
+        f"{named!r} is not among the classes that a site allows",
+        'Name the components of mmar-fl and NVFlare\'s own workflow by "path".',
+        "allow-list",
+    )
+
+
+def _filter_faults(document: Mapping[str, Any]) -> Iterator[Problem]:
+    """Arguments of our own filters that these would not take."""
+    try:
+        list(job_filters(document, Location(CLIENT_CONFIG)))
+    except ConfigError as error:
+        yield from error.problems
 
 
 def _own_values(document: Mapping[str, Any]) -> frozenset[str]:

@@ -14,6 +14,7 @@ from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
 from mmar_runtime.workflows.evaluation import EvaluationWorkflow
 from mmar_runtime.workflows.observing import ShouldStop
+from mmar_runtime.workflows.session import settings_alone
 
 
 class CrossSiteEvaluator:
@@ -59,4 +60,5 @@ class CrossSiteEvaluator:
             WeightsError: the weights do not fit the network.
             RunAborted: stopped between iterations.
         """
-        return self._workflow.run(weights, source=owner)
+        with settings_alone(self._workflow.config.settings):
+            return self._workflow.run(weights, source=owner)

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from fl_client.trainer_progress import LocalBest, TrainerProgress
 from fl_client.updates import LocalUpdate, first_not_finite, weight_difference
 from mmar_runtime.components.builder import BuildContext
 from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
+from mmar_runtime.components.processes import agree_on_buffers, asked_together
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import ConfigError, MmarError, Problem, RunAborted, WeightsError
 from mmar_runtime.results import EpochReport, EvaluationResult, SiteReport
@@ -57,6 +58,19 @@ class LocalWork:
                 f"local_epochs={self.epochs}, steps_aggregation={self.steps}: a round needs at "
                 "least one epoch, or a positive number of steps"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedTensors:
+    """The tensors that a site sends, for those who judge or filter them.
+
+    Attributes:
+        sizes: name of each tensor -> the numbers in it.
+        buffers: names of those that no optimizer moves, such as the statistics of batch norms.
+    """
+
+    sizes: Mapping[str, int]
+    buffers: frozenset[str]
 
 
 class LocalTrainer:
@@ -102,12 +116,13 @@ class LocalTrainer:
         self.counts = counts
         self.best: LocalBest | None = None
         self._observer = observer or SilentObserver()
-        self._should_stop = should_stop
+        self._processes = context.processes
+        self._should_stop = asked_together(should_stop, context.processes, context.device)
         self._round_number = 0
         if config.settings.random_seed is not None:
             # Building draws numbers too: DataLoader seeds the transforms. The weights it draws are
             # replaced by received ones before anything uses them.
-            seed_everything(site.round_seed(config.settings.random_seed, 0))
+            seed_everything(self._process_seed(config.settings.random_seed, 0))
         self._workflow = TrainingWorkflow(
             config, context, counts=counts, observer=self, should_stop=should_stop
         )
@@ -140,7 +155,9 @@ class LocalTrainer:
             given={"handlers": []},
         )
         evaluator: Engine = builder.get("validate", "evaluator")
-        stop_between_iterations(evaluator, self._should_stop)
+        if not self._processes.several:
+            # Processes evaluate different numbers of cases, so they could not stop together.
+            stop_between_iterations(evaluator, self._should_stop)
         return evaluator
 
     def progress(self) -> TrainerProgress:
@@ -234,6 +251,8 @@ class LocalTrainer:
         before = self._workflow.iteration
         self._workflow.validated = None
         reports = self._run()
+        if self._processes.several:
+            agree_on_buffers(self.network)
         steps = self._workflow.iteration - before
         if steps == 0:
             raise WeightsError("the round did no optimizer step; is the data set empty?")
@@ -257,6 +276,16 @@ class LocalTrainer:
         """The metrics of these weights on the site's validation data; they stay in the network."""
         load_into(self.network, self._own.joined(weights), source="the server")
         return self._score_network()
+
+    @property
+    def shared_tensors(self) -> SharedTensors:
+        """The tensors of the network that leave the site."""
+        shared = self._own.shared(self.network.state_dict())
+        buffers = (name for name, _ in self.network.named_buffers(remove_duplicate=False))
+        return SharedTensors(
+            sizes={name: tensor.numel() for name, tensor in shared.items()},
+            buffers=frozenset(buffers),
+        )
 
     def shared(self, weights: Weights) -> Weights:
         """Of the network's weights those that may leave the site."""
@@ -286,10 +315,14 @@ class LocalTrainer:
         job_seed = self.config.settings.random_seed
         if job_seed is None:
             return
-        seed = self.site.round_seed(job_seed, round_number)
+        seed = self._process_seed(job_seed, round_number)
         seed_everything(seed)
         # The random transforms have generators of their own.
         set_rnd(self._dataset, seed)
+
+    def _process_seed(self, job_seed: int, round_number: int) -> int:
+        """Of several processes each draws numbers of its own."""
+        return self.site.round_seed(job_seed, round_number) + self._processes.rank
 
     def _validated_at_the_end(self) -> EvaluationResult:
         """The local model's metrics: from the config's own validation if it has just run."""

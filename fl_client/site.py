@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mmar_runtime.config.data_list import data_check
 from mmar_runtime.config.loader import (
@@ -15,14 +15,23 @@ from mmar_runtime.config.loader import (
     load_evaluation_config,
     load_train_config,
 )
+from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sections import EvaluationConfig, TrainConfig
+from mmar_runtime.config.sources import SITE
+from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.extras_check import extras_check
 from mmar_runtime.policy.limits_check import image_limits_check
 from mmar_runtime.policy.mmar_check import policy_checks
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
 from mmar_runtime.policy.volume_check import volume_check
+
+PROCESSES_VARIABLE = "NUM_PROCESSES"
+"""A site's own value: how many processes do its work together, each with a GPU of its own."""
+
+LOCAL_EPOCHS = "LOCAL_EPOCHS"
+"""A site's own value: epochs that it trains in a round, in place of the job's number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +55,31 @@ class Site:
         """Whether components may come from the job's own code."""
         return self.policy.byoc.mode != "off"
 
+    @property
+    def processes(self) -> int:
+        """How many processes do this site's work together.
+
+        Raises:
+            ConfigError: the site's own value is no positive whole number.
+        """
+        return self._number(PROCESSES_VARIABLE, 1)
+
+    @property
+    def alone(self) -> Site:
+        """The same site in a single process; what it evaluates has the same metrics."""
+        return replace(self, values={**self.values, PROCESSES_VARIABLE: 1})
+
+    @property
+    def workflow_values(self) -> Mapping[str, Scalar]:
+        """What this site says to each workflow: its values, and whether several processes run it.
+
+        That is the site's to say. A job's own ``multi_gpu`` counts for nothing.
+
+        Raises:
+            ConfigError: see ``processes``.
+        """
+        return {**self.values, "multi_gpu": self.processes > 1}
+
     def train_config(self, *, file: str = TRAIN_FILE) -> TrainConfig:
         """The training workflow as it runs here.
 
@@ -59,7 +93,7 @@ class Site:
             self.mmar,
             file=file,
             environment=ENVIRONMENT_FILE,
-            site=self.values,
+            site=self.workflow_values,
             checks=self._checks(),
         )
         return config.with_train(config.train.without_handlers("CheckpointLoader"))
@@ -74,7 +108,7 @@ class Site:
             self.mmar,
             file=file,
             environment=ENVIRONMENT_FILE,
-            site=self.values,
+            site=self.workflow_values,
             checks=self._checks(),
         )
         return config.with_section(config.section.without_handlers("CheckpointLoader"))
@@ -87,6 +121,25 @@ class Site:
             image_limits_check(self.policy.limits),
             volume_check,
         ]
+
+    def local_epochs(self, asked: int) -> int:
+        """Epochs that this site trains in a round: its own number, or else the job's.
+
+        Args:
+            asked: the job's number.
+
+        Raises:
+            ConfigError: the site's number is no positive whole number.
+        """
+        return self._number(LOCAL_EPOCHS, asked)
+
+    def _number(self, name: str, otherwise: int) -> int:
+        """A value of the site's own that is a positive whole number."""
+        value = self.values.get(name, otherwise)
+        if type(value) is not int or value < 1:
+            message = f"has to be a positive whole number, found {value!r}"
+            raise ConfigError([Problem(Location(SITE) / name, message, "", "type")])
+        return value
 
     def round_seed(self, job_seed: int, round_number: int) -> int:
         """The seed of every random source of this site in one round.

@@ -9,7 +9,9 @@ from mmar_runtime.errors import (
     ComponentError,
     ConfigError,
     DataError,
+    LaunchError,
     PolicyError,
+    ProcessLostError,
     WeightsError,
 )
 
@@ -22,6 +24,8 @@ STATUS_WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (torch.OutOfMemoryError, "out-of-memory"),
     (MemoryError, "out-of-memory"),
     (ComponentError, "component-error"),
+    (LaunchError, "launch-error"),
+    (ProcessLostError, "process-lost"),
 )
 
 

@@ -1,8 +1,8 @@
 """How well each model does at each site: models x sites x metrics.
 
-The models are the last and the best global model and every site's own best model; each is
-evaluated at every site. A model that was not evaluated at a site has no cell there: ``missing``
-lists these pairs, and nothing is computed as if they were there.
+The models are the last and the best global model and every site's own best model, or those that a
+job brought along; each is evaluated at every site. A model that was not evaluated at a site has no
+cell there: ``missing`` lists these pairs, and nothing is computed as if they were there.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, TypeAlias
@@ -19,6 +20,7 @@ from typing import Any, Self, TypeAlias
 from fl_server.run_record import (
     FORMAT_VERSION,
     Metrics,
+    check_digest,
     check_format_version,
     finite_metrics,
     json_text,
@@ -32,10 +34,17 @@ from mmar_runtime.files import write_text_atomically
 GLOBAL_MODEL = "FL_global_model"
 BEST_GLOBAL_MODEL = "best_FL_global_model"
 
+MODEL_NAME = re.compile(r"(?!SRV_)[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Of a model that a job brings along: a plain file name, and nothing that NVFlare puts before the
+names of a server's models."""
+
 Cells: TypeAlias = Mapping[str, Mapping[str, Metrics]]
 
 CSV_COLUMNS = ("model", "site", "metric", "value")
 _JSON_KEYS = ("format_version", "key_metric", "models", "sites", "cells", "complete", "missing")
+_DIGEST_KEYS = ("weights_sha256", "evaluation_sha256")
+"""Documents from before matrices could be merged have none of these."""
+
 # A spreadsheet takes a cell that begins with one of these for a formula, also after white space
 # and in the full-width forms; a quote in front makes it text.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -50,12 +59,17 @@ class CrossSiteMatrix:
         models: names of the models, in the order of display.
         sites: names of the sites, sorted.
         cells: model -> site -> metric -> value, for what was evaluated.
+        weights_sha256: model -> digest of its weights, as far as they are known.
+        evaluation_sha256: digest of how models were evaluated, see
+            ``fl_server.evaluation_digest``; ``None`` where it is not known.
     """
 
     key_metric: str
     models: tuple[str, ...]
     sites: tuple[str, ...]
     cells: Cells
+    weights_sha256: Mapping[str, str] = field(default_factory=dict)
+    evaluation_sha256: str | None = None
 
     def __post_init__(self) -> None:
         """Check the names and the numbers; a matrix without any cell raises."""
@@ -63,6 +77,9 @@ class CrossSiteMatrix:
         object.__setattr__(self, "models", unique_names(self.models, "models"))
         object.__setattr__(self, "sites", unique_names(self.sites, "sites", ordered=True))
         object.__setattr__(self, "cells", _checked_cells(self))
+        object.__setattr__(self, "weights_sha256", _checked_digests(self))
+        if self.evaluation_sha256 is not None:
+            check_digest(self.evaluation_sha256, "evaluation_sha256")
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -117,6 +134,8 @@ class CrossSiteMatrix:
             },
             "complete": self.complete,
             "missing": [list(pair) for pair in self.missing],
+            "weights_sha256": dict(self.weights_sha256),
+            "evaluation_sha256": self.evaluation_sha256,
         }
 
     @classmethod
@@ -127,10 +146,12 @@ class CrossSiteMatrix:
             FederationError: anything is missing or unknown, or ``complete`` and ``missing`` do not
                 say what the cells say.
         """
-        if not isinstance(value, Mapping) or set(value) != set(_JSON_KEYS):
-            raise FederationError(f"expected an object with exactly {', '.join(_JSON_KEYS)}")
+        keys = (*_JSON_KEYS, *_DIGEST_KEYS)
+        if not isinstance(value, Mapping) or set(value) | set(_DIGEST_KEYS) != set(keys):
+            raise FederationError(f"expected an object with exactly {', '.join(keys)}")
         check_format_version(value["format_version"])
-        matrix = cls(**{key: value[key] for key in ("key_metric", "models", "sites", "cells")})
+        parts = ("key_metric", "models", "sites", "cells", *_DIGEST_KEYS)
+        matrix = cls(**{key: value[key] for key in parts if key in value})
         stated = (value["complete"], value["missing"])
         if stated != (matrix.complete, [list(pair) for pair in matrix.missing]):
             raise FederationError(
@@ -178,7 +199,13 @@ class CrossSiteMatrix:
 
 
 def build_cross_site_matrix(
-    cells: Cells, *, key_metric: str, models: Iterable[str], sites: Iterable[str]
+    cells: Cells,
+    *,
+    key_metric: str,
+    models: Iterable[str],
+    sites: Iterable[str],
+    weights_sha256: Mapping[str, str] | None = None,
+    evaluation_sha256: str | None = None,
 ) -> CrossSiteMatrix:
     """The matrix of the cells that were collected, with what was expected beside it.
 
@@ -187,13 +214,20 @@ def build_cross_site_matrix(
         key_metric: the metric that every cell has to hold.
         models: every model that should have been evaluated, in the order of display.
         sites: every site that should have evaluated them.
+        weights_sha256: model -> digest of its weights.
+        evaluation_sha256: digest of how they were evaluated.
 
     Raises:
         FederationError: there is no cell at all, a cell belongs to no expected model or site,
             a cell lacks the key metric, or a value is not a finite number.
     """
     return CrossSiteMatrix(
-        key_metric=key_metric, models=tuple(models), sites=tuple(sites), cells=cells
+        key_metric=key_metric,
+        models=tuple(models),
+        sites=tuple(sites),
+        cells=cells,
+        weights_sha256=weights_sha256 or {},
+        evaluation_sha256=evaluation_sha256,
     )
 
 
@@ -243,6 +277,14 @@ def _checked_cells(matrix: CrossSiteMatrix) -> Cells:
             " sites' logs for the reason"
         )
     return MappingProxyType(checked)
+
+
+def _checked_digests(matrix: CrossSiteMatrix) -> Mapping[str, str]:
+    """A read-only copy of the digests of the weights in the order of the models."""
+    found = _checked_rows(matrix.weights_sha256, matrix.models, "weights_sha256: model")
+    for model, digest in found.items():
+        check_digest(digest, f"weights_sha256[{model!r}]")
+    return MappingProxyType({model: found[model] for model in matrix.models if model in found})
 
 
 def _checked_rows(value: object, names: tuple[str, ...], what: str) -> Mapping[str, Any]:

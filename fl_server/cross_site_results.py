@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fl_server.cross_site import (
-    BEST_GLOBAL_MODEL,
-    GLOBAL_MODEL,
     CrossSiteMatrix,
     build_cross_site_matrix,
-    expected_models,
     write_cross_site_csv,
     write_cross_site_json,
 )
@@ -37,6 +34,25 @@ class Outcome:
 
     told: tuple[str, ...]
     blocking: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixRows:
+    """The models of a matrix, and by what their numbers can be compared with others.
+
+    Attributes:
+        key_metric: the metric that every cell has to hold.
+        models: names of all rows, in the order of display.
+        of_server: those among them that the server holds; every site is asked for all of these.
+        weights_sha256: model -> digest of its weights, for those that are there.
+        evaluation_sha256: digest of how they are evaluated.
+    """
+
+    key_metric: str
+    models: tuple[str, ...]
+    of_server: tuple[str, ...]
+    weights_sha256: Mapping[str, str]
+    evaluation_sha256: str
 
 
 class CrossSiteResults:
@@ -77,7 +93,7 @@ class CrossSiteResults:
             self.fell_short(f"{site} could not evaluate {model}: {failure}")
 
     def publish(
-        self, record: RunRecord, folder: Path, *, key_metric: str, min_sites: int
+        self, record: RunRecord, folder: Path, *, rows: MatrixRows, min_sites: int
     ) -> Outcome:
         """Write the matrix; the outcome of the run.
 
@@ -88,24 +104,30 @@ class CrossSiteResults:
         Args:
             record: of the run.
             folder: where the matrix is written.
-            key_metric: the metric that every cell has to hold.
+            rows: of the matrix.
             min_sites: how many sites have to do their part.
         """
         told = [*shortfalls(record), *self.failures]
         blocking = list(unmet(record))
         try:
-            matrix = self._matrix(record.sites, folder, key_metric)
+            matrix = self._matrix(record.sites, folder, rows)
             told += [f"the matrix has no value of {m} at {s}" for m, s in self._gaps(matrix)]
-            blocking += self._thin_rows(matrix, spare=len(record.sites) - min_sites)
+            spare = len(record.sites) - min_sites
+            blocking += self._thin_rows(matrix, rows.of_server, spare=spare)
         except FederationError as error:
             blocking.append(f"no cross-site result: {error}")
         if min_sites >= len(record.sites) or blocking:
             blocking = list(dict.fromkeys([*told, *blocking]))
         return Outcome(told=tuple(told), blocking=tuple(blocking))
 
-    def _matrix(self, sites: tuple[str, ...], folder: Path, key_metric: str) -> CrossSiteMatrix:
+    def _matrix(self, sites: tuple[str, ...], folder: Path, rows: MatrixRows) -> CrossSiteMatrix:
         matrix = build_cross_site_matrix(
-            self.cells, key_metric=key_metric, models=expected_models(sites), sites=sites
+            self.cells,
+            key_metric=rows.key_metric,
+            models=rows.models,
+            sites=sites,
+            weights_sha256=rows.weights_sha256,
+            evaluation_sha256=rows.evaluation_sha256,
         )
         write_cross_site_json(folder / "cross_site.json", matrix)
         write_cross_site_csv(folder / "cross_site.csv", matrix)
@@ -119,10 +141,12 @@ class CrossSiteResults:
             if (model, site) not in self._declined and model not in self._kept_at_home
         ]
 
-    def _thin_rows(self, matrix: CrossSiteMatrix, *, spare: int) -> Iterator[str]:
-        """Global models that more sites than ``spare`` have not evaluated."""
+    def _thin_rows(
+        self, matrix: CrossSiteMatrix, of_server: tuple[str, ...], *, spare: int
+    ) -> Iterator[str]:
+        """Models of the server that more sites than ``spare`` have not evaluated."""
         counts = Counter(model for model, _ in self._gaps(matrix))
-        for model in (GLOBAL_MODEL, BEST_GLOBAL_MODEL):
+        for model in of_server:
             if counts[model] > spare:
                 yield f"the matrix has no value of {model} at {counts[model]} sites"
 

@@ -60,6 +60,7 @@ def initial_model(
     values: Mapping[str, Scalar],
     policy: SitePolicy = DEFAULT_POLICY,
     shared: list[str] | None = None,
+    load_checkpoint: bool = True,
 ) -> InitialModel:
     """The network of ``train.model`` with its first weights.
 
@@ -74,6 +75,7 @@ def initial_model(
             refused before it starts.
         shared: names of the tensors that the sites share, with ``*`` for any characters; None for
             all.
+        load_checkpoint: whether that checkpoint is read; a job that only validates has none.
 
     Raises:
         ConfigError: no network, no validation with a key metric, or any other fault of the config.
@@ -86,7 +88,7 @@ def initial_model(
         message = "a federated job needs an entry 'model' in 'train'"
         raise ConfigError([Problem(config.train.location, message, "", "section")])
     network = _network(specs[0], config, policy)
-    for loader in _loaders(config):
+    for loader in _loaders(config) if load_checkpoint else ():
         path = _own_file(loader, mmar, policy)
         load_into(network, read_checkpoint(path).weights, source=str(path))
     metrics, weights = _metrics(config), weights_of(network)

@@ -8,9 +8,16 @@ from typing import Any
 from fl_server.initial_model import InitialModel
 from fl_server.update_guard import Arrays, Expected, UpdateFault, check_update, largest_magnitude
 from fl_server.update_limits import update_limits
+from mmar_runtime.config.location import Location
+from mmar_runtime.encrypted_weights import ARRAYS, Layout
+from mmar_runtime.errors import ConfigError
+from mmar_runtime.shared_names import form_problems, matching
 from mmar_runtime.weights import Weights
 
 SHOWN_FAULTS = 3
+OPTIONAL_NAMES = (
+    Location("config_fed_server.json") / "components" / "aggregator" / "args" / "optional_names"
+)
 
 
 class PlainReplyGuard:
@@ -22,20 +29,45 @@ class PlainReplyGuard:
         initial: where the run started: the tensors of the model, and the metrics of the job.
         job: id of the job.
         limits: the job's own limits.
+        optional_names: patterns of the tensors that a contribution may lack.
+        encrypted: the tensors that the sites send encrypted; None for none.
+        factors: site -> factor of its steps in the mean; 1 for a site not named.
+
+    Attributes:
+        optional: the tensors that fit these patterns.
 
     Raises:
-        ConfigError: a limit is unknown or out of its bounds.
+        ConfigError: a limit is unknown or out of its bounds, or a pattern is none.
     """
 
-    def __init__(self, initial: InitialModel, job: str, limits: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        initial: InitialModel,
+        job: str,
+        limits: Mapping[str, Any],
+        *,
+        optional_names: list[str] | None = None,
+        encrypted: Layout | None = None,
+        factors: Mapping[str, float] | None = None,
+    ) -> None:
         self._key_metric = initial.key_metric
-        self._model = arrays_of(initial.weights)
+        self._encrypted = encrypted
+        self._factors = factors or {}
+        self._model = self._plain(arrays_of(initial.weights))
+        self.optional = _optional(optional_names, initial.weights)
         self._job = job
         self._names = initial.metrics.names
         self._limits = update_limits(limits, initial.metrics.ranges)
         self._largest: tuple[str | None, Mapping[str, float]] = (None, {})
         self._cross_site_names = initial.cross_site_metrics.names
         self._cross_site_limits = update_limits(limits, initial.cross_site_metrics.ranges)
+
+    def _plain(self, model: Arrays) -> Arrays:
+        """Of a model what does not come encrypted."""
+        if self._encrypted is None:
+            return model
+        hidden = {*self._encrypted.tensors, *ARRAYS}
+        return {name: array for name, array in model.items() if name not in hidden}
 
     @property
     def norm_ratio(self) -> float | None:
@@ -68,7 +100,10 @@ class PlainReplyGuard:
             site=site,
             job=self._job,
             kind="WEIGHT_DIFF",
-            model=model,
+            model=self._plain(model),
+            encrypted=self._encrypted,
+            factor=self._factors.get(site, 1.0),
+            optional=self.optional,
             key_metric=self._key_metric,
             metric_names=self._names,
             round=round_number,
@@ -100,6 +135,7 @@ class PlainReplyGuard:
             job=self._job,
             kind="WEIGHTS",
             model=self._model,
+            encrypted=self._encrypted,
             key_metric=self._key_metric,
             metric_names=self._names,
             contributors=answered,
@@ -129,6 +165,25 @@ class PlainReplyGuard:
             metric_names=names,
             contributors=answered,
         )
+
+
+def require_patterns(optional_names: list[str]) -> None:
+    """Judge patterns of tensors that a contribution may lack.
+
+    Raises:
+        ConfigError: one of them is none.
+    """
+    problems = list(form_problems(optional_names, OPTIONAL_NAMES))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _optional(patterns: list[str] | None, weights: Weights) -> frozenset[str]:
+    """The tensors that fit; a permission that nobody can use is no fault."""
+    if patterns is None:
+        return frozenset()
+    require_patterns(patterns)
+    return frozenset(matching(patterns, weights))
 
 
 def arrays_of(weights: Weights) -> Arrays:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 
 from fl_server.aggregation import InTimeWeightedMean
+from fl_server.encryption import EncryptedAddend, EncryptedMean, ServerEncryption
 from fl_server.update_guard import UpdateFault, outlying_norms, update_norm
+from mmar_runtime.encrypted_weights import plain_part
 from mmar_runtime.errors import FederationError
 from mmar_runtime.weights import Weights
 
@@ -19,6 +21,7 @@ class _Held:
 
     difference: Weights
     steps: int
+    encrypted: EncryptedAddend | None
     norm: float
 
 
@@ -33,6 +36,8 @@ class RoundMean:
         min_sites: contributions that the round needs.
         aggregation_weights: factor of a site's steps; 1 for a site that is not named.
         norm_ratio: the bound of a norm as a multiple of the median; None for none.
+        optional_names: tensors that a contribution may lack.
+        encryption: what is needed to add up encrypted tensors; None if the job encrypts none.
 
     Attributes:
         settled: whether the round's norms have been compared, so that it is closed to others.
@@ -45,25 +50,53 @@ class RoundMean:
         min_sites: int,
         aggregation_weights: Mapping[str, float] | None = None,
         norm_ratio: float | None = None,
+        optional_names: Collection[str] = (),
+        encryption: ServerEncryption | None = None,
     ) -> None:
         self.settled = False
         self._min_sites = min_sites
         self._norm_ratio = norm_ratio
         self._held: dict[str, _Held] = {}
-        self._mean = InTimeWeightedMean(sites, aggregation_weights=aggregation_weights)
+        self._layout = None if encryption is None else encryption.layout
+        self._encrypted_mean: EncryptedMean | None = None
+        self._mean = InTimeWeightedMean(
+            sites, aggregation_weights=aggregation_weights, optional_names=optional_names
+        )
 
     @property
     def contributors(self) -> tuple[str, ...]:
         """The sites whose contributions are in the mean, in the order of their names."""
         return self._mean.contributors
 
-    def add(self, site: str, difference: Weights, steps: int) -> None:
-        """Take a contribution that the guard has let through."""
+    def add(
+        self,
+        site: str,
+        difference: Weights,
+        steps: int,
+        encrypted: EncryptedAddend | None = None,
+    ) -> None:
+        """Take a contribution that the guard has let through.
+
+        Args:
+            site: its sender.
+            difference: as it came; what is encrypted in it is left to ``encrypted``.
+            steps: its weight in the mean.
+            encrypted: its encrypted part, if the job encrypts.
+        """
+        plain = plain_part(difference)
         if self._norm_ratio is None:
-            self._mean.add(site, difference, steps)
+            self._count(site, plain, steps, encrypted)
             return
-        norm = update_norm({name: tensor.numpy() for name, tensor in difference.items()})
-        self._held[site] = _Held(difference=difference, steps=steps, norm=norm)
+        norm = update_norm({name: tensor.numpy() for name, tensor in plain.items()})
+        self._held[site] = _Held(difference=plain, steps=steps, encrypted=encrypted, norm=norm)
+
+    def _count(
+        self, site: str, plain: Weights, steps: int, encrypted: EncryptedAddend | None
+    ) -> None:
+        self._mean.add(site, plain, steps)
+        if self._layout is not None and encrypted is not None:
+            self._encrypted_mean = self._encrypted_mean or EncryptedMean(self._layout)
+            self._encrypted_mean.add(site, encrypted)
 
     def settle(self) -> Mapping[str, UpdateFault]:
         """Add what was kept until now, but for norms far off the median; site -> why not.
@@ -78,21 +111,17 @@ class RoundMean:
         outliers = outlying_norms(norms, self._norm_ratio)
         for site, one in held.items():
             if site not in outliers:
-                self._mean.add(site, one.difference, one.steps)
+                self._count(site, one.difference, one.steps, one.encrypted)
         return outliers
 
-    def new_global(
-        self, global_weights: Weights, rejections: Mapping[str, str]
-    ) -> dict[str, torch.Tensor]:
-        """The new global weights.
+    def require_enough(self, rejections: Mapping[str, str]) -> None:
+        """Raise if too few contributed.
 
         Args:
-            global_weights: those before.
-            rejections: site -> why its contribution is not in the mean; for the error.
+            rejections: site -> why its contribution is not in the mean.
 
         Raises:
             FederationError: fewer sites contributed than the job asks for.
-            WeightsError: the new weights are not finite, or not the model's.
         """
         count = len(self.contributors)
         if count < self._min_sites:
@@ -100,4 +129,11 @@ class RoundMean:
                 f"{count} sites contributed, the job asks for {self._min_sites}; "
                 f"rejected: {dict(rejections) or 'none'}"
             )
-        return self._mean.new_global(global_weights)
+
+    def new_global(self, global_weights: Weights) -> dict[str, torch.Tensor]:
+        """The new global weights; raises like ``InTimeWeightedMean.new_global``."""
+        if self._layout is None or self._encrypted_mean is None:
+            return self._mean.new_global(global_weights)
+        hidden, before = self._layout.tensors, plain_part(global_weights)
+        plain = {name: tensor for name, tensor in before.items() if name not in hidden}
+        return {**self._mean.new_global(plain), **self._encrypted_mean.new_global()}

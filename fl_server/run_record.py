@@ -32,6 +32,9 @@ from mmar_runtime.files import write_text_atomically
 
 FORMAT_VERSION = 1
 
+RECORD_TOPIC = "mmar.run_record"
+"""The command by which an admin asks a running job for its record."""
+
 Metrics: TypeAlias = Mapping[str, float]
 RunStatus: TypeAlias = Literal["running", "complete", "failed"]
 AbsenceStatus: TypeAlias = Literal["rejected", "missing", "failed"]
@@ -265,7 +268,7 @@ class RoundRecord:
         if self.seconds is None:
             return
         _settle(self, seconds=finite_number(self.seconds, "seconds", least=0))
-        _digest(self.weights_sha256, "weights_sha256")
+        check_digest(self.weights_sha256, "weights_sha256")
         if not self.contributors:
             raise FederationError(
                 f"round {self.number} has no contribution, so it has no new global model and cannot"
@@ -377,11 +380,11 @@ class RunRecord:
         engine: what carried the run, such as ``nvflare``.
         started: in UTC.
         key_metric: the metric by which models are compared; a higher one is better.
-        rounds_asked: how many rounds the job asks for.
+        rounds_asked: how many rounds the job asks for; 0 where it only evaluates given models.
         sites: every site that was asked, in the order of their names.
         min_sites: how many of them a round needs.
         versions: package name -> version.
-        initial_weights_sha256: digest of the weights of round 0.
+        initial_weights_sha256: digest of the weights of round 0; ``None`` without rounds.
         status: ``running`` until the run is finished.
         failure: why the run failed; ``None`` unless it did.
         finished: in UTC; ``None`` while running.
@@ -400,7 +403,7 @@ class RunRecord:
     sites: tuple[str, ...]
     min_sites: int
     versions: Mapping[str, str]
-    initial_weights_sha256: str
+    initial_weights_sha256: str | None
     status: RunStatus = "running"
     failure: str | None = None
     finished: datetime | None = None
@@ -417,6 +420,11 @@ class RunRecord:
         _check_rounds(self)
         _check_scores(self)
         _check_bests(self)
+
+    @property
+    def trains(self) -> bool:
+        """Whether the job trains; one without rounds evaluates models that came with it."""
+        return self.rounds_asked > 0
 
     @property
     def open_round(self) -> RoundRecord | None:
@@ -490,7 +498,7 @@ def begin_run(
     sites: tuple[str, ...],
     min_sites: int,
     versions: Mapping[str, str],
-    initial_weights_sha256: str,
+    initial_weights_sha256: str | None,
     shared_names: tuple[str, ...] | None = None,
 ) -> RunRecord:
     """The record of a run before its first round."""
@@ -769,6 +777,8 @@ def _too_few(record: RunRecord, one: RoundRecord) -> Iterator[str]:
 
 
 def _unscored(record: RunRecord, round_number: int) -> Iterator[str]:
+    if not record.trains:
+        return
     scores = record.scores_of(round_number)
     scored = {} if scores is None else scores.sites
     model = "initial model" if round_number == 0 else "global model"
@@ -812,7 +822,7 @@ def _settle_head(record: RunRecord) -> None:
     for name in ("job", "engine", "key_metric"):
         nonempty_text(getattr(record, name), name)
     _settle(record, started=_utc(record.started, "started"))
-    _settle(record, rounds_asked=whole_number(record.rounds_asked, "rounds_asked", least=1))
+    _settle(record, rounds_asked=whole_number(record.rounds_asked, "rounds_asked", least=0))
     _settle(record, sites=unique_names(record.sites, "sites", ordered=True))
     _settle(record, min_sites=whole_number(record.min_sites, "min_sites", least=1))
     if record.min_sites > len(record.sites):
@@ -823,7 +833,10 @@ def _settle_head(record: RunRecord) -> None:
     for package, version in versions.items():
         nonempty_text(version, f"versions[{package!r}]")
     _settle(record, versions=_read_only(versions))
-    _digest(record.initial_weights_sha256, "initial_weights_sha256")
+    if record.trains:
+        check_digest(record.initial_weights_sha256, "initial_weights_sha256")
+    elif record.initial_weights_sha256 is not None:
+        raise FederationError("initial_weights_sha256: a run without rounds starts from no weights")
     if record.shared_names is not None:
         _settle(record, shared_names=unique_names(record.shared_names, "shared_names"))
     for name in ("rounds", "scores"):
@@ -1002,7 +1015,8 @@ def _utc(value: object, name: str) -> datetime:
     return value.astimezone(UTC)
 
 
-def _digest(value: object, name: str) -> None:
+def check_digest(value: object, name: str) -> None:
+    """Raise for anything else than a SHA-256 in hexadecimal digits."""
     if not isinstance(value, str) or re.fullmatch("[0-9a-f]{64}", value) is None:
         raise FederationError(f"{name}: expected 64 hexadecimal digits (SHA-256), found {value!r}")
 

@@ -20,6 +20,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mmar_runtime.encrypted_weights import ARRAYS, LAYOUT, LENGTHS, WEIGHT, Layout, part_faults
+
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 Range: TypeAlias = tuple[float, float]
 Kind = Literal["WEIGHT_DIFF", "WEIGHTS", "METRICS"]
@@ -119,6 +121,7 @@ class Expected:
         kind: a difference of weights, whole weights, or metrics alone.
         model: the global model, to which a difference is added; names, shapes and dtypes of the
             tensors are its. Empty where only metrics are awaited.
+        optional: names of tensors that may be missing.
         key_metric: has to be among the metrics.
         metric_names: there may be no others; None where the job does not tell.
         round: number of the round; None where a reply belongs to none.
@@ -127,12 +130,15 @@ class Expected:
         median_norm: median of the round's norms, once it is known.
         largest: of each floating-point tensor of the model its ``largest_magnitude``, where whoever
             judges several replies has computed it before.
+        encrypted: the tensors that come encrypted, which ``model`` does not have; None for none.
+        factor: of the site's steps in the mean: steps by factor is the weight of what is encrypted.
     """
 
     site: str
     job: str
     kind: Kind = "WEIGHT_DIFF"
     model: Arrays = field(default_factory=dict)
+    optional: Collection[str] = ()
     key_metric: str | None = None
     metric_names: Collection[str] | None = None
     round: int | None = None
@@ -140,6 +146,8 @@ class Expected:
     contributors: Collection[str] = ()
     median_norm: float | None = None
     largest: Mapping[str, float] = field(default_factory=dict)
+    encrypted: Layout | None = None
+    factor: float = 1.0
 
 
 def check_update(
@@ -195,10 +203,13 @@ def _faults(
     if expected.kind == "METRICS":
         yield from _metric_faults(update, "metrics", expected, limits)
         return
-    unlike = [*_tensor_faults(update, expected, limits)]
+    hidden = [*_encrypted_faults(update, metadata, expected, limits)]
+    yield from hidden
+    plain = update if expected.encrypted is None else _without_ciphertexts(update)
+    unlike = [*_tensor_faults(plain, expected, limits)]
     yield from unlike
-    if not unlike and isinstance(update, dict):
-        yield from _value_faults(update, expected, limits)
+    if not unlike and isinstance(plain, dict):
+        yield from _value_faults(plain, expected, limits)
 
 
 # --- metadata
@@ -399,6 +410,48 @@ def _is_label(name: object) -> bool:
     return type(name) is str and name.isprintable() and 0 < len(name) <= MAX_SHOWN
 
 
+# --- what is encrypted
+
+
+def _encrypted_faults(
+    update: object, metadata: object, expected: Expected, limits: UpdateLimits
+) -> Iterator[UpdateFault]:
+    """Ciphertexts as they are declared, and tensors in plain that have to come encrypted."""
+    layout = expected.encrypted
+    if layout is None or type(update) is not dict or not all(type(name) is str for name in update):
+        return  # of what is no update, the rest of the guard tells
+    for name in layout.tensors:
+        if name in update:
+            yield UpdateFault("encryption", name, "came in plain, and has to be encrypted")
+    faults = [UpdateFault("encryption", "update", one) for one in part_faults(update)]
+    yield from faults
+    if faults:
+        return
+    size = sum(update[name].nbytes for name in ARRAYS)
+    if limits.max_bytes is not None and size > limits.max_bytes:
+        message = f"has {size} encrypted bytes; {limits.max_bytes} is the most"
+        yield UpdateFault("bytes", "update", message)
+    if update[LAYOUT].tobytes() != layout.text:
+        message = "names other tensors than those that the job encrypts"
+        yield UpdateFault("encryption", LAYOUT, message)
+    elif update[LENGTHS].size != layout.ciphertexts:
+        message = f"has {update[LENGTHS].size} ciphertexts; the tensors take {layout.ciphertexts}"
+        yield UpdateFault("encryption", LENGTHS, message)
+    weight, found = 1.0, float(update[WEIGHT][0])
+    if expected.kind == "WEIGHT_DIFF":
+        steps = metadata.get("steps") if type(metadata) is dict else None
+        weight = steps * expected.factor if type(steps) is int else found
+    if found != weight:
+        message = f"is {found:g}; steps by the site's aggregation weight are {weight:g}"
+        yield UpdateFault("encryption", WEIGHT, message)
+
+
+def _without_ciphertexts(update: object) -> object:
+    if type(update) is not dict or not all(type(name) is str for name in update):
+        return update
+    return {name: value for name, value in update.items() if name not in ARRAYS}
+
+
 # --- tensors as they are declared
 
 
@@ -419,10 +472,14 @@ def _tensor_faults(
             return
         if name not in expected.model:
             yield UpdateFault("names", _shown_name(name), "not part of the network")
+    if expected.model and not update:
+        yield UpdateFault("names", "update", "has no tensor at all")
+        return
     declared = 0
     for name, like in expected.model.items():
         if name not in update:
-            yield UpdateFault("names", name, "missing")
+            if name not in expected.optional:
+                yield UpdateFault("names", name, "missing")
             continue
         fault = _array_fault(update[name], like)
         if fault:
@@ -461,6 +518,8 @@ def _value_faults(
     spoilt = False
     most_there_is = 0.0
     for name, like in expected.model.items():
+        if name not in update:
+            continue  # it is one that may be missing
         value = update[name]
         if like.dtype.kind == "f":
             largest = largest_magnitude(value)

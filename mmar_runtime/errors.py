@@ -7,6 +7,7 @@
     ├── WeightsError          weights received from elsewhere do not match the network
     ├── ComponentError        a component raised while it was built or while it ran
     ├── LaunchError           so many processes do not fit the configuration or the data
+    ├── ProcessLostError      one of several processes ended in the middle of its work
     ├── PolicyError           the site's policy does not allow what was asked of it
     ├── FederationError       a federated run ended without the result that was asked for
     └── RunAborted            the run was stopped from outside; exit code 130
@@ -100,6 +101,10 @@ class ComponentError(MmarError):
 
 class LaunchError(MmarError):
     """As many processes as were started do not fit the configuration or the data."""
+
+
+class ProcessLostError(MmarError):
+    """One of several processes ended in the middle of its work; the others cannot go on."""
 
 
 class PolicyError(MmarError):

@@ -1,4 +1,8 @@
-"""Which tensors of a network a federation shares, where it does not share all of them."""
+"""Which tensors of a network a federation shares, where it does not share all of them.
+
+A pattern is the exact name of a tensor, or a name with ``*`` for any characters. Regular
+expressions are not taken: one from a job could keep a site busy for ever.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,9 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
 
 WILDCARD = "*"
+NOT = "!"
+"""Before a pattern: the tensors that fit it are left out again."""
+
 MAX_WILDCARDS = 4
 MAX_LENGTH = 300
 MAX_PATTERNS = 1000
@@ -19,40 +26,75 @@ def shared_names(patterns: Any, names: Iterable[str], location: Location) -> tup
     """The names of the shared tensors, in the order of the network.
 
     Args:
-        patterns: exact names, or names with ``*`` for any characters.
+        patterns: of the shared tensors; with ``!`` in front, of those that are not. If each has
+            one, all other tensors are shared.
         names: of all tensors of the network.
         location: where the patterns stand.
 
     Raises:
-        ConfigError: a pattern is none or fits no tensor, or all tensors together are shared.
+        ConfigError: a pattern is none or fits no tensor, or all tensors or none are shared.
     """
     known = list(names)
-    problems = [*_problems(patterns, known, location)]
+    problems = [*form_problems(patterns, location), *_unfit(patterns, known, location)]
     if problems:
         raise ConfigError(problems)
-    fitting = [_regex(pattern) for pattern in patterns]
-    found = tuple(name for name in known if any(one.fullmatch(name) for one in fitting))
-    if len(found) == len(known):
-        message = "takes in all tensors of the network"
+    left_out = [one.removeprefix(NOT) for one in patterns if one.startswith(NOT)]
+    taken = [one for one in patterns if not one.startswith(NOT)] or [WILDCARD]
+    excluded = set(matching(left_out, known))
+    found = tuple(name for name in matching(taken, known) if name not in excluded)
+    if len(found) in (0, len(known)):
+        message = f"takes in {'all tensors' if found else 'no tensor'} of the network"
         raise ConfigError([Problem(location, message, "Leave it out to share all.", "shared")])
     return found
 
 
-def _problems(patterns: Any, known: Sequence[str], location: Location) -> Iterator[Problem]:
-    if not isinstance(patterns, list) or not 0 < len(patterns) <= MAX_PATTERNS:
+def fitting_names(patterns: Any, names: Iterable[str], location: Location) -> tuple[str, ...]:
+    """Those of the names that a pattern fits, in their order.
+
+    Raises:
+        ConfigError: a pattern is none or fits no name.
+    """
+    known = list(names)
+    problems = [*form_problems(patterns, location), *_unfit(patterns, known, location)]
+    if problems:
+        raise ConfigError(problems)
+    return matching(patterns, known)
+
+
+def matching(patterns: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
+    """The names that fit one of the patterns, in their own order.
+
+    >>> matching(["norm.*", "head"], ["head", "norm.weight", "body"])
+    ('head', 'norm.weight')
+    """
+    fitting = [_regex(pattern) for pattern in patterns]
+    return tuple(name for name in names if any(one.fullmatch(name) for one in fitting))
+
+
+def form_problems(patterns: Any, location: Location) -> Iterator[Problem]:
+    """What no patterns may be, whatever the network is."""
+    if not isinstance(patterns, list | tuple) or not 0 < len(patterns) <= MAX_PATTERNS:
         message = f"has to be an array of 1 to {MAX_PATTERNS} names of tensors"
         yield Problem(location, message, "", "shared")
         return
     for index, pattern in enumerate(patterns):
         place = location / index
-        if not isinstance(pattern, str) or not 0 < len(pattern) <= MAX_LENGTH:
+        if not isinstance(pattern, str) or not 0 < len(pattern.removeprefix(NOT)) <= MAX_LENGTH:
             yield Problem(place, "has to be the name of a tensor", "", "shared")
         elif pattern.count(WILDCARD) > MAX_WILDCARDS:
             message = f"has more than {MAX_WILDCARDS} '*'"
             yield Problem(place, message, "", "shared")
-        elif not any(map(_regex(pattern).fullmatch, known)):
+
+
+def _unfit(patterns: Any, known: Sequence[str], location: Location) -> Iterator[Problem]:
+    """Patterns that fit no tensor: most likely they are meant for another network."""
+    if any(form_problems(patterns, location)):
+        return
+    for index, pattern in enumerate(patterns):
+        if not matching([pattern.removeprefix(NOT)], known):
             message = f"fits no tensor of the network: {pattern!r}"
-            yield Problem(place, message, did_you_mean(pattern, known), "shared")
+            advice = did_you_mean(pattern.removeprefix(NOT), known)
+            yield Problem(location / index, message, advice, "shared")
 
 
 def _regex(pattern: str) -> re.Pattern[str]:

@@ -21,6 +21,9 @@ Weights = Mapping[str, torch.Tensor]
 """Parameters and buffers of a network by name, dense, on the CPU, owned by whoever holds them."""
 
 PARALLEL_PREFIX = "module."
+ENCRYPTED_PREFIX = "@encrypted/"
+"""Of the arrays that stand for encrypted tensors; see ``mmar_runtime.encrypted_weights``."""
+
 MAX_LISTED = 6
 MISSING_WEIGHTS_ADVICE = (
     "Train first, or name another file with --set MMAR_CKPT=... (of an export with --model_path)."
@@ -145,6 +148,11 @@ def read_checkpoint(path: Path, *, part: str = "model") -> Checkpoint:
     content = _load(path)
     train_conf = content.get("train_conf")
     weights = content.get(part, content)
+    if any(str(name).startswith(ENCRYPTED_PREFIX) for name in content):
+        raise CheckpointError(
+            f"{str(path)!r} holds encrypted weights; 'mmar site decrypt' makes a checkpoint of "
+            "them, at a site that has the keys"
+        )
     if not isinstance(weights, Mapping) or not weights or not _all_tensors(weights):
         raise CheckpointError(
             f"{str(path)!r} holds no weights: expected a mapping from names to tensors, bare or "

@@ -5,6 +5,7 @@ Fixtures:
     make_mmar    ``make_mmar(folder) -> folder`` writes another one, for tests with several sites.
     edited       ``edited(path, change) -> path`` changes a JSON document in place.
     free_port    a port to listen on.
+    he_keys      contents of the key files of a federation that encrypts: of a site, of its server.
 
 Nothing here imports torch: a test of the configuration must not wait for it.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -74,6 +76,14 @@ def free_port() -> int:
             one.bind(("127.0.0.1", port))
             return port
     raise OSError("no port is free")
+
+
+@pytest.fixture(scope="session")
+def he_keys() -> tuple[bytes, bytes]:
+    """Keys as ``mmar simulate`` draws them."""
+    from fl_admin.he_builder import new_keys
+
+    return new_keys()
 
 
 @pytest.fixture
@@ -151,6 +161,25 @@ def write_data(folder: Path, *, seed: int = 0) -> None:
     }
     document["test"] = [f"{case}_image.nii.gz" for case in VALIDATION_CASES]
     write_json(folder / "dataset.json", document)
+
+
+def with_more_cases(root: Path) -> Path:
+    """Repeat the volumes of an MMAR: four cases to train on, three to validate."""
+    names = {"training": "1 2 4 5", "validation": "3 6 7"}
+    for key, source in ("4", "1"), ("5", "2"), ("6", "1"), ("7", "2"):
+        for kind in ("image", "label"):
+            data = root / "data"
+            shutil.copy(data / f"case_{source}_{kind}.nii.gz", data / f"case_{key}_{kind}.nii.gz")
+
+    def change(lists: Any) -> None:
+        for key, cases in names.items():
+            lists[key] = [
+                {kind: f"case_{case}_{kind}.nii.gz" for kind in ("image", "label")}
+                for case in cases.split()
+            ]
+
+    edit_json(root / "data/dataset.json", change)
+    return root
 
 
 def environment(root: Path) -> dict[str, Any]:

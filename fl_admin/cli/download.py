@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from fl_admin.cli.kit import add_kit_argument, kit_of
+from fl_admin.cli.submit import fetch
 from mmar_runtime.cli.common import add_output_arguments, print_json, set_up_logging
 
 HELP = "fetch the results of a finished job"
@@ -30,6 +31,6 @@ def run(options: argparse.Namespace) -> int:
 
     set_up_logging(verbose=options.verbose)
     with Console.connect(kit_of(options)) as console:
-        folder = console.download(options.id, options.out)
+        folder = fetch(console, options.id, options.out).folder
     print_json({"id": options.id, "folder": str(folder)}) if options.json else print(folder)
     return 0

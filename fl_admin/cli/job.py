@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmar_runtime.cli.common import add_output_arguments, add_set_argument, print_json
 from mmar_runtime.config.location import Location
@@ -23,7 +23,11 @@ HELP = "make a job of an MMAR, import an old federation's configs, show a job"
 EXAMPLES = """examples:
   mmar job create path/to/mmar --out jobs/spleen --min-sites 3 --rounds 50 --local-epochs 2
   mmar job create path/to/mmar --out jobs/spleen --aggregation-weights site-2=2 site-3=0.5
-  mmar job import path/to/old_mmar --out jobs/old --allow-dropped PercentilePrivacy
+  mmar job validate path/to/mmar --out jobs/check --model ours=model.pt --models-of runs/run-001
+  mmar job create path/to/mmar --out jobs/spleen --encrypt-layers 'model.*.conv.*'
+  mmar job create path/to/mmar --out jobs/spleen --exclude-vars "*.running_*"
+  mmar job create path/to/mmar --out jobs/spleen --result-filter PercentilePrivacy gamma=0.01
+  mmar job import path/to/old_mmar --out jobs/old --allow-dropped EarlyStopping
   mmar job show jobs/spleen --json
 """
 
@@ -62,6 +66,52 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SITE=WEIGHT",
         help="factor of a site's steps in the mean (1)",
     )
+    parser.add_argument(
+        "--he", action="store_true", help="sites send their updates homomorphically encrypted"
+    )
+    parser.add_argument(
+        "--encrypt-layers",
+        nargs="+",
+        default=[],
+        action="extend",
+        metavar="NAME",
+        help="only these tensors are encrypted, by name or with *; implies --he",
+    )
+
+
+def add_sharing_arguments(parser: argparse.ArgumentParser) -> None:
+    """What sites share, what filters it passes, and how it is put together."""
+    parser.add_argument(
+        "--exclude-vars",
+        nargs="+",
+        default=[],
+        action="extend",
+        metavar="NAME",
+        help="tensors that each site keeps to itself, with * for any characters",
+    )
+    parser.add_argument(
+        "--optional-names",
+        nargs="+",
+        default=[],
+        action="extend",
+        metavar="NAME",
+        help="tensors that a site may leave out, with * for any characters",
+    )
+    parser.add_argument(
+        "--result-filter",
+        nargs="+",
+        default=[],
+        action="append",
+        metavar=("CLASS", "KEY=VALUE"),
+        help="filter of what sites send: ExcludeVars, PercentilePrivacy, SVTPrivacy, or an own "
+        "class of custom/; may be repeated",
+    )
+    parser.add_argument(
+        "--aggregator",
+        nargs="+",
+        metavar=("CLASS", "KEY=VALUE"),
+        help="an aggregator of one's own, of custom/ (the weighted mean)",
+    )
 
 
 def settings_of(options: argparse.Namespace, *, min_sites: int) -> JobSettings:
@@ -71,11 +121,40 @@ def settings_of(options: argparse.Namespace, *, min_sites: int) -> JobSettings:
         ConfigError: a weight is no number, or names no site.
     """
     from fl_admin.job_settings import JobSettings
+    from fl_client.encryption import ALL
 
     given = {"rounds": options.rounds, "local_epochs": options.local_epochs}
     numbers = {name: value for name, value in given.items() if value is not None}
     weights = _weights(options.aggregation_weights)
-    return JobSettings(min_sites=min_sites, aggregation_weights=weights, **numbers)
+    sharing = _sharing(options) if hasattr(options, "result_filter") else {}
+    layers = tuple(options.encrypt_layers) or (ALL if options.he else None)
+    return JobSettings(
+        min_sites=min_sites,
+        aggregation_weights=weights,
+        encrypt_layers=layers,
+        **numbers,
+        **sharing,
+    )
+
+
+def _sharing(options: argparse.Namespace) -> dict[str, Any]:
+    """What ``add_sharing_arguments`` asks for.
+
+    Buffers that a privacy filter keeps at the sites are allowed to be missing.
+    """
+    from fl_admin.job_settings import BATCH_NORM_BUFFERS, keeps_buffers, named_class
+
+    filters = tuple(named_class(words) for words in options.result_filter)
+    optional = list(options.optional_names)
+    for one in filters:
+        optional += one["args"].get("exclude_vars", [])
+        optional += BATCH_NORM_BUFFERS if keeps_buffers(one) else []
+    return {
+        "exclude_vars": tuple(options.exclude_vars),
+        "optional_names": tuple(dict.fromkeys(optional)),
+        "result_filters": filters,
+        "aggregator": named_class(options.aggregator) if options.aggregator else None,
+    }
 
 
 def _weights(words: list[str]) -> dict[str, float]:
@@ -113,6 +192,7 @@ def _add_create_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rounds", type=int, metavar="R", help="rounds of training (50)")
     add_settings_arguments(parser)
+    add_sharing_arguments(parser)
     add_set_argument(parser)
 
 
@@ -160,6 +240,87 @@ def show_refusals(refusals: tuple[Problem, ...]) -> None:
     if len(refusals) > MAX_SHOWN:
         more = f"and {len(refusals) - MAX_SHOWN} more; 'mmar check' lists them"
         print(f"a site may refuse this: {more}", file=sys.stderr)
+
+
+# --- validate ------------------------------------------------------------------------------------
+
+
+def _add_validate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("mmar", type=Path, metavar="MMAR", help="the MMAR's folder")
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        default=[],
+        action="extend",
+        metavar="NAME=FILE",
+        help="a model to evaluate: its name in the matrix, and a .pt or .safetensors file",
+    )
+    parser.add_argument(
+        "--models-of",
+        nargs="+",
+        type=Path,
+        default=[],
+        action="extend",
+        metavar="RUN",
+        help="the global models and each site's best of a simulation or a downloaded job",
+    )
+    _add_target_arguments(parser)
+    parser.add_argument(
+        "--min-sites", type=int, default=2, metavar="N", help="sites for each model (%(default)s)"
+    )
+    add_set_argument(parser)
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from fl_admin.given_models import ValidationSettings
+    from fl_admin.job_create import JobRequest, create_job, mmar_to_federate, replaced_configs
+    from mmar_runtime.config.overrides import parse_overrides
+
+    models = _models(options)
+    request = JobRequest(
+        mmar=mmar_to_federate(options.mmar),
+        settings=ValidationSettings(models=tuple(models), min_sites=options.min_sites),
+        name=options.name,
+        with_code=options.with_code,
+        values=parse_overrides(options.overrides),
+        models=models,
+    )
+    created = create_job(request, options.out, overwrite=options.overwrite)
+    notices = (*replaced_configs(request.mmar), *created.notices)
+    _tell(replace(created, notices=notices), as_json=options.json)
+    return 0
+
+
+def _models(options: argparse.Namespace) -> dict[str, Path]:
+    """Name -> file, in the order in which they were given.
+
+    Raises:
+        ConfigError: there is none, one is no ``NAME=FILE``, or two have one name.
+    """
+    from fl_admin.given_models import models_of
+
+    place = Location("--model")
+    problems = []
+    given: list[tuple[str, Path]] = []
+    for word in options.model:
+        name, _, file = word.partition("=")
+        if name and file:
+            given.append((name, Path(file)))
+        else:
+            problems.append(Problem(place, f"{word!r} is no NAME=FILE", "", "usage"))
+    for run in options.models_of:
+        given += models_of(run).items()
+    names = [name for name, _ in given]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        message = f"two models are called {name!r}"
+        advice = "Name the files one by one, with --model NAME=FILE."
+        problems.append(Problem(place, message, advice, "usage"))
+    if not given and not problems:
+        advice = "Write --model NAME=FILE, or --models-of RUN."
+        problems.append(Problem(place, "no model is named", advice, "usage"))
+    if problems:
+        raise ConfigError(problems)
+    return dict(given)
 
 
 # --- import --------------------------------------------------------------------------------------
@@ -233,8 +394,10 @@ def summary_text(summary: JobSummary) -> str:
         "digest": summary.digest,
         "sites": f"at least {summary.min_sites}",
         "mandatory": ", ".join(summary.mandatory_sites),
-        "rounds": f"{summary.rounds}, each {work} at a site",
+        "rounds": f"{summary.rounds}, each {work} at a site" if summary.rounds else "",
+        "evaluates": "\n".join(summary.models),
         "weights": ", ".join(weights),
+        "encrypted": ", ".join(summary.encrypt_layers),
         "network": summary.network,
         "compared by": summary.key_metric,
         "workflows": ", ".join(summary.workflows),
@@ -267,6 +430,11 @@ _COMMANDS: dict[
     ],
 ] = {
     "create": ("make a job of an MMAR", _add_create_arguments, _create),
+    "validate": (
+        "make a job that has given models evaluated at every site",
+        _add_validate_arguments,
+        _validate,
+    ),
     "import": ("make a job of an old federation's configs", _add_import_arguments, _import),
     "show": ("show what a job will do", _add_show_arguments, _show),
 }

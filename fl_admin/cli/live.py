@@ -34,7 +34,7 @@ def progress_table(view: SimulationView) -> Table:
     for name, site in view.sites.items():
         table.add_row(
             name,
-            f"{site.round_number}/{view.rounds}",
+            f"{site.round_number}/{view.rounds}" if view.rounds else "",
             f"{site.task} {site.model}".strip() or "starting",
             str(site.epoch or ""),
             f"{site.iteration[0]}/{site.iteration[1]}" if site.iteration[1] else "",
@@ -46,6 +46,8 @@ def progress_table(view: SimulationView) -> Table:
 
 def headline(view: SimulationView) -> str:
     """How far the run is, in one line."""
+    if view.rounds == 0:
+        return f"models are evaluated at each site, {view.elapsed:.0f} s"
     closed = len(view.record.closed_rounds) if view.record else 0
     left = (
         "" if view.seconds_left is None else f", about {view.seconds_left:.0f} s of training to go"
@@ -86,9 +88,8 @@ class Lines:
 
     def _say(self, view: SimulationView, site: SiteView, name: str) -> None:
         shown = "" if site.loss is None else f", loss {number(site.loss)}"
+        place = f"round {site.round_number}/{view.rounds}, " if view.rounds else ""
         print(
-            f"[{view.elapsed:4.0f} s] {name}: round {site.round_number}/{view.rounds}, "
-            f"{site.task} {site.model}".rstrip()
-            + shown,
+            f"[{view.elapsed:4.0f} s] {name}: {place}{site.task} {site.model}".rstrip() + shown,
             file=sys.stderr,
         )

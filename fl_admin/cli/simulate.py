@@ -18,7 +18,6 @@ from mmar_runtime.cli.common import (
     set_up_logging,
     stop_on_signals,
 )
-from mmar_runtime.config.loader import CROSS_VALIDATION_FILE
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import parse_overrides
 from mmar_runtime.errors import ConfigError, FederationError, Problem
@@ -34,6 +33,7 @@ EXAMPLES = """examples:
   mmar simulate JOB --sites 2 -e sites/environment.json --set learning_rate=1e-3
   mmar simulate JOB --data DATA --policy local/mmar_site_policy.json  (as a site would run it)
   mmar simulate path/to/mmar --sites 2 --rounds 5 --local-epochs 2 --data DATA
+  mmar simulate jobs/check --sites 2 --data DATA      (a job of 'mmar job validate')
 
 Of a plain MMAR a job is made on the way, as 'mmar job create' does; it is kept with the run.
 DATA holds site-1/dataset.json, site-2/dataset.json, ... ('mmar demo-data DATA' writes such).
@@ -113,6 +113,11 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
         print(f"note: runs on NVFlare's simulator: {problem.message}", file=sys.stderr)
     folder = RunFolder.create(options.workspace, engine=plan.engine)
     print(f"run folder: {folder.root}", file=sys.stderr)
+    if plan.encrypted:
+        print(
+            "note: the updates are encrypted, but a simulation keeps all keys on this machine",
+            file=sys.stderr,
+        )
     from fl_admin.cli.live import live_view
 
     with stop_on_signals(), live_view() as view:
@@ -157,6 +162,8 @@ def _without_settings(options: argparse.Namespace) -> None:
     given = {
         "--local-epochs": options.local_epochs,
         "--aggregation-weights": options.aggregation_weights,
+        "--he": options.he,
+        "--encrypt-layers": options.encrypt_layers,
     }
     problems = [
         Problem(Location(name), "is for a plain MMAR; a job says it itself", "", "job")
@@ -213,23 +220,24 @@ def _where(plan: SimulationPlan, result: SimulationResult) -> str:
         there = [str(path) for path in paths if path.exists()]
         if there:
             lines.append(f"{title + ':':<8} {', '.join(there)}")
-    if result.failure is None:
-        lines += _same_number(plan, result)
+    if result.failure is None and result.matrix is not None:
+        lines += _same_number(plan, result, result.matrix.models[0])
     return "\n".join(lines)
 
 
-def _same_number(plan: SimulationPlan, result: SimulationResult) -> list[str]:
+def _same_number(plan: SimulationPlan, result: SimulationResult, model: str) -> list[str]:
     """How a site gets its number of the matrix again."""
     folder, site = result.folder, next(iter(plan.sites))
-    command = shlex.join(
-        [
-            "mmar", "evaluate",
-            "-m", str(folder.job / plan.job.mmar.root.name),
-            "-c", CROSS_VALIDATION_FILE,
-            "-e", str(folder.environment(site)),
-            "--policy", str(folder.policy),
-            "--set", "dont_load_ckpt_model=False",
-            f"MMAR_CKPT={folder.results / 'models' / 'FL_global_model.pt'}",
-        ]
-    )  # fmt: skip
-    return [f"the same number at {site}:", f"  {command}"]
+    file, lines = folder.results / "models" / f"{model}.pt", []
+    if not plan.job.trains:
+        file = folder.job / plan.job.mmar.root.name / "models" / f"{model}.safetensors"
+    elif plan.encrypted:
+        from mmar_runtime.encrypted_weights import SUFFIX
+
+        encrypted, file = file.with_suffix(SUFFIX), folder.root / file.name
+        keys = folder.startup(plan.job.name).parent
+        words = ["mmar", "site", "decrypt", "--kit", keys, "--model", encrypted, "--out", file]
+        lines = ["the last global model, decrypted:", f"  {shlex.join(map(str, words))}"]
+    kit = folder.kit(plan.job.name, site, plan.engine)
+    command = ["mmar", "site", "validate", "--kit", str(kit), "--model", str(file)]
+    return [*lines, f"the same number at {site}:", f"  {shlex.join(command)}"]

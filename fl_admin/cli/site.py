@@ -1,7 +1,11 @@
-"""``mmar site``: what the administrator of a site decides: which code of a job may run here.
+"""``mmar site``: for a site itself: set up its kit, approve code, validate and decrypt models.
+
+``setup`` fills in a site's values and checks its kit, ``validate`` tells how well a model does
+here; each has a ``--help`` of its own.
 
 ``approve`` shows all the code of a job as a difference to the last approval and asks. On yes, the
 SHA-256 of its files goes into the site's policy: this code, unchanged, may run, and no other.
+``validate`` evaluates a model on the site's own data.
 """
 
 from __future__ import annotations
@@ -11,22 +15,27 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fl_admin.cli import site_privacy, site_setup, site_validate
 from mmar_runtime.cli.common import print_json
 
 if TYPE_CHECKING:
     from fl_admin.approval import Approvals, Candidate
 
-HELP = "approve the code of a job at this site"
+HELP = "at a site: set it up, approve code, validate or decrypt a model, show the privacy budget"
 EXAMPLES = """examples:
+  mmar site setup path/to/kit --data-root DIR --datalist FILE
   mmar site approve path/to/job          (or an MMAR, or the folder custom itself)
   mmar site approve path/to/job --yes    (without the question, for code that was read elsewhere)
   mmar site approve --list
   mmar site approve --revoke 9f86d081...
+  mmar site validate --model FL_global_model.pt
+  mmar site privacy --kit KIT --json
+  mmar site decrypt --kit . --model FL_global_model.encrypted.safetensors --out global.pt
 
 Run it in the folder of the site's kit, or name the policy in there by --policy.
 A server builds the network too: its administrator approves code in the server's kit likewise.
 
-exit code: 0 approved, 3 not approved, 2 it cannot be asked so
+exit code: 0 done or approved, 3 not approved, 2 it cannot be asked so
 """
 
 NOT_APPROVED = 3
@@ -52,9 +61,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     approve.add_argument("--yes", action="store_true", help="approve without a question")
     approve.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     approve.add_argument("--debug", action="store_true", help="show tracebacks")
+    approve.set_defaults(act=_act)
+    setup = actions.add_parser(
+        "setup",
+        help=site_setup.HELP,
+        description=site_setup.__doc__,
+        epilog=site_setup.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    site_setup.add_arguments(setup)
+    setup.set_defaults(act=site_setup.run)
+    site_validate.add_action(actions)
+    privacy = actions.add_parser("privacy", help=site_privacy.HELP)
+    site_privacy.add_arguments(privacy)
+    privacy.set_defaults(act=site_privacy.run)
+    decrypt = actions.add_parser("decrypt", help="make a checkpoint of an encrypted model")
+    decrypt.add_argument(
+        "--kit", type=Path, default=Path(), metavar="DIR", help="the site's kit (this folder)"
+    )
+    decrypt.add_argument("--model", type=Path, required=True, metavar="FILE", help="the model")
+    decrypt.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="becomes the checkpoint, .pt"
+    )
+    decrypt.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    decrypt.add_argument("--debug", action="store_true", help="show tracebacks")
+    decrypt.set_defaults(act=_decrypt)
 
 
 def run(options: argparse.Namespace) -> int:
+    """What the action does."""
+    return int(options.act(options))
+
+
+def _act(options: argparse.Namespace) -> int:
     """List, revoke or approve."""
     from fl_admin.approval import Approvals
 
@@ -66,6 +105,17 @@ def run(options: argparse.Namespace) -> int:
         _restart_if(approvals.revoke(options.revoke))
         return _told(approvals, options, "revoked", options.revoke)
     return _approve(approvals, options)
+
+
+def _decrypt(options: argparse.Namespace) -> int:
+    from fl_admin.encryption_keys import decrypt_model
+
+    count = decrypt_model(options.kit, options.model, options.out)
+    if options.json:
+        print_json({"out": str(options.out), "tensors": count})
+    else:
+        print(f"{count} tensors in {options.out}")
+    return 0
 
 
 def _one_of(options: argparse.Namespace) -> None:

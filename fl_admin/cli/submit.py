@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fl_admin.cli.kit import JobLines, add_kit_argument, kit_of
+from fl_admin.cli.kit import add_kit_argument, kit_of
 from mmar_runtime.cli.common import (
     add_output_arguments,
     print_json,
@@ -17,14 +18,16 @@ from mmar_runtime.cli.common import (
 from mmar_runtime.errors import FederationError, RunAborted
 
 if TYPE_CHECKING:
-    from fl_admin.console import Console
+    from fl_admin.console import Console, JobState
+    from fl_admin.job_results import JobResults
 
 HELP = "send a job to a federation"
 EXAMPLES = """examples:
   mmar submit jobs/spleen_ct_segmentation --kit kits/lead@hospital.org
   mmar submit JOB --kit KIT --wait --out results      (follow it, then fetch its results)
 
-With --wait, Ctrl-C ends the waiting, not the job. The exit code is 0 if the job was taken, and with
+A job that asks for more sites than are connected is taken, and starts when they are there. With
+--wait, Ctrl-C ends the waiting, not the job. The exit code is 0 if the job was taken, and with
 --wait if it completed; 1 if it did not; 2 if something here has to be mended first.
 """
 
@@ -40,7 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-check", action="store_true", help="leave the judgement to the sites alone"
     )
+    add_start_argument(parser)
     add_output_arguments(parser)
+
+
+def add_start_argument(parser: argparse.ArgumentParser) -> None:
+    """``--start-within``: how long to wait for sites."""
+    parser.add_argument(
+        "--start-within", type=float, default=300.0, metavar="S",
+        help="seconds that the job may lack sites before the waiting ends (%(default).0f)",
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,11 +65,14 @@ def run(options: argparse.Namespace) -> int:
     if not options.no_check:
         _judge(job.folder)
     with Console.connect(kit_of(options)) as console:
+        lacks = job.shortage(console.sites())
         job_id = console.submit(job)
         print(f"submitted: {job_id}", file=sys.stderr, flush=True)
+        if lacks:
+            print(f"note: {lacks}; it starts when they are there", file=sys.stderr, flush=True)
         if options.wait:
-            return follow(console, job_id, out=options.out, as_json=options.json)
-    print_json({"id": job_id}) if options.json else print(job_id)
+            return follow(console, job_id, options)
+    print_json({"id": job_id, "lacks": lacks}) if options.json else print(job_id)
     return 0
 
 
@@ -70,34 +85,72 @@ def _judge(folder: Path) -> None:
         print(f"a site may refuse this: {problem}", file=sys.stderr)
 
 
-def follow(console: Console, job_id: str, *, out: Path | None, as_json: bool) -> int:
+def follow(console: Console, job_id: str, options: argparse.Namespace) -> int:
     """Follow a job to its end; raises if it did not complete.
 
     Returns:
         0, or 1 where the failure stands in the JSON.
 
     Raises:
-        FederationError: the job ended otherwise.
+        FederationError: the job ended otherwise, or does not start.
         RunAborted: the waiting was interrupted; the job goes on.
     """
-    from fl_admin.console import explained_end
+    from fl_admin.cli.job_view import job_view
+    from fl_admin.job_end import explained_end
 
     try:
-        with stop_on_signals():
-            state = console.follow(job_id, JobLines())
+        with stop_on_signals(), job_view() as view:
+            state = console.follow(job_id, view, start_within=options.start_within)
     except (KeyboardInterrupt, RunAborted):
         raise RunAborted(
             f"no longer waiting; the job goes on\n    'mmar watch {job_id}' waits again, "
             f"'mmar abort {job_id}' ends it."
         ) from None
-    folder = console.download(job_id, out) if out is not None else None
-    failure = None if state.completed else explained_end(state)
-    if as_json:
-        where = None if folder is None else str(folder)
+    results = fetch(console, job_id, options.out) if options.out is not None else None
+    failure = None
+    if not state.completed:
+        failure = explained_end(state, results or _looked_at(console, job_id))
+    if options.json:
+        where = None if results is None else str(results.folder)
         print_json({**state.as_dict(), "folder": where, "failure": failure})
         return 0 if failure is None else FederationError.exit_code
-    if folder is not None:
-        print(folder)
+    if results is not None:
+        print(results.folder)
     if failure is not None:
         raise FederationError(failure)
+    _tell(state, results)
     return 0
+
+
+def fetch(console: Console, job_id: str, out: Path) -> JobResults:
+    """Fetch a job's results and write the report among them."""
+    from fl_admin.job_results import read_job_results, write_job_report
+
+    results = read_job_results(console.download(job_id, out))
+    if write_job_report(results):
+        print(f"report: {results.report}", file=sys.stderr)
+    return results
+
+
+def _looked_at(console: Console, job_id: str) -> JobResults | None:
+    """What the server kept of a job, for its explanation alone; None if it cannot be had."""
+    from fl_admin.job_results import read_job_results
+
+    with tempfile.TemporaryDirectory(prefix="mmar-job-") as folder:
+        try:
+            return read_job_results(console.download(job_id, Path(folder)))
+        except FederationError:
+            return None
+
+
+def _tell(state: JobState, results: JobResults | None) -> None:
+    """The end of a job that completed, for the person at the terminal."""
+    print(f"{state.name} completed in {state.duration.partition('.')[0]}", file=sys.stderr)
+    if results is None or results.record is None:
+        print(f"'mmar download {state.job_id}' fetches its results", file=sys.stderr)
+        return
+    from rich.console import Console as Terminal
+
+    from fl_admin.report.text import render_text
+
+    Terminal(stderr=True).print(render_text(results.record, results.matrix))

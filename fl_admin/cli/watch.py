@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from fl_admin.cli.kit import add_kit_argument, kit_of
-from fl_admin.cli.submit import follow
+from fl_admin.cli.submit import add_start_argument, follow
 from mmar_runtime.cli.common import add_output_arguments, set_up_logging
 
 HELP = "follow a job of a federation to its end"
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", metavar="ID", help="the job's id, see 'mmar jobs'")
     add_kit_argument(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="fetch the results into DIR/<id>")
+    add_start_argument(parser)
     add_output_arguments(parser)
 
 
@@ -32,4 +33,4 @@ def run(options: argparse.Namespace) -> int:
 
     set_up_logging(verbose=options.verbose)
     with Console.connect(kit_of(options)) as console:
-        return follow(console, options.id, out=options.out, as_json=options.json)
+        return follow(console, options.id, options)

@@ -12,8 +12,8 @@ from mmar_runtime.config.overrides import Scalar
 ERROR_FILE = "error.txt"
 """Beside the plan: what ended the process early."""
 
-APP = "app"
-"""The folder of a site that holds its copy of the MMAR."""
+RUN = "simulate_job"
+"""The folder of a site that holds the job, where a site's kit has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +39,8 @@ class InlinePlan:
     workers: int = 1
 
     def app(self, site: str) -> Path:
-        """A site's copy of the MMAR."""
-        return self.folders[site] / APP
+        """A site's copy of the MMAR, where ``mmar site`` looks for it."""
+        return self.folders[site] / RUN / f"app_{site}"
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""

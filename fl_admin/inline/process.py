@@ -19,8 +19,9 @@ from fl_admin.inline.server import InlineServer
 from fl_admin.inline.turns import MEMORY, SitesInTurn
 from fl_admin.inline.workers import SitesInWorkers, end_on_sigterm
 from fl_admin.job import Job
+from fl_client.simulated_site import JobWork
 from fl_client.site import Site
-from fl_client.site_tasks import JobWork
+from fl_server.evaluation_digest import evaluation_digest
 from fl_server.initial_model import initial_model
 from mmar_runtime.files import write_text_atomically
 from mmar_runtime.mmar import Mmar
@@ -65,7 +66,11 @@ def simulate(plan: InlinePlan) -> bool:
     fresh.put_back()
     crew = _crew(plan, terms)
     try:
-        record = InlineServer(job.name, terms, initial, crew, plan.results).run()
+        evaluation = evaluation_digest(job.mmar, shared_names=initial.shared_names)
+        server = InlineServer(
+            job.name, terms, initial, crew, plan.results, evaluation_sha256=evaluation
+        )
+        record = server.run()
     finally:
         crew.close()
     return record.status == "complete"

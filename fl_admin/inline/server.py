@@ -21,10 +21,10 @@ from typing import Any, Self
 
 from fl_admin.inline.job_terms import JobTerms
 from fl_admin.inline.tasks import Crew, Failure, Score, Submit, Train, Validate
-from fl_client.site_tasks import SubmittedModel
+from fl_client.simulated_site import SubmittedModel
 from fl_client.updates import LocalUpdate
-from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL
-from fl_server.cross_site_results import CrossSiteResults
+from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, expected_models
+from fl_server.cross_site_results import CrossSiteResults, MatrixRows
 from fl_server.initial_model import InitialModel
 from fl_server.model_selection import ModelSelection
 from fl_server.received_update import ReceivedUpdate, contribution_from
@@ -65,22 +65,32 @@ class InlineServer:
         initial: where it starts.
         crew: its sites.
         folder: where results are written.
+        evaluation_sha256: digest of how the job evaluates models.
     """
 
     def __init__(
-        self, name: str, terms: JobTerms, initial: InitialModel, crew: Crew, folder: Path
+        self,
+        name: str,
+        terms: JobTerms,
+        initial: InitialModel,
+        crew: Crew,
+        folder: Path,
+        *,
+        evaluation_sha256: str,
     ) -> None:
         self._name = name
         self._terms = terms
         self._initial = initial
         self._crew = crew
         self._folder = folder
+        self._evaluation_sha256 = evaluation_sha256
         self._guard = PlainReplyGuard(initial, name, terms.limits)
         self._weights: Weights = initial.weights
         self._digest = digest(initial.weights)
         self._recorder = RunRecorder(self._begin())
         self._selection = ModelSelection(self._recorder, initial.key_metric)
         self._cross_site = CrossSiteResults()
+        self._digests: dict[str, str] = {}
 
     def _begin(self) -> RunRecord:
         return begin_run(
@@ -147,7 +157,8 @@ class InlineServer:
             rejections[site] = str(fault)
             absence = SiteAbsence(status="rejected", reason=str(fault))
             self._recorder.changed(site, absence)
-        weights = mean.new_global(self._weights, rejections)
+        mean.require_enough(rejections)
+        weights = mean.new_global(self._weights)
         if self._selection.is_best(number - 1):
             self._files.keep_as_best()
         self._weights = weights
@@ -228,8 +239,10 @@ class InlineServer:
         self._files.record(self._recorder.record)
 
     def _validate_everywhere(self) -> None:
+        self._digests[GLOBAL_MODEL] = self._digest
         self._validate(GLOBAL_MODEL, self._weights, is_global=True)
         best = self._files.read(BEST_GLOBAL_MODEL)
+        self._digests[BEST_GLOBAL_MODEL] = digest(best)
         self._validate(BEST_GLOBAL_MODEL, best, is_global=True)
         del best
         task = Submit(timeout=self._terms.submit_timeout)
@@ -250,6 +263,7 @@ class InlineServer:
             self._cross_site.model_failed(site, reason_of(faults))
             return
         self._recorder.local_best(site, model.round_number, metrics)
+        self._digests[site] = digest(model.weights)
         self._files.model(site, model.weights, self._initial.train_conf)
         self._files.record(self._recorder.record, soon=False)
         self._validate(site, model.weights, is_global=False)
@@ -278,7 +292,7 @@ class InlineServer:
         outcome = self._cross_site.publish(
             self._recorder.record,
             self._folder,
-            key_metric=self._initial.key_metric,
+            rows=self._rows(),
             min_sites=self._terms.min_sites,
         )
         for sentence in outcome.told:
@@ -286,6 +300,16 @@ class InlineServer:
         if outcome.blocking:
             raise FederationError("; ".join(outcome.blocking))
         self._recorder.finish("complete")
+
+    def _rows(self) -> MatrixRows:
+        models = expected_models(self._crew.names)
+        return MatrixRows(
+            key_metric=self._initial.key_metric,
+            models=models,
+            of_server=expected_models(()),
+            weights_sha256={name: self._digests[name] for name in models if name in self._digests},
+            evaluation_sha256=self._evaluation_sha256,
+        )
 
 
 class _Files:

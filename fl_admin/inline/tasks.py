@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from fl_client.site_tasks import SubmittedModel
+from fl_client.simulated_site import SubmittedModel
 from fl_client.updates import LocalUpdate
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights

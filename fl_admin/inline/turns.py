@@ -13,9 +13,10 @@ from fl_admin.inline.tasks import Failure, Reply, Score, Submit, Task, Train, Va
 from fl_client.progress import ProgressFile
 from fl_client.set_aside import SetAside
 from fl_client.shared_storage import SharedStorage
+from fl_client.simulated_site import JobWork, SimulatedSite
 from fl_client.site import Site
-from fl_client.site_tasks import SCORE, SUBMIT, TRAIN, VALIDATE, JobWork, SiteTasks
 from fl_client.status_words import status_word
+from fl_client.task_limits import SCORE, SUBMIT, TRAIN, VALIDATE
 from mmar_runtime.errors import RunAborted
 from mmar_runtime.workflows.process_state import ProcessState
 
@@ -49,7 +50,7 @@ class SitesInTurn:
         process, storage = uuid.uuid4().hex[:12], SharedStorage()
         self._folders = folders
         self._tasks = {
-            site.name: SiteTasks(
+            site.name: SimulatedSite(
                 site,
                 work=work,
                 progress=ProgressFile(folders[site.name] / "progress.jsonl"),
@@ -117,7 +118,7 @@ class SitesInTurn:
         return Failure(status=f"{word} (reference {reference})")
 
 
-def _done(tasks: SiteTasks, task: Task) -> Reply:
+def _done(tasks: SimulatedSite, task: Task) -> Reply:
     match task:
         case Train():
             return tasks.train(task.weights, task.round_number, timeout=task.timeout)

@@ -16,7 +16,7 @@ from typing import Any, cast
 from safetensors.torch import load, save
 
 from fl_admin.inline.tasks import Crew, Reply, Score, Task, Train, Validate
-from fl_client.site_tasks import SubmittedModel
+from fl_client.simulated_site import SubmittedModel
 from fl_client.updates import LocalUpdate
 from mmar_runtime.errors import FederationError
 from mmar_runtime.weights import Weights

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from fl_admin.report import plots, summary
@@ -69,7 +69,7 @@ def render_report(record: RunRecord, matrix: CrossSiteMatrix | None) -> str:
         FederationError: the matrix is of other sites than the record.
     """
     summary.require_same_run(record, matrix)
-    return _template().render(
+    return _template("report.html.j2").render(
         record=record,
         matrix=matrix,
         status=summary.status_text(record),
@@ -88,6 +88,23 @@ def write_report(path: Path, record: RunRecord, matrix: CrossSiteMatrix | None) 
     write_text_atomically(path, render_report(record, matrix))
 
 
+def render_matrix(matrix: CrossSiteMatrix, sources: Sequence[str]) -> str:
+    """The page of a matrix that several runs gave together.
+
+    Args:
+        matrix: the matrix.
+        sources: what the runs are called.
+    """
+    return _template("matrix.html.j2").render(
+        matrix=matrix, sources=sources, heat_maps=tuple(_heat_maps(matrix))
+    )
+
+
+def write_matrix_report(path: Path, matrix: CrossSiteMatrix, sources: Sequence[str]) -> None:
+    """Write the page of ``render_matrix``, in one step."""
+    write_text_atomically(path, render_matrix(matrix, sources))
+
+
 def heat_colours(share: float) -> tuple[str, str]:
     """Background and ink of a cell, for a value at ``share`` of the way from lowest to highest.
 
@@ -99,9 +116,10 @@ def heat_colours(share: float) -> tuple[str, str]:
     return "#{:02x}{:02x}{:02x}".format(*background), ink
 
 
-@lru_cache(maxsize=1)
-def _template() -> Template:
+@lru_cache(maxsize=2)
+def _template(name: str) -> Template:
     environment = Environment(
+        loader=FunctionLoader(_text_of),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -117,8 +135,11 @@ def _template() -> Template:
         css_class=lambda text: text.replace(",", "").replace(" ", "-"),
     )
     environment.tests["contribution"] = _is_contribution
-    text = files("fl_admin.report").joinpath("report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(text)
+    return environment.get_template(name)
+
+
+def _text_of(name: str) -> str:
+    return files("fl_admin.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _is_contribution(outcome: SiteOutcome) -> bool:

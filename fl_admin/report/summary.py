@@ -50,11 +50,15 @@ def no_shortfalls(record: RunRecord) -> str:
     """What to say where ``shortfalls`` finds nothing; of a run that goes on, only so far."""
     if record.status == "running":
         return "None so far."
+    if not record.trains:
+        return "None but for what the matrix shows as missing."
     return "None: every site contributed to every round and scored every global model."
 
 
 def summary_facts(record: RunRecord) -> tuple[Fact, ...]:
     """Rounds, sites, the way of the mean key metric, the best model, and what alone is shared."""
+    if not record.trains:
+        return (_no_rounds_fact(record), _sites_fact(record))
     facts = (_rounds_fact(record), _sites_fact(record), _mean_fact(record), _best_fact(record))
     return facts if record.shared_names is None else (*facts, _shared_fact(record.shared_names))
 
@@ -164,8 +168,16 @@ def _rounds_fact(record: RunRecord) -> Fact:
     return Fact(label="Rounds", value=value, note=f"in {format_seconds(seconds)}")
 
 
+def _no_rounds_fact(record: RunRecord) -> Fact:
+    note = "given models were evaluated"
+    if record.finished is not None:
+        note += f" in {format_seconds((record.finished - record.started).total_seconds())}"
+    return Fact(label="Rounds", value="none", note=note)
+
+
 def _sites_fact(record: RunRecord) -> Fact:
-    note = f"at least {record.min_sites} required in each round"
+    what = "in each round" if record.trains else "for each model"
+    note = f"at least {record.min_sites} required {what}"
     return Fact(label="Sites", value=str(len(record.sites)), note=note)
 
 

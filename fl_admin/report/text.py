@@ -61,7 +61,8 @@ def _parts(record: RunRecord, matrix: CrossSiteMatrix | None) -> Iterator[Render
     if record.failure is not None:
         yield _text(record.failure, "red")
     yield _facts_table(record)
-    yield score_table(record) if record.scores else Text(summary.NO_SCORES)
+    if record.trains:
+        yield score_table(record) if record.scores else Text(summary.NO_SCORES)
     yield matrix_table(matrix) if matrix is not None else Text(summary.NO_MATRIX)
     yield from _shortfall_lines(record)
 

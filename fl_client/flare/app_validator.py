@@ -2,22 +2,29 @@
 
 NVFlare calls this in the parent process of a site or server after it has verified the signatures of
 a job's app, before anything of it is imported; what it answers goes to the researcher. So an answer
-names rules and places in the job, and nothing of the site.
+names rules and places in the job, and nothing of the site but that its versions or its data do not
+fit.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from nvflare.apis.app_validation import AppValidator
 from nvflare.lighter.utils import verify_folder_signature_and_get_signers
 
+from fl_client.filter_plan import plan_faults
+from fl_client.flare.encryption import ability_faults
 from fl_client.job_check import SIGNATURES, check_app
 from fl_client.privacy_filters import filter_faults
+from fl_client.site_data import data_faults, unset_variables
+from fl_client.versions import differences, federation_versions
 from mmar_runtime.audit import AUDIT_FILE, AuditLog
 from mmar_runtime.config.location import Location
+from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.policy.site_policy import SitePolicy, site_policy
 from mmar_runtime.policy.tree_hash import tree_hash
@@ -25,6 +32,15 @@ from mmar_runtime.policy.verdict import Verdict, printable, verdict
 
 MAX_TOLD = 3
 """Problems that the answer names; the rest are counted."""
+
+SITE_KIT = Path("startup") / "fed_client.json"
+"""A site has it and a server has not."""
+
+HERE = Location("")
+"""The place of what is wrong with the site itself and not with the job."""
+
+UNSET = "this site's environment.json is not filled in; 'mmar site setup' there does that"
+UNREAD = "this site's data list has a fault; 'mmar site setup' there says which"
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +77,15 @@ def told(judged: Verdict) -> str:
     """A verdict in one line for the researcher; empty if the job is accepted."""
     if judged.accepted:
         return ""
-    named = [f"{one.rule}: {one.location}: {one.message}" for one in judged.problems[:MAX_TOLD]]
+    named = [_named(one) for one in judged.problems[:MAX_TOLD]]
     rest = len(judged.problems) - len(named)
     more = [f"and {rest} more"] if rest else []
     return printable("refused: " + "; ".join([*named, *more]).replace("\n", " "))
+
+
+def _named(problem: Problem) -> str:
+    place = "" if problem.location == HERE else f"{problem.location}: "
+    return f"{problem.rule}: {place}{problem.message}"
 
 
 def _judged(app: Path, root: Path, policy: SitePolicy) -> tuple[Verdict, list[str]]:
@@ -73,7 +94,7 @@ def _judged(app: Path, root: Path, policy: SitePolicy) -> tuple[Verdict, list[st
     # same check with them follows in the job's process.
     judged = check_app(app, replace(policy, data_roots=()))
     signers = _signers(app, root)
-    faults = list(judged.problems)
+    faults = [*_version_faults(root), *judged.problems]
     if policy.signers is not None:
         allowed = set(policy.signers)
         unknown = [name for name in signers if name not in allowed]
@@ -81,8 +102,52 @@ def _judged(app: Path, root: Path, policy: SitePolicy) -> tuple[Verdict, list[st
             who = ", ".join(unknown) or "nobody"
             message = f"signed by {who}; this site takes jobs of certain signers only"
             faults.append(Problem(Location(app.name), message, "", "signer"))
-    faults += filter_faults(root / "local", policy)
+    local = root / "local"
+    # A refused job may hold anything; only of one that was judged the documents are read once more.
+    if judged.accepted:
+        faults += [*plan_faults(local, app, policy), *ability_faults(app, root / "startup")]
+    else:
+        faults += filter_faults(local, policy)
+    if not faults and (root / SITE_KIT).is_file():
+        faults += _data_faults(app, local, policy)
     return verdict(judged.path, faults, judged.notices), signers
+
+
+def _version_faults(root: Path) -> Iterator[Problem]:
+    """What is installed here against what the federation was provisioned with."""
+    who = "site" if (root / SITE_KIT).is_file() else "server"
+    try:
+        wanted = federation_versions(root) or {}
+    except ConfigError as error:
+        log.error("the versions of the federation cannot be read: %s", error)
+        yield Problem(
+            HERE, f"this {who}'s kit has a fault; its administrator knows", "", "versions"
+        )
+        return
+    for one in differences(wanted):
+        if not one.fits:
+            message = f"this {who} has {one}: install {one.package} {one.federation} there"
+            yield Problem(HERE, message, "", "versions")
+
+
+def _data_faults(app: Path, local: Path, policy: SitePolicy) -> Iterator[Problem]:
+    """Whether this site has what an accepted job will read; what exactly it lacks stays here."""
+    name = app.name.removeprefix("app_")
+    try:
+        values = read_site_values(local, name)
+    except ConfigError as error:
+        log.error("the values of this site cannot be read: %s", error)
+        message = "this site's environment.json has a fault; 'mmar site setup' there says which"
+        yield Problem(HERE, message, "", "environment")
+        return
+    if unset := unset_variables(values):
+        log.error("environment.json of this site has no value for %s", " and ".join(unset))
+        yield Problem(HERE, UNSET, "", "environment")
+    elif faults := data_faults(app, values, policy):
+        for one in faults:
+            log.error("this site's data: %s: %s", one.location, one.rule)
+            log.debug("%s", one)  # it names files
+        yield Problem(HERE, UNREAD, "", "data")
 
 
 def _signers(app: Path, root: Path) -> list[str]:

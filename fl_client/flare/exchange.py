@@ -21,6 +21,9 @@ REPORT = "mmar_report"
 STATUS = "mmar_status"
 """Where a failed reply carries its status word."""
 
+NOT_DECRYPTED = "mmar_not_decrypted"
+"""Where a task carries, inside of the site, why its encrypted model cannot be read."""
+
 CASES = "mmar_cases"
 """Where metrics carry the number of cases they were computed on."""
 
@@ -29,8 +32,12 @@ def received_weights(shareable: Shareable) -> dict[str, torch.Tensor]:
     """The weights of a task, as tensors of their own.
 
     Raises:
-        WeightsError: the task carries no weights, or values that are not finite.
+        WeightsError: the task carries no weights, or values that are not finite, or that could
+            not be decrypted.
     """
+    reason = shareable.get_header(NOT_DECRYPTED)
+    if reason is not None:
+        raise WeightsError(str(reason))
     try:
         dxo = from_shareable(shareable)
     except ValueError as error:

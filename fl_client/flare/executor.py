@@ -5,10 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 import uuid
-from collections import Counter
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +17,10 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
+from fl_client.client_config import job_trains
+from fl_client.filter_plan import plan_faults
 from fl_client.flare.audit import note
+from fl_client.flare.encryption import ability_faults
 from fl_client.flare.exchange import (
     STATUS,
     metrics_reply,
@@ -28,38 +28,29 @@ from fl_client.flare.exchange import (
     update_reply,
     weights_reply,
 )
-from fl_client.local_evaluation import CrossSiteEvaluator
-from fl_client.local_training import LocalTrainer, LocalWork
+from fl_client.flare.privacy import prepare_filters
+from fl_client.local_training import LocalWork
 from fl_client.outgoing import outgoing_result, outgoing_update
-from fl_client.privacy_filters import filter_faults
 from fl_client.progress import ProgressFile
+from fl_client.ranks.tasks import RankTasks
 from fl_client.site import Site
-from fl_client.site_limits import (
-    require_enough_cases,
-    require_metrics_may_leave,
-    require_within_limits,
-)
+from fl_client.site_tasks import LocalTasks, SiteTasks
 from fl_client.status_words import status_word
-from mmar_runtime.config.sections import WorkflowConfig
-from mmar_runtime.config.sources import read_site_values
-from mmar_runtime.errors import (
-    ConfigError,
-    MmarError,
-    PolicyError,
-    RunAborted,
-    WeightsError,
+from fl_client.task_limits import (
+    SCORE,
+    SUBMIT,
+    TRAIN,
+    VALIDATE,
+    AskedTask,
+    mmar_problems,
+    refusal,
+    too_long,
 )
-from mmar_runtime.files import bytes_below
+from mmar_runtime.config.sources import read_site_values
+from mmar_runtime.errors import ConfigError, MmarError, PolicyError, RunAborted
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.mmar_check import check_mmar
 from mmar_runtime.policy.site_policy import site_policy
 from mmar_runtime.weights import Weights, digest
-from mmar_runtime.workflows.session import session
-
-TRAIN = "train"
-SCORE = "score_model"
-VALIDATE = "validate"
-SUBMIT = "submit_model"
 
 SERVERS_OWN = "SRV_"
 """How NVFlare begins the names of the global models."""
@@ -69,7 +60,7 @@ class MmarExecutor(Executor):
     """Trains, scores, submits and validates for one site; builds each engine once in a job.
 
     Args:
-        local_epochs: epochs that a round trains.
+        local_epochs: epochs that a round trains, unless the site has a number of its own.
         steps_aggregation: optimizer steps that a round trains; 0 means whole epochs.
         shared_names: the tensors that the sites share, by exact name or with ``*`` for any
             characters; None for all. The server's persistor has the same argument.
@@ -85,11 +76,7 @@ class MmarExecutor(Executor):
         self.shared_names = shared_names
         self.local_epochs = local_epochs
         self.steps_aggregation = steps_aggregation
-        self._process = uuid.uuid4().hex[:12]
-        self._counts: Counter[str] = Counter()
-        self._trainer: LocalTrainer | None = None
-        self._evaluator: CrossSiteEvaluator | None = None
-        self._sessions = ExitStack()
+        self._tasks: SiteTasks | None = None
         self._abort: Signal | None = None
         self._site: Site | None = None
         self._progress: ProgressFile | None = None
@@ -100,8 +87,8 @@ class MmarExecutor(Executor):
         """Find out where this is when the run starts; put process settings back at its end."""
         if event_type == EventType.START_RUN:
             self._start(fl_ctx)
-        elif event_type == EventType.END_RUN:
-            self._sessions.close()
+        elif event_type == EventType.END_RUN and self._tasks is not None:
+            self._tasks.close()
 
     def _start(self, fl_ctx: FLContext) -> None:
         workspace = fl_ctx.get_engine().get_workspace()
@@ -124,8 +111,12 @@ class MmarExecutor(Executor):
         What was judged when the job arrived lay on the disk since then, and this text stays here.
         """
         policy = self.site.policy
-        verdict = check_mmar(self.site.mmar.root, policy, site_values=self.site.values)
-        problems = [*verdict.problems, *filter_faults(local, policy)]
+        startup = Path(fl_ctx.get_engine().get_workspace().get_startup_kit_dir())
+        problems = [
+            *mmar_problems(self.site),
+            *plan_faults(local, self.site.mmar.root, policy),
+            *ability_faults(self.site.mmar.root, startup),
+        ]
         note(
             fl_ctx,
             "mmar-judged",
@@ -133,7 +124,7 @@ class MmarExecutor(Executor):
             verdict="reject" if problems else "accept",
             rules=sorted({one.rule for one in problems}),
         )
-        self._refusal = ConfigError(problems) if problems else None
+        self._refusal = refusal(problems)
 
     @property
     def site(self) -> Site:
@@ -173,6 +164,10 @@ class MmarExecutor(Executor):
         try:
             self._may(task_name, shareable)
             note(fl_ctx, "task-in", task=task_name, **_tensors(shareable))
+            if task_name == TRAIN:
+                prepare_filters(
+                    fl_ctx, self.site, lambda: self.tasks().shared_tensors(), _round_of(shareable)
+                )
             reply = tasks[task_name](shareable)
             note(fl_ctx, "task-out", task=task_name, **_tensors(reply))
             return reply
@@ -189,38 +184,30 @@ class MmarExecutor(Executor):
         """Raise unless the site's policy allows this task at this moment."""
         if self._refusal is not None:
             raise self._refusal
-        limits, cross_site = self.site.policy.limits, self.site.policy.cross_site
         if self._out_of_time():
             raise self._too_long()
-        if self.local_epochs > limits.epochs_per_round and not self.steps_aggregation:
-            raise PolicyError(
-                f"{self.local_epochs} epochs a round; limits.epochs_per_round of this site is "
-                f"{limits.epochs_per_round}"
-            )
-        if task == TRAIN and _round_of(shareable) > limits.rounds:
-            raise PolicyError(
-                f"round {_round_of(shareable)}; limits.rounds of this site is {limits.rounds}"
-            )
-        if task == SUBMIT and not cross_site.share_model:
-            raise PolicyError("cross_site.share_model of this site is off")
-        if task == VALIDATE and not cross_site.evaluate_others and self._is_anothers(shareable):
-            raise PolicyError("cross_site.evaluate_others of this site is off")
-        used, most = bytes_below(self.progress.path.parent), limits.disk_gib * 2**30
-        if used > most:
-            raise PolicyError(f"this run has written {used} bytes; limits.disk_gib allows {most}")
+        epochs = self.site.local_epochs(self.local_epochs)
+        asked = AskedTask(
+            name=task,
+            epochs=0 if self.steps_aggregation else epochs,
+            round_number=_round_of(shareable) if task == TRAIN else 0,
+            is_anothers=task == VALIDATE and self._is_anothers(shareable),
+        )
+        asked.require_allowed(self.site, self.progress.path.parent)
 
     def _is_anothers(self, shareable: Shareable) -> bool:
-        """Whether a model to validate was trained at another site alone."""
+        """Whether a model is neither this site's nor of a training that it takes part in."""
         owner = str(shareable.get_header(AppConstants.MODEL_OWNER))
-        return owner != self.site.name and not owner.startswith(SERVERS_OWN)
+        if owner.startswith(SERVERS_OWN):
+            return not job_trains(self.site.mmar)
+        return owner != self.site.name
 
     def _out_of_time(self) -> bool:
         minutes = (time.monotonic() - self._started) / 60
         return minutes > self.site.policy.limits.wall_minutes
 
     def _too_long(self, cause: RunAborted | None = None) -> PolicyError:
-        most = self.site.policy.limits.wall_minutes
-        error = PolicyError(f"this job has run for limits.wall_minutes of this site, {most}")
+        error = too_long(self.site)
         error.__cause__ = cause
         return error
 
@@ -242,70 +229,57 @@ class MmarExecutor(Executor):
         aborted = self._abort is not None and bool(self._abort.triggered)
         return aborted or self._out_of_time()
 
-    def _context(self, config: WorkflowConfig) -> Any:
-        most = self.site.policy.limits.parameters
-        return self._sessions.enter_context(
-            session(config, allow_code=self.site.allow_code, max_parameters=most)
+    def tasks(self) -> SiteTasks:
+        """What this site does in the job, made when first needed."""
+        if self._tasks is None:
+            epochs = self.site.local_epochs(self.local_epochs)
+            work = LocalWork(epochs=epochs, steps=self.steps_aggregation)
+            self._tasks = self._several(work) if self.site.processes > 1 else self._single(work)
+        return self._tasks
+
+    def _single(self, work: LocalWork) -> SiteTasks:
+        return LocalTasks(
+            self.site,
+            work=work,
+            shared=self.shared_names,
+            process=uuid.uuid4().hex[:12],
+            observer=self.progress,
+            should_stop=self._should_stop,
         )
 
-    def trainer(self) -> LocalTrainer:
-        """This site's trainer, built when first needed."""
-        if self._trainer is None:
-            config = self.site.train_config()
-            require_enough_cases(config, self.site.policy)
-            require_metrics_may_leave(config, self.site.policy)
-            trainer = LocalTrainer(
-                self.site,
-                config,
-                self._context(config),
-                work=LocalWork(epochs=self.local_epochs, steps=self.steps_aggregation),
-                process=self._process,
-                counts=self._counts,
-                observer=self.progress,
-                should_stop=self._should_stop,
-                shared=self.shared_names,
-            )
-            require_within_limits(trainer, self.site.policy)
-            self._trainer = trainer
-        return self._trainer
-
-    def evaluator(self) -> CrossSiteEvaluator:
-        """This site's evaluator for models from anywhere, built when first needed."""
-        if self._evaluator is None:
-            config = self.site.cross_validation_config()
-            self._evaluator = CrossSiteEvaluator(
-                config, self._context(config), counts=self._counts, should_stop=self._should_stop
-            )
-        return self._evaluator
+    def _several(self, work: LocalWork) -> SiteTasks:
+        return RankTasks(
+            self.site,
+            work=work,
+            shared=self.shared_names,
+            run=self.progress.path.parent,
+            progress=self.progress.path,
+            should_stop=self._should_stop,
+        )
 
     def _train(self, shareable: Shareable) -> Shareable:
         round_number = _round_of(shareable)
         self.progress.round_number = round_number
         self.progress.task(TRAIN)
-        update = self.trainer().train(received_weights(shareable), round_number)
+        update = self.tasks().train(received_weights(shareable), round_number)
         return update_reply(outgoing_update(update, self.site.policy))
 
     def _score(self, shareable: Shareable) -> Shareable:
         self.progress.task(SCORE)
-        result = self.trainer().score(received_weights(shareable))
+        result = self.tasks().score(received_weights(shareable))
         return metrics_reply(outgoing_result(result, self.site.policy))
 
     def _submit(self, shareable: Shareable) -> Shareable:
         self.progress.task(SUBMIT)
-        best = self.trainer().best
-        if best is None:
-            raise WeightsError("this site has trained no model yet that it could submit")
+        best = self.tasks().best()
         result = outgoing_result(best.result, self.site.policy)
         meta = {"round": best.round_number, "metrics": dict(result.metrics)}
-        return weights_reply(self.trainer().shared(best.weights), meta=meta)
+        return weights_reply(best.weights, meta=meta)
 
     def _validate(self, shareable: Shareable) -> Shareable:
         owner = str(shareable.get_header(AppConstants.MODEL_OWNER))
         self.progress.task(VALIDATE, model=owner)
-        weights: Weights = received_weights(shareable)
-        if self.shared_names is not None:
-            weights = self.trainer().for_evaluation(weights)
-        result = self.evaluator().evaluate(weights, owner=owner)
+        result = self.tasks().evaluate(received_weights(shareable), owner=owner)
         return metrics_reply(outgoing_result(result, self.site.policy))
 
 

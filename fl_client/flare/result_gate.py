@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,8 +21,11 @@ from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 
+from fl_client.encryption import job_layers
 from fl_client.flare.audit import note
+from fl_client.flare.encryption import PLACE
 from fl_client.flare.exchange import CASES, REPORT, STATUS
+from mmar_runtime.encrypted_weights import ARRAYS, LAYOUT, LENGTHS, Layout, layout_of, part_faults
 
 REFUSED = "gate-refused"
 """The status word in place of a reply that may not leave."""
@@ -65,20 +69,32 @@ class ResultGate(FLComponent):
     def __init__(self) -> None:
         super().__init__()
         self._model: Shapes | None = None
+        self._like: Mapping[str, np.ndarray[Any, Any]] = {}
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Remember the model that came; judge a reply once all filters have seen it."""
         if event_type == EventType.BEFORE_TASK_EXECUTION:
-            self._model = _shapes(fl_ctx.get_prop(FLContextKey.TASK_DATA)) or self._model
+            arrays = _arrays(fl_ctx.get_prop(FLContextKey.TASK_DATA))
+            if arrays is not None:
+                self._model = {name: array.shape for name, array in arrays.items()}
+                self._like = {name: _like(array) for name, array in arrays.items()}
         elif event_type == EventType.AFTER_TASK_RESULT_FILTER:
             self._judge(fl_ctx.get_prop(FLContextKey.TASK_RESULT), fl_ctx)
 
     def _judge(self, reply: object, fl_ctx: FLContext) -> None:
-        faults = list(_guarded_faults(reply, self._model))
+        faults = list(self._faults(reply, fl_ctx))
         if faults:
             self._stop(reply)
             note(fl_ctx, "reply-stopped", faults=faults[:5])
             self.log_error(fl_ctx, f"a reply was stopped at the gate: {'; '.join(faults[:5])}")
+
+    def _faults(self, reply: object, fl_ctx: FLContext) -> Iterator[str]:
+        try:
+            layers = job_layers(_app(fl_ctx))
+            encrypted = None if layers is None else layout_of(self._like, layers, PLACE)
+            yield from reply_faults(reply, self._model, encrypted)
+        except Exception as error:  # a reply of anything may raise anything
+            yield f"cannot be judged ({type(error).__name__})"
 
     @staticmethod
     def _stop(reply: object) -> None:
@@ -90,28 +106,33 @@ class ResultGate(FLComponent):
             reply.set_header(STATUS, REFUSED)
 
 
-def _shapes(task: object) -> Shapes | None:
-    """Names and shapes of the tensors that a task carries; None where it carries none."""
+def _app(fl_ctx: FLContext) -> Path:
+    return Path(fl_ctx.get_engine().get_workspace().get_app_dir(fl_ctx.get_job_id()))
+
+
+def _like(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """An array of the same type and shape that takes no memory."""
+    return np.broadcast_to(np.zeros((), array.dtype), array.shape)
+
+
+def _arrays(task: object) -> Mapping[str, np.ndarray[Any, Any]] | None:
+    """The tensors that a task carries; None where it carries none."""
     dxo = task.get("DXO") if isinstance(task, Shareable) else None
     data = dxo.get("data") if isinstance(dxo, dict) else None
     if not isinstance(data, dict) or not all(isinstance(one, np.ndarray) for one in data.values()):
         return None
-    return {name: array.shape for name, array in data.items()}
+    return data
 
 
-def _guarded_faults(reply: object, model: Shapes | None) -> Iterator[str]:
-    try:
-        yield from reply_faults(reply, model)
-    except Exception as error:  # a reply of anything may raise anything
-        yield f"cannot be judged ({type(error).__name__})"
-
-
-def reply_faults(reply: object, model: Shapes | None = None) -> Iterator[str]:
+def reply_faults(
+    reply: object, model: Shapes | None = None, encrypted: Layout | None = None
+) -> Iterator[str]:
     """What a reply holds beyond the closed list; its own texts are not repeated.
 
     Args:
         reply: as it would leave.
         model: names and shapes of the tensors that the site has received; None if it has none.
+        encrypted: of these the tensors that leave encrypted; None for none.
     """
     if not isinstance(reply, Shareable):
         yield "is no reply"
@@ -126,7 +147,8 @@ def reply_faults(reply: object, model: Shapes | None = None) -> Iterator[str]:
         return
     dxo = from_shareable(reply)
     if dxo.data_kind in (DataKind.WEIGHTS, DataKind.WEIGHT_DIFF):
-        yield from _tensor_faults(dxo.data, model)
+        yield from _encrypted_faults(dxo.data, encrypted)
+        yield from _tensor_faults(dxo.data, model, encrypted)
     elif dxo.data_kind == DataKind.METRICS:
         yield from _metric_faults(dxo.data, "metrics")
     else:
@@ -150,11 +172,27 @@ def _header_faults(headers: Any) -> Iterator[str]:
         yield "its content is of another type"
 
 
-def _tensor_faults(data: Any, model: Shapes | None) -> Iterator[str]:
+def _encrypted_faults(data: Any, encrypted: Layout | None) -> Iterator[str]:
+    """Where the job encrypts: ciphertexts of bounded size, for just the tensors that it names."""
+    if encrypted is None or type(data) is not dict:
+        return
+    faults = [*part_faults(data)]
+    yield from faults
+    if faults:
+        return
+    if data[LAYOUT].tobytes() != encrypted.text or data[LENGTHS].size != encrypted.ciphertexts:
+        yield "what is encrypted is not what the job encrypts"
+
+
+def _tensor_faults(data: Any, model: Shapes | None, encrypted: Layout | None) -> Iterator[str]:
     if type(data) is not dict or not data:
         yield "its tensors are no object"
         return
     for name, array in data.items():
+        if encrypted is not None and name in ARRAYS:
+            continue  # judged before
+        if encrypted is not None and name in encrypted.tensors:
+            yield "a tensor that leaves encrypted only is in plain"
         if type(array) is not np.ndarray or array.dtype.kind not in "fiub":
             yield "a tensor is no array of numbers"
         elif model is None or model.get(name) != array.shape:

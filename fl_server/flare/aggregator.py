@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from nvflare.apis.dxo import DXO, DataKind
+from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.abstract.aggregator import Aggregator
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 
+from fl_server.encryption import ServerEncryption
 from fl_server.flare.audit import note
 from fl_server.flare.exchange import (
+    AGGREGATION_WEIGHTS,
     BASE_MODEL,
     as_arrays,
     global_arrays,
@@ -25,12 +28,14 @@ from fl_server.flare.exchange import (
     update_from,
 )
 from fl_server.flare.guard import ReplyGuard, reason_of
+from fl_server.flare.own_aggregation import OwnAggregation, Reply
 from fl_server.flare.persistor import MmarModelPersistor
-from fl_server.received_update import contribution_from
+from fl_server.received_update import ReceivedUpdate, contribution_from
+from fl_server.reply_guard import require_patterns
 from fl_server.round_mean import RoundMean
 from fl_server.update_guard import UpdateFault
-from mmar_runtime.errors import FederationError
-from mmar_runtime.weights import digest
+from mmar_runtime.errors import ConfigError, FederationError, WeightsError
+from mmar_runtime.weights import Weights, digest
 
 
 class MmarAggregator(Aggregator):
@@ -44,6 +49,10 @@ class MmarAggregator(Aggregator):
         aggregation_weights: factor of a site's steps in the mean; 1 for a site not named.
         persistor_id: the component that knows the job's model and metrics.
         limits: bounds of the update guard; see ``fl_server.update_limits``.
+        optional_names: tensors that a contribution may lack, by exact name or with ``*`` for any
+            characters. Each is averaged over the sites that sent it; one that nobody sent stays.
+        aggregator: an aggregator of the job's own, which takes the place of the weighted mean;
+            see ``fl_server.flare.own_aggregation``. The guard stands before and behind it.
     """
 
     def __init__(
@@ -52,8 +61,12 @@ class MmarAggregator(Aggregator):
         aggregation_weights: dict[str, float] | None = None,
         persistor_id: str = "persistor",
         limits: dict[str, Any] | None = None,
+        optional_names: list[str] | None = None,
+        aggregator: Any = None,
     ) -> None:
         super().__init__()
+        self.optional_names = optional_names
+        self.aggregator = aggregator
         self.persistor_id = persistor_id
         self.min_sites = min_sites
         self.aggregation_weights = aggregation_weights
@@ -63,16 +76,33 @@ class MmarAggregator(Aggregator):
         self._base_model: str | None = None
         self._answered: set[str] = set()
         self._mean: RoundMean | None = None
+        self._own: OwnAggregation | None = None
         self._aggregated_round: int | None = None
         # Contributions arrive on threads of their own, late ones while the mean is taken.
         self._lock = threading.RLock()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Put the digest of the global model on each task, to know its replies again."""
-        if event_type == AppEventType.ROUND_STARTED:
+        if event_type == EventType.START_RUN:
+            try:
+                self._start()
+            except (ConfigError, FederationError) as error:
+                self.system_panic(str(error), fl_ctx)
+        elif event_type == AppEventType.ROUND_STARTED:
             self._base_model = digest(global_weights(fl_ctx))
         elif event_type == AppEventType.BEFORE_TRAIN_TASK:
-            fl_ctx.get_prop(AppConstants.TRAIN_SHAREABLE).add_cookie(BASE_MODEL, self._base_model)
+            task = fl_ctx.get_prop(AppConstants.TRAIN_SHAREABLE)
+            task.add_cookie(BASE_MODEL, self._base_model)
+            if self._encryption(fl_ctx) is not None:
+                # A site multiplies before it encrypts, so it has to know.
+                task.set_header(AGGREGATION_WEIGHTS, dict(self.aggregation_weights or {}))
+
+    def _start(self) -> None:
+        """Judge what the job asks for before anything is sent."""
+        if self.optional_names is not None:
+            require_patterns(self.optional_names)
+        if self.aggregator is not None:
+            self._own = OwnAggregation(self.aggregator)
 
     def guard(self, fl_ctx: FLContext) -> ReplyGuard:
         """The guard of this job.
@@ -82,11 +112,26 @@ class MmarAggregator(Aggregator):
             ConfigError: the job's limits have faults.
         """
         if self._guard is None:
-            persistor = fl_ctx.get_engine().get_component(self.persistor_id)
-            if not isinstance(persistor, MmarModelPersistor):
-                raise FederationError(f"{self.persistor_id!r} is no MmarModelPersistor")
-            self._guard = ReplyGuard(persistor.initial, fl_ctx.get_job_id(), self.limits)
+            encryption = self._encryption(fl_ctx)
+            self._guard = ReplyGuard(
+                self._persistor(fl_ctx).initial,
+                fl_ctx.get_job_id(),
+                self.limits,
+                optional_names=self.optional_names,
+                encrypted=None if encryption is None else encryption.layout,
+                factors=self.aggregation_weights,
+            )
         return self._guard
+
+    def _persistor(self, fl_ctx: FLContext) -> MmarModelPersistor:
+        persistor = fl_ctx.get_engine().get_component(self.persistor_id)
+        if not isinstance(persistor, MmarModelPersistor):
+            raise FederationError(f"{self.persistor_id!r} is no MmarModelPersistor")
+        return persistor
+
+    def _encryption(self, fl_ctx: FLContext) -> ServerEncryption | None:
+        """What is needed to add up encrypted tensors; None if the job encrypts none."""
+        return self._persistor(fl_ctx).encryption
 
     def reset(self, fl_ctx: FLContext) -> None:
         """Forget the round that is over."""
@@ -94,6 +139,8 @@ class MmarAggregator(Aggregator):
             self.rejections = {}
             self._answered = set()
             self._mean = None
+            if self._own is not None:
+                self._own.forget(fl_ctx)
 
     def accept(self, shareable: Shareable, fl_ctx: FLContext) -> bool:
         """Check a contribution and take it; the reason of a rejection is kept for the record.
@@ -153,10 +200,15 @@ class MmarAggregator(Aggregator):
         if faults:
             return faults
         update = update_from(shareable)
+        encryption = self._encryption(fl_ctx)
         try:
             contribution = contribution_from(update)
         except FederationError as error:
             return (UpdateFault("report", "report", str(error)),)
+        try:
+            encrypted = None if encryption is None else encryption.loaded(update.difference)
+        except WeightsError as error:
+            return (UpdateFault("encryption", "update", str(error)),)
         note(
             self,
             fl_ctx,
@@ -166,8 +218,11 @@ class MmarAggregator(Aggregator):
             steps=contribution.steps,
             bytes=contribution.sent_bytes,
             tensors=digest(update.difference),
+            **_left_out(update, guard.optional),
         )
-        self._round_mean(fl_ctx).add(site, update.difference, update.steps)
+        self._round_mean(fl_ctx).add(site, update.difference, update.steps, encrypted)
+        if self._own is not None:
+            self._own.add(site, Reply(shareable=shareable, peer=fl_ctx.get_peer_context()))
         return ()
 
     def settle(self, fl_ctx: FLContext) -> Mapping[str, str]:
@@ -179,17 +234,27 @@ class MmarAggregator(Aggregator):
             outliers = self._round_mean(fl_ctx).settle()
             for site, fault in outliers.items():
                 self._reject(site, (fault,), fl_ctx)
+                if self._own is not None:
+                    self._own.drop(site)
             return {site: str(fault) for site, fault in outliers.items()}
 
     def _round_mean(self, fl_ctx: FLContext) -> RoundMean:
         if self._mean is None:
+            guard = self.guard(fl_ctx)
             self._mean = RoundMean(
                 site_names(fl_ctx),
                 min_sites=self.min_sites,
                 aggregation_weights=self.aggregation_weights,
-                norm_ratio=self.guard(fl_ctx).norm_ratio,
+                norm_ratio=guard.norm_ratio,
+                optional_names=guard.optional,
+                encryption=self._encryption(fl_ctx),
             )
         return self._mean
+
+    def _new_global(self, weights: Weights, fl_ctx: FLContext) -> Weights:
+        if self._own is not None:
+            return self._own.new_global(weights, fl_ctx, self.guard(fl_ctx).optional)
+        return self._round_mean(fl_ctx).new_global(weights)
 
     def aggregate(self, fl_ctx: FLContext) -> Shareable:
         """The new global weights.
@@ -202,7 +267,8 @@ class MmarAggregator(Aggregator):
             self.settle(fl_ctx)
             self._aggregated_round = fl_ctx.get_prop(AppConstants.CURRENT_ROUND)
             mean = self._round_mean(fl_ctx)
-            weights = mean.new_global(global_weights(fl_ctx), self.rejections)
+            mean.require_enough(self.rejections)
+            weights = self._new_global(global_weights(fl_ctx), fl_ctx)
         note(
             self,
             fl_ctx,
@@ -213,6 +279,12 @@ class MmarAggregator(Aggregator):
             tensors=digest(weights),
         )
         return DXO(DataKind.WEIGHTS, data=as_arrays(weights)).to_shareable()
+
+
+def _left_out(update: ReceivedUpdate, optional: Collection[str]) -> dict[str, object]:
+    """For the log: the tensors that a contribution lacks, where it may lack some."""
+    names = [one for one in optional if one not in update.difference]
+    return {"left_out": sorted(names)} if names else {}
 
 
 def aggregator_of(engine: Any, component_id: str) -> MmarAggregator:

@@ -31,6 +31,9 @@ CASES = "mmar_cases"
 BASE_MODEL = "mmar_base_model"
 """The cookie of a task by which its reply says to which global model it is a difference."""
 
+AGGREGATION_WEIGHTS = "mmar_aggregation_weights"
+"""The header by which sites of an encrypted job know the factors of their steps."""
+
 META_NAMES: Mapping[str, str] = {
     MetaKey.NUM_STEPS_CURRENT_ROUND: "steps",
     MetaKey.INITIAL_METRICS: "initial_metrics",

@@ -11,12 +11,21 @@ from nvflare.app_common.abstract.model_persistor import ModelPersistor
 from nvflare.app_common.app_event_type import AppEventType
 
 from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL
+from fl_server.encryption import ServerEncryption
+from fl_server.flare.encryption import server_encryption
 from fl_server.flare.exchange import global_weights, learnable_from, weights_from
 from fl_server.initial_model import InitialModel, initial_model
+from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_site_values
+from mmar_runtime.encrypted_weights import (
+    SUFFIX,
+    is_encrypted,
+    read_encrypted_model,
+    write_encrypted_model,
+)
 from mmar_runtime.errors import FederationError
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.site_policy import site_policy
+from mmar_runtime.policy.site_policy import SitePolicy, site_policy
 from mmar_runtime.weights import Weights, read_checkpoint, write_checkpoint
 
 RESULTS = "results"
@@ -32,16 +41,25 @@ def results_folder(fl_ctx: FLContext) -> Path:
 class MmarModelPersistor(ModelPersistor):
     """Keeps the last and the best global model as checkpoints that ``mmar evaluate`` reads.
 
-    Where the sites share some tensors only, the checkpoints hold those.
+    Where the sites share some tensors only, the checkpoints hold those. Where sites send theirs
+    encrypted, so are the models, in files of ``mmar_runtime.encrypted_weights``.
 
     Args:
         shared_names: the tensors that the sites share, by exact name or with ``*`` for any
             characters; None for all. The executor has the same argument.
+        encrypt_layers: of these the tensors that sites send encrypted, likewise; None for none.
+            The sites' filter ``EncryptReply`` has the same argument.
     """
 
-    def __init__(self, shared_names: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        shared_names: list[str] | None = None,
+        encrypt_layers: list[str] | None = None,
+    ) -> None:
         super().__init__()
         self.shared_names = shared_names
+        self.encrypt_layers = encrypt_layers
+        self.encryption: ServerEncryption | None = None
         self._initial: InitialModel | None = None
 
     @property
@@ -67,14 +85,26 @@ class MmarModelPersistor(ModelPersistor):
         local = Path(workspace.get_site_config_dir())
         mmar = Mmar.open(workspace.get_app_dir(fl_ctx.get_job_id()))
         try:
-            self._initial = initial_model(
-                mmar,
-                values=read_site_values(local, fl_ctx.get_identity_name()),
-                policy=site_policy(local),
-                shared=self.shared_names,
-            )
+            values = read_site_values(local, fl_ctx.get_identity_name())
+            self._initial = self.first_model(mmar, values, site_policy(local))
+            if self.encrypt_layers is not None:
+                startup = Path(workspace.get_startup_kit_dir())
+                self.encryption = server_encryption(
+                    startup, self._initial.weights, self.encrypt_layers
+                )
         except Exception as error:
             self.system_panic(f"no initial model: {error}", fl_ctx)
+
+    def first_model(
+        self, mmar: Mmar, values: dict[str, Scalar], policy: SitePolicy
+    ) -> InitialModel:
+        """Where the run starts; raises like ``initial_model``."""
+        return initial_model(mmar, values=values, policy=policy, shared=self.shared_names)
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The models of the server that are evaluated at every site."""
+        return (GLOBAL_MODEL, BEST_GLOBAL_MODEL)
 
     def load_model(self, fl_ctx: FLContext) -> ModelLearnable:
         """The first global weights."""
@@ -84,15 +114,31 @@ class MmarModelPersistor(ModelPersistor):
         """Keep the global model of the round that just ended, whole or not at all."""
         self.write(GLOBAL_MODEL, weights_from(model), fl_ctx)
 
+    def file(self, name: str, fl_ctx: FLContext) -> Path:
+        """Where a model lies."""
+        folder = results_folder(fl_ctx) / MODELS
+        encrypted = folder / f"{name}{SUFFIX}"
+        return encrypted if encrypted.is_file() else folder / f"{name}.pt"
+
     def write(self, name: str, weights: Weights, fl_ctx: FLContext) -> None:
         """Write a model's checkpoint, with the network's configuration beside the weights."""
-        path = results_folder(fl_ctx) / MODELS / f"{name}.pt"
-        write_checkpoint(path, weights, self.initial.train_conf)
+        folder, train_conf = results_folder(fl_ctx) / MODELS, self.initial.train_conf
+        if is_encrypted(weights):
+            write_encrypted_model(folder / f"{name}{SUFFIX}", weights, train_conf)
+        else:
+            write_checkpoint(folder / f"{name}.pt", weights, train_conf)
+
+    def has(self, name: str, fl_ctx: FLContext) -> bool:
+        """Whether there is such a model."""
+        return self.file(name, fl_ctx).is_file()
 
     def read(self, name: str, fl_ctx: FLContext) -> Weights:
-        """The weights of a model that was written before.
+        """The weights of a model.
 
         Raises:
             CheckpointError: there is no such model.
         """
-        return read_checkpoint(results_folder(fl_ctx) / MODELS / f"{name}.pt").weights
+        path = self.file(name, fl_ctx)
+        if path.name.endswith(SUFFIX):
+            return read_encrypted_model(path).weights
+        return read_checkpoint(path).weights

@@ -17,7 +17,9 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 from nvflare.lighter.tool_consts import NVFLARE_SIG_FILE, NVFLARE_SUBMITTER_CRT_FILE
 
-from fl_server.cross_site_results import CrossSiteResults
+from fl_server.cross_site import expected_models
+from fl_server.cross_site_results import CrossSiteResults, MatrixRows
+from fl_server.evaluation_digest import evaluation_digest
 from fl_server.flare.aggregator import aggregator_of
 from fl_server.flare.audit import note
 from fl_server.flare.exchange import (
@@ -35,8 +37,15 @@ from fl_server.flare.exchange import (
 from fl_server.flare.persistor import MmarModelPersistor, results_folder
 from fl_server.model_selection import ModelSelection
 from fl_server.received_update import contribution_from
-from fl_server.run_record import RunRecorder, SiteAbsence, begin_run, write_run_record
+from fl_server.run_record import (
+    RECORD_TOPIC,
+    RunRecorder,
+    SiteAbsence,
+    begin_run,
+    write_run_record,
+)
 from mmar_runtime.errors import FederationError
+from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.tree_hash import tree_hash
 from mmar_runtime.weights import digest
 
@@ -51,9 +60,6 @@ SERVER_PREFIX = "SRV_"
 SENDER = "mmar_sender"
 """The site that a reply came from, in the context of that reply."""
 
-RECORD_TOPIC = "mmar.run_record"
-"""The command by which an admin asks a running job for its record."""
-
 MODEL_SCORED = "mmar_model_scored"
 """A site has scored the last global model; the reply is the validation result in the context."""
 
@@ -65,8 +71,8 @@ class RunRecordKeeper(FLComponent):
     """Owns the run record while the workflows run.
 
     Args:
-        min_sites: contributions that a round needs.
-        num_rounds: rounds that the job asks for.
+        min_sites: contributions that a round needs, and values of a model of the server.
+        num_rounds: rounds that the job asks for; 0 where it only evaluates given models.
         persistor_id: the component that keeps the models.
         aggregator_id: the component that knows why a contribution was rejected.
     """
@@ -74,7 +80,7 @@ class RunRecordKeeper(FLComponent):
     def __init__(
         self,
         min_sites: int,
-        num_rounds: int,
+        num_rounds: int = 0,
         persistor_id: str = "persistor",
         aggregator_id: str = "aggregator",
     ) -> None:
@@ -112,6 +118,7 @@ class RunRecordKeeper(FLComponent):
             AppEventType.ROUND_DONE: self._round_done,
             MODEL_SCORED: self._last_model_scored,
             ALL_SCORED: self._all_scored,
+            AppEventType.CROSS_VAL_INIT: self._validation_begins,
             AppEventType.RECEIVE_BEST_MODEL: self._site_model_arrived,
             AppEventType.VALIDATION_RESULT_RECEIVED: self._cell_arrived,
             EventType.FATAL_SYSTEM_ERROR: self._run_failed,
@@ -146,6 +153,8 @@ class RunRecordKeeper(FLComponent):
         return self._persistor(fl_ctx).initial.key_metric
 
     def _begin(self, fl_ctx: FLContext) -> RunRecorder:
+        encryption = self._persistor(fl_ctx).encryption
+        packages = PACKAGES if encryption is None else (*PACKAGES, "tenseal")
         record = begin_run(
             job=job_name(fl_ctx),
             engine=ENGINE,
@@ -154,8 +163,8 @@ class RunRecordKeeper(FLComponent):
             rounds_asked=self.num_rounds,
             sites=site_names(fl_ctx),
             min_sites=self.min_sites,
-            versions={name: version(name) for name in PACKAGES},
-            initial_weights_sha256=digest(global_weights(fl_ctx)),
+            versions={name: version(name) for name in packages},
+            initial_weights_sha256=digest(global_weights(fl_ctx)) if self.num_rounds else None,
             shared_names=self._persistor(fl_ctx).initial.shared_names,
         )
         note(
@@ -167,6 +176,7 @@ class RunRecordKeeper(FLComponent):
             job_digest=tree_hash(_app_folder(fl_ctx), leave_out=SIGNATURES),
             tensors=record.initial_weights_sha256,
             shared_names=record.shared_names and list(record.shared_names),
+            encrypted=encryption and list(encryption.layout.tensors),
         )
         return RunRecorder(record)
 
@@ -176,6 +186,12 @@ class RunRecordKeeper(FLComponent):
             self._selection = ModelSelection(self._recorder, self._key_metric(fl_ctx))
         self.recorder.start_round(round_number(fl_ctx))
         self._write(fl_ctx)
+
+    def _validation_begins(self, fl_ctx: FLContext) -> None:
+        """Where there are no rounds, this is the start of the run."""
+        if self.num_rounds == 0:
+            self._recorder = self._begin(fl_ctx)
+            self._write(fl_ctx)
 
     def _reply_came(self, fl_ctx: FLContext) -> None:
         """A filter that fails leaves a reply without its sender, so that is kept beside it."""
@@ -283,7 +299,7 @@ class RunRecordKeeper(FLComponent):
             outcome = self.cross_site.publish(
                 self.recorder.record,
                 results_folder(fl_ctx),
-                key_metric=self._key_metric(fl_ctx),
+                rows=self._rows(fl_ctx),
                 min_sites=self.min_sites,
             )
             for sentence in outcome.told:
@@ -294,6 +310,21 @@ class RunRecordKeeper(FLComponent):
                 self.recorder.finish("complete")
             self._write(fl_ctx)
             return outcome.blocking
+
+    def _rows(self, fl_ctx: FLContext) -> MatrixRows:
+        record, persistor = self.recorder.record, self._persistor(fl_ctx)
+        of_server = persistor.model_names
+        models = expected_models(record.sites) if record.trains else of_server
+        there = [name for name in models if persistor.has(name, fl_ctx)]
+        return MatrixRows(
+            key_metric=record.key_metric,
+            models=models,
+            of_server=of_server,
+            weights_sha256={name: digest(persistor.read(name, fl_ctx)) for name in there},
+            evaluation_sha256=evaluation_digest(
+                Mmar(_app_folder(fl_ctx)), shared_names=record.shared_names
+            ),
+        )
 
     def _run_failed(self, fl_ctx: FLContext) -> None:
         reason = fl_ctx.get_prop(FLContextKey.EVENT_DATA)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import ignite.distributed as idist
@@ -20,20 +21,38 @@ from mmar_runtime.errors import LaunchError
 
 Item = TypeVar("Item")
 
+PATIENCE = timedelta(days=7)
+"""How long a process waits for the others. One may read its cache for hours while another is done;
+whoever has started the processes ends them all when one has ended."""
+
 
 @contextmanager
 def process_group(processes: Processes, device: torch.device) -> Iterator[None]:
-    """Connect the processes: NCCL between GPUs, gloo else. Nothing for a single process."""
+    """Connect the processes: NCCL between GPUs, gloo else. Nothing for a single process.
+
+    Inside of a group that is there already, that one is used.
+
+    Raises:
+        LaunchError: the group that is there connects other devices.
+    """
     if not processes.several:
+        yield
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if dist.is_initialized():
+        if dist.get_backend() != backend:
+            raise LaunchError(
+                f"these processes are connected by {dist.get_backend()}, and {device.type} needs "
+                f"{backend}. Several processes need one use_gpu for all documents of a job"
+            )
         yield
         return
     # The processes find each other by what they write into a common store, and torchrun's outlives
     # the group: a second one in the same process would read the addresses of the first.
     store, rank, count = next(iter(rendezvous("env://")))
     number = store.add(f"group of {rank}", 1)
-    backend = "nccl" if device.type == "cuda" else "gloo"
     own_store = PrefixStore(f"group {number}", store)
-    dist.init_process_group(backend, store=own_store, rank=rank, world_size=count)
+    dist.init_process_group(backend, store=own_store, rank=rank, world_size=count, timeout=PATIENCE)
     try:
         # ignite's first question is a collective operation. Asked later by a handler of one rank
         # alone, it would wait for ever.
@@ -91,6 +110,18 @@ def agreed_number(number: int, device: torch.device) -> int:
     shared = torch.tensor([number], dtype=torch.int64, device=device)
     dist.broadcast(shared, src=0)
     return int(shared.item())
+
+
+def asked_together(
+    question: Callable[[], bool], processes: Processes, device: torch.device
+) -> Callable[[], bool]:
+    """The question, with the same answer in each process: yes if it is yes in any.
+
+    Each process has to ask equally often.
+    """
+    if not processes.several:
+        return question
+    return lambda: any_process(question(), device)
 
 
 def any_process(flag: bool, device: torch.device) -> bool:

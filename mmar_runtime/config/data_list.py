@@ -155,17 +155,25 @@ def data_check(config: WorkflowConfig) -> Iterator[Problem]:
         advice = did_you_mean(str(task.value), tasks)
         yield Problem(task.source / "PROCESSING_TASK", message, advice, "task")
         return
-    seen = set()
-    for section in config.scopes.values():
-        for spec in (one for name in section.entries for one in section.specs(name)):
-            source = spec.data_list
-            if source is None or (source.file, source.base, source.key) in seen:
-                continue
-            seen.add((source.file, source.base, source.key))
-            try:
-                read_data_list(source, labels_are_files=labels_are_files(config))
-            except ConfigError as error:
-                yield from error.problems
+    for source in data_sources(config):
+        try:
+            read_data_list(source, labels_are_files=labels_are_files(config))
+        except ConfigError as error:
+            yield from error.problems
+
+
+def data_sources(config: WorkflowConfig) -> tuple[DataListSource, ...]:
+    """The lists that a config reads, each once."""
+    specs = (
+        spec
+        for section in config.scopes.values()
+        for name in section.entries
+        for spec in section.specs(name)
+    )
+    found = {
+        (one.file, one.base, one.key): one for one in (spec.data_list for spec in specs) if one
+    }
+    return tuple(found.values())
 
 
 def listed_keys(source: DataListSource) -> frozenset[str] | None:

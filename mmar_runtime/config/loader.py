@@ -58,8 +58,8 @@ TOP_LEVEL = ("determinism", "network_summary")
 SETTINGS = frozenset(
     {
         *BUILT_IN,
-        *("MMAR_ROOT", "DATA_ROOT", "DATASET_JSON", "PROCESSING_TASK", "NUM_THREADS"),
-        *("cudnn_benchmark", "tf32"),
+        *("MMAR_ROOT", "DATA_ROOT", "DATASET_JSON", "PROCESSING_TASK"),
+        *("NUM_THREADS", "NUM_PROCESSES", "cudnn_benchmark", "tf32"),
     }
 )
 """Variables that mean something whether or not a document writes them."""

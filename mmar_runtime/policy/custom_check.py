@@ -54,10 +54,41 @@ def custom_faults(custom: Path) -> Iterator[Problem]:
         if path.suffix.lower() in NOT_TEXT or not _is_text(path):
             yield _fault(name, "is no text that a person can read", "Remove it; see __pycache__.")
     for module in sorted(_modules(files, custom)):
-        if module in AT_THE_START or module in sys.stdlib_module_names:
-            yield _fault(module, "has the name of a module of Python itself", "Rename it.")
-        elif _is_installed(module, custom):
-            yield _fault(module, "has the name of a module that is installed here", "Rename it.")
+        fault = own_class_fault(module, custom)
+        if fault:
+            yield _fault(module, fault, "Rename it.")
+
+
+def own_module(path: str, custom: Path) -> Path | None:
+    """The file of a job's own code that a class's path, such as ``package.module.Class``, names.
+
+    Returns:
+        The file; None if ``custom`` holds no such module.
+    """
+    names = path.split(".")[:-1]
+    if not names or not all(name.isidentifier() for name in path.split(".")):
+        return None
+    place = custom.joinpath(*names)
+    for file in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
+        # Not Path.is_file, which raises where a name is too long.
+        if os.path.isfile(file) and not os.path.islink(file):
+            return file
+    return None
+
+
+def own_class_fault(path: str, custom: Path) -> str:
+    """Why Python would not, or may not, find a class of a job's own there; empty if it would.
+
+    Args:
+        path: of the class; its module is a file of ``custom``.
+        custom: the job's folder of code.
+    """
+    module = path.partition(".")[0]
+    if module in AT_THE_START or module in sys.stdlib_module_names:
+        return "has the name of a module of Python itself"
+    if _is_installed(module, custom):
+        return "has the name of a module that is installed here"
+    return ""
 
 
 def _fault(name: str, message: str, advice: str = "") -> Problem:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import stat
@@ -101,6 +102,17 @@ class CrossSite:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Privacy:
+    """The site's privacy budget, over all jobs.
+
+    Attributes:
+        epsilon_max: the most that contributions may cost together; None means no bound.
+    """
+
+    epsilon_max: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SitePolicy:
     """What a site allows a job; the defaults are those of a site without a policy file.
 
@@ -116,6 +128,7 @@ class SitePolicy:
         min_dataset_size: training cases below which the site does not take part.
         cross_site: part in cross-site validation.
         required_filters: privacy filters without which nothing leaves.
+        privacy: the privacy budget.
         torchscript_sha256: SHA-256 of TorchScript files that a job may load.
     """
 
@@ -129,6 +142,7 @@ class SitePolicy:
     min_dataset_size: int = 1
     cross_site: CrossSite = field(default_factory=CrossSite)
     required_filters: tuple[str, ...] = ()
+    privacy: Privacy = field(default_factory=Privacy)
     torchscript_sha256: tuple[str, ...] = ()
 
     @property
@@ -178,7 +192,8 @@ def read_site_policy(path: Path) -> SitePolicy:
 def policy_document(policy: SitePolicy) -> dict[str, Any]:
     """A policy as the JSON of its file; what is None is left out, for that is the default."""
     content = {key: value for key, value in asdict(policy).items() if value is not None}
-    content["outgoing"] = {k: v for k, v in content["outgoing"].items() if v is not None}
+    for part in ("outgoing", "privacy"):
+        content[part] = {k: v for k, v in content[part].items() if v is not None}
     return {"policy_version": POLICY_VERSION, **json.loads(json.dumps(content, default=str))}
 
 
@@ -220,6 +235,7 @@ class _Reading:
                 "min_dataset_size": self._count,
                 "cross_site": self._cross_site,
                 "required_filters": self._texts,
+                "privacy": self._privacy,
                 "torchscript_sha256": self._digests,
             },
         )
@@ -257,6 +273,17 @@ class _Reading:
             "min_cases": self._count,
         }
         return self._record(CrossSite, self._object(raw, location, readers), location, readers)
+
+    def _privacy(self, raw: Any, location: Location) -> Privacy:
+        readers = {"epsilon_max": self._epsilon}
+        return self._record(Privacy, self._object(raw, location, readers), location, readers)
+
+    def _epsilon(self, raw: Any, location: Location) -> float:
+        if type(raw) in (int, float) and math.isfinite(raw) and raw > 0:
+            return float(raw)
+        message = f"has to be a number above 0, found {raw!r}"
+        self._problem(location, message, "Leave it out to set no bound.")
+        return 0.0
 
     def _at_most(self, highest: Any) -> Callable[[Any, Location], int]:
         def read(raw: Any, location: Location) -> int:

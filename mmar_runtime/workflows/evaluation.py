@@ -13,6 +13,7 @@ from ignite.engine import Engine
 
 from mmar_runtime.components.builder import BuildContext, ComponentBuilder
 from mmar_runtime.components.network import network_from_file
+from mmar_runtime.components.processes import asked_together
 from mmar_runtime.config.nodes import WeightsFile
 from mmar_runtime.config.sections import EvaluationConfig
 from mmar_runtime.errors import ConfigError, Problem, RunAborted
@@ -57,7 +58,7 @@ class EvaluationWorkflow:
         with explained(config):  # a data set that caches reads its images when it is built
             self.network: torch.nn.Module = self.builder.get("", "model")
             self.evaluator: Engine = self.builder.get("", "evaluator")
-        self._should_stop = should_stop
+        self._should_stop = asked_together(should_stop, context.processes, context.device)
         if not context.processes.several:
             # Processes evaluate different numbers of cases, so they could not stop together.
             stop_between_iterations(self.evaluator, should_stop)

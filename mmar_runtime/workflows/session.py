@@ -20,7 +20,7 @@ from mmar_runtime.components.launch import (
 )
 from mmar_runtime.components.processes import process_group
 from mmar_runtime.config.sections import RuntimeSettings, WorkflowConfig
-from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.errors import ConfigError, LaunchError, Problem
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,8 @@ def session(
 
     Raises:
         ConfigError: NUM_THREADS is not a positive whole number.
-        LaunchError: multi_gpu and the number of started processes contradict each other.
+        LaunchError: multi_gpu and the number of started processes contradict each other, or there
+            are fewer GPUs than processes.
     """
     processes = launched_processes()
     check_launch(processes, multi_gpu=config.settings.multi_gpu)
@@ -67,11 +68,40 @@ def session(
         before.restore()
 
 
+@contextmanager
+def settings_alone(settings: RuntimeSettings) -> Iterator[None]:
+    """Have cuDNN and TF32 as a config says, whatever ran in this process before; then put back.
+
+    A session leaves alone what its config does not mention. So a model that is evaluated after a
+    training would have other last digits on a GPU than one that is evaluated in a fresh process.
+    What the config does not mention is as PyTorch begins.
+    """
+    before = Flags.now()
+    try:
+        torch.backends.cudnn.deterministic = settings.random_seed is not None
+        torch.backends.cudnn.benchmark = bool(settings.cudnn_benchmark)
+        torch.backends.cuda.matmul.allow_tf32 = bool(settings.tf32)
+        torch.backends.cudnn.allow_tf32 = settings.tf32 is not False
+        yield
+    finally:
+        before.restore()
+
+
 def choose_device(settings: RuntimeSettings, processes: Processes = ALONE) -> torch.device:
-    """The GPU of this process if there is one and the config wants it, else the CPU."""
+    """The GPU of this process if there is one and the config wants it, else the CPU.
+
+    Raises:
+        LaunchError: there are more processes than GPUs.
+    """
     if not settings.use_gpu or not torch.cuda.is_available():
         return torch.device("cpu")
     number = processes.local_rank if processes.several else torch.cuda.current_device()
+    if number >= torch.cuda.device_count():
+        raise LaunchError(
+            f"process {number} of this machine needs a GPU of its own, and there are "
+            f"{torch.cuda.device_count()}. Start as many processes as there are GPUs, or set "
+            "use_gpu to false"
+        )
     device = torch.device("cuda", number)
     torch.cuda.set_device(device)
     return device

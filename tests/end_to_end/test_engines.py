@@ -168,7 +168,9 @@ def test_several_processes_change_no_bit(
 
 def test_what_the_handlers_write_lies_at_each_site(inline: Run) -> None:
     for site in SITES[:2]:
-        assert (inline.folder / "sites" / site / "app" / "models" / "model.pt").is_file()
+        assert (
+            inline.folder / "sites" / site / "simulate_job" / f"app_{site}" / "models" / "model.pt"
+        ).is_file()
     assert list(inline.folder.glob("sites/site-3/error-*.txt"))
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 import pytest
 
+from fl_admin.cli.main import main
 from fl_admin.demo_data import write_demo_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -257,6 +258,19 @@ def test_mmar_evaluate_gives_exactly_the_number_of_the_matrix(
     assert json.loads(done.stdout)["metrics"] == run.cells[model][site]
 
 
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("model", GLOBAL_MODELS)
+def test_each_site_gets_exactly_its_number_of_the_matrix_by_itself(
+    run: Run, model: str, site: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kit = run.folder / "nvflare/spleen_ct_segmentation" / site
+    model_file = run.results / "models" / f"{model}.pt"
+
+    assert main(["site", "validate", "--kit", str(kit), "--model", str(model_file), "--json"]) == 0
+
+    assert json.loads(capfd.readouterr().out)["metrics"] == run.cells[model][site]
+
+
 # --- a run with the same seed, by the other engine
 
 
@@ -265,6 +279,17 @@ def again(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     done = simulate(demo_data, tmp_path_factory.mktemp("again"), sites=3, rounds=3, engine="inline")
     assert done.code == 0, done.stderr
     return done
+
+
+def test_a_site_gets_its_number_of_the_matrix_by_itself_after_the_other_engine_too(
+    again: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kit, model = again.folder / "sites" / SITES[0], GLOBAL_MODELS[0]
+    model_file = again.results / "models" / f"{model}.pt"
+
+    assert main(["site", "validate", "--kit", str(kit), "--model", str(model_file), "--json"]) == 0
+
+    assert json.loads(capfd.readouterr().out)["metrics"] == again.cells[model][SITES[0]]
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_last_bit_in_every_round(

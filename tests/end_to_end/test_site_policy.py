@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fl_admin.cli.main import main
 from fl_admin.demo_data import write_demo_data
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from tests.end_to_end.test_simulation import DICE, JOB, command
@@ -69,6 +70,20 @@ def test_mmar_evaluate_gives_the_number_of_the_matrix(run: Path, tmp_path: Path)
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["metrics"] == document(run, "cross_site")["cells"][model][site]
+
+
+@pytest.mark.parametrize("site", ["site-1", "site-2"])
+@pytest.mark.parametrize("model", ["FL_global_model", "best_FL_global_model"])
+def test_a_site_gets_its_number_of_the_matrix_by_itself_rounded_as_it_was_told(
+    run: Path, model: str, site: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (kit,) = run.glob(f"nvflare/*/{site}")
+    model_file = run / "results/models" / f"{model}.pt"
+
+    assert main(["site", "validate", "--kit", str(kit), "--model", str(model_file), "--json"]) == 0
+
+    found = json.loads(capfd.readouterr().out)["metrics"]
+    assert found == document(run, "cross_site")["cells"][model][site]
 
 
 def test_each_site_and_the_server_keep_a_log_whose_chain_holds(run: Path) -> None:

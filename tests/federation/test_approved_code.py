@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fl_admin.cli.main import main
-from tests.federation.conftest import SITES, Federation, MakeFederation
+from tests.federation.conftest import SITES, Federation, MakeFederation, edit
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -26,6 +26,11 @@ class OwnLoss(DiceCELoss):
 '''
 
 
+PAGE = Path(__file__).resolve().parents[2] / "docs/custom-code.md"
+PARTS = PAGE.read_text().partition("# custom/own_federation.py\n")[2].partition("```")[0]
+"""A filter and an aggregator of the job's own, as the documentation has them."""
+
+
 @pytest.fixture(scope="module")
 def job_with_code(job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(shutil.copytree(job, tmp_path_factory.mktemp("code") / "spleen"))
@@ -36,6 +41,14 @@ def job_with_code(job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     args = {"to_onehot_y": True, "softmax": True}
     document["train"]["loss"] = {"path": "own_loss.OwnLoss", "args": args}
     config.write_text(json.dumps(document))
+    (folder / "app/custom/own_federation.py").write_text(PARTS)
+    server = folder / "app/config/config_fed_server.json"
+    document = json.loads(server.read_text())
+    [aggregator] = [one for one in document["components"] if one["id"] == "aggregator"]
+    aggregator["args"]["aggregator"] = {"path": "own_federation.Median", "args": {}}
+    server.write_text(json.dumps(document))
+    chain = {"tasks": ["train"], "filters": [{"path": "own_federation.Halved", "args": {}}]}
+    edit(folder / "app/config/config_fed_client.json", task_result_filters=[chain])
     return folder
 
 
@@ -58,6 +71,10 @@ def test_approved_code_runs(federation: Federation, job_with_code: Path) -> None
         events = [one["event"] for one in lines]
         assert events[:3] == ["code-approved", "job-judged", "mmar-judged"]
         assert [one["verdict"] for one in lines[1:3]] == ["accept", "accept"]
+    accepted = [
+        one for one in federation.audit("localhost") if one["event"] == "contribution-accepted"
+    ]
+    assert len(accepted) == 2 * len(SITES)  # the guard stands before the own aggregator
 
 
 @pytest.mark.parametrize(
@@ -81,6 +98,20 @@ def test_any_other_code_is_refused(
 
     assert state.status == "FINISHED:FAILED_TO_RUN"
     assert any("refused: code: " in answer for answer in state.deployment.values()), state
+
+
+def test_a_class_of_code_that_is_not_there_is_refused(
+    federation: Federation, job_with_code: Path, tmp_path: Path
+) -> None:
+    """The approved code is the same; only what the configuration asks for is not in it."""
+    changed = Path(shutil.copytree(job_with_code, tmp_path / "changed"))
+    chain = {"tasks": ["train"], "filters": [{"path": "own_federatio.Halved", "args": {}}]}
+    edit(changed / "app/config/config_fed_client.json", task_result_filters=[chain])
+
+    state = federation.run(changed)
+
+    assert state.status == "FINISHED:FAILED_TO_RUN"
+    assert any("refused: allow-list: " in answer for answer in state.deployment.values()), state
 
 
 def test_approved_code_allows_no_class_of_nvflares(

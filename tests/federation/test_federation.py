@@ -18,7 +18,6 @@ import nibabel
 import pytest
 
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
-from mmar_runtime.weights import digest, read_checkpoint
 from tests.federation.conftest import SERVER, SITES, Federation, MakeFederation, edit
 from tests.federation.search import files_with
 
@@ -105,39 +104,47 @@ def test_the_record_and_the_matrix_are_complete(results: Path) -> None:
     assert all(sorted(row) == list(SITES) for row in cells.values())
 
 
-def test_the_weights_are_those_of_the_simulator_to_the_last_bit(
-    federation: Federation, results: Path, job: Path, tmp_path: Path
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("model", ["FL_global_model", "best_FL_global_model"])
+def test_a_site_gets_its_number_of_the_matrix_from_its_kit_alone(
+    federation: Federation, results: Path, model: str, site: str
 ) -> None:
-    values = {
-        site: json.loads((federation.site(site) / "local" / "environment.json").read_text())
-        for site in SITES
-    }
-    environment = tmp_path / "environment.json"
-    environment.write_text(json.dumps({"sites": values}))
-    options = ["--sites", 2, "-e", environment, "--workspace", tmp_path / "runs", "--json"]
+    """By the newest job of the kit, which is the only one by now."""
+    kit = federation.site(site)
+    before = sorted(path for path in kit.rglob("*") if path.parent.name != "audit")
 
-    simulated = mmar("simulate", job, *options)
+    found = mmar(
+        "site", "validate", "--kit", kit, "--model", results / "models" / f"{model}.pt", "--json"
+    )
 
-    assert simulated.returncode == 0, simulated.stderr
-    theirs = Path(json.loads(simulated.stdout)["folder"]) / "results"
-    assert rounds(results) == rounds(theirs)
-    assert cells(results) == cells(theirs)
-    for model in ("FL_global_model", "best_FL_global_model", *SITES):
-        assert weights(results, model) == weights(theirs, model)
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["metrics"] == cells(results)[model][site]
+    assert sorted(path for path in kit.rglob("*") if path.parent.name != "audit") == before
 
 
-def rounds(folder: Path) -> list[str]:
-    record = json.loads((folder / "run_record.json").read_text())
-    return [one["weights_sha256"] for one in record["rounds"]]
+def test_the_models_that_were_taken_away_are_evaluated_again_without_a_training(
+    federation: Federation, done: Path, results: Path, job: Path, tmp_path: Path
+) -> None:
+    made = mmar(
+        "job", "validate", job / "app", "--name", "check", "--out", tmp_path / "check",
+        "--models-of", done,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+
+    ended = mmar(
+        "submit", tmp_path / "check", "--kit", federation.lead, "--wait", "--out", tmp_path
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    again = Path(ended.stdout.strip()) / "workspace/results"
+    assert cells(again) == cells(results)
+    merged = mmar("results", "merge", done, again, "--out", tmp_path / "merged", "--json")
+    assert merged.returncode == 0, merged.stderr
+    assert json.loads(merged.stdout)["cross_site"]["cells"] == cells(results)
 
 
 def cells(folder: Path) -> Any:
     return json.loads((folder / "cross_site.json").read_text())["cells"]
-
-
-def weights(folder: Path, model: str) -> str:
-    """The digest of a model's tensors, of their names, shapes, types and bits."""
-    return digest(read_checkpoint(folder / "models" / f"{model}.pt").weights)
 
 
 def test_server_and_sites_have_the_same_job_in_their_logs(federation: Federation) -> None:

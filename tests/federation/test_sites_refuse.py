@@ -8,18 +8,37 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import yaml
 
-from fl_admin.console import JobState
+from fl_admin.console import JobState, explained_end
+from fl_admin.local_federation import project_document
+from fl_admin.provision import provision
+from fl_admin.setup.checks import check_kit, is_ready
+from fl_admin.setup.connection import check_connection
+from fl_admin.setup.finding import State
+from fl_admin.setup.kit import open_kit
+from fl_client.versions import VERSIONS_FILE
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
-from tests.federation.conftest import SITES, Federation, MakeFederation, edit
+from tests.federation.conftest import (
+    LEAD,
+    SITES,
+    Federation,
+    MakeFederation,
+    edit,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
+PATIENCE = 120.0
 SECRET = "CANARY-OF-THE-DATABASE"
 CLIENT = "app/config/config_fed_client.json"
 
@@ -191,6 +210,103 @@ def test_a_hostile_workflow_is_refused_as_well(
     assert not marker.exists()
 
 
+# --- what a site lacks by itself
+
+
+def one_line_of(state: JobState, site: str) -> str:
+    """What the person at the console reads of a site that takes no part."""
+    assert state.status == "FINISHED:FAILED_TO_RUN"
+    [line] = [one for one in explained_end(state).splitlines() if one.strip().startswith(site)]
+    return line.strip()
+
+
+def test_a_site_without_one_of_its_files_says_so_and_names_none(
+    federation: Federation, job: Path, tmp_path: Path
+) -> None:
+    values = json.loads((federation.site("site-1") / "local/environment.json").read_text())
+    document = json.loads(Path(values["DATASET_JSON"]).read_text())
+    image = Path(values["DATA_ROOT"], document["validation"][0]["image"])
+    image.rename(tmp_path / "taken")
+
+    state = federation.run(job)
+
+    (tmp_path / "taken").rename(image)
+    assert one_line_of(state, "site-1") == (
+        "site-1: refused: data: this site's data list has a fault; 'mmar site setup' there says "
+        "which"
+    )
+    assert state.deployment["site-2"] == "OK"
+    federation.download(state.job_id, tmp_path / "out")
+    assert not files_with(tmp_path / "out", image.name)
+    assert not files_with(federation.server, image.name)
+    # What exactly it lacks stands in the site's own log, by its place in the list.
+    assert (
+        "this site's data: dataset.json: validation[0].image"
+        in (federation.site("site-1") / "log.txt").read_text()
+    )
+
+
+def test_a_site_with_other_versions_says_which(federation: Federation, job: Path) -> None:
+    file = federation.site("site-2") / VERSIONS_FILE
+    before = file.read_text()
+    edit(file, monai="99.1.0")
+
+    state = federation.run(job)
+
+    file.write_text(before)
+    assert one_line_of(state, "site-2") == (
+        f"site-2: refused: versions: this site has monai {version('monai')}, the federation "
+        "99.1.0: install monai 99.1.0 there"
+    )
+
+
+def test_a_site_whose_values_nobody_filled_in_says_so(federation: Federation, job: Path) -> None:
+    file = federation.site("site-1") / "local/environment.json"
+    before = file.read_text()
+    edit(file, DATA_ROOT="")
+
+    state = federation.run(job)
+
+    file.write_text(before)
+    assert "refused: environment: this site's environment.json is not filled in" in one_line_of(
+        state, "site-1"
+    )
+
+
+@pytest.mark.parametrize("name", ["site-1", LEAD])
+def test_a_kit_of_a_federation_that_runs_is_ready(federation: Federation, name: str) -> None:
+    found = list(check_kit(open_kit(federation.kits / name)))
+
+    assert is_ready(found), found
+    [server] = [one for one in found if one.check == "server"]
+    assert server.message.endswith("takes this kit's connection")
+
+
+def test_a_server_that_runs_without_a_judgement_on_jobs_is_not_ready(
+    federation: Federation,
+) -> None:
+    found = {one.check: one for one in check_kit(open_kit(federation.server))}
+
+    assert "this server listens at" in found["port"].message
+    assert [name for name, one in found.items() if one.state is State.FAULT] == ["resources"]
+    assert "app_validator" in found["resources"].message
+
+
+def test_a_kit_of_another_federation_is_told_apart(federation: Federation, tmp_path: Path) -> None:
+    file = tmp_path / "project.yml"
+    port = open_kit(federation.server).port
+    file.write_text(yaml.safe_dump(project_document(SITES, port=port)))
+    foreign = provision(file, tmp_path / "kits").folder / "site-1"
+    mixed = Path(shutil.copytree(federation.site("site-1"), tmp_path / "mixed"))
+    for name in ("client.crt", "client.key"):
+        shutil.copy(foreign / "startup" / name, mixed / "startup")
+
+    told = check_connection(open_kit(foreign), 5.0).message
+    assert "not this federation's authority" in told
+    told = check_connection(open_kit(mixed), 5.0).message
+    assert "does not take this kit's certificate" in told
+
+
 def test_every_verdict_is_in_a_log_whose_chain_holds(federation: Federation) -> None:
     for site in SITES:
         assert verify_audit(federation.site(site) / AUDIT_FILE).lines >= 7
@@ -202,3 +318,28 @@ def test_one_good_job_after_all_of_them_runs(federation: Federation, job: Path) 
     state = federation.run(job)
 
     assert state.completed, federation.told(state)
+
+
+# --- a kit in a container: its script, stopped as an engine stops it
+
+
+def test_a_container_ends_within_seconds_of_a_signal_and_its_site_comes_back(
+    federation: Federation,
+) -> None:
+    federation.stop_one("site-1")
+    log = federation.server / "log.txt"
+
+    for _ in range(2):
+        registered = log.read_text().count("New client site-1@")
+        site = federation.start_in_container("site-1")
+        deadline = time.monotonic() + PATIENCE
+        while log.read_text().count("New client site-1@") == registered:
+            assert time.monotonic() < deadline, federation.last_lines("site-1")
+            assert site.poll() is None, federation.last_lines("site-1")
+            time.sleep(0.2)
+        begun = psutil.Process(site.pid).children(recursive=True)
+
+        site.terminate()
+
+        assert site.wait(timeout=20) == -signal.SIGTERM  # an engine tells it as 143
+        assert not psutil.wait_procs(begun, timeout=20)[1]

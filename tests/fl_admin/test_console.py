@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +21,11 @@ from nvflare.fuel.flare_api.api_spec import (
     NoConnection,
 )
 
+from fl_admin import console as console_module
 from fl_admin.cli.main import main
-from fl_admin.console import Console, JobState, admin_of, explained_end
+from fl_admin.console import Console, JobState, admin_kit
+from fl_admin.job import Job
+from fl_admin.job_end import explained_end
 from mmar_runtime.errors import ConfigError, FederationError
 
 RUNNING: dict[str, Any] = {
@@ -56,7 +63,7 @@ class SessionStandIn:
         return answer
 
     submit_job = get_job_meta = list_jobs = abort_job = download_job_result = _next
-    do_app_command = _next
+    do_app_command = get_system_info = _next
 
     def close(self) -> None:
         self.closed = True
@@ -88,18 +95,26 @@ def test_a_refusal_says_which_site_and_why() -> None:
 
     assert state.finished
     assert not state.completed
-    assert explained_end(state) == (
-        "spleen (4711) ended as FAILED_TO_RUN\n    site-2: refused: code: custom/x.py: not allowed"
+    assert explained_end(state, None) == (
+        "spleen (4711) ended as FAILED_TO_RUN\n"
+        "    site-2: refused: code: custom/x.py: not allowed\n"
+        "        What to do: its administrator can look at the code and approve it: "
+        "mmar site approve"
     )
 
 
 def test_a_job_that_could_not_start_says_why() -> None:
+    tries = ["connected sites (2) < min_sites (3)"] * 2 + ["exceeded max schedule count 10"]
     waiting = RUNNING | {
         "status": "FINISHED:CAN_NOT_SCHEDULE",
-        "schedule_history": ["03:04: not enough sites", "03:05: 2 sites, 3 are asked for"],
+        "job_deploy_detail": [],
+        "schedule_history": [f"2026-11-26 11:0{at}:59: {one}" for at, one in enumerate(tries)],
     }
 
-    assert explained_end(console(waiting).job("4711")).endswith("03:05: 2 sites, 3 are asked for")
+    assert explained_end(console(waiting).job("4711"), None) == (
+        "spleen (4711) ended as CAN_NOT_SCHEDULE\n    the server gave up starting it: "
+        "connected sites (2) < min_sites (3); exceeded max schedule count 10"
+    )
 
 
 def test_jobs_are_listed_in_the_order_of_submission() -> None:
@@ -163,21 +178,46 @@ def test_the_session_is_closed_whatever_happens() -> None:
     assert session.closed
 
 
-def kit(folder: Path, admin: object) -> Path:
+def kit(folder: Path, file: str, document: object) -> Path:
     (folder / "startup").mkdir(parents=True)
-    (folder / "startup" / "fed_admin.json").write_text(json.dumps({"admin": admin}))
+    (folder / "startup" / file).write_text(json.dumps(document))
     return folder
 
 
-def test_a_kit_names_its_admin_and_its_server(tmp_path: Path) -> None:
-    admin = {"username": "lead@hub.org", "host": "fl.hub.org", "port": 8002}
+ADMIN = {
+    "username": "lead@hub.org",
+    "host": "fl.hub.org",
+    "port": 8002,
+    "server_identity": "fl.hub.org",
+}
 
-    assert admin_of(kit(tmp_path, admin)) == ("lead@hub.org", "fl.hub.org:8002")
+
+def test_a_kit_names_its_admin_and_its_server(tmp_path: Path) -> None:
+    found = admin_kit(kit(tmp_path, "fed_admin.json", {"admin": ADMIN}))
+
+    assert (found.name, found.address) == ("lead@hub.org", "fl.hub.org:8002")
+
+
+def test_the_kit_of_a_site_submits_nothing(tmp_path: Path) -> None:
+    site = {
+        "servers": [{"identity": "fl", "service": {"target": "fl:8002"}}],
+        "client": {"fqsn": "site-1"},
+    }
+    kit(tmp_path / "lead@hub.org", "fed_admin.json", {"admin": ADMIN})
+
+    with pytest.raises(ConfigError) as caught:
+        admin_kit(kit(tmp_path / "site-1", "fed_client.json", site))
+
+    (problem,) = caught.value.problems
+    assert problem.message == "is the kit of the site site-1, and no admin's"
+    assert problem.advice.endswith(f"such as {str(tmp_path / 'lead@hub.org')!r}.")
 
 
 def test_a_kit_without_a_user_is_none(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="names no user and no server"):
-        admin_of(kit(tmp_path, {"host": "fl.hub.org"}))
+    document = {"admin": {**ADMIN, "username": ""}}
+
+    with pytest.raises(ConfigError, match="is not as it was provisioned"):
+        admin_kit(kit(tmp_path, "fed_admin.json", document))
 
 
 @pytest.mark.parametrize("command", [["jobs"], ["watch", "4711"], ["abort", "4711"]])
@@ -195,5 +235,127 @@ def test_a_folder_that_is_no_kit(tmp_path: Path, capfd: pytest.CaptureFixture[st
     assert main(["download", "4711", "--kit", str(tmp_path), "--json"]) == 2
 
     output = capfd.readouterr()
-    assert "is no admin's kit" in output.err
+    assert "is no kit" in output.err
     assert json.loads(output.out)["problems"][0]["rule"] == "kit"
+
+
+def test_who_only_asks_a_server_does_not_wait_for_torch() -> None:
+    program = (
+        "import sys, fl_admin.console, fl_admin.job_end, fl_admin.cli.job_view\n"
+        "print(sorted({'torch', 'monai', 'matplotlib'} & sys.modules.keys()))"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert ended.stdout.strip() == "[]", ended.stderr
+
+
+# --- following a job
+
+
+SUBMITTED = RUNNING | {"status": "SUBMITTED", "job_deploy_detail": [], "schedule_history": []}
+LACKING = SUBMITTED | {
+    "schedule_history": ["2026-11-26 11:03:59: connected sites (2) < min_sites (3)"]
+}
+DONE = RUNNING | {"status": "FINISHED:COMPLETED"}
+
+
+class SystemStandIn:
+    """What NVFlare says of the whole server: its sites, and the jobs that it runs."""
+
+    def __init__(self, *jobs: str, sites: tuple[str, ...] = ()) -> None:
+        self.job_info = [SimpleNamespace(job_id=one) for one in jobs]
+        self.client_info = [SimpleNamespace(name=one) for one in sites]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console_module, "SECONDS_BETWEEN_LOOKS", 0.01)
+
+
+def test_the_sites_of_a_server_are_in_the_order_of_their_names() -> None:
+    assert console(SystemStandIn(sites=("site-2", "site-1"))).sites() == ("site-1", "site-2")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_job_is_followed_to_its_end() -> None:
+    seen: list[str] = []
+
+    state = console(SUBMITTED, RUNNING, {}, SystemStandIn("4711"), DONE).follow(
+        "4711", lambda state, record: seen.append(state.status)
+    )
+
+    assert seen == ["SUBMITTED", "RUNNING", "FINISHED:COMPLETED"]
+    assert state.completed
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_job_that_lacks_sites_is_not_awaited_forever() -> None:
+    with pytest.raises(FederationError) as caught:
+        console(*[LACKING] * 9).follow("4711", lambda *_: None, start_within=0.02)
+
+    told = str(caught.value)
+    assert "has not started within 0 s: connected sites (2) < min_sites (3)" in told
+    assert "'mmar abort 4711' takes it back" in told
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_job_that_waits_for_others_to_end_waits_on() -> None:
+    state = console(*[SUBMITTED] * 9, DONE).follow("4711", lambda *_: None, start_within=0.02)
+
+    assert state.completed
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_server_that_was_started_anew_runs_its_jobs_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(console_module, "SECONDS_TO_BE_SURE", 0.02)
+    answers = [RUNNING, JobNotRunning("x"), SystemStandIn()] * 9
+
+    with pytest.raises(FederationError, match="is running, and runs it no more"):
+        console(*answers).follow("4711", lambda *_: None)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_connection_that_is_gone_is_made_anew() -> None:
+    first = SessionStandIn(SUBMITTED, NoConnection("gone"))
+    second = SessionStandIn(DONE)
+    following = Console(first, lambda: second)  # type: ignore[arg-type, return-value]
+
+    assert following.follow("4711", lambda *_: None).completed
+    assert first.closed
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_server_that_stays_away_is_not_awaited_forever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console_module, "SECONDS_TO_RETURN", 0.02)
+
+    def nobody() -> Any:
+        raise FederationError("refused")
+
+    following = Console(SessionStandIn(*[NoConnection("gone")] * 99), nobody)  # type: ignore[arg-type]
+
+    with pytest.raises(FederationError, match="the connection to the server is gone") as caught:
+        following.follow("4711", lambda *_: None)
+    assert "The job may go on: 'mmar watch 4711' looks again." in str(caught.value)
+
+
+def test_a_job_is_signed_in_a_copy(tmp_path: Path) -> None:
+    """NVFlare writes signatures into the folder that it is given."""
+    example = Path(__file__).resolve().parents[2] / "jobs" / "spleen_ct_segmentation"
+    folder = Path(shutil.copytree(example, tmp_path / "my job"))
+    (folder / "app" / ".__nvfl_sig.json").write_text("an old signature")
+    given: list[Path] = []
+
+    class Signing(SessionStandIn):
+        def submit_job(self, path: str) -> str:
+            given.append(Path(path))
+            assert not list(given[0].rglob(".__nvfl_*"))
+            (given[0] / "app" / ".__nvfl_sig.json").write_text("a new signature")
+            return "4711"
+
+    assert Console(Signing()).submit(Job.open(folder)) == "4711"  # type: ignore[arg-type]
+    assert given[0].name == "my_job"
+    assert not given[0].exists()
+    assert (folder / "app" / ".__nvfl_sig.json").read_text() == "an old signature"

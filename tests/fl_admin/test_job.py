@@ -26,7 +26,10 @@ def test_a_job_has_a_name_an_app_that_is_an_mmar_and_rounds(job: Job) -> None:
 
 
 def test_it_names_its_classes(job: Job) -> None:
-    assert job.class_paths() == tuple(sorted(ALLOWED_CLASSES))
+    found = job.class_paths()
+
+    assert "fl_server.flare.aggregator.MmarAggregator" in found
+    assert list(found) == sorted(set(found) & set(ALLOWED_CLASSES))
 
 
 def test_a_nested_class_is_found_too(job: Job, edited: Edited) -> None:
@@ -92,13 +95,13 @@ def test_a_number_of_rounds_that_is_none(job: Job, edited: Edited, rounds: Any) 
 def test_a_copy_has_the_rounds_and_sites_asked_for_and_the_job_stays(
     job: Job, tmp_path: Path
 ) -> None:
-    copy = job.copied_to(tmp_path / "copy", rounds=7, min_sites=2)
+    copy = job.copied_to(tmp_path / "copy", rounds=7, min_sites=4)
 
     assert (copy.rounds, job.rounds) == (7, 3)
     assert copy.mmar.root == tmp_path / "copy" / "app"
-    assert json.loads((copy.folder / "meta.json").read_text())["min_clients"] == 2
-    assert json.loads(copy.mmar.document(SERVER_CONFIG).read_text())["min_clients"] == 2
-    assert json.loads((job.folder / "meta.json").read_text())["min_clients"] == 3
+    assert json.loads((copy.folder / "meta.json").read_text())["min_clients"] == 4
+    assert json.loads(copy.mmar.document(SERVER_CONFIG).read_text())["min_clients"] == 4
+    assert json.loads((job.folder / "meta.json").read_text())["min_clients"] == 2
 
 
 def test_without_a_number_the_copy_keeps_the_jobs_rounds(job: Job, tmp_path: Path) -> None:
@@ -106,7 +109,7 @@ def test_without_a_number_the_copy_keeps_the_jobs_rounds(job: Job, tmp_path: Pat
 
 
 def test_the_training_itself_is_copied_unchanged(job: Job, tmp_path: Path) -> None:
-    copy = job.copied_to(tmp_path / "copy", rounds=7, min_sites=2)
+    copy = job.copied_to(tmp_path / "copy", rounds=7, min_sites=4)
 
     for name in ("config_train.json", "config_cross_validation.json", CLIENT_CONFIG):
         assert copy.mmar.document(name).read_bytes() == job.mmar.document(name).read_bytes()
@@ -117,3 +120,28 @@ def test_a_copy_never_replaces_what_is_there(job: Job, tmp_path: Path) -> None:
 
     with pytest.raises(FileExistsError):
         job.copied_to(tmp_path / "copy", rounds=1, min_sites=1)
+
+
+# --- which sites it needs
+
+
+@pytest.mark.parametrize(
+    ("changes", "connected", "told"),
+    [
+        ({"min_clients": 3}, ["site-2", "site-1"],
+         "the job needs 3 sites, 2 are connected: site-1, site-2"),
+        ({"min_clients": 2}, ["site-1", "site-2"], ""),
+        ({"min_clients": 2}, [], "the job needs 2 sites, 0 are connected"),
+        ({"min_clients": 2, "deploy_map": {"app": ["server", "site-1", "site-3"]}},
+         ["site-1", "site-2"], "the job needs 2 sites of site-1, site-3, 1 is connected: site-1"),
+        ({"min_clients": 1, "mandatory_clients": ["site-3"]}, ["site-1"],
+         "the job needs site-3, not connected now"),
+        ({"min_clients": 2, "deploy_map": {"app": {"sites": ["@all"]}}}, ["site-1", "site-2"], ""),
+    ],
+)  # fmt: skip
+def test_sites_that_a_job_lacks(
+    job: Job, edited: Edited, changes: dict[str, Any], connected: list[str], told: str
+) -> None:
+    edited(job.folder / "meta.json", lambda meta: meta.update(changes))
+
+    assert job.shortage(connected) == told

@@ -121,7 +121,7 @@ def test_the_author_s_documents_are_copied_byte_for_byte(tmp_path: Path) -> None
 
 
 def test_the_example_job_is_what_create_makes_of_its_mmar(tmp_path: Path) -> None:
-    settings = JobSettings(rounds=3, min_sites=3, local_epochs=3)
+    settings = JobSettings(rounds=3, min_sites=2, local_epochs=3)
 
     job = made(EXAMPLE / "app", tmp_path / "job", name=EXAMPLE.name, settings=settings).job
 

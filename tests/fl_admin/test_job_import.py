@@ -17,6 +17,7 @@ from fl_admin.job_import import OldFederation, import_job, read_old_federation
 from fl_admin.job_import_rules import CLASSES, DEFAULTS, FIELDS
 from fl_client.job_check import check_job
 from mmar_runtime.errors import ConfigError
+from mmar_runtime.policy.site_policy import OWN_MMAR_POLICY
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 
@@ -295,6 +296,125 @@ def test_cross_site_validation_that_nobody_asked_for_is_announced(old_2: Old) ->
     assert any("which the old one did not ask for" in one for one in created.notices)
 
 
+# --- privacy
+
+
+def client_of(job: Job) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(job.mmar.document(CLIENT_CONFIG).read_text())
+    return found
+
+
+@pytest.mark.parametrize("form", ["old_1", "old_2"])
+def test_privacy_filters_are_those_of_today(form: str, request: pytest.FixtureRequest) -> None:
+    """The exclusion comes first; all else is as it was, and what was unsaid is said."""
+    old: Old = request.getfixturevalue(form)
+    if form == "old_1":
+        old.client["client"]["outbound_filters"] = FILTERS
+    else:
+        old.client["task_result_filters"] = [{"tasks": ["train"], "filters": FILTERS}]
+
+    created = old.imported()
+
+    train, submit = client_of(created.job)["task_result_filters"]
+    module = "fl_client.flare.privacy"
+    assert train == {
+        "tasks": ["train"],
+        "filters": [
+            {"path": f"{module}.ExcludeVars", "args": {"exclude_vars": ["bn"]}},
+            {
+                "path": f"{module}.PercentilePrivacy",
+                "args": {"percentile": 75, "gamma": 50, "buffers": "send"},
+            },
+            {
+                "path": f"{module}.SVTPrivacy",
+                "args": {"noise_var": 0.1, "epsilon": 0.2, "buffers": "send"},
+            },
+        ],
+    }
+    assert submit["tasks"] == ["submit_model"]  # whole models are held back
+    assert parts(created.job)["aggregator"]["optional_names"] == ["bn"]
+    assert check_job(created.job.folder).accepted
+
+
+@pytest.mark.parametrize(
+    ("given", "outcome", "text"),
+    [
+        ({"name": "PercentilePrivacy", "args": {"gamma": 0}}, "ignored", "did nothing"),
+        ({"name": "PercentilePrivacy", "args": {"percentile": 101}}, "ignored", "did nothing"),
+        ({"name": "PercentilePrivacy", "args": {"gama": 1}}, "refused", "unknown argument"),
+        ({"name": "SVTPrivacy", "args": {"tau": 1.0}}, "refused", "has to be a number from 0 to"),
+        ({"name": "SVTPrivacy", "args": {"epsilon_query": 1}}, "refused", "the split of epsilon"),
+        ({"name": "ExcludeVars", "args": {}}, "ignored", "asks for nothing"),
+        ({"name": "ExcludeVars", "args": {"exclude_vars": "a(b)?"}}, "refused", "simple"),
+    ],
+)
+def test_a_filter_that_does_not_mean_the_same_is_told(
+    old_1: Old, given: Any, outcome: str, text: str
+) -> None:
+    old_1.client["client"]["outbound_filters"] = [given]
+
+    [told] = [one for one in old_1.read().fields if one.name == given["name"]]
+
+    assert told.outcome == outcome
+    assert text in told.text
+
+
+def test_exclusions_of_the_aggregator_are_left_out_at_the_sites(old_1: Old) -> None:
+    old_1.server["aggregator"]["args"]["exclude_vars"] = r"^final\.|running_"
+
+    job = old_1.imported().job
+
+    names = ["final.*", "*running_*"]
+    [train, _] = client_of(job)["task_result_filters"]
+    assert [one["args"] for one in train["filters"]] == [{"exclude_vars": names}]
+    assert parts(job)["aggregator"]["optional_names"] == names
+
+
+def test_what_the_persistor_excluded_stays_at_each_site(old_1: Old) -> None:
+    old_1.server["model_persistor"]["args"]["exclude_vars"] = "final"
+    old_1.client["client"]["outbound_filters"] = [
+        {"name": "ExcludeVars", "args": {"exclude_vars": "final"}}
+    ]
+
+    job = old_1.imported().job
+
+    assert parts(job)["persistor"]["shared_names"] == ["!*final*"]
+    executor = client_of(job)["executors"][0]["executor"]
+    assert executor["args"]["shared_names"] == ["!*final*"]
+    assert client_of(job)["task_result_filters"] == []  # nothing of it is sent anyway
+
+
+# --- code of the old MMAR's own
+
+
+@pytest.fixture
+def with_code(old_1: Old) -> Old:
+    """An old MMAR with an aggregator and a filter of its own."""
+    (old_1.root / "custom").mkdir(exist_ok=True)
+    (old_1.root / "custom/our_parts.py").write_text("class Median: ...\n\n\nclass Half: ...\n")
+    old_1.server["aggregator"] = {"path": "our_parts.Median", "args": {"trim": 0.1}}
+    old_1.client["client"]["outbound_filters"] = [{"path": "our_parts.Half"}]
+    return old_1
+
+
+def test_own_aggregators_and_filters_go_along(with_code: Old) -> None:
+    job = with_code.imported(with_code=True).job
+
+    own = parts(job)["aggregator"]["aggregator"]
+    assert own == {"path": "our_parts.Median", "args": {"trim": 0.1}}
+    assert client_of(job)["task_result_filters"] == [
+        {"tasks": ["train"], "filters": [{"path": "our_parts.Half", "args": {}}]}
+    ]
+    assert check_job(job.folder, OWN_MMAR_POLICY).accepted
+    assert {one.rule for one in check_job(job.folder).problems} == {"code"}
+
+
+def test_and_do_not_without_a_word_for_it(with_code: Old) -> None:
+    [message] = set(with_code.refusals().values())
+
+    assert "is code of the MMAR's own" in message
+
+
 # --- what is refused
 
 
@@ -305,31 +425,111 @@ FILTERS = [
 ]
 
 
-def test_privacy_filters_are_refused_one_by_one(old_1: Old) -> None:
-    old_1.client["client"]["outbound_filters"] = FILTERS
+def test_filters_of_what_a_site_receives_are_refused_one_by_one(old_1: Old) -> None:
+    old_1.client["client"]["inbound_filters"] = FILTERS
 
     first = old_1.refusals()
-    assert [*first] == [f"client.outbound_filters[{index}]" for index in range(3)]
-    assert "updates would leave the sites unfiltered" in first["client.outbound_filters[0]"]
+    assert [*first] == [f"client.inbound_filters[{index}]" for index in range(3)]
+    assert "a filter runs at the sites, on what they send" in first["client.inbound_filters[0]"]
 
 
-def test_privacy_filters_of_the_later_form(old_2: Old) -> None:
-    old_2.client["task_result_filters"] = [{"tasks": ["train"], "filters": FILTERS}]
+def test_and_of_the_later_form_too(old_2: Old) -> None:
+    old_2.client["task_data_filters"] = [{"tasks": ["train"], "filters": FILTERS}]
 
-    assert [*old_2.refusals()] == [f"task_result_filters[0].filters[{i}]" for i in range(3)]
+    assert [*old_2.refusals()] == [f"task_data_filters[0].filters[{i}]" for i in range(3)]
+
+
+@pytest.fixture
+def old_he(old_2: Old) -> Old:
+    """An encrypted federation of Clara Train 4.1."""
+    components = {one["id"]: one for one in old_2.server["components"]}
+    components["aggregator"]["name"] = "HEInTimeAccumulateWeightedAggregator"
+    components["aggregator"]["args"] |= {
+        "weigh_by_local_iter": False,
+        "aggregation_weights": {"hospital-a": 2},
+    }
+    components["shareable_generator"]["name"] = "HEModelShareableGenerator"
+    components["persistor"]["path"] = "medl.apps.fed_learn.HEPTFileModelPersistor"
+    components["persistor"]["args"]["filter_id"] = "serialize"
+    old_2.server["components"].append({"id": "serialize", "name": "HEModelSerializeFilter"})
+    encryptor = {
+        "name": "HEModelEncryptor",
+        "args": {"weigh_by_local_iter": True, "aggregation_weights": {"hospital-a": 2}},
+    }
+    old_2.client["task_result_filters"] = [{"tasks": ["train"], "filters": [encryptor]}]
+    old_2.client["task_data_filters"] = [
+        {"tasks": ["train"], "filters": [{"name": "HEModelDecryptor", "args": {}}]},
+        {"tasks": ["validate"], "filters": [{"name": "HEEvalDecryptor"}]},
+    ]
+    return old_2
+
+
+def test_an_encrypted_federation_stays_one(old_he: Old) -> None:
+    job = old_he.imported().job
+
+    client = json.loads(job.mmar.document(CLIENT_CONFIG).read_text())
+    assert parts(job)["persistor"] == {"encrypt_layers": ["*"]}
+    assert parts(job)["aggregator"]["aggregation_weights"] == {"hospital-a": 2}
+    assert client["task_result_filters"][0]["filters"][0]["args"] == {"encrypt_layers": ["*"]}
+    assert check_job(job.folder).accepted
+    told = outcomes(old_he.read())
+    assert told["task_result_filters[0].filters[0].args.encrypt_layers"] == "translated"
+    assert set(told.values()) == {"translated", "ignored"}
+
+
+@pytest.mark.parametrize(
+    ("layers", "names"),
+    [
+        (["model.0.weight", "model.1.bias"], ["model.0.weight", "model.1.bias"]),
+        ("conv", ["*conv*"]),
+        ("^model\\.0.*weight$", ["model.0*weight"]),
+        ("conv|norm", ["*conv*", "*norm*"]),
+    ],
+)
+def test_the_tensors_that_were_encrypted_are(old_he: Old, layers: Any, names: list[str]) -> None:
+    arguments = old_he.client["task_result_filters"][0]["filters"][0]["args"]
+    arguments["encrypt_layers"] = layers
+
+    assert parts(old_he.imported().job)["persistor"] == {"encrypt_layers": names}
+
+
+@pytest.mark.parametrize("layers", ["conv.[0-9]+", "a.b", "(conv)", "", [], [1], 7])
+def test_a_pattern_that_names_cannot_say_is_refused_and_dropped_means_all(
+    old_he: Old, layers: Any
+) -> None:
+    arguments = old_he.client["task_result_filters"][0]["filters"][0]["args"]
+    arguments["encrypt_layers"] = layers
+
+    place = "task_result_filters[0].filters[0].args.encrypt_layers"
+    assert "is no list of names" in old_he.refusals()[place]
+    job = old_he.imported(allow_dropped=["encrypt_layers"]).job
+    assert parts(job)["persistor"] == {"encrypt_layers": ["*"]}
+
+
+def test_half_an_encrypted_federation_is_refused(old_he: Old) -> None:
+    old_he.client["task_result_filters"] = []
+
+    assert any("no site encrypts" in one for one in old_he.refusals().values())
+
+
+def test_weights_that_both_sides_tell_differently_are_refused(old_he: Old) -> None:
+    arguments = old_he.client["task_result_filters"][0]["filters"][0]["args"]
+    arguments["aggregation_weights"] = {"hospital-a": 3}
+
+    assert any("Let both say" in one or "asks for" in one for one in old_he.refusals().values())
 
 
 def test_what_may_be_dropped_is_named_by_class_or_place(old_1: Old) -> None:
-    old_1.client["client"]["outbound_filters"] = FILTERS
+    old_1.client["client"]["inbound_filters"] = FILTERS
 
-    left = old_1.refusals(allow_dropped=["PercentilePrivacy", "client.outbound_filters[2]"])
-    assert [*left] == ["client.outbound_filters[1]"]
+    left = old_1.refusals(allow_dropped=["PercentilePrivacy", "client.inbound_filters[2]"])
+    assert [*left] == ["client.inbound_filters[1]"]
     created = old_1.imported(allow_dropped=["PercentilePrivacy", "SVTPrivacy", "ExcludeVars"])
     assert check_job(created.job.folder).accepted
 
 
 def test_a_field_to_drop_that_is_not_refused_is_a_mistake(old_1: Old) -> None:
-    old_1.client["client"]["outbound_filters"] = FILTERS[:1]
+    old_1.client["client"]["inbound_filters"] = FILTERS[:1]
 
     with pytest.raises(ConfigError, match=r"called 'PercentPrivacy'\n +Did you mean 'PercentileP"):
         old_1.imported(allow_dropped=["PercentPrivacy"])
@@ -352,9 +552,9 @@ def change(path: str, value: Any) -> Callable[[Old], None]:
     ("path", "value", "message"),
     [
         ("server.servers.0.start_round", 3, "starts in round 0"),
-        ("server.aggregator.args.exclude_vars", "norm", "all tensors are shared"),
+        ("server.aggregator.args.exclude_vars", "(norm|bn)+", "no simple expression"),
         ("server.aggregator.args.weigh_by_local_iter", False, "weighted by their optimizer steps"),
-        ("server.aggregator.name", "HEInTimeAccumulateWeightedAggregator", "homomorphic"),
+        ("server.aggregator.name", "HEInTimeAccumulateWeightedAggregator", "no site encrypts"),
         ("server.aggregator.path", "our_aggregator.Median", "is not known"),
         ("server.model_persistor.args.model.args.norm", "instance", "this one is another"),
         ("server.model_persistor.args.ckpt_preload_path", "a.pt", "enable a CheckpointLoader"),
@@ -364,7 +564,7 @@ def change(path: str, value: Any) -> Callable[[Old], None]:
         ("client.cross_validate", False, "each site decides in its policy"),
         ("client.cross_site_validation.is_participating", False, "each site decides"),
         ("client.client_trainer.args.integration_config", {"a": 1}, "cannot be brought"),
-        ("client.client_trainer.args.model_reader_writer.name", "HEPTModelReaderWriter", "homom"),
+        ("client.client_trainer.args.model_reader_writer.name", "HEPTModelReaderWriter", "no site"),
     ],
 )
 def test_what_would_change_the_result_is_refused(
@@ -382,7 +582,6 @@ def test_what_would_change_the_result_is_refused(
         ("server.workflows.0.args.start_round", 4, "starts in round 0"),
         ("server.workflows.1.args.participating_clients", ["a"], "each site decides"),
         ("server.components.0.args.norm", "instance", "this one is another"),
-        ("client.executors.0.executor.name", "PTMultiProcessExecutor", "several processes"),
     ],
 )
 def test_and_of_the_later_form(old_2: Old, path: str, value: Any, message: str) -> None:
@@ -390,6 +589,27 @@ def test_and_of_the_later_form(old_2: Old, path: str, value: Any, message: str) 
 
     (found,) = old_2.refusals().values()
     assert message in found
+
+
+def test_an_executor_in_several_processes_is_what_it_is_around(old_2: Old) -> None:
+    """How many processes there are is the site's to say."""
+    inner = {"id": "trainer", **old_2.client["executors"][0]["executor"]}
+    arguments = {"executor_id": "trainer", "num_of_processes": 2, "components": [inner]}
+    change("client.executors.0.executor", {"name": "PTMultiProcessExecutor", "args": arguments})(
+        old_2
+    )
+
+    read = old_2.read()
+
+    found = {one.name: one for one in read.fields}
+    assert found["PTMultiProcessExecutor"].outcome == "ignored"
+    assert "NUM_PROCESSES in its environment.json" in found["num_of_processes"].text
+    assert found["LearnerExecutor"].outcome == "translated"
+    assert found["learner_id"].location.place == (
+        "executors[0].executor.args.components[0].args.learner_id"
+    )
+    assert not [one for one in read.fields if one.outcome == "refused"]
+    old_2.imported()
 
 
 def test_all_is_told_at_once_the_faults_of_the_mmar_too(old_1: Old, edited: Edited) -> None:
@@ -400,7 +620,7 @@ def test_all_is_told_at_once_the_faults_of_the_mmar_too(old_1: Old, edited: Edit
     del old_1.server["servers"][0]["num_rounds"]
     del old_1.client["client_trainer"]
     old_1.server["servers"][0]["wait_after_min_clients"] = "soon"
-    old_1.client["client"]["outbound_filters"] = FILTERS[:1]
+    old_1.client["client"]["inbound_filters"] = FILTERS[:1]
 
     with pytest.raises(ConfigError) as caught:
         old_1.imported()

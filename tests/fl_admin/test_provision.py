@@ -7,16 +7,20 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import yaml
 from nvflare.fuel.sec.authz import AuthzContext, Person
 from nvflare.security.security import FLAuthorizer
 
+from fl_admin import dated_certificates
 from fl_admin.cli.main import main
+from fl_admin.dated_certificates import AUTHORITY_DAYS
 from fl_admin.local_files import (
     AUTHORIZATION,
     JSON_ONLY,
@@ -25,11 +29,20 @@ from fl_admin.local_files import (
     start_script,
 )
 from fl_admin.provision import Kits, provision, read_project
+from fl_admin.setup.certificates import is_issued_by, load_certificate
+from fl_client.filter_plan import FilterPlan, plan_faults
+from fl_client.flare import privacy
 from fl_client.flare.app_validator import MmarAppValidator
 from fl_client.flare.result_gate import ResultGate
 from fl_client.job_check import ALLOWED_CLASSES
 from mmar_runtime.errors import ConfigError, FederationError
-from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SITE_POLICY_FILE, read_site_policy
+from mmar_runtime.policy.site_policy import (
+    DEFAULT_POLICY,
+    SITE_POLICY_FILE,
+    Privacy,
+    SitePolicy,
+    read_site_policy,
+)
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "provisioning" / "project.yml"
 SERVER, SITES = "fl.example.org", ("site-1", "site-2")
@@ -89,6 +102,25 @@ def test_a_job_may_name_our_classes_and_no_other(kits: Kits, name: str) -> None:
     assert resources["class_list_enforcement_mode"] == "enforce"
     validator = f"{MmarAppValidator.__module__}.{MmarAppValidator.__qualname__}"
     assert resources["app_validator"] == {"path": validator, "args": {}}
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_the_example_of_privacy_filters_is_one_that_works(
+    kits: Kits, name: str, tmp_path: Path
+) -> None:
+    """Put in the place of privacy.json, with the policy that demands them; the gate stays."""
+    example = document(kits, name, "local/privacy.json.example")
+    (tmp_path / "privacy.json").write_text(json.dumps(example))
+    demanding = SitePolicy(
+        required_filters=("ExcludeVars", "PercentilePrivacy", "SVTPrivacy"),
+        privacy=Privacy(epsilon_max=10.0),
+    )
+
+    assert list(plan_faults(tmp_path, tmp_path, demanding)) == []
+    assert len(FilterPlan.read(tmp_path, tmp_path).filters) == 3
+    assert example["components"] == document(kits, name, "local/privacy.json")["components"]
+    for one in example["scopes"][0]["task_result_filters"]:
+        getattr(privacy, one["path"].rpartition(".")[2])(**one["args"])
 
 
 @pytest.mark.parametrize("name", SITES)
@@ -309,6 +341,85 @@ def test_other_folders_beside_the_kits_are_left_alone(tmp_path: Path) -> None:
     assert provision(TEMPLATE, tmp_path).folder.name == "prod_100"
 
 
+# --- how long a kit is good
+
+
+def days_of(kits: Kits, name: str) -> int:
+    certificate = load_certificate(kits.kit(name).certificate)
+    return (certificate.not_valid_after_utc - certificate.not_valid_before_utc).days
+
+
+def test_a_kit_is_good_for_as_long_as_the_project_says_and_its_authority_longer(
+    tmp_path: Path, project: Callable[[Change], Path]
+) -> None:
+    kits = provision(project(lambda one: one.update(valid_days=90)), tmp_path / "out")
+
+    assert {days_of(kits, name) for name in kits.participants} == {90}
+    assert (kits.authority_until - kits.valid_until(SERVER)).days >= AUTHORITY_DAYS - 91
+
+
+def test_without_a_word_of_the_project_a_kit_is_good_for_360_days(
+    tmp_path: Path, project: Callable[[Change], Path]
+) -> None:
+    kits = provision(project(lambda one: one.pop("valid_days")), tmp_path / "out")
+
+    assert days_of(kits, SITES[0]) == 360
+
+
+def test_renewing_makes_new_keys_for_the_named_and_for_nobody_else(tmp_path: Path) -> None:
+    first = provision(TEMPLATE, tmp_path)
+    second = provision(TEMPLATE, tmp_path, renew=["site-1"])
+    third = provision(TEMPLATE, tmp_path, renew=["all"])
+
+    def keys(kits: Kits) -> dict[str, bytes]:
+        return {name: kits.kit(name).key.read_bytes() for name in kits.participants}
+
+    changed = {name for name in keys(first) if keys(first)[name] != keys(second)[name]}
+    assert changed == {"site-1"}
+    assert not set(keys(second).values()) & set(keys(third).values())
+    authority = first.kit(SERVER).authority.read_bytes()
+    for kits in (second, third):
+        for name in kits.participants:
+            assert kits.kit(name).authority.read_bytes() == authority
+            own = load_certificate(kits.kit(name).certificate)
+            assert is_issued_by(own, load_certificate(kits.kit(name).authority))
+
+
+def test_who_is_not_in_the_project_cannot_be_renewed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--renew: 'site-11' is not in the project"):
+        provision(TEMPLATE, tmp_path / "out", renew=["site-11"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_authority_of_fewer_days_goes_on_and_ends_what_it_signs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those that NVFlare makes by itself, which last 360 days."""
+    with monkeypatch.context() as patch:
+        patch.setattr(dated_certificates, "AUTHORITY_DAYS", 100)
+        first = provision(TEMPLATE, tmp_path)
+    second = provision(TEMPLATE, tmp_path, renew=["all"])
+
+    assert second.authority_until == first.authority_until
+    ends = {load_certificate(second.kit(name).certificate).not_valid_after_utc for name in SITES}
+    assert ends == {first.authority_until}
+
+
+def test_an_authority_that_has_ended_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provision(TEMPLATE, tmp_path)
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp(time.time() + 86400 * (AUTHORITY_DAYS + 1), tz)
+
+    monkeypatch.setattr(dated_certificates, "datetime", Later)
+    with pytest.raises(FederationError, match=r"expired on .*; provision into another folder"):
+        provision(TEMPLATE, tmp_path, renew=["site-1"])
+
+
 # --- a project with faults
 
 
@@ -352,6 +463,9 @@ def set_at(*place: Any, value: object) -> Change:
         (set_at("participants", 1, "org", value="a b"), "[1].org: has to be a name of letters"),
         (set_at("participants", 1, "rights", value="all"), "[1].rights: unknown key 'rights'"),
         (set_at("participants", 0, "fed_learn_port", value=0), "has to be a port from 1 to 65535"),
+        (set_at("valid_days", value=0), "valid_days: has to be a whole number of days from 1"),
+        (set_at("valid_days", value=True), "valid_days: has to be a whole number of days"),
+        (set_at("valid_days", value=3651), "from 1 to 3650, found 3651"),
         (set_at("participants", 0, "admin_port", value="80"), "has to be a port from 1 to 65535"),
     ],
 )
@@ -422,6 +536,20 @@ def test_the_command_says_where_the_kits_are(
     printed = json.loads(capfd.readouterr().out)
     assert printed["participants"] == [SERVER, *SITES, *ADMINS]
     assert all((Path(printed["folder"]) / name).is_dir() for name in printed["participants"])
+    ends = {datetime.fromisoformat(one) for one in printed["valid_until"].values()}
+    assert all(end < datetime.fromisoformat(printed["authority_valid_until"]) for end in ends)
+
+
+def test_the_command_tells_how_long_kits_are_good_and_what_comes_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["provision", str(TEMPLATE), "--out", str(tmp_path), "--renew", "all"]) == 0
+
+    printed = capsys.readouterr().out
+    until = (datetime.now(UTC) + timedelta(days=360)).date()
+    assert f"  site-1             site    valid until {until}\n" in printed
+    assert "have fl.example.org:8002 reachable" in printed
+    assert f"{tmp_path / 'mmar_federation' / 'state'} stays here" in printed
 
 
 def test_a_wrong_project_ends_with_2_and_no_traceback(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fl_admin.report.html import heat_colours, render_report, write_report
+from fl_admin.report.html import heat_colours, render_matrix, render_report, write_report
 from fl_admin.report.summary import shown, status_text, summary_facts
 from fl_admin.report.text import render_text
 from fl_server.cross_site import GLOBAL_MODEL, CrossSiteMatrix, build_cross_site_matrix
@@ -363,3 +363,61 @@ def test_the_terminal_takes_no_name_for_markup_or_for_a_command() -> None:
     assert "[red]site[/red]" in text
     assert "\x1b" not in text
     assert "\\x1b[2Jsite" in text
+
+
+# --- without a training
+
+
+def evaluated() -> tuple[RunRecord, CrossSiteMatrix]:
+    """A run that had two given models evaluated."""
+    record = begin_run(
+        job="check",
+        engine="nvflare",
+        started=NOON,
+        key_metric=DICE,
+        rounds_asked=0,
+        sites=SITES,
+        min_sites=2,
+        versions={"torch": "2.8.0"},
+        initial_weights_sha256=None,
+    )
+    recorder = RunRecorder(record, now=lambda: NOON)
+    matrix = build_cross_site_matrix(
+        {name: {site: {DICE: 0.125} for site in SITES} for name in ("ours", "theirs")},
+        key_metric=DICE,
+        models=("ours", "theirs"),
+        sites=SITES,
+        weights_sha256={"ours": "a" * 64, "theirs": "b" * 64},
+        evaluation_sha256="c" * 64,
+    )
+    return recorder.finish("complete"), matrix
+
+
+def test_of_a_run_without_rounds_the_page_shows_the_matrix_and_nothing_of_a_training() -> None:
+    page = render_report(*evaluated())
+
+    assert "Every model at every site" in page
+    assert page.count("0.125") >= 2 * 2
+    for title in ("Training loss", "Contributions", "Scores by round", "Weights</h2>"):
+        assert title not in page
+    labels = [fact.label for fact in summary_facts(evaluated()[0])]
+    assert labels == ["Rounds", "Sites"]
+
+
+def test_so_does_the_terminal() -> None:
+    stream = io.StringIO()
+    Console(file=stream, width=100).print(render_text(*evaluated()))
+
+    assert "theirs" in stream.getvalue()
+    assert "No site has scored" not in stream.getvalue()
+
+
+def test_a_matrix_of_several_runs_has_a_page_of_its_own() -> None:
+    _, matrix = evaluated()
+    page = render_matrix(matrix, ["run-001", HOSTILE])
+
+    assert HOSTILE not in page
+    for text in ("Merged from 2 matrices", "run-001", "ours", "a" * 64, "0.125"):
+        assert text in page
+    assert not re.findall(r"(?:src|href)\s*=", page)
+    assert "<script" not in page

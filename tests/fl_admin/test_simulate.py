@@ -63,6 +63,24 @@ def test_the_cores_are_shared_out_over_the_sites(plan: SimulationPlan) -> None:
     assert [values["NUM_THREADS"] for values in plan.sites.values()] == [expected] * 2
 
 
+def test_and_over_the_processes_of_a_site(
+    job: Job, demo_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+
+    plan = plan_simulation(job, sites=2, data=demo_data, overrides={"NUM_PROCESSES": 3})
+
+    assert {values["NUM_THREADS"] for values in plan.sites.values()} == {2}
+
+
+@pytest.mark.parametrize("processes", [0, True, "many"])
+def test_a_number_of_processes_that_is_none_is_refused_before_anything_starts(
+    job: Job, demo_data: Path, processes: Any
+) -> None:
+    with pytest.raises(ConfigError, match="NUM_PROCESSES: has to be a positive whole number"):
+        plan_simulation(job, sites=2, data=demo_data, overrides={"NUM_PROCESSES": processes})
+
+
 def test_what_the_loader_translates_is_told_once(plan: SimulationPlan) -> None:
     rules = [notice.rule for notice in plan.notices]
 
@@ -104,6 +122,13 @@ def test_a_number_of_threads_that_is_none_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="NUM_THREADS: has to be a positive whole number"):
         plan_simulation(job, sites=2, data=demo_data, overrides={"NUM_THREADS": threads})
+
+
+def test_a_number_of_epochs_that_is_none_is_refused_before_anything_starts(
+    job: Job, demo_data: Path
+) -> None:
+    with pytest.raises(ConfigError, match="LOCAL_EPOCHS: has to be a positive whole number"):
+        plan_simulation(job, sites=2, data=demo_data, overrides={"LOCAL_EPOCHS": 0})
 
 
 def test_the_process_gets_the_least_of_the_sites_threads(

@@ -23,6 +23,7 @@ from fl_client.job_check import (
     check_path,
 )
 from mmar_runtime.errors import ConfigError
+from mmar_runtime.policy.custom_check import code_hash
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, Byoc, Limits, SitePolicy
 
 JOB = Path(__file__).resolve().parents[2] / "jobs/spleen_ct_segmentation"
@@ -185,6 +186,98 @@ def test_only_listed_classes_may_be_named(
     edited(job / "app/config" / file, lambda conf: conf["components"].append(component))
 
     assert "allow-list" in rules(job)
+
+
+# --- classes of a job's own code
+
+
+def with_own_filter(job: Path, path: str = "own.parts.Half") -> Path:
+    custom = job / "app/custom/own"
+    custom.mkdir(parents=True)
+    (custom / "parts.py").write_text("class Half: ...\n")
+    file = job / "app/config/config_fed_client.json"
+    document = json.loads(file.read_text())
+    document["task_result_filters"] = [{"tasks": ["train"], "filters": [{"path": path}]}]
+    file.write_text(json.dumps(document))
+    return job
+
+
+def told(path: Path, policy: SitePolicy) -> list[str]:
+    found = check_job(path, policy).problems
+    return [f"{one.rule} {one.location}" for one in found]
+
+
+def test_a_class_of_the_jobs_own_code_needs_the_consent_for_code(job: Path) -> None:
+    with_own_filter(job)
+    place = "config_fed_client.json: task_result_filters[0].filters[0].path"
+
+    assert f"code {place}" in told(job, DEFAULT_POLICY)
+    assert told(job, CODE_ON) == []
+
+
+def test_and_the_approval_of_this_very_code(job: Path) -> None:
+    with_own_filter(job)
+    approved = SitePolicy(byoc=Byoc(mode="by_hash", approved=(code_hash(job / "app/custom"),)))
+
+    assert told(job, approved) == []
+    (job / "app/custom/own/parts.py").write_text("class Half: ...\n\n")
+    assert told(job, approved) == ["code custom"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "own.part.Half",  # no such file
+        "own.Half",  # a folder, and no module of its own
+        "Half",
+        "os.system",
+        "own.parts.Half()",
+        "own/parts.Half",
+        "fl_client.flare.privacy.ModelFilter",
+    ],
+)
+def test_a_class_that_is_in_no_file_of_the_code_is_not_the_jobs_own(job: Path, path: str) -> None:
+    with_own_filter(job, path)
+
+    assert rules(job, CODE_ON) == {"allow-list"}
+
+
+@pytest.mark.parametrize("module", ["subprocess", "nvflare", "fl_client"])
+def test_a_file_cannot_stand_in_for_a_module_that_is_there(job: Path, module: str) -> None:
+    """Python would find the one or the other; nobody should have to know which."""
+    with_own_filter(job, f"{module}.Popen")
+    (job / f"app/custom/{module}.py").write_text("class Popen: ...\n")
+
+    assert rules(job, CODE_ON) == {"code"}
+
+
+@pytest.mark.parametrize("key", ["name", "class_path", "_target_"])
+def test_own_classes_are_named_by_path_alone(job: Path, key: str) -> None:
+    with_own_filter(job)
+    file = job / "app/config/config_fed_client.json"
+    file.write_text(file.read_text().replace('"path": "own.parts', f'"{key}": "own.parts'))
+
+    assert "allow-list" in rules(job, CODE_ON)
+
+
+def test_own_code_opens_no_other_class(job: Path, edited: Edited) -> None:
+    with_own_filter(job)
+    hostile = {"id": "x", "path": "subprocess.Popen"}
+    file = job / "app/config/config_fed_client.json"
+    edited(file, lambda conf: conf["components"].append(hostile))
+
+    assert rules(job, CODE_ON) == {"allow-list"}
+
+
+def test_arguments_of_our_filters_are_judged(job: Path, edited: Edited) -> None:
+    path = "fl_client.flare.privacy.PercentilePrivacy"
+    chain = {"tasks": ["train"], "filters": [{"path": path, "args": {"gamma": 0, "gama": 1}}]}
+    file = job / "app/config/config_fed_client.json"
+    edited(file, lambda conf: conf.update(task_result_filters=[chain]))
+
+    assert told(job, DEFAULT_POLICY) == [
+        "privacy config_fed_client.json: task_result_filters[0].filters[0].args.gama"
+    ]
 
 
 @pytest.mark.parametrize("text", ["{$SECRET}", "a {$HOME} b", "${env.SECRET}"])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,49 @@ def test_each_model_gets_its_own_metrics_whatever_was_evaluated_before(
 
     assert first != second
     assert evaluator.evaluate(received, owner="site-1") == first
+
+
+@pytest.mark.parametrize("told", [{}, {"tf32": True, "cudnn_benchmark": True}])
+def test_cudnn_and_tf32_are_as_its_own_document_has_them_whatever_ran_before(
+    site: Site, received: Weights, open_sessions: ExitStack, edited: Edited, told: dict[str, bool]
+) -> None:
+    """A training in the same process leaves its settings; a number must not depend on them."""
+    seen = []
+
+    def look() -> bool:
+        seen.append(flags())
+        return False
+
+    document = site.mmar.root / "config/config_cross_validation.json"
+    edited(document, lambda content: content.update(told))
+    evaluator = evaluator_of(site, open_sessions, Counter(), should_stop=look)
+    with of_a_training():
+        before = flags()
+        evaluator.evaluate(received, owner="site-1")
+        assert flags() == before
+
+    of_pytorch = (False, False, False, True)
+    assert seen[0] == ((True, False, True, True) if told else of_pytorch) != before
+
+
+def flags() -> tuple[bool, ...]:
+    return (
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.deterministic,
+        torch.backends.cuda.matmul.allow_tf32,
+        torch.backends.cudnn.allow_tf32,
+    )
+
+
+@contextmanager
+def of_a_training() -> Iterator[None]:
+    """``"determinism": {...}, "tf32": false``, as many trainings have it."""
+    before = flags()
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before[:2]
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before[2:]
 
 
 def test_network_and_data_are_built_once_for_all_models(

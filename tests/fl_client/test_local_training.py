@@ -19,6 +19,8 @@ from monai.networks.nets import UNet
 
 from fl_client.local_evaluation import CrossSiteEvaluator
 from fl_client.local_training import LocalTrainer, LocalWork
+from fl_client.site import Site
+from mmar_runtime.components.launch import Processes
 from mmar_runtime.errors import ConfigError, MmarError, RunAborted, WeightsError
 from mmar_runtime.results import EpochReport, EvaluationResult
 from mmar_runtime.weights import Weights, digest, load_into, weights_of
@@ -337,6 +339,20 @@ def test_another_round_draws_other_numbers(make_trainer: MakeTrainer, received: 
     first, second = make_trainer().train(received, 1), make_trainer().train(received, 2)
 
     assert digest(first.difference) != digest(second.difference)
+
+
+def test_of_several_processes_each_draws_from_the_seed_of_site_and_round_plus_its_rank(
+    make_trainer: MakeTrainer, site: Site
+) -> None:
+    trainer = make_trainer()
+    seed = site.round_seed(0, 3)
+
+    for rank in (0, 1):
+        trainer._processes = Processes(rank=rank, local_rank=rank, count=2)
+        trainer._seed(3)
+        expected = torch.Generator().manual_seed(seed + rank)
+        assert torch.equal(torch.rand(4), torch.rand(4, generator=expected))
+        assert random.random() == random.Random(seed + rank).random()
 
 
 def test_a_site_that_was_restarted_draws_what_it_would_have_drawn(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,3 +89,21 @@ def test_a_round_with_shared_tensors(make_trainer: MakeTrainer, site: Site) -> N
     evaluated = trainer.for_evaluation(received)
     assert all(evaluated[name].equal(after[name]) for name in moved)
     assert trainer.shared(after).keys() == received.keys()
+
+
+def test_a_trainer_knows_what_leaves_and_what_no_optimizer_moves(
+    make_trainer: MakeTrainer, tiny_mmar: Path, edited: Callable[..., Path]
+) -> None:
+    """Buffers by the network's word, not by their names."""
+    file = tiny_mmar / "config/config_train.json"
+    edited(file, lambda conf: conf["train"]["model"]["args"].update(norm="batch"))
+
+    trainer = make_trainer(shared=["!*.num_batches_tracked"])
+
+    state = trainer.network.state_dict()
+    parameters = {name for name, _ in trainer.network.named_parameters()}
+    assert trainer.shared_tensors.buffers == state.keys() - parameters
+    assert any(name.endswith("running_var") for name in trainer.shared_tensors.buffers)
+    assert trainer.shared_tensors.sizes == {
+        name: tensor.numel() for name, tensor in state.items() if "num_batches" not in name
+    }

@@ -69,3 +69,15 @@ def test_a_second_run_goes_on_in_the_same_file(tmp_path: Path) -> None:
     again.task("submit_model")
 
     assert [event["task"] for event in events(again)] == ["train", "submit_model"]
+
+
+def test_a_number_that_is_not_finite_is_null(progress: ProgressFile) -> None:
+    progress.iteration(epoch=1, epochs=1, done=1, of=4, loss=float("nan"))
+    result = EvaluationResult(key_metric="dice", metrics={"dice": float("inf")}, cases=1)
+    progress.validation(result, epoch=1)
+
+    assert "NaN" not in progress.path.read_text()
+    assert [one.get("loss", one.get("metrics")) for one in events(progress)] == [
+        None,
+        {"dice": None},
+    ]

@@ -14,6 +14,8 @@ import pytest
 from fl_client.site import Site
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.policy.site_policy import Byoc, SitePolicy
+from mmar_runtime.workflows.session import session
+from mmar_runtime.workflows.training import TrainingWorkflow
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 MakeMmar = Callable[..., Path]
@@ -124,3 +126,52 @@ def test_a_round_seed_is_the_same_in_every_process(site: Site) -> None:
 def test_a_round_seed_fits_every_random_source(site: Site) -> None:
     """numpy takes 32 bits."""
     assert all(0 <= site.round_seed(seed, 1) < 2**32 for seed in range(100))
+
+
+# --- how much a site trains
+
+
+def test_a_site_trains_as_many_epochs_as_the_job_asks_unless_it_has_a_number_of_its_own(
+    site: Site,
+) -> None:
+    assert site.local_epochs(5) == 5
+    assert replace(site, values={"LOCAL_EPOCHS": 2}).local_epochs(5) == 2
+
+
+@pytest.mark.parametrize("own", [0, -1, 1.5, "2", True])
+def test_a_number_of_epochs_that_is_none_is_refused(site: Site, own: Any) -> None:
+    with pytest.raises(ConfigError, match="LOCAL_EPOCHS: has to be a positive whole number"):
+        replace(site, values={"LOCAL_EPOCHS": own}).local_epochs(5)
+
+
+def test_how_many_processes_there_are_is_the_sites_to_say(site: Site, edited: Edited) -> None:
+    edited(
+        site.mmar.root / "config/environment.json",
+        lambda values: values.update(NUM_PROCESSES=4, multi_gpu=True),
+    )
+    several = replace(site, values={**site.values, "NUM_PROCESSES": 2})
+
+    assert (site.processes, several.processes, several.alone.processes) == (1, 2, 1)
+    assert not site.train_config().settings.multi_gpu
+    assert several.train_config().settings.multi_gpu
+    assert several.cross_validation_config().settings.multi_gpu
+    assert not several.alone.cross_validation_config().settings.multi_gpu
+
+
+def test_batch_size_and_loading_processes_are_the_sites_where_the_mmar_has_variables_for_them(
+    site: Site, edited: Edited
+) -> None:
+    def by_variables(document: Any) -> None:
+        document.update(batch_size=1, num_workers=0)
+        arguments = {"batch_size": "{batch_size}", "num_workers": "{num_workers}"}
+        document["train"]["dataloader"]["args"].update(arguments)
+
+    edited(site.mmar.root / "config/config_train.json", by_variables)
+    here = replace(site, values={**site.values, "batch_size": 2, "num_workers": 1})
+
+    for one, expected in ((site, (1, 0)), (here, (2, 1))):
+        config = one.train_config()
+        with session(config, allow_code=False) as context:
+            workflow = TrainingWorkflow(config, context)
+            loader = workflow.entry("train", "dataloader")
+            assert (loader.batch_size, loader.num_workers) == expected

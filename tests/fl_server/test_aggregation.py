@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_server.aggregation import InTimeWeightedMean
+from fl_server.aggregation import InTimeWeightedMean, moved_by, replaced_by
 from mmar_runtime.errors import FederationError, WeightsError
 from mmar_runtime.weights import digest
 
@@ -190,3 +192,91 @@ def test_a_mean_that_leaves_the_range_of_its_dtype_is_refused() -> None:
 
     with pytest.raises(WeightsError, match="w: not finite"):
         mean_of({"site-1": (half, 1)}).new_global(half)
+
+
+# --- tensors that a contribution may lack
+
+
+def test_a_tensor_is_averaged_over_the_sites_that_sent_it() -> None:
+    """``w`` by both, with 1 and 3 steps; ``v`` by the second alone."""
+    mean = mean_of(
+        {
+            "site-1": ({"w": torch.tensor([1.0])}, 1),
+            "site-2": ({"w": torch.tensor([5.0]), "v": torch.tensor([7.0])}, 3),
+        },
+        optional_names=["v"],
+    )
+
+    found = mean.new_global({"w": torch.tensor([10.0]), "v": torch.tensor([20.0])})
+
+    assert found["w"].tolist() == [10 + (1 * 1 + 3 * 5) / 4]
+    assert found["v"].tolist() == [20 + 7]
+
+
+def test_a_tensor_that_nobody_sent_stays_to_the_last_bit() -> None:
+    before = {"w": torch.tensor([10.0]), "v": torch.tensor([0.1, -0.0]), "n": torch.tensor(7)}
+    mean = mean_of({"site-1": ({"w": torch.tensor([1.0])}, 1)}, optional_names=["v", "n"])
+
+    found = mean.new_global(before)
+
+    assert digest({"v": found["v"], "n": found["n"]}) == digest(
+        {"v": before["v"], "n": before["n"]}
+    )
+    assert found["v"] is not before["v"]
+
+
+def test_any_other_tensor_that_nobody_sent_is_an_error() -> None:
+    mean = mean_of({"site-1": ({"w": torch.tensor([1.0])}, 1)}, optional_names=["u"])
+
+    with pytest.raises(WeightsError, match="v: missing"):
+        mean.new_global({"w": torch.tensor([1.0]), "v": torch.tensor([1.0])})
+
+
+def test_full_contributions_give_the_same_bits_whether_or_not_they_might_lack_some() -> None:
+    def model(seed: int) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        return {name: torch.randn(50, generator=generator) for name in ("w", "v")}
+
+    parts = {site: (model(index), 3 * index + 1) for index, site in enumerate(SITES)}
+
+    plain = mean_of(parts).new_global(model(9))
+    lenient = mean_of(parts, optional_names=["v", "w"]).new_global(model(9))
+
+    assert digest(plain) == digest(lenient)
+
+
+# --- what an aggregator of a job's own returns
+
+
+def test_a_difference_in_another_dtype_is_rounded_into_the_models() -> None:
+    before = {"w": torch.tensor([1.0]), "n": torch.tensor(4)}
+    given = {"w": torch.tensor([0.5], dtype=torch.float64), "n": torch.tensor(1.5).double()}
+
+    found = moved_by(before, given)
+
+    assert found["w"].tolist() == [1.5]
+    assert found["n"].tolist() == 4 + 2  # to the even one
+    assert [one.dtype for one in found.values()] == [torch.float32, torch.int64]
+
+
+def test_whole_weights_take_the_place_of_the_others() -> None:
+    found = replaced_by(weights(1.0, 2.0), weights(5.0, 6.0, dtype=torch.float64))
+
+    assert found["w"].tolist() == [5, 6]
+    assert found["w"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("apply", [moved_by, replaced_by])
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({}, "w: missing"),
+        ({"w": torch.ones(2), "x": torch.ones(1)}, "x: not part of the network"),
+        ({"w": torch.ones(1)}, r"w: shape \(2,\), given \(1,\)"),
+        ({"w": torch.tensor([1.0, float("nan")])}, "w: not finite"),
+        ({"w": torch.tensor([1e300, 1.0], dtype=torch.float64)}, "w: not finite"),
+    ],
+)
+def test_what_is_not_the_models_is_not_kept(apply: Any, given: Any, fault: str) -> None:
+    with pytest.raises(WeightsError, match=fault):
+        apply(weights(1.0, 2.0), given)

@@ -121,6 +121,8 @@ def test_the_json_has_the_documented_keys() -> None:
         "cells": PARTIAL,
         "complete": False,
         "missing": [["site-1", "site-2"]],
+        "weights_sha256": {},
+        "evaluation_sha256": None,
     }
 
 
@@ -164,3 +166,40 @@ def test_a_name_is_never_a_formula_in_a_spreadsheet(name: str) -> None:
 
     rows = list(csv.reader(io.StringIO(matrix.as_csv())))
     assert rows[1] == ["'" + name] * 3 + ["0.5"]
+
+
+# --- digests
+
+
+def test_digests_survive_the_way_through_json() -> None:
+    whole = build_cross_site_matrix(
+        PARTIAL,
+        key_metric=DICE,
+        models=[GLOBAL_MODEL, "site-1"],
+        sites=["site-1", "site-2"],
+        weights_sha256={"site-1": "b" * 64, GLOBAL_MODEL: "a" * 64},
+        evaluation_sha256="e" * 64,
+    )
+
+    assert list(whole.weights_sha256) == [GLOBAL_MODEL, "site-1"]
+    assert CrossSiteMatrix.from_dict(whole.as_dict()) == whole
+
+
+def test_a_document_from_before_there_were_any_is_still_read() -> None:
+    document = matrix_of(PARTIAL).as_dict()
+    del document["weights_sha256"], document["evaluation_sha256"]
+
+    assert CrossSiteMatrix.from_dict(document) == matrix_of(PARTIAL)
+
+
+@pytest.mark.parametrize(
+    ("digests", "told"),
+    [
+        ({"weights_sha256": {"nobody": "a" * 64}}, "unknown weights_sha256: model 'nobody'"),
+        ({"weights_sha256": {"site-1": "abc"}}, "expected 64 hexadecimal digits"),
+        ({"evaluation_sha256": "abc"}, "evaluation_sha256: expected 64 hexadecimal digits"),
+    ],
+)
+def test_a_digest_that_is_none_is_refused(digests: dict[str, Any], told: str) -> None:
+    with pytest.raises(FederationError, match=told):
+        CrossSiteMatrix.from_dict({**matrix_of(PARTIAL).as_dict(), **digests})

@@ -189,8 +189,23 @@ def test_only_shared_tensors_are_global(tiny_mmar: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "shared", [["!*.adn.*", "!*.bias"], ["*", "!*.adn.*", "!*.bias"], ["*.conv.weight"]]
+)
+def test_tensors_can_be_taken_out_again(tiny_mmar: Path, shared: list[str]) -> None:
+    """A ``!`` before a name: all others are shared, or of the named ones the rest."""
+    expected = initial_model(Mmar.open(tiny_mmar), values={}, shared=["*.conv.weight"])
+
+    found = initial_model(Mmar.open(tiny_mmar), values={}, shared=shared)
+
+    assert found.shared_names == expected.shared_names
+
+
+@pytest.mark.parametrize(
     ("shared", "message"),
     [
+        (["!encoder.*"], "fits no tensor of the network: '!encoder.*'"),
+        (["*.bias", "!*"], "takes in no tensor of the network"),
+        (["!"], "has to be the name of a tensor"),
         (["encoder.weigth"], "fits no tensor of the network: 'encoder.weigth'"),
         (["*"], "takes in all tensors of the network"),
         ([], "has to be an array of 1 to 1000 names"),

@@ -22,6 +22,7 @@ from fl_server.run_record import (
     mean_over_sites,
     read_run_record,
     shortfalls,
+    unmet,
     without_open_round,
     write_run_record,
 )
@@ -463,3 +464,29 @@ def test_a_mean_that_its_sites_do_not_give_is_refused() -> None:
 
     with pytest.raises(FederationError, match="the file was changed after it was written"):
         RunRecord.from_dict(document)
+
+
+# --- without rounds
+
+
+def without_rounds() -> RunRecorder:
+    return new_recorder(rounds_asked=0, initial_weights_sha256=None)
+
+
+def test_a_run_that_only_evaluates_is_complete_without_a_round() -> None:
+    recorder = without_rounds()
+    assert not recorder.record.trains
+
+    record = recorder.finish("complete")
+
+    assert (shortfalls(record), unmet(record)) == ((), ())
+    assert RunRecord.from_dict(record.as_dict()) == record
+
+
+def test_it_can_have_neither_a_round_nor_first_weights() -> None:
+    with pytest.raises(FederationError, match="0 were asked for, found more"):
+        without_rounds().start_round(1)
+    with pytest.raises(FederationError, match="starts from no weights"):
+        new_record(rounds_asked=0)
+    with pytest.raises(FederationError, match="initial_weights_sha256: expected 64 hex"):
+        new_record(initial_weights_sha256=None)

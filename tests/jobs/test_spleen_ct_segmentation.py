@@ -97,8 +97,8 @@ def test_the_network_is_not_written_again_for_the_server() -> None:
     assert "monai" not in server
 
 
-def test_its_classes_are_exactly_those_that_a_site_allows() -> None:
-    assert Job.open(JOB).class_paths() == tuple(sorted(ALLOWED_CLASSES))
+def test_its_classes_are_among_those_that_a_site_allows() -> None:
+    assert set(Job.open(JOB).class_paths()) <= set(ALLOWED_CLASSES)
 
 
 def test_it_brings_no_code() -> None:

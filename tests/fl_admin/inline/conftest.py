@@ -14,8 +14,8 @@ from fl_admin.inline.job_terms import JobTerms
 from fl_admin.inline.server import InlineServer
 from fl_admin.inline.tasks import Crew, Reply, Task
 from fl_admin.inline.turns import SitesInTurn
+from fl_client.simulated_site import JobWork
 from fl_client.site import Site
-from fl_client.site_tasks import JobWork
 from fl_server.initial_model import initial_model
 from fl_server.run_record import RunRecord
 from mmar_runtime.mmar import Mmar
@@ -98,7 +98,9 @@ class Federation:
         asked = JobTerms(**{"rounds": 2, "min_sites": 3, **terms})
         initial = initial_model(sites[0].mmar, values=THREADS)
         try:
-            server = InlineServer("job", asked, initial, crew(in_turn), root / "results")
+            server = InlineServer(
+                "job", asked, initial, crew(in_turn), root / "results", evaluation_sha256="0" * 64
+            )
             return Ran(server.run(), root / "results", folders)
         finally:
             in_turn.close()

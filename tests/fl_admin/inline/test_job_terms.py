@@ -19,7 +19,7 @@ Edited = Callable[[Path, Callable[[Any], object]], Path]
 def test_the_terms_of_the_example_job(job: Job) -> None:
     terms = job_terms(job)
 
-    assert (terms.rounds, terms.min_sites) == (3, 3)
+    assert (terms.rounds, terms.min_sites) == (3, 2)
     assert (terms.local_epochs, terms.steps_aggregation) == (3, 0)
     assert (terms.submit_timeout, terms.validation_timeout) == (600, 6000)  # NVFlare's own
 
@@ -64,7 +64,7 @@ REFUSED: dict[str, tuple[str, Callable[[Any], object], str]] = {
     "contradiction": (
         SERVER_CONFIG,
         lambda document: component(document, "aggregator")["args"].update(min_sites=1),
-        "components name different min_sites: [3, 3, 1, 3]",
+        "components name different min_sites: [2, 2, 1, 2]",
     ),
 }
 
@@ -105,6 +105,20 @@ def test_else_the_inline_engine_is_the_one(job: Job, demo_data: Path) -> None:
     plan = plan_simulation(job, sites=2, data=demo_data)
 
     assert (plan.engine, plan.not_inline, plan.workers) == ("inline", (), 1)
+
+
+def test_several_processes_at_a_site_are_nvflares_too(
+    job: Job, demo_data: Path, tmp_path: Path
+) -> None:
+    environment = tmp_path / "environment.json"
+    environment.write_text('{"sites": {"site-2": {"NUM_PROCESSES": 2}}}')
+
+    plan = plan_simulation(job, sites=2, data=demo_data, environment=environment)
+
+    assert plan.engine == "nvflare"
+    assert [one.message for one in plan.not_inline] == ["NUM_PROCESSES needs NVFlare's simulator"]
+    with pytest.raises(ConfigError, match="NUM_PROCESSES needs NVFlare's simulator"):
+        plan_simulation(job, sites=2, data=demo_data, environment=environment, engine="inline")
 
 
 def test_what_only_nvflares_simulator_has_is_told(job: Job, demo_data: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from fl_admin.inline.turns import ASIDE
 from fl_client.local_training import LocalTrainer
-from fl_client.site_tasks import JobWork
+from fl_client.simulated_site import JobWork
 from fl_server.run_record import read_run_record
 from mmar_runtime.errors import FederationError
 from mmar_runtime.policy.site_policy import CrossSite, Limits, SitePolicy

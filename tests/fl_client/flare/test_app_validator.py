@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import threading
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fl_client import site_data
 from fl_client.flare.app_validator import MAX_TOLD, MmarAppValidator, told
+from fl_client.versions import VERSIONS_FILE
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import Problem
@@ -17,6 +22,7 @@ from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SITE_POLICY_FILE
 from mmar_runtime.policy.verdict import verdict
 
 APP = Path(__file__).resolve().parents[3] / "jobs" / "spleen_ct_segmentation" / "app"
+SECRET = "CANARY"
 SECRET_ROOT = "/data/of-this-hospital"
 
 
@@ -112,3 +118,197 @@ def test_a_long_answer_is_counted() -> None:
 
     assert text.count("is bad") == MAX_TOLD
     assert text.endswith("; and 6 more")
+
+
+# --- what the site itself lacks
+
+
+@pytest.fixture
+def site_kit(kit: Path, tmp_path: Path) -> Path:
+    """The same in a kit as provisioned, with data: one training and one validation case."""
+    (kit / "startup/fed_client.json").write_text("{}")
+    data = tmp_path / "data"
+    data.mkdir()
+    cases = {}
+    for key in ("training", "validation"):
+        case = {name: f"patient-{SECRET}-{key}-{name}.nii.gz" for name in ("image", "label")}
+        for name in case.values():
+            (data / name).write_bytes(b"")
+        cases[key] = [case]
+    (data / "dataset.json").write_text(json.dumps(cases))
+    environment = {"DATA_ROOT": str(data), "DATASET_JSON": str(data / "dataset.json")}
+    (kit / "local" / "environment.json").write_text(json.dumps(environment))
+    return kit
+
+
+def write_versions(kit: Path, **versions: str) -> None:
+    (kit / VERSIONS_FILE).write_text(json.dumps(versions))
+
+
+def other_minor(package: str) -> str:
+    major, minor, *_ = version(package).split(".")
+    return f"{major}.{int(minor) + 1}.0"
+
+
+def test_a_site_with_its_data_takes_a_good_job(site_kit: Path) -> None:
+    write_versions(site_kit, monai=version("monai"), torch=version("torch").partition("+")[0])
+
+    assert answer(site_kit) == ""
+
+
+def test_other_versions_are_refused_with_both_and_what_to_do(site_kit: Path) -> None:
+    wanted = other_minor("monai")
+    write_versions(site_kit, monai=wanted)
+
+    assert answer(site_kit) == (
+        f"refused: versions: this site has monai {version('monai')}, the federation {wanted}: "
+        f"install monai {wanted} there"
+    )
+    assert logged(site_kit)[-1]["problems"] == ["versions "]
+
+
+def test_a_server_judges_its_versions_and_has_no_data(kit: Path) -> None:
+    (kit / "startup/fed_server.json").write_text("{}")
+    assert answer(kit) == ""
+
+    write_versions(kit, torch=other_minor("torch"))
+    assert answer(kit).startswith("refused: versions: this server has torch ")
+
+
+def test_another_patch_is_no_reason(site_kit: Path) -> None:
+    major, minor, patch = version("monai").split(".")[:3]
+    write_versions(site_kit, monai=f"{major}.{minor}.{int(patch) + 1}")
+
+    assert answer(site_kit) == ""
+
+
+def test_versions_that_cannot_be_read_are_a_fault_of_the_kit(site_kit: Path) -> None:
+    (site_kit / VERSIONS_FILE).write_text("[]")
+
+    assert answer(site_kit) == (
+        "refused: versions: this site's kit has a fault; its administrator knows"
+    )
+
+
+@pytest.mark.parametrize(
+    "values", [None, {}, {"DATA_ROOT": "", "DATASET_JSON": ""}, {"DATA_ROOT": "/data"}]
+)
+def test_values_that_nobody_filled_in(site_kit: Path, values: object) -> None:
+    file = site_kit / "local/environment.json"
+    if values is None:
+        file.unlink()
+    else:
+        file.write_text(json.dumps(values))
+
+    assert answer(site_kit) == (
+        "refused: environment: this site's environment.json is not filled in; 'mmar site setup' "
+        "there does that"
+    )
+
+
+def test_values_that_cannot_be_read(site_kit: Path) -> None:
+    (site_kit / "local/environment.json").write_text("{")
+
+    assert "environment: this site's environment.json has a fault" in answer(site_kit)
+
+
+def lose_an_image(data: Path) -> None:
+    next(data.glob("*validation-image*")).unlink()
+
+
+def lose_the_list(data: Path) -> None:
+    (data / "dataset.json").unlink()
+
+
+def lose_everything(data: Path) -> None:
+    data.rename(data.with_name("elsewhere"))
+
+
+def lead_out(data: Path) -> None:
+    outside = data.parent / "outside.nii.gz"
+    outside.write_bytes(b"")
+    document = json.loads((data / "dataset.json").read_text())
+    document["training"][0]["image"] = "../outside.nii.gz"
+    (data / "dataset.json").write_text(json.dumps(document))
+
+
+def call_it_otherwise(data: Path) -> None:
+    document = json.loads((data / "dataset.json").read_text())
+    document["val"] = document.pop("validation")
+    (data / "dataset.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    "spoil", [lose_an_image, lose_the_list, lose_everything, lead_out, call_it_otherwise]
+)
+def test_data_that_a_job_cannot_read_are_refused_without_a_name(
+    site_kit: Path, tmp_path: Path, spoil: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    spoil(tmp_path / "data")
+
+    assert answer(site_kit) == (
+        "refused: data: this site's data list has a fault; 'mmar site setup' there says which"
+    )
+
+    shown = [one.getMessage() for one in caplog.records if one.levelno > logging.DEBUG]
+    assert any("this site's data: " in one for one in shown)
+    assert not any(SECRET in one for one in shown)
+    assert SECRET not in (site_kit / AUDIT_FILE).read_text()
+
+
+def test_data_are_not_looked_at_for_a_job_that_is_refused_anyway(
+    site_kit: Path, tmp_path: Path
+) -> None:
+    lose_the_list(tmp_path / "data")
+    (site_kit / "job-1/app_site-1/custom").mkdir()
+    (site_kit / "job-1/app_site-1/custom/own.py").write_text("x = 1\n")
+
+    assert "data:" not in answer(site_kit)
+
+
+def test_a_disk_that_does_not_answer_is_not_waited_for(
+    site_kit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(site_data, "SECONDS_TO_ANSWER", 0.2)
+    monkeypatch.setattr(site_data, "raw_items", lambda *_: released.wait(30))
+
+    text = answer(site_kit)
+    released.set()
+
+    assert text.startswith("refused: data: ")
+
+
+def test_too_many_files_to_look_for_are_left_to_the_job(
+    site_kit: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(site_data, "SECONDS_TO_LOOK", 0.2)
+
+    def slow(_: object) -> list[Problem]:
+        released.wait(30)
+        return []
+
+    monkeypatch.setattr(site_data, "data_check", slow)
+
+    text = answer(site_kit)
+    released.set()
+
+    assert text == ""
+    assert "too many files to look for" in caplog.text
+
+
+def test_thousands_of_files_are_looked_for_in_time(
+    site_kit: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "data"
+    names = [f"{index}.nii.gz" for index in range(2000)]
+    for name in names:
+        (data / name).touch()
+    cases = [{"image": name, "label": name} for name in names]
+    document = {"training": cases, "validation": cases[:1]}
+    (data / "dataset.json").write_text(json.dumps(document))
+
+    assert answer(site_kit) == ""
+
+    assert "too many files" not in caplog.text

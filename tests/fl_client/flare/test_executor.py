@@ -20,6 +20,7 @@ from nvflare.app_common.app_constant import AppConstants
 
 from fl_client.flare.exchange import REPORT, STATUS, as_arrays
 from fl_client.flare.executor import MmarExecutor
+from fl_client.site_tasks import LocalTasks
 from fl_client.status_words import status_word
 from fl_server.initial_model import initial_model
 from mmar_runtime.config.location import Location
@@ -121,8 +122,7 @@ def test_submit_gives_the_sites_best_model_with_round_and_metrics(
 
     dxo = from_shareable(execute("submit_model", Shareable()))
 
-    best = executor.trainer().best
-    assert best is not None
+    best = executor.tasks().best()
     sent = {name: torch.from_numpy(value) for name, value in dxo.data.items()}
     assert digest(sent) == digest(best.weights)
     assert dxo.get_meta_prop("round") == 1
@@ -177,7 +177,9 @@ def test_an_abort_during_training_ends_it_between_two_iterations(
     reply = execute("train", train_task(received), signal)
 
     assert reply.get_return_code() == ReturnCode.TASK_ABORTED
-    assert executor.trainer()._workflow.iteration == 1
+    tasks = executor.tasks()
+    assert isinstance(tasks, LocalTasks)
+    assert tasks.trainer()._workflow.iteration == 1
     assert list(run_folder.glob("error-*")) == []
 
 

@@ -19,6 +19,7 @@ from nvflare.app_common.app_constant import AppConstants
 
 from fl_client.flare.exchange import CASES, REPORT, STATUS, as_arrays
 from fl_client.flare.executor import MmarExecutor
+from fl_client.flare.privacy import TRAINED
 from fl_server.initial_model import initial_model
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.mmar import Mmar
@@ -149,6 +150,48 @@ def test_limits_of_a_training(
     assert reason(run_folder).startswith(f"train: {told}")
 
 
+def own_epochs(kit: Path, epochs: object) -> None:
+    (kit / "local/environment.json").write_text(
+        json.dumps({"NUM_THREADS": 1, "LOCAL_EPOCHS": epochs})
+    )
+
+
+def test_a_site_with_a_number_of_epochs_of_its_own_trains_so_many(
+    start: Start, received: Weights, kit: Path
+) -> None:
+    own_epochs(kit, 2)
+
+    reply = start(epochs=1, limits={"epochs_per_round": 2}).train(received)
+
+    meta = from_shareable(reply).meta
+    assert [epoch["epoch"] for epoch in meta[REPORT]["epochs"]] == [1, 2]
+    assert meta[MetaKey.NUM_STEPS_CURRENT_ROUND] == 2 * 2
+
+
+def test_its_own_number_is_within_its_limits_too(
+    start: Start, received: Weights, run_folder: Path, kit: Path
+) -> None:
+    own_epochs(kit, 3)
+    assert declined(start(epochs=1, limits={"epochs_per_round": 2}).train(received))
+    assert reason(run_folder).startswith("train: 3 epochs a round")
+
+    own_epochs(kit, 2)  # though the job asks for more
+    site = start(epochs=3, limits={"epochs_per_round": 2})
+    assert site.train(received).get_return_code() == ReturnCode.OK
+
+
+def test_an_own_number_that_is_none_is_refused_by_a_word(
+    start: Start, received: Weights, run_folder: Path, kit: Path
+) -> None:
+    own_epochs(kit, "two")
+
+    assert declined(start().train(received), "config-refused")
+    assert (
+        "LOCAL_EPOCHS: has to be a positive whole number"
+        in next(run_folder.glob("error-*.txt")).read_text()
+    )
+
+
 def test_a_network_that_is_too_large_is_refused(
     start: Start, received: Weights, run_folder: Path
 ) -> None:
@@ -206,13 +249,31 @@ def test_a_site_that_shares_no_model_sends_none(start: Start, received: Weights)
 
 
 def test_a_site_that_evaluates_no_others_evaluates_its_own_and_the_global_ones(
-    start: Start, received: Weights
+    start: Start, received: Weights, app: Path
 ) -> None:
+    asked_for(app, "train", "validate")
     site = start(cross_site={"evaluate_others": False})
 
     assert declined(site.validate(received, "site-2"))
     for owner in ("site-1", "SRV_FL_global_model"):
         assert site.validate(received, owner).get_return_code() == ReturnCode.OK
+
+
+def test_in_a_job_that_does_not_train_every_model_is_that_of_others(
+    start: Start, received: Weights, app: Path
+) -> None:
+    """Whatever the models are called: the site has had no part in them."""
+    asked_for(app, "validate")
+
+    site = start(cross_site={"evaluate_others": False})
+    assert declined(site.validate(received, "SRV_FL_global_model"))
+    site = start(cross_site={"evaluate_others": True})
+    assert site.validate(received, "SRV_FL_global_model").get_return_code() == ReturnCode.OK
+
+
+def asked_for(app: Path, *tasks: str) -> None:
+    document = {"executors": [{"tasks": list(tasks), "executor": {}}]}
+    (app / "config/config_fed_client.json").write_text(json.dumps(document))
 
 
 # --- what leaves
@@ -291,6 +352,43 @@ def test_required_filters_have_to_stand_in_the_sites_own_file(
     (kit / "local/privacy.json").write_text(json.dumps({"scopes": [scope]}))
 
     assert start(**demanding).train(received).get_return_code() == ReturnCode.OK
+
+
+SVT = "fl_client.flare.privacy.SVTPrivacy"
+
+
+def with_filter(kit: Path, **arguments: Any) -> None:
+    scope = {"name": "site", "task_result_filters": [{"path": SVT, "args": arguments}]}
+    document = {"scopes": [scope], "default_scope": "site"}
+    (kit / "local/privacy.json").write_text(json.dumps(document))
+
+
+def test_a_filter_learns_what_was_trained(
+    start: Start, received: Weights, kit: Path, fl_ctx: FLContext
+) -> None:
+    with_filter(kit, epsilon_release=1.0)
+
+    start(required_filters=["SVTPrivacy"]).train(received, 3)
+
+    trained = fl_ctx.get_prop(TRAINED)
+    assert (trained.round_number, trained.buffers) == (3, frozenset())
+
+
+def test_a_budget_that_is_spent_is_told_before_anything_is_trained(
+    start: Start, received: Weights, kit: Path, run_folder: Path
+) -> None:
+    with_filter(kit, epsilon_release=1.0)
+    running = start(privacy={"epsilon_max": 1.0})
+
+    assert declined(running.train(received), "policy-declined")
+
+    assert "a round costs 1.1 more" in next(run_folder.glob("error-*")).read_text()
+    progress = run_folder / "progress.jsonl"
+    assert not progress.exists() or "iteration" not in progress.read_text()
+
+
+def test_a_bound_that_no_filter_keeps_refuses_the_job(start: Start, received: Weights) -> None:
+    assert declined(start(privacy={"epsilon_max": 1.0}).train(received), "config-refused")
 
 
 def test_a_policy_with_a_fault_stops_the_run(start: Start) -> None:

@@ -17,6 +17,7 @@ from mmar_runtime.policy.site_policy import (
     CrossSite,
     Limits,
     Outgoing,
+    Privacy,
     SitePolicy,
     read_site_policy,
 )
@@ -61,6 +62,7 @@ def test_every_field_can_be_written(tmp_path: Path) -> None:
         min_dataset_size=20,
         cross_site={"evaluate_others": True, "share_model": False, "min_cases": 5},
         required_filters=["PercentilePrivacy"],
+        privacy={"epsilon_max": 8},
         torchscript_sha256=[HASH],
     )
 
@@ -75,6 +77,7 @@ def test_every_field_can_be_written(tmp_path: Path) -> None:
         min_dataset_size=20,
         cross_site=CrossSite(share_model=False, min_cases=5),
         required_filters=("PercentilePrivacy",),
+        privacy=Privacy(epsilon_max=8.0),
         torchscript_sha256=(HASH,),
     )
 
@@ -102,6 +105,9 @@ def test_every_field_can_be_written(tmp_path: Path) -> None:
         ({"outgoing": {"round_digits": -1}}, "outgoing.round_digits", "from 0 to 15"),
         ({"outgoing": {"metrics": "all"}}, "outgoing.metrics", "has to be an array of texts"),
         ({"min_dataset_size": 0}, "min_dataset_size", "a whole number from 1 on"),
+        ({"privacy": {"epsilon_max": 0}}, "privacy.epsilon_max", "a number above 0"),
+        ({"privacy": {"epsilon_max": True}}, "privacy.epsilon_max", "a number above 0"),
+        ({"privacy": {"epsilon": 1}}, "privacy.epsilon", "unknown key 'epsilon'"),
         ({"cross_site": {"share_model": 1}}, "cross_site.share_model", "true or false"),
     ],
 )

@@ -33,9 +33,12 @@ from mmar_runtime.components.launch import ALONE, Processes, check_launch, launc
 from mmar_runtime.components.processes import own_part
 from mmar_runtime.config.loader import load_train_config
 from mmar_runtime.config.location import Location
+from mmar_runtime.config.sections import RuntimeSettings
 from mmar_runtime.errors import ConfigError, LaunchError
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import digest, read_checkpoint
+from mmar_runtime.workflows.session import choose_device
+from tests.conftest import with_more_cases
 
 MakeMmar = Callable[..., Path]
 Edited = Callable[[Path, Callable[[Any], object]], Path]
@@ -139,28 +142,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 
 @pytest.fixture
-def mmar(tiny_mmar: Path, edited: Edited) -> Path:
+def mmar(tiny_mmar: Path) -> Path:
     """The tiny MMAR with four cases to train on and three to validate on."""
-    return with_more_cases(tiny_mmar, edited)
-
-
-def with_more_cases(root: Path, edited: Edited) -> Path:
-    """Repeat the three volumes under other names; each training item stays one of its own."""
-    names = {"training": "1 2 4 5", "validation": "3 6 7"}
-    for key, source in ("4", "1"), ("5", "2"), ("6", "1"), ("7", "2"):
-        for kind in ("image", "label"):
-            data = root / "data"
-            shutil.copy(data / f"case_{source}_{kind}.nii.gz", data / f"case_{key}_{kind}.nii.gz")
-
-    def change(lists: Any) -> None:
-        for key, cases in names.items():
-            lists[key] = [
-                {kind: f"case_{case}_{kind}.nii.gz" for kind in ("image", "label")}
-                for case in cases.split()
-            ]
-
-    edited(root / "data/dataset.json", change)
-    return root
+    return with_more_cases(tiny_mmar)
 
 
 def train_json(root: Path) -> Path:
@@ -400,6 +384,64 @@ found(agreed)
 """
     )
     assert agreed == [[10, 20], [10, 20]]
+
+
+def test_a_group_inside_of_a_group_is_the_same_one(pair: Pair) -> None:
+    """So that one group serves a training and an evaluation that both live on."""
+    agreed = pair.found(
+        """
+import torch
+from mmar_runtime.components.launch import launched_processes
+from mmar_runtime.components.processes import agreed_number, process_group
+from mmar_runtime.errors import LaunchError
+
+processes, cpu, agreed = launched_processes(), torch.device("cpu"), []
+with process_group(processes, cpu):
+    with process_group(processes, cpu):
+        agreed.append(agreed_number(10 + processes.rank, cpu))
+    agreed.append(agreed_number(20 + processes.rank, cpu))
+    try:
+        with process_group(processes, torch.device("cuda", 0)):
+            pass
+    except LaunchError as error:
+        agreed.append(str(error))
+found(agreed)
+"""
+    )
+    told = (
+        "these processes are connected by gloo, and cuda needs nccl. Several processes need one "
+        "use_gpu for all documents of a job"
+    )
+    assert agreed == [[10, 20, told]] * 2
+
+
+def test_an_evaluation_is_stopped_in_all_processes_although_one_alone_is_asked(
+    mmar: Path, pair: Pair
+) -> None:
+    assert medl.apps.train.main(["-m", str(mmar)]) == 0
+    ended = pair.found(
+        WORKFLOW
+        + """
+config = load_evaluation_config(Mmar.open(Path(ROOT)), overrides=VALUES)
+try:
+    evaluate(config, allow_code=False, should_stop=lambda: RANK == 1)
+    found("not stopped")
+except RunAborted:
+    found("stopped")
+""",
+        ROOT=str(mmar),
+    )
+    assert ended == ["stopped"] * 2
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    third = Processes(rank=2, local_rank=2, count=3)
+
+    with pytest.raises(LaunchError, match=r"process 2 .* there are 2\. Start as many .* GPUs"):
+        choose_device(RuntimeSettings(use_gpu=True), third)
+    assert choose_device(RuntimeSettings(use_gpu=False), third) == torch.device("cpu")
 
 
 def test_all_stop_at_the_same_iteration_although_one_alone_is_asked(mmar: Path, pair: Pair) -> None:

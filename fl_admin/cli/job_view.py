@@ -1,0 +1,136 @@
+"""Shows how far a job at a server is: a table on a terminal, lines anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from fl_admin.cli.live import number
+from fl_admin.console import JobState
+from fl_server.run_record import RoundRecord, RunRecord, SiteAbsence, SiteContribution
+
+View = Callable[[JobState, RunRecord | None], object]
+COLUMNS = ("site", "round", "state", "steps", "loss", "received", "own", "seconds")
+LONGEST_STATE = 60
+
+
+@contextmanager
+def job_view() -> Iterator[View]:
+    """Something to show a job with, for as long as the context lasts."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield JobLines()
+        return
+    started = time.monotonic()
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        yield lambda state, record: live.update(
+            job_table(state, record, time.monotonic() - started)
+        )
+
+
+def job_table(state: JobState, record: RunRecord | None, elapsed: float) -> Group:
+    """A row for each site with its part in the last round, and what keeps the job from starting."""
+    table = Table(title=headline(state, record, elapsed), title_justify="left")
+    for column in COLUMNS:
+        table.add_column(column)
+    if record is None:
+        for site, answer in state.deployment.items():
+            if site != "server":
+                table.add_row(site, "", "starting" if answer == "OK" else answer[:LONGEST_STATE])
+    else:
+        for row in site_rows(record):
+            table.add_row(*row)
+    return Group(table, *(Text(line) for line in waiting_lines(state)))
+
+
+def headline(state: JobState, record: RunRecord | None, elapsed: float) -> str:
+    """How far the job is, in one line."""
+    done = ""
+    if record is not None:
+        done = f", {len(record.closed_rounds)} of {record.rounds_asked} rounds done"
+        scores = record.scores[-1:] or ()
+        for one in scores:
+            value = one.mean[record.key_metric]
+            done += f", round {one.round}: mean {record.key_metric} {value:.4f}"
+    return f"{state.name}: {state.status}{done}, {elapsed:.0f} s"
+
+
+def site_rows(record: RunRecord) -> Iterator[tuple[str, ...]]:
+    """Each site in the round that is open, or in the last one."""
+    last = record.rounds[-1] if record.rounds else None
+    for site in record.sites:
+        yield (site, *_row(record, last, site))
+
+
+def _row(record: RunRecord, last: RoundRecord | None, site: str) -> tuple[str, ...]:
+    if last is None:
+        return ("", "starting")
+    place = f"{last.number}/{record.rounds_asked}"
+    match last.sites.get(site):
+        case SiteContribution() as one:
+            metric = record.key_metric
+            over = not last.is_open and last.number == record.rounds_asked
+            return (
+                place,
+                "cross-site" if over else "contributed",
+                str(one.steps),
+                number(one.epochs[-1].loss if one.epochs else None),
+                number(one.received_metrics.get(metric)),
+                number(one.local_metrics.get(metric)),
+                f"{one.seconds:.1f}",
+            )
+        case SiteAbsence() as one:
+            return (place, f"{one.status}: {one.reason}"[:LONGEST_STATE])
+        case _:
+            return (place, "training")
+
+
+def waiting_lines(state: JobState) -> Iterator[str]:
+    """Why the server has not started a job so far."""
+    if state.waits_for_sites:
+        yield from (f"not started yet: {one}" for one in state.obstacles[-1:])
+
+
+class JobLines:
+    """Prints a line when a job's status changes, when a site contributes, and for each score."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, state: JobState, record: RunRecord | None) -> None:
+        """Print what is new."""
+        self._say(f"{state.name}: {state.status}")
+        for line in (*waiting_lines(state), *state.refusals):
+            self._say(line)
+        for line in () if record is None else record_lines(record):
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            print(line, file=sys.stderr, flush=True)
+
+
+def record_lines(record: RunRecord) -> Iterator[str]:
+    """How far a run is: a line for each site's part in a round, and for each global score."""
+    for one in record.rounds:
+        place = f"round {one.number}/{record.rounds_asked}"
+        for site, outcome in one.sites.items():
+            if isinstance(outcome, SiteAbsence):
+                yield f"{place}: {site} did not contribute ({outcome.status}: {outcome.reason})"
+            else:
+                done = f"{outcome.steps} steps in {outcome.seconds:.1f} s"
+                yield f"{place}: {site} contributed, {done}"
+        if not one.is_open:
+            yield f"{place} done in {one.seconds:.1f} s"
+    for scores in record.scores:
+        if len(scores.sites) == len(record.sites):
+            value = scores.mean[record.key_metric]
+            yield f"global model of round {scores.round}: mean {record.key_metric} {value:.4f}"

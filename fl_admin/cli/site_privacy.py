@@ -1,0 +1,60 @@
+"""``mmar site privacy``: what a site has spent of its privacy budget, over all jobs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mmar_runtime.cli.common import print_json
+from mmar_runtime.config.location import Location
+from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.policy.site_policy import site_policy
+
+HELP = "show what is spent of the privacy budget"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The action's own arguments."""
+    parser.add_argument(
+        "--kit", type=Path, default=Path(), metavar="KIT", help="folder of the site's kit (.)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the account; its chain is verified on the way."""
+    from fl_client.privacy_ledger import PrivacyLedger
+
+    local = options.kit / "local"
+    if not local.is_dir():
+        message = f"{str(options.kit)!r} is no kit: it has no folder 'local'"
+        raise ConfigError([Problem(Location("--kit"), message, "", "policy")])
+    most = site_policy(local).privacy.epsilon_max
+    ledger = PrivacyLedger(options.kit)
+    account = ledger.account()
+    left = None if most is None else max(0.0, most - account.spent)
+    jobs = account.by("job")
+    contributions = {job: sum(one.job == job for one in account.spendings) for job in jobs}
+    if options.json:
+        print_json(
+            {
+                "ledger": str(ledger.path),
+                "epsilon_max": most,
+                "spent": account.spent,
+                "left": left,
+                "data": account.by("data"),
+                "jobs": [
+                    {"job": job, "epsilon": spent, "contributions": contributions[job]}
+                    for job, spent in jobs.items()
+                ],
+            }
+        )
+        return 0
+    print(f"spent:  epsilon {account.spent:g} in {len(account.spendings)} contributions")
+    print("bound:  none" if most is None else f"bound:  {most:g}, of which {left:g} are left")
+    for digest, spent in account.by("data").items():
+        print(f"data:   {digest}  {spent:g}")
+    for job, spent in jobs.items():
+        print(f"job:    {job}  {spent:g} in {contributions[job]}")
+    return 0

@@ -1,0 +1,157 @@
+"""``mmar site validate``: a model on this site's own data, as the federation's matrix has it.
+
+By the job's ``config_cross_validation.json``, with the values and the policy of the site's kit: the
+numbers are those that the site would tell a federation, to the last digit. Nothing leaves the site.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmar_runtime.cli.common import (
+    add_output_arguments,
+    json_text,
+    print_json,
+    set_up_logging,
+    stop_on_signals,
+)
+from mmar_runtime.config.loader import CROSS_VALIDATION_FILE
+from mmar_runtime.config.location import Location
+from mmar_runtime.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from fl_admin.site_kit import SiteKit
+    from fl_client.site import Site
+    from fl_client.site_validation import SiteValidation
+    from mmar_runtime.mmar import Mmar
+
+HELP = "how well a model does on this site's own data; nothing leaves the site"
+EXAMPLES = """examples:
+  mmar site validate --model FL_global_model.pt                (in the kit; by its newest job)
+  mmar site validate --kit KIT --model best.safetensors --job 3f6b... --json
+  mmar site validate --kit KIT --model model.pt --mmar path/to/mmar --out validated
+"""
+
+OUTPUT_FOLDER = "MMAR_EVAL_OUTPUT_PATH"
+"""The variable that says where the handlers of an evaluation write."""
+
+DOCUMENT = "validation.json"
+
+
+def add_action(actions: Any) -> None:
+    """Add the action to ``mmar site``."""
+    parser = actions.add_parser(
+        "validate",
+        help=HELP,
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--kit", type=Path, default=Path(), metavar="DIR", help="the site's kit (this folder)"
+    )
+    parser.add_argument(
+        "--model", type=Path, required=True, metavar="FILE", help="weights, .pt or .safetensors"
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--mmar", type=Path, metavar="DIR", help="the MMAR to evaluate it by")
+    source.add_argument(
+        "--job", metavar="ID", help="a job that this kit has run, for its MMAR (the newest)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help=f"keep {DOCUMENT} and what the handlers write, such as values of single cases",
+    )
+    add_output_arguments(parser)
+    parser.set_defaults(act=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check everything, evaluate, print what a federation would be told."""
+    from fl_admin.site_kit import SiteKit
+
+    set_up_logging(verbose=options.verbose)
+    kit = SiteKit.open(options.kit)
+    mmar, source = _mmar(kit, options)
+    print(f"note: by {Path(CROSS_VALIDATION_FILE).name} of {source}", file=sys.stderr)
+    with _output_folder(options.out) as out:
+        site = kit.site(mmar, {OUTPUT_FOLDER: str(out)})
+        started = time.monotonic()
+        found = _validated(site, options.model)
+        document = {
+            "site": site.name,
+            "model": str(options.model),
+            "by": source,
+            **found.told.as_dict(),
+            "cases": found.cases,
+        }
+        if options.out is not None:
+            _keep(out / DOCUMENT, document)
+    if options.json:
+        print_json(document)
+    else:
+        print(_summary(found, site, time.monotonic() - started))
+    return 0
+
+
+def _mmar(kit: SiteKit, options: argparse.Namespace) -> tuple[Mmar, str]:
+    """The MMAR to evaluate by, and what it is, in words."""
+    from mmar_runtime.mmar import Mmar
+
+    if options.mmar is not None:
+        mmar = Mmar.open(options.mmar)
+        return mmar, str(mmar.root)
+    job = kit.job(options.job)
+    return job.mmar, f"job {job}"
+
+
+@contextlib.contextmanager
+def _output_folder(named: Path | None) -> Iterator[Path]:
+    """Where handlers write: the folder that was named, or one that is gone afterwards.
+
+    Raises:
+        ConfigError: the named one holds something.
+    """
+    if named is None:
+        with tempfile.TemporaryDirectory(prefix="mmar-validate-") as folder:
+            yield Path(folder)
+        return
+    out = named.expanduser().resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        message = f"{str(out)!r} is there already"
+        raise ConfigError([Problem(Location("--out"), message, "Name another one.", "folder")])
+    out.mkdir(parents=True, exist_ok=True)
+    yield out
+
+
+def _validated(site: Site, model: Path) -> SiteValidation:
+    # MONAI logs to stdout, which belongs to the result; its loggers take hold of it on import.
+    with stop_on_signals() as stop, contextlib.redirect_stdout(sys.stderr):
+        from fl_client.site_validation import validate_here
+        from mmar_runtime.weights import read_checkpoint
+
+        weights = read_checkpoint(model).weights
+        return validate_here(site, weights, source=str(model), should_stop=stop)
+
+
+def _keep(path: Path, document: dict[str, Any]) -> None:
+    from mmar_runtime.files import write_text_atomically
+
+    write_text_atomically(path, json_text(document) + "\n")
+
+
+def _summary(found: SiteValidation, site: Site, seconds: float) -> str:
+    lines = [f"{name}: {value!r}" for name, value in found.told.metrics.items()]
+    if not lines:
+        lines.append("the policy of this site lets none of its metrics out")
+    lines.append(f"{found.cases} cases at {site.name} in {seconds:.1f} s")
+    return "\n".join(lines)

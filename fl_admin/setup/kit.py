@@ -1,0 +1,153 @@
+"""A start-up kit on disk: whose it is, and which server it is for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mmar_runtime.config.location import Location
+from mmar_runtime.config.sources import read_json
+from mmar_runtime.errors import ConfigError, Problem
+
+Kind = Literal["site", "server", "admin"]
+
+CONFIGS: dict[Kind, str] = {
+    "site": "fed_client.json",
+    "server": "fed_server.json",
+    "admin": "fed_admin.json",
+}
+"""The document in ``startup/`` that only a kit of that kind has."""
+
+OWNERS: dict[Kind, str] = {"site": "a site", "server": "a server", "admin": "an admin"}
+PLACE = Location("KIT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kit:
+    """A kit of ``mmar provision``.
+
+    Attributes:
+        folder: absolute.
+        kind: whose it is.
+        name: of the site or the admin; of a server, the host that it is reached by.
+        host: the server's host as the kit names it.
+        port: the server's port.
+        server_name: the name that the server's certificate has to bear.
+    """
+
+    folder: Path
+    kind: Kind
+    name: str
+    host: str
+    port: int
+    server_name: str
+
+    @property
+    def startup(self) -> Path:
+        """What was provisioned."""
+        return self.folder / "startup"
+
+    @property
+    def local(self) -> Path:
+        """What belongs to whoever runs the kit."""
+        return self.folder / "local"
+
+    @property
+    def certificate(self) -> Path:
+        """The kit's own certificate."""
+        return self.startup / ("server.crt" if self.kind == "server" else "client.crt")
+
+    @property
+    def key(self) -> Path:
+        """The private key of that certificate."""
+        return self.certificate.with_suffix(".key")
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of the federation's authority."""
+        return self.startup / "rootCA.pem"
+
+    @property
+    def address(self) -> str:
+        """Host and port of the server."""
+        return f"{self.host}:{self.port}"
+
+
+def open_kit(folder: Path) -> Kit:
+    """The kit in a folder.
+
+    Raises:
+        ConfigError: the folder is no kit, or a document in it is not as it was provisioned.
+    """
+    root = folder.expanduser().resolve()
+    kinds = [kind for kind, file in CONFIGS.items() if (root / "startup" / file).is_file()]
+    if len(kinds) != 1:
+        raise ConfigError([_no_kit(root)])
+    [kind] = kinds
+    file = root / "startup" / CONFIGS[kind]
+    try:
+        return _READERS[kind](root, read_json(file))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        message = f"is not as it was provisioned: {type(error).__name__} at {error}"
+        advice = "Take the file from the kit as it was sent."
+        raise ConfigError([Problem(Location(file.name), message, advice, "kit")]) from None
+
+
+def _site(root: Path, document: Any) -> Kit:
+    server = document["servers"][0]
+    host, port = _address(server["service"]["target"])
+    return Kit(
+        folder=root,
+        kind="site",
+        name=_text(document["client"]["fqsn"]),
+        host=host,
+        port=port,
+        server_name=_text(server["identity"]),
+    )
+
+
+def _server(root: Path, document: Any) -> Kit:
+    host, port = _address(document["servers"][0]["service"]["target"])
+    return Kit(folder=root, kind="server", name=host, host=host, port=port, server_name=host)
+
+
+def _admin(root: Path, document: Any) -> Kit:
+    admin = document["admin"]
+    return Kit(
+        folder=root,
+        kind="admin",
+        name=_text(admin["username"]),
+        host=_text(admin["host"]),
+        port=int(admin["port"]),
+        server_name=_text(admin["server_identity"]),
+    )
+
+
+_READERS = {"site": _site, "server": _server, "admin": _admin}
+
+
+def _address(target: str) -> tuple[str, int]:
+    host, _, port = _text(target).rpartition(":")
+    return _text(host), int(port)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{value!r}")
+    return value
+
+
+def _no_kit(root: Path) -> Problem:
+    """What a folder is instead of a kit, as far as that can be seen."""
+    if not root.is_dir():
+        return Problem(PLACE, f"there is no folder {str(root)!r}", "", "kit")
+    message = f"{str(root)!r} is no kit"
+    if root.name in ("startup", "local") and (root.parent / "startup").is_dir():
+        return Problem(PLACE, f"{message}, but a part of one", f"Name {str(root.parent)!r}.", "kit")
+    inside = sorted(one.parent.parent.name for one in root.glob("*/startup/fed_*.json"))
+    if inside:
+        message = f"{message}; it holds the kits {', '.join(inside)}"
+        return Problem(PLACE, message, "Name one of them.", "kit")
+    advice = "A kit holds startup/ and local/, as 'mmar provision' makes it."
+    return Problem(PLACE, message, advice, "kit")

@@ -1,0 +1,43 @@
+"""What a job's ``config_fed_client.json`` asks of a site, as far as the site itself has to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fl_client.job_check import CLIENT_CONFIG
+from mmar_runtime.config.sources import read_json
+from mmar_runtime.mmar import Mmar
+
+TRAIN_TASK = "train"
+EVERY_TASK = "*"
+"""How NVFlare writes that an executor takes whatever comes."""
+
+
+def job_trains(mmar: Mmar) -> bool:
+    """Whether a job trains at the sites; one that does not only has given models evaluated.
+
+    Raises:
+        ConfigError: the document is missing, or no JSON.
+    """
+    tasks = {task for one in _executors(mmar) for task in one.get("tasks") or ()}
+    return bool(tasks & {TRAIN_TASK, EVERY_TASK})
+
+
+def shared_names_of(mmar: Mmar) -> list[str] | None:
+    """The names of the tensors that a job's sites share; None for all, also of a plain MMAR.
+
+    Raises:
+        ConfigError: the document is no JSON.
+    """
+    if not mmar.document(CLIENT_CONFIG).is_file():
+        return None
+    for one in _executors(mmar):
+        names = one.get("executor", {}).get("args", {}).get("shared_names")
+        if names is not None:
+            return list(names)
+    return None
+
+
+def _executors(mmar: Mmar) -> Iterator[dict[str, Any]]:
+    yield from read_json(mmar.document(CLIENT_CONFIG)).get("executors", [])

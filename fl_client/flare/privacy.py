@@ -1,0 +1,285 @@
+"""The privacy filters: NVFlare's arithmetic on parameters alone, in their own dtypes.
+
+A site puts them into its ``privacy.json``, a job into ``task_result_filters``. What is no
+difference of weights passes as it is, but for whole models: these are held back, because no filter
+makes anything of them that another site could evaluate.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.dxo_filter import DXOFilter
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.app_common.filters import percentile_privacy, svt_privacy
+
+from fl_client.filter_plan import FilterPlan
+from fl_client.flare.audit import note
+from fl_client.flare.exchange import STATUS
+from fl_client.local_training import SharedTensors
+from fl_client.privacy import MODULE, Settings, SvtSettings, TrainedTensors, filter_settings
+from fl_client.privacy_ledger import PrivacyLedger, data_digest
+from fl_client.site import Site
+from mmar_runtime.config.location import Location
+from mmar_runtime.errors import MmarError, PolicyError
+from mmar_runtime.policy.site_policy import site_policy
+
+TRAINED = "mmar_trained"
+"""The property of a context by which the executor tells the filters what was trained."""
+
+DECLINED = "policy-declined"
+STATE_WORDS = 624
+"""The state of numpy's global generator in words of 32 bits."""
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+_NOISE = threading.Lock()
+
+
+class ModelFilter(DXOFilter):
+    """A filter that sees the parameters of a contribution and leaves the rest to its settings.
+
+    Args:
+        name: of the filter, as the settings know it.
+        arguments: of the filter.
+
+    Raises:
+        ConfigError: an argument has a fault.
+    """
+
+    def __init__(self, name: str, arguments: Mapping[str, Any]) -> None:
+        kinds = [DataKind.WEIGHT_DIFF]
+        super().__init__(supported_data_kinds=kinds, data_kinds_to_filter=kinds)
+        self.settings: Settings = filter_settings(
+            f"{MODULE}.{name}", arguments, Location(name) / "args"
+        )
+
+    def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
+        """The reply, filtered; another one in the place of what the site's policy holds back."""
+        try:
+            if _kind_of(shareable) == DataKind.WEIGHTS:
+                raise PolicyError("a whole model is not sent where a filter is set up")
+            return super().process(shareable, fl_ctx)
+        except PolicyError as error:
+            note(fl_ctx, "reply-declined", filter=self.settings.name)
+            self.log_error(fl_ctx, f"{DECLINED}: {error}")
+            reply = make_reply(ReturnCode.EXECUTION_EXCEPTION)
+            reply.set_header(STATUS, DECLINED)
+            return reply
+
+    def process_dxo(self, dxo: DXO, shareable: Shareable, fl_ctx: FLContext) -> DXO:
+        """The contribution as it leaves; its metadata stays what it was.
+
+        Raises:
+            MmarError: nobody has told which tensors are buffers.
+        """
+        trained = fl_ctx.get_prop(TRAINED)
+        if not isinstance(trained, TrainedTensors):
+            raise MmarError(f"{self.settings.name}: the executor does not tell what it has trained")
+        gone = set(self.settings.left_out(tuple(dxo.data), trained.buffers))
+        left: Arrays = {name: array for name, array in dxo.data.items() if name not in gone}
+        seen = {name: one for name, one in left.items() if _is_filtered(name, one, trained)}
+        # Filters of NVFlare's pass over single numbers; as an array of one they do not.
+        flat = {name: np.atleast_1d(array) for name, array in seen.items()}
+        steps = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 1)
+        found = self.filtered(flat, steps, trained, fl_ctx) if flat else {}
+        for name, array in seen.items():
+            left[name] = np.asarray(found[name], dtype=array.dtype).reshape(array.shape)
+        dxo.data = left
+        return dxo
+
+    @abstractmethod
+    def filtered(
+        self, arrays: Arrays, steps: int, trained: TrainedTensors, fl_ctx: FLContext
+    ) -> Arrays:
+        """What becomes of the parameters.
+
+        Args:
+            arrays: differences of floating-point parameters; not to be changed.
+            steps: optimizer steps that led to them.
+            trained: what was trained.
+            fl_ctx: of the reply.
+        """
+
+
+class ExcludeVars(ModelFilter):
+    """Leaves tensors out of what a site sends; the site goes on from the server's.
+
+    Args:
+        exclude_vars: exact names, or names with ``*`` for any characters.
+    """
+
+    def __init__(self, exclude_vars: list[str]) -> None:
+        super().__init__("ExcludeVars", {"exclude_vars": exclude_vars})
+
+    def filtered(
+        self, arrays: Arrays, steps: int, trained: TrainedTensors, fl_ctx: FLContext
+    ) -> Arrays:
+        """What is left stays as it is."""
+        return arrays
+
+
+class PercentilePrivacy(ModelFilter):
+    """Sends the largest changes alone, none of them larger than ``gamma`` a step.
+
+    Args:
+        percentile: of the changes of all parameters; what is below becomes 0.
+        gamma: the largest change a step.
+        buffers: ``keep`` leaves buffers out, ``send`` sends them as they are.
+    """
+
+    def __init__(self, percentile: float = 10, gamma: float = 0.01, buffers: str = "keep") -> None:
+        given = {"percentile": percentile, "gamma": gamma, "buffers": buffers}
+        super().__init__("PercentilePrivacy", given)
+        self._nvflare = percentile_privacy.PercentilePrivacy(percentile=percentile, gamma=gamma)
+
+    def filtered(
+        self, arrays: Arrays, steps: int, trained: TrainedTensors, fl_ctx: FLContext
+    ) -> Arrays:
+        """NVFlare's."""
+        return _processed(self._nvflare, arrays, steps, fl_ctx)
+
+
+class SVTPrivacy(ModelFilter):
+    """Sends a noisy choice of changes with noise on each, and writes down what that costs.
+
+    Args:
+        epsilon_release: privacy budget of the noise on all values of a round.
+        noise_var: in its place, that of the noise on each value, as in Clara Train.
+        fraction: of all values, how many are sent.
+        epsilon: privacy budget of the choice.
+        gamma: the largest change a step.
+        tau: change a step above which a value tends to be chosen.
+        replace: whether a value may be drawn twice, which then counts once.
+        buffers: ``keep`` leaves buffers out, ``send`` sends them as they are.
+    """
+
+    def __init__(
+        self,
+        epsilon_release: float | None = None,
+        noise_var: float | None = None,
+        fraction: float = 0.1,
+        epsilon: float = 0.1,
+        gamma: float = 1e-5,
+        tau: float = 1e-6,
+        replace: bool = True,
+        buffers: str = "keep",
+    ) -> None:
+        budget = {"epsilon_release": epsilon_release, "noise_var": noise_var}
+        given = {
+            **{key: value for key, value in budget.items() if value is not None},
+            "fraction": fraction,
+            "epsilon": epsilon,
+            "gamma": gamma,
+            "tau": tau,
+            "replace": replace,
+        }
+        super().__init__("SVTPrivacy", {**given, "buffers": buffers})
+        self._nvflare = svt_privacy.SVTPrivacy(**given)
+
+    def filtered(
+        self, arrays: Arrays, steps: int, trained: TrainedTensors, fl_ctx: FLContext
+    ) -> Arrays:
+        """NVFlare's, with noise that nobody can foresee; the cost is on the disk before.
+
+        Raises:
+            PolicyError: the privacy budget of the site is spent.
+        """
+        self._spend(sum(array.size for array in arrays.values()), trained, fl_ctx)
+        with unforeseeable_noise():
+            return _processed(self._nvflare, arrays, steps, fl_ctx)
+
+    def _spend(self, values: int, trained: TrainedTensors, fl_ctx: FLContext) -> None:
+        workspace = fl_ctx.get_engine().get_workspace()
+        policy = site_policy(Path(workspace.get_site_config_dir()))
+        assert isinstance(self.settings, SvtSettings)
+        cost = self.settings.cost(values)
+        spent = PrivacyLedger(Path(workspace.get_root_dir())).spend(
+            cost,
+            policy.privacy.epsilon_max,
+            job=fl_ctx.get_job_id(),
+            round=trained.round_number,
+            filter=self.settings.name,
+            data=trained.data,
+        )
+        note(fl_ctx, "privacy-spent", epsilon=cost, total=spent, round=trained.round_number)
+
+
+def prepare_filters(
+    fl_ctx: FLContext, site: Site, tensors: Callable[[], SharedTensors], round_number: int
+) -> None:
+    """Judge before a round is trained what will leave of it, and tell the filters of it.
+
+    Args:
+        fl_ctx: of the task.
+        site: where this is.
+        tensors: tells what a contribution would hold; asked only if there are filters.
+        round_number: counted from 1.
+
+    Raises:
+        ConfigError: the filters do not fit the network or the job; see ``FilterPlan.require``.
+        PolicyError: the privacy budget of the site is spent.
+    """
+    workspace = fl_ctx.get_engine().get_workspace()
+    plan = FilterPlan.read(Path(workspace.get_site_config_dir()), site.mmar.root)
+    if not plan.filters:
+        return
+    sent, ledger = tensors(), PrivacyLedger(Path(workspace.get_root_dir()))
+    plan.require(sent.sizes, sent.buffers, site.policy, ledger)
+    trained = TrainedTensors(
+        buffers=sent.buffers, round_number=round_number, data=data_digest(site.values)
+    )
+    fl_ctx.set_prop(TRAINED, trained, private=True, sticky=False)
+
+
+@contextmanager
+def unforeseeable_noise() -> Iterator[None]:
+    """Within, numpy's global generator starts from the machine's entropy; then it is as before.
+
+    NVFlare draws its noise there, and a job seeds the same generator for its training: whoever
+    knows the seed could take the noise off again. The training must not notice either.
+    """
+    with _NOISE:
+        before = np.random.get_state()
+        np.random.seed(np.frombuffer(os.urandom(4 * STATE_WORDS), dtype=np.uint32))
+        try:
+            yield
+        finally:
+            np.random.set_state(before)
+
+
+def _processed(
+    by: percentile_privacy.PercentilePrivacy | svt_privacy.SVTPrivacy,
+    arrays: Arrays,
+    steps: int,
+    fl_ctx: FLContext,
+) -> Arrays:
+    """The arrays as NVFlare's filter gives them back; the metadata that it adds is dropped."""
+    dxo = DXO(
+        DataKind.WEIGHT_DIFF, data=dict(arrays), meta={MetaKey.NUM_STEPS_CURRENT_ROUND: steps}
+    )
+    found: Arrays = by.process_dxo(dxo, Shareable(), fl_ctx).data
+    return found
+
+
+def _kind_of(shareable: Shareable) -> str | None:
+    """The kind of data in a good reply; None where it has none."""
+    if shareable.get_return_code() not in (None, ReturnCode.OK) or "DXO" not in shareable:
+        return None
+    kind: str = from_shareable(shareable).data_kind
+    return kind
+
+
+def _is_filtered(name: str, array: np.ndarray[Any, Any], trained: TrainedTensors) -> bool:
+    """Whatever is no buffer and no whole number; a parameter that nobody has thought of is."""
+    return name not in trained.buffers and array.dtype.kind == "f"

@@ -1,0 +1,184 @@
+"""The tasks of a site in several processes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fl_client.local_training import LocalWork, SharedTensors
+from fl_client.ranks.launcher import START_SECONDS, Ranks
+from fl_client.ranks.messages import read_weights, result_from, update_from, write_weights
+from fl_client.site import Site
+from fl_client.trainer_progress import LocalBest
+from fl_client.updates import LocalUpdate
+from mmar_runtime.errors import ProcessLostError, WeightsError
+from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, policy_document
+from mmar_runtime.results import EvaluationResult
+from mmar_runtime.weights import Weights
+from mmar_runtime.workflows.observing import ShouldStop
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "ranks"
+"""Where weights go from process to process, below the run's folder; nobody else may look in."""
+
+
+class RankTasks:
+    """The tasks in several processes, started when first needed, and anew after one was lost.
+
+    Each process has what ``LocalTasks`` has in one. The best model is kept here, so that it
+    outlives them.
+
+    Args:
+        site: where this is, and how many processes it has.
+        work: how much to train in a round; a step is one of all processes together.
+        shared: names of the tensors that the sites share; None for all.
+        run: the folder of the run, for logs and weights.
+        progress: the file that the first process tells its progress in.
+        should_stop: asked all the time.
+        start_seconds: within this time the processes have to be ready.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        work: LocalWork,
+        shared: list[str] | None,
+        run: Path,
+        progress: Path,
+        should_stop: ShouldStop,
+        start_seconds: float = START_SECONDS,
+    ) -> None:
+        self.site = site
+        self.work = work
+        self.shared = shared
+        self._run = run
+        self._folder = run / FOLDER
+        self._progress = progress
+        self._should_stop = should_stop
+        self._start_seconds = start_seconds
+        self._ranks: Ranks | None = None
+        self._written = 0
+        self._trained = False
+        self._best: LocalBest | None = None
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes' numbers in the system, by rank; none while there are none."""
+        return [] if self._ranks is None else self._ranks.pids
+
+    def train(self, weights: Weights, round_number: int) -> LocalUpdate:
+        """See ``SiteTasks``."""
+        answer = self._ask("train", weights, round_number=round_number)
+        self._trained = True
+        if "best" in answer:
+            self._keep(answer["best"])
+        difference = self._read(answer["difference"])
+        return update_from(answer["update"], {name: difference[name] for name in weights})
+
+    def score(self, weights: Weights) -> EvaluationResult:
+        """See ``SiteTasks``."""
+        return result_from(self._ask("score", weights)["result"])
+
+    def best(self) -> LocalBest:
+        """See ``SiteTasks``."""
+        if self._best is None:
+            raise WeightsError("this site has trained no model yet that it could submit")
+        return self._best
+
+    def evaluate(self, weights: Weights, *, owner: str) -> EvaluationResult:
+        """See ``SiteTasks``."""
+        return result_from(self._ask("evaluate", weights, owner=owner)["result"])
+
+    def shared_tensors(self) -> SharedTensors:
+        """See ``SiteTasks``."""
+        told = self._there().ask("shared_tensors")
+        return SharedTensors(sizes=told["sizes"], buffers=frozenset(told["buffers"]))
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._ranks is not None:
+            self._ranks.close()
+
+    def _ask(self, kind: str, weights: Weights, **task: Any) -> dict[str, Any]:
+        ranks = self._there()
+        self._written += 1
+        path = self._folder / f"received-{self._written}.safetensors"
+        try:
+            return ranks.ask(kind, weights=write_weights(weights, path), **task)
+        finally:
+            path.unlink()
+
+    def _there(self) -> Ranks:
+        """The processes, started if there are none.
+
+        Raises:
+            ProcessLostError: with the former ones went what cannot be had again.
+            LaunchError: they did not start.
+        """
+        if self._ranks is not None and self._ranks.alive:
+            return self._ranks
+        if self._ranks is not None:
+            self._ranks.end()
+            if self._trained and self.shared is not None:
+                raise ProcessLostError(
+                    "the tensors that are this site's own were trained in processes that have "
+                    "ended, and the server does not have them. This site takes no further part in "
+                    "the job; run the job again"
+                )
+            logger.warning("the processes are started anew: optimizer and epochs begin anew too")
+        self._ranks = Ranks(
+            self.site.processes,
+            self._setup(),
+            logs=self._run,
+            should_stop=self._should_stop,
+            start_seconds=self._start_seconds,
+        )
+        return self._ranks
+
+    def _setup(self) -> dict[str, Any]:
+        """What each process is told first; the policy goes by a file, which is how one is read."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        for left in self._folder.glob("*.safetensors"):  # by processes that were lost
+            left.unlink()
+        policy = json.dumps(policy_document(self.site.policy))
+        path = self._folder / SITE_POLICY_FILE
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(policy)
+        return {
+            "kind": "setup",
+            "site": self.site.name,
+            "mmar": str(self.site.mmar.root),
+            "values": dict(self.site.values),
+            "policy": path.name,
+            "work": asdict(self.work),
+            "shared": self.shared,
+            "process": uuid.uuid4().hex[:12],
+            "folder": str(self._folder),
+            "progress": str(self._progress),
+        }
+
+    def _keep(self, told: Mapping[str, Any]) -> None:
+        """Keep the processes' best model, unless the one of earlier processes was better."""
+        found = LocalBest(
+            weights=self._read(told["weights"]),
+            result=result_from(told["result"]),
+            round_number=told["round_number"],
+        )
+        if self._best is None or found.result.key_value > self._best.result.key_value:
+            self._best = found
+
+    def _read(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Weights out of a file that nobody needs any more."""
+        weights = read_weights(told, self._folder)
+        (self._folder / told["file"]).unlink()
+        return weights

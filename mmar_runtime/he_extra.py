@@ -1,0 +1,16 @@
+"""Whether homomorphic encryption is installed here; importing this brings nothing in."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+EXTRA = "tenseal"
+MISSING_EXTRA = (
+    "homomorphic encryption needs the package 'tenseal', which is not installed; "
+    "run pip install 'mmar-fl[he]'"
+)
+
+
+def extra_is_installed() -> bool:
+    """Whether anything can be encrypted here."""
+    return find_spec(EXTRA) is not None

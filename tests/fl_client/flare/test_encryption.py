@@ -1,0 +1,333 @@
+"""A site in an encrypted job: what comes is decrypted, what leaves is not readable, or not sent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable, make_reply
+
+from fl_client.encryption import encrypting
+from fl_client.flare.encryption import (
+    AGGREGATION_WEIGHTS,
+    DecryptModel,
+    EncryptReply,
+    ability_faults,
+    decrypted,
+    encrypted,
+    site_keys,
+)
+from fl_client.flare.exchange import NOT_DECRYPTED, STATUS, received_weights
+from fl_client.flare.result_gate import REFUSED, ResultGate
+from mmar_runtime.ckks import CLIENT_CONTEXT, SERVER_CONTEXT
+from mmar_runtime.encrypted_weights import ARRAYS, LENGTHS, WEIGHT
+from mmar_runtime.errors import WeightsError
+
+MODEL = {
+    "conv.weight": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
+    "head.bias": np.ones(2, np.float32),
+    "norm.num_batches_tracked": np.array(3),
+}
+LAYERS = ["conv.*"]
+
+
+@pytest.fixture
+def startup(workspace: Any, he_keys: tuple[bytes, bytes]) -> Path:
+    """The kit of a site of a federation that encrypts."""
+    folder = Path(workspace.get_startup_kit_dir())
+    (folder / CLIENT_CONTEXT).write_bytes(he_keys[0])
+    return folder
+
+
+@pytest.fixture
+def job(app: Path) -> Path:
+    """The deployed job asks to encrypt the kernels of convolutions."""
+    client = encrypting({"task_data_filters": [], "task_result_filters": []}, LAYERS)
+    (app / "config" / "config_fed_client.json").write_text(json.dumps(client))
+    return app
+
+
+def task(data: Any = MODEL, **weights: float) -> Shareable:
+    shareable = DXO(DataKind.WEIGHTS, data=dict(data)).to_shareable()
+    shareable.set_header(AGGREGATION_WEIGHTS, weights)
+    return shareable
+
+
+def update(data: Any = None, steps: Any = 4) -> Shareable:
+    data = {name: np.ones_like(one) for name, one in MODEL.items()} if data is None else data
+    meta = {MetaKey.NUM_STEPS_CURRENT_ROUND: steps}
+    return DXO(DataKind.WEIGHT_DIFF, data=data, meta=meta).to_shareable()
+
+
+def sent(reply: Shareable, fl_ctx: FLContext, layers: list[str] = LAYERS) -> Any:
+    return from_shareable(EncryptReply(layers).process(reply, fl_ctx)).data
+
+
+def received(shareable: Shareable, fl_ctx: FLContext) -> Any:
+    return received_weights(DecryptModel().process(shareable, fl_ctx))
+
+
+# --- what leaves
+
+
+def test_an_update_leaves_with_its_layers_encrypted_and_the_rest_as_it_was(
+    startup: Path, fl_ctx: FLContext
+) -> None:
+    DecryptModel().process(task(), fl_ctx)
+
+    data = sent(update(), fl_ctx)
+
+    assert data.keys() == {"head.bias", "norm.num_batches_tracked", *ARRAYS}
+    assert data["head.bias"].tolist() == [1, 1]
+    assert data[WEIGHT].tolist() == [4.0]
+    back = decrypted(data, site_keys(startup))
+    assert back["conv.weight"] == pytest.approx(MODEL["conv.weight"] + 1, rel=1e-6)
+
+
+def test_the_weight_is_that_of_this_site_as_the_server_tells_it(
+    startup: Path, fl_ctx: FLContext
+) -> None:
+    """The name by which NVFlare's own filter looks it up is the server's."""
+    DecryptModel().process(task(**{"site-1": 2.5, "simulator_server": 9.0}), fl_ctx)
+
+    data = sent(update(), fl_ctx)
+
+    assert data[WEIGHT].tolist() == [10.0]
+    back = decrypted(data, site_keys(startup))
+    assert back["conv.weight"] == pytest.approx(MODEL["conv.weight"] + 1, rel=1e-6)
+
+
+def test_a_sites_best_model_leaves_encrypted_too(startup: Path, fl_ctx: FLContext) -> None:
+    reply = DXO(DataKind.WEIGHTS, data=dict(MODEL)).to_shareable()
+
+    data = sent(reply, fl_ctx)
+
+    assert "conv.weight" not in data
+    assert data[WEIGHT].tolist() == [1.0]
+
+
+def test_metrics_and_failures_pass_as_they_are(startup: Path, fl_ctx: FLContext) -> None:
+    metrics = DXO(DataKind.METRICS, data={"dice": 0.5}).to_shareable()
+    failure = make_reply(ReturnCode.EXECUTION_EXCEPTION)
+
+    assert sent(metrics, fl_ctx) == {"dice": 0.5}
+    assert EncryptReply(LAYERS).process(failure, fl_ctx) is failure
+
+
+def test_what_a_filter_has_left_out_counts_as_not_moved(startup: Path, fl_ctx: FLContext) -> None:
+    DecryptModel().process(task(), fl_ctx)
+
+    data = sent(update({"head.bias": np.ones(2, np.float32)}), fl_ctx)
+
+    back = decrypted(data, site_keys(startup))
+    assert back["conv.weight"] == pytest.approx(MODEL["conv.weight"], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        (update({**MODEL, "conv.weight": np.full((2, 3), np.nan, np.float32)}), "not finite"),
+        (update({**MODEL, "conv.weight": np.ones(6, np.float32)}), "shape"),
+        (update(steps=None), "steps"),
+    ],
+)
+def test_what_cannot_be_encrypted_is_not_sent(
+    startup: Path, fl_ctx: FLContext, run_folder: Path, reply: Shareable, told: str
+) -> None:
+    """The server learns a word; the text is in the site's run folder."""
+    DecryptModel().process(task(), fl_ctx)
+
+    answer = EncryptReply(LAYERS).process(reply, fl_ctx)
+
+    assert answer.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
+    assert "DXO" not in answer
+    assert answer.get_header(STATUS).startswith("weights-error (reference ")
+    [file] = run_folder.glob("error-*.txt")
+    assert told in file.read_text()
+
+
+def test_without_keys_nothing_is_sent(fl_ctx: FLContext) -> None:
+    DecryptModel().process(task(), fl_ctx)
+
+    answer = EncryptReply(LAYERS).process(update(), fl_ctx)
+
+    assert answer.get_header(STATUS).startswith("weights-error")
+
+
+# --- what comes
+
+
+def test_an_encrypted_model_comes_out_as_it_was(startup: Path, fl_ctx: FLContext) -> None:
+    data = encrypted(MODEL, None, layers=["*"], weight=8.0, keys=site_keys(startup))
+
+    found = received(task(data), fl_ctx)
+
+    assert {n: (t.numpy().dtype, t.numpy().shape) for n, t in found.items()} == {
+        name: (array.dtype, array.shape) for name, array in MODEL.items()
+    }
+    for name, array in MODEL.items():
+        assert found[name].numpy() == pytest.approx(array, rel=1e-6, abs=1e-9)
+
+
+def _of_another_weight(data: Any) -> None:
+    data[WEIGHT] = data[WEIGHT] * 2
+
+
+def _without_lengths(data: Any) -> None:
+    del data[LENGTHS]
+
+
+def _twice(data: Any) -> None:
+    data["conv.weight"] = MODEL["conv.weight"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (_of_another_weight, "not added up as they are said to be"),
+        (_without_lengths, "cannot be used"),
+        (_twice, "came in plain and encrypted"),
+    ],
+)
+def test_a_model_that_cannot_be_read_is_an_error_of_the_task(
+    startup: Path, fl_ctx: FLContext, spoil: Any, told: str
+) -> None:
+    data = encrypted(MODEL, None, layers=LAYERS, weight=8.0, keys=site_keys(startup))
+    spoil(data)
+
+    with pytest.raises(WeightsError, match=told):
+        received(task(data), fl_ctx)
+
+
+def test_a_server_cannot_speak_for_the_filter(startup: Path, fl_ctx: FLContext) -> None:
+    shareable = task()
+    shareable.set_header(NOT_DECRYPTED, "a text of the server")
+
+    assert received(shareable, fl_ctx).keys() == MODEL.keys()
+
+
+@pytest.mark.parametrize("factor", ["2", float("nan"), 0, True])
+def test_an_aggregation_weight_that_is_none_is_refused(
+    startup: Path, fl_ctx: FLContext, factor: Any
+) -> None:
+    with pytest.raises(WeightsError, match="the aggregation weight of this site came as"):
+        received(task(**{"site-1": factor}), fl_ctx)
+
+
+# --- the gate behind it
+
+
+@pytest.fixture
+def gate(startup: Path, job: Path, fl_ctx: FLContext) -> ResultGate:
+    gate = ResultGate()
+    shareable = DecryptModel().process(task(), fl_ctx)
+    fl_ctx.set_prop(FLContextKey.TASK_DATA, shareable, private=True, sticky=False)
+    gate.handle_event(EventType.BEFORE_TASK_EXECUTION, fl_ctx)
+    return gate
+
+
+def through(gate: ResultGate, reply: Shareable, fl_ctx: FLContext) -> Shareable:
+    fl_ctx.set_prop(FLContextKey.TASK_RESULT, reply, private=True, sticky=False)
+    gate.handle_event(EventType.AFTER_TASK_RESULT_FILTER, fl_ctx)
+    return reply
+
+
+def test_an_encrypted_update_passes_the_gate(gate: ResultGate, fl_ctx: FLContext) -> None:
+    reply = EncryptReply(LAYERS).process(update(), fl_ctx)
+
+    assert through(gate, reply, fl_ctx).get_return_code() == ReturnCode.OK
+
+
+def test_an_update_that_nobody_has_encrypted_is_stopped(
+    gate: ResultGate, fl_ctx: FLContext
+) -> None:
+    assert through(gate, update(), fl_ctx).get_header(STATUS) == REFUSED
+
+
+@pytest.mark.parametrize("layers", [["*"], ["head.*"]])
+def test_other_tensors_than_the_jobs_are_stopped(
+    gate: ResultGate, fl_ctx: FLContext, layers: list[str]
+) -> None:
+    reply = EncryptReply(layers).process(update(), fl_ctx)
+
+    assert through(gate, reply, fl_ctx).get_header(STATUS) == REFUSED
+
+
+def test_plain_tensors_beside_the_encrypted_ones_are_stopped(
+    gate: ResultGate, fl_ctx: FLContext
+) -> None:
+    reply = EncryptReply(LAYERS).process(update(), fl_ctx)
+    reply["DXO"]["data"]["conv.weight"] = MODEL["conv.weight"]
+
+    assert through(gate, reply, fl_ctx).get_header(STATUS) == REFUSED
+
+
+def test_the_gate_stops_all_where_it_cannot_tell_what_is_encrypted(
+    gate: ResultGate, fl_ctx: FLContext, job: Path
+) -> None:
+    reply = EncryptReply(LAYERS).process(update(), fl_ctx)
+    (job / "config" / "config_fed_client.json").write_text("{")
+
+    assert through(gate, reply, fl_ctx).get_header(STATUS) == REFUSED
+
+
+def test_ciphertexts_of_a_job_that_encrypts_nothing_are_stopped(
+    gate: ResultGate, fl_ctx: FLContext, job: Path
+) -> None:
+    reply = EncryptReply(LAYERS).process(update(), fl_ctx)
+    (job / "config" / "config_fed_client.json").unlink()
+
+    assert through(gate, reply, fl_ctx).get_header(STATUS) == REFUSED
+
+
+# --- whether this site can do it
+
+
+def ability(app: Path, startup: Path) -> list[str]:
+    return [one.message for one in ability_faults(app, startup)]
+
+
+def test_a_site_with_keys_can(job: Path, startup: Path) -> None:
+    assert ability(job, startup) == []
+
+
+def test_a_server_with_its_keys_can(job: Path, startup: Path, he_keys: tuple[bytes, bytes]) -> None:
+    (startup / CLIENT_CONTEXT).rename(startup / SERVER_CONTEXT)
+    (startup / SERVER_CONTEXT).write_bytes(he_keys[1])
+
+    assert ability(job, startup) == []
+
+
+def test_a_job_that_encrypts_nothing_asks_for_no_keys(app: Path, workspace: Any) -> None:
+    assert ability(app, Path(workspace.get_startup_kit_dir())) == []
+
+
+def test_a_federation_without_keys_cannot(job: Path, workspace: Any) -> None:
+    [told] = ability(job, Path(workspace.get_startup_kit_dir()))
+
+    assert "provisioned without 'he: true'" in told
+
+
+def test_without_the_extra_a_site_cannot(
+    job: Path, startup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fl_client.flare.encryption.extra_is_installed", lambda: False)
+
+    [told] = ability(job, startup)
+
+    assert "run pip install 'mmar-fl[he]'" in told
+
+
+def test_keys_that_cannot_be_read_are_told(job: Path, startup: Path) -> None:
+    (startup / CLIENT_CONTEXT).write_bytes(b"no keys")
+
+    [told] = ability(job, startup)
+
+    assert "client_context.tenseal holds no keys that can be read" in told
