@@ -103,7 +103,7 @@ def inline(megabytes: float, rounds: int, folder: Path) -> list[float]:
         def _publish(self) -> None:
             self._recorder.finish("complete")
 
-    Clock("job", terms, initial, Returning(), folder).run()
+    Clock("job", terms, initial, Returning(), folder, evaluation_sha256="").run()
     return [after - before for before, after in pairwise(starts)]
 
 
