@@ -202,7 +202,7 @@ class SimulatedSite:
             name=task,
             epochs=0 if self._work.steps_aggregation else self._epochs(),
             round_number=round_number,
-            is_anothers=is_anothers,
+            is_anothers=lambda: is_anothers,
         )
         asked.require_allowed(self.site, self._progress.path.parent)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,13 +47,13 @@ class AskedTask:
         epochs: epochs of a round; 0 where a round counts optimizer steps.
         round_number: of a training; 0 for the other tasks.
         is_anothers: whether its model is neither this site's nor of a training that it takes part
-            in.
+            in; called only where that makes a difference.
     """
 
     name: str
     epochs: int
     round_number: int = 0
-    is_anothers: bool = False
+    is_anothers: Callable[[], bool] = lambda: False
 
     def require_allowed(self, site: Site, run: Path) -> None:
         """Judge the task.
@@ -77,7 +77,7 @@ class AskedTask:
             )
         if self.name == SUBMIT and not cross_site.share_model:
             raise PolicyError("cross_site.share_model of this site is off")
-        if self.name == VALIDATE and not cross_site.evaluate_others and self.is_anothers:
+        if self.name == VALIDATE and not cross_site.evaluate_others and self.is_anothers():
             raise PolicyError("cross_site.evaluate_others of this site is off")
         used, most = bytes_below(run), limits.disk_gib * 2**30
         if used > most:

@@ -191,7 +191,7 @@ class MmarExecutor(Executor):
             name=task,
             epochs=0 if self.steps_aggregation else epochs,
             round_number=_round_of(shareable) if task == TRAIN else 0,
-            is_anothers=task == VALIDATE and self._is_anothers(shareable),
+            is_anothers=lambda: self._is_anothers(shareable),
         )
         asked.require_allowed(self.site, self.progress.path.parent)
 
