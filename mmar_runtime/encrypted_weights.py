@@ -1,7 +1,8 @@
-"""Weights of which a part is encrypted: what is encrypted, and how it travels and lies on a disk.
+"""Weights of which a part is encrypted: what is encrypted, and how it travels.
 
-Nothing here computes with ciphertexts; ``mmar_runtime.ckks`` does. An encrypted part is four dense
-arrays beside the plain tensors, so whatever carries, judges or digests weights does so with these:
+Nothing here computes with ciphertexts, which ``mmar_runtime.ckks`` does, or needs torch. An
+encrypted part is four dense arrays beside the plain tensors, so whatever carries, judges or digests
+weights does so with these:
 
     @encrypted/layout       JSON: name, dtype and shape of each encrypted tensor, by name
     @encrypted/weight       the factor by which the encrypted numbers are multiplied
@@ -19,20 +20,15 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from mmar_runtime.config.location import Location
-from mmar_runtime.errors import CheckpointError, WeightsError
-from mmar_runtime.files import write_atomically
+from mmar_runtime.errors import WeightsError
+from mmar_runtime.he_extra import ENCRYPTED_PREFIX
 from mmar_runtime.shared_names import fitting_names
-from mmar_runtime.weights import ENCRYPTED_PREFIX, Checkpoint, Weights
 
 LAYOUT = f"{ENCRYPTED_PREFIX}layout"
 WEIGHT = f"{ENCRYPTED_PREFIX}weight"
@@ -55,9 +51,8 @@ MAX_LAYOUT_BYTES = 4 * 2**20
 WEIGHT_RANGE = (1e-3, 1e12)
 """Of a factor; below it the noise of the encryption would show in float32."""
 
-SUFFIX = ".encrypted.safetensors"
-FORMAT = "mmar-encrypted-model/1"
 Ciphertexts = tuple[bytes, ...]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,40 +236,6 @@ def is_encrypted(weights: Mapping[str, Any]) -> bool:
     return not weights.keys().isdisjoint(ARRAYS)
 
 
-def plain_part(weights: Weights) -> dict[str, torch.Tensor]:
+def plain_part(weights: Mapping[str, Value]) -> dict[str, Value]:
     """The tensors that are not encrypted."""
     return {name: tensor for name, tensor in weights.items() if name not in ARRAYS}
-
-
-# --- on a disk
-
-
-def write_encrypted_model(path: Path, weights: Weights, train_conf: Mapping[str, Any]) -> None:
-    """Write weights of which a part is encrypted, whole or not at all.
-
-    The file is safetensors: the plain tensors and the four arrays by their names, and in its
-    metadata ``format`` and, as JSON, ``train_conf``.
-    """
-    metadata = {"format": FORMAT, "train_conf": json.dumps(dict(train_conf))}
-    content = save({name: one.contiguous() for name, one in weights.items()}, metadata)
-    write_atomically(path, lambda stream: stream.write(content))
-
-
-def read_encrypted_model(path: Path) -> Checkpoint:
-    """What such a file holds.
-
-    Raises:
-        CheckpointError: there is no such file, or it is another.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        train_conf = json.loads(metadata.get("train_conf", "null"))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from error
-    if metadata.get("format") != FORMAT or not is_encrypted(weights):
-        raise CheckpointError(f"{str(path)!r} holds no encrypted model of this format, {FORMAT}")
-    return Checkpoint(
-        weights=weights, train_conf=train_conf if isinstance(train_conf, dict) else None
-    )

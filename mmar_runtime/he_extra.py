@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+ENCRYPTED_PREFIX = "@encrypted/"
+"""Of the arrays that stand for encrypted tensors; see ``mmar_runtime.encrypted_weights``."""
+
 EXTRA = "tenseal"
 MISSING_EXTRA = (
     "homomorphic encryption needs the package 'tenseal', which is not installed; "

@@ -16,14 +16,12 @@ from safetensors.torch import load_file
 
 from mmar_runtime.errors import CheckpointError, WeightsError
 from mmar_runtime.files import write_atomically
+from mmar_runtime.he_extra import ENCRYPTED_PREFIX
 
 Weights = Mapping[str, torch.Tensor]
 """Parameters and buffers of a network by name, dense, on the CPU, owned by whoever holds them."""
 
 PARALLEL_PREFIX = "module."
-ENCRYPTED_PREFIX = "@encrypted/"
-"""Of the arrays that stand for encrypted tensors; see ``mmar_runtime.encrypted_weights``."""
-
 MAX_LISTED = 6
 MISSING_WEIGHTS_ADVICE = (
     "Train first, or name another file with --set MMAR_CKPT=... (of an export with --model_path)."

@@ -232,7 +232,7 @@ def _same_number(plan: SimulationPlan, result: SimulationResult, model: str) -> 
     if not plan.job.trains:
         file = folder.job / plan.job.mmar.root.name / "models" / f"{model}.safetensors"
     elif plan.encrypted:
-        from mmar_runtime.encrypted_weights import SUFFIX
+        from mmar_runtime.encrypted_files import SUFFIX
 
         encrypted, file = file.with_suffix(SUFFIX), folder.root / file.name
         keys = folder.startup(plan.job.name).parent

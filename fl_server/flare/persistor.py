@@ -17,12 +17,8 @@ from fl_server.flare.exchange import global_weights, learnable_from, weights_fro
 from fl_server.initial_model import InitialModel, initial_model
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_site_values
-from mmar_runtime.encrypted_weights import (
-    SUFFIX,
-    is_encrypted,
-    read_encrypted_model,
-    write_encrypted_model,
-)
+from mmar_runtime.encrypted_files import SUFFIX, read_encrypted_model, write_encrypted_model
+from mmar_runtime.encrypted_weights import is_encrypted
 from mmar_runtime.errors import FederationError
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import SitePolicy, site_policy

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from mmar_runtime.encrypted_weights import EncryptedPart, plain_part, read_encrypted_model
+from mmar_runtime.encrypted_files import read_encrypted_model
+from mmar_runtime.encrypted_weights import EncryptedPart, plain_part
 from mmar_runtime.weights import Weights, read_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -15,7 +15,7 @@ import pytest
 from fl_client.encryption import encrypting
 from fl_client.flare.encryption import decrypted, site_keys
 from mmar_runtime.ckks import CLIENT_CONTEXT
-from mmar_runtime.encrypted_weights import read_encrypted_model
+from mmar_runtime.encrypted_files import read_encrypted_model
 from mmar_runtime.weights import read_checkpoint
 from tests.federation.conftest import SERVER, SITES, Federation, MakeFederation, edit
 from tests.federation.search import unpacked

@@ -16,7 +16,7 @@ from fl_admin.encryption_keys import write_simulation_keys
 from fl_admin.provision import Kits, provision
 from fl_client.flare.encryption import encrypted, site_keys
 from mmar_runtime.ckks import CLIENT_CONTEXT, SERVER_CONTEXT, Keys
-from mmar_runtime.encrypted_weights import write_encrypted_model
+from mmar_runtime.encrypted_files import write_encrypted_model
 from mmar_runtime.errors import ConfigError, FederationError, WeightsError
 from mmar_runtime.weights import read_checkpoint
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as of_numpy
 
 from mmar_runtime.config.location import Location
+from mmar_runtime.encrypted_files import read_encrypted_model, write_encrypted_model
 from mmar_runtime.encrypted_weights import (
     ARRAYS,
     CIPHERTEXT_BYTES,
@@ -27,8 +28,6 @@ from mmar_runtime.encrypted_weights import (
     layout_of,
     part_faults,
     plain_part,
-    read_encrypted_model,
-    write_encrypted_model,
 )
 from mmar_runtime.errors import CheckpointError, ConfigError, WeightsError
 from mmar_runtime.weights import read_checkpoint

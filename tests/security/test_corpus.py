@@ -19,6 +19,8 @@ from tests.security.case import REPOSITORY, Case
 from tests.security.corpus.all import BENIGN, HOSTILE
 from tests.security.runner import Outcome, faults, run_command
 
+pytestmark = pytest.mark.timeout(900)  # one process for all cases, on a busy machine
+
 CASES = {case.name: case for case in (*HOSTILE, *BENIGN)}
 FAMILIES = (
     "expression", "component", "substitution", "reference", "path", "data list", "archive",
@@ -30,7 +32,7 @@ FAMILIES = (
 def outcomes() -> dict[str, Outcome]:
     """What came of each case; they are run by a lean process, which forks for each."""
     command = [sys.executable, "-m", "tests.security.runner", "--json"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
     found = [_outcome(json.loads(line)) for line in done.stdout.splitlines()]
     return {one.name: one for one in found}
