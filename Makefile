@@ -11,7 +11,7 @@ DEMO_RUN := build/demo/run
 DEMO_SITES := 3
 DEMO_ROUNDS := 3
 
-.PHONY: help install demo federation test lint format fuzz coverage clean
+.PHONY: help install demo federation test lint format fuzz coverage bench clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:  # a venv without pip, where ensurepip is missing, must not pass for a whole one
 
@@ -46,6 +46,12 @@ fuzz: .venv/.installed-dev  ## two million random inputs to all that reads what 
 
 coverage: .venv/.installed-dev  ## the tests, with the lines they do not reach
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
+
+bench: .venv/.installed-dev  ## measure everything and write docs/performance.md; takes an hour
+	for name in round_overhead start_up many_sites large_state aggregation; do \
+	    $(BIN)/python benchmarks/$$name.py $(BENCH) || exit 1; \
+	done
+	$(BIN)/python benchmarks/table.py
 
 clean:  ## remove what was built; .venv stays
 	rm -rf build dist site htmlcov .coverage .hypothesis .import_linter_cache .mypy_cache \

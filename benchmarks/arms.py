@@ -55,108 +55,19 @@ def mmar(data: Path, epochs: int, work: Path) -> list[float]:
 def by_hand(data: Path, epochs: int, work: Path) -> list[float]:
     """The same training, written against MONAI and ignite without a configuration."""
     import torch
+    from by_hand import HandWrittenSite, network
     from ignite.engine import Events
-    from ignite.metrics import Accuracy
-    from monai.data import CacheDataset, DataLoader, load_decathlon_datalist
-    from monai.engines import SupervisedEvaluator, SupervisedTrainer
-    from monai.handlers import (
-        CheckpointSaver,
-        LrScheduleHandler,
-        MeanDice,
-        StatsHandler,
-        TensorBoardStatsHandler,
-        ValidationHandler,
-        from_engine,
-    )
-    from monai.inferers import SimpleInferer, SlidingWindowInferer
-    from monai.losses import DiceCELoss
-    from monai.networks.nets import UNet
-    from monai.transforms import (
-        Activationsd,
-        AsDiscreted,
-        Compose,
-        CropForegroundd,
-        EnsureChannelFirstd,
-        EnsureTyped,
-        LoadImaged,
-        RandCropByPosNegLabeld,
-        RandShiftIntensityd,
-        ScaleIntensityRanged,
-    )
     from monai.utils import set_determinism
 
     torch.set_num_threads(1)
     set_determinism(0)
     torch.backends.cudnn.benchmark = False
-    both = ["image", "label"]
-    load = [
-        LoadImaged(both, image_only=False),
-        EnsureChannelFirstd(both),
-        ScaleIntensityRanged("image", -57, 164, 0.0, 1.0, clip=True),
-        CropForegroundd(both, source_key="image"),
-    ]
-    crop = RandCropByPosNegLabeld(
-        both, "label", [32, 32, 32], pos=1, neg=1, num_samples=4, image_key="image"
-    )
-    shift = RandShiftIntensityd("image", 0.1, prob=0.5)
-    lists = {
-        key: load_decathlon_datalist(str(data / "dataset.json"), True, key, str(data))
-        for key in ("training", "validation")
-    }
-    train_data = CacheDataset(
-        lists["training"], Compose([*load, crop, shift, EnsureTyped(both)]), num_workers=0
-    )
-    val_data = CacheDataset(lists["validation"], Compose([*load, EnsureTyped(both)]), num_workers=0)
-    network = UNet(3, 1, 2, [8, 16, 32, 64], [2, 2, 2], num_res_units=1, norm="instance")
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 500, 0.1)
-    post = Compose(
-        [
-            Activationsd("pred", softmax=True),
-            AsDiscreted(["pred", "label"], argmax=[True, False], to_onehot=2),
-        ]
-    )
-    pair = from_engine(["pred", "label"])
-    evaluator = SupervisedEvaluator(
-        "cpu",
-        DataLoader(val_data, batch_size=1, num_workers=0),
-        network,
-        inferer=SlidingWindowInferer([32, 32, 32], 4, 0.25),
-        postprocessing=post,
-        key_val_metric={"val_mean_dice": MeanDice(include_background=False, output_transform=pair)},
-        additional_metrics={"val_acc": Accuracy(output_transform=pair)},
-        val_handlers=[
-            StatsHandler(output_transform=lambda x: None),
-            TensorBoardStatsHandler(log_dir=str(work), output_transform=lambda x: None),
-            CheckpointSaver(str(work), {"model": network}, save_key_metric=True),
-        ],
-    )
-    loss = from_engine(["loss"], first=True)
-    trainer = SupervisedTrainer(
-        "cpu",
-        epochs,
-        DataLoader(train_data, batch_size=2, shuffle=True, num_workers=0),
-        network,
-        optimizer,
-        DiceCELoss(to_onehot_y=True, softmax=True),
-        inferer=SimpleInferer(),
-        postprocessing=post,
-        key_train_metric={"train_acc": Accuracy(output_transform=pair)},
-        train_handlers=[
-            LrScheduleHandler(schedule, print_lr=True),
-            ValidationHandler(epochs, evaluator),
-            CheckpointSaver(str(work), {"model": network, "opt": optimizer}, save_final=True),
-            StatsHandler(tag_name="train_loss", output_transform=loss),
-            TensorBoardStatsHandler(
-                log_dir=str(work), tag_name="train_loss", output_transform=loss
-            ),
-        ],
-    )
+    site = HandWrittenSite(data, work, network(), epochs=epochs, every=epochs)
     times: list[float] = []
-    trainer.add_event_handler(
+    site.trainer.add_event_handler(
         Events.ITERATION_COMPLETED, lambda _: times.append(time.time() - BORN)
     )
-    trainer.run()
+    site.trainer.run()
     return times
 
 

@@ -88,9 +88,14 @@ class RunFollower:
 
     def __post_init__(self) -> None:
         for site in self.site_names:
-            path = self.workspace / site / "simulate_job" / "progress.jsonl"
-            self._tails[site] = _Tail(path)
+            self._tails[site] = _Tail(self._progress_file(site))
             self._views[site] = SiteView()
+
+    def _progress_file(self, site: str) -> Path:
+        return self.workspace / site / "simulate_job" / "progress.jsonl"
+
+    def _record_file(self) -> Path:
+        return self.workspace / "server" / "simulate_job" / "results" / "run_record.json"
 
     def look(self) -> SimulationView:
         """The state at this moment."""
@@ -107,7 +112,7 @@ class RunFollower:
         )
 
     def _latest_record(self) -> RunRecord | None:
-        path = self.workspace / "server" / "simulate_job" / "results" / "run_record.json"
+        path = self._record_file()
         try:
             stamp = path.stat().st_mtime_ns
             if stamp != self._record_stamp:
@@ -116,6 +121,17 @@ class RunFollower:
         except (FileNotFoundError, FederationError):
             return self._record
         return self._record
+
+
+@dataclass
+class InlineFollower(RunFollower):
+    """Follows one simulation of the inline engine in its run folder."""
+
+    def _progress_file(self, site: str) -> Path:
+        return self.workspace / "sites" / site / "progress.jsonl"
+
+    def _record_file(self) -> Path:
+        return self.workspace / "results" / "run_record.json"
 
 
 def after_event(view: SiteView, event: Mapping[str, Any]) -> SiteView:

@@ -1,4 +1,8 @@
-"""A federation on one machine: prepare, run NVFlare's SimEnv beside us, follow, collect."""
+"""A federation on one machine: prepare, run an engine beside us, follow, collect.
+
+Two engines run the same job to the same bits: ``inline`` takes the sites in turn in one process,
+``nvflare`` runs NVFlare's simulator with a process for each site.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Literal, get_args
 
-from fl_admin.follow import RunFollower, SimulationView
+from fl_admin.follow import InlineFollower, RunFollower, SimulationView
+from fl_admin.inline.job_terms import ADVICE, job_terms
+from fl_admin.inline.plan import ERROR_FILE, RUN, InlinePlan
 from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
 from fl_admin.processes import ProcessTree
 from fl_admin.report.html import write_report
 from fl_client.encryption import encryption_faults, job_layers
-from fl_client.job_check import ALLOWED_CLASSES
+from fl_client.job_check import ALLOWED_CLASSES, META
 from fl_client.site import PROCESSES_VARIABLE, Site
 from fl_server.cross_site import CrossSiteMatrix, read_cross_site_matrix
 from fl_server.run_record import RunRecord, finish_run, read_run_record, write_run_record
@@ -37,7 +44,13 @@ from mmar_runtime.policy.site_policy import (
     policy_document,
 )
 
+Engine = Literal["inline", "nvflare"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+
 SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_UNTIL_END = 0.02
+"""How soon the end of a run is noticed."""
+
 THREADS_VARIABLE = "NUM_THREADS"
 FATAL = "due to FATAL_SYSTEM_ERROR received:"
 """What NVFlare's log says before the reason of an aborted run."""
@@ -50,14 +63,14 @@ class RunFolder:
     root: Path
 
     @classmethod
-    def create(cls, workspace: Path) -> RunFolder:
+    def create(cls, workspace: Path, *, engine: Engine = "nvflare") -> RunFolder:
         """The next free folder of a workspace; earlier runs stay.
 
         Raises:
             ConfigError: the path has a space, which NVFlare's simulator cannot pass on.
         """
         workspace = workspace.expanduser().resolve()
-        if any(character.isspace() for character in str(workspace)):
+        if engine == "nvflare" and any(character.isspace() for character in str(workspace)):
             message = f"NVFlare cannot simulate below a path with spaces: {str(workspace)!r}"
             raise ConfigError(
                 [Problem(Location("--workspace"), message, "Choose another one.", "workspace")]
@@ -88,18 +101,31 @@ class RunFolder:
         return self.root / "results"
 
     @property
+    def inline_plan(self) -> Path:
+        """What the process of the inline engine is told."""
+        return self.root / "inline.json"
+
+    @property
     def log(self) -> Path:
         """What NVFlare prints."""
-        return self.root / "logs" / "nvflare.log"
+        return self.log_of("nvflare")
+
+    def log_of(self, engine: Engine) -> Path:
+        """What an engine prints."""
+        return self.root / "logs" / f"{engine}.log"
 
     @property
     def policy(self) -> Path:
         """The policy of all simulated sites, as ``mmar evaluate --policy`` takes it."""
         return self.root / "sites" / SITE_POLICY_FILE
 
-    def kit(self, job: str, site: str) -> Path:
+    def site(self, site: str) -> Path:
+        """A site's folder; by the inline engine its run writes there too."""
+        return self.root / "sites" / site
+
+    def kit(self, job: str, site: str, engine: Engine) -> Path:
         """What a site of a simulated job has in place of a kit, as ``mmar site`` takes it."""
-        return self.flare / job / site
+        return self.site(site) if engine == "inline" else self.flare / job / site
 
     def startup(self, job: str) -> Path:
         """Where an encrypted run has its keys: what it lies in is like the kit of a site."""
@@ -107,7 +133,7 @@ class RunFolder:
 
     def environment(self, site: str) -> Path:
         """The environment of one site, as ``mmar evaluate -e`` takes it."""
-        return self.root / "sites" / site / "environment.json"
+        return self.site(site) / "environment.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +145,10 @@ class SimulationPlan:
         rounds: rounds of training; 0 for a job that only validates.
         sites: site name -> the site's own values.
         notices: what the loader translates in the job's configs.
+        engine: what runs it.
+        min_sites: contributions that a round needs.
+        workers: processes in which the inline engine's sites take turns.
+        not_inline: what the inline engine does not know, where it was passed over for that.
         gpu: NVFlare's GPU assignment, or None.
         policy: of every site and of the server.
     """
@@ -127,6 +157,10 @@ class SimulationPlan:
     rounds: int
     sites: Mapping[str, Mapping[str, Scalar]]
     notices: tuple[Notice, ...]
+    engine: Engine
+    min_sites: int
+    workers: int = 1
+    not_inline: tuple[Problem, ...] = ()
     gpu: str | None = None
     policy: SitePolicy = DEFAULT_POLICY
 
@@ -145,7 +179,7 @@ class SimulationResult:
         record: the run record; None if no round began.
         matrix: models x sites; None if there is none.
         failure: why the run did not end as asked; None if it did.
-        seconds: wall time from the start of NVFlare to its end.
+        seconds: wall time from the start of the engine to its end.
     """
 
     folder: RunFolder
@@ -163,6 +197,9 @@ def plan_simulation(
     data: Path | None = None,
     environment: Path | None = None,
     overrides: Mapping[str, Scalar] | None = None,
+    engine: Engine | None = None,
+    min_sites: int | None = None,
+    workers: int | None = None,
     gpu: str | None = None,
     policy: SitePolicy = DEFAULT_POLICY,
 ) -> SimulationPlan:
@@ -177,6 +214,9 @@ def plan_simulation(
         data: folder with ``site-N/dataset.json`` for each site.
         environment: JSON with values for all sites and, under ``sites``, for single ones.
         overrides: values from ``--set``, for every site.
+        engine: None means ``inline`` where that knows all that the job names, else ``nvflare``.
+        min_sites: contributions that a round needs; None means one of every site.
+        workers: processes in which the inline engine's sites take turns; None means one.
         gpu: NVFlare's GPU assignment.
         policy: what every site allows.
 
@@ -189,6 +229,12 @@ def plan_simulation(
     if rounds is not None and not job.trains:
         message = "this job evaluates the models that it brings; it has no rounds"
         raise ConfigError([Problem(Location("--rounds"), message, "Leave it out.", "job")])
+    if min_sites is not None and not 1 <= min_sites <= sites:
+        message = f"needs from 1 to {sites} sites in each round, found {min_sites}"
+        raise ConfigError([Problem(Location("simulate"), message, "", "sites")])
+    if workers is not None and workers < 1:
+        message = f"has to be a positive whole number, found {workers}"
+        raise ConfigError([Problem(Location("--workers"), message, "", "workers")])
     names = [f"site-{number}" for number in range(1, sites + 1)]
     given = {
         name: {
@@ -198,6 +244,20 @@ def plan_simulation(
         }
         for name in names
     }
+    asked = {
+        "--gpu": gpu,
+        "required_filters": policy.required_filters,
+        "privacy.epsilon_max": policy.privacy.epsilon_max is not None,
+        PROCESSES_VARIABLE: any(map(_has_several_processes, given.values())),
+    }
+    not_inline: tuple[Problem, ...] = ()
+    if engine is None:
+        engine, not_inline = _fitting_engine(job, asked)
+    if engine == "inline":
+        _require_inline(job, asked)
+    elif workers is not None:
+        message = "is for the inline engine; NVFlare's simulator has a process for each site"
+        raise ConfigError([Problem(Location("--workers"), message, "", "workers")])
     values = {name: {**_share_of_threads(own, sites), **own} for name, own in given.items()}
     notices = _checked(job, values, policy)
     return SimulationPlan(
@@ -205,9 +265,42 @@ def plan_simulation(
         rounds=rounds or job.rounds,
         sites=values,
         notices=notices,
+        engine=engine,
+        min_sites=sites if min_sites is None else min_sites,
+        workers=workers or 1,
+        not_inline=not_inline,
         gpu=gpu,
         policy=policy,
     )
+
+
+def _fitting_engine(job: Job, asked: Mapping[str, object]) -> tuple[Engine, tuple[Problem, ...]]:
+    """The engine for a job, and why it is not the inline one."""
+    try:
+        _require_inline(job, asked)
+    except ConfigError as error:
+        return "nvflare", tuple(error.problems)
+    return "inline", ()
+
+
+def _require_inline(job: Job, asked: Mapping[str, object]) -> None:
+    """Raise unless the inline engine can do all that is asked for.
+
+    Raises:
+        ConfigError: with everything that it cannot do.
+    """
+    job_terms(job)
+    problems = [
+        Problem(Location(name), f"{name} needs NVFlare's simulator", ADVICE, "engine")
+        for name, value in asked.items()
+        if value
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _has_several_processes(values: Mapping[str, Scalar]) -> bool:
+    return values.get(PROCESSES_VARIABLE, 1) != 1
 
 
 def _share_of_threads(values: Mapping[str, Scalar], sites: int) -> dict[str, Scalar]:
@@ -309,17 +402,15 @@ def simulate(
     """
     _prepare(plan, folder)
     started = time.monotonic()
-    follower = RunFollower(folder.flare / plan.job.name, tuple(plan.sites), plan.rounds)
+    follower = _follower(plan, folder)
     try:
-        with ProcessTree(_command(plan, folder), log=folder.log, env=_process_env(plan)) as tree:
-            while (code := tree.look()) is None:
-                view(follower.look())
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+        log = folder.log_of(plan.engine)
+        with ProcessTree(_command(plan, folder), log=log, env=_process_env(plan)) as tree:
+            code = _followed(tree, lambda: view(follower.look()))
     except BaseException:
         # By now no process is left; what there is so far is kept as a failed run.
         _collect(plan, folder, "interrupted")
         raise
-    view(follower.look())
     failure = None if code == 0 else _failure_text(plan, folder, code)
     record, matrix = _collect(plan, folder, failure)
     if failure is None and (record is None or record.status != "complete"):
@@ -333,27 +424,80 @@ def simulate(
     )
 
 
+def _followed(tree: ProcessTree, show: Callable[[], object]) -> int:
+    """Show how far the run is until it has ended; its exit code."""
+    shown = 0.0
+    while (code := tree.look()) is None:
+        if time.monotonic() - shown >= SECONDS_BETWEEN_LOOKS:
+            show()
+            shown = time.monotonic()
+        time.sleep(SECONDS_UNTIL_END)
+    show()
+    return code
+
+
+def _follower(plan: SimulationPlan, folder: RunFolder) -> RunFollower:
+    if plan.engine == "inline":
+        return InlineFollower(folder.root, tuple(plan.sites), plan.rounds)
+    return RunFollower(folder.flare / plan.job.name, tuple(plan.sites), plan.rounds)
+
+
 def _prepare(plan: SimulationPlan, folder: RunFolder) -> None:
-    plan.job.copied_to(folder.job, rounds=plan.rounds, min_sites=len(plan.sites))
+    job = plan.job.copied_to(folder.job, rounds=plan.rounds, min_sites=plan.min_sites)
+    environment = read_json(plan.job.mmar.document("environment.json"))
+    for site, values in plan.sites.items():
+        folder.site(site).mkdir(parents=True)
+        _write_json(folder.environment(site), {**environment, **values})
+    _write_policy(folder.policy, plan.policy)
+    if plan.engine == "inline":
+        _prepare_inline(plan, folder, job)
+    else:
+        _prepare_nvflare(plan, folder)
+
+
+def _prepare_inline(plan: SimulationPlan, folder: RunFolder, job: Job) -> None:
+    """Make each site's folder like its kit, with a copy of the app, and tell the engine all.
+
+    Handlers write into that copy.
+    """
+    inline = InlinePlan(
+        job=folder.job,
+        results=folder.results,
+        sites=plan.sites,
+        folders={site: folder.site(site) for site in plan.sites},
+        policy=folder.policy,
+        common=_common(plan.sites),
+        workers=plan.workers,
+    )
+    for site, values in plan.sites.items():
+        kit = folder.kit(job.name, site, plan.engine)
+        (kit / "startup").mkdir()
+        (kit / "local").mkdir()
+        _write_json(kit / "local" / "environment.json", dict(values))
+        _write_policy(kit / "local" / SITE_POLICY_FILE, plan.policy)
+        shutil.copytree(job.mmar.root, inline.app(site))
+        shutil.copy(job.folder / META, kit / RUN)
+    inline.write(folder.inline_plan)
+
+
+def _prepare_nvflare(plan: SimulationPlan, folder: RunFolder) -> None:
     local = folder.flare / plan.job.name / "local"
     local.mkdir(parents=True)
     _write_json(local / "environment.json", {**_common(plan.sites), "sites": plan.sites})
     allowed = [*ALLOWED_CLASSES, *_own_classes(plan.job, plan.policy)]
     resources = {"format_version": 2, "class_allow_list": allowed}
     _write_json(local / "resources.json", resources)
+    _write_policy(local / SITE_POLICY_FILE, plan.policy)
     if plan.encrypted:
         from fl_admin.encryption_keys import write_simulation_keys  # brings NVFlare in
 
         write_simulation_keys(folder.startup(plan.job.name))
-    for place in (local / SITE_POLICY_FILE, folder.policy):
-        place.parent.mkdir(exist_ok=True)
-        _write_json(place, policy_document(plan.policy))
-        place.chmod(0o600)
-    for site, values in plan.sites.items():
-        path = folder.environment(site)
-        path.parent.mkdir(parents=True)
-        environment = read_json(plan.job.mmar.document("environment.json"))
-        _write_json(path, {**environment, **values})
+
+
+def _write_policy(path: Path, policy: SitePolicy) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_json(path, policy_document(policy))
+    path.chmod(0o600)
 
 
 def _common(sites: Mapping[str, Mapping[str, Scalar]]) -> dict[str, Scalar]:
@@ -371,6 +515,8 @@ def _write_json(path: Path, content: object) -> None:
 
 
 def _command(plan: SimulationPlan, folder: RunFolder) -> list[str]:
+    if plan.engine == "inline":
+        return [sys.executable, "-m", "fl_admin.inline.process", str(folder.inline_plan)]
     gpu = ["--gpu", plan.gpu] if plan.gpu else []
     return [
         sys.executable,
@@ -427,10 +573,24 @@ def _collect(
 
 def _failure_text(plan: SimulationPlan, folder: RunFolder, code: int) -> str:
     """What the sites wrote about their errors; the logs where there is nothing."""
+    if plan.engine == "inline":
+        errors = sorted((folder.root / "sites").glob("*/error-*.txt"))
+        texts = [f"{path.parent.name}: {_first_paragraph(path)}" for path in errors]
+        error = folder.inline_plan.with_name(ERROR_FILE)
+        texts += [_first_paragraph(error)] if error.is_file() else []
+        texts = texts or _recorded_failure(folder)
+        log = folder.log_of("inline")
+        return "; ".join(dict.fromkeys(texts)) or f"the run ended with code {code}; see {log}"
     errors = sorted((folder.flare / plan.job.name).glob("*/simulate_job/error-*.txt"))
     texts = [f"{path.parts[-3]}: {_first_paragraph(path)}" for path in errors]
     texts += _fatal_errors(folder)
     return "; ".join(dict.fromkeys(texts)) or f"NVFlare ended with code {code}; see {folder.log}"
+
+
+def _recorded_failure(folder: RunFolder) -> list[str]:
+    path = folder.results / "run_record.json"
+    record = read_run_record(path) if path.is_file() else None
+    return [record.failure] if record is not None and record.failure else []
 
 
 def _first_paragraph(path: Path) -> str:

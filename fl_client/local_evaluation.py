@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import torch
+
 from mmar_runtime.components.builder import BuildContext
 from mmar_runtime.config.nodes import WeightsFile
 from mmar_runtime.config.sections import EvaluationConfig
@@ -41,6 +43,11 @@ class CrossSiteEvaluator:
             advice = "Copy 'model' of the train section of config_train.json here."
             raise ConfigError([Problem(config.model.location, message, advice, "model")])
         self._workflow = EvaluationWorkflow(config, context, counts=counts, should_stop=should_stop)
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """What is evaluated, with the weights of the last model."""
+        return self._workflow.network
 
     def evaluate(self, weights: Weights, *, owner: str) -> EvaluationResult:
         """The metrics of a model on this site's data.

@@ -16,6 +16,10 @@ class OwnTensors:
 
     Own tensors are those of the last round that ended well.
 
+    Attributes:
+        kept: the own ones.
+        trained: whether they come out of a training.
+
     Args:
         weights: of the network as it was built.
         shared: names of the shared tensors, with ``*`` for any characters; None for all.
@@ -26,8 +30,13 @@ class OwnTensors:
 
     def __init__(self, weights: Weights, shared: list[str] | None) -> None:
         self._names = frozenset(weights if shared is None else shared_names(shared, weights, PLACE))
-        self._own = {name: weights[name] for name in weights if name not in self._names}
-        self._trained = False
+        self.kept: Weights = {name: weights[name] for name in weights if name not in self._names}
+        self.trained = False
+
+    def put_back(self, kept: Weights, *, trained: bool) -> None:
+        """Take other own tensors, of the same names."""
+        self.kept = kept
+        self.trained = trained
 
     def shared(self, weights: Weights) -> Weights:
         """The shared tensors of a whole network."""
@@ -39,15 +48,15 @@ class OwnTensors:
         Raises:
             WeightsError: own tensors are not finite; those before stay.
         """
-        own = {name: weights[name] for name in self._own}
+        own = {name: weights[name] for name in self.kept}
         name = first_not_finite(own)
         if name is not None:
             raise WeightsError(
                 f"training ended in values that are not finite, in {name}, a tensor of this site's "
                 "own; nothing is sent. A lower learning rate, or gradient clipping, may help."
             )
-        self._own = own
-        self._trained = True
+        self.kept = own
+        self.trained = True
         return self.shared(weights)
 
     def joined(self, weights: Weights, *, trained: bool = False) -> Weights:
@@ -60,9 +69,9 @@ class OwnTensors:
         Raises:
             WeightsError: a tensor was received that is not shared, or the own ones are untrained.
         """
-        private = sorted(self._own.keys() & weights.keys())
+        private = sorted(self.kept.keys() & weights.keys())
         if private:
             raise WeightsError(f"the server sent {private[0]!r}, which is not shared")
-        if self._own and trained and not self._trained:
+        if self.kept and trained and not self.trained:
             raise WeightsError("this site has not trained the tensors that are its own yet")
-        return {**weights, **self._own}
+        return {**weights, **self.kept}

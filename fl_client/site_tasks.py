@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Protocol
 
+import torch
+
 from fl_client.local_evaluation import CrossSiteEvaluator
-from fl_client.local_training import LocalBest, LocalTrainer, LocalWork, SharedTensors
+from fl_client.local_training import LocalTrainer, LocalWork, SharedTensors
 from fl_client.site import Site
 from fl_client.site_limits import (
     require_enough_cases,
     require_metrics_may_leave,
     require_within_limits,
 )
+from fl_client.trainer_progress import LocalBest
 from fl_client.updates import LocalUpdate
 from mmar_runtime.components.builder import BuildContext
 from mmar_runtime.config.sections import WorkflowConfig
@@ -66,6 +70,7 @@ class LocalTasks:
         process: an opaque name of this process, for the report.
         observer: told of iterations, epochs and validations.
         should_stop: asked between iterations.
+        built: told of the network of trainer and evaluator when one is built.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class LocalTasks:
         process: str,
         observer: Observer,
         should_stop: ShouldStop,
+        built: Callable[[torch.nn.Module], object] = lambda network: None,
     ) -> None:
         self.site = site
         self.work = work
@@ -84,6 +90,7 @@ class LocalTasks:
         self.process = process
         self._observer = observer
         self._should_stop = should_stop
+        self._built = built
         self._counts: Counter[str] = Counter()
         self._trainer: LocalTrainer | None = None
         self._evaluator: CrossSiteEvaluator | None = None
@@ -114,6 +121,11 @@ class LocalTasks:
         """See ``SiteTasks``."""
         return self.trainer().shared_tensors
 
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """What takes memory between two tasks: what the trainer keeps; see there."""
+        if self._trainer is not None:
+            yield from self._trainer.tensors()
+
     def close(self) -> None:
         """Put the process's settings back."""
         self._sessions.close()
@@ -128,7 +140,7 @@ class LocalTasks:
             config = self.site.train_config()
             require_enough_cases(config, self.site.policy)
             require_metrics_may_leave(config, self.site.policy)
-            self._trainer = LocalTrainer(
+            trainer = LocalTrainer(
                 self.site,
                 config,
                 self._context(config),
@@ -139,7 +151,9 @@ class LocalTasks:
                 should_stop=self._should_stop,
                 shared=self.shared,
             )
-            require_within_limits(self._trainer, self.site.policy)
+            require_within_limits(trainer, self.site.policy)
+            self._built(trainer.network)
+            self._trainer = trainer
         return self._trainer
 
     def evaluator(self) -> CrossSiteEvaluator:
@@ -149,6 +163,7 @@ class LocalTasks:
             self._evaluator = CrossSiteEvaluator(
                 config, self._context(config), counts=self._counts, should_stop=self._should_stop
             )
+            self._built(self._evaluator.network)
         return self._evaluator
 
     def _context(self, config: WorkflowConfig) -> BuildContext:

@@ -8,7 +8,7 @@ import torch
 
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.results import SiteReport
-from mmar_runtime.weights import Weights, mismatches
+from mmar_runtime.weights import Weights, mismatches, not_finite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class LocalUpdate:
 
 
 def weight_difference(local: Weights, received: Weights) -> dict[str, torch.Tensor]:
-    """``local - received``, tensor by tensor.
+    """``local - received``, tensor by tensor, in the memory of ``local``, which is used up.
 
     Raises:
         WeightsError: names, shapes or dtypes differ, or a value is not finite.
@@ -37,7 +37,7 @@ def weight_difference(local: Weights, received: Weights) -> dict[str, torch.Tens
     faults = mismatches(received, local)
     if faults:
         raise WeightsError(f"the trained weights do not match the received ones: {faults[0]}")
-    difference = {name: local[name] - received[name] for name in received}
+    difference = {name: local[name].sub_(received[name]) for name in received}
     name = first_not_finite(difference)
     if name is not None:
         raise WeightsError(
@@ -49,7 +49,4 @@ def weight_difference(local: Weights, received: Weights) -> dict[str, torch.Tens
 
 def first_not_finite(weights: Weights) -> str | None:
     """The name of the first tensor that holds NaN or an infinity; None if all are finite."""
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            return name
-    return None
+    return next(not_finite(weights), None)

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from mmar_runtime.errors import FederationError, WeightsError
-from mmar_runtime.weights import Weights, mismatches
+from mmar_runtime.weights import Weights, mismatches, not_finite
+
+BLOCK = 2**16
+"""Numbers that are summed at a time: they stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +77,11 @@ class InTimeWeightedMean:
     def _take(self, site: str) -> None:
         contribution = self._waiting.pop(site)
         for name, tensor in contribution.difference.items():
-            addend = tensor.to(torch.float64) * contribution.weight
             if name in self._sum:
-                self._sum[name] += addend
+                add_weighted(self._sum[name], tensor, contribution.weight)
             else:
-                self._sum[name] = addend
+                numbers = tensor.contiguous().to(torch.float64, copy=True)
+                self._sum[name] = numbers.mul_(contribution.weight)
             self._weights[name] = self._weights.get(name, 0.0) + contribution.weight
 
     def new_global(self, global_weights: Weights) -> dict[str, torch.Tensor]:
@@ -97,8 +100,14 @@ class InTimeWeightedMean:
             self._take(site)
         if not self.contributors:
             raise FederationError("no site contributed to this round; there is nothing to average")
-        means = {name: total / self._weights[name] for name, total in self._sum.items()}
-        return moved_by(global_weights, means, may_lack=self._optional)
+        _require_like(global_weights, self._sum, self._optional)
+        found = {
+            name: _moved(tensor, self._sum[name], self._weights[name])
+            if name in self._sum
+            else tensor.clone()
+            for name, tensor in global_weights.items()
+        }
+        return _checked(global_weights, found)
 
 
 def moved_by(
@@ -137,6 +146,18 @@ def replaced_by(
     return _checked(global_weights, found)
 
 
+def add_weighted(total: torch.Tensor, tensor: torch.Tensor, weight: float) -> None:
+    """``total += tensor * weight`` in float64, block by block.
+
+    Product and sum are rounded one after the other on every processor, and what lies between them
+    stays in its cache.
+    """
+    sums, numbers = total.view(-1), tensor.reshape(-1)
+    for start in range(0, sums.numel(), BLOCK):
+        block = slice(start, start + BLOCK)
+        sums[block].add_(numbers[block].to(torch.float64, copy=True).mul_(weight))
+
+
 def _require_like(global_weights: Weights, given: Weights, may_lack: Collection[str]) -> None:
     """Names and shapes; a smaller shape would be spread over the whole tensor."""
     lacking = [one for one in global_weights if one not in given and one not in may_lack]
@@ -153,11 +174,7 @@ def _require_like(global_weights: Weights, given: Weights, may_lack: Collection[
 
 def _checked(global_weights: Weights, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     faults = list(mismatches(global_weights, found))
-    faults += [
-        f"{name}: not finite"
-        for name, tensor in found.items()
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all()
-    ]
+    faults += [f"{name}: not finite" for name in not_finite(found)]
     if faults:
         raise WeightsError(f"the new global model is not kept; {faults[0]}")
     return found
@@ -169,7 +186,19 @@ def _as_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.to(dtype)
 
 
-def _moved(tensor: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-    if tensor.is_floating_point():
-        return (tensor.to(torch.float64) + mean).to(tensor.dtype)
-    return tensor + _as_dtype(mean, tensor.dtype)
+def _moved(tensor: torch.Tensor, total: torch.Tensor, weight: float = 1.0) -> torch.Tensor:
+    """``tensor + total / weight`` in the tensor's own dtype; computed block by block."""
+    found = torch.empty_like(tensor, memory_format=torch.contiguous_format)
+    numbers, sums, moved = tensor.reshape(-1), total.reshape(-1), found.view(-1)
+    for start in range(0, moved.numel(), BLOCK):
+        block = slice(start, start + BLOCK)
+        if tensor.is_floating_point():
+            moved[block] = (sums[block].to(torch.float64) / weight).add_(numbers[block])
+        else:
+            moved[block] = numbers[block] + _whole(sums[block], weight, tensor.dtype)
+    return found
+
+
+def _whole(total: torch.Tensor, weight: float, dtype: torch.dtype) -> torch.Tensor:
+    """``total / weight`` in an integer dtype; whole numbers, which have no weight, as they are."""
+    return _as_dtype(total / weight if total.is_floating_point() else total, dtype)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from fl_server.initial_model import InitialModel
-from fl_server.update_guard import Arrays, Expected, UpdateFault, check_update
+from fl_server.update_guard import Arrays, Expected, UpdateFault, check_update, largest_magnitude
 from fl_server.update_limits import update_limits
 from mmar_runtime.config.location import Location
 from mmar_runtime.encrypted_weights import ARRAYS, Layout
@@ -58,6 +58,7 @@ class PlainReplyGuard:
         self._job = job
         self._names = initial.metrics.names
         self._limits = update_limits(limits, initial.metrics.ranges)
+        self._largest: tuple[str | None, Mapping[str, float]] = (None, {})
         self._cross_site_names = initial.cross_site_metrics.names
         self._cross_site_limits = update_limits(limits, initial.cross_site_metrics.ranges)
 
@@ -108,8 +109,22 @@ class PlainReplyGuard:
             round=round_number,
             base_model=base_model,
             contributors=contributors,
+            largest=self._largest_of(model, base_model),
         )
         return check_update(data, metadata, expected, self._limits)
+
+    def _largest_of(self, model: Arrays, base_model: str | None) -> Mapping[str, float]:
+        """The largest magnitudes in the global model, computed once for all sites of a round."""
+        if base_model is None:
+            return {}
+        if self._largest[0] != base_model:
+            found = {
+                name: largest_magnitude(array)
+                for name, array in model.items()
+                if array.dtype.kind == "f"
+            }
+            self._largest = (base_model, found)
+        return self._largest[1]
 
     def model_faults(
         self, data: object, metadata: object, *, site: str, answered: Collection[str]

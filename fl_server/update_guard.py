@@ -40,6 +40,9 @@ MAX_METRIC = 1e12
 WIPED = 2.0**24
 """So many times a number, added to it, leaves nothing of it in float32."""
 
+BLOCK = 2**16
+"""Numbers that are converted at a time: they stay in the processor's cache."""
+
 MAX_METRICS = 200
 MAX_SHOWN = 60
 LARGEST_INT = 2**63
@@ -125,6 +128,8 @@ class Expected:
         base_model: digest of the model that was sent; None where it is not compared.
         contributors: who has answered already.
         median_norm: median of the round's norms, once it is known.
+        largest: of each floating-point tensor of the model its ``largest_magnitude``, where whoever
+            judges several replies has computed it before.
         encrypted: the tensors that come encrypted, which ``model`` does not have; None for none.
         factor: of the site's steps in the mean: steps by factor is the weight of what is encrypted.
     """
@@ -140,6 +145,7 @@ class Expected:
     base_model: str | None = None
     contributors: Collection[str] = ()
     median_norm: float | None = None
+    largest: Mapping[str, float] = field(default_factory=dict)
     encrypted: Layout | None = None
     factor: float = 1.0
 
@@ -510,31 +516,64 @@ def _value_faults(
     """Values that are not finite, or that no training of the model could have led to."""
     is_difference = expected.kind == "WEIGHT_DIFF"
     spoilt = False
+    most_there_is = 0.0
     for name, like in expected.model.items():
         if name not in update:
             continue  # it is one that may be missing
-        base = like if is_difference else np.zeros_like(like)
+        value = update[name]
         if like.dtype.kind == "f":
-            fault = _float_fault(update[name], base)
+            largest = largest_magnitude(value)
+            most_there_is += value.size * (largest * largest)
+            fault = _float_fault(value, largest, like if is_difference else None, name, expected)
         else:
+            base = like if is_difference else np.zeros_like(like)
             steps = limits.max_steps if is_difference else None
-            fault = _integer_fault(update[name], base, like, steps)
+            fault = _integer_fault(value, base, like, steps)
         if fault:
             spoilt = True
             yield UpdateFault(fault[0], name, fault[1])
     if is_difference and not spoilt:
-        norm, middle = update_norm(update), expected.median_norm
-        most = limits.max_norm
-        most = WIPED * (1 + update_norm(expected.model)) if most is None else most
-        outlier = _norm_fault(norm, most, limits.norm_ratio, middle)
-        if outlier is not None:
-            yield outlier
+        yield from _norm_faults(update, math.sqrt(most_there_is), expected, limits)
 
 
-def _float_fault(value: npt.NDArray[Any], base: npt.NDArray[Any]) -> tuple[str, str] | None:
-    if not np.isfinite(value).all():
+def _norm_faults(
+    update: Arrays, most_there_is: float, expected: Expected, limits: UpdateLimits
+) -> Iterator[UpdateFault]:
+    """A norm beyond its bounds; ``most_there_is`` is more than it can be, and costs nothing."""
+    middle, most = expected.median_norm, limits.max_norm
+    bounded_by_others = limits.norm_ratio is not None and middle is not None
+    if most is None and not bounded_by_others and most_there_is <= WIPED:
+        return
+    norm = update_norm(update)
+    most = WIPED * (1 + update_norm(expected.model)) if most is None else most
+    outlier = _norm_fault(norm, most, limits.norm_ratio, middle)
+    if outlier is not None:
+        yield outlier
+
+
+def largest_magnitude(array: npt.NDArray[Any]) -> float:
+    """The largest magnitude in an array; NaN or infinite if that is in it."""
+    if array.size == 0:
+        return 0.0
+    low, high = float(array.min()), float(array.max())
+    return max(-low, high) if math.isfinite(low) and math.isfinite(high) else low + high
+
+
+def _float_fault(
+    value: npt.NDArray[Any],
+    largest: float,
+    base: npt.NDArray[Any] | None,
+    name: str,
+    expected: Expected,
+) -> tuple[str, str] | None:
+    if not math.isfinite(largest):
         return "finite", "values that are not finite"
+    if base is None:
+        return None
     # A mean of models that each are in range is in range too.
+    known = expected.largest.get(name)
+    if largest + (largest_magnitude(base) if known is None else known) <= np.finfo(value.dtype).max:
+        return None
     moved = np.abs(value.astype(np.float64) + base.astype(np.float64))
     if moved.size and not moved.max() <= np.finfo(value.dtype).max:
         return "range", f"leads to values that {value.dtype} does not hold"
@@ -558,8 +597,12 @@ def _integer_fault(
 
 
 def _square_sum(array: npt.NDArray[Any]) -> float:
-    flat = array.astype(np.float64).ravel()
-    return float(np.dot(flat, flat))
+    flat = array.reshape(-1)
+    total = 0.0
+    for start in range(0, flat.size, BLOCK):
+        block = flat[start : start + BLOCK].astype(np.float64)
+        total += float(np.dot(block, block))
+    return total
 
 
 def _norm_fault(

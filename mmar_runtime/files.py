@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -37,6 +38,16 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 def write_text_atomically(path: Path, text: str) -> None:
     """``write_atomically`` for text in UTF-8."""
     write_atomically(path, lambda stream: stream.write(text.encode()))
+
+
+def bytes_below(folder: Path) -> int:
+    """Bytes of all files below a folder; one that goes away meanwhile does not count."""
+    total = 0
+    for place, _, files in os.walk(folder):
+        for name in files:
+            with suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
 
 
 def _flush_folder(folder: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,15 @@ def mismatches(expected: Weights, given: Weights) -> tuple[str, ...]:
         elif tensor.dtype != other.dtype:
             faults.append(f"{name}: {tensor.dtype}, given {other.dtype}")
     return tuple(faults)
+
+
+def not_finite(weights: Weights) -> Iterator[str]:
+    """The names of the tensors that hold NaN or an infinity."""
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and tensor.numel():
+            low, high = torch.aminmax(tensor.detach())
+            if not (math.isfinite(low.item()) and math.isfinite(high.item())):
+                yield name
 
 
 def digest(weights: Weights) -> str:

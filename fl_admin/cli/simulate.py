@@ -1,4 +1,4 @@
-"""``mmar simulate``: run a federated job on this machine, with NVFlare's simulator underneath."""
+"""``mmar simulate``: run a federated job on this machine, by one of two engines."""
 
 from __future__ import annotations
 
@@ -63,7 +63,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy", type=Path, metavar="FILE", help="the sites' policy (the default policy)"
     )
-    parser.add_argument("--gpu", metavar="IDS", help="GPUs to share out, such as 0 or [0],[1]")
+    parser.add_argument(
+        "--min-sites", type=int, metavar="N", help="sites that a round needs (all of them)"
+    )
+    parser.add_argument(
+        "--engine", choices=("inline", "nvflare"),
+        help="inline: sites take turns in one process; nvflare: NVFlare's simulator, a process "
+        "for each site; the same bits from both (inline, if it knows all that the job names)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=int, metavar="K",
+        help="processes in which the sites of the inline engine take turns (1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gpu",
+        metavar="IDS",
+        help="GPUs for NVFlare's simulator to share out, such as 0 or [0],[1]",
+    )
     add_set_argument(parser)
     add_output_arguments(parser)
 
@@ -85,12 +101,17 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
         data=options.data,
         environment=options.environment,
         overrides=parse_overrides(options.overrides),
+        engine=options.engine,
+        min_sites=options.min_sites,
+        workers=options.workers,
         gpu=options.gpu,
         policy=DEFAULT_POLICY if options.policy is None else read_site_policy(options.policy),
     )
     for notice in plan.notices:
         print(f"note: {notice}", file=sys.stderr)
-    folder = RunFolder.create(options.workspace)
+    for problem in plan.not_inline:
+        print(f"note: runs on NVFlare's simulator: {problem.message}", file=sys.stderr)
+    folder = RunFolder.create(options.workspace, engine=plan.engine)
     print(f"run folder: {folder.root}", file=sys.stderr)
     if plan.encrypted:
         print(
@@ -103,7 +124,9 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
         result = simulate(plan, folder, view=view)
     _show(plan, result, as_json=options.json)
     if result.failure is not None:
-        raise FederationError(f"the run failed: {result.failure}\n    Logs: {folder.log}")
+        raise FederationError(
+            f"the run failed: {result.failure}\n    Logs: {folder.log_of(plan.engine)}"
+        )
     return 0
 
 
@@ -190,7 +213,7 @@ def _where(plan: SimulationPlan, result: SimulationResult) -> str:
         "weights": [folder.results / "models"],
         "JSON": [folder.results / "run_record.json", folder.results / "cross_site.json"],
         "CSV": [folder.results / "cross_site.csv"],
-        "logs": [folder.log],
+        "logs": [folder.log_of(plan.engine)],
     }
     lines = [f"took {result.seconds:.0f} s"]
     for title, paths in places.items():
@@ -215,6 +238,6 @@ def _same_number(plan: SimulationPlan, result: SimulationResult, model: str) -> 
         keys = folder.startup(plan.job.name).parent
         words = ["mmar", "site", "decrypt", "--kit", keys, "--model", encrypted, "--out", file]
         lines = ["the last global model, decrypted:", f"  {shlex.join(map(str, words))}"]
-    kit = folder.kit(plan.job.name, site)
+    kit = folder.kit(plan.job.name, site, plan.engine)
     command = ["mmar", "site", "validate", "--kit", str(kit), "--model", str(file)]
     return [*lines, f"the same number at {site}:", f"  {shlex.join(command)}"]

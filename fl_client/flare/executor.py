@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 import traceback
 import uuid
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -37,46 +35,25 @@ from fl_client.progress import ProgressFile
 from fl_client.ranks.tasks import RankTasks
 from fl_client.site import Site
 from fl_client.site_tasks import LocalTasks, SiteTasks
-from mmar_runtime.config.sources import read_site_values
-from mmar_runtime.errors import (
-    CheckpointError,
-    ComponentError,
-    ConfigError,
-    DataError,
-    LaunchError,
-    MmarError,
-    PolicyError,
-    Problem,
-    ProcessLostError,
-    RunAborted,
-    WeightsError,
+from fl_client.status_words import status_word
+from fl_client.task_limits import (
+    SCORE,
+    SUBMIT,
+    TRAIN,
+    VALIDATE,
+    AskedTask,
+    mmar_problems,
+    refusal,
+    too_long,
 )
+from mmar_runtime.config.sources import read_site_values
+from mmar_runtime.errors import ConfigError, MmarError, PolicyError, RunAborted
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.mmar_check import check_mmar
 from mmar_runtime.policy.site_policy import site_policy
 from mmar_runtime.weights import Weights, digest
 
-TRAIN = "train"
-SCORE = "score_model"
-VALIDATE = "validate"
-SUBMIT = "submit_model"
-
 SERVERS_OWN = "SRV_"
 """How NVFlare begins the names of the global models."""
-
-STATUS_WORDS: tuple[tuple[type[BaseException], str], ...] = (
-    (PolicyError, "policy-declined"),
-    (ConfigError, "config-refused"),
-    (DataError, "data-error"),
-    (WeightsError, "weights-error"),
-    (CheckpointError, "checkpoint-error"),
-    (torch.OutOfMemoryError, "out-of-memory"),
-    (MemoryError, "out-of-memory"),
-    (ComponentError, "component-error"),
-    (LaunchError, "launch-error"),
-    (ProcessLostError, "process-lost"),
-)
-"""All that the server learns of an error; its text stays at the site."""
 
 
 class MmarExecutor(Executor):
@@ -136,7 +113,7 @@ class MmarExecutor(Executor):
         policy = self.site.policy
         startup = Path(fl_ctx.get_engine().get_workspace().get_startup_kit_dir())
         problems = [
-            *self._problems(),
+            *mmar_problems(self.site),
             *plan_faults(local, self.site.mmar.root, policy),
             *ability_faults(self.site.mmar.root, startup),
         ]
@@ -147,14 +124,7 @@ class MmarExecutor(Executor):
             verdict="reject" if problems else "accept",
             rules=sorted({one.rule for one in problems}),
         )
-        self._refusal = ConfigError(problems) if problems else None
-
-    def _problems(self) -> tuple[Problem, ...]:
-        try:
-            values = self.site.workflow_values
-        except ConfigError as error:
-            return error.problems
-        return check_mmar(self.site.mmar.root, self.site.policy, site_values=values).problems
+        self._refusal = refusal(problems)
 
     @property
     def site(self) -> Site:
@@ -214,26 +184,16 @@ class MmarExecutor(Executor):
         """Raise unless the site's policy allows this task at this moment."""
         if self._refusal is not None:
             raise self._refusal
-        limits, cross_site = self.site.policy.limits, self.site.policy.cross_site
         if self._out_of_time():
             raise self._too_long()
         epochs = self.site.local_epochs(self.local_epochs)
-        if epochs > limits.epochs_per_round and not self.steps_aggregation:
-            raise PolicyError(
-                f"{epochs} epochs a round; limits.epochs_per_round of this site is "
-                f"{limits.epochs_per_round}"
-            )
-        if task == TRAIN and _round_of(shareable) > limits.rounds:
-            raise PolicyError(
-                f"round {_round_of(shareable)}; limits.rounds of this site is {limits.rounds}"
-            )
-        if task == SUBMIT and not cross_site.share_model:
-            raise PolicyError("cross_site.share_model of this site is off")
-        if task == VALIDATE and not cross_site.evaluate_others and self._is_anothers(shareable):
-            raise PolicyError("cross_site.evaluate_others of this site is off")
-        used, most = _bytes_below(self.progress.path.parent), limits.disk_gib * 2**30
-        if used > most:
-            raise PolicyError(f"this run has written {used} bytes; limits.disk_gib allows {most}")
+        asked = AskedTask(
+            name=task,
+            epochs=0 if self.steps_aggregation else epochs,
+            round_number=_round_of(shareable) if task == TRAIN else 0,
+            is_anothers=lambda: self._is_anothers(shareable),
+        )
+        asked.require_allowed(self.site, self.progress.path.parent)
 
     def _is_anothers(self, shareable: Shareable) -> bool:
         """Whether a model is neither this site's nor of a training that it takes part in."""
@@ -247,8 +207,7 @@ class MmarExecutor(Executor):
         return minutes > self.site.policy.limits.wall_minutes
 
     def _too_long(self, cause: RunAborted | None = None) -> PolicyError:
-        most = self.site.policy.limits.wall_minutes
-        error = PolicyError(f"this job has run for limits.wall_minutes of this site, {most}")
+        error = too_long(self.site)
         error.__cause__ = cause
         return error
 
@@ -337,27 +296,3 @@ def _tensors(shareable: Shareable) -> dict[str, object]:
         return {}
     weights: Weights = {name: torch.from_numpy(array) for name, array in data.items()}
     return {"tensors": digest(weights), "bytes": sum(array.nbytes for array in data.values())}
-
-
-def _bytes_below(folder: Path) -> int:
-    """Bytes of all files below a folder; one that goes away meanwhile does not count."""
-    total = 0
-    for place, _, files in os.walk(folder):
-        for name in files:
-            with suppress(FileNotFoundError):
-                total += os.lstat(os.path.join(place, name)).st_size
-    return total
-
-
-def status_word(error: BaseException) -> str:
-    """The one word for an error that may leave the site."""
-    causes = [error]
-    while causes[-1].__cause__ is not None:
-        causes.append(causes[-1].__cause__)
-    for cause in reversed(causes):
-        if isinstance(cause, torch.OutOfMemoryError | MemoryError):
-            return "out-of-memory"
-    for kind, word in STATUS_WORDS:
-        if isinstance(error, kind):
-            return word
-    return "internal-error"

@@ -19,9 +19,7 @@ from fl_server.flare.audit import note
 from fl_server.flare.exchange import (
     AGGREGATION_WEIGHTS,
     BASE_MODEL,
-    ReceivedUpdate,
     as_arrays,
-    contribution_from,
     global_arrays,
     global_weights,
     round_number,
@@ -32,6 +30,7 @@ from fl_server.flare.exchange import (
 from fl_server.flare.guard import ReplyGuard, reason_of
 from fl_server.flare.own_aggregation import OwnAggregation, Reply
 from fl_server.flare.persistor import MmarModelPersistor
+from fl_server.received_update import ReceivedUpdate, contribution_from
 from fl_server.reply_guard import require_patterns
 from fl_server.round_mean import RoundMean
 from fl_server.update_guard import UpdateFault

@@ -21,7 +21,7 @@ from nvflare.app_common.abstract.model import (
 )
 from nvflare.app_common.app_constant import AppConstants
 
-from fl_server.run_record import EpochReport, SiteContribution
+from fl_server.received_update import ReceivedUpdate
 from mmar_runtime.errors import FederationError
 from mmar_runtime.weights import Weights, digest
 
@@ -58,15 +58,6 @@ class RawReply:
     kind: object
     data: object
     meta: object
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReceivedUpdate:
-    """A contribution as it came from the wire, not checked yet."""
-
-    difference: Weights
-    steps: Any
-    report: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,31 +221,6 @@ def update_from(result: Shareable) -> ReceivedUpdate:
         steps=dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND),
         report=report,
     )
-
-
-def contribution_from(update: ReceivedUpdate) -> SiteContribution:
-    """What the run record keeps of a contribution.
-
-    Raises:
-        FederationError: the site's report lacks something or holds numbers that are not finite.
-    """
-    report = dict(update.report)
-    try:
-        epochs = tuple(
-            EpochReport(**epoch) for epoch in report["epochs"] if epoch["loss"] is not None
-        )
-        return SiteContribution(
-            steps=update.steps,
-            sent_bytes=sum(tensor.nbytes for tensor in update.difference.values()),
-            seconds=report["seconds"],
-            received_metrics=report["received_metrics"],
-            local_metrics=report["local_metrics"],
-            epochs=epochs,
-            built=report["built"],
-            process=report["process"],
-        )
-    except (KeyError, TypeError) as error:
-        raise FederationError(f"the report of the round is not complete: {error}") from error
 
 
 def site_model_from(result: Shareable) -> SiteModel:

@@ -24,7 +24,6 @@ from fl_server.flare.aggregator import aggregator_of
 from fl_server.flare.audit import note
 from fl_server.flare.exchange import (
     answered_round,
-    contribution_from,
     failure_of,
     global_weights,
     job_name,
@@ -37,6 +36,7 @@ from fl_server.flare.exchange import (
 )
 from fl_server.flare.persistor import MmarModelPersistor, results_folder
 from fl_server.model_selection import ModelSelection
+from fl_server.received_update import contribution_from
 from fl_server.run_record import (
     RECORD_TOPIC,
     RunRecorder,

@@ -50,7 +50,7 @@ def session(
     """
     processes = launched_processes()
     check_launch(processes, multi_gpu=config.settings.multi_gpu)
-    before = _Flags.now()
+    before = Flags.now()
     try:
         _set_threads(config)
         device = choose_device(config.settings, processes)
@@ -76,7 +76,7 @@ def settings_alone(settings: RuntimeSettings) -> Iterator[None]:
     training would have other last digits on a GPU than one that is evaluated in a fresh process.
     What the config does not mention is as PyTorch begins.
     """
-    before = _Flags.now()
+    before = Flags.now()
     try:
         torch.backends.cudnn.deterministic = settings.random_seed is not None
         torch.backends.cudnn.benchmark = bool(settings.cudnn_benchmark)
@@ -136,14 +136,15 @@ def _set_threads(config: WorkflowConfig) -> None:
     torch.set_num_threads(value)
 
 
-class _Flags:
+class Flags:
     """PyTorch's process-wide settings at one moment."""
 
     def __init__(self, values: tuple[bool, bool, bool, bool, int]) -> None:
         self._values = values
 
     @classmethod
-    def now(cls) -> _Flags:
+    def now(cls) -> Flags:
+        """The settings at this moment."""
         return cls(
             (
                 torch.backends.cudnn.benchmark,
@@ -155,6 +156,7 @@ class _Flags:
         )
 
     def restore(self) -> None:
+        """Set them again."""
         (
             torch.backends.cudnn.benchmark,
             torch.backends.cudnn.deterministic,

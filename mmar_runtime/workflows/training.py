@@ -34,6 +34,7 @@ from mmar_runtime.workflows.observing import (
 from mmar_runtime.workflows.resuming import (
     RESUME_FILE,
     ResumePoint,
+    Stateful,
     comparable,
     transforms_follow_torch,
 )
@@ -55,6 +56,7 @@ class TrainingWorkflow:
         trainer: MONAI's trainer, or the MMAR's own.
         network: what is trained; None if the MMAR's own trainer keeps it to itself.
         evaluator: what the config's ValidationHandler runs; None without a validate section.
+        reporter: adds up the trainer's losses; None for a trainer that is no ignite engine.
         validated: the last validation that ran during training, with the epoch it ran after.
     """
 
@@ -79,9 +81,9 @@ class TrainingWorkflow:
         self._device = context.device
         self._asked_to_stop = should_stop
         self._stopped = False
-        self._reporter: EpochReporter | None = None
+        self.reporter: EpochReporter | None = None
         if isinstance(self.trainer, Engine):
-            self._reporter = EpochReporter(self.trainer, self._observer)
+            self.reporter = EpochReporter(self.trainer, self._observer)
             stop_between_iterations(self.trainer, self._should_stop)
             log_checkpoints(self.handlers())
         if self.evaluator is not None:
@@ -117,6 +119,17 @@ class TrainingWorkflow:
         for scope in self.config.scopes:
             built = self.builder.built(scope).get("handlers")
             yield from built if isinstance(built, list) else ()
+
+    def parts(self) -> dict[str, Stateful]:
+        """Networks, optimizers and schedules with a state, by their names in the section 'train'.
+
+        They may have any name: those of a GAN, for one.
+        """
+        return {
+            name: built
+            for name, built in self.builder.built("train").items()
+            if isinstance(built, HAS_STATE) and built.state_dict()
+        }
 
     def _remember_validation(self, evaluator: Engine) -> None:
         result = result_of(evaluator)
@@ -158,11 +171,11 @@ class TrainingWorkflow:
         self._stopped = False
         with explained(self.config):
             self.trainer.run()
-        if self._stopped or (self._reporter is None and self._asked_to_stop()):
+        if self._stopped or (self.reporter is None and self._asked_to_stop()):
             raise RunAborted("the training was stopped before it was complete")
-        if self._reporter is None:
+        if self.reporter is None:
             return ()
-        reports, self._reporter.reports = tuple(self._reporter.reports), []
+        reports, self.reporter.reports = tuple(self.reporter.reports), []
         return reports
 
     def run_epochs(self, count: int) -> tuple[EpochReport, ...]:
@@ -272,12 +285,7 @@ def _resume_point(
     """Where the training can be resumed; None if the MMAR's own trainer holds all of its state."""
     builder = workflow.builder
     first = builder.context.processes.first  # what was saved is known to that one alone
-    # Networks and optimizers may have any name: those of a GAN, for one.
-    parts = {
-        name: built
-        for name, built in builder.built("train").items()
-        if isinstance(built, HAS_STATE) and built.state_dict()
-    }
+    parts = workflow.parts()
     if not parts or not isinstance(workflow.trainer, Engine):
         return None
     savers = [one for one in workflow.handlers() if isinstance(one, AtomicCheckpointSaver)]

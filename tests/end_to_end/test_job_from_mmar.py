@@ -29,6 +29,7 @@ def test_an_mmar_of_the_old_dialect_is_federated_as_it_is(
         (make_mmar(tmp_path / site, seed=seed) / "data").rename(tmp_path / "data" / site)
     before = {path: path.read_bytes() for path in MMAR.rglob("*") if path.is_file()}
     options = ["--rounds", 1, "--aggregation-weights", "site-2=3", "-w", tmp_path / "runs"]
+    options += ["--engine", "nvflare"]  # whose server keeps an audit log
 
     done = mmar("simulate", MMAR, "--data", tmp_path / "data", *options, "--json")
 

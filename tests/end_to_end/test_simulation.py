@@ -1,7 +1,8 @@
 """Whole federations with the real command: ``mmar simulate`` on the example job.
 
-Each takes about half a minute, so there are five, and what they left is looked at many times: one
-that succeeds, one with the same seed, one with a spoilt image, one interrupted, one on a real CT.
+Each takes about half a minute by NVFlare's simulator, and less by the inline engine, so what they
+left is looked at many times: one that succeeds, one with the same seed by the other engine, one
+with a spoilt image and one interrupted by each, one on a real CT.
 """
 
 from __future__ import annotations
@@ -64,8 +65,17 @@ class Run:
         return json.loads((self.results / "cross_site.json").read_text())["cells"]
 
 
-def simulate(data: Path, workspace: Path, *, sites: int, rounds: int, job: Path = JOB) -> Run:
+def simulate(
+    data: Path,
+    workspace: Path,
+    *,
+    sites: int,
+    rounds: int,
+    job: Path = JOB,
+    engine: str = "nvflare",
+) -> Run:
     options = ["--sites", sites, "--rounds", rounds, "--data", data, "--workspace", workspace]
+    options += ["--engine", engine]
     done = subprocess.run(
         command("simulate", job, *options, "--json"), capture_output=True, text=True
     )
@@ -261,36 +271,63 @@ def test_each_site_gets_exactly_its_number_of_the_matrix_by_itself(
     assert json.loads(capfd.readouterr().out)["metrics"] == run.cells[model][site]
 
 
-# --- a run with the same seed
+# --- a run with the same seed, by the other engine
+
+
+@pytest.fixture(scope="module")
+def again(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    done = simulate(demo_data, tmp_path_factory.mktemp("again"), sites=3, rounds=3, engine="inline")
+    assert done.code == 0, done.stderr
+    return done
+
+
+def test_a_site_gets_its_number_of_the_matrix_by_itself_after_the_other_engine_too(
+    again: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kit, model = again.folder / "sites" / SITES[0], GLOBAL_MODELS[0]
+    model_file = again.results / "models" / f"{model}.pt"
+
+    assert main(["site", "validate", "--kit", str(kit), "--model", str(model_file), "--json"]) == 0
+
+    assert json.loads(capfd.readouterr().out)["metrics"] == again.cells[model][SITES[0]]
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_last_bit_in_every_round(
-    run: Run, demo_data: Path, tmp_path: Path
+    run: Run, again: Run
 ) -> None:
-    again = simulate(demo_data, tmp_path / "again", sites=3, rounds=2)
-
-    assert again.code == 0, again.stderr
     digests = [one["weights_sha256"] for one in again.record["rounds"]]
-    assert digests == [one["weights_sha256"] for one in run.record["rounds"][:2]]
+    assert digests == [one["weights_sha256"] for one in run.record["rounds"]]
     assert again.record["initial_weights_sha256"] == run.record["initial_weights_sha256"]
-    assert len({*digests, again.record["initial_weights_sha256"]}) == 3
+    assert len({*digests, again.record["initial_weights_sha256"]}) == 4
     # Nor does anything else that was computed differ.
-    for one, other in zip(again.record["rounds"], run.record["rounds"], strict=False):
+    assert again.record["scores"] == run.record["scores"]
+    assert again.cells == run.cells
+    for one, other in zip(again.record["rounds"], run.record["rounds"], strict=True):
         for site in SITES:
-            for part in ("received_metrics", "local_metrics", "epochs"):
+            for part in ("received_metrics", "local_metrics", "epochs", "steps", "bytes", "built"):
                 assert one["sites"][site][part] == other["sites"][site][part]
+
+
+def test_one_process_does_the_work_of_all_sites(again: Run) -> None:
+    outcomes = [one["sites"][site] for one in again.record["rounds"] for site in SITES]
+
+    assert len({outcome["process"] for outcome in outcomes}) == 1
+    assert not (again.folder / "nvflare").exists()
 
 
 # --- a run with a spoilt image
 
 
-@pytest.fixture(scope="module")
-def spoilt(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+@pytest.fixture(scope="module", params=["nvflare", "inline"])
+def spoilt(
+    request: pytest.FixtureRequest, demo_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
     """One image of the second site is no image, which shows when it is read."""
     data = shutil.copytree(demo_data, tmp_path_factory.mktemp("spoilt") / "data")
     image = next((data / "site-2" / "imagesTr").glob("*case-1.nii.gz"))
     image.write_bytes(bytes(range(256)) * 10)
-    return simulate(data, tmp_path_factory.mktemp("runs"), sites=2, rounds=1)
+    workspace = tmp_path_factory.mktemp("runs")
+    return simulate(data, workspace, sites=2, rounds=1, engine=request.param)
 
 
 def test_a_spoilt_image_fails_the_run(spoilt: Run) -> None:
@@ -333,18 +370,24 @@ class Interrupted:
     run: Run
     seconds: float
     processes_before: int
+    processes_needed: int
 
 
 def record_so_far(folder: Path) -> Any:
     path = folder / "nvflare/spleen_ct_segmentation/server/simulate_job/results/run_record.json"
+    if not path.parent.exists():
+        path = folder / "results/run_record.json"
     return json.loads(path.read_text()) if path.exists() else {"rounds": []}
 
 
-@pytest.fixture(scope="module")
-def interrupted(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+@pytest.fixture(scope="module", params=["nvflare", "inline"])
+def interrupted(
+    request: pytest.FixtureRequest, demo_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Interrupted:
     workspace = tmp_path_factory.mktemp("runs")
     folder = workspace / "run-001"
     options = ["--sites", 2, "--rounds", 30, "--data", demo_data, "--workspace", workspace]
+    options += ["--engine", request.param]
     started = subprocess.Popen(
         command("simulate", JOB, *options),
         stdout=subprocess.PIPE,
@@ -366,7 +409,9 @@ def interrupted(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> In
         if started.poll() is None:
             started.kill()
             started.wait()
-    return Interrupted(Run(started.returncode, stdout, stderr, folder), seconds, before)
+    needed = 3 if request.param == "nvflare" else 1  # a server and two sites, or all in one
+    done = Run(started.returncode, stdout, stderr, folder)
+    return Interrupted(done, seconds, before, needed)
 
 
 def test_an_interrupted_run_ends_soon_with_the_exit_code_of_an_interrupt(
@@ -378,7 +423,7 @@ def test_an_interrupted_run_ends_soon_with_the_exit_code_of_an_interrupt(
 
 
 def test_of_its_processes_none_is_left(interrupted: Interrupted) -> None:
-    assert interrupted.processes_before >= 3  # a server and two sites
+    assert interrupted.processes_before >= interrupted.processes_needed
     assert processes_of(interrupted.run.folder) == []
 
 

@@ -28,6 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outgoing = {"metrics": [DICE], "round_digits": DIGITS}
     policy.write_text(json.dumps({"policy_version": 1, "outgoing": outgoing}))
     words = ["--sites", 2, "--rounds", 1, "--data", root / "data", "--workspace", root / "runs"]
+    words += ["--engine", "nvflare"]  # whose server and sites keep audit logs
     done = subprocess.run(
         command("simulate", JOB, *words, "--policy", policy), capture_output=True, text=True
     )

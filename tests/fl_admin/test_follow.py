@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fl_admin.follow import RunFollower, SiteView, after_event, seconds_left
+from fl_admin.follow import InlineFollower, RunFollower, SiteView, after_event, seconds_left
 from fl_server.run_record import RunRecorder, SiteContribution, begin_run, write_run_record
 
 DICE = "val_mean_dice"
@@ -143,3 +143,19 @@ def test_the_time_left_is_that_of_the_rounds_so_far_for_those_to_come() -> None:
     assert seconds_left(running.record) == 2 * 2.0
     close_round(running, 2)
     assert seconds_left(running.record) == 1 * 2.0
+
+
+# --- the inline engine's folder
+
+
+def test_a_run_of_the_inline_engine_is_followed_in_its_own_folder(tmp_path: Path) -> None:
+    inline = InlineFollower(tmp_path, ("site-1",), rounds=3)
+    path = tmp_path / "sites" / "site-1" / "progress.jsonl"
+    path.parent.mkdir(parents=True)
+    event = {"kind": "task", "round": 2, "task": "train", "model": ""}
+    path.write_text(json.dumps(event) + "\n")
+
+    view = inline.look()
+
+    assert (view.sites["site-1"].task, view.sites["site-1"].round_number) == ("train", 2)
+    assert view.record is None

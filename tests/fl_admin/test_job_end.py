@@ -11,7 +11,7 @@ import pytest
 from fl_admin.console import JobState
 from fl_admin.job_end import ADVICE, explained_end
 from fl_admin.job_results import JobResults, read_job_results, write_job_report
-from fl_client.flare.executor import STATUS_WORDS
+from fl_client.status_words import STATUS_WORDS
 from fl_server.run_record import (
     RunRecord,
     RunRecorder,

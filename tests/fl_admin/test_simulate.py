@@ -33,7 +33,7 @@ Edited = Callable[[Path, Callable[[Any], object]], Path]
 
 @pytest.fixture
 def plan(job: Job, demo_data: Path) -> SimulationPlan:
-    return plan_simulation(job, sites=2, rounds=5, data=demo_data)
+    return plan_simulation(job, sites=2, rounds=5, data=demo_data, engine="nvflare")
 
 
 @pytest.fixture
@@ -379,7 +379,7 @@ def test_every_simulated_site_has_the_given_policy(
     job: Job, demo_data: Path, tmp_path: Path
 ) -> None:
     policy = SitePolicy(outgoing=Outgoing(round_digits=2), signers=())
-    plan = plan_simulation(job, sites=2, data=demo_data, policy=policy)
+    plan = plan_simulation(job, sites=2, data=demo_data, policy=policy, engine="nvflare")
     folder = RunFolder.create(tmp_path / "runs")
 
     module._prepare(plan, folder)

@@ -14,7 +14,7 @@ import pytest
 from fl_admin.cli import simulate as command
 from fl_admin.cli.main import build_parser
 from fl_admin.job import CLIENT_CONFIG, Job
-from fl_admin.simulate import RunFolder, SimulationResult, plan_simulation
+from fl_admin.simulate import Engine, RunFolder, SimulationResult, plan_simulation
 from fl_server.cross_site import build_cross_site_matrix
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
@@ -74,7 +74,7 @@ def test_no_round(refusal: Refusal) -> None:
 
 
 def test_a_workspace_with_a_space(refusal: Refusal, tmp_path: Path) -> None:
-    assert "path with spaces" in refusal(workspace=tmp_path / "my runs")
+    assert "path with spaces" in refusal("--engine=nvflare", workspace=tmp_path / "my runs")
 
 
 def test_a_class_that_no_site_allows(refusal: Refusal, edited: Edited) -> None:
@@ -129,14 +129,18 @@ def test_a_job_that_is_not_named(
 # --- what is shown at the end
 
 
+@pytest.mark.parametrize(
+    ("engine", "kit"),
+    [("inline", "sites/site-1"), ("nvflare", "nvflare/spleen_ct_segmentation/site-1")],
+)
 def test_the_command_for_a_sites_own_number_is_one_that_mmar_takes(
-    job: Job, demo_data: Path, tmp_path: Path
+    job: Job, demo_data: Path, tmp_path: Path, engine: Engine, kit: str
 ) -> None:
     """Copied from the terminal it has to work; the end-to-end test runs it."""
     import shlex
 
     folder = RunFolder.create(tmp_path)
-    plan = plan_simulation(job, sites=2, data=demo_data)
+    plan = plan_simulation(job, sites=2, data=demo_data, engine=engine)
     matrix = build_cross_site_matrix(
         {"FL_global_model": {"site-1": {"dice": 0.5}}},
         key_metric="dice",
@@ -150,5 +154,5 @@ def test_the_command_for_a_sites_own_number_is_one_that_mmar_takes(
     words = shlex.split(last)
     assert words[:3] == ["mmar", "site", "validate"]
     options = build_parser().parse_args(words[1:])
-    assert options.kit == folder.flare / plan.job.name / "site-1"
+    assert options.kit == folder.root / kit
     assert options.model == folder.results / "models/FL_global_model.pt"

@@ -19,8 +19,9 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
 from fl_client.flare.exchange import REPORT, STATUS, as_arrays
-from fl_client.flare.executor import MmarExecutor, status_word
+from fl_client.flare.executor import MmarExecutor
 from fl_client.site_tasks import LocalTasks
+from fl_client.status_words import status_word
 from fl_server.initial_model import initial_model
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import (

@@ -168,6 +168,15 @@ def test_a_site_with_a_number_of_epochs_of_its_own_trains_so_many(
     assert meta[MetaKey.NUM_STEPS_CURRENT_ROUND] == 2 * 2
 
 
+def test_a_training_that_was_refused_is_refused_in_the_next_round_too(
+    start: Start, received: Weights
+) -> None:
+    site = start(steps=5, limits={"epochs_per_round": 2})  # an epoch has two steps here
+
+    assert declined(site.train(received))
+    assert declined(site.train(received, 2))
+
+
 def test_its_own_number_is_within_its_limits_too(
     start: Start, received: Weights, run_folder: Path, kit: Path
 ) -> None:

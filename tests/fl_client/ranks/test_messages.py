@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from fl_client.flare.executor import status_word
 from fl_client.ranks.messages import (
     error_from,
     error_message,
@@ -20,6 +19,7 @@ from fl_client.ranks.messages import (
     update_message,
     write_weights,
 )
+from fl_client.status_words import status_word
 from fl_client.updates import LocalUpdate
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import (

@@ -1,0 +1,87 @@
+"""Arms in turn, several times; medians, ranges and paired ratios as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Arm = Callable[[], Mapping[str, float]]
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def in_turn(arms: Mapping[str, Arm], repetitions: int) -> dict[str, list[Mapping[str, float]]]:
+    """Run all arms as often as asked, in one order and back, so that a drift slows all alike."""
+    measured: dict[str, list[Mapping[str, float]]] = {name: [] for name in arms}
+    for repetition in range(repetitions):
+        names = list(arms) if repetition % 2 == 0 else list(reversed(arms))
+        for name in names:
+            measured[name].append(arms[name]())
+            print(f"repetition {repetition + 1}: {name} done", file=sys.stderr)
+    return measured
+
+
+def rows(
+    measured: Mapping[str, Sequence[Mapping[str, float]]],
+    *,
+    base: str,
+    title: str,
+    bars: Mapping[tuple[str, str], float] | None = None,
+) -> list[dict[str, Any]]:
+    """One row for each figure and arm.
+
+    Args:
+        measured: of ``in_turn``.
+        base: the arm to which the others are set in proportion, pair by pair.
+        title: what was measured.
+        bars: arm and figure -> the ratio that is wanted, at most.
+    """
+    found = []
+    for arm, ones in measured.items():
+        for figure in ones[0]:
+            values = [one[figure] for one in ones]
+            theirs = [one.get(figure) for one in measured[base]]
+            ratios = [a / b for a, b in zip(values, theirs, strict=True) if b]
+            found.append(
+                {
+                    "benchmark": title,
+                    "figure": figure,
+                    "arm": arm,
+                    "values": values,
+                    "median": statistics.median(values),
+                    "least": min(values),
+                    "most": max(values),
+                    "ratio": statistics.median(ratios) if ratios else None,
+                    "bar": (bars or {}).get((arm, figure)),
+                }
+            )
+    return found
+
+
+def show(found: Sequence[Mapping[str, Any]]) -> None:
+    """Print the table."""
+    print(f"{'figure':<30}{'arm':<18}{'median (range)':>30}{'ratio':>8}{'bar':>7}")
+    for one in found:
+        spread = f"{one['median']:.3f} ({one['least']:.3f}..{one['most']:.3f})"
+        ratio = "" if one["ratio"] is None else f"{one['ratio']:.2f}"
+        bar = "" if one["bar"] is None else f"{one['bar']:g}"
+        print(f"{one['figure']:<30}{one['arm']:<18}{spread:>30}{ratio:>8}{bar:>7}")
+
+
+def keep(name: str, found: Sequence[Mapping[str, Any]]) -> Path:
+    """Write the rows, with the machine that they are of, as JSON; returns where."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "load": os.getloadavg()[0],
+    }
+    path.write_text(json.dumps({"machine": machine, "rows": list(found)}, indent=2) + "\n")
+    return path

@@ -1,0 +1,86 @@
+"""Runs a command and watches it with all that it starts: seconds, processors' seconds, memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+SECONDS_BETWEEN_SAMPLES = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a command took.
+
+    Attributes:
+        seconds: wall time.
+        born: time of day at which its process began.
+        peak_pss: MiB of its whole tree; memory that processes share counts once.
+        peak_rss: the same, where it counts in each of them.
+        processes: most of them at a time.
+    """
+
+    seconds: float
+    born: float
+    peak_pss: float
+    peak_rss: float
+    processes: int
+
+
+def measure(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> Measured:
+    """Run a command to its end.
+
+    Raises:
+        RuntimeError: it failed; its output is in the log.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+    with log.open("wb") as stream:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            list(command), stdout=stream, stderr=subprocess.STDOUT, env=environment
+        )
+        watched = psutil.Process(process.pid)
+        born = watched.create_time()
+        peaks = {"pss": 0.0, "rss": 0.0, "count": 0.0}
+        done = threading.Event()
+        thread = threading.Thread(target=_watch, args=(watched, peaks, done))
+        thread.start()
+        code = process.wait()
+        seconds = time.perf_counter() - started
+        done.set()
+        thread.join()
+    if code != 0:
+        raise RuntimeError(f"{command[0]} ... ended with code {code}; see {log}")
+    return Measured(
+        seconds=seconds,
+        born=born,
+        peak_pss=peaks["pss"],
+        peak_rss=peaks["rss"],
+        processes=int(peaks["count"]),
+    )
+
+
+def _watch(process: psutil.Process, peaks: dict[str, float], done: threading.Event) -> None:
+    while not done.wait(SECONDS_BETWEEN_SAMPLES):
+        found = {"pss": 0.0, "rss": 0.0, "count": 0.0}
+        try:
+            tree = [process, *process.children(recursive=True)]
+        except psutil.Error:
+            continue
+        for one in tree:
+            try:
+                memory = one.memory_full_info()
+            except psutil.Error:
+                continue
+            found["pss"] += memory.pss / 2**20
+            found["rss"] += memory.rss / 2**20
+            found["count"] += 1
+        for name, value in found.items():
+            peaks[name] = max(peaks[name], value)

@@ -1,0 +1,213 @@
+"""What a job's two NVFlare configs ask for, read by the engine that runs them without NVFlare."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
+from mmar_runtime.config.location import Location
+from mmar_runtime.config.sources import read_json
+from mmar_runtime.errors import ConfigError, Problem
+
+ADVICE = "Run it with --engine nvflare."
+TASKS = ("train", "score_model", "submit_model", "validate")
+OWN_VALUE = re.compile(r"\{([A-Za-z][A-Za-z0-9_]*)\}")
+"""How a config fills in the value of an entry at its own top level."""
+
+TRAINING = "fl_server.flare.wake.WakingScatterAndGather"
+SCORING = "fl_server.flare.last_model.ScoreLastModel"
+VALIDATION = "fl_server.flare.wake.WakingCrossSiteModelEval"
+PUBLISHING = "fl_server.flare.publish.PublishResults"
+AGGREGATOR = "fl_server.flare.aggregator.MmarAggregator"
+PERSISTOR = "fl_server.flare.persistor.MmarModelPersistor"
+RECORDER = "fl_server.flare.run_recorder.RunRecordKeeper"
+EXECUTOR = "fl_client.flare.executor.MmarExecutor"
+WAKER = "fl_client.flare.wake.WakeListener"
+
+WORKFLOWS = (TRAINING, SCORING, VALIDATION, PUBLISHING)
+"""The workflows of a job, in this order."""
+
+MEANT: Mapping[str, frozenset[str]] = {
+    TRAINING: frozenset({"min_clients", "num_rounds", "train_timeout"}),
+    SCORING: frozenset({"min_sites", "timeout"}),
+    VALIDATION: frozenset({"submit_model_timeout", "validation_timeout"}),
+    PUBLISHING: frozenset(),
+    AGGREGATOR: frozenset({"min_sites", "aggregation_weights", "limits"}),
+    PERSISTOR: frozenset({"shared_names"}),
+    RECORDER: frozenset({"min_sites", "num_rounds"}),
+    "fl_server.flare.model_locator.MmarModelLocator": frozenset(),
+    "nvflare.app_common.shareablegenerators.full_model_shareable_generator"
+    ".FullModelShareableGenerator": frozenset(),
+    EXECUTOR: frozenset({"local_epochs", "steps_aggregation", "shared_names"}),
+    WAKER: frozenset(),
+}
+"""The classes that this engine stands for -> the arguments that mean something to it."""
+
+PASSED_OVER = frozenset(
+    {
+        "aggregator_id", "persistor_id", "shareable_generator_id", "recorder_id",
+        "model_locator_id", "memory_gc_rounds", "wait_time_after_min_received", "task_check_period",
+        "max_wait", "idle_wait",
+    }
+)  # fmt: skip
+"""Arguments that only say how NVFlare's parts find each other and how they wait."""
+
+FILTERS = ("task_data_filters", "task_result_filters")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobTerms:
+    """What a job asks for.
+
+    Attributes:
+        rounds: rounds of training.
+        min_sites: contributions that a round needs.
+        local_epochs: epochs that a site trains in a round.
+        steps_aggregation: optimizer steps that a site trains in a round; 0 means whole epochs.
+        shared_names: the tensors that the sites share; None for all.
+        aggregation_weights: factor of a site's steps in the mean.
+        limits: bounds of the update guard.
+        train_timeout: seconds that a site may take for a round; 0 means as long as it takes. So for
+            the other timeouts.
+        score_timeout: for the score of the last global model.
+        submit_timeout: for submitting its own best model.
+        validation_timeout: for evaluating one model.
+    """
+
+    rounds: int
+    min_sites: int
+    local_epochs: int = 1
+    steps_aggregation: int = 0
+    shared_names: list[str] | None = None
+    aggregation_weights: Mapping[str, float] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    train_timeout: float = 0
+    score_timeout: float = 0
+    submit_timeout: float = 600
+    validation_timeout: float = 6000
+
+
+def job_terms(job: Job) -> JobTerms:
+    """The terms of a job.
+
+    Raises:
+        ConfigError: with everything in the job that this engine does not know.
+    """
+    server = _filled(read_json(job.mmar.document(SERVER_CONFIG)))
+    client = _filled(read_json(job.mmar.document(CLIENT_CONFIG)))
+    problems = [*_server_problems(server), *_client_problems(client)]
+    if problems:
+        raise ConfigError(problems)
+    arguments = {one["path"]: one.get("args", {}) for one in _named(server)}
+    executor = client["executors"][0]["executor"].get("args", {})
+    problems = [*_contradictions(arguments, executor)]
+    if problems:
+        raise ConfigError(problems)
+    return JobTerms(
+        rounds=arguments[TRAINING]["num_rounds"],
+        min_sites=arguments[TRAINING]["min_clients"],
+        aggregation_weights=arguments[AGGREGATOR].get("aggregation_weights") or {},
+        limits=arguments[AGGREGATOR].get("limits") or {},
+        train_timeout=arguments[TRAINING].get("train_timeout", 0),
+        score_timeout=arguments[SCORING].get("timeout", 0),
+        submit_timeout=arguments[VALIDATION].get("submit_model_timeout", 600),
+        validation_timeout=arguments[VALIDATION].get("validation_timeout", 6000),
+        **executor,
+    )
+
+
+def _filled(document: Any) -> dict[str, Any]:
+    """A config with ``{name}`` replaced by the value of its own top level."""
+    if not isinstance(document, dict):
+        return {}
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: fill(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [fill(item) for item in value]
+        named = OWN_VALUE.fullmatch(value) if isinstance(value, str) else None
+        return document.get(named[1], value) if named else value
+
+    return {key: fill(value) for key, value in document.items()}
+
+
+def _named(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Workflows and components."""
+    for key in ("workflows", "components"):
+        entries = config.get(key, [])
+        for entry in entries if isinstance(entries, list) else ():
+            if isinstance(entry, dict) and isinstance(entry.get("path"), str):
+                yield entry
+
+
+def _server_problems(server: Mapping[str, Any]) -> Iterator[Problem]:
+    place = Location(SERVER_CONFIG)
+    yield from _component_problems(server, place)
+    paths = [one["path"] for one in _named(server)]
+    workflows = tuple(path for path in paths if path in WORKFLOWS)
+    if workflows != WORKFLOWS:
+        names = ", ".join(path.rpartition(".")[2] for path in WORKFLOWS)
+        message = f"the inline engine runs the workflows {names}, in this order"
+        yield Problem(place / "workflows", message, ADVICE, "engine")
+    for path in (AGGREGATOR, PERSISTOR, RECORDER):
+        if path not in paths:
+            message = f"names no {path.rpartition('.')[2]}"
+            yield Problem(place / "components", message, ADVICE, "engine")
+
+
+def _client_problems(client: Mapping[str, Any]) -> Iterator[Problem]:
+    place = Location(CLIENT_CONFIG)
+    yield from _component_problems(client, place)
+    executors = client.get("executors")
+    one = executors[0] if isinstance(executors, list) and len(executors) == 1 else {}
+    executor = one.get("executor", {}) if isinstance(one, dict) else {}
+    if executor.get("path") != EXECUTOR or sorted(one.get("tasks", [])) != sorted(TASKS):
+        message = f"the inline engine stands for one {EXECUTOR}, with the tasks {', '.join(TASKS)}"
+        yield Problem(place / "executors", message, ADVICE, "engine")
+        return
+    yield from _argument_problems(executor, place / "executors" / 0)
+
+
+def _component_problems(config: Mapping[str, Any], place: Location) -> Iterator[Problem]:
+    for entry in _named(config):
+        named = place / str(entry.get("id", entry["path"]))
+        if entry["path"] not in MEANT:
+            message = f"the inline engine does not know {entry['path']!r}"
+            yield Problem(named, message, ADVICE, "engine")
+        else:
+            yield from _argument_problems(entry, named)
+    for key in FILTERS:
+        if config.get(key):
+            message = "the inline engine runs no filters"
+            yield Problem(place / key, message, ADVICE, "engine")
+
+
+def _argument_problems(entry: Mapping[str, Any], place: Location) -> Iterator[Problem]:
+    arguments = entry.get("args", {})
+    known = MEANT[entry["path"]] | PASSED_OVER
+    for name in arguments if isinstance(arguments, dict) else ():
+        if name not in known:
+            message = f"the inline engine does not know the argument {name!r}"
+            yield Problem(place / "args" / name, message, ADVICE, "engine")
+
+
+def _contradictions(
+    arguments: Mapping[str, Mapping[str, Any]], executor: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """Numbers that several components name, and name differently."""
+    told = {
+        "min_sites": [
+            arguments[TRAINING].get("min_clients"),
+            *(arguments[path].get("min_sites") for path in (SCORING, AGGREGATOR, RECORDER)),
+        ],
+        "num_rounds": [arguments[path].get("num_rounds") for path in (TRAINING, RECORDER)],
+        "shared_names": [arguments[PERSISTOR].get("shared_names"), executor.get("shared_names")],
+    }
+    for name, values in told.items():
+        if any(value != values[0] for value in values):
+            message = f"components name different {name}: {values}"
+            yield Problem(Location(SERVER_CONFIG), message, ADVICE, "engine")

@@ -1,0 +1,70 @@
+"""What the process of a simulation is told, as a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmar_runtime.config.overrides import Scalar
+
+ERROR_FILE = "error.txt"
+"""Beside the plan: what ended the process early."""
+
+RUN = "simulate_job"
+"""The folder of a site that holds the job, where a site's kit has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InlinePlan:
+    """What the process is told.
+
+    Attributes:
+        job: the job's folder.
+        results: where results go.
+        sites: site name -> its own values.
+        folders: site name -> where its run writes, with its copy of the MMAR.
+        policy: file with the policy of every site and of the server.
+        workers: processes in which the sites take turns.
+        common: the values that all sites share; those are the server's too.
+    """
+
+    job: Path
+    results: Path
+    sites: Mapping[str, Mapping[str, Scalar]]
+    folders: Mapping[str, Path]
+    policy: Path
+    common: Mapping[str, Scalar]
+    workers: int = 1
+
+    def app(self, site: str) -> Path:
+        """A site's copy of the MMAR, where ``mmar site`` looks for it."""
+        return self.folders[site] / RUN / f"app_{site}"
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        document = {
+            "job": str(self.job),
+            "results": str(self.results),
+            "sites": {name: dict(values) for name, values in self.sites.items()},
+            "folders": {name: str(folder) for name, folder in self.folders.items()},
+            "policy": str(self.policy),
+            "common": dict(self.common),
+            "workers": self.workers,
+        }
+        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> InlinePlan:
+        """The plan in such a file."""
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return cls(
+            job=Path(document["job"]),
+            results=Path(document["results"]),
+            sites=document["sites"],
+            folders={name: Path(folder) for name, folder in document["folders"].items()},
+            policy=Path(document["policy"]),
+            common=document["common"],
+            workers=document["workers"],
+        )

@@ -1,0 +1,43 @@
+"""All that the server learns of an error at a site: one word. Its text stays at the site."""
+
+from __future__ import annotations
+
+import torch
+
+from mmar_runtime.errors import (
+    CheckpointError,
+    ComponentError,
+    ConfigError,
+    DataError,
+    LaunchError,
+    PolicyError,
+    ProcessLostError,
+    WeightsError,
+)
+
+STATUS_WORDS: tuple[tuple[type[BaseException], str], ...] = (
+    (PolicyError, "policy-declined"),
+    (ConfigError, "config-refused"),
+    (DataError, "data-error"),
+    (WeightsError, "weights-error"),
+    (CheckpointError, "checkpoint-error"),
+    (torch.OutOfMemoryError, "out-of-memory"),
+    (MemoryError, "out-of-memory"),
+    (ComponentError, "component-error"),
+    (LaunchError, "launch-error"),
+    (ProcessLostError, "process-lost"),
+)
+
+
+def status_word(error: BaseException) -> str:
+    """The one word for an error that may leave the site."""
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    for cause in reversed(causes):
+        if isinstance(cause, torch.OutOfMemoryError | MemoryError):
+            return "out-of-memory"
+    for kind, word in STATUS_WORDS:
+        if isinstance(error, kind):
+            return word
+    return "internal-error"
