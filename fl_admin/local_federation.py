@@ -129,8 +129,8 @@ class LocalFederation:
 
     def give(self, site: str, values: Mapping[str, Scalar]) -> None:
         """Write a site's own values, such as where its data lie."""
-        write_text_atomically(self.values(site), json.dumps(dict(values), indent=2) + "\n")
-        self.values(site).chmod(0o600)
+        text = json.dumps(dict(values), indent=2) + "\n"
+        write_text_atomically(self.values(site), text, private=True)
 
     def printed(self, name: str) -> Path:
         """The file with what a participant's process has printed."""

@@ -35,7 +35,7 @@ from mmar_runtime.config.sources import read_json, read_site_values
 from mmar_runtime.config.upgrades import Notice
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
-from mmar_runtime.policy.custom_check import own_class_fault, own_module
+from mmar_runtime.policy.custom_check import own_class_fault, undefined_fault
 from mmar_runtime.policy.mmar_check import approval_fault
 from mmar_runtime.policy.site_policy import (
     DEFAULT_POLICY,
@@ -377,7 +377,7 @@ def _own_classes(job: Job, policy: SitePolicy) -> tuple[str, ...]:
     custom, mode = job.mmar.custom, policy.byoc.mode
     if mode == "off" or (mode == "by_hash" and approval_fault(custom, policy)):
         return ()
-    own = [path for path in job.class_paths() if own_module(path, custom) is not None]
+    own = [path for path in job.class_paths() if not undefined_fault(path, custom)]
     return tuple(path for path in own if not own_class_fault(path, custom))
 
 

@@ -24,7 +24,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import SCALARS
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
-from mmar_runtime.policy.custom_check import own_class_fault, own_module
+from mmar_runtime.policy.custom_check import own_class_fault, own_module, undefined_fault
 from mmar_runtime.policy.document_check import DocumentLimits, read_document
 from mmar_runtime.policy.mmar_check import approval_fault, check_mmar, guarded, unlisted_torchscript
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
@@ -317,7 +317,7 @@ def _unlisted(
 ) -> Iterator[Problem]:
     """A class that is none of ours: one of the job's own code, where the site allows that."""
     if key == "path" and isinstance(named, str) and own_module(named, custom) is not None:
-        fault = own_class_fault(named, custom)
+        fault = own_class_fault(named, custom) or undefined_fault(named, custom)
         if policy.byoc.mode == "off":
             advice = "The site can allow code by its hash, or without one; see byoc."
             message = f"{named!r} is code that this site has not allowed"

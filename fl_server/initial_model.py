@@ -26,6 +26,7 @@ from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
 from mmar_runtime.policy.limits_check import limits_check
+from mmar_runtime.policy.mmar_check import own_code_check
 from mmar_runtime.policy.path_check import resolve_inside, text_fault
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
 from mmar_runtime.shared_names import shared_names
@@ -81,7 +82,7 @@ def initial_model(
         ConfigError: no network, no validation with a key metric, or any other fault of the config.
         CheckpointError, WeightsError: the checkpoint cannot be read or does not fit.
     """
-    checks = _checks(policy)
+    checks = _checks(mmar, policy)
     config = load_train_config(mmar, site=values, checks=checks)
     specs = config.train.specs("model")
     if not specs:
@@ -114,10 +115,10 @@ def _network(spec: ComponentSpec, config: TrainConfig, policy: SitePolicy) -> to
     return build_network(spec, config, context)
 
 
-def _checks(policy: SitePolicy) -> list[Check]:
+def _checks(mmar: Mmar, policy: SitePolicy) -> list[Check]:
     """What a server asks of a job: it has no data, and paths to data mean nothing here."""
     components = component_check(allow_code=policy.byoc.mode != "off", allow_egress=policy.egress)
-    return [components, limits_check(policy.limits)]
+    return [components, own_code_check(mmar, policy), limits_check(policy.limits)]
 
 
 def _loaders(config: TrainConfig) -> list[Literal]:

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import IO
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(
+    path: Path, write: Callable[[IO[bytes]], object], *, private: bool = False
+) -> None:
     """Write a file whole or not at all.
 
     ``write`` fills a temporary file in the same folder, which then takes the place of ``path`` in
     one step. If anything interrupts that, ``path`` stays what it was and nothing is left behind.
     File and folder are flushed to the disk, so that a power cut loses neither. The file gets the
-    permissions that an ordinary new file would get.
+    permissions that an ordinary new file would get; a private one is its owner's alone, always.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(
@@ -27,7 +29,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o600 if private else 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -35,9 +37,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     _flush_folder(path.parent)
 
 
-def write_text_atomically(path: Path, text: str) -> None:
+def write_text_atomically(path: Path, text: str, *, private: bool = False) -> None:
     """``write_atomically`` for text in UTF-8."""
-    write_atomically(path, lambda stream: stream.write(text.encode()))
+    write_atomically(path, lambda stream: stream.write(text.encode()), private=private)
 
 
 def bytes_below(folder: Path) -> int:

@@ -61,8 +61,7 @@ def fill_in(kit: Kit, wishes: Wishes) -> bool:
     after = {**before, **_values(wishes)}
     if after == before and path.is_file():
         return False
-    write_text_atomically(path, json.dumps(after, indent=2) + "\n")
-    path.chmod(0o600)
+    write_text_atomically(path, json.dumps(after, indent=2) + "\n", private=True)
     return True
 
 

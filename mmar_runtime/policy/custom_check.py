@@ -6,9 +6,11 @@ module may take the place of one that the site's own programs import.
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -20,11 +22,16 @@ MAX_FILES = 500
 MAX_BYTES = 4 * 2**20
 """Of all files together; nobody reads more."""
 
+MAX_MODULE_BYTES = 2**19
+"""Of a file in which a job names a class; it is parsed before it is imported."""
+
+PACKAGES = ("site-packages", "dist-packages")
+
 NOT_TEXT = (".pyc", ".pyo", ".pyd", ".so", ".dll", ".dylib", ".pth", ".zip", ".egg", ".whl")
 """Files that Python imports from or acts upon without anybody having read them."""
 
-AT_THE_START = ("sitecustomize", "usercustomize")
-"""Modules that each Python process imports by itself."""
+AT_THE_START = ("__main__", "sitecustomize", "usercustomize")
+"""Modules that each Python process has by itself."""
 
 
 def code_hash(custom: Path) -> str:
@@ -69,7 +76,8 @@ def own_module(path: str, custom: Path) -> Path | None:
     if not names or not all(name.isidentifier() for name in path.split(".")):
         return None
     place = custom.joinpath(*names)
-    for file in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
+    # As Python looks: a package goes before a module of the same name.
+    for file in (place / "__init__.py", place.with_name(f"{place.name}.py")):
         # Not Path.is_file, which raises where a name is too long.
         if os.path.isfile(file) and not os.path.islink(file):
             return file
@@ -89,6 +97,58 @@ def own_class_fault(path: str, custom: Path) -> str:
     if _is_installed(module, custom):
         return "has the name of a module that is installed here"
     return ""
+
+
+def undefined_fault(path: str, custom: Path, *, functions: bool = False) -> str:
+    """Why a path names nothing that its file of ``custom`` defines itself; empty if it does.
+
+    Approved code has approved what it imports for its own use, not for a job that calls it with
+    arguments that nobody has read.
+
+    Args:
+        path: such as ``package.module.Class``.
+        custom: the job's folder of code.
+        functions: whether a function will do as well as a class.
+    """
+    file, name = own_module(path, custom), path.rpartition(".")[2]
+    if file is None:
+        return "names no module in custom/"
+    shown = f"custom/{file.relative_to(custom).as_posix()}"
+    if file.stat().st_size > MAX_MODULE_BYTES:
+        return f"lies in {shown}, which has more than {MAX_MODULE_BYTES} bytes"
+    try:
+        classes, defined = _definitions(file.read_bytes())
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return f"lies in {shown}, which is no Python that can be parsed: {type(error).__name__}"
+    if name in classes or (functions and name in defined):
+        return ""
+    kinds = "class or function" if functions else "class"
+    return f"is no {kinds} that {shown} defines itself; name the file where it is defined"
+
+
+@lru_cache(maxsize=32)
+def _definitions(text: bytes) -> tuple[frozenset[str], frozenset[str]]:
+    """The classes, and the functions, that a module defines at its top level.
+
+    A name that is imported or assigned there as well may stand for something else in the end.
+    """
+    body = ast.parse(text).body
+    others = {
+        name for one in body if not isinstance(one, ast.ClassDef | ast.FunctionDef)
+        for name in _bound(one)
+    }  # fmt: skip
+    classes = {one.name for one in body if isinstance(one, ast.ClassDef)}
+    functions = {one.name for one in body if isinstance(one, ast.FunctionDef)}
+    return frozenset(classes - functions - others), frozenset(functions - classes - others)
+
+
+def _bound(statement: ast.stmt) -> Iterator[str]:
+    """Every name that a statement could bind, wherever it stands in it."""
+    for node in ast.walk(statement):
+        if isinstance(node, ast.alias):
+            yield (node.asname or node.name).partition(".")[0]
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
 
 
 def _fault(name: str, message: str, advice: str = "") -> Problem:
@@ -117,9 +177,16 @@ def _is_installed(name: str, custom: Path) -> bool:
     # A package that is installed for editing has a finder of its own.
     others = [finder for finder in sys.meta_path if finder is not PathFinder]
     specs += [finder.find_spec(name, None) for finder in others]
-    # A folder without __init__.py is found as well, but gives way to any module.
-    origins = [spec.origin for spec in specs if spec is not None and spec.origin is not None]
-    return any(not _is_code_of_an_mmar(origin, root) for origin in origins)
+    places: list[str] = []
+    for spec in specs:
+        if spec is not None and spec.origin is not None:
+            places.append(spec.origin)
+        elif spec is not None and name != "__pycache__":
+            # A folder without __init__.py, such as that of google.protobuf. It gives way to any
+            # module; elsewhere than among installed packages it is not meant for an import.
+            found = spec.submodule_search_locations or ()
+            places += [one for one in found if Path(one).parent.name in PACKAGES]
+    return any(not _is_code_of_an_mmar(place, root) for place in places)
 
 
 def _is_code_of_an_mmar(path: str, root: Path) -> bool:

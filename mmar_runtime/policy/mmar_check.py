@@ -31,7 +31,12 @@ from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import all_components, component_check, table_entry
 from mmar_runtime.policy.component_table import load_component_table
-from mmar_runtime.policy.custom_check import code_hash, custom_faults
+from mmar_runtime.policy.custom_check import (
+    code_hash,
+    custom_faults,
+    own_module,
+    undefined_fault,
+)
 from mmar_runtime.policy.document_check import (
     ANY_JSON,
     WORKFLOW,
@@ -280,7 +285,7 @@ def policy_checks(mmar: Mmar, policy: SitePolicy) -> list[Check]:
     mode = policy.byoc.mode
     return [
         component_check(allow_code=mode != "off", allow_egress=policy.egress),
-        *([_approved_code(mmar, policy)] if mode == "by_hash" else []),
+        own_code_check(mmar, policy),
         partial(_denied, policy),
         partial(_torchscript, policy),
         path_check(policy),
@@ -340,24 +345,26 @@ def _denied(policy: SitePolicy, config: WorkflowConfig) -> Iterator[Problem]:
             yield Problem(place, message, "", "denied-component")
 
 
-def _approved_code(mmar: Mmar, policy: SitePolicy) -> Check:
-    """Code may come from an approved ``custom`` folder, and from nowhere else.
+def own_code_check(mmar: Mmar, policy: SitePolicy) -> Check:
+    """What a job names of ``custom`` has to be defined there.
 
-    Approving a folder approves none of the packages that happen to be installed.
+    By hash, code may come from an approved folder and from nowhere else: approving a folder
+    approves none of the packages that happen to be installed, nor what its files import of them.
     """
-    refusal = approval_fault(mmar.custom, policy)
+    by_hash = policy.byoc.mode == "by_hash"
+    refusal = approval_fault(mmar.custom, policy) if by_hash else ""
     table = load_component_table()
 
     def check(config: WorkflowConfig) -> Iterator[Problem]:
-        for spec, kind in all_components(config):
+        for spec, kind in all_components(config) if policy.byoc.mode != "off" else ():
             if spec.path is None or table_entry(spec, kind, table) is not None:
                 continue
-            module = spec.path.partition(".")[0]
-            place = mmar.custom / module
-            own = os.path.isfile(f"{place}.py") or os.path.isdir(place)
-            fault = refusal or ("" if own else f"{module!r} is not in custom/")
-            if fault:
-                message = f"{spec.path!r} is code that this site has not allowed: {fault}"
+            if not by_hash and own_module(spec.path, mmar.custom) is None:
+                continue
+            undefined = "" if refusal else undefined_fault(spec.path, mmar.custom, functions=True)
+            if refusal or undefined:
+                why = refusal or f"it {undefined}"
+                message = f"{spec.path!r} is code that this site has not allowed: {why}"
                 yield Problem(spec.location / "path", message, "", "code")
 
     return check

@@ -251,6 +251,34 @@ def test_a_file_cannot_stand_in_for_a_module_that_is_there(job: Path, module: st
     assert rules(job, CODE_ON) == {"code"}
 
 
+@pytest.mark.parametrize("document", ["client", "train"])
+def test_approved_code_lends_no_job_what_it_imports(job: Path, document: str) -> None:
+    """Else a job could call it with arguments that nobody has approved."""
+    with_own_filter(job)
+    (job / "app/custom/own/parts.py").write_text(
+        "from subprocess import run\nclass Half: pass\ndef make(): pass\n"
+    )
+    approved = SitePolicy(byoc=Byoc(mode="by_hash", approved=(code_hash(job / "app/custom"),)))
+    assert told(job, approved) == []
+    hostile = {"path": "own.parts.run", "args": {"args": ["touch", "marker"]}}
+    name = "config_fed_client" if document == "client" else "config_train"
+    file = job / f"app/config/{name}.json"
+    content = json.loads(file.read_text())
+    if document == "client":
+        content["components"].append({"id": "x", **hostile})
+    else:
+        content["train"]["handlers"].append({"path": "own.parts.make"})
+        file.write_text(json.dumps(content))
+        assert told(job, approved) == []
+        content["train"]["handlers"].append(hostile)
+    file.write_text(json.dumps(content))
+
+    for policy in (approved, CODE_ON):
+        [problem] = check_job(job, policy).problems
+        assert problem.rule == "code"
+        assert "custom/own/parts.py defines itself" in problem.message
+
+
 @pytest.mark.parametrize("key", ["name", "class_path", "_target_"])
 def test_own_classes_are_named_by_path_alone(job: Path, key: str) -> None:
     with_own_filter(job)

@@ -83,3 +83,20 @@ def test_permissions_are_those_of_an_ordinary_new_file(tmp_path: Path) -> None:
     modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ours", "ordinary")]
     assert modes == [0o640, 0o640]
     assert os.umask(0o027) == 0o027  # reading the mask has not changed it
+
+
+def test_a_private_file_was_never_anybody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = []
+    replace = os.replace
+
+    def seen(source: str, target: Path) -> None:
+        modes.append(os.stat(source).st_mode & 0o777)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", seen)
+
+    write_text_atomically(tmp_path / "environment.json", "{}", private=True)
+
+    assert modes == [0o600]

@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from mmar_runtime.policy.custom_check import MAX_FILES, custom_faults
+from mmar_runtime.policy.custom_check import (
+    MAX_FILES,
+    MAX_MODULE_BYTES,
+    custom_faults,
+    undefined_fault,
+)
 from mmar_runtime.policy.mmar_check import approval_fault
 from mmar_runtime.policy.site_policy import Byoc, SitePolicy
 from mmar_runtime.policy.tree_hash import tree_hash
@@ -62,7 +67,7 @@ def test_what_nobody_can_read_cannot_be_approved(custom: Path, name: str, conten
     [
         "json.py", "os.py", "site.py", "sitecustomize.py", "usercustomize.py", "torch.py",
         "monai/__init__.py", "nvflare/evil.py", "numpy.py", "fl_client.py", "mmar_runtime.py",
-        "mmar_runtime/config/loader.py", "medl/__init__.py",
+        "mmar_runtime/config/loader.py", "medl/__init__.py", "__main__.py", "google.py",
     ],
 )  # fmt: skip
 def test_no_module_takes_the_place_of_another(custom: Path, name: str) -> None:
@@ -177,3 +182,49 @@ def test_no_folder_and_links_are_faults_too(custom: Path) -> None:
 
     assert "is no plain file" in approval_fault(custom, policy)
     assert "is no folder" in approval_fault(custom / "nowhere", policy)
+
+
+# --- what a job may name of it
+
+HELPERS = """
+from subprocess import run
+from subprocess import Popen as Started
+call = run
+class Half: pass
+class run: pass
+from subprocess import run
+def make(): pass
+if True:
+    class Inner: pass
+"""
+
+
+@pytest.mark.parametrize("name", ["run", "Started", "call", "Inner", "subprocess", "nothing"])
+def test_what_approved_code_imports_or_assigns_is_not_the_jobs_own(custom: Path, name: str) -> None:
+    (custom / "helpers.py").write_text(HELPERS)
+
+    fault = undefined_fault(f"helpers.{name}", custom, functions=True)
+
+    assert "custom/helpers.py defines itself; name the file where it is defined" in fault
+
+
+def test_a_class_is_and_a_function_where_one_will_do(custom: Path) -> None:
+    (custom / "helpers.py").write_text(HELPERS)
+
+    assert undefined_fault("helpers.Half", custom) == ""
+    assert undefined_fault("helpers.make", custom, functions=True) == ""
+    assert "is no class that" in undefined_fault("helpers.make", custom)
+
+
+def test_the_file_that_python_would_import_is_the_one_looked_at(custom: Path) -> None:
+    (custom / "networks/__init__.py").write_text("from subprocess import run")
+    (custom / "networks.py").write_text("class run: pass")
+
+    assert "custom/networks/__init__.py" in undefined_fault("networks.run", custom)
+
+
+@pytest.mark.parametrize("text", ["class Half(:", "#" * (MAX_MODULE_BYTES + 1), "(" * 5000])
+def test_what_cannot_be_parsed_defines_nothing(custom: Path, text: str) -> None:
+    (custom / "helpers.py").write_text(text)
+
+    assert undefined_fault("helpers.Half", custom).startswith("lies in custom/helpers.py, which")

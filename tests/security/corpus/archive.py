@@ -8,6 +8,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +326,18 @@ FOLDERS: dict[str, tuple[str, dict[str, Any]]] = {
     "folder-two-apps": ("two apps", {"app2/config/config_fed_client.json": "{}"}),
 }
 
+LENDING = "from subprocess import run\nclass Half: pass\n"
+LENT = {"path": "helpers.run", "args": {"args": ["touch", "MARKER"]}}
+LINE = f"{sha256(LENDING.encode()).hexdigest()} 10 helpers.py\n"
+HASH = sha256(LINE.encode()).hexdigest()
+APPROVED = {"policy_version": 1, "byoc": {"mode": "by_hash", "approved": [HASH]}}
+LENDERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "lent-client": ("what approved code imports, of NVFlare",
+                    {CLIENT: {"components/-": {"id": "x", **LENT}}}),
+    "lent-handler": ("what approved code imports, as a handler",
+                     {APP_TRAIN: {"train/handlers/-": LENT}}),
+}  # fmt: skip
+
 HOSTILE: tuple[Case, ...] = (
     *(
         Case(id=id_, family="archive", tries=tries, rules=RULES, base="job", pack=pack)
@@ -343,6 +356,11 @@ HOSTILE: tuple[Case, ...] = (
     *(
         Case(id=id_, family="archive", tries=tries, rules=RULES, base="job", files=files)
         for id_, (tries, files) in FOLDERS.items()
+    ),
+    *(
+        Case(id=id_, family="archive", tries=tries, rules=("code",), base="job", edits=edits,
+             files={"app/custom/helpers.py": LENDING}, policy=APPROVED)
+        for id_, (tries, edits) in LENDERS.items()
     ),
 )  # fmt: skip
 
