@@ -359,7 +359,7 @@ def _refuse_to_replace(directory: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise DataError(
-            f"{directory} is not empty; name another folder, or write --overwrite to replace demo data"
+            f"{directory} is not empty; name another folder, or replace demo data by --overwrite"
         )
     if not (directory / MARKER_FILE).is_file():
         raise DataError(
