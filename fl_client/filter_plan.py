@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fl_client.privacy import SETTINGS, Settings, SvtSettings, filter_settings
-from fl_client.privacy_filters import OUTWARDS, PRIVACY_FILE, filter_faults
+from fl_client.privacy_filters import OUTWARDS, PRIVACY_FILE, filter_faults, is_disabled
 from fl_client.privacy_ledger import PrivacyLedger
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
@@ -25,7 +25,10 @@ CLIENT_CONFIG = "config_fed_client.json"
 SERVER_CONFIG = "config_fed_server.json"
 AGGREGATOR = "fl_server.flare.aggregator.MmarAggregator"
 TRAIN = "train"
-ALL_TASKS = "*"
+TASKS = (TRAIN, "score_model", "submit_model", "validate")
+"""All that a site does; NVFlare looks filters up by these names and knows no wildcard there."""
+
+CHAINS = ("task_result_filters", "task_data_filters")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +86,21 @@ class FilterPlan:
                 )
                 yield Problem(one.location, message, _REORDER[one.owner], "privacy")
             behind = behind or one is first_private
-        bounded = any(isinstance(one.settings, SvtSettings) for one in self.filters)
+        bounded = any(_is_bound(one) for one in self.filters)
         if policy.privacy.epsilon_max is not None and not bounded:
-            message = "this site bounds its epsilon, and no SVTPrivacy is on the way out"
-            advice = "A job can ask for one, or the site itself in its privacy.json."
+            message = (
+                "this site bounds its epsilon, and no SVTPrivacy is on the way out that keeps "
+                "buffers at the site"
+            )
+            advice = (
+                "A job can ask for one with buffers 'keep'; only the site itself, in its "
+                "privacy.json, for one that sends them."
+            )
             yield Problem(Location(CLIENT_CONFIG), message, advice, "privacy")
+
+    def holds_models_back(self, policy: SitePolicy) -> bool:
+        """Whether a whole model would leave what the filters or the budget are to hold back."""
+        return policy.privacy.epsilon_max is not None or bool(self.filters)
 
     def require(
         self,
@@ -146,7 +159,14 @@ def plan_faults(local: Path, app: Path, policy: SitePolicy) -> Iterator[Problem]
     yield from filter_faults(local, policy)
     list(_site_filters(local / PRIVACY_FILE))
     with suppress(ConfigError):  # of the job's documents, which the check of the job tells
+        yield from chain_faults(_document(app / "config" / CLIENT_CONFIG), Location(CLIENT_CONFIG))
         yield from FilterPlan.read(local, app).faults(policy)
+
+
+def _is_bound(one: PlannedFilter) -> bool:
+    """Whether all that leaves is counted; buffers go without noise only if the site says so."""
+    kept = one.owner == "site" or getattr(one.settings, "buffers", "") == "keep"
+    return isinstance(one.settings, SvtSettings) and kept
 
 
 def _require_used(one: PlannedFilter, names: Collection[str], gone: Collection[str]) -> None:
@@ -186,10 +206,28 @@ def _site_filters(path: Path) -> Iterator[PlannedFilter]:
     """Those of the scope that a job gets: a job of ours names none, so it is the default one."""
     document = _document(path)
     scopes = document.get("scopes", []) if isinstance(document, dict) else []
+    default = document.get("default_scope") if isinstance(document, dict) else None
     for index, scope in enumerate(scopes if isinstance(scopes, list) else ()):
-        if isinstance(scope, dict) and scope.get("name") == document.get("default_scope"):
+        if default and isinstance(scope, dict) and scope.get("name") == default:
             place = Location(path.name) / "scopes" / index / "task_result_filters"
             yield from _planned("site", scope.get("task_result_filters"), place, {})
+
+
+def chain_faults(document: Any, location: Location) -> Iterator[Problem]:
+    """Chains of a job that NVFlare would never run, or for other tasks than it seems.
+
+    Args:
+        document: its ``config_fed_client.json``.
+        location: of that document.
+    """
+    for key in CHAINS:
+        chains = document.get(key) if isinstance(document, dict) else None
+        for index, chain in enumerate(chains if isinstance(chains, list) else ()):
+            tasks = chain.get("tasks") if isinstance(chain, dict) else None
+            if not isinstance(tasks, list) or not all(one in TASKS for one in tasks):
+                message = f"has to list tasks of a site: {', '.join(TASKS)}; found {tasks!r}"
+                advice = "NVFlare looks up filters by the exact name of a task; '*' is none."
+                yield Problem(location / key / index / "tasks", message, advice, "privacy")
 
 
 def job_filters(document: Any, location: Location) -> Iterator[PlannedFilter]:
@@ -215,14 +253,16 @@ def _planned(
     """Filters of ours in a list; others are somebody else's to judge."""
     for index, entry in enumerate(entries if isinstance(entries, list) else ()):
         path = entry.get("path") if isinstance(entry, dict) else None
-        if isinstance(path, str) and path in SETTINGS and (owner == "job" or _is_outwards(entry)):
+        if not isinstance(path, str) or path not in SETTINGS or is_disabled(entry):
+            continue
+        if owner == "job" or _is_outwards(entry):
             place = location / index
             settings = filter_settings(path, _filled(entry.get("args"), values), place / "args")
             yield PlannedFilter(owner=owner, location=place, settings=settings)
 
 
 def _is_of_training(tasks: Any) -> bool:
-    return isinstance(tasks, list) and any(one in (TRAIN, ALL_TASKS) for one in tasks)
+    return isinstance(tasks, list) and TRAIN in tasks
 
 
 def _is_outwards(entry: Mapping[str, Any]) -> bool:

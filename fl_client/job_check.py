@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fl_client.encryption import DECRYPT, ENCRYPT, encryption_faults
-from fl_client.filter_plan import job_filters
+from fl_client.filter_plan import chain_faults, job_filters
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import SCALARS
@@ -334,7 +334,8 @@ def _unlisted(
 
 
 def _filter_faults(document: Mapping[str, Any]) -> Iterator[Problem]:
-    """Arguments of our own filters that these would not take."""
+    """Chains for tasks that no site has, and arguments that our own filters would not take."""
+    yield from chain_faults(document, Location(CLIENT_CONFIG))
     try:
         list(job_filters(document, Location(CLIENT_CONFIG)))
     except ConfigError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,11 @@ def filter_faults(local: Path, policy: SitePolicy) -> Iterator[Problem]:
             yield Problem(Location(PRIVACY_FILE), message, "See required_filters.", "privacy")
 
 
+def is_disabled(entry: Mapping[str, Any]) -> bool:
+    """Whether NVFlare passes an entry over."""
+    return entry.get("disabled") is True
+
+
 def _scopes(local: Path) -> Iterator[frozenset[str]]:
     """The names of the filters that replies pass on their way out, for each scope."""
     path = local / PRIVACY_FILE
@@ -52,7 +57,9 @@ def _scopes(local: Path) -> Iterator[frozenset[str]]:
 
 def _names(entry: Any) -> Iterator[str]:
     """The names of a filter that stands in the way out; NVFlare's default there is ``out``."""
-    if not isinstance(entry, dict) or str(entry.get("direction") or "out").lower() not in OUTWARDS:
+    if not isinstance(entry, dict) or is_disabled(entry):
+        return
+    if str(entry.get("direction") or "out").lower() not in OUTWARDS:
         return
     path = entry.get("path", entry.get("name"))
     if isinstance(path, str):

@@ -28,7 +28,7 @@ from fl_client.flare.exchange import (
     update_reply,
     weights_reply,
 )
-from fl_client.flare.privacy import prepare_filters
+from fl_client.flare.privacy import prepare_filters, require_no_filters
 from fl_client.local_training import LocalWork
 from fl_client.outgoing import outgoing_result, outgoing_update
 from fl_client.progress import ProgressFile
@@ -163,6 +163,8 @@ class MmarExecutor(Executor):
         self._abort = abort_signal
         try:
             self._may(task_name, shareable)
+            if task_name == SUBMIT:
+                require_no_filters(fl_ctx, self.site)
             note(fl_ctx, "task-in", task=task_name, **_tensors(shareable))
             if task_name == TRAIN:
                 prepare_filters(

@@ -242,6 +242,17 @@ def prepare_filters(
     fl_ctx.set_prop(TRAINED, trained, private=True, sticky=False)
 
 
+def require_no_filters(fl_ctx: FLContext, site: Site) -> None:
+    """Judge before a whole model is submitted whether it may leave as it is.
+
+    Raises:
+        PolicyError: a filter is set up, by site or job, or the site bounds its epsilon.
+    """
+    local = Path(fl_ctx.get_engine().get_workspace().get_site_config_dir())
+    if FilterPlan.read(local, site.mmar.root).holds_models_back(site.policy):
+        raise PolicyError("a whole model is not sent where a filter or privacy.epsilon_max is set")
+
+
 @contextmanager
 def unforeseeable_noise() -> Iterator[None]:
     """Within, numpy's global generator starts from the machine's entropy; then it is as before.

@@ -213,6 +213,47 @@ def test_a_bound_without_a_filter_that_counts_is_no_bound(local: Path, app: Path
     assert faults(local, app, BOUNDED) == []
 
 
+def test_buffers_leave_uncounted_only_if_the_site_says_so(local: Path, app: Path) -> None:
+    sending = ours("SVTPrivacy", epsilon_release=0.3, buffers="send")
+
+    written(local, app, job=[sending])
+    [told] = faults(local, app, BOUNDED)
+    assert "that keeps buffers at the site" in told
+    assert faults(local, app) == []
+
+    written(local, app, site=[sending])
+    assert faults(local, app, BOUNDED) == []
+
+
+# --- chains
+
+
+@pytest.mark.parametrize("tasks", [["*"], ["validate", "tr*"], ["{t}"], [["train"]], "train", None])
+@pytest.mark.parametrize("key", ["task_result_filters", "task_data_filters"])
+def test_a_chain_for_no_task_of_a_site_is_refused_and_does_not_count(
+    local: Path, app: Path, key: str, tasks: Any
+) -> None:
+    """NVFlare knows no wildcard there: it would run the other chain, and spend nothing."""
+    weak = ours("PercentilePrivacy", percentile=0, gamma=1e300)
+    written(local, app)
+    chains = [{"tasks": tasks, "filters": [SVT]}, {"tasks": ["train"], "filters": [weak]}]
+    (app / "config/config_fed_client.json").write_text(json.dumps({"t": "train", key: chains}))
+
+    told = faults(local, app, BOUNDED)
+
+    assert f"config_fed_client.json: {key}[0].tasks: has to list tasks of a site" in told[0]
+    assert "no SVTPrivacy is on the way out" in told[1]
+
+
+def test_the_scope_is_read_as_nvflare_reads_it(local: Path, app: Path) -> None:
+    """It passes over a filter that is disabled, and a scope that is not the default one."""
+    assert written(local, app, site=[{**SVT, "disabled": True}]).filters == ()
+
+    scope = {"task_result_filters": [SVT]}
+    (local / "privacy.json").write_text(json.dumps({"scopes": [scope]}))
+    assert FilterPlan.read(local, app).filters == ()
+
+
 # --- arguments
 
 

@@ -308,6 +308,17 @@ def test_arguments_of_our_filters_are_judged(job: Path, edited: Edited) -> None:
     ]
 
 
+def test_a_chain_of_filters_names_real_tasks(job: Path, edited: Edited) -> None:
+    one = {"path": "fl_client.flare.privacy.PercentilePrivacy"}
+    chains = [{"tasks": ["*"], "filters": [one]}, {"tasks": ["train"], "filters": [one]}]
+    file = job / "app/config/config_fed_client.json"
+    edited(file, lambda conf: conf.update(task_result_filters=chains))
+
+    assert told(job, DEFAULT_POLICY) == [
+        "privacy config_fed_client.json: task_result_filters[0].tasks"
+    ]
+
+
 @pytest.mark.parametrize("text", ["{$SECRET}", "a {$HOME} b", "${env.SECRET}"])
 @pytest.mark.parametrize("file", ["meta.json", "app/config/config_fed_client.json"])
 def test_the_sites_environment_cannot_be_asked_for(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from fl_client.flare.privacy import TRAINED
 from fl_server.initial_model import initial_model
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.site_policy import SITE_POLICY_FILE
+from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, Privacy, SitePolicy
 from mmar_runtime.policy.tree_hash import tree_hash
 from mmar_runtime.weights import Weights, digest
 
@@ -398,6 +399,35 @@ def test_a_budget_that_is_spent_is_told_before_anything_is_trained(
 
 def test_a_bound_that_no_filter_keeps_refuses_the_job(start: Start, received: Weights) -> None:
     assert declined(start(privacy={"epsilon_max": 1.0}).train(received), "config-refused")
+
+
+def with_chain(app: Path) -> None:
+    exclude = {"path": "fl_client.flare.privacy.ExcludeVars", "args": {"exclude_vars": ["*.bias"]}}
+    document = {"task_result_filters": [{"tasks": ["train"], "filters": [exclude]}]}
+    (app / "config/config_fed_client.json").write_text(json.dumps(document))
+
+
+def test_a_whole_model_does_not_leave_around_a_bound_or_a_filter(
+    start: Start, received: Weights, kit: Path, app: Path, run_folder: Path
+) -> None:
+    """The filters of a job see its contributions alone."""
+    site = start()
+    assert site.train(received).get_return_code() == ReturnCode.OK
+    assert site.do("submit_model").get_return_code() == ReturnCode.OK
+
+    with_chain(app)
+    assert declined(site.do("submit_model"))
+    assert reason(run_folder).startswith("submit_model: a whole model is not sent")
+    (app / "config/config_fed_client.json").unlink()
+
+    with_filter(kit, epsilon_release=1.0)
+    assert declined(site.do("submit_model"))
+    (kit / "local/privacy.json").write_text("{}")
+    assert site.do("submit_model").get_return_code() == ReturnCode.OK
+
+    bounded = SitePolicy(privacy=Privacy(epsilon_max=1.0))
+    site.executor._site = replace(site.executor.site, policy=bounded)
+    assert declined(site.do("submit_model"))
 
 
 def test_a_policy_with_a_fault_stops_the_run(start: Start) -> None:

@@ -1,0 +1,36 @@
+"""Patterns of names: they fit what a regular expression would, in less time."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmar_runtime.shared_names import matching
+
+
+@given(st.text("ab.*", max_size=8), st.text("ab.", max_size=10))
+def test_a_pattern_fits_what_its_regular_expression_does(pattern: str, name: str) -> None:
+    regex = re.compile(".*".join(map(re.escape, pattern.split("*"))))
+
+    assert bool(matching([pattern], [name])) == bool(regex.fullmatch(name))
+
+
+def test_pieces_do_not_overlap() -> None:
+    assert matching(["ab*ba"], ["aba", "abba"]) == ("abba",)
+    assert matching(["a*b*b"], ["ab", "abb"]) == ("abb",)
+
+
+def test_a_star_stands_for_any_character() -> None:
+    assert matching(["norm.*"], ["norm.a\nb"]) == ("norm.a\nb",)
+
+
+def test_many_stars_and_a_long_name_take_no_time() -> None:
+    """As a regular expression, one of these takes seconds."""
+    began = time.monotonic()
+
+    assert matching(["a*a*a*a*b"], ["a" * 300] * 20) == ()
+
+    assert time.monotonic() - began < 5
