@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -42,11 +41,6 @@ class Federation(LocalFederation):
             [str(REPOSITORY / "provisioning" / "docker" / "start-kit.sh")],
             environment={"PATH": path, "HOME": "/tmp", "MMAR_KIT_FOLDER": folder},
         )
-
-    def stop_one(self, name: str) -> None:
-        """End a kit's process; the others go on."""
-        os.killpg(self._processes[name].pid, signal.SIGTERM)
-        self._processes[name].wait(timeout=20)
 
     def run(self, job: Path) -> JobState:
         """Submit a job as the lead and wait for its end; nothing is judged beforehand."""

@@ -326,7 +326,7 @@ def test_one_good_job_after_all_of_them_runs(federation: Federation, job: Path) 
 def test_a_container_ends_within_seconds_of_a_signal_and_its_site_comes_back(
     federation: Federation,
 ) -> None:
-    federation.stop_one("site-1")
+    federation.end("site-1")
     log = federation.server / "log.txt"
 
     for _ in range(2):

@@ -142,6 +142,9 @@ def test_one_participant_is_ended_alone(federation: LocalFederation) -> None:
     registered(federation, *SITES)
     with federation:
         federation.start()
+        deadline = time.monotonic() + 20
+        while len(federation.processes()) < 3 and time.monotonic() < deadline:
+            time.sleep(0.1)
         federation.end("site-1")
 
         names = {Path(one.cwd()).parent.name for one in federation.processes()}
