@@ -363,7 +363,7 @@ def test_a_signal_before_the_training_has_begun_ends_it_at_once(tiny_mmar: Path)
         process.send_signal(signal.SIGINT)
         code, seconds, err = end_of(process)
     assert code == 130
-    assert seconds < 5
+    assert seconds < 20  # it is endless; a busy machine takes its time to import
     # Python's own word for it, where it comes before the command listens to signals.
     assert re.search("mmar: (stopped by SIGINT|interrupted)", err)
     assert "Traceback" not in err
