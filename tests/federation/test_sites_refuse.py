@@ -19,7 +19,8 @@ import psutil
 import pytest
 import yaml
 
-from fl_admin.console import JobState, explained_end
+from fl_admin.console import JobState
+from fl_admin.job_end import explained_end
 from fl_admin.local_federation import project_document
 from fl_admin.provision import provision
 from fl_admin.setup.checks import check_kit, is_ready
@@ -216,7 +217,9 @@ def test_a_hostile_workflow_is_refused_as_well(
 def one_line_of(state: JobState, site: str) -> str:
     """What the person at the console reads of a site that takes no part."""
     assert state.status == "FINISHED:FAILED_TO_RUN"
-    [line] = [one for one in explained_end(state).splitlines() if one.strip().startswith(site)]
+    [line] = [
+        one for one in explained_end(state, None).splitlines() if one.strip().startswith(site)
+    ]
     return line.strip()
 
 
