@@ -50,8 +50,10 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     """Skip what this machine lacks; torch is asked only if a test wants a GPU."""
     for item in items:
         if item.get_closest_marker("shared") and not REFERENCE_DOCUMENTS.is_dir():
+            # Reference documents lie beside some checkouts; nothing of the project depends on them.
             item.add_marker(pytest.mark.skip(reason="the folder ../shared is not here"))
         if item.get_closest_marker("gpu") and not _has_cuda():
+            # The project has to build and pass without a GPU.
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 

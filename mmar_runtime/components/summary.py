@@ -48,7 +48,8 @@ def _output_shapes(network: torch.nn.Module, input_size: Sequence[int]) -> dict[
     try:
         with torch.no_grad():
             twin(torch.empty(*input_size, device="meta"))
-    except (RuntimeError, TypeError, NotImplementedError) as error:
-        # What torch raises for an operation that the meta device lacks, or an input that is wrong.
+    # What torch raises for an operation that the meta device lacks, or an input that is wrong; the
+    # summary is for reading alone, so the training goes on without shapes.
+    except (RuntimeError, TypeError, NotImplementedError) as error:  # told in the log
         logger.info("network summary: no output shapes: %s", error)
     return shapes

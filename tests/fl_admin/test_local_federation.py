@@ -85,13 +85,18 @@ def test_a_site_is_given_values_that_only_its_user_reads(provisioned: LocalFeder
     assert (provisioned.lead / "startup" / "fl_admin.sh").is_file()
 
 
+def await_processes(federation: LocalFederation, count: int) -> None:
+    """Until so many have a kit's folder in their command lines, which they get after their start."""
+    deadline = time.monotonic() + 20
+    while len(federation.processes()) < count and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
 def test_leaving_it_ends_every_process(federation: LocalFederation) -> None:
     registered(federation, *SITES)
     with federation:
         federation.start()
-        deadline = time.monotonic() + 20
-        while len(federation.processes()) < 3 and time.monotonic() < deadline:
-            time.sleep(0.1)
+        await_processes(federation, 3)
         started = federation.processes()
         assert len(started) == 3
 
@@ -102,9 +107,7 @@ def test_leaving_it_ends_every_process(federation: LocalFederation) -> None:
 def test_a_process_whose_parent_is_gone_is_ended_as_well(federation: LocalFederation) -> None:
     script(federation.site("site-1"), WITH_CHILD)
     federation.launch("site-1")
-    deadline = time.monotonic() + 20
-    while not federation.processes() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    await_processes(federation, 1)
     (orphan,) = federation.processes()
 
     federation.stop()
@@ -142,9 +145,7 @@ def test_one_participant_is_ended_alone(federation: LocalFederation) -> None:
     registered(federation, *SITES)
     with federation:
         federation.start()
-        deadline = time.monotonic() + 20
-        while len(federation.processes()) < 3 and time.monotonic() < deadline:
-            time.sleep(0.1)
+        await_processes(federation, 3)
         federation.end("site-1")
 
         names = {Path(one.cwd()).parent.name for one in federation.processes()}

@@ -106,6 +106,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "comment": ("a comment that hides the rest", "#1 # @model"),
     "continuation": ("a line that goes on", "#1 \\\n+ 1"),
     "empty": ("nothing at all", "#"),
+    # A text that a job could hold; it silences no checker of ours.
     "type-ignore": ("a type comment", "#1 # type: ignore"),
     # Resources.
     "power": ("a number that fills the memory", "#9**9**9"),
