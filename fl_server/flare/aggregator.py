@@ -31,7 +31,7 @@ from fl_server.flare.guard import ReplyGuard, reason_of
 from fl_server.flare.own_aggregation import OwnAggregation, Reply
 from fl_server.flare.persistor import MmarModelPersistor
 from fl_server.received_update import ReceivedUpdate, contribution_from
-from fl_server.reply_guard import require_patterns
+from fl_server.reply_guard import PlainReplyGuard, require_patterns
 from fl_server.round_mean import RoundMean
 from fl_server.update_guard import UpdateFault
 from mmar_runtime.errors import ConfigError, FederationError, WeightsError
@@ -113,7 +113,7 @@ class MmarAggregator(Aggregator):
         """
         if self._guard is None:
             encryption = self._encryption(fl_ctx)
-            self._guard = ReplyGuard(
+            plain = PlainReplyGuard(
                 self._persistor(fl_ctx).initial,
                 fl_ctx.get_job_id(),
                 self.limits,
@@ -121,6 +121,7 @@ class MmarAggregator(Aggregator):
                 encrypted=None if encryption is None else encryption.layout,
                 factors=self.aggregation_weights,
             )
+            self._guard = ReplyGuard(plain)
         return self._guard
 
     def _persistor(self, fl_ctx: FLContext) -> MmarModelPersistor:

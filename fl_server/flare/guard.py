@@ -16,10 +16,8 @@ from fl_server.flare.exchange import (
     plain_metadata,
     raw_reply,
 )
-from fl_server.initial_model import InitialModel
 from fl_server.reply_guard import PlainReplyGuard, reason_of
 from fl_server.update_guard import Arrays, UpdateFault
-from mmar_runtime.encrypted_weights import Layout
 from mmar_runtime.errors import FederationError
 
 __all__ = ["ReplyGuard", "reason_of"]
@@ -29,35 +27,11 @@ class ReplyGuard:
     """``PlainReplyGuard`` for NVFlare's messages; each method gives the faults of a reply.
 
     Args:
-        initial: where the run started: the tensors of the model, and the metrics of the job.
-        job: id of the job.
-        limits: the job's own limits.
-        optional_names: patterns of the tensors that a contribution may lack.
-        encrypted: the tensors that the sites send encrypted; None for none.
-        factors: site -> factor of its steps in the mean; 1 for a site not named.
-
-    Raises:
-        ConfigError: a limit is unknown or out of its bounds, or a pattern is none.
+        guard: of the job.
     """
 
-    def __init__(
-        self,
-        initial: InitialModel,
-        job: str,
-        limits: Mapping[str, Any],
-        *,
-        optional_names: list[str] | None = None,
-        encrypted: Layout | None = None,
-        factors: Mapping[str, float] | None = None,
-    ) -> None:
-        self._guard = PlainReplyGuard(
-            initial,
-            job,
-            limits,
-            optional_names=optional_names,
-            encrypted=encrypted,
-            factors=factors,
-        )
+    def __init__(self, guard: PlainReplyGuard) -> None:
+        self._guard = guard
 
     @property
     def norm_ratio(self) -> float | None:

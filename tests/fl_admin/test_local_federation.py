@@ -86,7 +86,7 @@ def test_a_site_is_given_values_that_only_its_user_reads(provisioned: LocalFeder
 
 
 def await_processes(federation: LocalFederation, count: int) -> None:
-    """Until so many have a kit's folder in their command lines, which they get after their start."""
+    """Until so many have a kit's folder in their command lines: they get it after the start."""
     deadline = time.monotonic() + 20
     while len(federation.processes()) < count and time.monotonic() < deadline:
         time.sleep(0.1)
