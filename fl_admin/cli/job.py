@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
+    from fl_admin.given_models import ValidationSettings
     from fl_admin.job_create import CreatedJob
     from fl_admin.job_import import FieldReport
     from fl_admin.job_settings import JobSettings
@@ -197,20 +198,30 @@ def _add_create_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _create(options: argparse.Namespace) -> int:
+    _make(options, settings_of(options, min_sites=options.min_sites))
+    return 0
+
+
+def _make(
+    options: argparse.Namespace,
+    settings: JobSettings | ValidationSettings,
+    models: Mapping[str, Path] | None = None,
+) -> None:
+    """Make the job that the options ask for, and tell of it."""
     from fl_admin.job_create import JobRequest, create_job, mmar_to_federate, replaced_configs
     from mmar_runtime.config.overrides import parse_overrides
 
     request = JobRequest(
         mmar=mmar_to_federate(options.mmar),
-        settings=settings_of(options, min_sites=options.min_sites),
+        settings=settings,
         name=options.name,
         with_code=options.with_code,
         values=parse_overrides(options.overrides),
+        models=models or {},
     )
     created = create_job(request, options.out, overwrite=options.overwrite)
     notices = (*replaced_configs(request.mmar), *created.notices)
     _tell(replace(created, notices=notices), as_json=options.json)
-    return 0
 
 
 def _tell(created: CreatedJob, *, as_json: bool, fields: Iterable[FieldReport] = ()) -> None:
@@ -273,21 +284,9 @@ def _add_validate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _validate(options: argparse.Namespace) -> int:
     from fl_admin.given_models import ValidationSettings
-    from fl_admin.job_create import JobRequest, create_job, mmar_to_federate, replaced_configs
-    from mmar_runtime.config.overrides import parse_overrides
 
     models = _models(options)
-    request = JobRequest(
-        mmar=mmar_to_federate(options.mmar),
-        settings=ValidationSettings(models=tuple(models), min_sites=options.min_sites),
-        name=options.name,
-        with_code=options.with_code,
-        values=parse_overrides(options.overrides),
-        models=models,
-    )
-    created = create_job(request, options.out, overwrite=options.overwrite)
-    notices = (*replaced_configs(request.mmar), *created.notices)
-    _tell(replace(created, notices=notices), as_json=options.json)
+    _make(options, ValidationSettings(models=tuple(models), min_sites=options.min_sites), models)
     return 0
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fl_admin.cli.job import add_settings_arguments, settings_of
+from fl_admin.cli.job import add_settings_arguments
+from fl_admin.cli.named_job import named_job
 from mmar_runtime.cli.common import (
     add_output_arguments,
     add_set_argument,
@@ -87,7 +86,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check the job for every site, run it, show the results."""
     set_up_logging(verbose=options.verbose)
-    with _job(options) as job:
+    # The code of a plain MMAR goes along: the simulated sites judge it by their policy.
+    with named_job(_job_folder(options), options, min_sites=options.sites, with_code=True) as job:
         return _simulate(job, options)
 
 
@@ -128,50 +128,6 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
             f"the run failed: {result.failure}\n    Logs: {folder.log_of(plan.engine)}"
         )
     return 0
-
-
-@contextmanager
-def _job(options: argparse.Namespace) -> Iterator[Job]:
-    """The job to run: the one that is named, or one made of a plain MMAR for as long as it runs."""
-    from fl_admin.job import Job
-    from fl_admin.job_create import (
-        JobRequest,
-        is_plain_mmar,
-        mmar_to_federate,
-        replaced_configs,
-        temporary_job,
-    )
-
-    folder = _job_folder(options)
-    if not is_plain_mmar(folder):
-        _without_settings(options)
-        yield Job.open(folder)
-        return
-    request = JobRequest(
-        mmar=mmar_to_federate(folder),
-        settings=settings_of(options, min_sites=options.sites),
-        with_code=True,  # which the simulated sites judge
-    )
-    with temporary_job(request) as created:
-        for notice in (*replaced_configs(request.mmar), *created.notices):
-            print(f"note: {notice}", file=sys.stderr)
-        yield created.job
-
-
-def _without_settings(options: argparse.Namespace) -> None:
-    given = {
-        "--local-epochs": options.local_epochs,
-        "--aggregation-weights": options.aggregation_weights,
-        "--he": options.he,
-        "--encrypt-layers": options.encrypt_layers,
-    }
-    problems = [
-        Problem(Location(name), "is for a plain MMAR; a job says it itself", "", "job")
-        for name, value in given.items()
-        if value
-    ]
-    if problems:
-        raise ConfigError(problems)
 
 
 def _job_folder(options: argparse.Namespace) -> Path:

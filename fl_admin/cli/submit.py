@@ -5,27 +5,36 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fl_admin.cli.job import add_settings_arguments
 from fl_admin.cli.kit import add_kit_argument, kit_of
+from fl_admin.cli.named_job import named_job
 from mmar_runtime.cli.common import (
     add_output_arguments,
+    add_set_argument,
     print_json,
     set_up_logging,
     stop_on_signals,
 )
 from mmar_runtime.config.location import Location
+from mmar_runtime.config.overrides import parse_overrides
 from mmar_runtime.errors import ConfigError, FederationError, Problem, RunAborted
 
 if TYPE_CHECKING:
     from fl_admin.console import Console, JobState
+    from fl_admin.job import Job
     from fl_admin.job_results import JobResults
 
-HELP = "send a job to a federation"
+HELP = "send a job, or a plain MMAR, to a federation"
 EXAMPLES = """examples:
   mmar submit jobs/spleen_ct_segmentation --kit kits/lead@hospital.org
   mmar submit JOB --kit KIT --wait --out results      (follow it, then fetch its results)
+  mmar submit path/to/mmar --kit KIT --min-sites 3 --rounds 20 --local-epochs 2 --wait
+
+Of a plain MMAR a job is made on the way, as 'mmar job create' does; its options are for that alone.
 
 A job that asks for more sites than are connected is taken, and starts when they are there. With
 --wait, Ctrl-C ends the waiting, not the job. The exit code is 0 if the job was taken, and with
@@ -35,7 +44,7 @@ A job that asks for more sites than are connected is taken, and starts when they
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
-    parser.add_argument("job", type=Path, metavar="JOB", help="the job's folder")
+    parser.add_argument("job", type=Path, metavar="JOB", help="folder of a job or an MMAR")
     add_kit_argument(parser)
     parser.add_argument("--wait", action="store_true", help="follow the job to its end")
     parser.add_argument(
@@ -45,7 +54,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-check", action="store_true", help="leave the judgement to the sites alone"
     )
     add_start_argument(parser)
+    _add_mmar_arguments(parser)
     add_output_arguments(parser)
+
+
+def _add_mmar_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a job says itself, and a plain MMAR does not."""
+    parser.add_argument(
+        "--min-sites", type=int, metavar="N", help="of a plain MMAR: sites of a round (2)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, metavar="R", help="of a plain MMAR: rounds of training (50)"
+    )
+    parser.add_argument(
+        "--with-code", action="store_true", help="of a plain MMAR: take its custom/ along"
+    )
+    add_settings_arguments(parser)
+    add_set_argument(parser)
 
 
 def add_start_argument(parser: argparse.ArgumentParser) -> None:
@@ -59,17 +84,15 @@ def add_start_argument(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Judge the job as a site would, send it, and follow it if asked to."""
     from fl_admin.console import Console
-    from fl_admin.job import Job
 
     set_up_logging(verbose=options.verbose)
     if options.out is not None and not options.wait:
         message = "there are no results to fetch before the job has ended"
         advice = "Add --wait, or fetch them later: 'mmar watch ID --out DIR'."
         raise ConfigError([Problem(Location("--out"), message, advice, "option")])
-    job = Job.open(options.job)
-    if not options.no_check:
-        _judge(job.folder)
-    with Console.connect(kit_of(options)) as console:
+    with _named_job(options) as job, Console.connect(kit_of(options)) as console:
+        if not options.no_check:
+            _judge(job.folder)
         lacks = job.shortage(console.sites())
         job_id = console.submit(job)
         print(f"submitted: {job_id}", file=sys.stderr, flush=True)
@@ -79,6 +102,22 @@ def run(options: argparse.Namespace) -> int:
             return follow(console, job_id, options)
     print_json({"id": job_id, "lacks": lacks}) if options.json else print(job_id)
     return 0
+
+
+def _named_job(options: argparse.Namespace) -> AbstractContextManager[Job]:
+    return named_job(
+        options.job,
+        options,
+        min_sites=2 if options.min_sites is None else options.min_sites,
+        with_code=options.with_code,
+        values=parse_overrides(options.overrides),
+        for_mmars={
+            "--min-sites": options.min_sites is not None,
+            "--rounds": options.rounds is not None,
+            "--with-code": options.with_code,
+            "--set": options.overrides,
+        },
+    )
 
 
 def _judge(folder: Path) -> None:
