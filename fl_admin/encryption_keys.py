@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from fl_client.flare.encryption import decrypted, site_keys
+from fl_client.flare.encryption import decrypted
+from fl_client.flare.encryption_keys import site_keys
 from mmar_runtime.encrypted_files import SUFFIX, read_encrypted_model
 from mmar_runtime.errors import MmarError
 from mmar_runtime.weights import write_checkpoint

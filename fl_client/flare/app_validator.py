@@ -17,7 +17,7 @@ from nvflare.apis.app_validation import AppValidator
 from nvflare.lighter.utils import verify_folder_signature_and_get_signers
 
 from fl_client.filter_plan import plan_faults
-from fl_client.flare.encryption import ability_faults
+from fl_client.flare.encryption_keys import ability_faults
 from fl_client.job_check import SIGNATURES, check_app
 from fl_client.privacy_filters import filter_faults
 from fl_client.site_data import data_faults, unset_variables

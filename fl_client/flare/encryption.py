@@ -1,4 +1,4 @@
-"""Homomorphic encryption at a site: two filters of NVFlare, and whether this site can do it.
+"""Homomorphic encryption at a site: two filters of NVFlare.
 
 ``DecryptModel`` stands first behind what the server sends, ``EncryptReply`` last before what
 leaves: the site's own privacy filters, then those of the job, then the encryption, then the gate.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,11 @@ from nvflare.apis.filter import Filter
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
-from nvflare.fuel.sec.security_content_service import LoadResult, SecurityContentManager
 
-from fl_client.encryption import RULE, job_layers
+from fl_client.encryption import job_layers
 from fl_client.flare.audit import note
+from fl_client.flare.encryption_keys import PLACE, site_keys
 from fl_client.flare.exchange import NOT_DECRYPTED, STATUS, as_tensor
-from mmar_runtime.config.location import Location
 from mmar_runtime.encrypted_weights import (
     ARRAYS,
     LAYOUT,
@@ -32,8 +31,7 @@ from mmar_runtime.encrypted_weights import (
     is_encrypted,
     layout_of,
 )
-from mmar_runtime.errors import ConfigError, MmarError, Problem, WeightsError
-from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
+from mmar_runtime.errors import ConfigError, WeightsError
 from mmar_runtime.weights import digest
 
 if TYPE_CHECKING:  # brings TenSEAL in, which only an encrypted job needs
@@ -41,7 +39,6 @@ if TYPE_CHECKING:  # brings TenSEAL in, which only an encrypted job needs
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
-PLACE = Location("config_fed_client.json") / "task_result_filters" / "encrypt_layers"
 AGGREGATION_WEIGHTS = "mmar_aggregation_weights"
 """The header of a task that maps a site to the factor of its steps in the mean."""
 
@@ -51,11 +48,6 @@ FACTOR = "mmar_aggregation_weight"
 
 CAME_ENCRYPTED = "mmar_came_encrypted"
 """Whether a model of the job has come encrypted; of the run, as each task has its own filter."""
-
-NO_KEYS = (
-    "the job asks for homomorphic encryption, and this kit has no keys for it: the federation was "
-    "provisioned without 'he: true'"
-)
 
 
 class DecryptModel(Filter):
@@ -193,59 +185,6 @@ def _require_layout(data: Arrays, model: Arrays, fl_ctx: FLContext) -> None:
             "other tensors of the received model are encrypted than those that the job encrypts; "
             "nothing was loaded"
         )
-
-
-def site_keys(startup: Path) -> Keys:
-    """The keys in a site's kit, with the secret one.
-
-    Raises:
-        MmarError: the extra is not installed.
-        WeightsError: there are none, they were changed, or cannot be used.
-    """
-    if not extra_is_installed():
-        raise MmarError(MISSING_EXTRA)
-    from mmar_runtime.ckks import CLIENT_CONTEXT, Keys
-
-    return Keys(_signed(startup, CLIENT_CONTEXT), source=CLIENT_CONTEXT)
-
-
-def _signed(startup: Path, name: str) -> bytes:
-    """A file of the kit, as it was provisioned."""
-    kit = SecurityContentManager(str(startup))
-    content, result = kit.load_content(name)
-    if not content:
-        raise WeightsError(NO_KEYS)
-    if kit.valid_config and result != LoadResult.OK:
-        raise WeightsError(f"{name} is not as it was provisioned: {result.value}")
-    return bytes(content)
-
-
-def ability_faults(app: Path, startup: Path) -> Iterator[Problem]:
-    """Why what a job asks to encrypt cannot be encrypted here: a site or a server.
-
-    Args:
-        app: the job's app.
-        startup: the folder of the kit with the keys.
-
-    Raises:
-        ConfigError: ``config_fed_client.json`` cannot be read.
-    """
-    if job_layers(app) is None:
-        return
-    message = MISSING_EXTRA
-    if extra_is_installed():
-        from mmar_runtime.ckks import CLIENT_CONTEXT, SERVER_CONTEXT, Keys
-
-        is_server = (startup / SERVER_CONTEXT).is_file() and not (
-            startup / CLIENT_CONTEXT
-        ).is_file()
-        try:
-            name = SERVER_CONTEXT if is_server else CLIENT_CONTEXT
-            Keys(_signed(startup, name), source=name)
-            return
-        except WeightsError as error:
-            message = str(error)
-    yield Problem(PLACE, message, "", RULE)
 
 
 def _startup(fl_ctx: FLContext) -> Path:

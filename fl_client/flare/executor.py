@@ -20,7 +20,7 @@ from nvflare.app_common.app_constant import AppConstants
 from fl_client.client_config import job_trains
 from fl_client.filter_plan import plan_faults
 from fl_client.flare.audit import note
-from fl_client.flare.encryption import ability_faults
+from fl_client.flare.encryption_keys import ability_faults
 from fl_client.flare.exchange import (
     STATUS,
     metrics_reply,

@@ -23,7 +23,7 @@ from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 
 from fl_client.encryption import job_layers
 from fl_client.flare.audit import note
-from fl_client.flare.encryption import PLACE
+from fl_client.flare.encryption_keys import PLACE
 from fl_client.flare.exchange import CASES, REPORT, STATUS
 from mmar_runtime.encrypted_weights import ARRAYS, LAYOUT, LENGTHS, Layout, layout_of, part_faults
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from fl_client.encryption import encrypting
-from fl_client.flare.encryption import decrypted, site_keys
+from fl_client.flare.encryption import decrypted
+from fl_client.flare.encryption_keys import site_keys
 from mmar_runtime.ckks import CLIENT_CONTEXT
 from mmar_runtime.encrypted_files import read_encrypted_model
 from mmar_runtime.weights import read_checkpoint

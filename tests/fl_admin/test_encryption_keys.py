@@ -14,7 +14,8 @@ from nvflare.fuel.sec.security_content_service import LoadResult, SecurityConten
 from fl_admin.cli.main import main
 from fl_admin.encryption_keys import write_simulation_keys
 from fl_admin.provision import Kits, provision
-from fl_client.flare.encryption import encrypted, site_keys
+from fl_client.flare.encryption import encrypted
+from fl_client.flare.encryption_keys import site_keys
 from mmar_runtime.ckks import CLIENT_CONTEXT, SERVER_CONTEXT, Keys
 from mmar_runtime.encrypted_files import write_encrypted_model
 from mmar_runtime.errors import ConfigError, FederationError, WeightsError

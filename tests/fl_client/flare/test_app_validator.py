@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
+import sys
 import threading
 from importlib.metadata import version
 from pathlib import Path
@@ -62,6 +64,24 @@ def test_a_good_job_is_accepted_and_logged(kit: Path) -> None:
     assert line["policy"] == DEFAULT_POLICY.digest
     assert line["signers"] == []
     assert len(line["job_digest"]) == 64
+
+
+def test_a_job_is_judged_without_torch_and_monai(kit: Path) -> None:
+    """The parent process of a site or server does nothing else with a job."""
+    program = """
+import sys
+from fl_client.flare.app_validator import MmarAppValidator
+answer, _ = MmarAppValidator().validate(sys.argv[1])
+assert not answer, answer
+print(sorted({"torch", "monai", "ignite"} & set(sys.modules)))
+"""
+    app = kit / "job-1" / "app_site-1"
+
+    found = subprocess.run(
+        [sys.executable, "-c", program, str(app)], capture_output=True, text=True, check=True
+    )
+
+    assert found.stdout.strip() == "[]"
 
 
 def test_code_is_refused_in_one_line_with_rule_and_place(kit: Path) -> None:

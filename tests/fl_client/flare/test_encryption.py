@@ -19,11 +19,10 @@ from fl_client.flare.encryption import (
     AGGREGATION_WEIGHTS,
     DecryptModel,
     EncryptReply,
-    ability_faults,
     decrypted,
     encrypted,
-    site_keys,
 )
+from fl_client.flare.encryption_keys import ability_faults, site_keys
 from fl_client.flare.exchange import NOT_DECRYPTED, STATUS, received_weights
 from fl_client.flare.result_gate import REFUSED, ResultGate
 from mmar_runtime.ckks import CLIENT_CONTEXT, SERVER_CONTEXT
@@ -344,7 +343,7 @@ def test_a_federation_without_keys_cannot(job: Path, workspace: Any) -> None:
 def test_without_the_extra_a_site_cannot(
     job: Path, startup: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fl_client.flare.encryption.extra_is_installed", lambda: False)
+    monkeypatch.setattr("fl_client.flare.encryption_keys.extra_is_installed", lambda: False)
 
     [told] = ability(job, startup)
 
