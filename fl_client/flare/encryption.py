@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.event_type import EventType
 from nvflare.apis.filter import Filter
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 
-from fl_client.encryption import job_layers
 from fl_client.flare.audit import note
-from fl_client.flare.encryption_keys import PLACE, site_keys
+from fl_client.flare.encryption_keys import PLACE, asked_layers, site_keys
 from fl_client.flare.exchange import NOT_DECRYPTED, STATUS, as_tensor
 from mmar_runtime.encrypted_weights import (
     ARRAYS,
@@ -53,6 +53,15 @@ CAME_ENCRYPTED = "mmar_came_encrypted"
 class DecryptModel(Filter):
     """Puts the decrypted tensors in the place of the encrypted part of a received model."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._layers: Any = None
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Read when the run starts what the job encrypts; else no encrypted model is taken."""
+        if event_type == EventType.START_RUN:
+            self._layers = asked_layers(fl_ctx)
+
     def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
         """The task with a model that can be read; or with the reason why there is none."""
         shareable.set_header(NOT_DECRYPTED, None)
@@ -61,7 +70,7 @@ class DecryptModel(Filter):
             dxo = from_shareable(shareable)
             if is_encrypted(dxo.data):
                 model = decrypted(dxo.data, site_keys(_startup(fl_ctx)))
-                _require_layout(dxo.data, model, fl_ctx)
+                _require_layout(dxo.data, model, self._layers)
                 fl_ctx.set_prop(CAME_ENCRYPTED, True, private=True, sticky=True)
                 dxo.data = model
                 shareable = dxo.update_shareable(shareable)
@@ -176,10 +185,8 @@ def decrypted(data: Arrays, keys: Keys) -> dict[str, npt.NDArray[Any]]:
     return {**{name: one for name, one in data.items() if name not in ARRAYS}, **tensors}
 
 
-def _require_layout(data: Arrays, model: Arrays, fl_ctx: FLContext) -> None:
+def _require_layout(data: Arrays, model: Arrays, layers: Any) -> None:
     """The server could label ciphertexts as tensors that leave in plain."""
-    workspace = fl_ctx.get_engine().get_workspace()
-    layers = job_layers(Path(workspace.get_app_dir(fl_ctx.get_job_id())))
     if data[LAYOUT].tobytes() != layout_of(model, layers, PLACE).text:
         raise WeightsError(
             "other tensors of the received model are encrypted than those that the job encrypts; "

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from nvflare.apis.fl_context import FLContext
 from nvflare.fuel.sec.security_content_service import LoadResult, SecurityContentManager
 
 from fl_client.encryption import RULE, job_layers
@@ -25,6 +26,12 @@ NO_KEYS = (
     "the job asks for homomorphic encryption, and this kit has no keys for it: the federation was "
     "provisioned without 'he: true'"
 )
+
+
+def asked_layers(fl_ctx: FLContext) -> Any:
+    """What the running job asks to encrypt; see ``job_layers``, also for what it raises."""
+    workspace = fl_ctx.get_engine().get_workspace()
+    return job_layers(Path(workspace.get_app_dir(fl_ctx.get_job_id())))
 
 
 def site_keys(startup: Path) -> Keys:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,9 +20,8 @@ from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 
-from fl_client.encryption import job_layers
 from fl_client.flare.audit import note
-from fl_client.flare.encryption_keys import PLACE
+from fl_client.flare.encryption_keys import PLACE, asked_layers
 from fl_client.flare.exchange import CASES, REPORT, STATUS
 from mmar_runtime.encrypted_weights import ARRAYS, LAYOUT, LENGTHS, Layout, layout_of, part_faults
 
@@ -45,7 +43,7 @@ RETURN_CODES = frozenset(
     value for name, value in vars(ReturnCode).items() if name.isupper() and isinstance(value, str)
 )
 
-Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+Arrays: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
 
 META_KEYS = frozenset(
     {
@@ -68,33 +66,47 @@ class ResultGate(FLComponent):
 
     def __init__(self) -> None:
         super().__init__()
-        self._model: Shapes | None = None
-        self._like: Mapping[str, np.ndarray[Any, Any]] = {}
+        self._has_started = False
+        self._layers: Any = None
+        self._like: Arrays | None = None
+        self._encrypted: Layout | None = None
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Remember the model that came; judge a reply once all filters have seen it."""
-        if event_type == EventType.BEFORE_TASK_EXECUTION:
-            arrays = _arrays(fl_ctx.get_prop(FLContextKey.TASK_DATA))
-            if arrays is not None:
-                self._model = {name: array.shape for name, array in arrays.items()}
-                self._like = {name: _like(array) for name, array in arrays.items()}
+        """Remember the job's layers and the model that came; judge a reply behind all filters."""
+        if event_type == EventType.START_RUN:
+            self._layers = asked_layers(fl_ctx)
+            self._has_started = True
+        elif event_type == EventType.BEFORE_TASK_EXECUTION:
+            self._received(_arrays(fl_ctx.get_prop(FLContextKey.TASK_DATA)))
         elif event_type == EventType.AFTER_TASK_RESULT_FILTER:
             self._judge(fl_ctx.get_prop(FLContextKey.TASK_RESULT), fl_ctx)
 
+    def _received(self, arrays: Arrays | None) -> None:
+        if arrays is None:
+            return
+        self._like = {name: _like(array) for name, array in arrays.items()}
+        if self._layers is not None:
+            self._encrypted = None  # of another model, should this one have no such layers
+            self._encrypted = layout_of(self._like, self._layers, PLACE)
+
     def _judge(self, reply: object, fl_ctx: FLContext) -> None:
-        faults = list(self._faults(reply, fl_ctx))
+        faults = list(self._faults(reply))
         if faults:
             self._stop(reply)
             note(fl_ctx, "reply-stopped", faults=faults[:5])
             self.log_error(fl_ctx, f"a reply was stopped at the gate: {'; '.join(faults[:5])}")
 
-    def _faults(self, reply: object, fl_ctx: FLContext) -> Iterator[str]:
-        try:
-            layers = job_layers(_app(fl_ctx))
-            encrypted = None if layers is None else layout_of(self._like, layers, PLACE)
-            yield from reply_faults(reply, self._model, encrypted)
-        except Exception as error:  # a reply of anything may raise anything
-            yield f"cannot be judged ({type(error).__name__})"
+    def _faults(self, reply: object) -> Iterator[str]:
+        """NVFlare goes on where a component fails at an event; then nothing leaves from here."""
+        if not self._has_started:
+            yield "cannot be judged: what the job encrypts was not read"
+        elif self._layers is not None and self._encrypted is None:
+            yield "cannot be judged: no model came that has the layers to encrypt"
+        else:
+            try:
+                yield from reply_faults(reply, self._like, self._encrypted)
+            except Exception as error:  # a reply of anything may raise anything
+                yield f"cannot be judged ({type(error).__name__})"
 
     @staticmethod
     def _stop(reply: object) -> None:
@@ -106,16 +118,12 @@ class ResultGate(FLComponent):
             reply.set_header(STATUS, REFUSED)
 
 
-def _app(fl_ctx: FLContext) -> Path:
-    return Path(fl_ctx.get_engine().get_workspace().get_app_dir(fl_ctx.get_job_id()))
-
-
 def _like(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """An array of the same type and shape that takes no memory."""
     return np.broadcast_to(np.zeros((), array.dtype), array.shape)
 
 
-def _arrays(task: object) -> Mapping[str, np.ndarray[Any, Any]] | None:
+def _arrays(task: object) -> Arrays | None:
     """The tensors that a task carries; None where it carries none."""
     dxo = task.get("DXO") if isinstance(task, Shareable) else None
     data = dxo.get("data") if isinstance(dxo, dict) else None
@@ -125,13 +133,13 @@ def _arrays(task: object) -> Mapping[str, np.ndarray[Any, Any]] | None:
 
 
 def reply_faults(
-    reply: object, model: Shapes | None = None, encrypted: Layout | None = None
+    reply: object, model: Arrays | None = None, encrypted: Layout | None = None
 ) -> Iterator[str]:
     """What a reply holds beyond the closed list; its own texts are not repeated.
 
     Args:
         reply: as it would leave.
-        model: names and shapes of the tensors that the site has received; None if it has none.
+        model: arrays with the names and shapes that the site has received; None for none.
         encrypted: of these the tensors that leave encrypted; None for none.
     """
     if not isinstance(reply, Shareable):
@@ -184,7 +192,7 @@ def _encrypted_faults(data: Any, encrypted: Layout | None) -> Iterator[str]:
         yield "what is encrypted is not what the job encrypts"
 
 
-def _tensor_faults(data: Any, model: Shapes | None, encrypted: Layout | None) -> Iterator[str]:
+def _tensor_faults(data: Any, model: Arrays | None, encrypted: Layout | None) -> Iterator[str]:
     if type(data) is not dict or not data:
         yield "its tensors are no object"
         return
@@ -195,7 +203,7 @@ def _tensor_faults(data: Any, model: Shapes | None, encrypted: Layout | None) ->
             yield "a tensor that leaves encrypted only is in plain"
         if type(array) is not np.ndarray or array.dtype.kind not in "fiub":
             yield "a tensor is no array of numbers"
-        elif model is None or model.get(name) != array.shape:
+        elif model is None or name not in model or model[name].shape != array.shape:
             yield "a tensor is none of the model that was received"
 
 

@@ -13,6 +13,7 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.utils.event import fire_event_to_components
 
 from fl_client.encryption import encrypting
 from fl_client.flare.encryption import (
@@ -70,7 +71,9 @@ def sent(reply: Shareable, fl_ctx: FLContext, layers: list[str] = LAYERS) -> Any
 
 
 def received(shareable: Shareable, fl_ctx: FLContext) -> Any:
-    return received_weights(DecryptModel().process(shareable, fl_ctx))
+    decrypt = DecryptModel()
+    decrypt.handle_event(EventType.START_RUN, fl_ctx)
+    return received_weights(decrypt.process(shareable, fl_ctx))
 
 
 # --- what leaves
@@ -251,10 +254,16 @@ def test_an_aggregation_weight_that_is_none_is_refused(
 
 @pytest.fixture
 def gate(startup: Path, job: Path, fl_ctx: FLContext) -> ResultGate:
+    return gate_of(fl_ctx)
+
+
+def gate_of(fl_ctx: FLContext, data: Any = MODEL) -> ResultGate:
+    """A gate that has seen the run start and a model come."""
     gate = ResultGate()
-    shareable = DecryptModel().process(task(), fl_ctx)
+    shareable = DecryptModel().process(task(data), fl_ctx)
     fl_ctx.set_prop(FLContextKey.TASK_DATA, shareable, private=True, sticky=False)
-    gate.handle_event(EventType.BEFORE_TASK_EXECUTION, fl_ctx)
+    for event in (EventType.START_RUN, EventType.BEFORE_TASK_EXECUTION):
+        fire_event_to_components(event, [gate], fl_ctx)  # as NVFlare does: errors are only logged
     return gate
 
 
@@ -295,19 +304,56 @@ def test_plain_tensors_beside_the_encrypted_ones_are_stopped(
 
 
 def test_the_gate_stops_all_where_it_cannot_tell_what_is_encrypted(
-    gate: ResultGate, fl_ctx: FLContext, job: Path
+    startup: Path, job: Path, fl_ctx: FLContext
 ) -> None:
-    reply = EncryptReply(LAYERS).process(update(), fl_ctx)
     (job / "config" / "config_fed_client.json").write_text("{")
+    gate = gate_of(fl_ctx)
+
+    reply = EncryptReply(LAYERS).process(update(), fl_ctx)
 
     assert through(gate, reply, fl_ctx).get_header(STATUS) == REFUSED
 
 
-def test_ciphertexts_of_a_job_that_encrypts_nothing_are_stopped(
+def test_the_gate_stops_all_where_a_model_has_no_layer_to_encrypt(
+    startup: Path, job: Path, fl_ctx: FLContext
+) -> None:
+    """Also where an earlier model had."""
+    gate = gate_of(fl_ctx)
+    other = DXO(DataKind.WEIGHTS, data={"head.bias": MODEL["head.bias"]}).to_shareable()
+    fl_ctx.set_prop(FLContextKey.TASK_DATA, other, private=True, sticky=False)
+    fire_event_to_components(EventType.BEFORE_TASK_EXECUTION, [gate], fl_ctx)
+
+    metrics = DXO(DataKind.METRICS, data={"dice": 0.5}).to_shareable()
+
+    assert through(gate, metrics, fl_ctx).get_header(STATUS) == REFUSED
+
+
+def test_the_gate_reads_what_is_encrypted_when_the_run_starts(
     gate: ResultGate, fl_ctx: FLContext, job: Path
 ) -> None:
-    reply = EncryptReply(LAYERS).process(update(), fl_ctx)
     (job / "config" / "config_fed_client.json").unlink()
+
+    assert through(gate, update(), fl_ctx).get_header(STATUS) == REFUSED
+    reply = EncryptReply(LAYERS).process(update(), fl_ctx)
+    assert through(gate, reply, fl_ctx).get_return_code() == ReturnCode.OK
+
+
+def test_a_filter_that_did_not_read_what_the_job_encrypts_takes_no_encrypted_model(
+    startup: Path, job: Path, fl_ctx: FLContext
+) -> None:
+    data = encrypted(MODEL, None, layers=LAYERS, weight=8.0, keys=site_keys(startup))
+
+    with pytest.raises(WeightsError):
+        received_weights(DecryptModel().process(task(data), fl_ctx))
+
+
+def test_ciphertexts_of_a_job_that_encrypts_nothing_are_stopped(
+    startup: Path, job: Path, fl_ctx: FLContext
+) -> None:
+    (job / "config" / "config_fed_client.json").unlink()
+    gate = gate_of(fl_ctx)
+
+    reply = EncryptReply(LAYERS).process(update(), fl_ctx)
 
     assert through(gate, reply, fl_ctx).get_header(STATUS) == REFUSED
 

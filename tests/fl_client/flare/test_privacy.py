@@ -161,7 +161,7 @@ def test_the_gate_lets_it_pass(told: FLContext, by: ModelFilter) -> None:
     """No key of NVFlare's accountant, no float64 where there were whole numbers."""
     reply = by.process(reply_of(update()), told)
 
-    assert list(reply_faults(reply, {name: one.shape for name, one in update().items()})) == []
+    assert list(reply_faults(reply, update())) == []
     history = from_shareable(reply).meta[MetaKey.FILTER_HISTORY]
     assert history == [type(by).__name__]
 

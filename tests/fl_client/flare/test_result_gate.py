@@ -49,8 +49,15 @@ MODEL: Weights = {"conv.weight": torch.ones(2, 3), "conv.bias": torch.zeros(2)}
 @pytest.fixture
 def gate(fl_ctx: FLContext) -> ResultGate:
     """A gate that has seen the site receive the model."""
-    gate = ResultGate()
+    gate = started_gate(fl_ctx)
     show_task(gate, DXO(DataKind.WEIGHTS, data=as_arrays(MODEL)).to_shareable(), fl_ctx)
+    return gate
+
+
+def started_gate(fl_ctx: FLContext) -> ResultGate:
+    """A gate at the start of a run."""
+    gate = ResultGate()
+    gate.handle_event(EventType.START_RUN, fl_ctx)
     return gate
 
 
@@ -143,7 +150,7 @@ def test_a_privacy_filter_of_nvflares_may_have_changed_the_tensors(
 def test_every_reply_of_the_executor_passes(app: Path, fl_ctx: FLContext) -> None:
     """A whole round in a process as NVFlare has it: gate and executor get the same events."""
     weights = initial_model(Mmar.open(app), values={}).weights
-    gate, executor = ResultGate(), MmarExecutor()
+    gate, executor = started_gate(fl_ctx), MmarExecutor()
     executor.handle_event(EventType.START_RUN, fl_ctx)
     headers = {AppConstants.CURRENT_ROUND: 0, AppConstants.MODEL_OWNER: "site-2"}
 
@@ -266,6 +273,17 @@ def test_anything_else_is_emptied_before_it_leaves(
 
 def test_no_tensor_leaves_before_a_model_has_come(fl_ctx: FLContext) -> None:
     reply = update()
+
+    show_reply(started_gate(fl_ctx), reply, fl_ctx)
+
+    assert is_emptied(reply)
+
+
+def test_nothing_leaves_where_the_gate_does_not_know_what_the_job_encrypts(
+    fl_ctx: FLContext,
+) -> None:
+    """NVFlare goes on after an error of a component at the start of a run."""
+    reply = metrics()
 
     show_reply(ResultGate(), reply, fl_ctx)
 
