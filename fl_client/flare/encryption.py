@@ -7,7 +7,6 @@ leaves: the site's own privacy filters, then those of the job, then the encrypti
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +18,12 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.filter import Filter
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.shareable import Shareable
 
 from fl_client.flare.audit import note
 from fl_client.flare.encryption_keys import PLACE, asked_layers, site_keys
-from fl_client.flare.exchange import NOT_DECRYPTED, STATUS, as_tensor
+from fl_client.flare.exchange import NOT_DECRYPTED, as_tensor
+from fl_client.flare.failure import failure
 from mmar_runtime.encrypted_weights import (
     ARRAYS,
     LAYOUT,
@@ -31,7 +31,7 @@ from mmar_runtime.encrypted_weights import (
     is_encrypted,
     layout_of,
 )
-from mmar_runtime.errors import ConfigError, WeightsError
+from mmar_runtime.errors import WeightsError
 from mmar_runtime.weights import digest
 
 if TYPE_CHECKING:  # brings TenSEAL in, which only an encrypted job needs
@@ -112,7 +112,8 @@ class EncryptReply(Filter):
                 shareable = dxo.update_shareable(shareable)
             return shareable
         except Exception as error:
-            return _failed(error, fl_ctx)
+            task = fl_ctx.get_prop(FLContextKey.TASK_NAME)
+            return failure(error, task=task, by=self, fl_ctx=fl_ctx)
 
     def _encrypted(self, dxo: DXO, fl_ctx: FLContext) -> dict[str, npt.NDArray[Any]]:
         weight, base = 1.0, None
@@ -204,17 +205,3 @@ def _factor(factors: object, site: str) -> float:
     if type(found) not in (int, float) or not math.isfinite(found) or found <= 0:
         raise WeightsError(f"the aggregation weight of this site came as {found!r}")
     return float(found)
-
-
-def _failed(error: Exception, fl_ctx: FLContext) -> Shareable:
-    """The error's text stays here under a reference, as the executor keeps it."""
-    reference = uuid.uuid4().hex[:8]
-    word = "weights-error" if isinstance(error, WeightsError | ConfigError) else "internal-error"
-    workspace = fl_ctx.get_engine().get_workspace()
-    path = Path(workspace.get_run_dir(fl_ctx.get_job_id())) / f"error-{reference}.txt"
-    path.write_text(f"encryption: {error}\n", encoding="utf-8")
-    task = fl_ctx.get_prop(FLContextKey.TASK_NAME)
-    note(fl_ctx, "task-failed", task=task, status=word, reference=reference)
-    reply = make_reply(ReturnCode.EXECUTION_EXCEPTION)
-    reply.set_header(STATUS, f"{word} (reference {reference})")
-    return reply

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
-from nvflare.apis.shareable import Shareable
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.shareable import Shareable, make_reply
 
 from fl_client.updates import LocalUpdate, first_not_finite
 from mmar_runtime.errors import WeightsError
@@ -89,3 +90,15 @@ def metrics_reply(result: EvaluationResult) -> Shareable:
     """The metrics of an evaluation, aggregated over the site's data."""
     meta = {CASES: result.cases}
     return DXO(DataKind.METRICS, data=dict(result.metrics), meta=meta).to_shareable()
+
+
+def failed_reply(word: str, reference: str) -> Shareable:
+    """All that a server learns of an error.
+
+    Args:
+        word: one of ``fl_client.status_words``.
+        reference: under which the site keeps the error's text.
+    """
+    reply = make_reply(ReturnCode.EXECUTION_EXCEPTION)
+    reply.set_header(STATUS, f"{word} (reference {reference})")
+    return reply

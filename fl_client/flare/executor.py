@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 import uuid
 from pathlib import Path
 
@@ -22,12 +21,12 @@ from fl_client.filter_plan import plan_faults
 from fl_client.flare.audit import note
 from fl_client.flare.encryption_keys import ability_faults
 from fl_client.flare.exchange import (
-    STATUS,
     metrics_reply,
     received_weights,
     update_reply,
     weights_reply,
 )
+from fl_client.flare.failure import failure
 from fl_client.flare.privacy import prepare_filters, require_no_filters
 from fl_client.local_training import LocalWork
 from fl_client.outgoing import outgoing_result, outgoing_update
@@ -35,7 +34,6 @@ from fl_client.progress import ProgressFile
 from fl_client.ranks.tasks import RankTasks
 from fl_client.site import Site
 from fl_client.site_tasks import LocalTasks, SiteTasks
-from fl_client.status_words import status_word
 from fl_client.task_limits import (
     SCORE,
     SUBMIT,
@@ -173,12 +171,13 @@ class MmarExecutor(Executor):
             reply = tasks[task_name](shareable)
             note(fl_ctx, "task-out", task=task_name, **_tensors(reply))
             return reply
-        except RunAborted as error:
+        except RunAborted as aborted:
             if self._out_of_time():
-                return self._failed(task_name, self._too_long(error), fl_ctx)
+                error = self._too_long(aborted)
+                return failure(error, task=task_name, by=self, fl_ctx=fl_ctx)
             return make_reply(ReturnCode.TASK_ABORTED)
         except Exception as error:
-            return self._failed(task_name, error, fl_ctx)
+            return failure(error, task=task_name, by=self, fl_ctx=fl_ctx)
         finally:
             self._abort = None
 
@@ -212,20 +211,6 @@ class MmarExecutor(Executor):
         error = too_long(self.site)
         error.__cause__ = cause
         return error
-
-    def _failed(self, task_name: str, error: Exception, fl_ctx: FLContext) -> Shareable:
-        """Keep the error's text here under a reference; tell the server one word and that."""
-        reference = uuid.uuid4().hex[:8]
-        word = status_word(error)
-        text = "".join(traceback.format_exception(error))
-        path = self.progress.path.with_name(f"error-{reference}.txt")
-        path.write_text(f"{task_name}: {error}\n\n{text}", encoding="utf-8")
-        note(fl_ctx, "task-failed", task=task_name, status=word, reference=reference)
-        # NVFlare may send a site's error log to the server, and anyone may listen to log events.
-        self.log_error(fl_ctx, f"{word} in task {task_name}; its text is in {path.name} here")
-        reply = make_reply(ReturnCode.EXECUTION_EXCEPTION)
-        reply.set_header(STATUS, f"{word} (reference {reference})")
-        return reply
 
     def _should_stop(self) -> bool:
         aborted = self._abort is not None and bool(self._abort.triggered)

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.dxo_filter import DXOFilter
-from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.shareable import Shareable
 from nvflare.app_common.filters import percentile_privacy, svt_privacy
 
 from fl_client.filter_plan import FilterPlan
 from fl_client.flare.audit import note
-from fl_client.flare.exchange import STATUS
+from fl_client.flare.failure import failure
 from fl_client.local_training import SharedTensors
 from fl_client.privacy import MODULE, Settings, SvtSettings, TrainedTensors, filter_settings
 from fl_client.privacy_ledger import PrivacyLedger, data_digest
@@ -37,7 +37,6 @@ from mmar_runtime.policy.site_policy import site_policy
 TRAINED = "mmar_trained"
 """The property of a context by which the executor tells the filters what was trained."""
 
-DECLINED = "policy-declined"
 STATE_WORDS = 624
 """The state of numpy's global generator in words of 32 bits."""
 
@@ -71,11 +70,8 @@ class ModelFilter(DXOFilter):
                 raise PolicyError("a whole model is not sent where a filter is set up")
             return super().process(shareable, fl_ctx)
         except PolicyError as error:
-            note(fl_ctx, "reply-declined", filter=self.settings.name)
-            self.log_error(fl_ctx, f"{DECLINED}: {error}")
-            reply = make_reply(ReturnCode.EXECUTION_EXCEPTION)
-            reply.set_header(STATUS, DECLINED)
-            return reply
+            task = fl_ctx.get_prop(FLContextKey.TASK_NAME)
+            return failure(error, task=task, by=self, fl_ctx=fl_ctx)
 
     def process_dxo(self, dxo: DXO, shareable: Shareable, fl_ctx: FLContext) -> DXO:
         """The contribution as it leaves; its metadata stays what it was.

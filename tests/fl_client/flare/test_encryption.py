@@ -26,7 +26,7 @@ from fl_client.flare.encryption import (
 from fl_client.flare.encryption_keys import ability_faults, site_keys
 from fl_client.flare.exchange import NOT_DECRYPTED, STATUS, received_weights
 from fl_client.flare.result_gate import REFUSED, ResultGate
-from mmar_runtime.ckks import CLIENT_CONTEXT, SERVER_CONTEXT
+from mmar_runtime.ckks import CLIENT_CONTEXT, SERVER_CONTEXT, Keys
 from mmar_runtime.encrypted_weights import ARRAYS, LENGTHS, WEIGHT
 from mmar_runtime.errors import WeightsError
 
@@ -153,6 +153,31 @@ def test_what_cannot_be_encrypted_is_not_sent(
     assert answer.get_header(STATUS).startswith("weights-error (reference ")
     [file] = run_folder.glob("error-*.txt")
     assert told in file.read_text()
+    assert "Traceback" in file.read_text()
+
+
+def test_layers_that_fit_nothing_are_told_by_the_word_of_a_config(
+    startup: Path, fl_ctx: FLContext
+) -> None:
+    DecryptModel().process(task(), fl_ctx)
+
+    answer = EncryptReply(["tail.*"]).process(update(), fl_ctx)
+
+    assert answer.get_header(STATUS).startswith("config-refused (reference ")
+
+
+def test_a_lack_of_memory_is_told_as_such(
+    startup: Path, fl_ctx: FLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Keys, "encrypt", fail)
+    DecryptModel().process(task(), fl_ctx)
+
+    answer = EncryptReply(LAYERS).process(update(), fl_ctx)
+
+    assert answer.get_header(STATUS).startswith("out-of-memory (reference ")
 
 
 def test_without_keys_nothing_is_sent(fl_ctx: FLContext) -> None:
