@@ -10,8 +10,9 @@ from nvflare.lighter.entity import Participant
 from nvflare.lighter.spec import Builder, Project, ProvisionContext
 
 from fl_client.job_check import ALLOWED_CLASSES
-from fl_client.versions import VERSIONS_FILE, installed_versions
+from fl_client.versions import PACKAGES, VERSIONS_FILE, installed_versions
 from mmar_runtime.files import write_text_atomically
+from mmar_runtime.he_extra import EXTRA
 from mmar_runtime.policy.site_policy import (
     DEFAULT_POLICY,
     SITE_POLICY_FILE,
@@ -93,12 +94,20 @@ ENVIRONMENT = {"DATA_ROOT": "", "DATASET_JSON": ""}
 
 
 class MmarLocalFiles(Builder):
-    """Writes our files beside NVFlare's templates. Stands after ``StaticFileBuilder``."""
+    """Writes our files beside NVFlare's templates. Stands after ``StaticFileBuilder``.
+
+    Args:
+        encrypts: whether the federation has keys for encryption.
+    """
+
+    def __init__(self, encrypts: bool = False) -> None:
+        super().__init__()
+        self.packages = (*PACKAGES, EXTRA) if encrypts else PACKAGES
 
     def build(self, project: Project, ctx: ProvisionContext) -> None:
         """Write the files of the server and of each site, and to all with which versions."""
         server = project.get_server()
-        versions = installed_versions()
+        versions = installed_versions(self.packages)
         for one in project.get_all_participants():
             _write(Path(ctx.get_ws_dir(one)) / VERSIONS_FILE, versions)
         self._common(server, ctx)

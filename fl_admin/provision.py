@@ -37,9 +37,10 @@ BUILDERS: tuple[dict[str, Any], ...] = (
         "args": {"config_folder": "config", "scheme": "grpc", "require_signed_jobs": True},
     },
     {"path": "fl_admin.dated_certificates.DatedCertificates"},
-    {"path": "fl_admin.local_files.MmarLocalFiles"},
 )
-"""NVFlare's own, and ours behind them."""
+"""NVFlare's own, and ours for its certificates; our files come behind them."""
+
+LOCAL_FILES = "fl_admin.local_files.MmarLocalFiles"
 
 ENCRYPTION_BUILDERS: tuple[dict[str, Any], ...] = (
     {"path": "fl_admin.he_builder.FederationKeys"},
@@ -266,8 +267,10 @@ def read_project(path: Path) -> dict[str, Any]:
     problems = list(_faults(document, location))
     if problems:
         raise ConfigError(problems)
-    extra = ENCRYPTION_BUILDERS if document.pop("he", False) else ()
-    return {"builders": [*BUILDERS, *extra], **document}
+    encrypts = document.pop("he", False)
+    ours = {"path": LOCAL_FILES, "args": {"encrypts": encrypts}}
+    extra = ENCRYPTION_BUILDERS if encrypts else ()
+    return {"builders": [*BUILDERS, ours, *extra], **document}
 
 
 _TEMPLATE = "provisioning/project.yml is one to copy."

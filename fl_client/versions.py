@@ -20,9 +20,6 @@ VERSIONS_FILE = Path("startup") / "mmar_versions.json"
 PACKAGES = ("mmar-fl", "torch", "monai", "pytorch-ignite", "nvflare")
 """What decides on the numbers that a site computes, and on how it talks to the server."""
 
-HE_PACKAGE = "tenseal"
-"""Only where updates are encrypted."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:

@@ -23,6 +23,7 @@ from mmar_runtime.encrypted_weights import (
     Ciphertexts,
 )
 from mmar_runtime.errors import WeightsError
+from mmar_runtime.he_extra import EXTRA
 
 CLIENT_CONTEXT = "client_context.tenseal"
 SERVER_CONTEXT = "server_context.tenseal"
@@ -198,6 +199,6 @@ def _unreadable(source: str, error: Exception) -> str:
     if "incompatible version" in str(error):
         return (
             f"{source} was made by another version of TenSEAL than the one here, "
-            f"{version('tenseal')}; server, sites and whoever provisions need the same one"
+            f"{version(EXTRA)}; server, sites and whoever provisions need the same one"
         )
     return f"{source} holds no keys that can be read: {error}"

@@ -8,8 +8,10 @@ ENCRYPTED_PREFIX = "@encrypted/"
 """Of the arrays that stand for encrypted tensors; see ``mmar_runtime.encrypted_weights``."""
 
 EXTRA = "tenseal"
+"""The package, as pip and Python know it."""
+
 MISSING_EXTRA = (
-    "homomorphic encryption needs the package 'tenseal', which is not installed; "
+    f"homomorphic encryption needs the package {EXTRA!r}, which is not installed; "
     "run pip install 'mmar-fl[he]'"
 )
 

@@ -45,6 +45,7 @@ from fl_server.run_record import (
     write_run_record,
 )
 from mmar_runtime.errors import FederationError
+from mmar_runtime.he_extra import EXTRA
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.tree_hash import tree_hash
 from mmar_runtime.weights import digest
@@ -154,7 +155,7 @@ class RunRecordKeeper(FLComponent):
 
     def _begin(self, fl_ctx: FLContext) -> RunRecorder:
         encryption = self._persistor(fl_ctx).encryption
-        packages = PACKAGES if encryption is None else (*PACKAGES, "tenseal")
+        packages = PACKAGES if encryption is None else (*PACKAGES, EXTRA)
         record = begin_run(
             job=job_name(fl_ctx),
             engine=ENGINE,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,12 @@ from nvflare.fuel.sec.security_content_service import LoadResult, SecurityConten
 from fl_admin.cli.main import main
 from fl_admin.encryption_keys import write_simulation_keys
 from fl_admin.provision import Kits, provision
+from fl_admin.setup.finding import State
+from fl_admin.setup.kit import open_kit
+from fl_admin.setup.kit_files import check_versions
 from fl_client.flare.encryption import encrypted
 from fl_client.flare.encryption_keys import site_keys
+from fl_client.versions import VERSIONS_FILE, federation_versions
 from mmar_runtime.ckks import CLIENT_CONTEXT, SERVER_CONTEXT, Keys
 from mmar_runtime.encrypted_files import write_encrypted_model
 from mmar_runtime.errors import ConfigError, FederationError, WeightsError
@@ -103,11 +109,30 @@ def test_a_site_that_joins_later_gets_the_same_keys(kits: Kits, project: Path, o
     assert back == pytest.approx(row)
 
 
+def test_the_kits_name_the_version_of_the_library_too(kits: Kits) -> None:
+    for name in kits.participants:
+        named = federation_versions(kits.folder / name) or {}
+        assert named["tenseal"] == version("tenseal")
+
+
+def test_a_site_with_another_version_of_the_library_is_told(kits: Kits, tmp_path: Path) -> None:
+    kit = tmp_path / "site-1"
+    shutil.copytree(kits.folder / "site-1", kit)
+    named = json.loads((kit / VERSIONS_FILE).read_text())
+    (kit / VERSIONS_FILE).write_text(json.dumps({**named, "tenseal": "0.2.1"}))
+
+    told = check_versions(open_kit(kit))
+
+    assert told.state is State.FAULT
+    assert f"installed: tenseal {version('tenseal')}, the federation 0.2.1" in told.message
+
+
 def test_without_the_line_a_kit_has_neither_keys_nor_signatures(tmp_path: Path) -> None:
     plain = provision(TEMPLATE, tmp_path)
 
     assert not list(plain.folder.rglob("*.tenseal"))
     assert not list(plain.folder.rglob("signature.json"))
+    assert "tenseal" not in (federation_versions(plain.folder / "site-1") or {})
 
 
 def test_a_project_that_says_something_else_is_refused(tmp_path: Path) -> None:
