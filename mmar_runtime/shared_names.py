@@ -14,7 +14,7 @@ from mmar_runtime.errors import ConfigError, Problem, did_you_mean
 
 WILDCARD = "*"
 NOT = "!"
-"""Before a pattern: the tensors that fit it are left out again."""
+"""Before a pattern of ``shared_names``: the tensors that fit it are left out again."""
 
 MAX_WILDCARDS = 4
 MAX_LENGTH = 300
@@ -34,10 +34,10 @@ def shared_names(patterns: Any, names: Iterable[str], location: Location) -> tup
         ConfigError: a pattern is none or fits no tensor, or all tensors or none are shared.
     """
     known = list(names)
-    problems = [*form_problems(patterns, location), *_unfit(patterns, known, location)]
+    problems = [*_pattern_problems(patterns, location)] or [*_unfit(patterns, known, location)]
     if problems:
         raise ConfigError(problems)
-    left_out = [one.removeprefix(NOT) for one in patterns if one.startswith(NOT)]
+    left_out = [_bare(one) for one in patterns if one.startswith(NOT)]
     taken = [one for one in patterns if not one.startswith(NOT)] or [WILDCARD]
     excluded = set(matching(left_out, known))
     found = tuple(name for name in matching(taken, known) if name not in excluded)
@@ -54,7 +54,7 @@ def fitting_names(patterns: Any, names: Iterable[str], location: Location) -> tu
         ConfigError: a pattern is none or fits no name.
     """
     known = list(names)
-    problems = [*form_problems(patterns, location), *_unfit(patterns, known, location)]
+    problems = [*form_problems(patterns, location)] or [*_unfit(patterns, known, location)]
     if problems:
         raise ConfigError(problems)
     return matching(patterns, known)
@@ -71,28 +71,41 @@ def matching(patterns: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
 
 
 def form_problems(patterns: Any, location: Location) -> Iterator[Problem]:
-    """What no patterns may be, whatever the network is."""
+    """What no patterns may be, whatever the network is, but for those of ``shared_names``."""
+    problems = [*_pattern_problems(patterns, location)]
+    yield from problems
+    for index, pattern in enumerate(() if problems else patterns):
+        if pattern.startswith(NOT):
+            message = f"begins with {NOT!r}, which only shared_names takes: {pattern!r}"
+            advice = "Write the names of the tensors that are meant."
+            yield Problem(location / index, message, advice, "shared")
+
+
+def _pattern_problems(patterns: Any, location: Location) -> Iterator[Problem]:
+    """The same for those of ``shared_names``, which may have a ``!`` in front."""
     if not isinstance(patterns, list | tuple) or not 0 < len(patterns) <= MAX_PATTERNS:
         message = f"has to be an array of 1 to {MAX_PATTERNS} names of tensors"
         yield Problem(location, message, "", "shared")
         return
     for index, pattern in enumerate(patterns):
         place = location / index
-        if not isinstance(pattern, str) or not 0 < len(pattern.removeprefix(NOT)) <= MAX_LENGTH:
+        if not isinstance(pattern, str) or not 0 < len(_bare(pattern)) <= MAX_LENGTH:
             yield Problem(place, "has to be the name of a tensor", "", "shared")
         elif pattern.count(WILDCARD) > MAX_WILDCARDS:
             message = f"has more than {MAX_WILDCARDS} '*'"
             yield Problem(place, message, "", "shared")
 
 
-def _unfit(patterns: Any, known: Sequence[str], location: Location) -> Iterator[Problem]:
+def _bare(pattern: str) -> str:
+    return pattern.removeprefix(NOT)
+
+
+def _unfit(patterns: Iterable[str], known: Sequence[str], location: Location) -> Iterator[Problem]:
     """Patterns that fit no tensor: most likely they are meant for another network."""
-    if any(form_problems(patterns, location)):
-        return
     for index, pattern in enumerate(patterns):
-        if not matching([pattern.removeprefix(NOT)], known):
+        if not matching([_bare(pattern)], known):
             message = f"fits no tensor of the network: {pattern!r}"
-            advice = did_you_mean(pattern.removeprefix(NOT), known)
+            advice = did_you_mean(_bare(pattern), known)
             yield Problem(location / index, message, advice, "shared")
 
 

@@ -273,6 +273,18 @@ def test_show_tells_of_it(
     assert "encrypted:      *\n" in capfd.readouterr().out
 
 
+def test_no_job_is_made_that_names_what_is_not_to_be_encrypted(
+    tiny_mmar: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "job"
+
+    asked = ["job", "create", str(tiny_mmar), "--out", str(out), "--encrypt-layers", "!model.*"]
+    assert main(asked) == 2
+
+    assert "begins with '!', which only shared_names takes" in capfd.readouterr().err
+    assert not out.exists()
+
+
 def test_without_the_extra_no_job_is_made(
     tiny_mmar: Path,
     tmp_path: Path,

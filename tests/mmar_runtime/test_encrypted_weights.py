@@ -70,6 +70,11 @@ def test_a_name_that_fits_nothing_that_can_be_encrypted_is_refused(pattern: str)
         layout(pattern)
 
 
+def test_what_is_not_to_be_encrypted_cannot_be_named() -> None:
+    with pytest.raises(ConfigError, match=r"encrypt_layers\[0\]: begins with '!'"):
+        layout("!conv.*")
+
+
 def test_a_layout_is_read_back_and_has_one_text() -> None:
     assert Layout.read(layout("*").text) == layout("*")
     assert layout("*").text == layout("conv.*", "norm.*").text
