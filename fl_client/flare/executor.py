@@ -81,7 +81,7 @@ class MmarExecutor(Executor):
         self._site: Site | None = None
         self._progress: ProgressFile | None = None
         self._started = time.monotonic()
-        self._refusal: ConfigError | None = None
+        self._refusal: Exception | None = PolicyError("this job was not judged at this site")
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Find out where this is when the run starts; put process settings back at its end."""
@@ -103,9 +103,13 @@ class MmarExecutor(Executor):
         run = Path(workspace.get_run_dir(job_id))
         self._progress = ProgressFile(run / "progress.jsonl")
         self._started = time.monotonic()
-        self._judge(fl_ctx, local)
+        try:
+            self._refusal = self._judged(fl_ctx, local)
+        except Exception as error:  # NVFlare logs it, as it is one of an event, and goes on
+            self._refusal = error
+            raise
 
-    def _judge(self, fl_ctx: FLContext, local: Path) -> None:
+    def _judged(self, fl_ctx: FLContext, local: Path) -> ConfigError | None:
         """Judge the MMAR once more in this process, with the site's own values.
 
         What was judged when the job arrived lay on the disk since then, and this text stays here.
@@ -124,7 +128,7 @@ class MmarExecutor(Executor):
             verdict="reject" if problems else "accept",
             rules=sorted({one.rule for one in problems}),
         )
-        self._refusal = refusal(problems)
+        return refusal(problems)
 
     @property
     def site(self) -> Site:
@@ -183,7 +187,7 @@ class MmarExecutor(Executor):
             self._abort = None
 
     def _may(self, task: str, shareable: Shareable) -> None:
-        """Raise unless the site's policy allows this task at this moment."""
+        """Raise unless the job was judged and the site's policy allows this task at this moment."""
         if self._refusal is not None:
             raise self._refusal
         if self._out_of_time():

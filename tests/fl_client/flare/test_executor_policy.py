@@ -23,6 +23,7 @@ from fl_client.flare.executor import MmarExecutor
 from fl_client.flare.privacy import TRAINED
 from fl_server.initial_model import initial_model
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
+from mmar_runtime.errors import ConfigError, MmarError
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, Privacy, SitePolicy
 from mmar_runtime.policy.tree_hash import tree_hash
@@ -348,6 +349,31 @@ def test_a_refused_job_does_no_task_at_all(
 
 def test_a_denied_component_is_refused(start: Start, received: Weights) -> None:
     assert declined(start(denied_components=["UNet"]).train(received), "config-refused")
+
+
+def test_a_job_that_could_not_be_judged_does_no_task_at_all(
+    received: Weights, kit: Path, fl_ctx: FLContext, run_folder: Path
+) -> None:
+    """NVFlare logs what is raised when a run starts, and hands out tasks all the same."""
+    with_filter(kit, epsilon_release=-1.0)
+    executor = MmarExecutor()
+    with pytest.raises(ConfigError, match=r"privacy\.json"):
+        executor.handle_event(EventType.START_RUN, fl_ctx)
+    message = DXO(DataKind.WEIGHTS, data=as_arrays(received)).to_shareable()
+    message.set_header(AppConstants.MODEL_OWNER, "site-2")
+
+    for task in ("train", "score_model", "submit_model", "validate"):
+        assert declined(executor.execute(task, message, fl_ctx, Signal()), "config-refused")
+
+    for told in run_folder.glob("error-*.txt"):
+        assert "epsilon_release: has to be a number above 0" in told.read_text()
+
+
+def test_nothing_is_done_before_a_run_has_started(received: Weights, fl_ctx: FLContext) -> None:
+    message = DXO(DataKind.WEIGHTS, data=as_arrays(received)).to_shareable()
+
+    with pytest.raises(MmarError, match="no run has started"):
+        MmarExecutor().execute("score_model", message, fl_ctx, Signal())
 
 
 def test_required_filters_have_to_stand_in_the_sites_own_file(
