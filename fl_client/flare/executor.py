@@ -18,7 +18,7 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
 from fl_client.client_config import job_trains
-from fl_client.filter_plan import plan_faults
+from fl_client.filter_plan import FilterPlan
 from fl_client.flare.audit import note
 from fl_client.flare.encryption import ability_faults
 from fl_client.flare.exchange import (
@@ -118,7 +118,7 @@ class MmarExecutor(Executor):
         startup = Path(fl_ctx.get_engine().get_workspace().get_startup_kit_dir())
         problems = [
             *mmar_problems(self.site),
-            *plan_faults(local, self.site.mmar.root, policy),
+            *FilterPlan.read(local, self.site.mmar.root).faults(policy),
             *ability_faults(self.site.mmar.root, startup),
         ]
         note(
