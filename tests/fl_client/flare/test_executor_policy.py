@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from fl_server.initial_model import initial_model
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.errors import ConfigError, MmarError
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, Privacy, SitePolicy
+from mmar_runtime.policy.site_policy import SITE_POLICY_FILE
 from mmar_runtime.policy.tree_hash import tree_hash
 from mmar_runtime.weights import Weights, digest
 
@@ -442,18 +441,26 @@ def test_a_whole_model_does_not_leave_around_a_bound_or_a_filter(
     assert site.do("submit_model").get_return_code() == ReturnCode.OK
 
     with_chain(app)
-    assert declined(site.do("submit_model"))
+    assert declined(start().do("submit_model"))
     assert reason(run_folder).startswith("submit_model: a whole model is not sent")
     (app / "config/config_fed_client.json").unlink()
 
     with_filter(kit, epsilon_release=1.0)
-    assert declined(site.do("submit_model"))
-    (kit / "local/privacy.json").write_text("{}")
-    assert site.do("submit_model").get_return_code() == ReturnCode.OK
+    assert declined(start().do("submit_model"))
+    assert declined(start(privacy={"epsilon_max": 1.0}).do("submit_model"))
 
-    bounded = SitePolicy(privacy=Privacy(epsilon_max=1.0))
-    site.executor._site = replace(site.executor.site, policy=bounded)
+
+def test_filters_that_are_edited_during_a_run_are_those_of_the_next_one(
+    start: Start, received: Weights, kit: Path, fl_ctx: FLContext
+) -> None:
+    """NVFlare has built those of this run already."""
+    with_filter(kit, epsilon_release=1.0)
+    site = start()
+    (kit / "local/privacy.json").write_text("{}")
+
     assert declined(site.do("submit_model"))
+    site.train(received)
+    assert fl_ctx.get_prop(TRAINED) is not None
 
 
 def test_a_policy_with_a_fault_stops_the_run(start: Start) -> None:
