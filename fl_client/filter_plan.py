@@ -114,6 +114,14 @@ class FilterPlan:
             )
             yield Problem(Location(CLIENT_CONFIG), message, advice, "privacy")
 
+    def spendings(self, policy: SitePolicy) -> int:
+        """How many lines each contribution adds to the ledger: one for each SVTPrivacy.
+
+        A site that bounds its epsilon counts at least one, whatever the plan is.
+        """
+        counted = sum(isinstance(one.settings, SvtSettings) for one in self.filters)
+        return max(counted, int(policy.privacy.epsilon_max is not None))
+
     def holds_models_back(self, policy: SitePolicy) -> bool:
         """Whether a whole model would leave what the filters or the budget are to hold back."""
         return policy.privacy.epsilon_max is not None or bool(self.filters)

@@ -65,6 +65,10 @@ class Account:
         """The sum: by the basic composition theorem, the whole site's epsilon (with delta 0)."""
         return sum(one.epsilon for one in self.spendings)
 
+    def count(self, job: str) -> int:
+        """How many spendings are of a job."""
+        return sum(one.job == job for one in self.spendings)
+
     def by(self, attribute: str) -> dict[str, float]:
         """The sums by ``job`` or ``data``, the first ones first."""
         sums: dict[str, float] = defaultdict(float)

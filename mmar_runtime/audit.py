@@ -111,18 +111,32 @@ def verify_audit(path: Path) -> AuditChain:
 def verified_lines(path: Path) -> Iterator[dict[str, Any]]:
     """What the lines of a log hold, each as soon as it is checked.
 
+    Lines that others add meanwhile are left out: one that is half written is no broken one.
+
     Raises:
         AuditError: as for ``verify_audit``, at the line that it is about.
     """
     previous = FIRST
     try:
         with path.open("rb") as stream:
+            left = _whole_bytes(stream)
             for number, line in enumerate(stream, start=1):
+                if left <= 0:
+                    return
+                left -= len(line)
                 entry = _verified(path, number, line, previous)
                 previous = entry["digest"]
                 yield entry
     except OSError as error:
         raise AuditError(path, 0, f"cannot be read: {error.strerror}") from error
+
+
+def _whole_bytes(stream: BinaryIO) -> int:
+    """How long a log is at a moment when nobody is adding a line."""
+    fcntl.flock(stream, fcntl.LOCK_SH)
+    size = os.fstat(stream.fileno()).st_size
+    fcntl.flock(stream, fcntl.LOCK_UN)
+    return size
 
 
 def _verified(path: Path, number: int, line: bytes, previous: str) -> dict[str, Any]:

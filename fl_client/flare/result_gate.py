@@ -2,7 +2,8 @@
 
 The executor sends nothing but what the closed list of ``fl_client.outgoing`` holds. A filter runs
 after it, and a job could bring another executor to a site that allows code; so whatever a reply
-holds by then is judged once more by its types, names and sizes.
+holds by then is judged once more by its types, names and sizes. Whether the filters ran that pay
+for its privacy shows in the ledger: without new lines there no tensors leave.
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 
 from fl_client.encryption import job_layers
+from fl_client.filter_plan import FilterPlan
 from fl_client.flare.audit import note
 from fl_client.flare.encryption import PLACE
 from fl_client.flare.exchange import CASES, REPORT, STATUS
+from fl_client.privacy_ledger import PrivacyLedger
 from mmar_runtime.encrypted_weights import ARRAYS, LAYOUT, LENGTHS, Layout, layout_of, part_faults
+from mmar_runtime.errors import PolicyError
+from mmar_runtime.policy.site_policy import site_policy
 
 REFUSED = "gate-refused"
 """The status word in place of a reply that may not leave."""
@@ -70,10 +75,15 @@ class ResultGate(FLComponent):
         super().__init__()
         self._model: Shapes | None = None
         self._like: Mapping[str, np.ndarray[Any, Any]] = {}
+        self._due: int | None = None
+        self._spent: int | None = None
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Remember the model that came; judge a reply once all filters have seen it."""
-        if event_type == EventType.BEFORE_TASK_EXECUTION:
+        if event_type == EventType.START_RUN:
+            self._due = _spendings_due(fl_ctx)
+        elif event_type == EventType.BEFORE_TASK_EXECUTION:
+            self._spent = self._spendings(fl_ctx)
             arrays = _arrays(fl_ctx.get_prop(FLContextKey.TASK_DATA))
             if arrays is not None:
                 self._model = {name: array.shape for name, array in arrays.items()}
@@ -93,8 +103,27 @@ class ResultGate(FLComponent):
             layers = job_layers(_app(fl_ctx))
             encrypted = None if layers is None else layout_of(self._like, layers, PLACE)
             yield from reply_faults(reply, self._model, encrypted)
+            if _holds_tensors(reply):
+                yield from self._unpaid(fl_ctx)
         except Exception as error:  # a reply of anything may raise anything
             yield f"cannot be judged ({type(error).__name__})"
+
+    def _unpaid(self, fl_ctx: FLContext) -> Iterator[str]:
+        """A filter that is set up and did not run; a round that is repeated pays once more."""
+        spent = self._spendings(fl_ctx)
+        if self._due is None or self._spent is None or spent is None:
+            yield "whether its privacy is paid for cannot be told"
+        elif spent < self._spent + self._due:
+            yield "a privacy filter that is set up has not run"
+
+    def _spendings(self, fl_ctx: FLContext) -> int | None:
+        """How many lines the ledger has of this job; 0 where none are due, None if unreadable."""
+        if self._due == 0:
+            return 0
+        try:
+            return _ledger(fl_ctx).account().count(fl_ctx.get_job_id())
+        except PolicyError:
+            return None
 
     @staticmethod
     def _stop(reply: object) -> None:
@@ -108,6 +137,23 @@ class ResultGate(FLComponent):
 
 def _app(fl_ctx: FLContext) -> Path:
     return Path(fl_ctx.get_engine().get_workspace().get_app_dir(fl_ctx.get_job_id()))
+
+
+def _spendings_due(fl_ctx: FLContext) -> int:
+    """The lines that each contribution of this run has to add to the site's ledger."""
+    local = Path(fl_ctx.get_engine().get_workspace().get_site_config_dir())
+    return FilterPlan.read(local, _app(fl_ctx)).spendings(site_policy(local))
+
+
+def _ledger(fl_ctx: FLContext) -> PrivacyLedger:
+    return PrivacyLedger(Path(fl_ctx.get_engine().get_workspace().get_root_dir()))
+
+
+def _holds_tensors(reply: object) -> bool:
+    """Whether a reply holds anything but metrics."""
+    if not isinstance(reply, Shareable) or "DXO" not in reply:
+        return False
+    return bool(from_shareable(reply).data_kind != DataKind.METRICS)
 
 
 def _like(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -253,6 +253,7 @@ def test_an_aggregation_weight_that_is_none_is_refused(
 @pytest.fixture
 def gate(startup: Path, job: Path, fl_ctx: FLContext) -> ResultGate:
     gate = ResultGate()
+    gate.handle_event(EventType.START_RUN, fl_ctx)
     shareable = DecryptModel().process(task(), fl_ctx)
     fl_ctx.set_prop(FLContextKey.TASK_DATA, shareable, private=True, sticky=False)
     gate.handle_event(EventType.BEFORE_TASK_EXECUTION, fl_ctx)
