@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from fl_client.privacy import SETTINGS, Settings, SvtSettings, filter_settings
-from fl_client.privacy_filters import OUTWARDS, PRIVACY_FILE, filter_faults, is_disabled
+from fl_client.privacy_filters import (
+    PRIVACY_FILE,
+    is_disabled,
+    is_outwards,
+    lacking_filters,
+    names_by_scope,
+)
 from fl_client.privacy_ledger import PrivacyLedger
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
@@ -53,10 +58,14 @@ class FilterPlan:
     Attributes:
         filters: in that order.
         may_lack: patterns of the tensors that the job's aggregator does without.
+        scopes: names of all filters on the way out, whosever, in each scope of the site.
+        misplaced: chains of the job that NVFlare would not run as they seem.
     """
 
     filters: tuple[PlannedFilter, ...]
     may_lack: tuple[str, ...] = ()
+    scopes: tuple[frozenset[str], ...] = ()
+    misplaced: tuple[Problem, ...] = ()
 
     @classmethod
     def read(cls, local: Path, app: Path) -> FilterPlan:
@@ -70,11 +79,18 @@ class FilterPlan:
             ConfigError: an argument of a filter has a fault, or a document cannot be read.
         """
         client, server = (_document(app / "config" / one) for one in (CLIENT_CONFIG, SERVER_CONFIG))
-        own = _site_filters(local / PRIVACY_FILE)
-        return cls((*own, *job_filters(client, Location(CLIENT_CONFIG))), _may_lack(server))
+        privacy, place = _document(local / PRIVACY_FILE), Location(CLIENT_CONFIG)
+        return cls(
+            filters=(*_site_filters(privacy), *job_filters(client, place)),
+            may_lack=_may_lack(server),
+            scopes=names_by_scope(privacy),
+            misplaced=tuple(chain_faults(client, place)),
+        )
 
     def faults(self, policy: SitePolicy) -> Iterator[Problem]:
         """What is wrong whatever the network is."""
+        yield from lacking_filters(self.scopes, policy)
+        yield from self.misplaced
         first_private = next((one for one in self.filters if one.settings.is_private), None)
         behind = False
         for one in self.filters:
@@ -97,6 +113,14 @@ class FilterPlan:
                 "privacy.json, for one that sends them."
             )
             yield Problem(Location(CLIENT_CONFIG), message, advice, "privacy")
+
+    def spendings(self, policy: SitePolicy) -> int:
+        """How many lines each contribution adds to the ledger: one for each SVTPrivacy.
+
+        A site that bounds its epsilon counts at least one, whatever the plan is.
+        """
+        counted = sum(isinstance(one.settings, SvtSettings) for one in self.filters)
+        return max(counted, int(policy.privacy.epsilon_max is not None))
 
     def holds_models_back(self, policy: SitePolicy) -> bool:
         """Whether a whole model would leave what the filters or the budget are to hold back."""
@@ -145,24 +169,6 @@ _REORDER = {
 }
 
 
-def plan_faults(local: Path, app: Path, policy: SitePolicy) -> Iterator[Problem]:
-    """Why a site's filters and those of a job do not do, whatever the network is.
-
-    Args:
-        local: the folder that the site owns.
-        app: the job's app.
-        policy: of the site.
-
-    Raises:
-        ConfigError: ``privacy.json`` has a fault.
-    """
-    yield from filter_faults(local, policy)
-    list(_site_filters(local / PRIVACY_FILE))
-    with suppress(ConfigError):  # of the job's documents, which the check of the job tells
-        yield from chain_faults(_document(app / "config" / CLIENT_CONFIG), Location(CLIENT_CONFIG))
-        yield from FilterPlan.read(local, app).faults(policy)
-
-
 def _is_bound(one: PlannedFilter) -> bool:
     """Whether all that leaves is counted; buffers go without noise only if the site says so."""
     kept = one.owner == "site" or getattr(one.settings, "buffers", "") == "keep"
@@ -202,14 +208,13 @@ def _document(path: Path) -> Any:
     return read_json(path) if os.path.lexists(path) else {}
 
 
-def _site_filters(path: Path) -> Iterator[PlannedFilter]:
+def _site_filters(document: Any) -> Iterator[PlannedFilter]:
     """Those of the scope that a job gets: a job of ours names none, so it is the default one."""
-    document = _document(path)
     scopes = document.get("scopes", []) if isinstance(document, dict) else []
     default = document.get("default_scope") if isinstance(document, dict) else None
     for index, scope in enumerate(scopes if isinstance(scopes, list) else ()):
         if default and isinstance(scope, dict) and scope.get("name") == default:
-            place = Location(path.name) / "scopes" / index / "task_result_filters"
+            place = Location(PRIVACY_FILE) / "scopes" / index / "task_result_filters"
             yield from _planned("site", scope.get("task_result_filters"), place, {})
 
 
@@ -242,7 +247,7 @@ def job_filters(document: Any, location: Location) -> Iterator[PlannedFilter]:
     """
     chains = document.get("task_result_filters") if isinstance(document, dict) else None
     for index, chain in enumerate(chains if isinstance(chains, list) else ()):
-        if isinstance(chain, dict) and _is_of_training(chain.get("tasks")) and _is_outwards(chain):
+        if isinstance(chain, dict) and _is_of_training(chain.get("tasks")) and is_outwards(chain):
             place = location / "task_result_filters" / index / "filters"
             yield from _planned("job", chain.get("filters"), place, document)
 
@@ -255,7 +260,7 @@ def _planned(
         path = entry.get("path") if isinstance(entry, dict) else None
         if not isinstance(path, str) or path not in SETTINGS or is_disabled(entry):
             continue
-        if owner == "job" or _is_outwards(entry):
+        if owner == "job" or is_outwards(entry):
             place = location / index
             settings = filter_settings(path, _filled(entry.get("args"), values), place / "args")
             yield PlannedFilter(owner=owner, location=place, settings=settings)
@@ -263,10 +268,6 @@ def _planned(
 
 def _is_of_training(tasks: Any) -> bool:
     return isinstance(tasks, list) and TRAIN in tasks
-
-
-def _is_outwards(entry: Mapping[str, Any]) -> bool:
-    return str(entry.get("direction") or "out").lower() in OUTWARDS
 
 
 def _filled(arguments: Any, values: Mapping[str, Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,19 @@ def filter_faults(local: Path, policy: SitePolicy) -> Iterator[Problem]:
     Raises:
         ConfigError: ``privacy.json`` cannot be read.
     """
-    if not policy.required_filters:
-        return
-    scopes = list(_scopes(local))
+    if policy.required_filters:
+        path = local / PRIVACY_FILE
+        document = read_json(path) if os.path.lexists(path) else {}
+        yield from lacking_filters(names_by_scope(document), policy)
+
+
+def lacking_filters(scopes: Collection[Collection[str]], policy: SitePolicy) -> Iterator[Problem]:
+    """Each required filter that is not in every scope.
+
+    Args:
+        scopes: the names of the filters in each scope; see ``names_by_scope``.
+        policy: of the site.
+    """
     for name in policy.required_filters:
         if not scopes or not all(name in names for names in scopes):
             message = f"{name!r} is required by this site's policy and not set up in each scope"
@@ -42,24 +52,33 @@ def is_disabled(entry: Mapping[str, Any]) -> bool:
     return entry.get("disabled") is True
 
 
-def _scopes(local: Path) -> Iterator[frozenset[str]]:
-    """The names of the filters that replies pass on their way out, for each scope."""
-    path = local / PRIVACY_FILE
-    document = read_json(path) if os.path.lexists(path) else {}
+def is_outwards(entry: Mapping[str, Any]) -> bool:
+    """Whether replies pass an entry on their way out; NVFlare's default there is ``out``."""
+    return str(entry.get("direction") or "out").lower() in OUTWARDS
+
+
+def names_by_scope(document: Any) -> tuple[frozenset[str], ...]:
+    """The names of the filters that replies pass on their way out, for each scope.
+
+    Args:
+        document: a site's ``privacy.json``.
+
+    Raises:
+        ConfigError: it has no array of scopes.
+    """
     scopes = document.get("scopes", []) if isinstance(document, dict) else None
     if not isinstance(scopes, list) or not all(isinstance(one, dict) for one in scopes):
         message = "has to be a JSON object with an array 'scopes'"
         raise ConfigError([Problem(Location(PRIVACY_FILE), message, "", "privacy")])
-    for scope in scopes:
-        filters = scope.get("task_result_filters", [])
-        yield frozenset(name for one in filters for name in _names(one))
+    return tuple(
+        frozenset(name for one in scope.get("task_result_filters", []) for name in _names(one))
+        for scope in scopes
+    )
 
 
 def _names(entry: Any) -> Iterator[str]:
-    """The names of a filter that stands in the way out; NVFlare's default there is ``out``."""
-    if not isinstance(entry, dict) or is_disabled(entry):
-        return
-    if str(entry.get("direction") or "out").lower() not in OUTWARDS:
+    """The names of a filter that stands in the way out."""
+    if not isinstance(entry, dict) or is_disabled(entry) or not is_outwards(entry):
         return
     path = entry.get("path", entry.get("name"))
     if isinstance(path, str):

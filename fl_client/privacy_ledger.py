@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmar_runtime.audit import AuditError, AuditLog, verify_audit
+from mmar_runtime.audit import AuditError, AuditLog, verified_lines
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.errors import PolicyError
 
@@ -66,6 +65,10 @@ class Account:
         """The sum: by the basic composition theorem, the whole site's epsilon (with delta 0)."""
         return sum(one.epsilon for one in self.spendings)
 
+    def count(self, job: str) -> int:
+        """How many spendings are of a job."""
+        return sum(one.job == job for one in self.spendings)
+
     def by(self, attribute: str) -> dict[str, float]:
         """The sums by ``job`` or ``data``, the first ones first."""
         sums: dict[str, float] = defaultdict(float)
@@ -93,17 +96,15 @@ class PrivacyLedger:
         if not os.path.lexists(self.path):
             return Account(spendings=())
         try:
-            verify_audit(self.path)
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            return Account(spendings=tuple(_spending(json.loads(line)) for line in lines))
-        except (AuditError, OSError, KeyError, TypeError, ValueError) as error:
+            return Account(spendings=tuple(_spending(one) for one in verified_lines(self.path)))
+        except (AuditError, KeyError, TypeError, ValueError) as error:
             raise PolicyError(
                 f"the privacy ledger of this site cannot be trusted: {error}. A line that a crash "
                 "has cut short may be removed; then the chain holds again."
             ) from error
 
-    def require(self, epsilon: float, most: float | None) -> None:
-        """Whether so much may still be spent.
+    def require(self, epsilon: float, most: float | None) -> float:
+        """Whether so much may still be spent; returns what is spent so far.
 
         Raises:
             PolicyError: it is more than is left, or the ledger cannot be trusted.
@@ -114,6 +115,7 @@ class PrivacyLedger:
                 f"{spent:g} of privacy.epsilon_max of this site, {most:g}, are spent; a round "
                 f"costs {epsilon:g} more"
             )
+        return spent
 
     def spend(self, epsilon: float, most: float | None, **facts: Any) -> float:
         """Write a contribution down, or refuse it; returns the new sum.
@@ -128,9 +130,9 @@ class PrivacyLedger:
             OSError: the ledger cannot be written.
         """
         with self._alone():
-            self.require(epsilon, most)
+            spent = self.require(epsilon, most)
             AuditLog(self.path).append(SPENT, epsilon=float(epsilon), **facts)
-            return self.account().spent
+        return spent + epsilon
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -192,8 +192,8 @@ class SimulatedSite:
     def _may(self, task: str, *, round_number: int = 0, is_anothers: bool = False) -> None:
         """Raise unless the site's policy allows a task at this moment."""
         if not self._is_judged:  # in its own process, as a deployed site does
-            self._is_judged = True
             self._refusal = refusal(mmar_problems(self.site))
+            self._is_judged = True
         if self._refusal is not None:
             raise self._refusal
         if self._out_of_time():

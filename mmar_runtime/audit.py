@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,18 +102,45 @@ def verify_audit(path: Path) -> AuditChain:
     Raises:
         AuditError: the file cannot be read, or a line was changed, added, removed or cut short.
     """
-    previous, count = FIRST, 0
+    chain = AuditChain(0, FIRST)
+    for entry in verified_lines(path):
+        chain = AuditChain(chain.lines + 1, entry["digest"])
+    return chain
+
+
+def verified_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """What the lines of a log hold, each as soon as it is checked.
+
+    Lines that others add meanwhile are left out: one that is half written is no broken one.
+
+    Raises:
+        AuditError: as for ``verify_audit``, at the line that it is about.
+    """
+    previous = FIRST
     try:
         with path.open("rb") as stream:
-            for count, line in enumerate(stream, start=1):
-                previous = _verified(path, count, line, previous)
+            left = _whole_bytes(stream)
+            for number, line in enumerate(stream, start=1):
+                if left <= 0:
+                    return
+                left -= len(line)
+                entry = _verified(path, number, line, previous)
+                previous = entry["digest"]
+                yield entry
     except OSError as error:
         raise AuditError(path, 0, f"cannot be read: {error.strerror}") from error
-    return AuditChain(count, previous)
 
 
-def _verified(path: Path, number: int, line: bytes, previous: str) -> str:
-    """The digest of a line that is as it was written, behind the line that stands before it."""
+def _whole_bytes(stream: BinaryIO) -> int:
+    """How long a log is at a moment when nobody is adding a line."""
+    fcntl.flock(stream, fcntl.LOCK_SH)
+    size = os.fstat(stream.fileno()).st_size
+    fcntl.flock(stream, fcntl.LOCK_UN)
+    return size
+
+
+def _verified(path: Path, number: int, line: bytes, previous: str) -> dict[str, Any]:
+    """A line that is as it was written, behind the line that stands before it."""
     entry = _entry(line)
     if entry is None:
         raise AuditError(path, number, "is no whole line of this log: a change, or a crash")
@@ -123,7 +150,7 @@ def _verified(path: Path, number: int, line: bytes, previous: str) -> str:
     content = {key: value for key, value in entry.items() if key != "digest"}
     if entry["digest"] != _digest(content):
         raise AuditError(path, number, "was changed: its digest is another")
-    return str(entry["digest"])
+    return entry
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:

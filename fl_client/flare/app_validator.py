@@ -16,7 +16,7 @@ from pathlib import Path
 from nvflare.apis.app_validation import AppValidator
 from nvflare.lighter.utils import verify_folder_signature_and_get_signers
 
-from fl_client.filter_plan import plan_faults
+from fl_client.filter_plan import FilterPlan
 from fl_client.flare.encryption_keys import ability_faults
 from fl_client.job_check import SIGNATURES, check_app
 from fl_client.privacy_filters import filter_faults
@@ -105,7 +105,8 @@ def _judged(app: Path, root: Path, policy: SitePolicy) -> tuple[Verdict, list[st
     local = root / "local"
     # A refused job may hold anything; only of one that was judged the documents are read once more.
     if judged.accepted:
-        faults += [*plan_faults(local, app, policy), *ability_faults(app, root / "startup")]
+        faults += FilterPlan.read(local, app).faults(policy)
+        faults += ability_faults(app, root / "startup")
     else:
         faults += filter_faults(local, policy)
     if not faults and (root / SITE_KIT).is_file():

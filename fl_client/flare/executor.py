@@ -17,7 +17,6 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
 from fl_client.client_config import job_trains
-from fl_client.filter_plan import plan_faults
 from fl_client.flare.audit import note
 from fl_client.flare.encryption_keys import ability_faults
 from fl_client.flare.exchange import (
@@ -27,7 +26,7 @@ from fl_client.flare.exchange import (
     weights_reply,
 )
 from fl_client.flare.failure import failure
-from fl_client.flare.privacy import prepare_filters, require_no_filters
+from fl_client.flare.privacy import RunFilters
 from fl_client.local_training import LocalWork
 from fl_client.outgoing import outgoing_result, outgoing_update
 from fl_client.progress import ProgressFile
@@ -77,9 +76,10 @@ class MmarExecutor(Executor):
         self._tasks: SiteTasks | None = None
         self._abort: Signal | None = None
         self._site: Site | None = None
+        self._filters: RunFilters | None = None
         self._progress: ProgressFile | None = None
         self._started = time.monotonic()
-        self._refusal: ConfigError | None = None
+        self._refusal: Exception | None = PolicyError("this job was not judged at this site")
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Find out where this is when the run starts; put process settings back at its end."""
@@ -101,18 +101,23 @@ class MmarExecutor(Executor):
         run = Path(workspace.get_run_dir(job_id))
         self._progress = ProgressFile(run / "progress.jsonl")
         self._started = time.monotonic()
-        self._judge(fl_ctx, local)
+        try:
+            self._refusal = self._judged(fl_ctx)
+        except Exception as error:  # NVFlare logs it, as it is one of an event, and goes on
+            self._refusal = error
+            raise
 
-    def _judge(self, fl_ctx: FLContext, local: Path) -> None:
+    def _judged(self, fl_ctx: FLContext) -> ConfigError | None:
         """Judge the MMAR once more in this process, with the site's own values.
 
         What was judged when the job arrived lay on the disk since then, and this text stays here.
         """
         policy = self.site.policy
         startup = Path(fl_ctx.get_engine().get_workspace().get_startup_kit_dir())
+        self._filters = RunFilters.read(fl_ctx, self.site)
         problems = [
             *mmar_problems(self.site),
-            *plan_faults(local, self.site.mmar.root, policy),
+            *self.filters.plan.faults(policy),
             *ability_faults(self.site.mmar.root, startup),
         ]
         note(
@@ -122,7 +127,7 @@ class MmarExecutor(Executor):
             verdict="reject" if problems else "accept",
             rules=sorted({one.rule for one in problems}),
         )
-        self._refusal = refusal(problems)
+        return refusal(problems)
 
     @property
     def site(self) -> Site:
@@ -134,6 +139,17 @@ class MmarExecutor(Executor):
         if self._site is None:
             raise MmarError("no run has started at this site")
         return self._site
+
+    @property
+    def filters(self) -> RunFilters:
+        """What stands between a contribution and the server.
+
+        Raises:
+            MmarError: no run has started.
+        """
+        if self._filters is None:
+            raise MmarError("no run has started at this site")
+        return self._filters
 
     @property
     def progress(self) -> ProgressFile:
@@ -162,11 +178,11 @@ class MmarExecutor(Executor):
         try:
             self._may(task_name, shareable)
             if task_name == SUBMIT:
-                require_no_filters(fl_ctx, self.site)
+                self.filters.require_none()
             note(fl_ctx, "task-in", task=task_name, **_tensors(shareable))
             if task_name == TRAIN:
-                prepare_filters(
-                    fl_ctx, self.site, lambda: self.tasks().shared_tensors(), _round_of(shareable)
+                self.filters.prepare(
+                    fl_ctx, lambda: self.tasks().shared_tensors(), _round_of(shareable)
                 )
             reply = tasks[task_name](shareable)
             note(fl_ctx, "task-out", task=task_name, **_tensors(reply))
@@ -182,7 +198,7 @@ class MmarExecutor(Executor):
             self._abort = None
 
     def _may(self, task: str, shareable: Shareable) -> None:
-        """Raise unless the site's policy allows this task at this moment."""
+        """Raise unless the job was judged and the site's policy allows this task at this moment."""
         if self._refusal is not None:
             raise self._refusal
         if self._out_of_time():

@@ -12,6 +12,7 @@ import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from fl_client.privacy_ledger import PrivacyLedger, data_digest
 from fl_client.site import Site
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import MmarError, PolicyError
-from mmar_runtime.policy.site_policy import site_policy
+from mmar_runtime.policy.site_policy import SitePolicy, site_policy
 
 TRAINED = "mmar_trained"
 """The property of a context by which the executor tells the filters what was trained."""
@@ -197,6 +198,7 @@ class SVTPrivacy(ModelFilter):
 
     def _spend(self, values: int, trained: TrainedTensors, fl_ctx: FLContext) -> None:
         workspace = fl_ctx.get_engine().get_workspace()
+        # The bound of the site's own file: no executor has to be believed here.
         policy = site_policy(Path(workspace.get_site_config_dir()))
         assert isinstance(self.settings, SvtSettings)
         cost = self.settings.cost(values)
@@ -211,42 +213,68 @@ class SVTPrivacy(ModelFilter):
         note(fl_ctx, "privacy-spent", epsilon=cost, total=spent, round=trained.round_number)
 
 
-def prepare_filters(
-    fl_ctx: FLContext, site: Site, tensors: Callable[[], SharedTensors], round_number: int
-) -> None:
-    """Judge before a round is trained what will leave of it, and tell the filters of it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilters:
+    """The filters of a run, as they stood when it began: NVFlare builds its own then, and no more.
 
-    Args:
-        fl_ctx: of the task.
-        site: where this is.
-        tensors: tells what a contribution would hold; asked only if there are filters.
-        round_number: counted from 1.
-
-    Raises:
-        ConfigError: the filters do not fit the network or the job; see ``FilterPlan.require``.
-        PolicyError: the privacy budget of the site is spent.
+    Attributes:
+        plan: the filters of site and job.
+        policy: of the site.
+        ledger: of the site.
+        data: the site's data set; see ``data_digest``.
     """
-    workspace = fl_ctx.get_engine().get_workspace()
-    plan = FilterPlan.read(Path(workspace.get_site_config_dir()), site.mmar.root)
-    if not plan.filters:
-        return
-    sent, ledger = tensors(), PrivacyLedger(Path(workspace.get_root_dir()))
-    plan.require(sent.sizes, sent.buffers, site.policy, ledger)
-    trained = TrainedTensors(
-        buffers=sent.buffers, round_number=round_number, data=data_digest(site.values)
-    )
-    fl_ctx.set_prop(TRAINED, trained, private=True, sticky=False)
 
+    plan: FilterPlan
+    policy: SitePolicy
+    ledger: PrivacyLedger
+    data: str
 
-def require_no_filters(fl_ctx: FLContext, site: Site) -> None:
-    """Judge before a whole model is submitted whether it may leave as it is.
+    @classmethod
+    def read(cls, fl_ctx: FLContext, site: Site) -> RunFilters:
+        """Those of a run that begins.
 
-    Raises:
-        PolicyError: a filter is set up, by site or job, or the site bounds its epsilon.
-    """
-    local = Path(fl_ctx.get_engine().get_workspace().get_site_config_dir())
-    if FilterPlan.read(local, site.mmar.root).holds_models_back(site.policy):
-        raise PolicyError("a whole model is not sent where a filter or privacy.epsilon_max is set")
+        Raises:
+            ConfigError: as for ``FilterPlan.read``.
+        """
+        workspace = fl_ctx.get_engine().get_workspace()
+        return cls(
+            plan=FilterPlan.read(Path(workspace.get_site_config_dir()), site.mmar.root),
+            policy=site.policy,
+            ledger=PrivacyLedger(Path(workspace.get_root_dir())),
+            data=data_digest(site.values),
+        )
+
+    def prepare(
+        self, fl_ctx: FLContext, tensors: Callable[[], SharedTensors], round_number: int
+    ) -> None:
+        """Judge before a round is trained what will leave of it, and tell the filters of it.
+
+        Args:
+            fl_ctx: of the task.
+            tensors: tells what a contribution would hold; asked only if there are filters.
+            round_number: counted from 1.
+
+        Raises:
+            ConfigError: the filters do not fit the network or the job; see ``FilterPlan.require``.
+            PolicyError: the privacy budget of the site is spent.
+        """
+        if not self.plan.filters:
+            return
+        sent = tensors()
+        self.plan.require(sent.sizes, sent.buffers, self.policy, self.ledger)
+        trained = TrainedTensors(buffers=sent.buffers, round_number=round_number, data=self.data)
+        fl_ctx.set_prop(TRAINED, trained, private=True, sticky=False)
+
+    def require_none(self) -> None:
+        """Judge before a whole model is submitted whether it may leave as it is.
+
+        Raises:
+            PolicyError: a filter is set up, by site or job, or the site bounds its epsilon.
+        """
+        if self.plan.holds_models_back(self.policy):
+            raise PolicyError(
+                "a whole model is not sent where a filter or privacy.epsilon_max is set"
+            )
 
 
 @contextmanager

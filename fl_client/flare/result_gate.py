@@ -2,7 +2,8 @@
 
 The executor sends nothing but what the closed list of ``fl_client.outgoing`` holds. A filter runs
 after it, and a job could bring another executor to a site that allows code; so whatever a reply
-holds by then is judged once more by its types, names and sizes.
+holds by then is judged once more by its types, names and sizes. Whether the filters ran that pay
+for its privacy shows in the ledger: without new lines there no tensors leave.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,10 +22,14 @@ from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 
+from fl_client.filter_plan import FilterPlan
 from fl_client.flare.audit import note
 from fl_client.flare.encryption_keys import PLACE, asked_layers
 from fl_client.flare.exchange import CASES, REPORT, STATUS
+from fl_client.privacy_ledger import PrivacyLedger
 from mmar_runtime.encrypted_weights import ARRAYS, LAYOUT, LENGTHS, Layout, layout_of, part_faults
+from mmar_runtime.errors import PolicyError
+from mmar_runtime.policy.site_policy import site_policy
 
 REFUSED = "gate-refused"
 """The status word in place of a reply that may not leave."""
@@ -68,15 +74,19 @@ class ResultGate(FLComponent):
         super().__init__()
         self._has_started = False
         self._layers: Any = None
+        self._due = 0
+        self._spent: int | None = None
         self._like: Arrays | None = None
         self._encrypted: Layout | None = None
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Remember the job's layers and the model that came; judge a reply behind all filters."""
+        """Remember what is set up and the model that came; judge a reply behind all filters."""
         if event_type == EventType.START_RUN:
             self._layers = asked_layers(fl_ctx)
+            self._due = _spendings_due(fl_ctx)
             self._has_started = True
         elif event_type == EventType.BEFORE_TASK_EXECUTION:
+            self._spent = _spendings(fl_ctx) if self._due else None
             self._received(_arrays(fl_ctx.get_prop(FLContextKey.TASK_DATA)))
         elif event_type == EventType.AFTER_TASK_RESULT_FILTER:
             self._judge(fl_ctx.get_prop(FLContextKey.TASK_RESULT), fl_ctx)
@@ -90,23 +100,39 @@ class ResultGate(FLComponent):
             self._encrypted = layout_of(self._like, self._layers, PLACE)
 
     def _judge(self, reply: object, fl_ctx: FLContext) -> None:
-        faults = list(self._faults(reply))
+        faults = list(self._faults(reply, fl_ctx))
         if faults:
             self._stop(reply)
             note(fl_ctx, "reply-stopped", faults=faults[:5])
             self.log_error(fl_ctx, f"a reply was stopped at the gate: {'; '.join(faults[:5])}")
 
-    def _faults(self, reply: object) -> Iterator[str]:
-        """NVFlare goes on where a component fails at an event; then nothing leaves from here."""
+    def _faults(self, reply: object, fl_ctx: FLContext) -> Iterator[str]:
+        try:
+            yield from reply_faults(reply, self._like, self._encrypted)
+            if isinstance(reply, Shareable) and "DXO" in reply:
+                yield from self._unready()
+                if from_shareable(reply).data_kind != DataKind.METRICS:
+                    yield from self._unpaid(fl_ctx)
+        except Exception as error:  # a reply of anything may raise anything
+            yield f"cannot be judged ({type(error).__name__})"
+
+    def _unready(self) -> Iterator[str]:
+        """NVFlare goes on where a component fails at an event; then no data leave from here."""
         if not self._has_started:
-            yield "cannot be judged: what the job encrypts was not read"
+            yield "cannot be judged: what the site and the job have set up was not read"
         elif self._layers is not None and self._encrypted is None:
             yield "cannot be judged: no model came that has the layers to encrypt"
-        else:
-            try:
-                yield from reply_faults(reply, self._like, self._encrypted)
-            except Exception as error:  # a reply of anything may raise anything
-                yield f"cannot be judged ({type(error).__name__})"
+
+    def _unpaid(self, fl_ctx: FLContext) -> Iterator[str]:
+        """A filter that is set up and did not run; a round that is repeated pays once more."""
+        if not self._due:
+            return
+        before, self._spent = self._spent, None
+        spent = _spendings(fl_ctx)
+        if before is None or spent is None:
+            yield "whether its privacy is paid for cannot be told"
+        elif spent < before + self._due:
+            yield "a privacy filter that is set up has not run"
 
     @staticmethod
     def _stop(reply: object) -> None:
@@ -116,6 +142,23 @@ class ResultGate(FLComponent):
             reply[ReservedHeaderKey.HEADERS] = {}
             reply.set_return_code(ReturnCode.TASK_RESULT_FILTER_ERROR)
             reply.set_header(STATUS, REFUSED)
+
+
+def _spendings_due(fl_ctx: FLContext) -> int:
+    """The lines that each contribution of this run has to add to the site's ledger."""
+    workspace = fl_ctx.get_engine().get_workspace()
+    local = Path(workspace.get_site_config_dir())
+    plan = FilterPlan.read(local, Path(workspace.get_app_dir(fl_ctx.get_job_id())))
+    return plan.spendings(site_policy(local))
+
+
+def _spendings(fl_ctx: FLContext) -> int | None:
+    """How many lines of the ledger are of this job; None where it cannot be trusted."""
+    root = Path(fl_ctx.get_engine().get_workspace().get_root_dir())
+    try:
+        return PrivacyLedger(root).account().count(fl_ctx.get_job_id())
+    except PolicyError:
+        return None
 
 
 def _like(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

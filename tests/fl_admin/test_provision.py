@@ -30,7 +30,7 @@ from fl_admin.local_files import (
 )
 from fl_admin.provision import Kits, provision, read_project
 from fl_admin.setup.certificates import is_issued_by, load_certificate
-from fl_client.filter_plan import FilterPlan, plan_faults
+from fl_client.filter_plan import FilterPlan
 from fl_client.flare import privacy
 from fl_client.flare.app_validator import MmarAppValidator
 from fl_client.flare.result_gate import ResultGate
@@ -116,8 +116,9 @@ def test_the_example_of_privacy_filters_is_one_that_works(
         privacy=Privacy(epsilon_max=10.0),
     )
 
-    assert list(plan_faults(tmp_path, tmp_path, demanding)) == []
-    assert len(FilterPlan.read(tmp_path, tmp_path).filters) == 3
+    plan = FilterPlan.read(tmp_path, tmp_path)
+    assert list(plan.faults(demanding)) == []
+    assert len(plan.filters) == 3
     assert example["components"] == document(kits, name, "local/privacy.json")["components"]
     for one in example["scopes"][0]["task_result_filters"]:
         getattr(privacy, one["path"].rpartition(".")[2])(**one["args"])

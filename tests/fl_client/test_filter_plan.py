@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fl_client.filter_plan import FilterPlan, plan_faults
+from fl_client.filter_plan import FilterPlan
 from fl_client.privacy_ledger import PrivacyLedger
 from mmar_runtime.errors import ConfigError, PolicyError
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, Privacy, SitePolicy
@@ -60,7 +60,7 @@ def written(
 
 
 def faults(local: Path, app: Path, policy: SitePolicy = DEFAULT_POLICY) -> list[str]:
-    return [str(one) for one in plan_faults(local, app, policy)]
+    return [str(one) for one in FilterPlan.read(local, app).faults(policy)]
 
 
 # --- order
@@ -125,6 +125,25 @@ def test_what_is_no_filter_of_ours_is_for_others_to_judge(
     (app / "config/config_fed_client.json").write_text(json.dumps({"task_result_filters": [chain]}))
 
     assert FilterPlan.read(local, app).filters == ()
+
+
+def test_whole_models_are_held_back_by_any_filter_or_a_bound(local: Path, app: Path) -> None:
+    assert not written(local, app).holds_models_back(DEFAULT_POLICY)
+
+    assert written(local, app).holds_models_back(BOUNDED)
+    assert written(local, app, job=[EXCLUDE]).holds_models_back(DEFAULT_POLICY)
+    assert written(local, app, site=[EXCLUDE]).holds_models_back(DEFAULT_POLICY)
+
+
+def test_faults_are_of_the_plan_as_it_was_read(local: Path, app: Path) -> None:
+    """What is edited afterwards is no part of it."""
+    plan = written(local, app, site=[PERCENTILE])
+    (local / "privacy.json").unlink()
+    demanding = SitePolicy(required_filters=("PercentilePrivacy", "SVTPrivacy"))
+
+    [told] = plan.faults(demanding)
+
+    assert "'SVTPrivacy' is required by this site's policy" in told.message
 
 
 # --- what only shows with the network

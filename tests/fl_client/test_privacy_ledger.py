@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fl_client import privacy_ledger
 from fl_client.privacy import SvtSettings
 from fl_client.privacy_ledger import PrivacyLedger, data_digest
+from mmar_runtime.audit import verified_lines
 from mmar_runtime.errors import PolicyError
 
 
@@ -51,6 +55,20 @@ def test_jobs_at_the_same_time_cannot_spend_more_than_there_is(tmp_path: Path) -
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(one, range(16))) == 5
     assert PrivacyLedger(tmp_path).account().spent == 5
+
+
+def test_a_spending_reads_the_ledger_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, read = PrivacyLedger(tmp_path), []
+    spend(ledger, 0.5)
+
+    def counted(path: Path) -> Iterator[dict[str, Any]]:
+        read.append(path)
+        return verified_lines(path)
+
+    monkeypatch.setattr(privacy_ledger, "verified_lines", counted)
+
+    assert spend(ledger, 0.25) == 0.75
+    assert read == [ledger.path]
 
 
 @pytest.mark.parametrize("damage", ["", "half", "changed"])

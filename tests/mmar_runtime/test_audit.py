@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -125,6 +127,23 @@ def test_processes_share_a_log(tmp_path: Path) -> None:
         one.join()
 
     assert verify_audit(path).lines == 60
+
+
+def test_a_line_that_another_writes_just_now_is_no_broken_one(log: Path) -> None:
+    """Half of it is on the disk; whoever reads waits until the other process is done."""
+    whole = log.read_bytes()
+    log.write_bytes(whole[:-20])
+    with log.open("ab", buffering=0) as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+
+        def go_on() -> None:
+            other.write(whole[-20:])
+            fcntl.flock(other, fcntl.LOCK_UN)
+
+        timer = threading.Timer(0.2, go_on)
+        timer.start()
+        assert verify_audit(log).lines == 3
+        timer.join()
 
 
 @pytest.mark.parametrize("facts", [{"previous": "x"}, {"digest": "x"}, {"time": "x"}])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,9 @@ from fl_client.flare.executor import MmarExecutor
 from fl_client.flare.privacy import TRAINED
 from fl_server.initial_model import initial_model
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
+from mmar_runtime.errors import ConfigError, MmarError
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, Privacy, SitePolicy
+from mmar_runtime.policy.site_policy import SITE_POLICY_FILE
 from mmar_runtime.policy.tree_hash import tree_hash
 from mmar_runtime.weights import Weights, digest
 
@@ -350,6 +350,31 @@ def test_a_denied_component_is_refused(start: Start, received: Weights) -> None:
     assert declined(start(denied_components=["UNet"]).train(received), "config-refused")
 
 
+def test_a_job_that_could_not_be_judged_does_no_task_at_all(
+    received: Weights, kit: Path, fl_ctx: FLContext, run_folder: Path
+) -> None:
+    """NVFlare logs what is raised when a run starts, and hands out tasks all the same."""
+    with_filter(kit, epsilon_release=-1.0)
+    executor = MmarExecutor()
+    with pytest.raises(ConfigError, match=r"privacy\.json"):
+        executor.handle_event(EventType.START_RUN, fl_ctx)
+    message = DXO(DataKind.WEIGHTS, data=as_arrays(received)).to_shareable()
+    message.set_header(AppConstants.MODEL_OWNER, "site-2")
+
+    for task in ("train", "score_model", "submit_model", "validate"):
+        assert declined(executor.execute(task, message, fl_ctx, Signal()), "config-refused")
+
+    for told in run_folder.glob("error-*.txt"):
+        assert "epsilon_release: has to be a number above 0" in told.read_text()
+
+
+def test_nothing_is_done_before_a_run_has_started(received: Weights, fl_ctx: FLContext) -> None:
+    message = DXO(DataKind.WEIGHTS, data=as_arrays(received)).to_shareable()
+
+    with pytest.raises(MmarError, match="no run has started"):
+        MmarExecutor().execute("score_model", message, fl_ctx, Signal())
+
+
 def test_required_filters_have_to_stand_in_the_sites_own_file(
     start: Start, received: Weights, kit: Path, run_folder: Path
 ) -> None:
@@ -416,18 +441,26 @@ def test_a_whole_model_does_not_leave_around_a_bound_or_a_filter(
     assert site.do("submit_model").get_return_code() == ReturnCode.OK
 
     with_chain(app)
-    assert declined(site.do("submit_model"))
+    assert declined(start().do("submit_model"))
     assert reason(run_folder).startswith("submit_model: a whole model is not sent")
     (app / "config/config_fed_client.json").unlink()
 
     with_filter(kit, epsilon_release=1.0)
-    assert declined(site.do("submit_model"))
-    (kit / "local/privacy.json").write_text("{}")
-    assert site.do("submit_model").get_return_code() == ReturnCode.OK
+    assert declined(start().do("submit_model"))
+    assert declined(start(privacy={"epsilon_max": 1.0}).do("submit_model"))
 
-    bounded = SitePolicy(privacy=Privacy(epsilon_max=1.0))
-    site.executor._site = replace(site.executor.site, policy=bounded)
+
+def test_filters_that_are_edited_during_a_run_are_those_of_the_next_one(
+    start: Start, received: Weights, kit: Path, fl_ctx: FLContext
+) -> None:
+    """NVFlare has built those of this run already."""
+    with_filter(kit, epsilon_release=1.0)
+    site = start()
+    (kit / "local/privacy.json").write_text("{}")
+
     assert declined(site.do("submit_model"))
+    site.train(received)
+    assert fl_ctx.get_prop(TRAINED) is not None
 
 
 def test_a_policy_with_a_fault_stops_the_run(start: Start) -> None:

@@ -30,15 +30,21 @@ from fl_client.flare.exchange import (
     weights_reply,
 )
 from fl_client.flare.executor import MmarExecutor
+from fl_client.flare.privacy import TRAINED, ModelFilter, SVTPrivacy
 from fl_client.flare.result_gate import REFUSED, ResultGate
+from fl_client.privacy import MODULE, TrainedTensors
+from fl_client.privacy_ledger import LEDGER_FILE, PrivacyLedger
 from fl_client.updates import LocalUpdate
 from fl_server.initial_model import initial_model
 from mmar_runtime.audit import AUDIT_FILE
+from mmar_runtime.errors import ConfigError
 from mmar_runtime.mmar import Mmar
+from mmar_runtime.policy.site_policy import SITE_POLICY_FILE
 from mmar_runtime.results import EpochReport, EvaluationResult, SiteReport
 from mmar_runtime.weights import Weights
 
 Pass = Callable[[Shareable], Shareable]
+Round = Callable[..., Shareable]
 
 CANARY = "DOE_JOHN_1961"
 """Stands for something of a patient; it must not be found in anything that leaves."""
@@ -49,12 +55,12 @@ MODEL: Weights = {"conv.weight": torch.ones(2, 3), "conv.bias": torch.zeros(2)}
 @pytest.fixture
 def gate(fl_ctx: FLContext) -> ResultGate:
     """A gate that has seen the site receive the model."""
-    gate = started_gate(fl_ctx)
+    gate = started(fl_ctx)
     show_task(gate, DXO(DataKind.WEIGHTS, data=as_arrays(MODEL)).to_shareable(), fl_ctx)
     return gate
 
 
-def started_gate(fl_ctx: FLContext) -> ResultGate:
+def started(fl_ctx: FLContext) -> ResultGate:
     """A gate at the start of a run."""
     gate = ResultGate()
     gate.handle_event(EventType.START_RUN, fl_ctx)
@@ -150,7 +156,7 @@ def test_a_privacy_filter_of_nvflares_may_have_changed_the_tensors(
 def test_every_reply_of_the_executor_passes(app: Path, fl_ctx: FLContext) -> None:
     """A whole round in a process as NVFlare has it: gate and executor get the same events."""
     weights = initial_model(Mmar.open(app), values={}).weights
-    gate, executor = started_gate(fl_ctx), MmarExecutor()
+    gate, executor = started(fl_ctx), MmarExecutor()
     executor.handle_event(EventType.START_RUN, fl_ctx)
     headers = {AppConstants.CURRENT_ROUND: 0, AppConstants.MODEL_OWNER: "site-2"}
 
@@ -274,20 +280,25 @@ def test_anything_else_is_emptied_before_it_leaves(
 def test_no_tensor_leaves_before_a_model_has_come(fl_ctx: FLContext) -> None:
     reply = update()
 
-    show_reply(started_gate(fl_ctx), reply, fl_ctx)
+    show_reply(started(fl_ctx), reply, fl_ctx)
 
     assert is_emptied(reply)
 
 
-def test_nothing_leaves_where_the_gate_does_not_know_what_the_job_encrypts(
-    fl_ctx: FLContext,
-) -> None:
+def test_no_data_leave_where_the_gate_does_not_know_what_is_set_up(fl_ctx: FLContext) -> None:
     """NVFlare goes on after an error of a component at the start of a run."""
-    reply = metrics()
+    for reply in (metrics(), update()):
+        show_reply(ResultGate(), reply, fl_ctx)
+
+        assert is_emptied(reply)
+
+
+def test_the_word_of_a_failure_leaves_even_then(fl_ctx: FLContext) -> None:
+    reply = failure()
 
     show_reply(ResultGate(), reply, fl_ctx)
 
-    assert is_emptied(reply)
+    assert not is_emptied(reply)
 
 
 def test_a_reply_that_is_none_is_left_to_nvflare(
@@ -320,3 +331,155 @@ def test_a_gate_that_cannot_write_the_log_has_emptied_the_reply_before(
         through(reply)
 
     assert is_emptied(reply)
+
+
+# --- what has to be paid for
+
+SVT = SVTPrivacy(epsilon=0.1, epsilon_release=0.4, gamma=10.0)
+
+
+@pytest.fixture
+def kit(app: Path) -> Path:
+    return app.parents[1]
+
+
+def set_up(kit: Path, *filters: ModelFilter, epsilon_max: float | None = None) -> None:
+    """What a site's administrator writes: such filters, and a bound."""
+    entries = [
+        {"path": f"{MODULE}.{one.settings.name}", "args": {"epsilon": 0.1, "epsilon_release": 0.4}}
+        for one in filters
+    ]
+    scope = {"name": "site", "task_result_filters": entries}
+    document = {"scopes": [scope], "default_scope": "site"}
+    (kit / "local/privacy.json").write_text(json.dumps(document))
+    if epsilon_max is not None:
+        policy = kit / "local" / SITE_POLICY_FILE
+        privacy = {"epsilon_max": epsilon_max}
+        policy.write_text(json.dumps({"policy_version": 1, "privacy": privacy}))
+        policy.chmod(0o600)
+
+
+@pytest.fixture
+def a_round(fl_ctx: FLContext) -> Round:
+    """``a_round(gate, *filters)``: what leaves of an update that these filters have seen."""
+    trained = TrainedTensors(buffers=frozenset(), round_number=1, data="0123456789ab")
+    fl_ctx.set_prop(TRAINED, trained, private=True, sticky=False)
+
+    def go(gate: ResultGate, *filters: ModelFilter, reply: Shareable | None = None) -> Shareable:
+        show_task(gate, DXO(DataKind.WEIGHTS, data=as_arrays(MODEL)).to_shareable(), fl_ctx)
+        left = reply or update()
+        for one in filters:
+            left = one.process(left, fl_ctx)
+        show_reply(gate, left, fl_ctx)
+        return left
+
+    return go
+
+
+def test_an_update_leaves_behind_as_many_new_lines_as_there_are_filters_that_count(
+    kit: Path, fl_ctx: FLContext, a_round: Round
+) -> None:
+    """Round for round: what an earlier one has paid is spent."""
+    set_up(kit, SVT, SVT)
+    gate = started(fl_ctx)
+
+    assert not is_emptied(a_round(gate, SVT, SVT))
+    assert is_emptied(a_round(gate, SVT))
+    assert is_emptied(a_round(gate))
+    assert not is_emptied(a_round(gate, SVT, SVT))
+    assert "a privacy filter that is set up has not run" in (kit / AUDIT_FILE).read_text()
+
+
+def test_a_filter_of_the_job_counts_as_well(
+    kit: Path, app: Path, fl_ctx: FLContext, a_round: Round
+) -> None:
+    one = {"path": f"{MODULE}.SVTPrivacy", "args": {"epsilon_release": 0.4}}
+    chains = [{"tasks": ["train"], "filters": [one]}]
+    client = app / "config/config_fed_client.json"
+    client.write_text(json.dumps({"task_result_filters": chains}))
+    gate = started(fl_ctx)
+
+    assert is_emptied(a_round(gate))
+    assert not is_emptied(a_round(gate, SVT))
+
+
+def test_a_bound_asks_for_a_line_whatever_is_set_up(
+    kit: Path, fl_ctx: FLContext, a_round: Round
+) -> None:
+    set_up(kit, epsilon_max=5)
+    gate = started(fl_ctx)
+
+    assert is_emptied(a_round(gate))
+    assert is_emptied(a_round(gate, reply=model()))
+    assert not is_emptied(a_round(gate, SVT))
+
+
+def test_lines_of_another_job_pay_for_nothing(kit: Path, fl_ctx: FLContext, a_round: Round) -> None:
+    set_up(kit, SVT)
+    gate = started(fl_ctx)
+    show_task(gate, DXO(DataKind.WEIGHTS, data=as_arrays(MODEL)).to_shareable(), fl_ctx)
+    facts = {"job": "job-2", "round": 1, "filter": "SVTPrivacy", "data": "0123456789ab"}
+    PrivacyLedger(kit).spend(0.5, None, **facts)
+    reply = update()
+
+    show_reply(gate, reply, fl_ctx)
+
+    assert is_emptied(reply)
+
+
+def test_one_payment_lets_one_reply_leave(kit: Path, fl_ctx: FLContext, a_round: Round) -> None:
+    set_up(kit, SVT)
+    gate, another = started(fl_ctx), update()
+    assert not is_emptied(a_round(gate, SVT))
+
+    show_reply(gate, another, fl_ctx)
+
+    assert is_emptied(another)
+
+
+def test_where_nothing_counts_no_ledger_is_read(
+    kit: Path, fl_ctx: FLContext, a_round: Round
+) -> None:
+    (kit / LEDGER_FILE).parent.mkdir()
+    (kit / LEDGER_FILE).write_text("what is left of another time")
+
+    assert not is_emptied(a_round(started(fl_ctx)))
+
+
+def test_metrics_and_failures_cost_nothing(kit: Path, fl_ctx: FLContext, a_round: Round) -> None:
+    set_up(kit, SVT, epsilon_max=5)
+    gate = started(fl_ctx)
+
+    assert not is_emptied(a_round(gate, reply=metrics()))
+    assert not is_emptied(a_round(gate, reply=failure()))
+
+
+@pytest.mark.parametrize("damaged", ["before the task", "during it"])
+def test_behind_a_ledger_that_cannot_be_trusted_no_tensors_leave(
+    kit: Path, fl_ctx: FLContext, a_round: Round, damaged: str
+) -> None:
+    set_up(kit, SVT)
+    gate = started(fl_ctx)
+    a_round(gate, SVT)
+    ledger = kit / LEDGER_FILE
+    whole, reply = ledger.read_text(), update()
+
+    ledger.write_text(whole[:-30] if damaged == "before the task" else whole)
+    show_task(gate, DXO(DataKind.WEIGHTS, data=as_arrays(MODEL)).to_shareable(), fl_ctx)
+    ledger.write_text(whole if damaged == "before the task" else whole[:-30])
+    show_reply(gate, reply, fl_ctx)
+
+    assert is_emptied(reply)
+
+
+def test_a_gate_that_cannot_read_what_is_set_up_lets_nothing_leave(
+    kit: Path, fl_ctx: FLContext, a_round: Round
+) -> None:
+    """NVFlare logs what is raised when a run starts, and goes on."""
+    (kit / "local/privacy.json").write_text("{")
+    gate = ResultGate()
+    with pytest.raises(ConfigError):
+        gate.handle_event(EventType.START_RUN, fl_ctx)
+
+    assert is_emptied(a_round(gate))
+    assert is_emptied(a_round(gate, reply=metrics()))
