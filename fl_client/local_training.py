@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections import Counter
@@ -14,12 +13,11 @@ import torch
 from ignite.engine import Engine
 from monai.data.utils import set_rnd
 
+from fl_client.local_best import LocalBest
 from fl_client.own_tensors import OwnTensors
 from fl_client.site import Site
-from fl_client.trainer_progress import LocalBest, TrainerProgress
 from fl_client.updates import LocalUpdate, first_not_finite, weight_difference
 from mmar_runtime.components.builder import BuildContext
-from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
 from mmar_runtime.components.processes import agree_on_buffers, asked_together
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import ConfigError, MmarError, Problem, RunAborted, WeightsError
@@ -28,19 +26,12 @@ from mmar_runtime.weights import Weights, load_into, weights_of
 from mmar_runtime.workflows.evaluation import result_of
 from mmar_runtime.workflows.explaining import explained
 from mmar_runtime.workflows.observing import (
-    EpochReporter,
     Observer,
     ShouldStop,
     SilentObserver,
     stop_between_iterations,
 )
-from mmar_runtime.workflows.resuming import (
-    Stateful,
-    engine_state,
-    restore_engine,
-    restore_saver,
-    saver_state,
-)
+from mmar_runtime.workflows.resuming import Stateful
 from mmar_runtime.workflows.session import seed_everything
 from mmar_runtime.workflows.training import TrainingWorkflow
 
@@ -160,47 +151,6 @@ class LocalTrainer:
             stop_between_iterations(evaluator, self._should_stop)
         return evaluator
 
-    def progress(self) -> TrainerProgress:
-        """How far this training is: between two rounds, all that the next one depends on.
-
-        Copies, which later rounds do not change.
-        """
-        parts = {name: part.state_dict() for name, part in self._parts().items()}
-        return TrainerProgress(
-            parts=copy.deepcopy(parts),
-            engines={name: engine_state(engine) for name, engine in self._engines().items()},
-            losses=tuple(self._reporter().losses),
-            savers=tuple(saver_state(saver) for saver in self._savers()),
-            own=copy.deepcopy(self._own.kept),
-            own_is_trained=self._own.trained,
-            best=self.best,
-            counts=dict(self.counts),
-        )
-
-    def put_back(self, progress: TrainerProgress) -> None:
-        """Go on from there, to the same weights as the training that handed it out.
-
-        Raises:
-            WeightsError: it is of another training.
-        """
-        parts, engines, savers = self._parts(), self._engines(), self._savers()
-        if (parts.keys(), engines.keys(), len(savers), self._own.kept.keys()) != (
-            progress.parts.keys(), progress.engines.keys(), len(progress.savers),
-            progress.own.keys(),
-        ):  # fmt: skip
-            raise WeightsError("the progress is of a training with other components")
-        for name, part in parts.items():
-            part.load_state_dict(copy.deepcopy(dict(progress.parts[name])))
-        for name, engine in engines.items():
-            restore_engine(engine, progress.engines[name])
-        self._reporter().losses = list(progress.losses)
-        for saver, state in zip(savers, progress.savers, strict=True):
-            restore_saver(saver, state)
-        self._own.put_back(copy.deepcopy(dict(progress.own)), trained=progress.own_is_trained)
-        self.best = progress.best
-        self.counts.clear()
-        self.counts.update(progress.counts)
-
     def tensors(self) -> Iterator[torch.Tensor]:
         """What takes memory between two rounds: what the optimizer keeps, own and best weights."""
         for part in self._parts().values():
@@ -215,22 +165,6 @@ class LocalTrainer:
         return {
             name: part for name, part in self._workflow.parts().items() if part is not self.network
         }
-
-    def _engines(self) -> dict[str, Engine]:
-        evaluator = self._workflow.evaluator
-        return {
-            "trainer": self._workflow.engine,
-            **({} if evaluator is None else {"evaluator": evaluator}),
-        }
-
-    def _reporter(self) -> EpochReporter:
-        reporter = self._workflow.reporter
-        if reporter is None:
-            raise WeightsError("a trainer that is no ignite engine tells nothing of its progress")
-        return reporter
-
-    def _savers(self) -> list[AtomicCheckpointSaver]:
-        return [one for one in self._workflow.handlers() if isinstance(one, AtomicCheckpointSaver)]
 
     def train(self, received: Weights, round_number: int) -> LocalUpdate:
         """Validate the received model, train on from it, and return what that changed.

@@ -18,7 +18,6 @@ class OwnTensors:
 
     Attributes:
         kept: the own ones.
-        trained: whether they come out of a training.
 
     Args:
         weights: of the network as it was built.
@@ -31,12 +30,7 @@ class OwnTensors:
     def __init__(self, weights: Weights, shared: list[str] | None) -> None:
         self._names = frozenset(weights if shared is None else shared_names(shared, weights, PLACE))
         self.kept: Weights = {name: weights[name] for name in weights if name not in self._names}
-        self.trained = False
-
-    def put_back(self, kept: Weights, *, trained: bool) -> None:
-        """Take other own tensors, of the same names."""
-        self.kept = kept
-        self.trained = trained
+        self._trained = False
 
     def shared(self, weights: Weights) -> Weights:
         """The shared tensors of a whole network."""
@@ -56,7 +50,7 @@ class OwnTensors:
                 "own; nothing is sent. A lower learning rate, or gradient clipping, may help."
             )
         self.kept = own
-        self.trained = True
+        self._trained = True
         return self.shared(weights)
 
     def joined(self, weights: Weights, *, trained: bool = False) -> Weights:
@@ -72,6 +66,6 @@ class OwnTensors:
         private = sorted(self.kept.keys() & weights.keys())
         if private:
             raise WeightsError(f"the server sent {private[0]!r}, which is not shared")
-        if self.kept and trained and not self.trained:
+        if self.kept and trained and not self._trained:
             raise WeightsError("this site has not trained the tensors that are its own yet")
         return {**weights, **self.kept}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mmar_runtime.finite import finite
 from mmar_runtime.results import EpochReport, EvaluationResult
 
 SECONDS_BETWEEN_ITERATIONS = 0.3
@@ -55,13 +55,4 @@ class ProgressFile:
     def _write(self, kind: str, **values: Any) -> None:
         event = {"time": self._clock(), "round": self.round_number, "kind": kind, **values}
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(_finite(event), allow_nan=False) + "\n")
-
-
-def _finite(content: Any) -> Any:
-    """The same with null for a number that is not finite, which JSON cannot write."""
-    if isinstance(content, Mapping):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
+            stream.write(json.dumps(finite(event), allow_nan=False) + "\n")

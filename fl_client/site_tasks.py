@@ -10,6 +10,7 @@ from typing import Protocol
 
 import torch
 
+from fl_client.local_best import LocalBest
 from fl_client.local_evaluation import CrossSiteEvaluator
 from fl_client.local_training import LocalTrainer, LocalWork, SharedTensors
 from fl_client.site import Site
@@ -18,7 +19,6 @@ from fl_client.site_limits import (
     require_metrics_may_leave,
     require_within_limits,
 )
-from fl_client.trainer_progress import LocalBest
 from fl_client.updates import LocalUpdate
 from mmar_runtime.components.builder import BuildContext
 from mmar_runtime.config.sections import WorkflowConfig

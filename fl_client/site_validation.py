@@ -1,25 +1,24 @@
 """One model on a site's own data, with the numbers that a federation would be told; none is sent.
 
 The classes are those of the federation: ``Site`` reads the job with the site's values and policy,
-``CrossSiteEvaluator`` evaluates, ``outgoing_result`` leaves what the policy lets out.
+``LocalTasks`` evaluates, ``outgoing_result`` leaves what the policy lets out.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from fl_client.client_config import shared_names_of
-from fl_client.local_evaluation import CrossSiteEvaluator
+from fl_client.local_training import LocalWork
 from fl_client.outgoing import outgoing_result
 from fl_client.site import Site
+from fl_client.site_tasks import LocalTasks
+from fl_client.task_limits import mmar_problems, refusal
 from fl_client.updates import first_not_finite
-from mmar_runtime.errors import ConfigError, WeightsError
-from mmar_runtime.policy.mmar_check import check_mmar
+from mmar_runtime.errors import WeightsError
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
-from mmar_runtime.workflows.observing import ShouldStop
-from mmar_runtime.workflows.session import session
+from mmar_runtime.workflows.observing import ShouldStop, SilentObserver
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +53,10 @@ def validate_here(
         DataError, ComponentError: something inside the engine failed.
         RunAborted: ``should_stop`` said so.
     """
-    verdict = check_mmar(site.mmar.root, site.policy, site_values=site.values)
-    if verdict.problems:
-        raise ConfigError(verdict.problems)
+    site = site.alone
+    refused = refusal(mmar_problems(site))
+    if refused is not None:
+        raise refused
     name = first_not_finite(weights)
     if name is not None:
         raise WeightsError(f"the weights from {source} are not finite, in {name!r}")
@@ -67,18 +67,23 @@ def validate_here(
 def _evaluated(
     site: Site, weights: Weights, source: str, should_stop: ShouldStop
 ) -> EvaluationResult:
-    site = site.alone
-    config = site.cross_validation_config()
-    most = site.policy.limits.parameters
-    with session(config, allow_code=site.allow_code, max_parameters=most) as context:
-        evaluator = CrossSiteEvaluator(config, context, counts=Counter(), should_stop=should_stop)
-        try:
-            return evaluator.evaluate(weights, owner=source)
-        except WeightsError as error:
-            shared = shared_names_of(site.mmar)
-            if shared is None:
-                raise
-            raise WeightsError(_shared_advice(error, shared)) from error
+    tasks = LocalTasks(
+        site,
+        work=LocalWork(),  # nothing is trained
+        shared=None,  # weights of the whole network
+        process="",
+        observer=SilentObserver(),
+        should_stop=should_stop,
+    )
+    try:
+        return tasks.evaluate(weights, owner=source)
+    except WeightsError as error:
+        shared = shared_names_of(site.mmar)
+        if shared is None:
+            raise
+        raise WeightsError(_shared_advice(error, shared)) from error
+    finally:
+        tasks.close()
 
 
 def _shared_advice(error: WeightsError, shared: list[str]) -> str:

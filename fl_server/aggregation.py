@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mmar_runtime.errors import FederationError, WeightsError
-from mmar_runtime.weights import Weights, mismatches, not_finite
+from mmar_runtime.weights import Weights, not_finite
 
 BLOCK = 2**16
 """Numbers that are summed at a time: they stay in the processor's cache."""
@@ -107,7 +107,7 @@ class InTimeWeightedMean:
             else tensor.clone()
             for name, tensor in global_weights.items()
         }
-        return _checked(global_weights, found)
+        return _all_finite(found)
 
 
 def moved_by(
@@ -128,7 +128,7 @@ def moved_by(
         name: _moved(tensor, difference[name]) if name in difference else tensor.clone()
         for name, tensor in global_weights.items()
     }
-    return _checked(global_weights, found)
+    return _all_finite(found)
 
 
 def replaced_by(
@@ -143,7 +143,7 @@ def replaced_by(
         name: _as_dtype(weights[name], tensor.dtype) if name in weights else tensor.clone()
         for name, tensor in global_weights.items()
     }
-    return _checked(global_weights, found)
+    return _all_finite(found)
 
 
 def add_weighted(total: torch.Tensor, tensor: torch.Tensor, weight: float) -> None:
@@ -172,11 +172,11 @@ def _require_like(global_weights: Weights, given: Weights, may_lack: Collection[
             raise WeightsError(f"the new global model is not kept; {fault}")
 
 
-def _checked(global_weights: Weights, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    faults = list(mismatches(global_weights, found))
-    faults += [f"{name}: not finite" for name in not_finite(found)]
-    if faults:
-        raise WeightsError(f"the new global model is not kept; {faults[0]}")
+def _all_finite(found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Judge the values; names and shapes are the model's, by ``_require_like``."""
+    name = next(not_finite(found), None)
+    if name is not None:
+        raise WeightsError(f"the new global model is not kept; {name}: not finite")
     return found
 
 

@@ -12,7 +12,7 @@ import io
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, TypeAlias
@@ -41,9 +41,8 @@ names of a server's models."""
 Cells: TypeAlias = Mapping[str, Mapping[str, Metrics]]
 
 CSV_COLUMNS = ("model", "site", "metric", "value")
-_JSON_KEYS = ("format_version", "key_metric", "models", "sites", "cells", "complete", "missing")
-_DIGEST_KEYS = ("weights_sha256", "evaluation_sha256")
-"""Documents from before matrices could be merged have none of these."""
+_PARTS = ("key_metric", "models", "sites", "cells", "weights_sha256", "evaluation_sha256")
+_JSON_KEYS = ("format_version", *_PARTS, "complete", "missing")
 
 # A spreadsheet takes a cell that begins with one of these for a formula, also after white space
 # and in the full-width forms; a quote in front makes it text.
@@ -61,15 +60,15 @@ class CrossSiteMatrix:
         cells: model -> site -> metric -> value, for what was evaluated.
         weights_sha256: model -> digest of its weights, as far as they are known.
         evaluation_sha256: digest of how models were evaluated, see
-            ``fl_server.evaluation_digest``; ``None`` where it is not known.
+            ``fl_server.evaluation_digest``.
     """
 
     key_metric: str
     models: tuple[str, ...]
     sites: tuple[str, ...]
     cells: Cells
-    weights_sha256: Mapping[str, str] = field(default_factory=dict)
-    evaluation_sha256: str | None = None
+    weights_sha256: Mapping[str, str]
+    evaluation_sha256: str
 
     def __post_init__(self) -> None:
         """Check the names and the numbers; a matrix without any cell raises."""
@@ -78,8 +77,7 @@ class CrossSiteMatrix:
         object.__setattr__(self, "sites", unique_names(self.sites, "sites", ordered=True))
         object.__setattr__(self, "cells", _checked_cells(self))
         object.__setattr__(self, "weights_sha256", _checked_digests(self))
-        if self.evaluation_sha256 is not None:
-            check_digest(self.evaluation_sha256, "evaluation_sha256")
+        check_digest(self.evaluation_sha256, "evaluation_sha256")
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -146,12 +144,10 @@ class CrossSiteMatrix:
             FederationError: anything is missing or unknown, or ``complete`` and ``missing`` do not
                 say what the cells say.
         """
-        keys = (*_JSON_KEYS, *_DIGEST_KEYS)
-        if not isinstance(value, Mapping) or set(value) | set(_DIGEST_KEYS) != set(keys):
-            raise FederationError(f"expected an object with exactly {', '.join(keys)}")
+        if not isinstance(value, Mapping) or set(value) != set(_JSON_KEYS):
+            raise FederationError(f"expected an object with exactly {', '.join(_JSON_KEYS)}")
         check_format_version(value["format_version"])
-        parts = ("key_metric", "models", "sites", "cells", *_DIGEST_KEYS)
-        matrix = cls(**{key: value[key] for key in parts if key in value})
+        matrix = cls(**{key: value[key] for key in _PARTS})
         stated = (value["complete"], value["missing"])
         if stated != (matrix.complete, [list(pair) for pair in matrix.missing]):
             raise FederationError(
@@ -204,8 +200,8 @@ def build_cross_site_matrix(
     key_metric: str,
     models: Iterable[str],
     sites: Iterable[str],
-    weights_sha256: Mapping[str, str] | None = None,
-    evaluation_sha256: str | None = None,
+    weights_sha256: Mapping[str, str],
+    evaluation_sha256: str,
 ) -> CrossSiteMatrix:
     """The matrix of the cells that were collected, with what was expected beside it.
 
@@ -214,7 +210,7 @@ def build_cross_site_matrix(
         key_metric: the metric that every cell has to hold.
         models: every model that should have been evaluated, in the order of display.
         sites: every site that should have evaluated them.
-        weights_sha256: model -> digest of its weights.
+        weights_sha256: model -> digest of its weights, as far as they are known.
         evaluation_sha256: digest of how they were evaluated.
 
     Raises:
@@ -226,7 +222,7 @@ def build_cross_site_matrix(
         models=tuple(models),
         sites=tuple(sites),
         cells=cells,
-        weights_sha256=weights_sha256 or {},
+        weights_sha256=weights_sha256,
         evaluation_sha256=evaluation_sha256,
     )
 

@@ -35,9 +35,9 @@ def merged(matrices: Mapping[str, CrossSiteMatrix]) -> CrossSiteMatrix:
         matrices: what each is called, for errors -> the matrix.
 
     Raises:
-        FederationError: with every reason for which they cannot be one: they lack digests, were
-            evaluated or are compared in different ways, a name stands for different weights, or
-            a cell for different values.
+        FederationError: with every reason for which they cannot be one: nobody knows the weights
+            of a row, models were evaluated or are compared in different ways, a name stands for
+            different weights, or a cell for different values.
     """
     if not matrices:
         raise FederationError("no matrix is given to merge")
@@ -79,22 +79,16 @@ def _entries(
 
 
 def _without_digests(matrices: Mapping[str, CrossSiteMatrix]) -> Iterator[str]:
-    """Which models or ways of evaluating nobody could compare."""
+    """Which models nobody could compare."""
     for name, one in sorted(matrices.items()):
         lacking = [model for model in one.cells if model not in one.weights_sha256]
-        if one.evaluation_sha256 is None:
-            yield (
-                f"{name} does not say how its models were evaluated; it was written by a version "
-                "of mmar-fl without digests in the matrix. Evaluate the models again, with "
-                "'mmar job validate'."
-            )
-        elif lacking:
+        if lacking:
             yield f"{name} does not say which weights {', '.join(lacking)} stands for"
 
 
 def _unlike(matrices: Mapping[str, CrossSiteMatrix]) -> Iterator[str]:
     """What all of them have to share and do not."""
-    shared: dict[str, Callable[[CrossSiteMatrix], str | None]] = {
+    shared: dict[str, Callable[[CrossSiteMatrix], str]] = {
         "key metric": lambda one: one.key_metric,
         "digest of config_cross_validation.json with its values and code": (
             lambda one: one.evaluation_sha256
@@ -103,7 +97,7 @@ def _unlike(matrices: Mapping[str, CrossSiteMatrix]) -> Iterator[str]:
     for what, value_of in shared.items():
         values = {name: value_of(one) for name, one in sorted(matrices.items())}
         if len(set(values.values())) > 1:
-            listed = ", ".join(f"{_short(str(value))} in {name}" for name, value in values.items())
+            listed = ", ".join(f"{_short(value)} in {name}" for name, value in values.items())
             yield f"the {what} differs: {listed}"
 
 

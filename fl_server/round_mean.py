@@ -38,6 +38,8 @@ class RoundMean:
         norm_ratio: the bound of a norm as a multiple of the median; None for none.
         optional_names: tensors that a contribution may lack.
         encryption: what is needed to add up encrypted tensors; None if the job encrypts none.
+        averages: whether there is a mean; without it, because a job's own aggregator takes its
+            place, only the names of those that count are kept.
 
     Attributes:
         settled: whether the round's norms have been compared, so that it is closed to others.
@@ -52,10 +54,12 @@ class RoundMean:
         norm_ratio: float | None = None,
         optional_names: Collection[str] = (),
         encryption: ServerEncryption | None = None,
+        averages: bool = True,
     ) -> None:
         self.settled = False
         self._min_sites = min_sites
         self._norm_ratio = norm_ratio
+        self._averages = averages
         self._held: dict[str, _Held] = {}
         self._layout = None if encryption is None else encryption.layout
         self._encrypted_mean: EncryptedMean | None = None
@@ -65,7 +69,7 @@ class RoundMean:
 
     @property
     def contributors(self) -> tuple[str, ...]:
-        """The sites whose contributions are in the mean, in the order of their names."""
+        """The sites whose contributions count, in the order of their names."""
         return self._mean.contributors
 
     def add(
@@ -84,10 +88,11 @@ class RoundMean:
             encrypted: its encrypted part, if the job encrypts.
         """
         plain = plain_part(difference)
+        counted = plain if self._averages else {}
         if self._norm_ratio is None:
-            return self._count(site, plain, steps, encrypted)
+            return self._count(site, counted, steps, encrypted)
         norm = update_norm({name: tensor.numpy() for name, tensor in plain.items()})
-        self._held[site] = _Held(difference=plain, steps=steps, encrypted=encrypted, norm=norm)
+        self._held[site] = _Held(difference=counted, steps=steps, encrypted=encrypted, norm=norm)
         return None
 
     def _count(

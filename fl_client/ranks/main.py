@@ -15,13 +15,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from fl_client.local_best import LocalBest
 from fl_client.local_training import LocalWork
 from fl_client.progress import ProgressFile
 from fl_client.ranks.connection import Inbox, send
 from fl_client.ranks.messages import error_message, read_weights, update_message, write_weights
 from fl_client.site import Site
 from fl_client.site_tasks import LocalTasks
-from fl_client.trainer_progress import LocalBest
 from mmar_runtime.components.launch import Processes, launched_processes
 from mmar_runtime.components.processes import process_group
 from mmar_runtime.config.loader import ENVIRONMENT_FILE, load_train_config

@@ -11,11 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fl_client.local_best import LocalBest
 from fl_client.local_training import LocalWork, SharedTensors
 from fl_client.ranks.launcher import START_SECONDS, Ranks
 from fl_client.ranks.messages import read_weights, result_from, update_from, write_weights
 from fl_client.site import Site
-from fl_client.trainer_progress import LocalBest
 from fl_client.updates import LocalUpdate
 from mmar_runtime.errors import ProcessLostError, WeightsError
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, policy_document

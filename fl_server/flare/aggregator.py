@@ -213,6 +213,8 @@ class MmarAggregator(Aggregator):
         fault = self._round_mean(fl_ctx).add(site, update.difference, update.steps, encrypted)
         if fault is not None:
             return (fault,)
+        if self._own is not None:
+            self._own.add(site, Reply(shareable=shareable, peer=fl_ctx.get_peer_context()))
         note(
             self,
             fl_ctx,
@@ -224,8 +226,6 @@ class MmarAggregator(Aggregator):
             tensors=digest(update.difference),
             **_left_out(update, guard.optional),
         )
-        if self._own is not None:
-            self._own.add(site, Reply(shareable=shareable, peer=fl_ctx.get_peer_context()))
         return ()
 
     def settle(self, fl_ctx: FLContext) -> Mapping[str, str]:
@@ -237,8 +237,6 @@ class MmarAggregator(Aggregator):
             faults = self._round_mean(fl_ctx).settle()
             for site, fault in faults.items():
                 self._reject(site, (fault,), fl_ctx)
-                if self._own is not None:
-                    self._own.drop(site)
             return {site: str(fault) for site, fault in faults.items()}
 
     def _round_mean(self, fl_ctx: FLContext) -> RoundMean:
@@ -251,13 +249,16 @@ class MmarAggregator(Aggregator):
                 norm_ratio=guard.norm_ratio,
                 optional_names=guard.optional,
                 encryption=self._encryption(fl_ctx),
+                averages=self._own is None,
             )
         return self._mean
 
     def _new_global(self, weights: Weights, fl_ctx: FLContext) -> Weights:
-        if self._own is not None:
-            return self._own.new_global(weights, fl_ctx, self.guard(fl_ctx).optional)
-        return self._round_mean(fl_ctx).new_global(weights)
+        mean = self._round_mean(fl_ctx)
+        if self._own is None:
+            return mean.new_global(weights)
+        optional = self.guard(fl_ctx).optional
+        return self._own.new_global(weights, fl_ctx, sites=mean.contributors, optional=optional)
 
     def aggregate(self, fl_ctx: FLContext) -> Shareable:
         """The new global weights.

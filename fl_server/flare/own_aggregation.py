@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -67,18 +68,9 @@ class OwnAggregation:
         self._aggregator: OwnAggregator = aggregator
         self._replies: dict[str, Reply] = {}
 
-    @property
-    def contributors(self) -> tuple[str, ...]:
-        """The sites whose replies are there, in the order of their names."""
-        return tuple(sorted(self._replies))
-
     def add(self, site: str, reply: Reply) -> None:
         """Keep a reply that the guard has let through."""
         self._replies[site] = reply
-
-    def drop(self, site: str) -> None:
-        """A reply is rejected after all."""
-        del self._replies[site]
 
     def forget(self, fl_ctx: FLContext) -> None:
         """The round is over."""
@@ -88,13 +80,19 @@ class OwnAggregation:
             reset(fl_ctx)
 
     def new_global(
-        self, weights: Weights, fl_ctx: FLContext, optional: frozenset[str]
+        self,
+        weights: Weights,
+        fl_ctx: FLContext,
+        *,
+        sites: Iterable[str],
+        optional: frozenset[str],
     ) -> dict[str, torch.Tensor]:
-        """Hand all over, and judge what comes back.
+        """Hand the replies over, and judge what comes back.
 
         Args:
             weights: the global model so far.
             fl_ctx: of the workflow.
+            sites: whose replies count, in the order of their names.
             optional: tensors that may be missing; these stay as they are.
 
         Raises:
@@ -103,10 +101,7 @@ class OwnAggregation:
         """
         before = fl_ctx.get_peer_context()
         try:
-            taken = [
-                _is_accepted(self._handed_over(self._replies[site], fl_ctx))
-                for site in self.contributors
-            ]
+            taken = [_is_accepted(self._handed_over(self._replies[site], fl_ctx)) for site in sites]
         finally:
             fl_ctx.set_peer_context(before)
         if not any(taken):

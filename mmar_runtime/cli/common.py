@@ -6,7 +6,6 @@ import argparse
 import gc
 import json
 import logging
-import math
 import os
 import signal
 import sys
@@ -28,6 +27,7 @@ from mmar_runtime.errors import (
     MmarError,
     RunAborted,
 )
+from mmar_runtime.finite import finite
 
 EXIT_INTERNAL = 70
 """A fault of ours, as in sysexits.h; everything that the user can mend exits with 1 or 2."""
@@ -147,15 +147,7 @@ def json_text(content: Any) -> str:
     >>> json_text([0.5, float("nan")]).split()
     ['[', '0.5,', 'null', ']']
     """
-    return json.dumps(_finite(content), indent=2, allow_nan=False)
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
+    return json.dumps(finite(content), indent=2, allow_nan=False)
 
 
 def set_up_logging(*, verbose: bool) -> None:

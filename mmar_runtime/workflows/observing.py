@@ -44,20 +44,19 @@ class EpochReporter:
 
     Attributes:
         reports: the epochs so far; whoever runs the trainer in parts may empty it in between.
-        losses: of the iterations of the epoch that is not over.
     """
 
     def __init__(self, trainer: Engine, observer: Observer) -> None:
         self.reports: list[EpochReport] = []
         self._observer = observer
-        self.losses: list[float] = []
+        self._losses: list[float] = []
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._iteration)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
 
     def _iteration(self, engine: Engine) -> None:
         loss = loss_of(engine.state.output)
         if loss is not None:
-            self.losses.append(loss)
+            self._losses.append(loss)
         length = engine.state.epoch_length or 1
         self._observer.iteration(
             epoch=engine.state.epoch,
@@ -68,7 +67,7 @@ class EpochReporter:
         )
 
     def _epoch(self, engine: Engine) -> None:
-        losses, self.losses = self.losses, []
+        losses, self._losses = self._losses, []
         report = EpochReport(
             epoch=engine.state.epoch,
             iteration=engine.state.iteration,

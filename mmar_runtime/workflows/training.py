@@ -56,7 +56,6 @@ class TrainingWorkflow:
         trainer: MONAI's trainer, or the MMAR's own.
         network: what is trained; None if the MMAR's own trainer keeps it to itself.
         evaluator: what the config's ValidationHandler runs; None without a validate section.
-        reporter: adds up the trainer's losses; None for a trainer that is no ignite engine.
         validated: the last validation that ran during training, with the epoch it ran after.
     """
 
@@ -81,9 +80,9 @@ class TrainingWorkflow:
         self._device = context.device
         self._asked_to_stop = should_stop
         self._stopped = False
-        self.reporter: EpochReporter | None = None
+        self._reporter: EpochReporter | None = None
         if isinstance(self.trainer, Engine):
-            self.reporter = EpochReporter(self.trainer, self._observer)
+            self._reporter = EpochReporter(self.trainer, self._observer)
             stop_between_iterations(self.trainer, self._should_stop)
             log_checkpoints(self.handlers())
         if self.evaluator is not None:
@@ -171,11 +170,11 @@ class TrainingWorkflow:
         self._stopped = False
         with explained(self.config):
             self.trainer.run()
-        if self._stopped or (self.reporter is None and self._asked_to_stop()):
+        if self._stopped or (self._reporter is None and self._asked_to_stop()):
             raise RunAborted("the training was stopped before it was complete")
-        if self.reporter is None:
+        if self._reporter is None:
             return ()
-        reports, self.reporter.reports = tuple(self.reporter.reports), []
+        reports, self._reporter.reports = tuple(self._reporter.reports), []
         return reports
 
     def run_epochs(self, count: int) -> tuple[EpochReport, ...]:

@@ -8,7 +8,6 @@ with a spoilt image and one interrupted by each, one on a real CT.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -19,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from fl_admin.cli.main import main
 from fl_admin.demo_data import write_demo_data
+from tests.conftest import processes_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -80,18 +79,6 @@ def simulate(
         command("simulate", job, *options, "--json"), capture_output=True, text=True
     )
     return Run(done.returncode, done.stdout, done.stderr, workspace / "run-001")
-
-
-def processes_of(folder: Path) -> list[psutil.Process]:
-    """The processes that work in a run's folder: it stands in their command lines."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and str(folder) in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ That run is also where a federation's results are compared with those of ``mmar 
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -13,9 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
+from tests.conftest import processes_of
 from tests.federation.conftest import REPOSITORY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -25,17 +24,6 @@ PATIENCE = 120.0
 
 def rehearsal(workspace: Path) -> list[str]:
     return [sys.executable, str(REPOSITORY / "scripts/federation.py"), "-w", str(workspace)]
-
-
-def processes_of(folder: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and str(folder) in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 @pytest.fixture(scope="module")

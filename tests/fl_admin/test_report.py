@@ -89,7 +89,12 @@ def matrix_of(cells: Any = None, *, sites: tuple[str, ...] = SITES, metric: str 
         for model, row in values.items()
     }
     return build_cross_site_matrix(
-        full if cells is None else cells, key_metric=metric, models=values, sites=sites
+        full if cells is None else cells,
+        key_metric=metric,
+        models=values,
+        sites=sites,
+        weights_sha256={},
+        evaluation_sha256="c" * 64,
     )
 
 

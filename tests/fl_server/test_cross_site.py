@@ -32,9 +32,17 @@ FULL = {
 PARTIAL = {GLOBAL_MODEL: FULL[GLOBAL_MODEL], "site-1": {"site-1": {DICE: 0.875}}}
 
 
+HOW = "e" * 64
+
+
 def matrix_of(cells: Any) -> CrossSiteMatrix:
     return build_cross_site_matrix(
-        cells, key_metric=DICE, models=[GLOBAL_MODEL, "site-1"], sites=["site-2", "site-1"]
+        cells,
+        key_metric=DICE,
+        models=[GLOBAL_MODEL, "site-1"],
+        sites=["site-2", "site-1"],
+        weights_sha256={},
+        evaluation_sha256=HOW,
     )
 
 
@@ -122,7 +130,7 @@ def test_the_json_has_the_documented_keys() -> None:
         "complete": False,
         "missing": [["site-1", "site-2"]],
         "weights_sha256": {},
-        "evaluation_sha256": None,
+        "evaluation_sha256": HOW,
     }
 
 
@@ -161,7 +169,12 @@ def test_the_csv_has_every_digit_and_an_empty_value_where_one_is_missing(tmp_pat
 )
 def test_a_name_is_never_a_formula_in_a_spreadsheet(name: str) -> None:
     matrix = build_cross_site_matrix(
-        {name: {name: {name: 0.5}}}, key_metric=name, models=[name], sites=[name]
+        {name: {name: {name: 0.5}}},
+        key_metric=name,
+        models=[name],
+        sites=[name],
+        weights_sha256={},
+        evaluation_sha256=HOW,
     )
 
     rows = list(csv.reader(io.StringIO(matrix.as_csv())))
@@ -178,18 +191,20 @@ def test_digests_survive_the_way_through_json() -> None:
         models=[GLOBAL_MODEL, "site-1"],
         sites=["site-1", "site-2"],
         weights_sha256={"site-1": "b" * 64, GLOBAL_MODEL: "a" * 64},
-        evaluation_sha256="e" * 64,
+        evaluation_sha256=HOW,
     )
 
     assert list(whole.weights_sha256) == [GLOBAL_MODEL, "site-1"]
     assert CrossSiteMatrix.from_dict(whole.as_dict()) == whole
 
 
-def test_a_document_from_before_there_were_any_is_still_read() -> None:
+@pytest.mark.parametrize("key", ["weights_sha256", "evaluation_sha256", "cells"])
+def test_a_document_without_them_is_refused_as_one_without_anything_else(key: str) -> None:
     document = matrix_of(PARTIAL).as_dict()
-    del document["weights_sha256"], document["evaluation_sha256"]
+    del document[key]
 
-    assert CrossSiteMatrix.from_dict(document) == matrix_of(PARTIAL)
+    with pytest.raises(FederationError, match=f"expected an object with exactly .*{key}"):
+        CrossSiteMatrix.from_dict(document)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +212,8 @@ def test_a_document_from_before_there_were_any_is_still_read() -> None:
     [
         ({"weights_sha256": {"nobody": "a" * 64}}, "unknown weights_sha256: model 'nobody'"),
         ({"weights_sha256": {"site-1": "abc"}}, "expected 64 hexadecimal digits"),
+        ({"weights_sha256": None}, "weights_sha256: model: expected an object, found None"),
+        ({"evaluation_sha256": None}, "evaluation_sha256: expected 64 hexadecimal digits"),
         ({"evaluation_sha256": "abc"}, "evaluation_sha256: expected 64 hexadecimal digits"),
     ],
 )

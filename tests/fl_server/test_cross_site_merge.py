@@ -122,20 +122,6 @@ def test_another_key_metric_is_refused() -> None:
     assert f"the key metric differs: {LOSS!r} in other, {DICE!r} in run" in told
 
 
-def test_a_matrix_from_before_there_were_digests_is_refused() -> None:
-    old = CrossSiteMatrix.from_dict(
-        {
-            key: value
-            for key, value in RUN.as_dict().items()
-            if key not in ("weights_sha256", "evaluation_sha256")
-        }
-    )
-
-    told = refusal(old=old, later=LATER)
-    assert "old does not say how its models were evaluated" in told
-    assert "Evaluate the models again, with 'mmar job validate'." in told
-
-
 def test_a_row_of_unknown_weights_is_refused() -> None:
     assert "run does not say which weights site-1 stands for" in refusal(
         run=matrix({"site-1": {"site-1": 0.5}}, weights_sha256={})

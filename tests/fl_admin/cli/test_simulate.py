@@ -146,6 +146,8 @@ def test_the_command_for_a_sites_own_number_is_one_that_mmar_takes(
         key_metric="dice",
         models=["FL_global_model"],
         sites=["site-1"],
+        weights_sha256={},
+        evaluation_sha256="e" * 64,
     )
     result = SimulationResult(folder=folder, record=None, matrix=matrix, failure=None, seconds=1.0)
 

@@ -91,6 +91,17 @@ def test_a_bound_by_the_median_holds_for_it_as_well(federation: Any, own: Larges
     assert own.sites == ["site-1"]
 
 
+def test_nothing_is_summed_besides(fed: Any) -> None:
+    """A mean that nobody reads would cost two models' memory and the time of the sums."""
+    fed.submit("site-1", fed.update(1))
+    fed.submit("site-2", fed.update(1))
+    mean = fed.aggregator._round_mean(fed.fl_ctx)
+
+    assert mean.contributors == ("site-1", "site-2")
+    with pytest.raises(WeightsError, match="missing"):
+        mean.new_global(fed.weights)
+
+
 def test_each_round_has_its_own_contributions(fed: Any, own: Largest) -> None:
     """Who says nothing in a round is not counted by what it said before."""
     for number, sites in ((1, ("site-1", "site-2")), (2, ("site-2",))):
