@@ -265,3 +265,35 @@ def test_what_a_job_says_itself_is_not_taken_from_options(
     assert main(["simulate", str(EXAMPLE), *words]) == 2
 
     assert capfd.readouterr().err.count("is for a plain MMAR") == 2
+
+
+# --- submit; tests/federation sends jobs and a plain MMAR to a server
+
+
+def test_submit_says_what_it_makes_of_a_plain_mmar_before_it_asks_for_a_kit(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MMAR_ADMIN_KIT", raising=False)
+
+    assert main(["submit", str(MMARS / "segmentation_3d_v4_0"), "--min-sites", "3"]) == 2
+
+    told = capfd.readouterr().err
+    assert "note: config_cross_validation.json is made from" in told
+    assert "--kit: no admin's kit is named" in told
+
+
+def test_submit_takes_no_numbers_for_a_job_either(capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["--rounds", "3", "--min-sites", "2", "--with-code", "--set", "a=1", "--he"]
+
+    assert main(["submit", str(EXAMPLE), *words]) == 2
+
+    assert capfd.readouterr().err.count("is for a plain MMAR") == 5
+
+
+def test_submit_fetches_nothing_that_it_does_not_wait_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["submit", str(EXAMPLE), "--out", str(tmp_path / "out")]) == 2
+
+    assert "--out: there are no results to fetch before the job has ended" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
