@@ -110,6 +110,28 @@ def test_create_with_an_aggregator_of_ones_own(tmp_path: Path) -> None:
     assert (tmp_path / "job/app/custom/own.py").is_file()
 
 
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        ("own.Nope", "is no class that custom/own.py defines itself"),
+        ("json.Median", "has the name of a module of Python itself"),
+    ],
+)
+def test_and_not_with_one_that_no_site_would_take(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], path: str, fault: str
+) -> None:
+    mmar = Path(shutil.copytree(MMARS / "segmentation_3d", tmp_path / "mmar"))
+    (mmar / "custom").mkdir()
+    for name in ("own.py", "json.py"):
+        (mmar / "custom" / name).write_text("class Median: ...\n")
+
+    words = ["--out", f"{tmp_path}/job", "--aggregator", path, "--with-code"]
+    assert main(["job", "create", str(mmar), *words]) == 2
+
+    assert f"{path!r} {fault}" in capfd.readouterr().err
+    assert not (tmp_path / "job").exists()
+
+
 def test_a_job_that_the_default_policy_refuses_is_made_with_a_warning(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,8 +155,8 @@ def test_a_job_that_the_default_policy_refuses_is_made_with_a_warning(
         (["--result-filter", "PercentilePrivacy", "gamma=0"], "has to be a number above 0"),
         (["--result-filter", "SVTPrivacy"], "takes one of epsilon_release and noise_var"),
         (["--result-filter", "SVTPrivacy", "1"], "'1' is no KEY=VALUE"),
-        (["--result-filter", "own.Half"], "is no class in a file of custom/"),
-        (["--aggregator", "own.Mean"], "is no class in a file of custom/"),
+        (["--result-filter", "own.Half"], "names no module in custom/"),
+        (["--aggregator", "own.Mean"], "names no module in custom/"),
         (["--exclude-vars", "*a*b*c*d*e"], "has more than 4 '*'"),
         (["--min-sites", "0"], "min_sites: has to be a whole number from 1"),
         (["--local-epochs", "0"], "local_epochs: has to be a whole number from 1"),
