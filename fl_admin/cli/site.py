@@ -120,8 +120,9 @@ def _act(options: argparse.Namespace) -> int:
 
 def _decrypt(options: argparse.Namespace) -> int:
     from fl_admin.encryption_keys import decrypt_model
+    from fl_admin.site_kit import SiteKit
 
-    count = decrypt_model(options.kit, options.model, options.out)
+    count = decrypt_model(SiteKit.open(options.kit).root, options.model, options.out)
     if options.json:
         print_json({"out": str(options.out), "tensors": count})
     else:
