@@ -504,7 +504,10 @@ def test_the_tensors_that_were_encrypted_are(old_he: Old, layers: Any, names: li
     assert parts(old_he.imported().job)["persistor"] == {"encrypt_layers": names}
 
 
-@pytest.mark.parametrize("layers", ["conv.[0-9]+", "a.b", "(conv)", "", [], [1], 7])
+@pytest.mark.parametrize(
+    "layers",
+    ["conv.[0-9]+", "a.b", "(conv)", "", [], [1], ["conv*"], 7, "a.*b.*c.*d"],
+)
 def test_a_pattern_that_names_cannot_say_is_refused_and_dropped_means_all(
     old_he: Old, layers: Any
 ) -> None:
