@@ -37,7 +37,7 @@ from mmar_runtime.errors import ConfigError, MmarError, Problem
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import all_components, component_check, table_entry
 from mmar_runtime.policy.component_table import load_component_table
-from mmar_runtime.policy.custom_check import own_module
+from mmar_runtime.policy.custom_check import own_class_fault, undefined_fault
 from mmar_runtime.policy.mmar_check import (
     ENGINES,
     EVALUATION_NAMES,
@@ -378,8 +378,10 @@ def _value_problems(values: Mapping[str, Scalar]) -> Iterator[Problem]:
 def _own_class_problems(request: JobRequest) -> Iterator[Problem]:
     """Classes in NVFlare's configs that have to be in the code that goes along."""
     for path in request.settings.own_classes:
-        if own_module(path, request.mmar.custom) is None:
-            message = f"{path!r} is no class in a file of custom/ of the MMAR"
+        custom = request.mmar.custom
+        fault = undefined_fault(path, custom) or own_class_fault(path, custom)
+        if fault:
+            message = f"{path!r} {fault}"
             yield Problem(Location("job"), message, "Write module.Class.", "code")
         elif not request.with_code:
             message = f"{path!r} is code of the MMAR's own"

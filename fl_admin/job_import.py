@@ -46,7 +46,7 @@ from mmar_runtime.config.variables import EXACT
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_table import load_component_table
-from mmar_runtime.policy.custom_check import own_module
+from mmar_runtime.policy.custom_check import own_class_fault, own_module, undefined_fault
 from mmar_runtime.policy.mmar_check import SITE_VARIABLES
 
 FORMATS = (1, 2)
@@ -386,18 +386,24 @@ class _Reading:
 
     def _own_class(self, named: str, component: Mapping[str, Any], location: Location) -> bool:
         """A class of the MMAR's own, where a job of today takes one; whether it is such a one."""
-        if "path" not in component or own_module(named, self.mmar.custom) is None:
+        custom, outwards = self.mmar.custom, _is_outwards(location)
+        if "path" not in component or own_module(named, custom) is None:
             return False
+        if not outwards and not self._is_aggregator(component, location):
+            return False
+        name = named.rpartition(".")[2]
+        fault = undefined_fault(named, custom) or own_class_fault(named, custom)
+        if fault:
+            rule = refused(fault)
+            self._report(location, name, "", rule.outcome, rule.text)
+            return True
         arguments = component.get("args") or {}
         entry: dict[str, Any] = {"path": named, "args": arguments}
-        if _is_outwards(location):
+        if outwards:
             self._filters.append(entry)
-        elif self._is_aggregator(component, location):
-            self._aggregator = entry
         else:
-            return False
-        text = f"{OWN_CODE}; {OWN_IMPORTS}"
-        self._report(location, named.rpartition(".")[2], "", "translated", text)
+            self._aggregator = entry
+        self._report(location, name, "", "translated", f"{OWN_CODE}; {OWN_IMPORTS}")
         for key, value in arguments.items():
             self._report(location / "args" / key, key, f"{key} = {value!r}", "translated", key)
         return True

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from fl_admin.job_import_privacy import patterns_of
 from fl_admin.job_import_rules import Rule, refused, translated
 from fl_client.encryption import ALL
 
-LITERAL = re.compile(r"(?:[A-Za-z0-9_ -]|\\\.)+")
-"""Of a regular expression what stands for itself; a bare dot would stand for any character."""
+BARE_DOT = re.compile(r"(?<!\\)\.(?!\*)")
+"""It stands for any character: taken for a dot, a tensor that was encrypted could go in plain."""
 
 NO_PATTERN = (
     "is no list of names, nor a regular expression that names with * can say; without it all "
@@ -25,33 +26,15 @@ def encrypted_layers(value: Any) -> tuple[Rule, tuple[str, ...]]:
 
     >>> encrypted_layers(None)[1], encrypted_layers(["a", "b"])[1], encrypted_layers("^conv")[1]
     (('*',), ('a', 'b'), ('conv*',))
+    >>> encrypted_layers("a.b")[0].outcome
+    'refused'
     """
     if value is None:
         names: tuple[str, ...] | None = ALL
-    elif isinstance(value, str):
-        names = _names_of(value)
+    elif isinstance(value, str) and BARE_DOT.search(value):
+        names = None
     else:
-        names = tuple(value) if _are_names(value) else None
-    if names is None:
+        names = patterns_of(value)
+    if not names:
         return refused(NO_PATTERN), ALL
     return translated(f"encrypt_layers {', '.join(names)}; {BEST_TOO}"), names
-
-
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
-
-
-def _names_of(pattern: str) -> tuple[str, ...] | None:
-    """Names with ``*`` that fit just what a regular expression is found in; None if there are none.
-
-    >>> _names_of("conv"), _names_of("^a$"), _names_of("a|b"), _names_of("a.*b")
-    (('*conv*',), ('a',), ('*a*', '*b*'), ('*a*b*',))
-    """
-    found = []
-    for one in pattern.split("|"):
-        start, end = ("" if one.startswith("^") else "*"), ("" if one.endswith("$") else "*")
-        pieces = one.removeprefix("^").removesuffix("$").split(".*")
-        if not all(LITERAL.fullmatch(piece) for piece in pieces if piece) or not any(pieces):
-            return None
-        found.append(start + "*".join(pieces).replace("\\.", ".") + end)
-    return tuple(re.sub(r"\*+", "*", one) for one in found)

@@ -86,8 +86,10 @@ class JobSettings:
                     filter_settings(one["path"], one["args"], place)
                 except ConfigError as error:
                     yield from error.problems
-        if self.encrypt_layers is not None and not extra_is_installed():
-            yield Problem(SETTINGS_PLACE / "encrypt_layers", MISSING_EXTRA, "", "encryption")
+        if self.encrypt_layers is not None:
+            yield from form_problems(self.encrypt_layers, SETTINGS_PLACE / "encrypt_layers")
+            if not extra_is_installed():
+                yield Problem(SETTINGS_PLACE / "encrypt_layers", MISSING_EXTRA, "", "encryption")
         if not isinstance(self.aggregation_weights, Mapping):
             yield Problem(
                 SETTINGS_PLACE / "aggregation_weights", "has to map sites to weights", "", "job"

@@ -17,7 +17,6 @@ Importing this module leaves ``sys.argv`` as it is; ``execute`` heeds the two al
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -29,16 +28,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from fl_admin import simulate
 from fl_admin.folder_job import FolderJob
 from fl_admin.job_create import JobRequest, create_job, mmar_to_federate
 from fl_admin.job_results import RESULTS
 from fl_admin.job_settings import JobSettings
-from fl_client.job_check import ALLOWED_CLASSES
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.errors import ConfigError, FederationError, Problem
-from mmar_runtime.files import write_text_atomically
-from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SITE_POLICY_FILE, policy_document
 
 
 @contextmanager
@@ -63,7 +60,6 @@ SiteValues = Mapping[str, Mapping[str, Scalar]]
 """Site -> the values that its ``environment.json`` would have."""
 
 SIMULATED_RESULTS = Path("server") / "simulate_job" / "results"
-THREADS_VARIABLE = "NUM_THREADS"
 
 DEFAULTS = JobSettings()
 
@@ -144,7 +140,8 @@ class MmarFedAvgRecipe(Recipe):
         if isinstance(env, SimEnv):
             workspace = Path(env.workspace_root) / str(self._job.name)
             sites = env.clients or [f"site-{n}" for n in range(1, env.num_clients + 1)]
-            write_simulated_sites(workspace / "local", sites, self._site_values)
+            values = {site: self._site_values.get(site, {}) for site in sites}
+            simulate.write_local(workspace / "local", simulate.with_threads(values))
         elif _is_made_for_this(env):
             env.site_values = self._site_values
         elif not isinstance(env, ProdEnv):
@@ -164,32 +161,6 @@ def _is_made_for_this(env: ExecEnv) -> TypeGuard[MmarPocEnv]:
     return module is not None and isinstance(env, module.MmarPocEnv)
 
 
-def write_simulated_sites(local: Path, sites: Sequence[str], values: SiteValues) -> None:
-    """Write what all simulated sites read in ``local/``: classes, policy, values.
-
-    Args:
-        local: the folder, in NVFlare's workspace of the job.
-        sites: their names.
-        values: of single sites; ``NUM_THREADS`` is shared out among the sites if it is not there.
-    """
-    threads = max(1, (os.cpu_count() or 1) // len(sites))
-    each = {site: {THREADS_VARIABLE: threads, **values.get(site, {})} for site in sites}
-    first, *others = each.values()
-    shared = {
-        name: value
-        for name, value in first.items()
-        if all(other.get(name) == value for other in others)
-    }  # the server's as well
-    documents = {
-        "environment.json": {**shared, "sites": each},
-        "resources.json": {"format_version": 2, "class_allow_list": list(ALLOWED_CLASSES)},
-        SITE_POLICY_FILE: policy_document(DEFAULT_POLICY),
-    }
-    for name, document in documents.items():
-        write_text_atomically(local / name, json.dumps(document, indent=2) + "\n")
-        (local / name).chmod(0o600)
-
-
 def data_of_sites(
     folder: str | os.PathLike[str], sites: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
@@ -198,15 +169,7 @@ def data_of_sites(
     Raises:
         ConfigError: a site has no ``dataset.json`` there.
     """
-    root = Path(folder).expanduser().resolve()
-    missing = [site for site in sites if not (root / site / "dataset.json").is_file()]
-    if missing:
-        message = f"there is no dataset.json for {', '.join(missing)} in {str(root)!r}"
-        raise ConfigError([Problem(Location("data"), message, "", "data-list")])
-    return {
-        site: {"DATA_ROOT": str(root / site), "DATASET_JSON": str(root / site / "dataset.json")}
-        for site in sites
-    }
+    return simulate.data_of_sites(Path(folder), sites, Location("folder"))
 
 
 def results_of(result: str | os.PathLike[str] | None) -> Path:

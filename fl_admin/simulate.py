@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -34,6 +34,7 @@ from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_json, read_site_values
 from mmar_runtime.config.upgrades import Notice
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.files import write_text_atomically
 from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
 from mmar_runtime.policy.custom_check import own_class_fault, undefined_fault
 from mmar_runtime.policy.mmar_check import approval_fault
@@ -236,10 +237,11 @@ def plan_simulation(
         message = f"has to be a positive whole number, found {workers}"
         raise ConfigError([Problem(Location("--workers"), message, "", "workers")])
     names = [f"site-{number}" for number in range(1, sites + 1)]
+    of_data = data_of_sites(data, names, Location("--data")) if data is not None else {}
     given = {
         name: {
             **_environment_values(environment, name),
-            **_data_values(data, name),
+            **of_data.get(name, {}),
             **(overrides or {}),
         }
         for name in names
@@ -258,7 +260,7 @@ def plan_simulation(
     elif workers is not None:
         message = "is for the inline engine; NVFlare's simulator has a process for each site"
         raise ConfigError([Problem(Location("--workers"), message, "", "workers")])
-    values = {name: {**_share_of_threads(own, sites), **own} for name, own in given.items()}
+    values = with_threads(given)
     notices = _checked(job, values, policy)
     return SimulationPlan(
         job=job,
@@ -303,11 +305,21 @@ def _has_several_processes(values: Mapping[str, Scalar]) -> bool:
     return values.get(PROCESSES_VARIABLE, 1) != 1
 
 
-def _share_of_threads(values: Mapping[str, Scalar], sites: int) -> dict[str, Scalar]:
-    """The threads of each process of a site, where all sites share this machine."""
+def with_threads(sites: Mapping[str, Mapping[str, Scalar]]) -> dict[str, dict[str, Scalar]]:
+    """The sites' values with a share of this machine's threads for each of their processes.
+
+    A site that says ``NUM_THREADS`` itself keeps its own.
+    """
+    return {
+        name: {THREADS_VARIABLE: _share_of_threads(own, len(sites)), **own}
+        for name, own in sites.items()
+    }
+
+
+def _share_of_threads(values: Mapping[str, Scalar], sites: int) -> int:
     count = values.get(PROCESSES_VARIABLE, 1)
     processes = count if type(count) is int and count > 0 else 1  # a fault is told with the others
-    return {THREADS_VARIABLE: max(1, (os.cpu_count() or 1) // (sites * processes))}
+    return max(1, (os.cpu_count() or 1) // (sites * processes))
 
 
 def _environment_values(environment: Path | None, site: str) -> dict[str, Scalar]:
@@ -321,15 +333,29 @@ def _environment_values(environment: Path | None, site: str) -> dict[str, Scalar
     return read_site_values(path.parent, site)
 
 
-def _data_values(data: Path | None, site: str) -> dict[str, Scalar]:
-    if data is None:
-        return {}
-    root = data.expanduser().resolve() / site
-    if not (root / "dataset.json").is_file():
-        message = f"there is no {str(root / 'dataset.json')!r}"
-        advice = "--data names a folder with site-1/dataset.json, site-2/dataset.json, ..."
-        raise ConfigError([Problem(Location("--data"), message, advice, "data-list")])
-    return {"DATA_ROOT": str(root), "DATASET_JSON": str(root / "dataset.json")}
+def data_of_sites(
+    folder: Path, sites: Sequence[str], location: Location
+) -> dict[str, dict[str, Scalar]]:
+    """The values of sites whose data lie in ``folder/<site>``.
+
+    Args:
+        folder: of all data.
+        sites: their names.
+        location: where the folder was named.
+
+    Raises:
+        ConfigError: a site has no ``dataset.json`` there.
+    """
+    root = folder.expanduser().resolve()
+    missing = [site for site in sites if not (root / site / "dataset.json").is_file()]
+    if missing:
+        message = f"there is no dataset.json for {', '.join(missing)} in {str(root)!r}"
+        advice = f"{location} names a folder with site-1/dataset.json, site-2/dataset.json, ..."
+        raise ConfigError([Problem(location, message, advice, "data-list")])
+    return {
+        site: {"DATA_ROOT": str(root / site), "DATASET_JSON": str(root / site / "dataset.json")}
+        for site in sites
+    }
 
 
 def _checked(
@@ -482,22 +508,44 @@ def _prepare_inline(plan: SimulationPlan, folder: RunFolder, job: Job) -> None:
 
 def _prepare_nvflare(plan: SimulationPlan, folder: RunFolder) -> None:
     local = folder.flare / plan.job.name / "local"
-    local.mkdir(parents=True)
-    _write_json(local / "environment.json", {**_common(plan.sites), "sites": plan.sites})
-    allowed = [*ALLOWED_CLASSES, *_own_classes(plan.job, plan.policy)]
-    resources = {"format_version": 2, "class_allow_list": allowed}
-    _write_json(local / "resources.json", resources)
-    _write_policy(local / SITE_POLICY_FILE, plan.policy)
+    own = _own_classes(plan.job, plan.policy)
+    write_local(local, plan.sites, policy=plan.policy, own_classes=own)
     if plan.encrypted:
         from fl_admin.encryption_keys import write_simulation_keys  # brings NVFlare in
 
         write_simulation_keys(folder.startup(plan.job.name))
 
 
+def write_local(
+    local: Path,
+    sites: Mapping[str, Mapping[str, Scalar]],
+    *,
+    policy: SitePolicy = DEFAULT_POLICY,
+    own_classes: Iterable[str] = (),
+) -> None:
+    """Write what all sites of NVFlare's simulator read in ``local/``: values, classes, policy.
+
+    Args:
+        local: the folder, in NVFlare's workspace of the job.
+        sites: site name -> the site's own values.
+        policy: of every site and of the server.
+        own_classes: classes of the job's own code that the sites allow beside ours.
+    """
+    documents = {
+        "environment.json": {**_common(sites), "sites": sites},
+        "resources.json": {
+            "format_version": 2,
+            "class_allow_list": [*ALLOWED_CLASSES, *own_classes],
+        },
+        SITE_POLICY_FILE: policy_document(policy),
+    }
+    for name, document in documents.items():
+        write_text_atomically(local / name, json.dumps(document, indent=2) + "\n", private=True)
+
+
 def _write_policy(path: Path, policy: SitePolicy) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write_json(path, policy_document(policy))
-    path.chmod(0o600)
+    text = json.dumps(policy_document(policy), indent=2) + "\n"
+    write_text_atomically(path, text, private=True)
 
 
 def _common(sites: Mapping[str, Mapping[str, Scalar]]) -> dict[str, Scalar]:

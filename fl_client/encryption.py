@@ -9,6 +9,7 @@ from typing import Any
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import Problem
+from mmar_runtime.shared_names import form_problems
 
 DECRYPT = "fl_client.flare.encryption.DecryptModel"
 ENCRYPT = "fl_client.flare.encryption.EncryptReply"
@@ -73,6 +74,8 @@ def encryption_faults(server: Any, client: Any, files: tuple[str, str]) -> Itera
     if asked != given or not _is_list(given):
         message = f"encrypt_layers is {given!r} here, and {asked!r} in {files[0]}"
         yield Problem(Location(files[1]) / "task_result_filters", message, _ADVICE, RULE)
+    else:
+        yield from form_problems(given, Location(files[1]) / "encrypt_layers")
     own = _own_aggregator(server)
     if own:
         message = f"{own} cannot add up what is encrypted"

@@ -9,7 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmar_runtime.cli.common import add_output_arguments, add_set_argument, print_json
+from mmar_runtime.cli.common import (
+    add_output_arguments,
+    add_set_argument,
+    examples_of,
+    print_json,
+)
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
 
@@ -40,7 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The subcommands, each with its own arguments."""
     commands = parser.add_subparsers(title="commands", dest="job_command", required=True)
     for name, (text, add, _) in _COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=examples_of(f"mmar job {name}", EXAMPLES),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         add(command)
         add_output_arguments(command)
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fl_admin.cli import site_privacy, site_setup, site_validate
-from mmar_runtime.cli.common import print_json
+from mmar_runtime.cli.common import examples_of, print_json
 
 if TYPE_CHECKING:
     from fl_admin.approval import Approvals, Candidate
@@ -45,7 +45,7 @@ POLICY = Path("local/mmar_site_policy.json")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
     actions = parser.add_subparsers(title="actions", dest="action", required=True)
-    approve = actions.add_parser("approve", help="show code, ask, and let it run here")
+    approve = _action(actions, "approve", "show code, ask, and let it run here")
     approve.add_argument(
         "path", nargs="?", type=Path, metavar="PATH", help="folder of a job, an MMAR, or its code"
     )
@@ -72,10 +72,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     site_setup.add_arguments(setup)
     setup.set_defaults(act=site_setup.run)
     site_validate.add_action(actions)
-    privacy = actions.add_parser("privacy", help=site_privacy.HELP)
+    privacy = _action(actions, "privacy", site_privacy.HELP)
     site_privacy.add_arguments(privacy)
     privacy.set_defaults(act=site_privacy.run)
-    decrypt = actions.add_parser("decrypt", help="make a checkpoint of an encrypted model")
+    decrypt = _action(actions, "decrypt", "make a checkpoint of an encrypted model")
     decrypt.add_argument(
         "--kit", type=Path, default=Path(), metavar="DIR", help="the site's kit (this folder)"
     )
@@ -86,6 +86,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     decrypt.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     decrypt.add_argument("--debug", action="store_true", help="show tracebacks")
     decrypt.set_defaults(act=_decrypt)
+
+
+def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(
+        name,
+        help=text,
+        description=text,
+        epilog=examples_of(f"mmar site {name}", EXAMPLES),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
 
 
 def run(options: argparse.Namespace) -> int:
@@ -109,8 +120,9 @@ def _act(options: argparse.Namespace) -> int:
 
 def _decrypt(options: argparse.Namespace) -> int:
     from fl_admin.encryption_keys import decrypt_model
+    from fl_admin.site_kit import SiteKit
 
-    count = decrypt_model(options.kit, options.model, options.out)
+    count = decrypt_model(SiteKit.open(options.kit).root, options.model, options.out)
     if options.json:
         print_json({"out": str(options.out), "tensors": count})
     else:

@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 
 from mmar_runtime.cli.common import print_json
-from mmar_runtime.config.location import Location
-from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.policy.site_policy import site_policy
 
 HELP = "show what is spent of the privacy budget"
@@ -24,14 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the account; its chain is verified on the way."""
+    from fl_admin.site_kit import SiteKit
     from fl_client.privacy_ledger import PrivacyLedger
 
-    local = options.kit / "local"
-    if not local.is_dir():
-        message = f"{str(options.kit)!r} is no kit: it has no folder 'local'"
-        raise ConfigError([Problem(Location("--kit"), message, "", "policy")])
-    most = site_policy(local).privacy.epsilon_max
-    ledger = PrivacyLedger(options.kit)
+    kit = SiteKit.open(options.kit)
+    most = site_policy(kit.root / "local").privacy.epsilon_max
+    ledger = PrivacyLedger(kit.root)
     account = ledger.account()
     left = None if most is None else max(0.0, most - account.spent)
     jobs = account.by("job")

@@ -198,7 +198,7 @@ def _argument_problems(entry: Mapping[str, Any], place: Location) -> Iterator[Pr
 def _contradictions(
     arguments: Mapping[str, Mapping[str, Any]], executor: Mapping[str, Any]
 ) -> Iterator[Problem]:
-    """Numbers that several components name, and name differently."""
+    """Numbers that several components name, and name differently or not at all."""
     told = {
         "min_sites": [
             arguments[TRAINING].get("min_clients"),
@@ -210,4 +210,7 @@ def _contradictions(
     for name, values in told.items():
         if any(value != values[0] for value in values):
             message = f"components name different {name}: {values}"
+            yield Problem(Location(SERVER_CONFIG), message, ADVICE, "engine")
+        elif values[0] is None and name != "shared_names":
+            message = f"no component names {name}, and the inline engine has no default for it"
             yield Problem(Location(SERVER_CONFIG), message, ADVICE, "engine")

@@ -74,6 +74,12 @@ def add_set_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def examples_of(command: str, examples: str) -> str:
+    """Of a help's examples those of one command, for that command's own help."""
+    lines = [line for line in examples.splitlines() if line.strip().startswith(f"{command} ")]
+    return "\n".join(["examples:", *lines])
+
+
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """``--json --debug --verbose``."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")

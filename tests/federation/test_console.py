@@ -28,7 +28,7 @@ from fl_admin.admin_shell import AdminShell
 from fl_admin.console import Console, JobState
 from fl_admin.job import Job
 from fl_admin.local_federation import LocalFederation
-from tests.federation.conftest import LEAD, SERVER, SITES, Federation, MakeFederation, edit
+from tests.federation.conftest import JOB, LEAD, SERVER, SITES, Federation, MakeFederation, edit
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -344,10 +344,13 @@ def test_a_job_that_loses_a_sites_process(federation: Federation, changed: Chang
     assert "its process may have been ended from outside" in ended.stderr
 
 
-def test_afterwards_a_job_runs_to_its_end_and_its_results_are_reported(
-    federation: Federation, changed: Changed, tmp_path: Path
+def test_afterwards_a_plain_mmar_runs_to_its_end_and_its_results_are_reported(
+    federation: Federation, tmp_path: Path
 ) -> None:
-    ended = mmar("submit", changed(), "--kit", federation.lead, "--wait", "--out", tmp_path / "out")
+    ended = mmar(
+        "submit", JOB / "app", "--rounds", 1, "--kit", federation.lead,
+        "--wait", "--out", tmp_path / "out",
+    )  # fmt: skip
 
     assert ended.returncode == 0, ended.stderr
     folder = Path(ended.stdout.strip())

@@ -166,6 +166,7 @@ def test_kept_keys_that_cannot_be_used_any_more_are_told(project: Path, tmp_path
 @pytest.fixture
 def kit(tmp_path: Path) -> Path:
     write_simulation_keys(tmp_path / "kit" / "startup")
+    (tmp_path / "kit" / "local").mkdir()
     return tmp_path / "kit"
 
 
@@ -201,12 +202,17 @@ def test_nobody_else_does(
     write_simulation_keys(tmp_path / "other" / "startup")
     server = tmp_path / "server" / "startup"
     server.mkdir(parents=True)
+    for name in ("other", "server"):
+        (tmp_path / name / "local").mkdir()
     (kit / "startup" / SERVER_CONTEXT).rename(server / SERVER_CONTEXT)
 
     assert decrypt(tmp_path / "other", model, tmp_path / "global.pt") == 2
     assert "encrypted with other keys" in capfd.readouterr().err
     assert decrypt(tmp_path / "server", model, tmp_path / "global.pt") == 2
     assert "provisioned without 'he: true'" in capfd.readouterr().err
+    (server / "fed_server.json").write_text("{}")
+    assert decrypt(tmp_path / "server", model, tmp_path / "global.pt") == 2
+    assert "is the kit of a server" in capfd.readouterr().err
     assert not (tmp_path / "global.pt").exists()
 
 

@@ -326,6 +326,16 @@ def test_all_problems_are_told_at_once_and_nothing_is_left(
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("names", [(), ("",), ("conv.*", "*a*b*c*d*")])
+def test_tensors_to_encrypt_that_no_site_would_take_are_refused(
+    tiny_mmar: Path, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    settings = JobSettings(encrypt_layers=names)
+
+    with pytest.raises(ConfigError, match=r"encrypt_layers.*(name of a tensor|names of|more than)"):
+        made(tiny_mmar, tmp_path / "job", settings=settings)
+
+
 def test_what_a_site_would_refuse_is_told_and_the_job_is_there(
     tiny_mmar: Path, tmp_path: Path
 ) -> None:

@@ -415,6 +415,17 @@ def test_and_do_not_without_a_word_for_it(with_code: Old) -> None:
     assert "is code of the MMAR's own" in message
 
 
+@pytest.mark.parametrize("name", ["Nope", "median"])
+def test_one_that_its_file_does_not_define_is_refused_before_any_site_is(
+    with_code: Old, name: str
+) -> None:
+    with_code.server["aggregator"]["path"] = f"our_parts.{name}"
+
+    [message] = with_code.refusals(with_code=True).values()
+
+    assert f"{name}: is no class that custom/our_parts.py defines itself" in message
+
+
 # --- what is refused
 
 
@@ -493,7 +504,10 @@ def test_the_tensors_that_were_encrypted_are(old_he: Old, layers: Any, names: li
     assert parts(old_he.imported().job)["persistor"] == {"encrypt_layers": names}
 
 
-@pytest.mark.parametrize("layers", ["conv.[0-9]+", "a.b", "(conv)", "", [], [1], 7])
+@pytest.mark.parametrize(
+    "layers",
+    ["conv.[0-9]+", "a.b", "(conv)", "", [], [1], ["conv*"], 7, "a.*b.*c.*d"],
+)
 def test_a_pattern_that_names_cannot_say_is_refused_and_dropped_means_all(
     old_he: Old, layers: Any
 ) -> None:

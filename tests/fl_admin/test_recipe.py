@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nvflare.recipe.sim_env import SimEnv
 
+from fl_admin import simulate
 from fl_admin.cli.main import main
+from fl_admin.job import Job
 from fl_admin.recipe import MmarFedAvgRecipe, data_of_sites, results_of
+from fl_admin.simulate import RunFolder, plan_simulation
 from mmar_runtime.errors import ConfigError, FederationError, MmarError
 from mmar_runtime.policy.tree_hash import tree_hash
+from tests.conftest import write_data
 
 JOB = Path(__file__).resolve().parents[2] / "jobs" / "spleen_ct_segmentation"
 SITES = ["site-1", "site-2"]
@@ -106,6 +111,37 @@ def test_a_stock_poc_federation_would_refuse_every_job_and_that_is_said(mmar: Pa
 def test_data_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no dataset.json for site-1, site-2"):
         data_of_sites(tmp_path, SITES)
+
+
+def test_its_simulated_sites_read_what_those_of_mmar_simulate_do(
+    mmar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of threads is a part of the bits, so both share the machine out alike."""
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    for site in SITES:
+        write_data(tmp_path / "data" / site, seed=0)
+    recipe = MmarFedAvgRecipe(mmar=mmar, name="tiny", min_clients=2)
+    values = data_of_sites(tmp_path / "data", SITES)
+    recipe.set_per_site_config({**values, "site-2": {**values["site-2"], "NUM_PROCESSES": 2}})
+    environment = tmp_path / "environment.json"
+    environment.write_text('{"sites": {"site-2": {"NUM_PROCESSES": 2}}}')
+
+    recipe.process_env(SimEnv(num_clients=2, workspace_root=str(tmp_path / "recipe")))
+    recipe.export(str(tmp_path / "jobs"))
+    plan = plan_simulation(
+        Job.open(tmp_path / "jobs" / "tiny"),
+        sites=2,
+        data=tmp_path / "data",
+        environment=environment,
+    )
+    folder = RunFolder.create(tmp_path / "runs", engine=plan.engine)
+    simulate._prepare(plan, folder)
+
+    local, ours = folder.flare / "tiny" / "local", tmp_path / "recipe" / "tiny" / "local"
+    found = {path.name: json.loads(path.read_text()) for path in ours.iterdir()}
+    assert found == {path.name: json.loads(path.read_text()) for path in local.iterdir()}
+    assert [one["NUM_THREADS"] for one in found["environment.json"]["sites"].values()] == [4, 2]
+    assert {path.stat().st_mode & 0o777 for path in (*ours.iterdir(), *local.iterdir())} == {0o600}
 
 
 def test_a_run_without_results(tmp_path: Path) -> None:

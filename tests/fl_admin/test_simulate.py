@@ -150,7 +150,7 @@ def test_no_site_or_no_round_is_refused(job: Job, sites: int, rounds: int | None
 
 
 def test_a_site_without_data_is_named(job: Job, demo_data: Path) -> None:
-    with pytest.raises(ConfigError, match=r"there is no '.*site-4/dataset\.json'"):
+    with pytest.raises(ConfigError, match=r"there is no dataset\.json for site-4 in '"):
         plan_simulation(job, sites=4, data=demo_data)
 
 

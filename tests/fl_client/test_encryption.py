@@ -122,6 +122,24 @@ def test_a_job_that_would_leave_something_in_plain_is_refused(
     assert all("'mmar job create --he' writes both documents." in one for one in faults(*documents))
 
 
+@pytest.mark.parametrize(
+    ("layers", "told"),
+    [
+        ([], "has to be an array of 1 to 1000 names of tensors"),
+        ([""], "encrypt_layers[0]: has to be the name of a tensor"),
+        (["conv.*", "*a*b*c*d*"], "encrypt_layers[1]: has more than 4 '*'"),
+    ],
+)
+def test_names_that_no_site_would_take_are_refused_before_a_run(
+    layers: list[str], told: str
+) -> None:
+    server = {"components": [{"path": PERSISTOR, "args": {"encrypt_layers": layers}}]}
+
+    [fault] = faults(server, encrypting(PLAIN, layers))
+
+    assert told in fault
+
+
 @pytest.mark.parametrize("filters", [[1], [{"tasks": ["train"]}], 7, [{"filters": [DECRYPT]}]])
 def test_what_is_no_list_of_filters_is_refused(documents: Documents, filters: Any) -> None:
     documents[1]["task_data_filters"] = filters

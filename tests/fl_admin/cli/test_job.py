@@ -110,6 +110,28 @@ def test_create_with_an_aggregator_of_ones_own(tmp_path: Path) -> None:
     assert (tmp_path / "job/app/custom/own.py").is_file()
 
 
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        ("own.Nope", "is no class that custom/own.py defines itself"),
+        ("json.Median", "has the name of a module of Python itself"),
+    ],
+)
+def test_and_not_with_one_that_no_site_would_take(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], path: str, fault: str
+) -> None:
+    mmar = Path(shutil.copytree(MMARS / "segmentation_3d", tmp_path / "mmar"))
+    (mmar / "custom").mkdir()
+    for name in ("own.py", "json.py"):
+        (mmar / "custom" / name).write_text("class Median: ...\n")
+
+    words = ["--out", f"{tmp_path}/job", "--aggregator", path, "--with-code"]
+    assert main(["job", "create", str(mmar), *words]) == 2
+
+    assert f"{path!r} {fault}" in capfd.readouterr().err
+    assert not (tmp_path / "job").exists()
+
+
 def test_a_job_that_the_default_policy_refuses_is_made_with_a_warning(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,8 +155,8 @@ def test_a_job_that_the_default_policy_refuses_is_made_with_a_warning(
         (["--result-filter", "PercentilePrivacy", "gamma=0"], "has to be a number above 0"),
         (["--result-filter", "SVTPrivacy"], "takes one of epsilon_release and noise_var"),
         (["--result-filter", "SVTPrivacy", "1"], "'1' is no KEY=VALUE"),
-        (["--result-filter", "own.Half"], "is no class in a file of custom/"),
-        (["--aggregator", "own.Mean"], "is no class in a file of custom/"),
+        (["--result-filter", "own.Half"], "names no module in custom/"),
+        (["--aggregator", "own.Mean"], "names no module in custom/"),
         (["--exclude-vars", "*a*b*c*d*e"], "has more than 4 '*'"),
         (["--min-sites", "0"], "min_sites: has to be a whole number from 1"),
         (["--local-epochs", "0"], "local_epochs: has to be a whole number from 1"),
@@ -265,3 +287,35 @@ def test_what_a_job_says_itself_is_not_taken_from_options(
     assert main(["simulate", str(EXAMPLE), *words]) == 2
 
     assert capfd.readouterr().err.count("is for a plain MMAR") == 2
+
+
+# --- submit; tests/federation sends jobs and a plain MMAR to a server
+
+
+def test_submit_says_what_it_makes_of_a_plain_mmar_before_it_asks_for_a_kit(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MMAR_ADMIN_KIT", raising=False)
+
+    assert main(["submit", str(MMARS / "segmentation_3d_v4_0"), "--min-sites", "3"]) == 2
+
+    told = capfd.readouterr().err
+    assert "note: config_cross_validation.json is made from" in told
+    assert "--kit: no admin's kit is named" in told
+
+
+def test_submit_takes_no_numbers_for_a_job_either(capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["--rounds", "3", "--min-sites", "2", "--with-code", "--set", "a=1", "--he"]
+
+    assert main(["submit", str(EXAMPLE), *words]) == 2
+
+    assert capfd.readouterr().err.count("is for a plain MMAR") == 5
+
+
+def test_submit_fetches_nothing_that_it_does_not_wait_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["submit", str(EXAMPLE), "--out", str(tmp_path / "out")]) == 2
+
+    assert "--out: there are no results to fetch before the job has ended" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()

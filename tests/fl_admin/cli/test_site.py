@@ -27,6 +27,7 @@ def mmar(tmp_path: Path) -> str:
 def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A site's kit, in which the command runs."""
     (tmp_path / "kit/local").mkdir(parents=True)
+    (tmp_path / "kit/startup").mkdir()
     monkeypatch.chdir(tmp_path / "kit")
     return tmp_path / "kit"
 
@@ -198,7 +199,24 @@ def test_a_ledger_that_was_changed_is_no_account(
     assert "line 1: was changed: its digest is another" in capfd.readouterr().err
 
 
-def test_what_is_no_kit_has_no_budget(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("startup", "told"),
+    [
+        (None, "is no site's kit"),
+        ("fed_server.json", "is the kit of a server"),
+        ("fed_admin.json", "is the kit of an admin"),
+    ],
+)
+def test_what_is_no_site_s_kit_has_no_budget(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], startup: str | None, told: str
+) -> None:
+    (tmp_path / "local").mkdir()
+    if startup is not None:
+        (tmp_path / "startup").mkdir()
+        (tmp_path / "startup" / startup).write_text("{}")
+
     assert main(["site", "privacy", "--kit", str(tmp_path)]) == 2
 
-    assert "is no kit: it has no folder 'local'" in capfd.readouterr().err
+    captured = capfd.readouterr()
+    assert told in captured.err
+    assert captured.out == ""

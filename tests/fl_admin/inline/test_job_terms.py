@@ -30,6 +30,14 @@ def component(document: Any, name: str) -> Any:
     )
 
 
+def without(*names: str, argument: str) -> Callable[[Any], object]:
+    def change(document: Any) -> None:
+        for name in names:
+            del component(document, name)["args"][argument]
+
+    return change
+
+
 REFUSED: dict[str, tuple[str, Callable[[Any], object], str]] = {
     "component": (
         SERVER_CONFIG,
@@ -65,6 +73,11 @@ REFUSED: dict[str, tuple[str, Callable[[Any], object], str]] = {
         SERVER_CONFIG,
         lambda document: component(document, "aggregator")["args"].update(min_sites=1),
         "components name different min_sites: [2, 2, 1, 2]",
+    ),
+    "number that nothing names": (
+        SERVER_CONFIG,
+        without("scatter_and_gather", "recorder", argument="num_rounds"),
+        "no component names num_rounds",
     ),
 }
 
