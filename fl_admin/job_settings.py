@@ -76,7 +76,7 @@ class JobSettings:
             if type(value) is not int or value < least:
                 message = f"has to be a whole number from {least}, found {value!r}"
                 yield Problem(SETTINGS_PLACE / name, message, "", "job")
-        for name in ("exclude_vars", "optional_names", "encrypt_layers"):
+        for name in ("exclude_vars", "optional_names"):
             if getattr(self, name):
                 yield from form_problems(getattr(self, name), SETTINGS_PLACE / name)
         for index, one in enumerate(self.result_filters):

@@ -48,7 +48,7 @@ class MmarPocEnv(ProdEnv):
     def __init__(
         self, workspace: str | Path, *, num_clients: int = 2, clients: list[str] | None = None
     ) -> None:
-        self.folder = RunFolder.create(Path(workspace)).root
+        self.folder = RunFolder.create(Path(workspace), engine="nvflare").root
         sites = clients or [f"site-{number}" for number in range(1, num_clients + 1)]
         self.federation = LocalFederation.provisioned(self.folder, sites=sites)
         self.site_values: SiteValues = {}

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from fl_admin.follow import InlineFollower, RunFollower, SimulationView
 from fl_admin.inline.job_terms import ADVICE, job_terms
@@ -46,7 +46,6 @@ from mmar_runtime.policy.site_policy import (
 )
 
 Engine = Literal["inline", "nvflare"]
-ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_UNTIL_END = 0.02
@@ -64,7 +63,7 @@ class RunFolder:
     root: Path
 
     @classmethod
-    def create(cls, workspace: Path, *, engine: Engine = "nvflare") -> RunFolder:
+    def create(cls, workspace: Path, *, engine: Engine) -> RunFolder:
         """The next free folder of a workspace; earlier runs stay.
 
         Raises:
@@ -385,6 +384,7 @@ def _checked(
 
 
 def _not_allowed(job: Job, policy: SitePolicy) -> list[Problem]:
+    allowed = (*ALLOWED_CLASSES, *_own_classes(job, policy))
     return [
         Problem(
             Location("config_fed_*.json"),
@@ -394,7 +394,7 @@ def _not_allowed(job: Job, policy: SitePolicy) -> list[Problem]:
             "class",
         )
         for path in job.class_paths()
-        if path not in (*ALLOWED_CLASSES, *_own_classes(job, policy))
+        if path not in allowed
     ]
 
 

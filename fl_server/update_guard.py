@@ -20,7 +20,15 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mmar_runtime.encrypted_weights import ARRAYS, LAYOUT, LENGTHS, WEIGHT, Layout, part_faults
+from mmar_runtime.encrypted_weights import (
+    ARRAYS,
+    LAYOUT,
+    LENGTHS,
+    WEIGHT,
+    Layout,
+    part_faults,
+    plain_part,
+)
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 Range: TypeAlias = tuple[float, float]
@@ -449,7 +457,7 @@ def _encrypted_faults(
 def _without_ciphertexts(update: object) -> object:
     if type(update) is not dict or not all(type(name) is str for name in update):
         return update
-    return {name: value for name, value in update.items() if name not in ARRAYS}
+    return plain_part(update)
 
 
 # --- tensors as they are declared

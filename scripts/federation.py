@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         with stop_on_signals():
-            rehearse(options.job.resolve(), RunFolder.create(options.workspace).root)
+            folder = RunFolder.create(options.workspace, engine="nvflare")
+            rehearse(options.job.resolve(), folder.root)
     except KeyboardInterrupt:
         print("stopped; no process is left", file=sys.stderr)
         return RunAborted.exit_code

@@ -73,7 +73,6 @@ class JobTerms:
         train_timeout: seconds that a site may take for a round; 0 means as long as it takes. So for
             the other timeouts.
         score_timeout: for the score of the last global model.
-        submit_timeout: for submitting its own best model.
         validation_timeout: for evaluating one model.
     """
 
@@ -86,7 +85,6 @@ class JobTerms:
     limits: Mapping[str, Any] = field(default_factory=dict)
     train_timeout: float = 0
     score_timeout: float = 0
-    submit_timeout: float = 600
     validation_timeout: float = 6000
 
 
@@ -113,7 +111,6 @@ def job_terms(job: Job) -> JobTerms:
         limits=arguments[AGGREGATOR].get("limits") or {},
         train_timeout=arguments[TRAINING].get("train_timeout", 0),
         score_timeout=arguments[SCORING].get("timeout", 0),
-        submit_timeout=arguments[VALIDATION].get("submit_model_timeout", 600),
         validation_timeout=arguments[VALIDATION].get("validation_timeout", 6000),
         **executor,
     )

@@ -245,9 +245,8 @@ class InlineServer:
         self._digests[BEST_GLOBAL_MODEL] = digest(best)
         self._validate(BEST_GLOBAL_MODEL, best, is_global=True)
         del best
-        task = Submit(timeout=self._terms.submit_timeout)
         for owner in self._crew.names:
-            for site, reply in self._crew.ask(task, only=owner):
+            for site, reply in self._crew.ask(Submit(), only=owner):
                 if isinstance(reply, SubmittedModel):
                     self._take_model(site, reply)
                 elif isinstance(reply, Failure) and reply.status:

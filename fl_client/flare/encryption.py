@@ -30,6 +30,7 @@ from mmar_runtime.encrypted_weights import (
     EncryptedPart,
     is_encrypted,
     layout_of,
+    plain_part,
 )
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.weights import digest
@@ -183,7 +184,7 @@ def decrypted(data: Arrays, keys: Keys) -> dict[str, npt.NDArray[Any]]:
     both = sorted(tensors.keys() & data.keys())
     if both:
         raise WeightsError(f"{both[0]!r} came in plain and encrypted")
-    return {**{name: one for name, one in data.items() if name not in ARRAYS}, **tensors}
+    return {**plain_part(data), **tensors}
 
 
 def _require_layout(data: Arrays, model: Arrays, layers: Any) -> None:

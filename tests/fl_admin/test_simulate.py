@@ -38,7 +38,7 @@ def plan(job: Job, demo_data: Path) -> SimulationPlan:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
-    return RunFolder.create(tmp_path / "runs")
+    return RunFolder.create(tmp_path / "runs", engine="nvflare")
 
 
 # --- planning
@@ -193,8 +193,8 @@ def test_the_problems_of_all_sites_and_configs_are_told_together(
 
 
 def test_each_run_gets_the_next_free_folder(tmp_path: Path) -> None:
-    assert RunFolder.create(tmp_path / "runs").root.name == "run-001"
-    assert RunFolder.create(tmp_path / "runs").root.name == "run-002"
+    assert RunFolder.create(tmp_path / "runs", engine="nvflare").root.name == "run-001"
+    assert RunFolder.create(tmp_path / "runs", engine="nvflare").root.name == "run-002"
 
 
 def test_earlier_runs_and_other_files_stay(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_earlier_runs_and_other_files_stay(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "kept").touch()
 
-    assert RunFolder.create(tmp_path).root.name == "run-042"
+    assert RunFolder.create(tmp_path, engine="nvflare").root.name == "run-042"
     assert len(list(tmp_path.glob("*/kept"))) == 3
 
 
@@ -211,7 +211,7 @@ def test_a_path_with_spaces_is_refused_before_anything_is_written(
     tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(ConfigError, match="cannot simulate below a path with spaces"):
-        RunFolder.create(tmp_path / name)
+        RunFolder.create(tmp_path / name, engine="nvflare")
     assert not (tmp_path / name).exists()
 
 
@@ -380,7 +380,7 @@ def test_every_simulated_site_has_the_given_policy(
 ) -> None:
     policy = SitePolicy(outgoing=Outgoing(round_digits=2), signers=())
     plan = plan_simulation(job, sites=2, data=demo_data, policy=policy, engine="nvflare")
-    folder = RunFolder.create(tmp_path / "runs")
+    folder = RunFolder.create(tmp_path / "runs", engine="nvflare")
 
     module._prepare(plan, folder)
 

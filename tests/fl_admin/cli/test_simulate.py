@@ -139,7 +139,7 @@ def test_the_command_for_a_sites_own_number_is_one_that_mmar_takes(
     """Copied from the terminal it has to work; the end-to-end test runs it."""
     import shlex
 
-    folder = RunFolder.create(tmp_path)
+    folder = RunFolder.create(tmp_path, engine=engine)
     plan = plan_simulation(job, sites=2, data=demo_data, engine=engine)
     matrix = build_cross_site_matrix(
         {"FL_global_model": {"site-1": {"dice": 0.5}}},
