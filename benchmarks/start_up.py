@@ -1,6 +1,6 @@
 """From the command to the first optimizer step: `python benchmarks/start_up.py`.
 
-One site, one round of the example job; a plain loop, both engines, NVFlare's recipe; and how long a
+Two sites, one round of the example job; a plain loop, both engines, NVFlare's recipe; and how long a
 mistake in the configuration takes to be told.
 """
 
