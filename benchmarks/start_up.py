@@ -1,7 +1,7 @@
 """From the command to the first optimizer step: `python benchmarks/start_up.py`.
 
-Two sites, one round of the example job; a plain loop, both engines, NVFlare's recipe; and how long a
-mistake in the configuration takes to be told.
+Two sites, one round of the example job; a plain loop, both engines, NVFlare's recipe; and how long
+a mistake in the configuration takes to be told.
 """
 
 from __future__ import annotations
