@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -59,16 +60,22 @@ def simulated(engine: str) -> Callable[[Path, int, int], Figures]:
     return run
 
 
-def recipe(data: Path, sites: int, rounds: int) -> Figures:
-    """NVFlare's FedAvg recipe with a client written by hand."""
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        words = [sys.executable, str(HERE / "recipe.py"), str(data), str(sites), str(rounds)]
-        found = measure([*words, str(work)], log=work / "log", env={"PYTHONPATH": str(HERE)})
-        steps = [json.loads(path.read_text())["first_step"] for path in work.glob("site-*.json")]
-        if len(steps) != sites:
-            raise RuntimeError(f"{len(steps)} of {sites} sites have trained in the recipe")
-        return figures(found, min(steps) - found.born, [])
+def by_script(script: str, python: str) -> Callable[[Path, int, int], Figures]:
+    """A federation of others with a client written by hand."""
+
+    def run(data: Path, sites: int, rounds: int) -> Figures:
+        with tempfile.TemporaryDirectory() as folder:
+            work = Path(folder)
+            words = [python, str(HERE / script), str(data), str(sites), str(rounds), str(work)]
+            found = measure(words, log=work / "log", env={"PYTHONPATH": str(HERE)})
+            steps = [
+                json.loads(path.read_text())["first_step"] for path in work.glob("site-*.json")
+            ]
+            if len(steps) != sites:
+                raise RuntimeError(f"{len(steps)} of {sites} sites have trained by {script}")
+            return figures(found, min(steps) - found.born, [])
+
+    return run
 
 
 def round_seconds(record: Any) -> list[float]:
@@ -90,9 +97,14 @@ def figures(found: Measured, first_step: float, rounds: list[float]) -> Figures:
     }
 
 
+FLOWER_PYTHON = "FLOWER_PYTHON"
+"""Variable that names an interpreter with Flower, whose dependencies are not the project's."""
+
 ARMS: Mapping[str, Callable[[Path, int, int], Figures]] = {
     "plain loop": plain,
     "inline": simulated("inline"),
     "nvflare engine": simulated("nvflare"),
-    "nvflare recipe": recipe,
+    "nvflare recipe": by_script("recipe.py", sys.executable),
+    "flower": by_script("flower.py", os.environ.get(FLOWER_PYTHON, sys.executable)),
 }
+USUAL_ARMS = [name for name in ARMS if name != "flower"]

@@ -1,4 +1,4 @@
-"""Runs a command and watches it with all that it starts: seconds, processors' seconds, memory."""
+"""Runs a command and watches it with all that it starts: seconds and memory."""
 
 from __future__ import annotations
 

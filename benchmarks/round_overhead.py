@@ -11,7 +11,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from arms_federated import ARMS, FIRST_STEP, MEMORY, SECONDS
+from arms_federated import ARMS, FIRST_STEP, MEMORY, SECONDS, USUAL_ARMS
 from harness import in_turn, keep, rows, show
 
 from fl_admin.demo_data import write_demo_data
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--sites", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=USUAL_ARMS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"

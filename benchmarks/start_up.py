@@ -1,7 +1,7 @@
 """From the command to the first optimizer step: `python benchmarks/start_up.py`.
 
-One site, one round of the example job; a plain loop, both engines, NVFlare's recipe; and how long a
-mistake in the configuration takes to be told.
+Two sites, one round of the example job; a plain loop, both engines, NVFlare's recipe; and how long
+a mistake in the configuration takes to be told.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from arms_federated import ARMS, FIRST_STEP, JOB
+from arms_federated import ARMS, FIRST_STEP, JOB, USUAL_ARMS
 from harness import in_turn, keep, rows, show
 
 from fl_admin.demo_data import write_demo_data
@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sites", type=int, default=2)
     parser.add_argument("--repetitions", type=int, default=7)
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=USUAL_ARMS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"

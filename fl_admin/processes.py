@@ -16,8 +16,8 @@ SECONDS_TO_END = 5.0
 class ProcessTree:
     """A started command and its descendants, remembered while they can still be found.
 
-    A grandchild whose parent has died is no longer in the tree, so ``look`` has to be called now
-    and then; whatever was seen once is ended in the end.
+    A grandchild whose parent has died is no longer in the tree, so ``look`` or ``wait`` has to be
+    called now and then; whatever was seen once is ended in the end.
     """
 
     def __init__(self, command: Sequence[str], *, log: Path, env: Mapping[str, str]) -> None:
@@ -52,6 +52,13 @@ class ProcessTree:
             except psutil.NoSuchProcess:
                 continue
         return self._process.poll()
+
+    def wait(self, seconds: float) -> int | None:
+        """Wait for the command's end, for so long at most; its exit code, None while it runs."""
+        try:
+            return self._process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return self.look()
 
     def end(self) -> None:
         """End every process of the tree: asked first, then forced. Returns when none is left."""

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from fl_admin.inline.plan import ERROR_FILE, RUN, InlinePlan
 from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
 from fl_admin.processes import ProcessTree
 from fl_admin.report.html import write_report
+from fl_admin.report.plots import import_drawing
 from fl_client.encryption import encryption_faults, job_layers
 from fl_client.job_check import ALLOWED_CLASSES, META
 from fl_client.site import PROCESSES_VARIABLE, Site
@@ -48,7 +50,6 @@ from mmar_runtime.policy.site_policy import (
 Engine = Literal["inline", "nvflare"]
 
 SECONDS_BETWEEN_LOOKS = 0.2
-SECONDS_UNTIL_END = 0.02
 """How soon the end of a run is noticed."""
 
 THREADS_VARIABLE = "NUM_THREADS"
@@ -452,12 +453,11 @@ def simulate(
 
 def _followed(tree: ProcessTree, show: Callable[[], object]) -> int:
     """Show how far the run is until it has ended; its exit code."""
-    shown = 0.0
-    while (code := tree.look()) is None:
-        if time.monotonic() - shown >= SECONDS_BETWEEN_LOOKS:
-            show()
-            shown = time.monotonic()
-        time.sleep(SECONDS_UNTIL_END)
+    # The report will need it, and this process has nothing else to do while the sites train.
+    threading.Thread(target=import_drawing, name="import").start()
+    show()
+    while (code := tree.wait(SECONDS_BETWEEN_LOOKS)) is None:
+        show()
     show()
     return code
 

@@ -29,6 +29,7 @@ from mmar_runtime.workflows.observing import (
     Observer,
     ShouldStop,
     SilentObserver,
+    forget_batch,
     stop_between_iterations,
 )
 from mmar_runtime.workflows.resuming import Stateful
@@ -236,6 +237,7 @@ class LocalTrainer:
     def _score_network(self) -> EvaluationResult:
         with explained(self.config):
             self._scorer.run()
+        forget_batch(self._scorer)
         if self._should_stop():
             raise RunAborted("stopped during validation")
         return result_of(self._scorer)

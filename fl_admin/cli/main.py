@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from types import ModuleType
+from typing import Any
 
 from fl_admin.cli import (
     abort,
@@ -25,6 +26,7 @@ from fl_admin.cli import (
 )
 from mmar_runtime.cli import data, evaluate, export, train, upgrade
 from mmar_runtime.cli.common import run_command
+from mmar_runtime.errors import did_you_mean
 
 COMMANDS: dict[str, ModuleType] = {
     "train": train,
@@ -62,9 +64,23 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells of an unknown option with the usage of the command that it was given to."""
+
+    def parse_known_args(  # type: ignore[override]  # typeshed has it overloaded
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """As argparse's, but nothing stays unknown."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            advice = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}\n    {advice}".rstrip())
+        return found, unknown
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mmar",
         description="Run Clara Train MMARs at one site, and across sites on NVFlare.",
         epilog=EXAMPLES,

@@ -35,7 +35,7 @@ EXAMPLES = """examples:
 Run it in the folder of the site's kit, or name the policy in there by --policy.
 A server builds the network too: its administrator approves code in the server's kit likewise.
 
-exit code: 0 done or approved, 3 not approved, 2 it cannot be asked so
+exit code: 0 done, approved or ready; 3 not approved or not ready; 2 it cannot be asked so
 """
 
 NOT_APPROVED = 3

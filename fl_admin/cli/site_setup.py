@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmar_runtime.cli.common import print_json
 
@@ -81,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
         data_list=options.datalist,
         values=parse_overrides(options.values),
     )
-    changed = fill_in(kit, wishes) if wishes.any else False
+    changed = fill_in(kit, wishes) if wishes.any else {}
     if not options.json:
         _head(kit, changed)
     findings = []
@@ -97,7 +98,8 @@ def run(options: argparse.Namespace) -> int:
                 "kind": kit.kind,
                 "name": kit.name,
                 "server": kit.address,
-                "changed": changed,
+                "changed": bool(changed),
+                "replaced": {name: old for name, old in changed.items() if old},
                 "ready": ready,
                 "checks": [one.as_dict() for one in findings],
             }
@@ -108,13 +110,16 @@ def run(options: argparse.Namespace) -> int:
     return 0 if ready else NOT_READY
 
 
-def _head(kit: Kit, changed: bool) -> None:
+def _head(kit: Kit, changed: Mapping[str, Any]) -> None:
     from fl_admin.setup.environment import ENVIRONMENT
     from fl_admin.setup.kit import OWNERS
 
     print(f"{kit.name}: kit of {OWNERS[kit.kind]}, for the server {kit.address}")
     if changed:
         print(f"written: {kit.local / ENVIRONMENT}")
+    for name, old in changed.items():
+        if old:  # as provisioned, DATA_ROOT and DATASET_JSON are empty
+            print(f"  {name} was {old!r}")
 
 
 def _line(finding: Finding) -> None:

@@ -14,7 +14,8 @@ EXAMPLES = """examples:
   mmar watch 5be1a0c3-... --kit kits/lead@hospital.org
   mmar watch ID --kit KIT --out results
 
-Ctrl-C ends the watching, not the job. The exit code is 0 if the job completed, else 1.
+Ctrl-C ends the watching, not the job. The exit code is 0 if the job completed, 1 if it
+did not, 2 if something here has to be mended first.
 """
 
 

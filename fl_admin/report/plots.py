@@ -82,6 +82,11 @@ def line_style(index: int) -> LineStyle:
     return LineStyle(colour=index % SERIES_COLOURS, marker=marker, outline=outline, dashes=dashes)
 
 
+def import_drawing() -> None:
+    """Import what draws, which takes about half a second: early, by a process that is idle."""
+    import matplotlib.figure  # noqa: F401
+
+
 def score_plot(record: RunRecord) -> str:
     """SVG: the key metric of the global model by round, at each site and in the mean."""
     return _picture("scores", lambda axes: _draw_scores(axes, record))

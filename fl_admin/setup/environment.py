@@ -46,8 +46,8 @@ class Wishes:
         return bool(self.values) or self.data_root is not None or self.data_list is not None
 
 
-def fill_in(kit: Kit, wishes: Wishes) -> bool:
-    """Write a site's values; returns whether the file has changed.
+def fill_in(kit: Kit, wishes: Wishes) -> dict[str, Any]:
+    """Write a site's values; returns what stood there before, for each that has changed.
 
     Raises:
         ConfigError: with every fault of what was asked; nothing is written then.
@@ -58,11 +58,13 @@ def fill_in(kit: Kit, wishes: Wishes) -> bool:
     path = kit.local / ENVIRONMENT
     before: Any = read_json(path) if os.path.lexists(path) else {}
     read_site_values(kit.local, kit.name)  # what is no environment is told, and not overwritten
-    after = {**before, **_values(wishes)}
-    if after == before and path.is_file():
-        return False
+    values = _values(wishes)
+    changed = {name: before.get(name) for name in values if before.get(name) != values[name]}
+    if not changed:
+        return {}
+    after = {**before, **values}
     write_text_atomically(path, json.dumps(after, indent=2) + "\n", private=True)
-    return True
+    return changed
 
 
 def _values(wishes: Wishes) -> dict[str, Scalar]:

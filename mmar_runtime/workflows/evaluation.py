@@ -23,6 +23,7 @@ from mmar_runtime.workflows.conf_report import conf_report
 from mmar_runtime.workflows.explaining import explained
 from mmar_runtime.workflows.observing import (
     ShouldStop,
+    forget_batch,
     scalar_metrics,
     stop_between_iterations,
 )
@@ -75,6 +76,7 @@ class EvaluationWorkflow:
             load_into(self.network, weights, source=source)
         with explained(self.config):
             self.evaluator.run()
+        forget_batch(self.evaluator)
         if self._should_stop():
             raise RunAborted("the evaluation was stopped before it was complete")
         return result_of(self.evaluator)

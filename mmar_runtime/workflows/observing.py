@@ -39,6 +39,14 @@ class SilentObserver:
         """Ignored."""
 
 
+def forget_batch(engine: Engine) -> None:
+    """Let go of the last batch and of what became of it, which ignite keeps until the next run.
+
+    In a federation the next run may be hours away, and many sites may wait in one process.
+    """
+    engine.state.batch = engine.state.output = None
+
+
 class EpochReporter:
     """Attached to a trainer: adds up losses, reports iterations and epochs.
 

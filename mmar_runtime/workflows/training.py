@@ -29,6 +29,7 @@ from mmar_runtime.workflows.observing import (
     Observer,
     ShouldStop,
     SilentObserver,
+    forget_batch,
     stop_between_iterations,
 )
 from mmar_runtime.workflows.resuming import (
@@ -170,6 +171,9 @@ class TrainingWorkflow:
         self._stopped = False
         with explained(self.config):
             self.trainer.run()
+        for engine in (self.trainer, self.evaluator):
+            if isinstance(engine, Engine):
+                forget_batch(engine)
         if self._stopped or (self._reporter is None and self._asked_to_stop()):
             raise RunAborted("the training was stopped before it was complete")
         if self._reporter is None:

@@ -46,6 +46,25 @@ def test_the_exit_code_is_there_once_the_command_has_ended(tmp_path: Path) -> No
         assert tree.look() == 7
 
 
+def test_waiting_ends_with_the_command_or_after_its_time(tmp_path: Path) -> None:
+    with tree_of(SLEEP, tmp_path) as tree:
+        assert tree.wait(0.05) is None
+
+    with tree_of("raise SystemExit(7)", tmp_path) as tree:
+        assert tree.wait(PATIENCE) == 7
+
+
+def test_waiting_remembers_whose_parent_will_have_died(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    with tree_of(family(pids, orphan=True), tmp_path) as tree:
+        wait_for(lambda: len(lines(pids)) == 3 and tree.wait(0.05) is None)
+        _, child, grandchild = lines(pids)
+        assert tree.wait(0.05) is None
+        wait_for(lambda: not is_running(child))
+
+    assert not is_running(grandchild)
+
+
 def test_both_streams_go_to_the_log(tmp_path: Path) -> None:
     code = "import sys; print('to stdout'); sys.stderr.write('to stderr')"
     with tree_of(code, tmp_path) as tree:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import random
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Events
 from monai.networks.nets import UNet
 
 from fl_client.local_evaluation import CrossSiteEvaluator
@@ -167,6 +170,24 @@ def test_everything_is_built_once_for_all_rounds(
     # The received model is scored by an evaluator without handlers, on the same data.
     assert built[0]["validate.evaluator"] == 2
     assert built[0]["validate.dataset"] == 1
+
+
+def test_no_batch_is_kept_until_the_next_round(
+    make_trainer: MakeTrainer, received: Weights
+) -> None:
+    """Many sites may wait in one process, and a GPU may be wanted by others meanwhile."""
+    trainer = make_trainer()
+    images: list[weakref.ref[torch.Tensor]] = []
+    trainer.engine.add_event_handler(
+        Events.ITERATION_COMPLETED,
+        lambda engine: images.append(weakref.ref(engine.state.batch[0]["image"])),
+    )
+
+    trainer.train(received, 1)
+
+    gc.collect()
+    assert [image() for image in images] == [None] * STEPS_OF_AN_EPOCH
+    assert trainer.engine.state.output is None
 
 
 def test_epochs_go_on_counting(make_trainer: MakeTrainer, received: Weights) -> None:

@@ -96,3 +96,22 @@ def test_demo_data_does_not_replace_what_is_there(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "is not empty" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "usage", "advice"),
+    [
+        (["site", "setup", "KIT", "--datalst", "x"], "usage: mmar site setup", "--datalist"),
+        (["submit", "JOB", "--wiat"], "usage: mmar submit", "--wait"),
+    ],
+)
+def test_an_unknown_option_is_told_with_the_usage_of_its_command(
+    words: list[str], usage: str, advice: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+
+    assert caught.value.code == 2
+    told = capfd.readouterr().err
+    assert told.startswith(usage)
+    assert f"Did you mean '{advice}'" in told

@@ -96,6 +96,30 @@ def test_again_changes_nothing_and_other_values_stay(
     assert "written" not in capsys.readouterr().out
 
 
+def test_what_was_there_before_is_told_so_that_a_mistake_can_be_taken_back(
+    kit: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup(kit, "--data-root", data, "--datalist", data / "dataset.json")
+    capsys.readouterr()
+
+    assert setup(kit, "--data-root", tmp_path) == 3
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == f"  DATA_ROOT was {str(data)!r}"
+    assert any(line.startswith("  FAULT    data") for line in lines)
+
+
+def test_a_word_without_a_value_changes_nothing(
+    kit: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = environment(kit)
+
+    assert setup(kit, "--set", "NUM_THREADS") == 2
+
+    assert "--set: 'NUM_THREADS' is no NAME=VALUE" in capsys.readouterr().err
+    assert environment(kit) == before
+
+
 def test_relative_paths_are_those_of_where_the_command_runs(
     kit: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
