@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -25,29 +26,53 @@ MEMORY = "peak memory in MiB"
 PROCESSES = "processes"
 
 
-def plain(data: Path, sites: int, rounds: int) -> Figures:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What every arm does.
+
+    Attributes:
+        data: holds a folder for each site.
+        sites: how many of them take part.
+        rounds: of training.
+        local_epochs: epochs of a round.
+    """
+
+    data: Path
+    sites: int
+    rounds: int
+    local_epochs: int = 3
+
+    def words(self) -> list[str]:
+        """The same for a script."""
+        return [str(self.data), *map(str, (self.sites, self.rounds, self.local_epochs))]
+
+
+Arm = Callable[[Work], Figures]
+
+
+def plain(work: Work) -> Figures:
     """A loop in one script."""
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        words = [sys.executable, str(HERE / "plain_loop.py"), str(data), str(sites), str(rounds)]
-        found = measure([*words, str(work)], log=work / "log")
-        told = json.loads((work / "told.json").read_text())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        words = [sys.executable, str(HERE / "plain_loop.py"), *work.words(), name]
+        found = measure(words, log=folder / "log")
+        told = json.loads((folder / "told.json").read_text())
         return figures(found, told["first_step"], told["round_seconds"])
 
 
-def simulated(engine: str) -> Callable[[Path, int, int], Figures]:
+def simulated(engine: str) -> Arm:
     """`mmar simulate` by one of its engines."""
 
-    def run(data: Path, sites: int, rounds: int) -> Figures:
+    def run(work: Work) -> Figures:
         with tempfile.TemporaryDirectory() as folder:
-            work = Path(folder)
             words = [
                 sys.executable, "-m", "fl_admin.cli.main", "simulate", str(JOB),
-                "--data", str(data), "--sites", str(sites), "--rounds", str(rounds),
-                "--set", "NUM_THREADS=1", "--engine", engine, "-w", str(work),
+                "--data", str(work.data), "--sites", str(work.sites),
+                "--rounds", str(work.rounds), "--engine", engine, "-w", folder,
+                "--set", "NUM_THREADS=1", f"LOCAL_EPOCHS={work.local_epochs}",
             ]  # fmt: skip
-            found = measure(words, log=work / "log")
-            run_folder = work / "run-001"
+            found = measure(words, log=Path(folder) / "log")
+            run_folder = Path(folder) / "run-001"
             record = json.loads((run_folder / "results" / "run_record.json").read_text())
             steps = [
                 event["time"]
@@ -60,19 +85,18 @@ def simulated(engine: str) -> Callable[[Path, int, int], Figures]:
     return run
 
 
-def by_script(script: str, python: str) -> Callable[[Path, int, int], Figures]:
+def by_script(script: str, python: str) -> Arm:
     """A federation of others with a client written by hand."""
 
-    def run(data: Path, sites: int, rounds: int) -> Figures:
-        with tempfile.TemporaryDirectory() as folder:
-            work = Path(folder)
-            words = [python, str(HERE / script), str(data), str(sites), str(rounds), str(work)]
-            found = measure(words, log=work / "log", env={"PYTHONPATH": str(HERE)})
-            steps = [
-                json.loads(path.read_text())["first_step"] for path in work.glob("site-*.json")
-            ]
-            if len(steps) != sites:
-                raise RuntimeError(f"{len(steps)} of {sites} sites have trained by {script}")
+    def run(work: Work) -> Figures:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            words = [python, str(HERE / script), *work.words(), name]
+            found = measure(words, log=folder / "log", env={"PYTHONPATH": str(HERE)})
+            told = [json.loads(path.read_text()) for path in folder.glob("site-*.json")]
+            steps = [one["first_step"] for one in told]
+            if len(steps) != work.sites:
+                raise RuntimeError(f"{len(steps)} of {work.sites} sites have trained by {script}")
             return figures(found, min(steps) - found.born, [])
 
     return run
@@ -100,7 +124,7 @@ def figures(found: Measured, first_step: float, rounds: list[float]) -> Figures:
 FLOWER_PYTHON = "FLOWER_PYTHON"
 """Variable that names an interpreter with Flower, whose dependencies are not the project's."""
 
-ARMS: Mapping[str, Callable[[Path, int, int], Figures]] = {
+ARMS: Mapping[str, Arm] = {
     "plain loop": plain,
     "inline": simulated("inline"),
     "nvflare engine": simulated("nvflare"),

@@ -1,4 +1,4 @@
-"""Flower's simulation with FedAvg and a client written by hand: `flower.py DATA SITES ROUNDS WORK`.
+"""Flower with a client written by hand: `python flower.py DATA SITES ROUNDS EPOCHS WORK`.
 
 An arm for whoever has `flwr[simulation]` installed; the project does not need it. Two workers, each
 of which keeps the sites that it has trained before. Like NVFlare's recipe it evaluates no model at
@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 HERE = str(Path(__file__).resolve().parent)
-LOCAL_EPOCHS = 3
 WORKERS = 2
 
 sites: dict[str, Any] = {}
 """Those that this worker has built."""
 
 
-def site_of(name: str, data: Path, work: Path) -> Any:
+def site_of(name: str, data: Path, epochs: int, work: Path) -> Any:
     """A site as this worker has left it; new, if it is here for the first time."""
     sys.path.insert(0, HERE)
     import torch
@@ -31,9 +30,7 @@ def site_of(name: str, data: Path, work: Path) -> Any:
 
     torch.set_num_threads(1)
     if name not in sites:
-        site = HandWrittenSite(
-            data / name, work / name, network(), epochs=LOCAL_EPOCHS, every=LOCAL_EPOCHS
-        )
+        site = HandWrittenSite(data / name, work / name, network(), epochs=epochs, every=epochs)
         told = work / f"{name}.json"
 
         def note(_: object) -> None:
@@ -45,7 +42,7 @@ def site_of(name: str, data: Path, work: Path) -> Any:
     return sites[name]
 
 
-def main(data: Path, count: int, rounds: int, work: Path) -> None:
+def main(data: Path, count: int, rounds: int, epochs: int, work: Path) -> None:
     os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     sys.path.insert(0, HERE)
     from by_hand import network
@@ -60,7 +57,7 @@ def main(data: Path, count: int, rounds: int, work: Path) -> None:
     @client.train()
     def train(message: Message, context: Context) -> Message:
         name = f"site-{int(context.node_config['partition-id']) + 1}"
-        site = site_of(name, data, work)
+        site = site_of(name, data, epochs, work)
         site.net.load_state_dict(message.content["arrays"].to_torch_state_dict())
         score = site.score()
         steps = site.train()
@@ -84,4 +81,4 @@ def main(data: Path, count: int, rounds: int, work: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:5]), Path(sys.argv[5]))

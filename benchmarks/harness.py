@@ -8,6 +8,7 @@ import platform
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,30 @@ def in_turn(arms: Mapping[str, Arm], repetitions: int) -> dict[str, list[Mapping
         for name in names:
             measured[name].append(arms[name]())
             print(f"repetition {repetition + 1}: {name} done", file=sys.stderr)
+    return measured
+
+
+def side_by_side(arms: Mapping[str, Arm], repetitions: int) -> dict[str, list[Mapping[str, float]]]:
+    """Run all arms at the same time as often as asked, each on one processor that is its own."""
+    processors = sorted(os.sched_getaffinity(0))
+    if len(processors) < len(arms):
+        raise RuntimeError(f"{len(arms)} arms need as many processors; here are {len(processors)}")
+
+    def bound(arm: Arm, processor: int) -> Mapping[str, float]:
+        os.sched_setaffinity(0, {processor})  # of this thread, and of what it starts
+        return arm()
+
+    measured: dict[str, list[Mapping[str, float]]] = {name: [] for name in arms}
+    for repetition in range(repetitions):
+        turned = processors if repetition % 2 == 0 else list(reversed(processors))
+        with ThreadPoolExecutor(len(arms)) as pool:
+            running = {
+                name: pool.submit(bound, arm, processor)
+                for (name, arm), processor in zip(arms.items(), turned, strict=False)
+            }
+            for name, one in running.items():
+                measured[name].append(one.result())
+        print(f"repetition {repetition + 1}: {', '.join(arms)} done", file=sys.stderr)
     return measured
 
 

@@ -1,4 +1,4 @@
-"""Federated averaging as a plain loop in one script: `python plain_loop.py DATA SITES ROUNDS WORK`.
+"""Federated averaging as one script: `python plain_loop.py DATA SITES ROUNDS EPOCHS WORK`.
 
 One network, an optimizer for each site, the same validations as the example job: of the received
 model before training, of the local one after it, of the last model, and of each model at each site.
@@ -16,10 +16,9 @@ from pathlib import Path
 import psutil
 
 BORN = psutil.Process(os.getpid()).create_time()
-LOCAL_EPOCHS = 3
 
 
-def main(data: Path, sites: int, rounds: int, work: Path) -> None:
+def main(data: Path, sites: int, rounds: int, epochs: int, work: Path) -> None:
     import torch
     from by_hand import HandWrittenSite, network
     from ignite.engine import Events
@@ -40,8 +39,8 @@ def main(data: Path, sites: int, rounds: int, work: Path) -> None:
             data / f"site-{number}",
             work / f"site-{number}",
             net,
-            epochs=LOCAL_EPOCHS,
-            every=LOCAL_EPOCHS,
+            epochs=epochs,
+            every=epochs,
         )
         site.trainer.add_event_handler(Events.ITERATION_COMPLETED, note)
         crew.append(site)
@@ -84,4 +83,4 @@ def main(data: Path, sites: int, rounds: int, work: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:5]), Path(sys.argv[5]))

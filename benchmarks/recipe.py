@@ -1,4 +1,4 @@
-"""NVFlare's own FedAvg recipe with a client written by hand: `recipe.py DATA SITES ROUNDS WORK`.
+"""NVFlare's FedAvg recipe, a client written by hand: `recipe.py DATA SITES ROUNDS EPOCHS WORK`.
 
 It validates the received and the local model like the other arms; NVFlare's recipe evaluates no
 model at other sites, and scores no last model, so it does less than they do.
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 
-def main(data: Path, sites: int, rounds: int, work: Path) -> None:
+def main(data: Path, sites: int, rounds: int, epochs: int, work: Path) -> None:
     here = Path(__file__).resolve().parent
     sys.path.insert(0, str(here))
     from by_hand import NETWORK
@@ -23,7 +23,7 @@ def main(data: Path, sites: int, rounds: int, work: Path) -> None:
         min_clients=sites,
         num_rounds=rounds,
         train_script=str(here / "recipe_client.py"),
-        train_args=f"{data} {work}",
+        train_args=f"{data} {epochs} {work}",
         key_metric="val_mean_dice",
     )
     names = [f"site-{number}" for number in range(1, sites + 1)]
@@ -31,4 +31,4 @@ def main(data: Path, sites: int, rounds: int, work: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:5]), Path(sys.argv[5]))

@@ -12,15 +12,13 @@ import torch
 from by_hand import HandWrittenSite, network
 from ignite.engine import Events
 
-LOCAL_EPOCHS = 3
 
-
-def main(data: Path, work: Path) -> None:
+def main(data: Path, epochs: int, work: Path) -> None:
     torch.set_num_threads(1)
     flare.init()
     name = flare.get_site_name()
     net = network()
-    site = HandWrittenSite(data / name, work / name, net, epochs=LOCAL_EPOCHS, every=LOCAL_EPOCHS)
+    site = HandWrittenSite(data / name, work / name, net, epochs=epochs, every=epochs)
     first_step: list[float] = []
     site.trainer.add_event_handler(
         Events.ITERATION_COMPLETED, lambda _: first_step.append(time.time())
@@ -44,4 +42,4 @@ def main(data: Path, work: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -11,7 +11,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from arms_federated import ARMS, FIRST_STEP, MEMORY, SECONDS, USUAL_ARMS
+from arms_federated import ARMS, FIRST_STEP, MEMORY, SECONDS, USUAL_ARMS, Work
 from harness import in_turn, keep, rows, show
 
 from fl_admin.demo_data import write_demo_data
@@ -33,9 +33,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         write_demo_data(data, sites=options.sites)
-        arms = {
-            name: partial(ARMS[name], data, options.sites, options.rounds) for name in options.arms
-        }
+        work = Work(data=data, sites=options.sites, rounds=options.rounds)
+        arms = {name: partial(ARMS[name], work) for name in options.arms}
         measured = in_turn(arms, options.repetitions)
     title = f"{options.sites} sites, {options.rounds} rounds"
     found = rows(measured, base=options.arms[0], title=title, bars=BARS)

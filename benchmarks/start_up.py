@@ -15,7 +15,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from arms_federated import ARMS, FIRST_STEP, JOB, USUAL_ARMS
+from arms_federated import ARMS, FIRST_STEP, JOB, USUAL_ARMS, Work
 from harness import in_turn, keep, rows, show
 
 from fl_admin.demo_data import write_demo_data
@@ -49,8 +49,10 @@ def main() -> None:
         data = Path(folder) / "data"
         write_demo_data(data, sites=options.sites)
 
+        work = Work(data=data, sites=options.sites, rounds=1)
+
         def start(arm: str) -> dict[str, float]:
-            return {FIRST_STEP: ARMS[arm](data, options.sites, 1)[FIRST_STEP]}
+            return {FIRST_STEP: ARMS[arm](work)[FIRST_STEP]}
 
         arms = {name: partial(start, name) for name in options.arms}
         measured = in_turn(arms, options.repetitions)
