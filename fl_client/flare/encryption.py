@@ -7,7 +7,6 @@ leaves: the site's own privacy filters, then those of the job, then the encrypti
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.filter import Filter
-from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.shareable import Shareable
 from nvflare.fuel.sec.security_content_service import LoadResult, SecurityContentManager
 
 from fl_client.encryption import RULE, job_layers
 from fl_client.flare.audit import note
-from fl_client.flare.exchange import NOT_DECRYPTED, STATUS, as_tensor
+from fl_client.flare.exchange import NOT_DECRYPTED, as_tensor
+from fl_client.flare.failed_filter import failed_reply
 from mmar_runtime.config.location import Location
 from mmar_runtime.encrypted_weights import (
     ARRAYS,
@@ -32,7 +32,7 @@ from mmar_runtime.encrypted_weights import (
     is_encrypted,
     layout_of,
 )
-from mmar_runtime.errors import ConfigError, MmarError, Problem, WeightsError
+from mmar_runtime.errors import MmarError, Problem, WeightsError
 from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
 from mmar_runtime.weights import digest
 
@@ -111,7 +111,7 @@ class EncryptReply(Filter):
                 shareable = dxo.update_shareable(shareable)
             return shareable
         except Exception as error:
-            return _failed(error, fl_ctx)
+            return failed_reply(error, "encryption", fl_ctx)
 
     def _encrypted(self, dxo: DXO, fl_ctx: FLContext) -> dict[str, npt.NDArray[Any]]:
         weight, base = 1.0, None
@@ -258,17 +258,3 @@ def _factor(factors: object, site: str) -> float:
     if type(found) not in (int, float) or not math.isfinite(found) or found <= 0:
         raise WeightsError(f"the aggregation weight of this site came as {found!r}")
     return float(found)
-
-
-def _failed(error: Exception, fl_ctx: FLContext) -> Shareable:
-    """The error's text stays here under a reference, as the executor keeps it."""
-    reference = uuid.uuid4().hex[:8]
-    word = "weights-error" if isinstance(error, WeightsError | ConfigError) else "internal-error"
-    workspace = fl_ctx.get_engine().get_workspace()
-    path = Path(workspace.get_run_dir(fl_ctx.get_job_id())) / f"error-{reference}.txt"
-    path.write_text(f"encryption: {error}\n", encoding="utf-8")
-    task = fl_ctx.get_prop(FLContextKey.TASK_NAME)
-    note(fl_ctx, "task-failed", task=task, status=word, reference=reference)
-    reply = make_reply(ReturnCode.EXECUTION_EXCEPTION)
-    reply.set_header(STATUS, f"{word} (reference {reference})")
-    return reply

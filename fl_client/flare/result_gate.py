@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,7 +26,10 @@ from fl_client.encryption import job_layers
 from fl_client.flare.audit import note
 from fl_client.flare.encryption import PLACE
 from fl_client.flare.exchange import CASES, REPORT, STATUS
+from fl_client.transfer import job_transfer
+from mmar_runtime.compact_weights import SCALES, Arrays, form_faults
 from mmar_runtime.encrypted_weights import ARRAYS, LAYOUT, LENGTHS, Layout, layout_of, part_faults
+from mmar_runtime.transfer_form import Form
 
 REFUSED = "gate-refused"
 """The status word in place of a reply that may not leave."""
@@ -63,6 +67,19 @@ REPORT_KEYS = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounded:
+    """How updates of a job are rounded.
+
+    Attributes:
+        form: the type of the rounded numbers.
+        model: arrays of the types and shapes that the site has received.
+    """
+
+    form: Form
+    model: Arrays
+
+
 class ResultGate(FLComponent):
     """Stops every reply that holds something else than the closed list; a site's own component."""
 
@@ -90,9 +107,10 @@ class ResultGate(FLComponent):
 
     def _faults(self, reply: object, fl_ctx: FLContext) -> Iterator[str]:
         try:
-            layers = job_layers(_app(fl_ctx))
+            layers, transfer = job_layers(_app(fl_ctx)), job_transfer(_app(fl_ctx))
             encrypted = None if layers is None else layout_of(self._like, layers, PLACE)
-            yield from reply_faults(reply, self._model, encrypted)
+            rounded = None if transfer is None else Rounded(form=transfer, model=self._like)
+            yield from reply_faults(reply, self._model, encrypted, rounded)
         except Exception as error:  # a reply of anything may raise anything
             yield f"cannot be judged ({type(error).__name__})"
 
@@ -125,7 +143,10 @@ def _arrays(task: object) -> Mapping[str, np.ndarray[Any, Any]] | None:
 
 
 def reply_faults(
-    reply: object, model: Shapes | None = None, encrypted: Layout | None = None
+    reply: object,
+    model: Shapes | None = None,
+    encrypted: Layout | None = None,
+    rounded: Rounded | None = None,
 ) -> Iterator[str]:
     """What a reply holds beyond the closed list; its own texts are not repeated.
 
@@ -133,6 +154,7 @@ def reply_faults(
         reply: as it would leave.
         model: names and shapes of the tensors that the site has received; None if it has none.
         encrypted: of these the tensors that leave encrypted; None for none.
+        rounded: how updates are rounded; None for not at all.
     """
     if not isinstance(reply, Shareable):
         yield "is no reply"
@@ -148,7 +170,11 @@ def reply_faults(
     dxo = from_shareable(reply)
     if dxo.data_kind in (DataKind.WEIGHTS, DataKind.WEIGHT_DIFF):
         yield from _encrypted_faults(dxo.data, encrypted)
-        yield from _tensor_faults(dxo.data, model, encrypted)
+        data = dxo.data
+        if rounded is not None and dxo.data_kind == DataKind.WEIGHT_DIFF:
+            yield from _form_faults(data, rounded)
+            data = _without_scales(data)
+        yield from _tensor_faults(data, model, encrypted)
     elif dxo.data_kind == DataKind.METRICS:
         yield from _metric_faults(dxo.data, "metrics")
     else:
@@ -182,6 +208,18 @@ def _encrypted_faults(data: Any, encrypted: Layout | None) -> Iterator[str]:
         return
     if data[LAYOUT].tobytes() != encrypted.text or data[LENGTHS].size != encrypted.ciphertexts:
         yield "what is encrypted is not what the job encrypts"
+
+
+def _form_faults(data: Any, rounded: Rounded) -> Iterator[str]:
+    """Where the job rounds: just its large tensors, all of them, with a scale for each block."""
+    if type(data) is dict and any(form_faults(data, rounded.form, rounded.model)):
+        yield "a tensor is not rounded as the job asks"
+
+
+def _without_scales(data: Any) -> Any:
+    if type(data) is not dict:
+        return data
+    return {name: array for name, array in data.items() if not name.startswith(SCALES)}
 
 
 def _tensor_faults(data: Any, model: Shapes | None, encrypted: Layout | None) -> Iterator[str]:
