@@ -199,6 +199,15 @@ def test_the_order_of_an_arrays_memory_changes_nothing() -> None:
         assert one[SCALES + "w"].tobytes() == other[SCALES + "w"].tobytes()
 
 
+@given(of_numpy.arrays(np.float32, (2, 128), elements=magnitudes("float16")))
+def test_rounding_to_float16_is_that_of_numpy(array: Array) -> None:
+    sent = compacted({"w": array}, "float16")
+
+    [scale] = sent[SCALES + "w"]
+    assert sent["w"].tobytes() == (array / scale).astype(np.float16).tobytes()
+    assert widened(sent)["w"].tobytes() == (sent["w"].astype(np.float32) * scale).tobytes()
+
+
 @forms
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_is_not_sent(number: float, form: Form) -> None:
