@@ -112,7 +112,7 @@ def test_metrics_stay_close_over_several_rounds(runs: Runs, form: Any) -> None:
     assert rounded.status == "complete"
     for one, other in zip(exact.scores, rounded.scores, strict=True):
         for site in NAMES:
-            assert other.sites[site] == pytest.approx(one.sites[site], abs=0.05)
+            assert other.sites[site] == pytest.approx(one.sites[site], abs=0.02)
 
 
 @forms
