@@ -14,12 +14,14 @@ from typing import Any
 from fl_client.encryption import encrypting
 from fl_client.job_check import CLIENT_CONFIG, JOB_NAME, META, SERVER_CONFIG, SITE_NAME
 from fl_client.privacy import MODULE, SETTINGS, filter_settings
+from fl_client.transfer import compacting
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar, parse_overrides
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
 from mmar_runtime.shared_names import NOT, form_problems
+from mmar_runtime.transfer_form import FORMS, Form
 
 TEMPLATES = Path(__file__).parent / "templates"
 APP = "app"
@@ -42,6 +44,8 @@ class JobSettings:
         aggregation_weights: site -> factor of its steps in the mean; 1 for a site not named.
         encrypt_layers: names, or names with ``*``, of the tensors that sites send encrypted, of
             which the floating-point ones are meant; None for none.
+        transfer: the form in which sites send large tensors, ``float16`` or ``int8``; None for as
+            they are.
         exclude_vars: tensors that never leave a site, by name or with ``*``; each site keeps its
             own. All others are shared.
         optional_names: tensors that a contribution may lack.
@@ -56,6 +60,7 @@ class JobSettings:
     steps_aggregation: int = 0
     aggregation_weights: Mapping[str, float] = field(default_factory=dict)
     encrypt_layers: tuple[str, ...] | None = None
+    transfer: Form | None = None
     exclude_vars: tuple[str, ...] = ()
     optional_names: tuple[str, ...] = ()
     result_filters: tuple[Mapping[str, Any], ...] = ()
@@ -90,6 +95,7 @@ class JobSettings:
             yield from form_problems(self.encrypt_layers, SETTINGS_PLACE / "encrypt_layers")
             if not extra_is_installed():
                 yield Problem(SETTINGS_PLACE / "encrypt_layers", MISSING_EXTRA, "", "encryption")
+        yield from self._transfer_problems()
         if not isinstance(self.aggregation_weights, Mapping):
             yield Problem(
                 SETTINGS_PLACE / "aggregation_weights", "has to map sites to weights", "", "job"
@@ -102,6 +108,17 @@ class JobSettings:
             if not _is_number(weight) or not math.isfinite(weight) or weight <= 0:
                 message = f"has to be a positive number, found {weight!r}"
                 yield Problem(place, message, "1 is the weight of a site not named.", "job")
+
+    def _transfer_problems(self) -> Iterator[Problem]:
+        place = SETTINGS_PLACE / "transfer"
+        if self.transfer is None:
+            return
+        if self.transfer not in FORMS:
+            message = f"has to be one of {', '.join(FORMS)}, found {self.transfer!r}"
+            yield Problem(place, message, "Leave it out to send float32 as it is.", "transfer")
+        if self.encrypt_layers is not None:
+            message = "what is encrypted cannot be rounded as well"
+            yield Problem(place, message, "Leave out --transfer, or --he.", "transfer")
 
     def documents(self, name: str) -> dict[str, dict[str, Any]]:
         """The job's documents by their file names: ``meta.json`` and NVFlare's two configs."""
@@ -125,7 +142,10 @@ class JobSettings:
         client["task_result_filters"] += self._filter_chains()
         for part, arguments in self.arguments.items():
             parts[part].update(arguments)
-        if self.encrypt_layers is not None:  # last, so that it stands behind every other filter
+        if self.transfer is not None:  # late, so that it stands behind every other filter
+            parts["aggregator"]["transfer"] = self.transfer
+            client = compacting(client, self.transfer)
+        if self.encrypt_layers is not None:
             parts["persistor"]["encrypt_layers"] = list(self.encrypt_layers)
             client = encrypting(client, list(self.encrypt_layers))
         return {META: meta, SERVER_CONFIG: server, CLIENT_CONFIG: client}

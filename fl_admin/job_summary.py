@@ -30,6 +30,7 @@ class JobSummary:
         steps_aggregation: optimizer steps in place of the epochs; 0 for none.
         aggregation_weights: site -> factor of its steps in the mean.
         encrypt_layers: names of the tensors that sites send encrypted; empty for none.
+        transfer: the form in which sites send large tensors; empty for as they are.
         workflows: what the server does, in this order.
         network: the network's class.
         key_metric: the metric by which models are compared.
@@ -51,6 +52,7 @@ class JobSummary:
     steps_aggregation: int
     aggregation_weights: Mapping[str, float]
     encrypt_layers: tuple[str, ...]
+    transfer: str
     workflows: tuple[str, ...]
     network: str
     key_metric: str
@@ -90,6 +92,7 @@ def summary_of(job: Job) -> JobSummary:
         steps_aggregation=client.get("steps_aggregation", 0),
         aggregation_weights=_arguments(server, "aggregator").get("aggregation_weights") or {},
         encrypt_layers=tuple(_arguments(server, "persistor").get("encrypt_layers") or ()),
+        transfer=_arguments(server, "aggregator").get("transfer") or "",
         workflows=tuple(str(one.get("id")) for one in server.get("workflows", [])),
         network=networks[0].title if networks else "",
         key_metric=(metrics[0].log_label or "") if metrics else "",

@@ -36,6 +36,7 @@ from fl_admin.job_settings import JobSettings
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.errors import ConfigError, FederationError, Problem
+from mmar_runtime.transfer_form import Form
 
 
 @contextmanager
@@ -78,6 +79,8 @@ class MmarFedAvgRecipe(Recipe):
         local_epochs: epochs that a site trains in a round.
         steps_aggregation: optimizer steps that a site trains in a round; 0 means whole epochs.
         aggregation_weights: site -> factor of its steps in the mean; 1 for a site not named.
+        transfer: the form in which sites send large tensors, ``float16`` or ``int8``; None for as
+            they are.
         with_code: whether the MMAR's own code goes along; each site has to approve it.
         values: variables for the job's ``environment.json``, which win over the MMAR's.
 
@@ -99,6 +102,7 @@ class MmarFedAvgRecipe(Recipe):
         local_epochs: int = DEFAULTS.local_epochs,
         steps_aggregation: int = DEFAULTS.steps_aggregation,
         aggregation_weights: Mapping[str, float] | None = None,
+        transfer: Form | None = None,
         with_code: bool = False,
         values: Mapping[str, Scalar] | None = None,
     ) -> None:
@@ -113,6 +117,7 @@ class MmarFedAvgRecipe(Recipe):
                 local_epochs=local_epochs,
                 steps_aggregation=steps_aggregation,
                 aggregation_weights=aggregation_weights or {},
+                transfer=transfer,
             ),
             with_code=with_code,
             values=values or {},

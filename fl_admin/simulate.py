@@ -29,6 +29,7 @@ from fl_admin.report.plots import import_drawing
 from fl_client.encryption import encryption_faults, job_layers
 from fl_client.job_check import ALLOWED_CLASSES, META
 from fl_client.site import PROCESSES_VARIABLE, Site
+from fl_client.transfer import transfer_faults
 from fl_server.cross_site import CrossSiteMatrix, read_cross_site_matrix
 from fl_server.run_record import RunRecord, finish_run, read_run_record, write_run_record
 from mmar_runtime.config.location import Location
@@ -378,7 +379,7 @@ def _checked(
                     notices.setdefault(notice.rule, notice)
             except ConfigError as error:
                 problems += error.problems
-    problems += [*_not_allowed(job, policy), *_encryption_faults(job)]
+    problems += [*_not_allowed(job, policy), *_document_faults(job)]
     if problems:
         raise ConfigError(problems)
     return tuple(notices.values())
@@ -408,10 +409,11 @@ def _own_classes(job: Job, policy: SitePolicy) -> tuple[str, ...]:
     return tuple(path for path in own if not own_class_fault(path, custom))
 
 
-def _encryption_faults(job: Job) -> Iterator[Problem]:
-    """What keeps a job from being encrypted as it asks."""
+def _document_faults(job: Job) -> Iterator[Problem]:
+    """What keeps updates of a job from being encrypted or rounded as it asks."""
     server, client = (read_json(job.mmar.document(one)) for one in (SERVER_CONFIG, CLIENT_CONFIG))
     yield from encryption_faults(server, client, (SERVER_CONFIG, CLIENT_CONFIG))
+    yield from transfer_faults(server, client, (SERVER_CONFIG, CLIENT_CONFIG))
     if job_layers(job.mmar.root) is not None and not extra_is_installed():
         place = Location(CLIENT_CONFIG) / "task_result_filters"
         yield Problem(place, MISSING_EXTRA, "", "encryption")

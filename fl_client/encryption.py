@@ -93,8 +93,8 @@ def encrypting(client: Mapping[str, Any], layers: list[str]) -> dict[str, Any]:
         layers: what is encrypted.
     """
     out = {"path": ENCRYPT, "args": {"encrypt_layers": layers}}
-    results = _parted(client["task_result_filters"], ENCRYPTED_TASKS)
-    models = _parted(client["task_data_filters"], DECRYPTED_TASKS)
+    results = parted_chains(client["task_result_filters"], ENCRYPTED_TASKS)
+    models = parted_chains(client["task_data_filters"], DECRYPTED_TASKS)
     for chain in (one for one in results if one["tasks"][0] in ENCRYPTED_TASKS):
         chain["filters"] = [*chain["filters"], out]
     for chain in (one for one in models if one["tasks"][0] in DECRYPTED_TASKS):
@@ -102,8 +102,8 @@ def encrypting(client: Mapping[str, Any], layers: list[str]) -> dict[str, Any]:
     return {**client, "task_result_filters": results, "task_data_filters": models}
 
 
-def _parted(chains: list[dict[str, Any]], tasks: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Chains of which each is for some of the tasks or for others; each task has one.
+def parted_chains(chains: list[dict[str, Any]], tasks: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Chains of which each is for some of the tasks or for others; each of the tasks has one.
 
     NVFlare takes a single chain of filters for a task.
     """

@@ -20,6 +20,7 @@ from typing import Any
 
 from fl_client.encryption import DECRYPT, ENCRYPT, encryption_faults
 from fl_client.filter_plan import chain_faults, job_filters
+from fl_client.transfer import COMPACT, transfer_faults
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import SCALARS
@@ -48,6 +49,7 @@ ALLOWED_CLASSES = (
     "fl_server.flare.wake.WakingScatterAndGather",
     "nvflare.app_common.shareablegenerators.full_model_shareable_generator"
     ".FullModelShareableGenerator",
+    COMPACT,
     DECRYPT,
     ENCRYPT,
 )
@@ -300,6 +302,7 @@ def _app_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
     if len(documents) == 2:
         server, client = documents
         yield from encryption_faults(server, client, (SERVER_CONFIG, CLIENT_CONFIG))
+        yield from transfer_faults(server, client, (SERVER_CONFIG, CLIENT_CONFIG))
 
 
 def _class_faults(

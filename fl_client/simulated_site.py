@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -30,8 +30,10 @@ from fl_client.task_limits import (
     too_long,
 )
 from fl_client.updates import LocalUpdate
+from mmar_runtime.compact_weights import compacted
 from mmar_runtime.errors import ConfigError, RunAborted
 from mmar_runtime.results import EvaluationResult, Metrics
+from mmar_runtime.transfer_form import Form
 from mmar_runtime.weights import Weights
 
 
@@ -43,11 +45,13 @@ class JobWork:
         local_epochs: epochs that a round trains, unless the site has a number of its own.
         steps_aggregation: optimizer steps that a round trains; 0 means whole epochs.
         shared_names: the tensors that the sites share; None for all.
+        transfer: the form in which large tensors of an update leave; None for as they are.
     """
 
     local_epochs: int = 1
     steps_aggregation: int = 0
     shared_names: list[str] | None = None
+    transfer: Form | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +112,16 @@ class SimulatedSite:
             update = self.tasks().train(received, round_number)
             trainer = self.tasks().trainer()
             self._storage.lend_gradients(trainer.network, trainer.engine)
-            return outgoing_update(update, self.site.policy)
+            return self._rounded(outgoing_update(update, self.site.policy))
+
+    def _rounded(self, update: LocalUpdate) -> LocalUpdate:
+        """The update as the job has it sent."""
+        form = self._work.transfer
+        if form is None:
+            return update
+        arrays = {name: tensor.numpy() for name, tensor in update.difference.items()}
+        sent = {name: torch.from_numpy(one) for name, one in compacted(arrays, form).items()}
+        return replace(update, difference=sent)
 
     def score(self, received: Weights, *, timeout: float = 0) -> EvaluationResult:
         """The metrics of a received model, by the validation of the training."""

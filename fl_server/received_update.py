@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from fl_server.run_record import EpochReport, SiteContribution
+from mmar_runtime.compact_weights import SCALES, widened
 from mmar_runtime.errors import FederationError
 from mmar_runtime.weights import Weights
 
@@ -18,6 +21,18 @@ class ReceivedUpdate:
     difference: Weights
     steps: Any
     report: Mapping[str, Any]
+
+
+def added_up(difference: Weights) -> Weights:
+    """A difference as it is added up: what came rounded is float32 again, all else is the same.
+
+    Args:
+        difference: as it came, found good by the guard.
+    """
+    if not any(name.startswith(SCALES) for name in difference):
+        return difference
+    arrays = widened({name: tensor.numpy() for name, tensor in difference.items()})
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def contribution_from(update: ReceivedUpdate) -> SiteContribution:

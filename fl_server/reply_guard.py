@@ -12,6 +12,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.encrypted_weights import ARRAYS, Layout
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.shared_names import form_problems, matching
+from mmar_runtime.transfer_form import Form
 from mmar_runtime.weights import Weights
 
 SHOWN_FAULTS = 3
@@ -32,6 +33,7 @@ class PlainReplyGuard:
         optional_names: patterns of the tensors that a contribution may lack.
         encrypted: the tensors that the sites send encrypted; None for none.
         factors: site -> factor of its steps in the mean; 1 for a site not named.
+        transfer: the form in which large tensors of contributions come; None for as they are.
 
     Attributes:
         optional: the tensors that fit these patterns.
@@ -49,10 +51,12 @@ class PlainReplyGuard:
         optional_names: list[str] | None = None,
         encrypted: Layout | None = None,
         factors: Mapping[str, float] | None = None,
+        transfer: Form | None = None,
     ) -> None:
         self._key_metric = initial.key_metric
         self._encrypted = encrypted
         self._factors = factors or {}
+        self._transfer = transfer
         self._model = self._plain(arrays_of(initial.weights))
         self.optional = _optional(optional_names, initial.weights)
         self._job = job
@@ -110,6 +114,7 @@ class PlainReplyGuard:
             base_model=base_model,
             contributors=contributors,
             largest=self._largest_of(model, base_model),
+            transfer=self._transfer,
         )
         return check_update(data, metadata, expected, self._limits)
 

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from statistics import median
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
+from mmar_runtime.compact_weights import form_faults, widened
 from mmar_runtime.encrypted_weights import (
     ARRAYS,
     LAYOUT,
@@ -29,6 +30,7 @@ from mmar_runtime.encrypted_weights import (
     part_faults,
     plain_part,
 )
+from mmar_runtime.transfer_form import Form
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 Range: TypeAlias = tuple[float, float]
@@ -140,6 +142,7 @@ class Expected:
             judges several replies has computed it before.
         encrypted: the tensors that come encrypted, which ``model`` does not have; None for none.
         factor: of the site's steps in the mean: steps by factor is the weight of what is encrypted.
+        transfer: the form in which large tensors of a difference come; None for as they are.
     """
 
     site: str
@@ -156,6 +159,7 @@ class Expected:
     largest: Mapping[str, float] = field(default_factory=dict)
     encrypted: Layout | None = None
     factor: float = 1.0
+    transfer: Form | None = None
 
 
 def check_update(
@@ -214,6 +218,12 @@ def _faults(
     hidden = [*_encrypted_faults(update, metadata, expected, limits)]
     yield from hidden
     plain = update if expected.encrypted is None else _without_ciphertexts(update)
+    if expected.transfer is not None and _is_named(plain):
+        misshapen = [*_form_faults(plain, expected.transfer, expected)]
+        yield from misshapen
+        if misshapen:
+            return
+        plain = widened(plain)
     unlike = [*_tensor_faults(plain, expected, limits)]
     yield from unlike
     if not unlike and isinstance(plain, dict):
@@ -458,6 +468,19 @@ def _without_ciphertexts(update: object) -> object:
     if type(update) is not dict or not all(type(name) is str for name in update):
         return update
     return plain_part(update)
+
+
+# --- what is rounded
+
+
+def _is_named(update: object) -> TypeGuard[dict[str, Any]]:
+    return type(update) is dict and all(type(name) is str for name in update)
+
+
+def _form_faults(update: Arrays, form: Form, expected: Expected) -> Iterator[UpdateFault]:
+    """Tensors in another form than the job asks for; their values are judged once widened."""
+    for place, message in islice(form_faults(update, form, expected.model), MAX_FAULTS):
+        yield UpdateFault("transfer", _shown_name(place), message)
 
 
 # --- tensors as they are declared

@@ -17,6 +17,7 @@ from mmar_runtime.cli.common import (
 )
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.transfer_form import FORMS
 
 if TYPE_CHECKING:
     from fl_admin.given_models import ValidationSettings
@@ -31,6 +32,7 @@ EXAMPLES = """examples:
   mmar job create path/to/mmar --out jobs/spleen --aggregation-weights site-2=2 site-3=0.5
   mmar job validate path/to/mmar --out jobs/check --model ours=model.pt --models-of runs/run-001
   mmar job create path/to/mmar --out jobs/spleen --encrypt-layers 'model.*.conv.*'
+  mmar job create path/to/mmar --out jobs/spleen --transfer int8
   mmar job create path/to/mmar --out jobs/spleen --exclude-vars "*.running_*"
   mmar job create path/to/mmar --out jobs/spleen --result-filter PercentilePrivacy gamma=0.01
   mmar job import path/to/old_mmar --out jobs/old --allow-dropped EarlyStopping
@@ -89,6 +91,11 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="only these tensors are encrypted, by name or with *; implies --he",
     )
+    parser.add_argument(
+        "--transfer",
+        choices=FORMS,
+        help="sites round the large tensors of their updates: half the bytes, or a quarter (no)",
+    )
 
 
 def add_sharing_arguments(parser: argparse.ArgumentParser) -> None:
@@ -144,6 +151,7 @@ def settings_of(options: argparse.Namespace, *, min_sites: int) -> JobSettings:
         min_sites=min_sites,
         aggregation_weights=weights,
         encrypt_layers=layers,
+        transfer=options.transfer,
         **numbers,
         **sharing,
     )
@@ -408,6 +416,7 @@ def summary_text(summary: JobSummary) -> str:
         "evaluates": "\n".join(summary.models),
         "weights": ", ".join(weights),
         "encrypted": ", ".join(summary.encrypt_layers),
+        "updates": f"large tensors as {summary.transfer}" if summary.transfer else "",
         "network": summary.network,
         "compared by": summary.key_metric,
         "workflows": ", ".join(summary.workflows),

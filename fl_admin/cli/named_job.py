@@ -72,6 +72,7 @@ def _require_none(options: argparse.Namespace, for_mmars: Mapping[str, object]) 
         "--aggregation-weights": options.aggregation_weights,
         "--he": options.he,
         "--encrypt-layers": options.encrypt_layers,
+        "--transfer": options.transfer,
         **for_mmars,
     }
     problems = [

@@ -32,6 +32,7 @@ EXAMPLES = """examples:
   mmar simulate JOB --sites 2 -e sites/environment.json --set learning_rate=1e-3
   mmar simulate JOB --data DATA --policy local/mmar_site_policy.json  (as a site would run it)
   mmar simulate path/to/mmar --sites 2 --rounds 5 --local-epochs 2 --data DATA
+  mmar simulate path/to/mmar --sites 2 --rounds 5 --transfer int8 --data DATA
   mmar simulate jobs/check --sites 2 --data DATA      (a job of 'mmar job validate')
 
 Of a plain MMAR a job is made on the way, as 'mmar job create' does; it is kept with the run.

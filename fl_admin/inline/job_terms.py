@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
+from fl_client.transfer import compact_filter, transfer_faults
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.transfer_form import FORMS, Form
 
 ADVICE = "Run it with --engine nvflare."
 TASKS = ("train", "score_model", "submit_model", "validate")
@@ -35,7 +37,7 @@ MEANT: Mapping[str, frozenset[str]] = {
     SCORING: frozenset({"min_sites", "timeout"}),
     VALIDATION: frozenset({"submit_model_timeout", "validation_timeout"}),
     PUBLISHING: frozenset(),
-    AGGREGATOR: frozenset({"min_sites", "aggregation_weights", "limits"}),
+    AGGREGATOR: frozenset({"min_sites", "aggregation_weights", "limits", "transfer"}),
     PERSISTOR: frozenset({"shared_names"}),
     RECORDER: frozenset({"min_sites", "num_rounds"}),
     "fl_server.flare.model_locator.MmarModelLocator": frozenset(),
@@ -56,6 +58,8 @@ PASSED_OVER = frozenset(
 """Arguments that only say how NVFlare's parts find each other and how they wait."""
 
 FILTERS = ("task_data_filters", "task_result_filters")
+ROUNDING = [[{"tasks": ["train"], "filters": [compact_filter(form)]}] for form in FORMS]
+"""The chains that this engine stands for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +74,7 @@ class JobTerms:
         shared_names: the tensors that the sites share; None for all.
         aggregation_weights: factor of a site's steps in the mean.
         limits: bounds of the update guard.
+        transfer: the form in which large tensors of updates are sent; None for as they are.
         train_timeout: seconds that a site may take for a round; 0 means as long as it takes. So for
             the other timeouts.
         score_timeout: for the score of the last global model.
@@ -83,6 +88,7 @@ class JobTerms:
     shared_names: list[str] | None = None
     aggregation_weights: Mapping[str, float] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
+    transfer: Form | None = None
     train_timeout: float = 0
     score_timeout: float = 0
     validation_timeout: float = 6000
@@ -101,7 +107,8 @@ def job_terms(job: Job) -> JobTerms:
         raise ConfigError(problems)
     arguments = {one["path"]: one.get("args", {}) for one in _named(server)}
     executor = client["executors"][0]["executor"].get("args", {})
-    problems = [*_contradictions(arguments, executor)]
+    files = (SERVER_CONFIG, CLIENT_CONFIG)
+    problems = [*_contradictions(arguments, executor), *transfer_faults(server, client, files)]
     if problems:
         raise ConfigError(problems)
     return JobTerms(
@@ -109,6 +116,7 @@ def job_terms(job: Job) -> JobTerms:
         min_sites=arguments[TRAINING]["min_clients"],
         aggregation_weights=arguments[AGGREGATOR].get("aggregation_weights") or {},
         limits=arguments[AGGREGATOR].get("limits") or {},
+        transfer=arguments[AGGREGATOR].get("transfer"),
         train_timeout=arguments[TRAINING].get("train_timeout", 0),
         score_timeout=arguments[SCORING].get("timeout", 0),
         validation_timeout=arguments[VALIDATION].get("validation_timeout", 6000),
@@ -178,8 +186,8 @@ def _component_problems(config: Mapping[str, Any], place: Location) -> Iterator[
         else:
             yield from _argument_problems(entry, named)
     for key in FILTERS:
-        if config.get(key):
-            message = "the inline engine runs no filters"
+        if config.get(key) and config[key] not in ROUNDING:
+            message = "the inline engine runs no filters but the rounding of updates"
             yield Problem(place / key, message, ADVICE, "engine")
 
 

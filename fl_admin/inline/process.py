@@ -45,6 +45,7 @@ def _crew(plan: InlinePlan, terms: JobTerms) -> SitesInTurn | SitesInWorkers:
         local_epochs=terms.local_epochs,
         steps_aggregation=terms.steps_aggregation,
         shared_names=terms.shared_names,
+        transfer=terms.transfer,
     )
     names = tuple(plan.sites)
     if plan.workers == 1:

@@ -27,7 +27,7 @@ from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, expected_model
 from fl_server.cross_site_results import CrossSiteResults, MatrixRows
 from fl_server.initial_model import InitialModel
 from fl_server.model_selection import ModelSelection
-from fl_server.received_update import ReceivedUpdate, contribution_from
+from fl_server.received_update import ReceivedUpdate, added_up, contribution_from
 from fl_server.reply_guard import PlainReplyGuard, arrays_of, reason_of
 from fl_server.round_mean import RoundMean
 from fl_server.run_record import (
@@ -84,7 +84,7 @@ class InlineServer:
         self._crew = crew
         self._folder = folder
         self._evaluation_sha256 = evaluation_sha256
-        self._guard = PlainReplyGuard(initial, name, terms.limits)
+        self._guard = PlainReplyGuard(initial, name, terms.limits, transfer=terms.transfer)
         self._weights: Weights = initial.weights
         self._digest = digest(initial.weights)
         self._recorder = RunRecorder(self._begin())
@@ -146,7 +146,7 @@ class InlineServer:
                 raise TypeError(f"{site} answered {task} with {type(reply).__name__}")
             found = self._judged(site, reply, number, model)
             if isinstance(found, SiteContribution):
-                mean.add(site, reply.difference, reply.steps)
+                mean.add(site, added_up(reply.difference), reply.steps)
                 self._recorder.contribution(site, found)
                 self._recorder.score(number - 1, site, found.received_metrics)
             else:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from nvflare.apis.dxo import DataKind, MetaKey, from_shareable
@@ -27,9 +28,12 @@ from fl_client.flare.audit import note
 from fl_client.flare.encryption_keys import PLACE, asked_layers
 from fl_client.flare.exchange import CASES, REPORT, STATUS
 from fl_client.privacy_ledger import PrivacyLedger
+from fl_client.transfer import job_transfer
+from mmar_runtime.compact_weights import SCALES, Arrays, form_faults
 from mmar_runtime.encrypted_weights import ARRAYS, LAYOUT, LENGTHS, Layout, layout_of, part_faults
 from mmar_runtime.errors import PolicyError
 from mmar_runtime.policy.site_policy import site_policy
+from mmar_runtime.transfer_form import Form
 
 REFUSED = "gate-refused"
 """The status word in place of a reply that may not leave."""
@@ -49,8 +53,6 @@ RETURN_CODES = frozenset(
     value for name, value in vars(ReturnCode).items() if name.isupper() and isinstance(value, str)
 )
 
-Arrays: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
-
 META_KEYS = frozenset(
     {
         MetaKey.NUM_STEPS_CURRENT_ROUND,
@@ -67,6 +69,19 @@ REPORT_KEYS = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounded:
+    """How updates of a job are rounded.
+
+    Attributes:
+        form: the type of the rounded numbers.
+        model: arrays of the types and shapes that the site has received.
+    """
+
+    form: Form
+    model: Arrays
+
+
 class ResultGate(FLComponent):
     """Stops every reply that holds something else than the closed list; a site's own component."""
 
@@ -78,11 +93,13 @@ class ResultGate(FLComponent):
         self._spent: int | None = None
         self._like: Arrays | None = None
         self._encrypted: Layout | None = None
+        self._transfer: Form | None = None
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Remember what is set up and the model that came; judge a reply behind all filters."""
         if event_type == EventType.START_RUN:
             self._layers = asked_layers(fl_ctx)
+            self._transfer = job_transfer(_app(fl_ctx))
             self._due = _spendings_due(fl_ctx)
             self._has_started = True
         elif event_type == EventType.BEFORE_TASK_EXECUTION:
@@ -108,13 +125,19 @@ class ResultGate(FLComponent):
 
     def _faults(self, reply: object, fl_ctx: FLContext) -> Iterator[str]:
         try:
-            yield from reply_faults(reply, self._like, self._encrypted)
+            yield from reply_faults(reply, self._like, self._encrypted, self._rounded())
             if isinstance(reply, Shareable) and "DXO" in reply:
                 yield from self._unready()
                 if from_shareable(reply).data_kind != DataKind.METRICS:
                     yield from self._unpaid(fl_ctx)
         except Exception as error:  # a reply of anything may raise anything
             yield f"cannot be judged ({type(error).__name__})"
+
+    def _rounded(self) -> Rounded | None:
+        """How the job has updates rounded; None for not at all."""
+        if self._transfer is None:
+            return None
+        return Rounded(form=self._transfer, model=self._like or {})
 
     def _unready(self) -> Iterator[str]:
         """NVFlare goes on where a component fails at an event; then no data leave from here."""
@@ -144,11 +167,15 @@ class ResultGate(FLComponent):
             reply.set_header(STATUS, REFUSED)
 
 
+def _app(fl_ctx: FLContext) -> Path:
+    return Path(fl_ctx.get_engine().get_workspace().get_app_dir(fl_ctx.get_job_id()))
+
+
 def _spendings_due(fl_ctx: FLContext) -> int:
     """The lines that each contribution of this run has to add to the site's ledger."""
     workspace = fl_ctx.get_engine().get_workspace()
     local = Path(workspace.get_site_config_dir())
-    plan = FilterPlan.read(local, Path(workspace.get_app_dir(fl_ctx.get_job_id())))
+    plan = FilterPlan.read(local, _app(fl_ctx))
     return plan.spendings(site_policy(local))
 
 
@@ -176,7 +203,10 @@ def _arrays(task: object) -> Arrays | None:
 
 
 def reply_faults(
-    reply: object, model: Arrays | None = None, encrypted: Layout | None = None
+    reply: object,
+    model: Arrays | None = None,
+    encrypted: Layout | None = None,
+    rounded: Rounded | None = None,
 ) -> Iterator[str]:
     """What a reply holds beyond the closed list; its own texts are not repeated.
 
@@ -184,6 +214,7 @@ def reply_faults(
         reply: as it would leave.
         model: arrays with the names and shapes that the site has received; None for none.
         encrypted: of these the tensors that leave encrypted; None for none.
+        rounded: how updates are rounded; None for not at all.
     """
     if not isinstance(reply, Shareable):
         yield "is no reply"
@@ -199,7 +230,11 @@ def reply_faults(
     dxo = from_shareable(reply)
     if dxo.data_kind in (DataKind.WEIGHTS, DataKind.WEIGHT_DIFF):
         yield from _encrypted_faults(dxo.data, encrypted)
-        yield from _tensor_faults(dxo.data, model, encrypted)
+        data = dxo.data
+        if rounded is not None and dxo.data_kind == DataKind.WEIGHT_DIFF:
+            yield from _form_faults(data, rounded)
+            data = _without_scales(data)
+        yield from _tensor_faults(data, model, encrypted)
     elif dxo.data_kind == DataKind.METRICS:
         yield from _metric_faults(dxo.data, "metrics")
     else:
@@ -233,6 +268,18 @@ def _encrypted_faults(data: Any, encrypted: Layout | None) -> Iterator[str]:
         return
     if data[LAYOUT].tobytes() != encrypted.text or data[LENGTHS].size != encrypted.ciphertexts:
         yield "what is encrypted is not what the job encrypts"
+
+
+def _form_faults(data: Any, rounded: Rounded) -> Iterator[str]:
+    """Where the job rounds: just its large tensors, all of them, with a scale for each block."""
+    if type(data) is dict and any(form_faults(data, rounded.form, rounded.model)):
+        yield "a tensor is not rounded as the job asks"
+
+
+def _without_scales(data: Any) -> Any:
+    if type(data) is not dict:
+        return data
+    return {name: array for name, array in data.items() if not name.startswith(SCALES)}
 
 
 def _tensor_faults(data: Any, model: Arrays | None, encrypted: Layout | None) -> Iterator[str]:

@@ -28,13 +28,14 @@ from fl_server.flare.exchange import (
     update_from,
 )
 from fl_server.flare.guard import ReplyGuard, reason_of
-from fl_server.flare.own_aggregation import OwnAggregation, Reply
+from fl_server.flare.own_aggregation import OwnAggregation, Reply, widened_reply
 from fl_server.flare.persistor import MmarModelPersistor
-from fl_server.received_update import ReceivedUpdate, contribution_from
+from fl_server.received_update import ReceivedUpdate, added_up, contribution_from
 from fl_server.reply_guard import PlainReplyGuard, require_patterns
 from fl_server.round_mean import RoundMean
 from fl_server.update_guard import UpdateFault
 from mmar_runtime.errors import ConfigError, FederationError, WeightsError
+from mmar_runtime.transfer_form import FORMS, Form
 from mmar_runtime.weights import Weights, digest
 
 
@@ -51,6 +52,8 @@ class MmarAggregator(Aggregator):
         limits: bounds of the update guard; see ``fl_server.update_limits``.
         optional_names: tensors that a contribution may lack, by exact name or with ``*`` for any
             characters. Each is averaged over the sites that sent it; one that nobody sent stays.
+        transfer: the form in which sites send large tensors, ``float16`` or ``int8``; None for as
+            they are. The filter ``fl_client.flare.compact.CompactUpdate`` has the same argument.
         aggregator: an aggregator of the job's own, which takes the place of the weighted mean;
             see ``fl_server.flare.own_aggregation``. The guard stands before and behind it.
     """
@@ -63,8 +66,10 @@ class MmarAggregator(Aggregator):
         limits: dict[str, Any] | None = None,
         optional_names: list[str] | None = None,
         aggregator: Any = None,
+        transfer: Form | None = None,
     ) -> None:
         super().__init__()
+        self.transfer = transfer
         self.optional_names = optional_names
         self.aggregator = aggregator
         self.persistor_id = persistor_id
@@ -101,6 +106,8 @@ class MmarAggregator(Aggregator):
         """Judge what the job asks for before anything is sent."""
         if self.optional_names is not None:
             require_patterns(self.optional_names)
+        if self.transfer is not None and self.transfer not in FORMS:
+            raise FederationError(f"transfer is {self.transfer!r}, no form of {', '.join(FORMS)}")
         if self.aggregator is not None:
             self._own = OwnAggregation(self.aggregator)
 
@@ -120,6 +127,7 @@ class MmarAggregator(Aggregator):
                 optional_names=self.optional_names,
                 encrypted=None if encryption is None else encryption.layout,
                 factors=self.aggregation_weights,
+                transfer=self.transfer,
             )
             self._guard = ReplyGuard(plain)
         return self._guard
@@ -210,11 +218,14 @@ class MmarAggregator(Aggregator):
             encrypted = None if encryption is None else encryption.loaded(update.difference)
         except WeightsError as error:
             return (UpdateFault("encryption", "update", str(error)),)
-        fault = self._round_mean(fl_ctx).add(site, update.difference, update.steps, encrypted)
+        fault = self._round_mean(fl_ctx).add(
+            site, added_up(update.difference), update.steps, encrypted
+        )
         if fault is not None:
             return (fault,)
         if self._own is not None:
-            self._own.add(site, Reply(shareable=shareable, peer=fl_ctx.get_peer_context()))
+            whole = shareable if self.transfer is None else widened_reply(shareable)
+            self._own.add(site, Reply(shareable=whole, peer=fl_ctx.get_peer_context()))
         note(
             self,
             fl_ctx,

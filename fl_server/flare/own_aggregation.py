@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from nvflare.apis.dxo import DataKind
+from nvflare.apis.dxo import DataKind, from_shareable
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 
 from fl_server.aggregation import moved_by, replaced_by
 from fl_server.flare.exchange import as_tensor, raw_reply
+from mmar_runtime.compact_weights import widened
 from mmar_runtime.errors import FederationError, WeightsError
 from mmar_runtime.weights import Weights
 
@@ -40,6 +42,13 @@ class Reply:
 
     shareable: Shareable
     peer: Any
+
+
+def widened_reply(shareable: Shareable) -> Shareable:
+    """A reply that the guard has let through, with float32 where tensors came rounded."""
+    dxo = from_shareable(shareable)
+    dxo.data = widened(dxo.data)
+    return dxo.update_shareable(copy.copy(shareable))
 
 
 class OwnAggregation:

@@ -7,6 +7,7 @@ in the environment, and so in the texts of errors. None of them may be anywhere 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from typing import Any
 import nibabel
 import pytest
 
+from fl_client.job_check import CLIENT_CONFIG, SERVER_CONFIG
+from fl_client.transfer import compacting
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from tests.federation.conftest import SERVER, SITES, Federation, MakeFederation, edit
 from tests.federation.search import files_with
@@ -206,3 +209,37 @@ def spoilt_image(kit: Path) -> Iterator[None]:
     image.write_bytes(whole[: len(whole) // 2])
     yield
     image.write_bytes(whole)
+
+
+def test_rounded_updates_give_the_bits_of_both_simulations(
+    federation: Federation, job: Path, tmp_path: Path
+) -> None:
+    """Last, because the tests before count what one job has left."""
+    rounded = shutil.copytree(job, tmp_path / "rounded")
+    config = rounded / "app" / "config"
+    client = json.loads((config / CLIENT_CONFIG).read_text())
+    server = json.loads((config / SERVER_CONFIG).read_text())
+    [aggregator] = [one for one in server["components"] if one["id"] == "aggregator"]
+    aggregator["args"]["transfer"] = "int8"
+    edit(config / CLIENT_CONFIG, **compacting(client, "int8"))
+    edit(config / SERVER_CONFIG, components=server["components"])
+
+    ended = mmar("submit", rounded, "--kit", federation.lead, "--wait", "--out", tmp_path / "out")
+
+    assert ended.returncode == 0, ended.stderr
+    deployed = Path(ended.stdout.strip()) / "workspace" / "results"
+    data = Path(data_root(federation.site("site-1"))).parent
+    for engine in ("inline", "nvflare"):
+        simulated = mmar(
+            "simulate", rounded, "--data", data, "--set", "NUM_THREADS=1", "--engine", engine,
+            "-w", tmp_path / engine,
+        )  # fmt: skip
+        assert simulated.returncode == 0, simulated.stderr
+        results = tmp_path / engine / "run-001" / "results"
+        assert digests(results) == digests(deployed)
+        assert cells(results) == cells(deployed)
+
+
+def digests(results: Path) -> list[str]:
+    record = json.loads((results / "run_record.json").read_text())
+    return [one["weights_sha256"] for one in record["rounds"]]

@@ -217,6 +217,39 @@ def test_import_goes_on_without_what_may_be_dropped(
     assert Job.open(printed["folder"]).rounds == 8
 
 
+def test_create_with_rounded_updates(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    mmar, job = str(MMARS / "segmentation_3d"), f"{tmp_path}/job"
+    words = ["--transfer", "int8", "--result-filter", "PercentilePrivacy", "gamma=0.01"]
+
+    assert main(["job", "create", mmar, "--out", job, *words]) == 0
+
+    parts, client = configs_of(tmp_path / "job")
+    assert parts["aggregator"]["transfer"] == "int8"
+    of_train = [one for one in client["task_result_filters"] if one["tasks"] == ["train"]]
+    assert [one["path"].rpartition(".")[2] for one in of_train[0]["filters"]] == [
+        "PercentilePrivacy", "CompactUpdate",
+    ]  # fmt: skip
+    assert main(["check", job]) == 0
+    capfd.readouterr()
+    assert main(["job", "show", job]) == 0
+    told = capfd.readouterr().out
+    assert "updates:        large tensors as int8\n" in told
+    assert "fl_client.flare.compact.CompactUpdate\n" in told
+
+
+def test_what_is_encrypted_is_not_rounded_as_well(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--out", f"{tmp_path}/job", "--he", "--transfer", "int8"]
+
+    assert main(["job", "create", str(MMARS / "segmentation_3d"), *words]) == 2
+
+    told = capfd.readouterr().err
+    assert "job: transfer: what is encrypted cannot be rounded as well" in told
+    assert "Leave out --transfer, or --he." in told
+    assert not (tmp_path / "job").exists()
+
+
 # --- show
 
 

@@ -11,6 +11,7 @@ import pytest
 from fl_admin.inline.job_terms import job_terms
 from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
 from fl_admin.simulate import plan_simulation
+from fl_client.transfer import compacting
 from mmar_runtime.errors import ConfigError
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
@@ -94,6 +95,32 @@ def test_what_it_does_not_know_is_refused_with_the_way_out(
 
     assert message in str(caught.value)
     assert "--engine nvflare" in str(caught.value)
+
+
+def rounding(job: Job, edited: Edited, *, server: object, client: str) -> None:
+    edited(
+        job.mmar.document(SERVER_CONFIG),
+        lambda document: component(document, "aggregator")["args"].update(transfer=server),
+    )
+    edited(
+        job.mmar.document(CLIENT_CONFIG),
+        lambda document: document.update(compacting(document, client)),
+    )
+
+
+def test_it_rounds_updates_as_the_filter_of_a_site_does(job: Job, edited: Edited) -> None:
+    assert job_terms(job).transfer is None
+
+    rounding(job, edited, server="int8", client="int8")
+
+    assert job_terms(job).transfer == "int8"
+
+
+def test_documents_that_ask_for_different_forms_are_refused(job: Job, edited: Edited) -> None:
+    rounding(job, edited, server="int8", client="float16")
+
+    with pytest.raises(ConfigError, match="transfer is 'float16' here, and 'int8' in config_fed_s"):
+        job_terms(job)
 
 
 def test_such_a_job_runs_on_nvflare_unless_inline_was_asked_for(
