@@ -12,7 +12,8 @@ from fl_server.encryption import EncryptedAddend, EncryptedMean, ServerEncryptio
 from fl_server.update_guard import UpdateFault, outlying_norms, update_norm
 from mmar_runtime.encrypted_weights import plain_part
 from mmar_runtime.errors import FederationError, WeightsError
-from mmar_runtime.weights import Weights
+from mmar_runtime.spare_memory import SpareMemory
+from mmar_runtime.weights import Weights, copy_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class RoundMean:
         norm_ratio: the bound of a norm as a multiple of the median; None for none.
         optional_names: tensors that a contribution may lack.
         encryption: what is needed to add up encrypted tensors; None if the job encrypts none.
+        spare: of contributions that are only lent, memory for copies; see ``InTimeWeightedMean``.
 
     Attributes:
         settled: whether the round's norms have been compared, so that it is closed to others.
@@ -52,15 +54,21 @@ class RoundMean:
         norm_ratio: float | None = None,
         optional_names: Collection[str] = (),
         encryption: ServerEncryption | None = None,
+        spare: SpareMemory | None = None,
     ) -> None:
         self.settled = False
         self._min_sites = min_sites
         self._norm_ratio = norm_ratio
+        self._lent = spare is not None
         self._held: dict[str, _Held] = {}
         self._layout = None if encryption is None else encryption.layout
         self._encrypted_mean: EncryptedMean | None = None
         self._mean = InTimeWeightedMean(
-            sites, aggregation_weights=aggregation_weights, optional_names=optional_names
+            sites,
+            aggregation_weights=aggregation_weights,
+            optional_names=optional_names,
+            # Those that are kept until all are there are copied before they come to the mean.
+            spare=spare if norm_ratio is None else None,
         )
 
     @property
@@ -86,6 +94,8 @@ class RoundMean:
         plain = plain_part(difference)
         if self._norm_ratio is None:
             return self._count(site, plain, steps, encrypted)
+        if self._lent:
+            plain = {name: copy_of(tensor) for name, tensor in plain.items()}
         norm = update_norm({name: tensor.numpy() for name, tensor in plain.items()})
         self._held[site] = _Held(difference=plain, steps=steps, encrypted=encrypted, norm=norm)
         return None
