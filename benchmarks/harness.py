@@ -90,12 +90,12 @@ def rows(
 
 def show(found: Sequence[Mapping[str, Any]]) -> None:
     """Print the table."""
-    print(f"{'figure':<30}{'arm':<18}{'median (range)':>30}{'ratio':>8}{'bar':>7}")
+    print(f"{'figure':<34}{'arm':<24}{'median (range)':>30}{'ratio':>8}{'bar':>7}")
     for one in found:
         spread = f"{one['median']:.3f} ({one['least']:.3f}..{one['most']:.3f})"
         ratio = "" if one["ratio"] is None else f"{one['ratio']:.2f}"
         bar = "" if one["bar"] is None else f"{one['bar']:g}"
-        print(f"{one['figure']:<30}{one['arm']:<18}{spread:>30}{ratio:>8}{bar:>7}")
+        print(f"{one['figure']:<34}{one['arm']:<24}{spread:>30}{ratio:>8}{bar:>7}")
 
 
 def keep(name: str, found: Sequence[Mapping[str, Any]]) -> Path:

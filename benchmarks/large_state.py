@@ -1,8 +1,9 @@
 """Rounds without training: `python benchmarks/large_state.py`.
 
 What a round costs besides the work of the sites, from 100 KB to 1 GB: the inline engine's server
-with sites that return what they received, guard, mean, digest and files included; and a loop that
-copies, averages and writes a checkpoint.
+with sites that load what they received into a network and return it, guard, mean, digest and files
+included; the same without one of these; and a loop that copies and averages, without a checkpoint
+and with one.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 from harness import in_turn, keep, rows, show
 from measure import measure
@@ -25,9 +28,23 @@ from measure import measure
 SITES = 2
 TENSORS = 20
 GAP = "seconds of a round"
+TOTAL = "seconds of all rounds / rounds"
+"""To the last file: what is still being written and hashed when the last round ends is in it."""
+
 SIZES = "peak memory / size of the model"
 LIMITS = {0.1: 0.02, 20.0: 0.1}
 """MB of a model -> seconds that a round of the inline engine may take."""
+
+COPY, WRITTEN, INLINE = "copy, average", "copy, average, written", "inline"
+PARTS = {
+    "inline, no guard": (
+        "fl_server.reply_guard.PlainReplyGuard.contribution_faults",
+        lambda *_, **__: (),
+    ),
+    "inline, no digest": ("fl_admin.inline.server.digest", lambda _: "0" * 64),
+    "inline, no file": ("fl_admin.inline.server.write_checkpoint", lambda *_: None),
+}
+"""Arms that leave something out, so that one sees what it costs."""
 
 
 def weights_of(megabytes: float) -> dict[str, Any]:
@@ -35,11 +52,11 @@ def weights_of(megabytes: float) -> dict[str, Any]:
 
     torch.manual_seed(0)
     numbers = max(1, int(megabytes * 1e6 / 4 / TENSORS))
-    return {f"layer.{index}.weight": torch.randn(numbers) for index in range(TENSORS)}
+    return {f"layer_{index}": torch.randn(numbers) for index in range(TENSORS)}
 
 
-def inline(megabytes: float, rounds: int, folder: Path) -> list[float]:
-    """Seconds of each round of the inline engine's server."""
+def inline(megabytes: float, rounds: int, folder: Path, *, without: str = "") -> list[float]:
+    """When each round of the inline engine's server starts, and when all is done."""
     import torch
 
     from fl_admin.inline.job_terms import JobTerms
@@ -50,6 +67,7 @@ def inline(megabytes: float, rounds: int, folder: Path) -> list[float]:
     from fl_server.initial_model import InitialModel
     from fl_server.metric_contract import MetricContract
     from mmar_runtime.results import EvaluationResult, SiteReport
+    from mmar_runtime.weights import load_into
 
     torch.set_num_threads(1)
     metrics = {"dice": 0.5}
@@ -58,38 +76,37 @@ def inline(megabytes: float, rounds: int, folder: Path) -> list[float]:
     )
 
     class Returning:
-        """Sites that return the model as they received it."""
+        """Sites that return the model as they received it; they share the memory of a network."""
 
+        network = torch.nn.ParameterDict(weights_of(megabytes)).requires_grad_(False)
         names = tuple(f"site-{number}" for number in range(1, SITES + 1))
 
         def ask(self, task: Task, *, only: str | None = None) -> Iterator[tuple[str, Reply]]:
             for name in self.names if only is None else (only,):
                 if isinstance(task, Train):
-                    local = {key: one.clone() for key, one in task.weights.items()}
+                    load_into(self.network, task.weights, source="the server")
                     yield (
                         name,
                         LocalUpdate(
                             round_number=task.round_number,
-                            difference=weight_difference(local, task.weights),
+                            difference=weight_difference(
+                                self.network.state_dict(),
+                                task.weights,
+                                in_place=True,
+                            ),
                             steps=1,
                             report=report,
                         ),
                     )
                 elif isinstance(task, Submit):
-                    yield name, SubmittedModel(weights=weights, round_number=1, metrics=metrics)
+                    best = {key: one.clone() for key, one in self.network.state_dict().items()}
+                    yield name, SubmittedModel(weights=best, round_number=1, metrics=metrics)
                 else:
                     yield name, EvaluationResult(key_metric="dice", metrics=metrics, cases=1)
 
-    weights = weights_of(megabytes)
     contract = MetricContract(key_metric="dice")
-    initial = InitialModel(
-        weights=weights,
-        train_conf={},
-        key_metric="dice",
-        metrics=contract,
-        cross_site_metrics=contract,
-    )
     terms = JobTerms(rounds=rounds, min_sites=SITES)
+    sites = Returning()
     starts: list[float] = []
 
     class Clock(InlineServer):
@@ -103,12 +120,28 @@ def inline(megabytes: float, rounds: int, folder: Path) -> list[float]:
         def _publish(self) -> None:
             self._recorder.finish("complete")
 
-    Clock("job", terms, initial, Returning(), folder, evaluation_sha256="").run()
-    return [after - before for before, after in pairwise(starts)]
+    with ExitStack() as stack:
+        if without:
+            stack.enter_context(patch(*PARTS[without]))
+        Clock(
+            "job",
+            terms,
+            InitialModel(
+                weights=weights_of(megabytes),
+                train_conf={},
+                key_metric="dice",
+                metrics=contract,
+                cross_site_metrics=contract,
+            ),
+            sites,
+            folder,
+            evaluation_sha256="",
+        ).run()
+    return [*starts, time.perf_counter()]
 
 
 def plain(megabytes: float, rounds: int, folder: Path, *, written: bool) -> list[float]:
-    """Seconds of each round of a loop that copies and averages, and may write a checkpoint."""
+    """When each round of a loop that copies and averages starts, and when all is done."""
     import torch
 
     torch.set_num_threads(1)
@@ -124,7 +157,7 @@ def plain(megabytes: float, rounds: int, folder: Path, *, written: bool) -> list
         weights = total
         if written:
             torch.save({"model": weights}, folder / "model.pt")
-    return [after - before for before, after in pairwise(starts)]
+    return [*starts, time.perf_counter()]
 
 
 def in_child(arm: str, megabytes: float, rounds: int) -> dict[str, float]:
@@ -135,20 +168,36 @@ def in_child(arm: str, megabytes: float, rounds: int) -> dict[str, float]:
         log = Path(folder) / "log"
         base = measure(empty, log=log).peak_rss
         found = measure(words, log=log)
-        seconds = json.loads((Path(folder) / "told.json").read_text())
+        starts = json.loads((Path(folder) / "told.json").read_text())
         return {
-            GAP: median(seconds),
+            GAP: median(after - before for before, after in pairwise(starts[:-1])),
+            TOTAL: (starts[-1] - starts[0]) / rounds,
             SIZES: max(0.0, found.peak_rss - base) * 2**20 / (megabytes * 1e6),
         }
 
 
 def child(arm: str, megabytes: float, rounds: int, folder: Path) -> None:
-    if arm == "inline":
-        seconds = inline(megabytes, rounds, folder)
+    if arm in (COPY, WRITTEN):
+        starts = plain(megabytes, rounds, folder, written=arm == WRITTEN)
     else:
-        seconds = plain(megabytes, rounds, folder, written=arm.endswith("written"))
-    (folder / "told.json").write_text(json.dumps(seconds))
+        starts = inline(megabytes, rounds, folder, without=arm if arm in PARTS else "")
+    (folder / "told.json").write_text(json.dumps(starts))
     time.sleep(0.3)  # for whoever measures the memory of a very short run
+
+
+def table(size: float, measured: dict[str, list[Mapping[str, float]]]) -> list[dict[str, Any]]:
+    """Beside a loop that writes nothing, and once more beside one that writes as inline does."""
+    bars = {(INLINE, GAP): 1.5} if size >= 200 else {}
+    found = rows(measured, base=COPY, title=f"{size:g} MB, {SITES} sites", bars=bars)
+    for one in found:
+        if one["arm"] == INLINE:
+            one["limit"] = {GAP: LIMITS.get(size), SIZES: 4.0}.get(one["figure"])
+    title = f"{size:g} MB, {SITES} sites, beside a loop that writes"
+    return found + [
+        one
+        for one in rows(measured, base=WRITTEN, title=title)
+        if one["arm"] == INLINE and one["figure"] != SIZES
+    ]
 
 
 def main() -> None:
@@ -160,18 +209,14 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, nargs="+", default=[0.1, 20, 200, 1000])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--parts", action="store_true", help="inline without one part, too")
     options = parser.parse_args()
     found = []
     for size in options.megabytes:
-        names = ("copy, average, written", "copy, average", "inline")
+        names = (COPY, WRITTEN, INLINE, *(PARTS if options.parts else ()))
         arms = {name: partial(in_child, name, size, options.rounds) for name in names}
-        bars = {("inline", GAP): 1.5} if size >= 200 else {}
         measured = in_turn(arms, options.repetitions)
-        part = rows(measured, base=names[0], title=f"{size:g} MB, {SITES} sites", bars=bars)
-        for one in part:
-            if one["arm"] == "inline":
-                one["limit"] = LIMITS.get(size) if one["figure"] == GAP else 4.0
-        found += part
+        found += table(size, measured)
     show(found)
     print(keep("large_state", found))
 

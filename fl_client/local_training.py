@@ -83,6 +83,8 @@ class LocalTrainer:
         should_stop: asked between iterations.
         shared: names of the tensors that the sites share, with ``*`` for any characters; None for
             all. Of the others this site keeps its own.
+        in_place: whether an update may lie in the memory of the network, which then holds no
+            weights until the next ones are received.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class LocalTrainer:
         observer: Observer | None = None,
         should_stop: ShouldStop = lambda: False,
         shared: list[str] | None = None,
+        in_place: bool = False,
     ) -> None:
         if config.validate is None:
             message = "a federated job needs a section 'validate': each round's model is scored"
@@ -111,6 +114,7 @@ class LocalTrainer:
         self._processes = context.processes
         self._should_stop = asked_together(should_stop, context.processes, context.device)
         self._round_number = 0
+        self._in_place = in_place
         if config.settings.random_seed is not None:
             # Building draws numbers too: DataLoader seeds the transforms. The weights it draws are
             # replaced by received ones before anything uses them.
@@ -192,7 +196,8 @@ class LocalTrainer:
         if steps == 0:
             raise WeightsError("the round did no optimizer step; is the data set empty?")
         local_result = self._validated_at_the_end()
-        difference = weight_difference(self._own.kept_apart(weights_of(self.network)), received)
+        shared = self._own.kept_apart(self.network.state_dict())
+        difference = weight_difference(shared, received, in_place=self._in_place)
         return LocalUpdate(
             round_number=round_number,
             difference=difference,

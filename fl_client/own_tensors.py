@@ -6,7 +6,7 @@ from fl_client.updates import first_not_finite
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.shared_names import shared_names
-from mmar_runtime.weights import Weights
+from mmar_runtime.weights import Weights, copy_of
 
 PLACE = Location("config_fed_client.json") / "executors" / "args" / "shared_names"
 
@@ -37,12 +37,12 @@ class OwnTensors:
         return {name: tensor for name, tensor in weights.items() if name in self._names}
 
     def kept_apart(self, weights: Weights) -> Weights:
-        """The shared tensors of a network after training; the others are kept here.
+        """The shared tensors of a network after training; copies of the others are kept here.
 
         Raises:
             WeightsError: own tensors are not finite; those before stay.
         """
-        own = {name: weights[name] for name in self.kept}
+        own = {name: copy_of(weights[name]) for name in self.kept}
         name = first_not_finite(own)
         if name is not None:
             raise WeightsError(

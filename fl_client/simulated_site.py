@@ -104,7 +104,11 @@ class SimulatedSite:
         self._deadline = math.inf
 
     def train(self, received: Weights, round_number: int, *, timeout: float = 0) -> LocalUpdate:
-        """One round; ``timeout`` is in seconds, 0 means as long as it takes."""
+        """One round; ``timeout`` is in seconds, 0 means as long as it takes.
+
+        The tensors of the update lie in the memory that the networks share: they hold until the
+        next task of any site.
+        """
         with self._task(timeout):
             self._may(TRAIN, round_number=round_number)
             self._progress.round_number = round_number
@@ -182,6 +186,7 @@ class SimulatedSite:
                 observer=self._progress,
                 should_stop=self._should_stop,
                 built=self._storage.lend_weights,
+                in_place=True,
             )
         return self._tasks
 

@@ -71,6 +71,7 @@ class LocalTasks:
         observer: told of iterations, epochs and validations.
         should_stop: asked between iterations.
         built: told of the network of trainer and evaluator when one is built.
+        in_place: whether an update may lie in the memory of the network; see ``LocalTrainer``.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class LocalTasks:
         observer: Observer,
         should_stop: ShouldStop,
         built: Callable[[torch.nn.Module], object] = lambda network: None,
+        in_place: bool = False,
     ) -> None:
         self.site = site
         self.work = work
@@ -91,6 +93,7 @@ class LocalTasks:
         self._observer = observer
         self._should_stop = should_stop
         self._built = built
+        self._in_place = in_place
         self._counts: Counter[str] = Counter()
         self._trainer: LocalTrainer | None = None
         self._evaluator: CrossSiteEvaluator | None = None
@@ -150,6 +153,7 @@ class LocalTasks:
                 observer=self._observer,
                 should_stop=self._should_stop,
                 shared=self.shared,
+                in_place=self._in_place,
             )
             require_within_limits(trainer, self.site.policy)
             self._built(trainer.network)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
 
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.results import SiteReport
-from mmar_runtime.weights import Weights, mismatches, not_finite
+from mmar_runtime.weights import Weights, blocks, is_finite, mismatches, not_finite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +29,19 @@ class LocalUpdate:
     report: SiteReport
 
 
-def weight_difference(local: Weights, received: Weights) -> dict[str, torch.Tensor]:
-    """``local - received``, tensor by tensor, in the memory of ``local``, which is used up.
+def weight_difference(
+    local: Weights,
+    received: Weights,
+    *,
+    in_place: bool = False,
+) -> dict[str, torch.Tensor]:
+    """``local - received``, tensor by tensor, on the CPU.
+
+    Args:
+        local: may lie on another device.
+        received: on the CPU; left as they are.
+        in_place: whether the differences may take the place of the local weights, which are left as
+            they are otherwise.
 
     Raises:
         WeightsError: names, shapes or dtypes differ, or a value is not finite.
@@ -37,14 +49,35 @@ def weight_difference(local: Weights, received: Weights) -> dict[str, torch.Tens
     faults = mismatches(received, local)
     if faults:
         raise WeightsError(f"the trained weights do not match the received ones: {faults[0]}")
-    difference = {name: local[name].sub_(received[name]) for name in received}
-    name = first_not_finite(difference)
-    if name is not None:
-        raise WeightsError(
-            f"training ended in values that are not finite, in {name}; nothing is sent. "
-            "A lower learning rate, or gradient clipping, may help."
-        )
+    places = Counter(_place(tensor) for tensor in local.values())
+    difference = {}
+    for name, before in received.items():
+        after = local[name].detach().cpu().contiguous()
+        # Tied tensors have several names, and are subtracted from under each.
+        is_own = in_place and places[_place(after)] < 2
+        found = after if is_own else torch.empty_like(after)
+        difference[name] = found
+        if not _subtract(after, before.contiguous(), out=found):
+            raise WeightsError(
+                f"training ended in values that are not finite, in {name}; nothing is sent. "
+                "A lower learning rate, or gradient clipping, may help."
+            )
     return difference
+
+
+def _place(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _subtract(local: torch.Tensor, received: torch.Tensor, *, out: torch.Tensor) -> bool:
+    """Subtract block by block, in one pass over the memory; returns whether all is finite."""
+    after, before, moved = local.view(-1), received.view(-1), out.view(-1)
+    for block in blocks(moved.numel()):
+        part = moved[block]
+        torch.sub(after[block], before[block], out=part)
+        if not is_finite(part):
+            return False
+    return True
 
 
 def first_not_finite(weights: Weights) -> str | None:

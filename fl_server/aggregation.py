@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from mmar_runtime.errors import FederationError, WeightsError
-from mmar_runtime.weights import Weights, not_finite
-
-BLOCK = 2**16
-"""Numbers that are summed at a time: they stay in the processor's cache."""
+from mmar_runtime.spare_memory import SpareMemory
+from mmar_runtime.weights import BLOCK, Weights, blocks, is_finite, not_finite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +20,17 @@ class Contribution:
         site: the site's name, which decides its place in the sum.
         difference: local minus received weights.
         weight: its share in the mean, before the shares are divided by their sum.
+        is_copied: whether the tensors are copies, which the mean may do with as it likes.
     """
 
     site: str
-    difference: Weights
+    difference: dict[str, torch.Tensor]
     weight: float
+    is_copied: bool = False
+
+
+Part = tuple[torch.Tensor, float]
+"""A tensor of one contribution, and its weight."""
 
 
 class InTimeWeightedMean:
@@ -36,10 +40,17 @@ class InTimeWeightedMean:
     sites' names: one that arrives early waits for those before it. All sums are in float64. Each
     tensor has a mean of its own, over the sites that sent it.
 
+    A sum takes the memory of two contributions, so two are kept as they are until a third comes;
+    and the last one is added where the mean is taken, without another pass over the memory. The
+    tensors are let go of one by one as they are added.
+
     Args:
         sites: every site that may contribute.
         aggregation_weights: factor of a site's steps; 1 for a site that is not named.
         optional_names: tensors that a contribution may lack; one that all of them lack stays.
+        spare: of contributions that are only lent, until the next one comes: memory for copies of
+            those that are kept longer, and for the new global weights. None if nobody changes the
+            tensors of a contribution.
     """
 
     def __init__(
@@ -48,11 +59,16 @@ class InTimeWeightedMean:
         *,
         aggregation_weights: Mapping[str, float] | None = None,
         optional_names: Collection[str] = (),
+        spare: SpareMemory | None = None,
     ) -> None:
+        self._spare = spare
         self._awaited = sorted(sites)
         self._factors = dict(aggregation_weights or {})
         self._optional = frozenset(optional_names)
         self._waiting: dict[str, Contribution] = {}
+        """Those that came before their turn."""
+        self._kept: list[Contribution] = []
+        """Those whose turn it is, and which are not in the sums yet."""
         self._sum: dict[str, torch.Tensor] = {}
         self._weights: dict[str, float] = {}
         """Tensor -> the weights of all who sent it."""
@@ -60,6 +76,11 @@ class InTimeWeightedMean:
 
     def add(self, site: str, difference: Weights, steps: int) -> None:
         """Take a contribution; its weight is ``steps`` times the site's factor.
+
+        Args:
+            site: its sender.
+            difference: its tensors must not be changed any more, unless they are lent.
+            steps: optimizer steps.
 
         Raises:
             FederationError: the site contributed already, or is none of those expected.
@@ -70,19 +91,44 @@ class InTimeWeightedMean:
             raise FederationError(f"{site} is no site of this run")
         self.contributors = tuple(sorted((*self.contributors, site)))
         weight = steps * self._factors.get(site, 1.0)
-        self._waiting[site] = Contribution(site=site, difference=difference, weight=weight)
+        self._waiting[site] = Contribution(site=site, difference=dict(difference), weight=weight)
         while self._awaited and self._awaited[0] in self._waiting:
             self._take(self._awaited.pop(0))
+        if self._spare is not None and self._awaited:
+            # The last one needs no copy: what follows is the mean.
+            self._waiting = {name: self._copied(one) for name, one in self._waiting.items()}
+            self._kept = [self._copied(one) for one in self._kept]
+
+    def _copied(self, one: Contribution) -> Contribution:
+        """A contribution that holds although what was lent is used again."""
+        if one.is_copied or self._spare is None:
+            return one
+        copies = {
+            name: self._spare.empty_like(tensor).copy_(tensor)
+            for name, tensor in one.difference.items()
+        }
+        return replace(one, difference=copies, is_copied=True)
 
     def _take(self, site: str) -> None:
         contribution = self._waiting.pop(site)
-        for name, tensor in contribution.difference.items():
-            if name in self._sum:
-                add_weighted(self._sum[name], tensor, contribution.weight)
-            else:
-                numbers = tensor.contiguous().to(torch.float64, copy=True)
-                self._sum[name] = numbers.mul_(contribution.weight)
+        for name in contribution.difference:
             self._weights[name] = self._weights.get(name, 0.0) + contribution.weight
+        self._kept.append(contribution)
+        if self._awaited and (self._sum or len(self._kept) > 1):
+            self._add_kept()
+
+    def _add_kept(self) -> None:
+        kept, self._kept = self._kept, []
+        product = _scratch()
+        shapes = {name: tensor.shape for one in kept for name, tensor in one.difference.items()}
+        for name, shape in shapes.items():
+            parts, total = _parts(kept, name), self._sum.get(name)
+            is_begun = total is not None
+            if total is None:
+                total = self._sum[name] = torch.empty(shape, dtype=torch.float64)
+            sums = total.view(-1)
+            for block in blocks(sums.numel()):
+                _add_parts(sums[block], parts, block, product, is_begun=is_begun)
 
     def new_global(self, global_weights: Weights) -> dict[str, torch.Tensor]:
         """The global weights plus the mean difference, each tensor in its own dtype.
@@ -90,6 +136,8 @@ class InTimeWeightedMean:
         Floating-point tensors are added in float64 and rounded once. Integer buffers, such as the
         batch counters of batch norm, take the mean difference rounded to the nearest integer, ties
         to even (McMahan et al. 2017, arXiv 1602.05629, average parameters; they have no counters).
+
+        The contributions are used up by this.
 
         Raises:
             FederationError: nobody contributed.
@@ -100,14 +148,44 @@ class InTimeWeightedMean:
             self._take(site)
         if not self.contributors:
             raise FederationError("no site contributed to this round; there is nothing to average")
-        _require_like(global_weights, self._sum, self._optional)
-        found = {
-            name: _moved(tensor, self._sum[name], self._weights[name])
-            if name in self._sum
-            else tensor.clone()
+        _require_like(global_weights, self._weights, self._optional)
+        for given in (self._sum, *(one.difference for one in self._kept)):
+            _require_shapes(global_weights, given)
+        scratch = _scratch(), _scratch()
+        return {
+            name: self._moved(name, tensor, *scratch) if name in self._weights else tensor.clone()
             for name, tensor in global_weights.items()
         }
-        return _all_finite(found)
+
+    def _moved(
+        self, name: str, tensor: torch.Tensor, sums: torch.Tensor, product: torch.Tensor
+    ) -> torch.Tensor:
+        """One tensor of the new global weights; what was summed up for it is let go of."""
+        weight, out = self._weights[name], self._memory_for(name, tensor)
+        parts = _parts(self._kept, name)
+        summed = self._sum.pop(name).view(-1) if name in self._sum else None
+
+        def mean(block: slice) -> torch.Tensor:
+            found = sums[: block.stop - block.start]
+            if summed is not None:
+                found.copy_(summed[block])
+            _add_parts(found, parts, block, product, is_begun=summed is not None)
+            return found.div_(weight)
+
+        return _moved(name, tensor, mean, out=out)
+
+    def _memory_for(self, name: str, like: torch.Tensor) -> torch.Tensor:
+        """Where the new weights shall lie: in the place of a copy, if there is one.
+
+        A block of it has been added before the new one is written there.
+        """
+        for one in self._kept:
+            copy = one.difference.get(name)
+            if one.is_copied and copy is not None and copy.dtype == like.dtype:
+                return copy
+        if self._spare is not None:
+            return self._spare.empty_like(like)
+        return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
 def moved_by(
@@ -124,11 +202,18 @@ def moved_by(
         WeightsError: the result is not finite, of other shapes, or of other names.
     """
     _require_like(global_weights, difference, may_lack)
-    found = {
-        name: _moved(tensor, difference[name]) if name in difference else tensor.clone()
+    _require_shapes(global_weights, difference)
+    return {
+        name: _moved(
+            name,
+            tensor,
+            _whole_or_precise(difference[name], tensor),
+            out=torch.empty_like(tensor, memory_format=torch.contiguous_format),
+        )
+        if name in difference
+        else tensor.clone()
         for name, tensor in global_weights.items()
     }
-    return _all_finite(found)
 
 
 def replaced_by(
@@ -139,6 +224,7 @@ def replaced_by(
     Arguments and errors are those of ``moved_by``.
     """
     _require_like(global_weights, weights, may_lack)
+    _require_shapes(global_weights, weights)
     found = {
         name: _as_dtype(weights[name], tensor.dtype) if name in weights else tensor.clone()
         for name, tensor in global_weights.items()
@@ -146,25 +232,57 @@ def replaced_by(
     return _all_finite(found)
 
 
-def add_weighted(total: torch.Tensor, tensor: torch.Tensor, weight: float) -> None:
-    """``total += tensor * weight`` in float64, block by block.
+def _scratch() -> torch.Tensor:
+    return torch.empty(BLOCK, dtype=torch.float64)
 
-    Product and sum are rounded one after the other on every processor, and what lies between them
-    stays in its cache.
+
+def _parts(kept: Sequence[Contribution], name: str) -> list[Part]:
+    """What these contributions have of one tensor; they have it no longer."""
+    return [
+        (one.difference.pop(name).reshape(-1), one.weight) for one in kept if name in one.difference
+    ]
+
+
+def _add_parts(
+    total: torch.Tensor,
+    parts: Iterable[Part],
+    block: slice,
+    product: torch.Tensor,
+    *,
+    is_begun: bool,
+) -> None:
+    """``total += tensor * weight`` in float64, for a block of each part.
+
+    Product and sum are rounded one after the other on every processor.
+
+    Args:
+        total: the block's sum.
+        parts: what is added, one after the other.
+        block: which numbers of each part.
+        product: memory for as many numbers.
+        is_begun: whether something is in the sum already.
     """
-    sums, numbers = total.view(-1), tensor.reshape(-1)
-    for start in range(0, sums.numel(), BLOCK):
-        block = slice(start, start + BLOCK)
-        sums[block].add_(numbers[block].to(torch.float64, copy=True).mul_(weight))
+    product = product[: total.numel()]
+    for numbers, weight in parts:
+        if is_begun:
+            total.add_(product.copy_(numbers[block]).mul_(weight))
+        else:
+            total.copy_(numbers[block]).mul_(weight)
+            is_begun = True
 
 
-def _require_like(global_weights: Weights, given: Weights, may_lack: Collection[str]) -> None:
-    """Names and shapes; a smaller shape would be spread over the whole tensor."""
+def _require_like(
+    global_weights: Weights, given: Collection[str], may_lack: Collection[str]
+) -> None:
     lacking = [one for one in global_weights if one not in given and one not in may_lack]
     strange = [one for one in given if one not in global_weights]
     if lacking or strange:
         fault = f"{lacking[0]}: missing" if lacking else f"{strange[0]}: not part of the network"
         raise WeightsError(f"the new global model is not kept; {fault}")
+
+
+def _require_shapes(global_weights: Weights, given: Weights) -> None:
+    """A smaller shape would be spread over the whole tensor."""
     for name, tensor in given.items():
         expected = tuple(global_weights[name].shape)
         if tuple(tensor.shape) != expected:
@@ -186,19 +304,38 @@ def _as_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.to(dtype)
 
 
-def _moved(tensor: torch.Tensor, total: torch.Tensor, weight: float = 1.0) -> torch.Tensor:
-    """``tensor + total / weight`` in the tensor's own dtype; computed block by block."""
-    found = torch.empty_like(tensor, memory_format=torch.contiguous_format)
-    numbers, sums, moved = tensor.reshape(-1), total.reshape(-1), found.view(-1)
-    for start in range(0, moved.numel(), BLOCK):
-        block = slice(start, start + BLOCK)
+def _moved(
+    name: str,
+    tensor: torch.Tensor,
+    mean: Callable[[slice], torch.Tensor],
+    *,
+    out: torch.Tensor,
+) -> torch.Tensor:
+    """``tensor + mean`` in the tensor's own dtype, computed and checked block by block.
+
+    Args:
+        name: of the tensor.
+        tensor: left as it is.
+        mean: a block of what is added; memory that may be used up.
+        out: where the result shall lie.
+    """
+    numbers, moved = tensor.reshape(-1), out.view(-1)
+    for block in blocks(moved.numel()):
+        part = moved[block]
         if tensor.is_floating_point():
-            moved[block] = (sums[block].to(torch.float64) / weight).add_(numbers[block])
+            part.copy_(mean(block).add_(numbers[block]))
         else:
-            moved[block] = numbers[block] + _whole(sums[block], weight, tensor.dtype)
-    return found
+            part.copy_(numbers[block] + _as_dtype(mean(block), tensor.dtype))
+        if not is_finite(part):
+            raise WeightsError(f"the new global model is not kept; {name}: not finite")
+    return out
 
 
-def _whole(total: torch.Tensor, weight: float, dtype: torch.dtype) -> torch.Tensor:
-    """``total / weight`` in an integer dtype; whole numbers, which have no weight, as they are."""
-    return _as_dtype(total / weight if total.is_floating_point() else total, dtype)
+def _whole_or_precise(
+    difference: torch.Tensor, tensor: torch.Tensor
+) -> Callable[[slice], torch.Tensor]:
+    """Blocks of a difference: whole numbers as they are, all others in float64."""
+    numbers = difference.reshape(-1)
+    if tensor.is_floating_point():
+        return lambda block: numbers[block].to(torch.float64, copy=True)
+    return lambda block: numbers[block]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
+
 from fl_server.initial_model import InitialModel
 from fl_server.update_guard import Arrays, Expected, UpdateFault, check_update, largest_magnitude
 from fl_server.update_limits import update_limits
@@ -57,7 +59,7 @@ class PlainReplyGuard:
         self._encrypted = encrypted
         self._factors = factors or {}
         self._transfer = transfer
-        self._model = self._plain(arrays_of(initial.weights))
+        self._model = _declared(self._plain(arrays_of(initial.weights)))
         self.optional = _optional(optional_names, initial.weights)
         self._job = job
         self._names = initial.metrics.names
@@ -97,7 +99,7 @@ class PlainReplyGuard:
             site: its sender, as the server knows it.
             round_number: the current round, counted from 1.
             model: the global model.
-            base_model: digest of the same; None where the tasks carry none.
+            base_model: what identifies it, such as its digest; None where the tasks carry none.
             contributors: who has answered in this round.
         """
         expected = Expected(
@@ -170,6 +172,19 @@ class PlainReplyGuard:
             metric_names=names,
             contributors=answered,
         )
+
+
+def _declared(model: Arrays) -> Arrays:
+    """What whole weights are compared with: shapes and dtypes, and of integers the numbers.
+
+    Floating-point numbers are not kept, so that the model in memory is the current one alone.
+    """
+    return {
+        name: np.broadcast_to(np.zeros((), array.dtype), array.shape)
+        if array.dtype.kind == "f"
+        else array
+        for name, array in model.items()
+    }
 
 
 def require_patterns(optional_names: list[str]) -> None:

@@ -12,7 +12,8 @@ from fl_server.encryption import EncryptedAddend, EncryptedMean, ServerEncryptio
 from fl_server.update_guard import UpdateFault, outlying_norms, update_norm
 from mmar_runtime.encrypted_weights import plain_part
 from mmar_runtime.errors import FederationError, WeightsError
-from mmar_runtime.weights import Weights
+from mmar_runtime.spare_memory import SpareMemory
+from mmar_runtime.weights import Weights, copy_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,7 @@ class RoundMean:
         encryption: what is needed to add up encrypted tensors; None if the job encrypts none.
         averages: whether there is a mean; without it, because a job's own aggregator takes its
             place, only the names of those that count are kept.
+        spare: of contributions that are only lent, memory for copies; see ``InTimeWeightedMean``.
 
     Attributes:
         settled: whether the round's norms have been compared, so that it is closed to others.
@@ -55,16 +57,22 @@ class RoundMean:
         optional_names: Collection[str] = (),
         encryption: ServerEncryption | None = None,
         averages: bool = True,
+        spare: SpareMemory | None = None,
     ) -> None:
         self.settled = False
         self._min_sites = min_sites
         self._norm_ratio = norm_ratio
         self._averages = averages
+        self._lent = spare is not None
         self._held: dict[str, _Held] = {}
         self._layout = None if encryption is None else encryption.layout
         self._encrypted_mean: EncryptedMean | None = None
         self._mean = InTimeWeightedMean(
-            sites, aggregation_weights=aggregation_weights, optional_names=optional_names
+            sites,
+            aggregation_weights=aggregation_weights,
+            optional_names=optional_names,
+            # Those that are kept until all are there are copied before they come to the mean.
+            spare=spare if norm_ratio is None else None,
         )
 
     @property
@@ -88,11 +96,17 @@ class RoundMean:
             encrypted: its encrypted part, if the job encrypts.
         """
         plain = plain_part(difference)
-        counted = plain if self._averages else {}
         if self._norm_ratio is None:
-            return self._count(site, counted, steps, encrypted)
+            return self._count(site, plain, steps, encrypted)
+        if self._lent:
+            plain = {name: copy_of(tensor) for name, tensor in plain.items()}
         norm = update_norm({name: tensor.numpy() for name, tensor in plain.items()})
-        self._held[site] = _Held(difference=counted, steps=steps, encrypted=encrypted, norm=norm)
+        self._held[site] = _Held(
+            difference=plain if self._averages else {},
+            steps=steps,
+            encrypted=encrypted,
+            norm=norm,
+        )
         return None
 
     def _count(
@@ -105,7 +119,7 @@ class RoundMean:
                 self._encrypted_mean.add(site, encrypted)
             except WeightsError as error:
                 return UpdateFault("encryption", "update", str(error))
-        self._mean.add(site, plain, steps)
+        self._mean.add(site, plain if self._averages else {}, steps)
         return None
 
     def settle(self) -> Mapping[str, UpdateFault]:

@@ -5,8 +5,9 @@
 A ``RunRecord`` is a frozen value; the functions above take one and return the next. ``RunRecorder``
 holds the current one during a run. Rounds count from 1: the model of round r is the global model
 after the r-th aggregation, and the model of round 0 is the initial model. A round whose aggregation
-has not happened (yet) is *open*: it has neither seconds nor a digest of weights. Only the last
-round of a record can be open, which is how a failed run shows who had answered by then.
+has not happened (yet) is *open*: it has neither seconds nor a digest of weights. A digest may be
+computed while the run goes on; until it is there, ``as_dict`` raises. Only the last round of a
+record can be open, which is how a failed run shows who had answered by then.
 
 Whatever is missing or not a finite number raises ``FederationError``; no value is ever made up.
 """
@@ -43,6 +44,7 @@ Part = TypeVar("Part")
 Value = TypeVar("Value")
 
 NO_ANSWER = "no contribution arrived before the round was closed"
+BOTH_OR_NONE = "a closed round has both seconds and weights_sha256, an open none"
 
 
 # --- values that are checked
@@ -247,7 +249,8 @@ class RoundRecord:
         started: when the server asked the sites, in UTC.
         sites: what is known of each site, in the order of their names.
         seconds: from the start to the aggregation; ``None`` while the round is open.
-        weights_sha256: digest of the global weights after it; ``None`` while the round is open.
+        weights_sha256: digest of the global weights after it; ``None`` while the round is open, and
+            in memory until it has been computed. No document lacks it.
     """
 
     number: int
@@ -261,14 +264,13 @@ class RoundRecord:
         _settle(self, number=whole_number(self.number, "round", least=1))
         _settle(self, started=_utc(self.started, "started"))
         _settle(self, sites=_read_only(_mapping(self.sites, "sites")))
-        if (self.seconds is None) != (self.weights_sha256 is None):
-            raise FederationError(
-                "a closed round has both seconds and weights_sha256, an open none"
-            )
         if self.seconds is None:
+            if self.weights_sha256 is not None:
+                raise FederationError(BOTH_OR_NONE)
             return
         _settle(self, seconds=finite_number(self.seconds, "seconds", least=0))
-        check_digest(self.weights_sha256, "weights_sha256")
+        if self.weights_sha256 is not None:
+            check_digest(self.weights_sha256, "weights_sha256")
         if not self.contributors:
             raise FederationError(
                 f"round {self.number} has no contribution, so it has no new global model and cannot"
@@ -281,12 +283,23 @@ class RoundRecord:
         return self.seconds is None
 
     @property
+    def awaits_digest(self) -> bool:
+        """Whether the digest of its global model is still being computed."""
+        return self.seconds is not None and self.weights_sha256 is None
+
+    @property
     def contributors(self) -> tuple[str, ...]:
         """The sites whose contribution was accepted, in the order of their names."""
         return tuple(s for s, came in self.sites.items() if isinstance(came, SiteContribution))
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON object of this round."""
+        """The JSON object of this round.
+
+        Raises:
+            FederationError: its digest is not there yet.
+        """
+        if self.awaits_digest:
+            raise FederationError(BOTH_OR_NONE)
         return {
             "round": self.number,
             "started": self.started.isoformat(),
@@ -302,7 +315,10 @@ class RoundRecord:
         fields["number"] = fields.pop("round")
         fields["started"] = _parse_time(fields["started"], "started")
         fields["sites"] = _each_of(fields["sites"], "sites", _outcome_from_dict)
-        return cls(**fields)
+        found = cls(**fields)
+        if found.awaits_digest:
+            raise FederationError(BOTH_OR_NONE)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -436,6 +452,11 @@ class RunRecord:
         """The rounds that gave a global model, in order."""
         return tuple(one for one in self.rounds if not one.is_open)
 
+    @property
+    def awaits_digest(self) -> bool:
+        """Whether the digest of a global model is still being computed."""
+        return any(one.awaits_digest for one in self.rounds)
+
     def scores_of(self, round_number: int) -> RoundScores | None:
         """The scores of one global model, or ``None`` where no site has scored it."""
         return next((scores for scores in self.scores if scores.round == round_number), None)
@@ -559,8 +580,8 @@ def _without_score(record: RunRecord, round_number: int, site: str) -> RunRecord
     return replace(record, scores=tuple(left))
 
 
-def close_round(record: RunRecord, seconds: float, weights_sha256: str) -> RunRecord:
-    """The record with its open round aggregated.
+def close_round(record: RunRecord, seconds: float, weights_sha256: str | None) -> RunRecord:
+    """The record with its open round aggregated; without a digest, ``add_digest`` has to follow.
 
     A site of which nothing was recorded is recorded as missing: that nothing came from it before
     the round was closed is then a fact.
@@ -573,6 +594,18 @@ def close_round(record: RunRecord, seconds: float, weights_sha256: str) -> RunRe
     sites = {site: current.sites.get(site, silent) for site in record.sites}
     closed = replace(current, sites=sites, seconds=seconds, weights_sha256=weights_sha256)
     return _with_last_round(record, closed)
+
+
+def add_digest(record: RunRecord, round_number: int, weights_sha256: str) -> RunRecord:
+    """The record with the digest of the global model of a round that was closed without."""
+    waiting = [one.number for one in record.rounds if one.awaits_digest]
+    if round_number not in waiting:
+        raise FederationError(f"round {round_number} awaits no digest")
+    rounds = [
+        replace(one, weights_sha256=weights_sha256) if one.number == round_number else one
+        for one in record.rounds
+    ]
+    return replace(record, rounds=tuple(rounds))
 
 
 def add_score(record: RunRecord, round_number: int, site: str, metrics: Metrics) -> RunRecord:
@@ -681,11 +714,19 @@ class RunRecorder:
         """The site answered that it could not train."""
         self._add(site, SiteAbsence(status="failed", reason=reason))
 
-    def close_round(self, weights_sha256: str) -> None:
-        """The open round is aggregated; sites of which nothing is recorded are missing."""
+    def close_round(self, weights_sha256: str | None = None) -> None:
+        """The open round is aggregated; sites of which nothing is recorded are missing.
+
+        Without a digest, ``digest`` has to follow.
+        """
         with self._lock:
             seconds = self._timer() - self._round_start
             self._record = close_round(self._record, seconds, weights_sha256)
+
+    def digest(self, round_number: int, weights_sha256: str) -> None:
+        """The digest of the global model of a round that was closed without."""
+        with self._lock:
+            self._record = add_digest(self._record, round_number, weights_sha256)
 
     def score(self, round_number: int, site: str, metrics: Metrics) -> None:
         """A site has scored the global model of a round; 0 is the initial model."""

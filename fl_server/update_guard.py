@@ -584,10 +584,14 @@ def _norm_faults(
 
 def largest_magnitude(array: npt.NDArray[Any]) -> float:
     """The largest magnitude in an array; NaN or infinite if that is in it."""
-    if array.size == 0:
-        return 0.0
-    low, high = float(array.min()), float(array.max())
-    return max(-low, high) if math.isfinite(low) and math.isfinite(high) else low + high
+    flat, largest = array.reshape(-1, order="A"), 0.0
+    for start in range(0, flat.size, BLOCK):
+        block = flat[start : start + BLOCK]
+        low, high = float(block.min()), float(block.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return low + high
+        largest = max(largest, -low, high)
+    return largest
 
 
 def _float_fault(

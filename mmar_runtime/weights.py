@@ -21,6 +21,13 @@ from mmar_runtime.he_extra import ENCRYPTED_PREFIX
 Weights = Mapping[str, torch.Tensor]
 """Parameters and buffers of a network by name, dense, on the CPU, owned by whoever holds them."""
 
+BLOCK = 2**15
+"""Numbers that are worked on at a time, where several steps follow each other.
+
+They stay in the processor's cache. It is the most that torch leaves to one thread, too: to wake
+others for each step of a block would take longer than the step, and much longer on a busy machine.
+"""
+
 PARALLEL_PREFIX = "module."
 MAX_LISTED = 6
 MISSING_WEIGHTS_ADVICE = (
@@ -43,10 +50,12 @@ class Checkpoint:
 
 def weights_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A copy of a network's weights on the CPU; later training does not change it."""
-    return {
-        name: tensor.detach().to("cpu", copy=True).contiguous()
-        for name, tensor in network.state_dict().items()
-    }
+    return {name: copy_of(tensor) for name, tensor in network.state_dict().items()}
+
+
+def copy_of(tensor: torch.Tensor) -> torch.Tensor:
+    """A dense copy on the CPU; no later change of the tensor changes it."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def load_into(network: torch.nn.Module, weights: Weights, *, source: str) -> None:
@@ -105,11 +114,23 @@ def mismatches(expected: Weights, given: Weights) -> tuple[str, ...]:
 
 def not_finite(weights: Weights) -> Iterator[str]:
     """The names of the tensors that hold NaN or an infinity."""
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and tensor.numel():
-            low, high = torch.aminmax(tensor.detach())
-            if not (math.isfinite(low.item()) and math.isfinite(high.item())):
-                yield name
+    return (name for name, tensor in weights.items() if not is_finite(tensor.detach()))
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether no number in it is NaN or an infinity."""
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    # Each such number spoils the sum; a sum of finite ones can overflow, but seldom does.
+    if math.isfinite(tensor.sum().item()):
+        return True
+    low, high = torch.aminmax(tensor)
+    return math.isfinite(low.item()) and math.isfinite(high.item())
+
+
+def blocks(numbers: int) -> Iterator[slice]:
+    """As many numbers, taken apart into blocks of ``BLOCK``."""
+    return (slice(start, min(start + BLOCK, numbers)) for start in range(0, numbers, BLOCK))
 
 
 def digest(weights: Weights) -> str:

@@ -50,7 +50,9 @@ def _crew(plan: InlinePlan, terms: JobTerms) -> SitesInTurn | SitesInWorkers:
     names = tuple(plan.sites)
     if plan.workers == 1:
         return sites_in_turn(plan, work, names=names)
-    return SitesInWorkers(names, plan.workers, sites_in_turn, (plan, work))
+    return SitesInWorkers(
+        names, plan.workers, sites_in_turn, (plan, work), folder=plan.results.parent
+    )
 
 
 def simulate(plan: InlinePlan) -> bool:
@@ -71,6 +73,7 @@ def simulate(plan: InlinePlan) -> bool:
         server = InlineServer(
             job.name, terms, initial, crew, plan.results, evaluation_sha256=evaluation
         )
+        del initial  # the server lets go of its weights after the first round
         record = server.run()
     finally:
         crew.close()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -35,12 +37,14 @@ from fl_server.run_record import (
     RunRecorder,
     SiteAbsence,
     SiteContribution,
+    add_digest,
     begin_run,
     write_run_record,
 )
 from fl_server.update_guard import UpdateFault
 from mmar_runtime.errors import FederationError
 from mmar_runtime.results import EvaluationResult
+from mmar_runtime.spare_memory import SpareMemory
 from mmar_runtime.weights import Weights, digest, read_checkpoint, write_checkpoint
 
 ENGINE = "inline"
@@ -80,17 +84,21 @@ class InlineServer:
     ) -> None:
         self._name = name
         self._terms = terms
-        self._initial = initial
+        self._guard = PlainReplyGuard(initial, name, terms.limits, transfer=terms.transfer)
+        self._weights: Weights = initial.weights
+        size = sum(tensor.nbytes for tensor in self._weights.values())
+        # With more sites there is a sum, which takes as much; then the memory goes back.
+        self._spare = SpareMemory(size if len(crew.names) < 3 else 0)
+        # These weights are let go of after the first round.
+        self._initial = replace(initial, weights={})
         self._crew = crew
         self._folder = folder
         self._evaluation_sha256 = evaluation_sha256
-        self._guard = PlainReplyGuard(initial, name, terms.limits, transfer=terms.transfer)
-        self._weights: Weights = initial.weights
-        self._digest = digest(initial.weights)
         self._recorder = RunRecorder(self._begin())
         self._selection = ModelSelection(self._recorder, initial.key_metric)
         self._cross_site = CrossSiteResults()
-        self._digests: dict[str, str] = {}
+        self._round_digests: dict[int, Future[str]] = {}
+        self._digests: dict[str, Future[str]] = {}
 
     def _begin(self) -> RunRecord:
         return begin_run(
@@ -102,13 +110,16 @@ class InlineServer:
             sites=self._crew.names,
             min_sites=self._terms.min_sites,
             versions={name: version(name) for name in PACKAGES},
-            initial_weights_sha256=self._digest,
+            initial_weights_sha256=digest(self._weights),
             shared_names=self._initial.shared_names,
         )
 
     def run(self) -> RunRecord:
         """Run; the finished record, which is written as well. What falls short is in it."""
-        with _Files(self._folder) as self._files:
+        with (
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix="digests") as self._hashing,
+            _Files(self._folder, self._settled_record) as self._files,
+        ):
             try:
                 for number in range(1, self._terms.rounds + 1):
                     self._round(number)
@@ -120,19 +131,29 @@ class InlineServer:
                 if not isinstance(error, FederationError):
                     raise
             finally:
-                self._files.record(self._recorder.record)
-        return self._recorder.record
+                self._files.record()
+        return self._settled_record()
+
+    def _settled_record(self) -> RunRecord:
+        """The record as it stands, once the digests of all its models are there."""
+        record = self._recorder.record
+        for one in record.rounds:
+            if one.awaits_digest:
+                sha256 = self._round_digests[one.number].result()
+                record = add_digest(record, one.number, sha256)
+        return record
 
     # --- training
 
     def _round(self, number: int) -> None:
         self._recorder.start_round(number)
-        self._files.record(self._recorder.record)
+        self._files.record()
         mean = RoundMean(
             self._crew.names,
             min_sites=self._terms.min_sites,
             aggregation_weights=self._terms.aggregation_weights,
             norm_ratio=self._guard.norm_ratio,
+            spare=self._spare,
         )
         rejections: dict[str, str] = {}
         failed: set[str] = set()
@@ -152,7 +173,8 @@ class InlineServer:
             else:
                 rejections[site] = found
                 self._recorder.rejected(site, found)
-            self._files.record(self._recorder.record, soon=False)
+            del reply  # its tensors hold until the next site works
+            self._files.record(soon=False)
         for site, fault in mean.settle().items():
             rejections[site] = str(fault)
             absence = SiteAbsence(status="rejected", reason=str(fault))
@@ -163,9 +185,15 @@ class InlineServer:
             self._files.keep_as_best()
         self._weights = weights
         self._files.model(GLOBAL_MODEL, self._weights, self._initial.train_conf)
-        self._digest = digest(self._weights)
-        self._recorder.close_round(self._digest)
-        self._files.record(self._recorder.record)
+        self._close_round(number)
+
+    def _close_round(self, number: int) -> None:
+        """The digest of the new model is taken while the sites work on, one at a time."""
+        if number > 1:
+            self._recorder.digest(number - 1, self._round_digests[number - 1].result())
+        self._round_digests[number] = self._hashing.submit(digest, self._weights)
+        self._recorder.close_round()
+        self._files.record()
 
     def _failed(self, site: str, failure: Failure, failed: set[str], number: int) -> None:
         """Record a site that could not train; go on if enough others are left."""
@@ -174,7 +202,7 @@ class InlineServer:
             logger.warning("%s did not answer in round %d in time", site, number)
             return
         self._recorder.failed(site, failure.status)
-        self._files.record(self._recorder.record)
+        self._files.record()
         left = len(self._crew.names) - len(failed)
         if left < self._terms.min_sites:
             raise FederationError(
@@ -190,8 +218,8 @@ class InlineServer:
         metadata = self._claims(
             site,
             kind="WEIGHT_DIFF",
-            round=number,
-            base_model=self._digest,
+            round=update.round_number,
+            base_model=_before(update.round_number),
             steps=update.steps,
             initial_metrics=report["received_metrics"],
             report=report,
@@ -202,7 +230,7 @@ class InlineServer:
             site=site,
             round_number=number,
             model=model,
-            base_model=self._digest,
+            base_model=_before(number),
             contributors=(),
         )
         if not faults:
@@ -236,13 +264,13 @@ class InlineServer:
                 self._recorder.score(number, site, metrics)
         if self._selection.is_best(number):
             self._files.keep_as_best()
-        self._files.record(self._recorder.record)
+        self._files.record()
 
     def _validate_everywhere(self) -> None:
-        self._digests[GLOBAL_MODEL] = self._digest
+        self._digests[GLOBAL_MODEL] = self._round_digests[self._terms.rounds]
         self._validate(GLOBAL_MODEL, self._weights, is_global=True)
         best = self._files.read(BEST_GLOBAL_MODEL)
-        self._digests[BEST_GLOBAL_MODEL] = digest(best)
+        self._digests[BEST_GLOBAL_MODEL] = self._hashing.submit(digest, best)
         self._validate(BEST_GLOBAL_MODEL, best, is_global=True)
         del best
         for owner in self._crew.names:
@@ -262,9 +290,9 @@ class InlineServer:
             self._cross_site.model_failed(site, reason_of(faults))
             return
         self._recorder.local_best(site, model.round_number, metrics)
-        self._digests[site] = digest(model.weights)
+        self._digests[site] = self._hashing.submit(digest, model.weights)
         self._files.model(site, model.weights, self._initial.train_conf)
-        self._files.record(self._recorder.record, soon=False)
+        self._files.record(soon=False)
         self._validate(site, model.weights, is_global=False)
 
     def _validate(self, owner: str, weights: Weights, *, is_global: bool) -> None:
@@ -289,7 +317,7 @@ class InlineServer:
 
     def _publish(self) -> None:
         outcome = self._cross_site.publish(
-            self._recorder.record,
+            self._settled_record(),
             self._folder,
             rows=self._rows(),
             min_sites=self._terms.min_sites,
@@ -306,9 +334,19 @@ class InlineServer:
             key_metric=self._initial.key_metric,
             models=models,
             of_server=expected_models(()),
-            weights_sha256={name: self._digests[name] for name in models if name in self._digests},
+            weights_sha256={
+                name: self._digests[name].result() for name in models if name in self._digests
+            },
             evaluation_sha256=self._evaluation_sha256,
         )
+
+
+def _before(round_number: int) -> str:
+    """What identifies the global model of which a round starts; within this process that will do.
+
+    A deployed server compares digests, as its models travel.
+    """
+    return f"model of round {round_number - 1}"
 
 
 class _Files:
@@ -319,15 +357,17 @@ class _Files:
 
     Args:
         folder: of the results.
+        settled: the record, for a thread that can wait until it is complete.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settled: Callable[[], RunRecord]) -> None:
         self._folder = folder
+        self._settled = settled
         self._models = folder / "models"
         self._models.mkdir(parents=True, exist_ok=True)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="files")
         self._writing: deque[tuple[Future[None], int]] = deque()
-        self._records: deque[RunRecord] = deque(maxlen=1)
+        self._record_waits = threading.Event()
         self._recorded = 0.0
 
     def __enter__(self) -> Self:
@@ -343,18 +383,21 @@ class _Files:
         if error is None:
             self._wait()
 
-    def record(self, record: RunRecord, *, soon: bool = True) -> None:
-        """Write the record; unless ``soon``, only if it was not written just before."""
+    def record(self, *, soon: bool = True) -> None:
+        """Write the record; unless ``soon``, only if it was not written just before.
+
+        What is written is the record as it stands when its turn comes.
+        """
         now = time.monotonic()
         if soon or now - self._recorded > SECONDS_BETWEEN_RECORDS:
             self._recorded = now
-            is_first = not self._records
-            self._records.append(record)  # in place of one that is not written yet
-            if is_first:
+            if not self._record_waits.is_set():
+                self._record_waits.set()
                 self._submit(self._write_record)
 
     def _write_record(self) -> None:
-        write_run_record(self._folder / RECORD_FILE, self._records.popleft())
+        self._record_waits.clear()  # what changes from now on is written once more
+        write_run_record(self._folder / RECORD_FILE, self._settled())
 
     def model(self, name: str, weights: Weights, train_conf: Mapping[str, Any]) -> None:
         """Write a model's checkpoint; the weights must not be changed any more."""

@@ -1,4 +1,9 @@
-"""Sites dealt out over several processes; in each of them they take turns."""
+"""Sites dealt out over several processes; in each of them they take turns.
+
+Tensors go from one process to another as a file of safetensors, which the receiver maps into its
+memory: all workers share one copy of a task's model, and none of it goes through a pipe. A file
+lives until its receivers have mapped it, so hardly anything of it reaches the disk.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +11,17 @@ import multiprocessing
 import queue
 import signal
 import sys
+import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, cast
 
-from safetensors.torch import load, save
+from safetensors.torch import load_file, save_file
 
 from fl_admin.inline.tasks import Crew, Reply, Score, Task, Train, Validate
 from fl_client.simulated_site import SubmittedModel
@@ -35,12 +43,22 @@ class SitesInWorkers:
         count: how many processes.
         make: makes the crew of some of the sites; a function of a module, called in each process.
         arguments: what it is called with; values that can be sent to a process.
+        folder: where tensors pass from process to process: room for a model, and one for each
+            process.
     """
 
     def __init__(
-        self, names: Sequence[str], count: int, make: MakeCrew, arguments: tuple[Any, ...]
+        self,
+        names: Sequence[str],
+        count: int,
+        make: MakeCrew,
+        arguments: tuple[Any, ...],
+        *,
+        folder: Path,
     ) -> None:
         self.names = tuple(sorted(names))
+        folder.mkdir(parents=True, exist_ok=True)
+        self._exchange = tempfile.TemporaryDirectory(prefix=".exchange-", dir=folder)
         context = multiprocessing.get_context("spawn")
         self._workers: list[Connection] = []
         self._worker_of: dict[str, int] = {}
@@ -51,7 +69,9 @@ class SitesInWorkers:
             self._worker_of.update(dict.fromkeys(own, number))
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=_work, args=(theirs, make, arguments, own), daemon=True
+                target=_work,
+                args=(theirs, make, arguments, own, Path(self._exchange.name)),
+                daemon=True,
             )
             process.start()
             theirs.close()
@@ -65,17 +85,25 @@ class SitesInWorkers:
             FederationError: a process has died.
         """
         asked = range(len(self._workers)) if only is None else [self._worker_of[only]]
-        replies: queue.Queue[tuple[str, Reply] | BaseException] = queue.Queue()
+        replies: queue.Queue[tuple[str, Any, Path | None] | BaseException] = queue.Queue()
+        rest, file = _apart(task, Path(self._exchange.name))
         for number in asked:
             names = [only] if only is not None else list(self.names[number :: len(self._workers)])
             threading.Thread(
-                target=_ask_one, args=(self._workers[number], task, names, replies), daemon=True
+                target=_ask_one,
+                args=(self._workers[number], (names, rest, file), len(names), replies),
+                daemon=True,
             ).start()
-        for _ in self.names if only is None else (only,):
-            reply = replies.get()
-            if isinstance(reply, BaseException):
-                raise FederationError(f"a process that simulates sites has ended: {reply!r}")
-            yield reply
+        try:
+            for _ in self.names if only is None else (only,):
+                reply = replies.get()
+                if isinstance(reply, BaseException):
+                    raise FederationError(f"a process that simulates sites has ended: {reply!r}")
+                # Mapped only now, so that of several replies no more than one is in memory.
+                yield reply[0], _together(*reply[1:], is_last=True)
+        finally:
+            if file is not None:
+                file.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Have the processes end what their sites have opened, and themselves."""
@@ -84,36 +112,42 @@ class SitesInWorkers:
                 worker.send(None)
         for process in self._processes:
             process.join()
+        self._exchange.cleanup()
 
 
 def _ask_one(
     worker: Connection,
-    task: Task,
-    names: list[str],
-    replies: queue.Queue[tuple[str, Reply] | BaseException],
+    message: tuple[list[str], Any, Path | None],
+    count: int,
+    replies: queue.Queue[tuple[str, Any, Path | None] | BaseException],
 ) -> None:
     try:
-        worker.send((names, *_apart(task)))
-        for _ in names:
-            name, rest, tensors = worker.recv()
-            replies.put((name, _together(rest, tensors)))
+        worker.send(message)
+        for _ in range(count):
+            replies.put(worker.recv())
     except (EOFError, OSError) as error:
         replies.put(error)
 
 
 def _work(
-    server: Connection, make: MakeCrew, arguments: tuple[Any, ...], names: tuple[str, ...]
+    server: Connection,
+    make: MakeCrew,
+    arguments: tuple[Any, ...],
+    names: tuple[str, ...],
+    exchange: Path,
 ) -> None:
     """What a worker does until it is told to end, or whoever started it has ended."""
     end_on_sigterm()
     crew = make(*arguments, names=names)
     try:
         while (message := server.recv()) is not None:
-            asked, rest, tensors = message
-            task = _together(rest, tensors)
+            asked, rest, file = message
+            task = _together(rest, file)
             for name in asked:
                 for site, reply in cast(Crew, crew).ask(task, only=name):
-                    server.send((site, *_apart(reply)))
+                    server.send((site, *_apart(reply, exchange)))
+                    del reply  # it is in the file
+            del task
     except EOFError:
         pass
     finally:
@@ -125,23 +159,34 @@ def end_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
-def _apart(value: Any) -> tuple[Any, bytes]:
-    """A task or a reply without its tensors, and those as safetensors."""
+def _apart(value: Any, folder: Path) -> tuple[Any, Path | None]:
+    """A task or a reply without its tensors, and the file with those, if it has any."""
     if isinstance(value, LocalUpdate):
-        return replace(value, difference={}), _packed(value.difference)
+        return replace(value, difference={}), _written(value.difference, folder)
     if isinstance(value, SubmittedModel | Train | Score | Validate):
-        return replace(value, weights={}), _packed(value.weights)
-    return value, b""
+        return replace(value, weights={}), _written(value.weights, folder)
+    return value, None
 
 
-def _together(value: Any, tensors: bytes) -> Any:
-    if not tensors:
+def _together(value: Any, file: Path | None, *, is_last: bool = False) -> Any:
+    """The task or reply again.
+
+    Args:
+        value: without its tensors.
+        file: what has them.
+        is_last: whether nobody else reads the file; what is mapped outlives its name.
+    """
+    if file is None:
         return value
-    weights = load(tensors)
+    weights = load_file(file)
+    if is_last:
+        file.unlink()
     if isinstance(value, LocalUpdate):
         return replace(value, difference=weights)
     return replace(value, weights=weights)
 
 
-def _packed(weights: Weights) -> bytes:
-    return save({name: tensor.contiguous() for name, tensor in weights.items()})
+def _written(weights: Weights, folder: Path) -> Path:
+    path = folder / f"{uuid.uuid4().hex}.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
+    return path

@@ -110,6 +110,36 @@ def test_a_complete_run_says_who_contributed_what() -> None:
     assert shortfalls(record) == ()
 
 
+def test_a_digest_may_follow_while_the_next_round_goes_on() -> None:
+    recorder = new_recorder()
+    recorder.start_round(1)
+    recorder.contribution("site-1", contribution())
+    recorder.close_round()
+    recorder.start_round(2)
+
+    assert recorder.record.rounds[0].awaits_digest
+    with pytest.raises(FederationError, match="both seconds and weights_sha256"):
+        recorder.record.as_dict()  # no document lacks it
+
+    recorder.digest(1, DIGEST)
+
+    first, second = recorder.record.as_dict()["rounds"]
+    assert (first["weights_sha256"], second["weights_sha256"]) == (DIGEST, None)
+    assert first["seconds"] == 2  # until the aggregation, not until the digest
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["has one", "is open"])
+def test_a_digest_is_given_once_and_of_a_closed_round(number: int) -> None:
+    recorder = new_recorder()
+    recorder.start_round(1)
+    recorder.contribution("site-1", contribution())
+    recorder.close_round(DIGEST)
+    recorder.start_round(2)
+
+    with pytest.raises(FederationError, match=f"round {number} awaits no digest"):
+        recorder.digest(number, DIGEST)
+
+
 def test_the_json_has_the_documented_keys() -> None:
     document = run_to_the_end().as_dict()
 

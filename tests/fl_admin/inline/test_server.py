@@ -192,7 +192,7 @@ def test_a_process_that_dies_ends_the_run_with_a_reason(tmp_path: Path) -> None:
     from fl_admin.inline.workers import SitesInWorkers
     from tests.fl_admin.inline.dying import dying_crew
 
-    crew = SitesInWorkers(NAMES, 2, dying_crew, ())
+    crew = SitesInWorkers(NAMES, 2, dying_crew, (), folder=tmp_path)
 
     with pytest.raises(FederationError, match="a process that simulates sites has ended"):
         list(crew.ask(Submit()))
