@@ -104,6 +104,17 @@ def initial_model(
     )
 
 
+def like(weights: Weights) -> Weights:
+    """What a model is without the values of its floating-point tensors, in hardly any memory.
+
+    Whole numbers, such as counters, are few, and the guard asks whether one can be negative.
+    """
+    return {
+        name: torch.zeros((), dtype=one.dtype).expand(one.shape) if one.is_floating_point() else one
+        for name, one in weights.items()
+    }
+
+
 def _network(spec: ComponentSpec, config: TrainConfig, policy: SitePolicy) -> torch.nn.Module:
     if config.settings.random_seed is not None:
         seed_everything(config.settings.random_seed)

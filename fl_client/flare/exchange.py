@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from fl_client.updates import LocalUpdate, first_not_finite
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
+from mmar_runtime.wire import as_judged, as_sent
 
 REPORT = "mmar_report"
 """Where a contribution carries the site's report on its round."""
@@ -28,8 +29,24 @@ CASES = "mmar_cases"
 """Where metrics carry the number of cases they were computed on."""
 
 
+def unpack(task: object) -> None:
+    """Give a task that has come the arrays that filters know."""
+    _change_data(task, as_judged)
+
+
+def pack(reply: object) -> None:
+    """Give a reply that is about to leave its tensors as NVFlare sends them best."""
+    _change_data(reply, as_sent)
+
+
+def _change_data(message: object, change: Callable[[object], object]) -> None:
+    dxo = message.get("DXO") if isinstance(message, Shareable) else None
+    if isinstance(message, Shareable) and isinstance(dxo, dict) and "data" in dxo:
+        message["DXO"] = {**dxo, "data": change(dxo["data"])}
+
+
 def received_weights(shareable: Shareable) -> dict[str, torch.Tensor]:
-    """The weights of a task, as tensors of their own.
+    """The weights of a task; they share the memory of the message where it can be written to.
 
     Raises:
         WeightsError: the task carries no weights, or values that are not finite, or that could
@@ -60,8 +77,9 @@ def _is_dense(value: object) -> bool:
 
 
 def as_tensor(value: Any) -> torch.Tensor:
-    """A tensor with the values of an array, sharing nothing with it."""
-    return torch.from_numpy(np.array(value))
+    """A tensor that shares the array's memory where that can be written to."""
+    array = np.asarray(value)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def as_arrays(weights: Weights) -> dict[str, np.ndarray[Any, Any]]:

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
-from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_opt.pt.decomposers import TensorDecomposer
+from nvflare.fuel.utils import fobs
 
 from fl_client.client_config import job_trains
 from fl_client.filter_plan import plan_faults
@@ -24,7 +26,9 @@ from fl_client.flare.encryption import ability_faults
 from fl_client.flare.exchange import (
     STATUS,
     metrics_reply,
+    pack,
     received_weights,
+    unpack,
     update_reply,
     weights_reply,
 )
@@ -78,15 +82,27 @@ class MmarExecutor(Executor):
         self.steps_aggregation = steps_aggregation
         self._tasks: SiteTasks | None = None
         self._abort: Signal | None = None
+        self._leaving: Shareable | None = None
+        fobs.register(TensorDecomposer)
         self._site: Site | None = None
         self._progress: ProgressFile | None = None
         self._started = time.monotonic()
         self._refusal: ConfigError | None = None
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Find out where this is when the run starts; put process settings back at its end."""
+        """Find out where this is when the run starts; put process settings back at its end.
+
+        Between, change models from the form in which they travel, and back behind the last look.
+        """
         if event_type == EventType.START_RUN:
             self._start(fl_ctx)
+        elif event_type == EventType.BEFORE_TASK_DATA_FILTER:
+            unpack(fl_ctx.get_prop(FLContextKey.TASK_DATA))
+        elif event_type == EventType.AFTER_TASK_RESULT_FILTER:
+            self._leaving = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
+        elif event_type == EventType.BEFORE_SEND_TASK_RESULT:
+            leaving, self._leaving = self._leaving, None
+            pack(leaving)
         elif event_type == EventType.END_RUN and self._tasks is not None:
             self._tasks.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 from nvflare.apis.dxo import DXO, DataKind
@@ -20,7 +21,9 @@ from fl_server.flare.exchange import (
     AGGREGATION_WEIGHTS,
     BASE_MODEL,
     as_arrays,
+    digest_of,
     global_arrays,
+    global_digest,
     global_weights,
     round_number,
     sender,
@@ -89,7 +92,7 @@ class MmarAggregator(Aggregator):
             except (ConfigError, FederationError) as error:
                 self.system_panic(str(error), fl_ctx)
         elif event_type == AppEventType.ROUND_STARTED:
-            self._base_model = digest(global_weights(fl_ctx))
+            self._base_model = global_digest(fl_ctx)
         elif event_type == AppEventType.BEFORE_TRAIN_TASK:
             task = fl_ctx.get_prop(AppConstants.TRAIN_SHAREABLE)
             task.add_cookie(BASE_MODEL, self._base_model)
@@ -221,7 +224,7 @@ class MmarAggregator(Aggregator):
             round=round_number(fl_ctx),
             steps=contribution.steps,
             bytes=contribution.sent_bytes,
-            tensors=digest(update.difference),
+            tensors=partial(digest, update.difference),
             **_left_out(update, guard.optional),
         )
         if self._own is not None:
@@ -272,16 +275,17 @@ class MmarAggregator(Aggregator):
             mean = self._round_mean(fl_ctx)
             mean.require_enough(self.rejections)
             weights = self._new_global(global_weights(fl_ctx), fl_ctx)
+        arrays = as_arrays(weights)
         note(
             self,
             fl_ctx,
             "global-model",
             round=round_number(fl_ctx),
             contributors=list(mean.contributors),
-            bytes=sum(tensor.nbytes for tensor in weights.values()),
-            tensors=digest(weights),
+            bytes=sum(array.nbytes for array in arrays.values()),
+            tensors=digest_of(arrays, fl_ctx),
         )
-        return DXO(DataKind.WEIGHTS, data=as_arrays(weights)).to_shareable()
+        return DXO(DataKind.WEIGHTS, data=arrays).to_shareable()
 
 
 def _left_out(update: ReceivedUpdate, optional: Collection[str]) -> dict[str, object]:
