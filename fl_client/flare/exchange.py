@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.shareable import Shareable
+from nvflare.app_opt.pt.decomposers import TensorDecomposer
+from nvflare.fuel.utils import fobs
 
 from fl_client.updates import LocalUpdate, first_not_finite
 from mmar_runtime.errors import WeightsError
@@ -25,8 +27,21 @@ STATUS = "mmar_status"
 NOT_DECRYPTED = "mmar_not_decrypted"
 """Where a task carries, inside of the site, why its encrypted model cannot be read."""
 
+PIECE = 16 * 2**20
+"""Bytes of a model that the server asks for at a time; whoever sends holds a few of them."""
+
 CASES = "mmar_cases"
 """Where metrics carry the number of cases they were computed on."""
+
+
+def send_tensors() -> None:
+    """Have models travel as tensors, and in few pieces: each is a question to the other side.
+
+    A job can set ``tensor_download_chunk_size`` at the top level of its two NVFlare configs.
+    """
+    decomposer = TensorDecomposer()
+    decomposer.max_chunk_size = PIECE
+    fobs.register(decomposer)
 
 
 def unpack(task: object) -> None:

@@ -16,8 +16,6 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
-from nvflare.app_opt.pt.decomposers import TensorDecomposer
-from nvflare.fuel.utils import fobs
 
 from fl_client.client_config import job_trains
 from fl_client.filter_plan import plan_faults
@@ -28,6 +26,7 @@ from fl_client.flare.exchange import (
     metrics_reply,
     pack,
     received_weights,
+    send_tensors,
     unpack,
     update_reply,
     weights_reply,
@@ -83,7 +82,7 @@ class MmarExecutor(Executor):
         self._tasks: SiteTasks | None = None
         self._abort: Signal | None = None
         self._leaving: Shareable | None = None
-        fobs.register(TensorDecomposer)
+        send_tensors()
         self._site: Site | None = None
         self._progress: ProgressFile | None = None
         self._started = time.monotonic()

@@ -20,6 +20,8 @@ from nvflare.app_common.abstract.model import (
     make_model_learnable,
 )
 from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_opt.pt.decomposers import TensorDecomposer
+from nvflare.fuel.utils import fobs
 
 from fl_server.received_update import ReceivedUpdate
 from mmar_runtime.errors import FederationError
@@ -45,6 +47,9 @@ META_NAMES: Mapping[str, str] = {
     "metrics": "metrics",
 }
 """NVFlare's and our names on the wire, and what the guard calls them."""
+
+PIECE = 16 * 2**20
+"""Bytes of a model that a site asks for at a time; whoever sends holds a few of them."""
 
 STATUS_WORD = re.compile(r"[a-z][a-z-]{0,40}( \(reference [0-9a-f]{1,32}\))?")
 KNOWN_DIGEST = "mmar_known_digest"
@@ -133,6 +138,16 @@ def digest_of(arrays: Mapping[str, np.ndarray[Any, Any]], fl_ctx: FLContext) -> 
 def global_digest(fl_ctx: FLContext) -> str:
     """The digest of the global model; raises like ``global_arrays``."""
     return digest_of(global_arrays(fl_ctx), fl_ctx)
+
+
+def send_tensors() -> None:
+    """Have models travel as tensors, and in few pieces: each is a question to the other side.
+
+    A job can set ``tensor_download_chunk_size`` at the top level of its two NVFlare configs.
+    """
+    decomposer = TensorDecomposer()
+    decomposer.max_chunk_size = PIECE
+    fobs.register(decomposer)
 
 
 def pack(task: Shareable) -> None:

@@ -21,11 +21,9 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.workflows.cross_site_model_eval import CrossSiteModelEval
 from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
-from nvflare.app_opt.pt.decomposers import TensorDecomposer
-from nvflare.fuel.utils import fobs
 
 from fl_server.flare.audit import note
-from fl_server.flare.exchange import own_names, pack, size_and_digest, unpack
+from fl_server.flare.exchange import own_names, pack, send_tensors, size_and_digest, unpack
 from fl_server.flare.guarded import GuardedCrossSiteEval
 
 WAKE_TOPIC = "mmar.task_ready"
@@ -38,7 +36,7 @@ class WakingController(Controller):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        fobs.register(TensorDecomposer)
+        send_tensors()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Change models between the form that is sent and the one that is filtered and judged."""
