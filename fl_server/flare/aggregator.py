@@ -259,7 +259,9 @@ class MmarAggregator(Aggregator):
 
     def _new_global(self, weights: Weights, fl_ctx: FLContext) -> Weights:
         if self._own is not None:
-            return self._own.new_global(weights, fl_ctx, self.guard(fl_ctx).optional)
+            found = self._own.new_global(weights, fl_ctx, self.guard(fl_ctx).optional)
+            # It may go on with its own tensors; those of the global model nobody changes.
+            return {name: tensor.clone() for name, tensor in found.items()}
         return self._round_mean(fl_ctx).new_global(weights)
 
     def aggregate(self, fl_ctx: FLContext) -> Shareable:
