@@ -31,6 +31,7 @@ from fl_server.flare.exchange import (
     update_from,
 )
 from fl_server.flare.guard import ReplyGuard, reason_of
+from fl_server.flare.later import finish
 from fl_server.flare.own_aggregation import OwnAggregation, Reply
 from fl_server.flare.persistor import MmarModelPersistor
 from fl_server.received_update import ReceivedUpdate, contribution_from
@@ -259,6 +260,7 @@ class MmarAggregator(Aggregator):
 
     def _new_global(self, weights: Weights, fl_ctx: FLContext) -> Weights:
         if self._own is not None:
+            finish(fl_ctx)  # it may change what came, whose digests are still to be taken
             found = self._own.new_global(weights, fl_ctx, self.guard(fl_ctx).optional)
             # It may go on with its own tensors; those of the global model nobody changes.
             return {name: tensor.clone() for name, tensor in found.items()}
