@@ -10,6 +10,7 @@ import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.shareable import Shareable
 from nvflare.app_opt.pt.decomposers import TensorDecomposer
+from nvflare.fuel.f3.streaming.download_service import Downloadable
 from nvflare.fuel.utils import fobs
 
 from fl_client.updates import LocalUpdate, first_not_finite
@@ -27,21 +28,36 @@ STATUS = "mmar_status"
 NOT_DECRYPTED = "mmar_not_decrypted"
 """Where a task carries, inside of the site, why its encrypted model cannot be read."""
 
+WHOLE = 64 * 2**20
 PIECE = 16 * 2**20
-"""Bytes of a model that the server asks for at a time; whoever sends holds a few of them."""
+"""A model of at most so many bytes goes in one piece, a larger one in pieces of so many.
+
+The server asks for each piece; whoever sends holds a few of them.
+"""
 
 CASES = "mmar_cases"
 """Where metrics carry the number of cases they were computed on."""
 
 
-def send_tensors() -> None:
-    """Have models travel as tensors, and in few pieces: each is a question to the other side.
+class ModelDecomposer(TensorDecomposer):
+    """NVFlare's, with fewer pieces."""
 
-    A job can set ``tensor_download_chunk_size`` at the top level of its two NVFlare configs.
+    def to_downloadable(
+        self, items: dict[str, torch.Tensor], max_chunk_size: int, fobs_ctx: dict[str, Any]
+    ) -> Downloadable:
+        """The tensors of one message, to be taken piece by piece."""
+        size = sum(tensor.nbytes for tensor in items.values())
+        piece = WHOLE if size <= WHOLE else PIECE
+        return super().to_downloadable(items, max(piece, max_chunk_size), fobs_ctx)
+
+
+def send_tensors() -> None:
+    """Have models travel as tensors.
+
+    A job can ask for larger pieces: ``tensor_download_chunk_size`` at the top level of its two
+    NVFlare configs.
     """
-    decomposer = TensorDecomposer()
-    decomposer.max_chunk_size = PIECE
-    fobs.register(decomposer)
+    fobs.register(ModelDecomposer)
 
 
 def unpack(task: object) -> None:

@@ -21,6 +21,7 @@ from nvflare.app_common.abstract.model import (
 )
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_opt.pt.decomposers import TensorDecomposer
+from nvflare.fuel.f3.streaming.download_service import Downloadable
 from nvflare.fuel.utils import fobs
 
 from fl_server.received_update import ReceivedUpdate
@@ -48,8 +49,12 @@ META_NAMES: Mapping[str, str] = {
 }
 """NVFlare's and our names on the wire, and what the guard calls them."""
 
+WHOLE = 64 * 2**20
 PIECE = 16 * 2**20
-"""Bytes of a model that a site asks for at a time; whoever sends holds a few of them."""
+"""A model of at most so many bytes goes in one piece, a larger one in pieces of so many.
+
+A site asks for each piece; whoever sends holds a few of them.
+"""
 
 STATUS_WORD = re.compile(r"[a-z][a-z-]{0,40}( \(reference [0-9a-f]{1,32}\))?")
 KNOWN_DIGEST = "mmar_known_digest"
@@ -140,14 +145,25 @@ def global_digest(fl_ctx: FLContext) -> str:
     return digest_of(global_arrays(fl_ctx), fl_ctx)
 
 
-def send_tensors() -> None:
-    """Have models travel as tensors, and in few pieces: each is a question to the other side.
+class ModelDecomposer(TensorDecomposer):
+    """NVFlare's, with fewer pieces."""
 
-    A job can set ``tensor_download_chunk_size`` at the top level of its two NVFlare configs.
+    def to_downloadable(
+        self, items: dict[str, torch.Tensor], max_chunk_size: int, fobs_ctx: dict[str, Any]
+    ) -> Downloadable:
+        """The tensors of one message, to be taken piece by piece."""
+        size = sum(tensor.nbytes for tensor in items.values())
+        piece = WHOLE if size <= WHOLE else PIECE
+        return super().to_downloadable(items, max(piece, max_chunk_size), fobs_ctx)
+
+
+def send_tensors() -> None:
+    """Have models travel as tensors.
+
+    A job can ask for larger pieces: ``tensor_download_chunk_size`` at the top level of its two
+    NVFlare configs.
     """
-    decomposer = TensorDecomposer()
-    decomposer.max_chunk_size = PIECE
-    fobs.register(decomposer)
+    fobs.register(ModelDecomposer)
 
 
 def pack(task: Shareable) -> None:
