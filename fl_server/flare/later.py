@@ -38,7 +38,7 @@ def begin(fl_ctx: FLContext) -> None:
     fl_ctx.set_prop(LATER, Later(), private=True, sticky=True)
 
 
-def write_later(by: FLComponent, fl_ctx: FLContext, what: str, write: Callable[[], None]) -> None:
+def write_later(by: FLComponent, fl_ctx: FLContext, what: str, write: Callable[[], object]) -> None:
     """Have something written in its turn; at once where a run does not write later.
 
     Without it the run does not go on: an error ends the run with its reason.

@@ -12,6 +12,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.app_common.abstract.model import ModelLearnable, ModelLearnableKey
 from nvflare.app_common.abstract.model_persistor import ModelPersistor
 from nvflare.app_common.app_event_type import AppEventType
+from nvflare.fuel.utils.memory_utils import try_malloc_trim
 
 from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL
 from fl_server.encryption import ServerEncryption
@@ -36,6 +37,8 @@ from mmar_runtime.weights import Weights, read_checkpoint, write_checkpoint
 
 RESULTS = "results"
 MODELS = "models"
+LARGE = 64 * 2**20
+"""Bytes of a model from which on what a round has freed is given back to the system at once."""
 
 
 def results_folder(fl_ctx: FLContext) -> Path:
@@ -122,8 +125,11 @@ class MmarModelPersistor(ModelPersistor):
 
     def save_model(self, model: ModelLearnable, fl_ctx: FLContext) -> None:
         """Keep the global model of the round that just ended, whole or not at all."""
-        self._last = model[ModelLearnableKey.WEIGHTS]
+        arrays = self._last = model[ModelLearnableKey.WEIGHTS]
         self.write(GLOBAL_MODEL, weights_from(model), fl_ctx)
+        if sum(array.nbytes for array in arrays.values()) > LARGE:
+            # NVFlare's memory_gc_rounds does that too, and has the sites wait for it.
+            write_later(self, fl_ctx, "a large model", try_malloc_trim)
 
     def _keep_as_best(self, fl_ctx: FLContext) -> None:
         """The model of the round before is there already, under another name."""
