@@ -25,8 +25,8 @@ Arm = Callable[[float, int], tuple[Measured, list[float]]]
 
 SITES = 2
 SECONDS = "seconds of a round"
-MEMORY = "server's memory / size of the model"
-ALL_MEMORY = "all memory / size of the model"
+MEMORY = "server memory / model size"
+ALL_MEMORY = "all memory / model size"
 TINY = 0.001
 WORKER = "simulator_worker"
 """What stands in the command line of a simulated site."""

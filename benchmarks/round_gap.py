@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
@@ -26,6 +26,7 @@ from fl_admin.local_federation import LocalFederation
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE
 
 SITES = 2
+DEPLOYED = "federation, mTLS"
 GAP = "seconds between rounds"
 NINTH = "the same, nine of ten below"
 LIMITS = {
@@ -33,8 +34,8 @@ LIMITS = {
     ("inline", 20.0): 0.1,
     ("simulator", 0.1): 0.1,
     ("simulator", 20.0): 0.3,
-    ("federation, mTLS", 0.1): 0.1,
-    ("federation, mTLS", 20.0): 0.5,
+    (DEPLOYED, 0.1): 0.1,
+    (DEPLOYED, 20.0): 0.5,
 }
 """Arm and MB of the model -> seconds, at most."""
 
@@ -89,18 +90,20 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, nargs="+", default=[0.1, 20])
     parser.add_argument("--rounds", type=int, default=22, help="the first two do not count")
     parser.add_argument("--repetitions", type=int, default=3)
-    names = ("inline", "simulator", "federation, mTLS")
+    names = ("inline", "simulator", DEPLOYED)
     parser.add_argument("--arms", nargs="+", choices=names, default=list(names))
     options = parser.parse_args()
     found = []
     with tempfile.TemporaryDirectory() as folder:
         data = write_data(Path(folder) / "data", SITES)
-        with federation(Path(folder) / "federation", data) as running:
+        needed = DEPLOYED in options.arms
+        place = Path(folder) / "federation"
+        with federation(place, data) if needed else nullcontext() as running:
             for size in options.megabytes:
                 every = {
                     "inline": partial(inline, size, options.rounds),
                     "simulator": partial(simulated, size, options.rounds, data),
-                    "federation, mTLS": partial(deployed, size, options.rounds, running),
+                    DEPLOYED: partial(deployed, size, options.rounds, running),
                 }
                 arms = {name: every[name] for name in options.arms}
                 measured = in_turn(arms, options.repetitions)
