@@ -8,24 +8,32 @@ never tells of a model that is not there yet.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from nvflare.apis.fl_component import FLComponent
 from nvflare.apis.fl_context import FLContext
 
+from mmar_runtime.errors import FederationError
+
 LATER = "mmar_later"
 """Where the contexts of a run have it."""
 
 
 class Later:
-    """Does work in the order in which it was given; the work tells of its errors itself."""
+    """Does work in the order in which it was given.
+
+    Attributes:
+        failures: the reasons of what could not be done.
+    """
 
     def __init__(self) -> None:
+        self.failures: list[str] = []
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mmar-later")
 
-    def do(self, work: Callable[[], None]) -> None:
-        """Have work done in its turn."""
+    def do(self, work: Callable[[], object]) -> None:
+        """Have work done in its turn; it tells of its errors itself."""
         self._thread.submit(work)
 
     def wait(self) -> None:
@@ -51,11 +59,20 @@ def write_later(by: FLComponent, fl_ctx: FLContext, what: str, write: Callable[[
     """
     engine, later = fl_ctx.get_engine(), fl_ctx.get_prop(LATER)
 
+    def panic(reason: str) -> None:
+        by.system_panic(reason, engine.new_context())
+
     def work() -> None:
         try:
             write()
         except Exception as error:
-            by.system_panic(f"{what} cannot be written: {error}", engine.new_context())
+            reason = f"{what} cannot be written: {error}"
+            if not isinstance(later, Later):
+                panic(reason)
+                return
+            later.failures.append(reason)
+            # Whoever waits for this thread may hold what the end of the run needs.
+            threading.Thread(target=panic, args=(reason,), daemon=True).start()
 
     if isinstance(later, Later):
         later.do(work)
@@ -64,7 +81,13 @@ def write_later(by: FLComponent, fl_ctx: FLContext, what: str, write: Callable[[
 
 
 def finish(fl_ctx: FLContext) -> None:
-    """Wait for everything that is to be written."""
+    """Wait for everything that is to be written.
+
+    Raises:
+        FederationError: something could not be written.
+    """
     later = fl_ctx.get_prop(LATER)
     if isinstance(later, Later):
         later.wait()
+        if later.failures:
+            raise FederationError(later.failures[0])

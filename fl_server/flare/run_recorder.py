@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -296,7 +297,7 @@ class RunRecordKeeper(FLComponent):
         See ``CrossSiteResults.publish``.
 
         Raises:
-            FederationError: no round has started.
+            FederationError: no round has started, or something could not be written.
         """
         with self._lock:
             outcome = self.cross_site.publish(
@@ -312,6 +313,7 @@ class RunRecordKeeper(FLComponent):
             else:
                 self.recorder.finish("complete")
             self._write(fl_ctx)
+            finish(fl_ctx)
             return outcome.blocking
 
     def _rows(self, fl_ctx: FLContext) -> MatrixRows:
@@ -335,7 +337,8 @@ class RunRecordKeeper(FLComponent):
 
     def _run_ended(self, fl_ctx: FLContext) -> None:
         self._finish_as_failed("the run ended before its results were complete", fl_ctx)
-        finish(fl_ctx)
+        with suppress(FederationError):  # which has ended the run
+            finish(fl_ctx)
 
     def _finish_as_failed(self, reason: str, fl_ctx: FLContext) -> None:
         if self._recorder is not None and self._recorder.record.status == "running":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from nvflare.app_common.app_event_type import AppEventType
 
 from fl_server.flare.aggregator import MmarAggregator
 from fl_server.flare.exchange import REPORT, as_arrays, learnable_from
-from fl_server.flare.later import finish
+from fl_server.flare.later import LATER
 from fl_server.flare.persistor import MmarModelPersistor, results_folder
 from fl_server.flare.run_recorder import RunRecordKeeper
 from fl_server.run_record import RunRecord, read_run_record
@@ -207,17 +208,29 @@ class Federation:
 
         return global_weights(self.fl_ctx)
 
+    def wait(self) -> None:
+        """Until all that the run writes later is written, or could not be."""
+        self.fl_ctx.get_prop(LATER).wait()
+
+    def fatal(self, count: int = 1) -> list[str]:
+        """The reasons for which the run was ended, as soon as there are so many."""
+        self.wait()
+        deadline = time.monotonic() + 60
+        while len(self.engine.fatal) < count and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return self.engine.fatal
+
     @property
     def audit(self) -> list[dict[str, Any]]:
         """The server's audit log, line by line, after its chain was found whole."""
-        finish(self.fl_ctx)
+        self.wait()
         path = Path(self.engine.workspace.get_root_dir()) / AUDIT_FILE
         verify_audit(path)
         return [json.loads(line) for line in path.read_text().splitlines()]
 
     @property
     def results(self) -> Path:
-        finish(self.fl_ctx)
+        self.wait()
         return results_folder(self.fl_ctx)
 
     @property

@@ -13,7 +13,6 @@ from nvflare.apis.shareable import Shareable
 
 from fl_server.flare.aggregator import MmarAggregator
 from fl_server.flare.exchange import REPORT
-from fl_server.flare.later import finish
 from mmar_runtime.errors import FederationError
 from mmar_runtime.policy.tree_hash import tree_hash
 from mmar_runtime.weights import digest
@@ -245,12 +244,11 @@ def test_the_run_begins_with_the_digest_of_the_job(fed: Any) -> None:
 
 def test_without_an_audit_log_the_run_does_not_go_on(fed: Any) -> None:
     folder = Path(fed.engine.workspace.get_root_dir()) / "audit"
-    finish(fed.fl_ctx)
+    fed.wait()
     (folder / "mmar_audit.jsonl").unlink()
     folder.rmdir()
     folder.write_text("")
 
     fed.submit("site-1", fed.update(1))
 
-    finish(fed.fl_ctx)
-    assert "the audit log of this server cannot be written" in fed.engine.fatal[0]
+    assert "the audit log of this server cannot be written" in fed.fatal()[0]

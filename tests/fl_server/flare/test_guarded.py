@@ -28,7 +28,6 @@ from nvflare.app_common.decomposers import common_decomposers
 
 from fl_server.flare.exchange import CASES, RefusedReply, as_arrays
 from fl_server.flare.last_model import ScoreLastModel
-from fl_server.flare.later import finish
 from fl_server.flare.wake import WakingCrossSiteModelEval
 
 DICE = "val_mean_dice"
@@ -117,7 +116,7 @@ def run(federation: Any) -> CrossSite:
     workflow.set_communicator(communicator)
     communicator.fire_event = workflow.fire_event = federation.engine.fire_event
     workflow.start_controller(federation.fl_ctx)
-    finish(federation.fl_ctx)
+    federation.wait()
     (Path(federation.engine.workspace.get_root_dir()) / "audit/mmar_audit.jsonl").unlink()
     task = Task(
         "submit_model", data=Shareable(), result_received_cb=workflow._receive_local_model_cb

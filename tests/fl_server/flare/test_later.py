@@ -11,6 +11,7 @@ from nvflare.apis.event_type import EventType
 from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL
 from fl_server.flare import exchange
 from fl_server.flare.later import Later, finish, write_later
+from mmar_runtime.errors import FederationError
 from mmar_runtime.weights import Weights, digest
 
 LONG = 60.0
@@ -44,8 +45,10 @@ def test_what_cannot_be_written_ends_the_run_with_the_reason(federation: Any) ->
 
     write_later(federation.keeper, federation.fl_ctx, "the model 'm'", write)
 
-    finish(federation.fl_ctx)
-    assert federation.engine.fatal == ["the model 'm' cannot be written: no space left"]
+    reason = "the model 'm' cannot be written: no space left"
+    with pytest.raises(FederationError, match=reason):
+        finish(federation.fl_ctx)
+    assert federation.fatal() == [reason]
 
 
 def test_the_run_ends_when_everything_is_written(federation: Any) -> None:
@@ -68,8 +71,26 @@ def test_a_models_file_that_cannot_be_written_fails_the_run(federation: Any) -> 
 
     round_of(federation, 1)
 
+    federation.fatal()
     assert federation.record.status == "failed"
     assert f"the model {GLOBAL_MODEL!r} cannot be written" in (federation.record.failure or "")
+
+
+def test_what_fails_while_the_results_are_published_is_told_and_nobody_waits_for_ever(
+    federation: Any,
+) -> None:
+    """The end of the run needs the lock of the record, which whoever publishes holds."""
+
+    def write() -> None:
+        raise OSError("no space left")
+
+    federation.start_round(1)
+    round_of(federation, 1)
+    write_later(federation.keeper, federation.fl_ctx, "this", write)
+
+    with pytest.raises(FederationError, match="this cannot be written: no space left"):
+        federation.keeper.publish(federation.fl_ctx)
+    assert federation.fatal() == ["this cannot be written: no space left"]
 
 
 def test_the_global_model_is_hashed_once_in_a_round(
