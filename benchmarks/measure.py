@@ -25,6 +25,7 @@ class Measured:
         peak_pss: MiB of its whole tree; memory that processes share counts once.
         peak_rss: the same, where it counts in each of them.
         processes: most of them at a time.
+        of_process: command line of each process -> MiB, the most that it had.
     """
 
     seconds: float
@@ -32,6 +33,7 @@ class Measured:
     peak_pss: float
     peak_rss: float
     processes: int
+    of_process: Mapping[str, float]
 
 
 def measure(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> Measured:
@@ -49,8 +51,9 @@ def measure(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None 
         watched = psutil.Process(process.pid)
         born = watched.create_time()
         peaks = {"pss": 0.0, "rss": 0.0, "count": 0.0}
+        own: dict[str, float] = {}
         done = threading.Event()
-        thread = threading.Thread(target=_watch, args=(watched, peaks, done))
+        thread = threading.Thread(target=_watch, args=(watched, peaks, own, done))
         thread.start()
         code = process.wait()
         seconds = time.perf_counter() - started
@@ -64,10 +67,16 @@ def measure(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None 
         peak_pss=peaks["pss"],
         peak_rss=peaks["rss"],
         processes=int(peaks["count"]),
+        of_process=own,
     )
 
 
-def _watch(process: psutil.Process, peaks: dict[str, float], done: threading.Event) -> None:
+def _watch(
+    process: psutil.Process,
+    peaks: dict[str, float],
+    own: dict[str, float],
+    done: threading.Event,
+) -> None:
     while not done.wait(SECONDS_BETWEEN_SAMPLES):
         found = {"pss": 0.0, "rss": 0.0, "count": 0.0}
         try:
@@ -77,8 +86,10 @@ def _watch(process: psutil.Process, peaks: dict[str, float], done: threading.Eve
         for one in tree:
             try:
                 memory = one.memory_full_info()
+                words = " ".join(one.cmdline())
             except psutil.Error:
                 continue
+            own[words] = max(own.get(words, 0.0), memory.rss / 2**20)
             found["pss"] += memory.pss / 2**20
             found["rss"] += memory.rss / 2**20
             found["count"] += 1

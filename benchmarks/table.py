@@ -16,6 +16,8 @@ TITLES = {
     "start_up": "Start",
     "many_sites": "Many sites",
     "large_state": "Rounds without training",
+    "round_gap": "Between two rounds",
+    "large_state_nvflare": "Rounds of large models by NVFlare",
     "aggregation": "The mean itself",
 }
 

@@ -598,7 +598,10 @@ def _threads(values: Mapping[str, Scalar]) -> int:
 
 def _process_env(plan: SimulationPlan) -> dict[str, str]:
     threads = min(_threads(values) for values in plan.sites.values())
-    return {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    # NVFlare has dozens of threads, and malloc would keep pieces of models for each of them.
+    memory = {"MALLOC_ARENA_MAX": "2"} if plan.engine == "nvflare" else {}
+    own = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    return {**memory, **os.environ, **own}
 
 
 def _collect(

@@ -10,8 +10,6 @@ from typing import Any
 import torch
 
 from fl_server.metric_contract import MetricContract, metric_contract
-from mmar_runtime.components.builder import BuildContext
-from mmar_runtime.components.network import build_network
 from mmar_runtime.config.loader import (
     CROSS_VALIDATION_FILE,
     Check,
@@ -31,7 +29,6 @@ from mmar_runtime.policy.path_check import resolve_inside, text_fault
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
 from mmar_runtime.shared_names import shared_names
 from mmar_runtime.weights import Weights, load_into, read_checkpoint, weights_of
-from mmar_runtime.workflows.session import seed_everything
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +101,24 @@ def initial_model(
     )
 
 
+def like(weights: Weights) -> Weights:
+    """What a model is without the values of its floating-point tensors, in hardly any memory.
+
+    Whole numbers, such as counters, are few, and the guard asks whether one can be negative.
+    """
+    return {
+        name: torch.zeros((), dtype=one.dtype).expand(one.shape) if one.is_floating_point() else one
+        for name, one in weights.items()
+    }
+
+
 def _network(spec: ComponentSpec, config: TrainConfig, policy: SitePolicy) -> torch.nn.Module:
+    # They bring MONAI in, which takes longest of all. NVFlare's simulator starts the sites once the
+    # server's classes are imported, so the sites do their imports while the server does these.
+    from mmar_runtime.components.builder import BuildContext
+    from mmar_runtime.components.network import build_network
+    from mmar_runtime.workflows.session import seed_everything
+
     if config.settings.random_seed is not None:
         seed_everything(config.settings.random_seed)
     context = BuildContext(

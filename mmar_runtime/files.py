@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -40,6 +41,22 @@ def write_atomically(
 def write_text_atomically(path: Path, text: str, *, private: bool = False) -> None:
     """``write_atomically`` for text in UTF-8."""
     write_atomically(path, lambda stream: stream.write(text.encode()), private=private)
+
+
+def link(existing: Path, name: Path) -> None:
+    """Give a file another name, in place of the file that has it; a copy where that cannot be.
+
+    To be used where files are only ever replaced, never changed: so the two do not affect each
+    other.
+    """
+    temporary = name.with_name(f".{name.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.hardlink_to(existing)
+    except OSError:  # not every file system has links
+        shutil.copyfile(existing, temporary)
+    temporary.replace(name)
+    _flush_folder(name.parent)
 
 
 def bytes_below(folder: Path) -> int:

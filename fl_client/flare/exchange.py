@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,15 @@ import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.app_opt.pt.decomposers import TensorDecomposer
+from nvflare.fuel.f3.streaming.download_service import Downloadable
+from nvflare.fuel.utils import fobs
 
 from fl_client.updates import LocalUpdate, first_not_finite
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
+from mmar_runtime.wire import as_judged, as_sent
 
 REPORT = "mmar_report"
 """Where a contribution carries the site's report on its round."""
@@ -25,12 +29,56 @@ STATUS = "mmar_status"
 NOT_DECRYPTED = "mmar_not_decrypted"
 """Where a task carries, inside of the site, why its encrypted model cannot be read."""
 
+WHOLE = 64 * 2**20
+PIECE = 16 * 2**20
+"""A model of at most so many bytes goes in one piece, a larger one in pieces of so many.
+
+The server asks for each piece; whoever sends holds a few of them.
+"""
+
 CASES = "mmar_cases"
 """Where metrics carry the number of cases they were computed on."""
 
 
+class ModelDecomposer(TensorDecomposer):
+    """NVFlare's, with fewer pieces."""
+
+    def to_downloadable(
+        self, items: dict[str, torch.Tensor], max_chunk_size: int, fobs_ctx: dict[str, Any]
+    ) -> Downloadable:
+        """The tensors of one message, to be taken piece by piece."""
+        size = sum(tensor.nbytes for tensor in items.values())
+        piece = WHOLE if size <= WHOLE else PIECE
+        return super().to_downloadable(items, max(piece, max_chunk_size), fobs_ctx)
+
+
+def send_tensors() -> None:
+    """Have models travel as tensors.
+
+    A job can ask for larger pieces: ``tensor_download_chunk_size`` at the top level of its two
+    NVFlare configs.
+    """
+    fobs.register(ModelDecomposer)
+
+
+def unpack(task: object) -> None:
+    """Give a task that has come the arrays that filters know."""
+    _change_data(task, as_judged)
+
+
+def pack(reply: object) -> None:
+    """Give a reply that is about to leave its tensors as NVFlare sends them best."""
+    _change_data(reply, as_sent)
+
+
+def _change_data(message: object, change: Callable[[object], object]) -> None:
+    dxo = message.get("DXO") if isinstance(message, Shareable) else None
+    if isinstance(message, Shareable) and isinstance(dxo, dict) and "data" in dxo:
+        message["DXO"] = {**dxo, "data": change(dxo["data"])}
+
+
 def received_weights(shareable: Shareable) -> dict[str, torch.Tensor]:
-    """The weights of a task, as tensors of their own.
+    """The weights of a task; they share the memory of the message where it can be written to.
 
     Raises:
         WeightsError: the task carries no weights, or values that are not finite, or that could
@@ -61,8 +109,9 @@ def _is_dense(value: object) -> bool:
 
 
 def as_tensor(value: Any) -> torch.Tensor:
-    """A tensor with the values of an array, sharing nothing with it."""
-    return torch.from_numpy(np.array(value))
+    """A tensor that shares the array's memory where that can be written to."""
+    array = np.asarray(value)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def as_arrays(weights: Weights) -> dict[str, np.ndarray[Any, Any]]:

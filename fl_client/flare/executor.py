@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
-from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
@@ -21,7 +21,10 @@ from fl_client.flare.audit import note
 from fl_client.flare.encryption_keys import ability_faults
 from fl_client.flare.exchange import (
     metrics_reply,
+    pack,
     received_weights,
+    send_tensors,
+    unpack,
     update_reply,
     weights_reply,
 )
@@ -75,6 +78,8 @@ class MmarExecutor(Executor):
         self.steps_aggregation = steps_aggregation
         self._tasks: SiteTasks | None = None
         self._abort: Signal | None = None
+        self._leaving: Shareable | None = None
+        send_tensors()
         self._site: Site | None = None
         self._filters: RunFilters | None = None
         self._progress: ProgressFile | None = None
@@ -82,9 +87,19 @@ class MmarExecutor(Executor):
         self._refusal: Exception | None = PolicyError("this job was not judged at this site")
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Find out where this is when the run starts; put process settings back at its end."""
+        """Find out where this is when the run starts; put process settings back at its end.
+
+        Between, change models from the form in which they travel, and back behind the last look.
+        """
         if event_type == EventType.START_RUN:
             self._start(fl_ctx)
+        elif event_type == EventType.BEFORE_TASK_DATA_FILTER:
+            unpack(fl_ctx.get_prop(FLContextKey.TASK_DATA))
+        elif event_type == EventType.AFTER_TASK_RESULT_FILTER:
+            self._leaving = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
+        elif event_type == EventType.BEFORE_SEND_TASK_RESULT:
+            leaving, self._leaving = self._leaving, None
+            pack(leaving)
         elif event_type == EventType.END_RUN and self._tasks is not None:
             self._tasks.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 from nvflare.apis.dxo import DXO, DataKind
@@ -20,7 +21,9 @@ from fl_server.flare.exchange import (
     AGGREGATION_WEIGHTS,
     BASE_MODEL,
     as_arrays,
+    digest_of,
     global_arrays,
+    global_digest,
     global_weights,
     round_number,
     sender,
@@ -28,6 +31,7 @@ from fl_server.flare.exchange import (
     update_from,
 )
 from fl_server.flare.guard import ReplyGuard, reason_of
+from fl_server.flare.later import finish
 from fl_server.flare.own_aggregation import OwnAggregation, Reply, widened_reply
 from fl_server.flare.persistor import MmarModelPersistor
 from fl_server.received_update import ReceivedUpdate, added_up, contribution_from
@@ -94,7 +98,7 @@ class MmarAggregator(Aggregator):
             except (ConfigError, FederationError) as error:
                 self.system_panic(str(error), fl_ctx)
         elif event_type == AppEventType.ROUND_STARTED:
-            self._base_model = digest(global_weights(fl_ctx))
+            self._base_model = global_digest(fl_ctx)
         elif event_type == AppEventType.BEFORE_TRAIN_TASK:
             task = fl_ctx.get_prop(AppConstants.TRAIN_SHAREABLE)
             task.add_cookie(BASE_MODEL, self._base_model)
@@ -234,7 +238,7 @@ class MmarAggregator(Aggregator):
             round=round_number(fl_ctx),
             steps=contribution.steps,
             bytes=contribution.sent_bytes,
-            tensors=digest(update.difference),
+            tensors=partial(digest, update.difference),
             **_left_out(update, guard.optional),
         )
         return ()
@@ -268,8 +272,11 @@ class MmarAggregator(Aggregator):
         mean = self._round_mean(fl_ctx)
         if self._own is None:
             return mean.new_global(weights)
+        finish(fl_ctx)  # it may change what came, whose digests are still to be taken
         optional = self.guard(fl_ctx).optional
-        return self._own.new_global(weights, fl_ctx, sites=mean.contributors, optional=optional)
+        found = self._own.new_global(weights, fl_ctx, sites=mean.contributors, optional=optional)
+        # It may go on with its own tensors; those of the global model nobody changes.
+        return {name: tensor.clone() for name, tensor in found.items()}
 
     def aggregate(self, fl_ctx: FLContext) -> Shareable:
         """The new global weights.
@@ -284,16 +291,17 @@ class MmarAggregator(Aggregator):
             mean = self._round_mean(fl_ctx)
             mean.require_enough(self.rejections)
             weights = self._new_global(global_weights(fl_ctx), fl_ctx)
+        arrays = as_arrays(weights)
         note(
             self,
             fl_ctx,
             "global-model",
             round=round_number(fl_ctx),
             contributors=list(mean.contributors),
-            bytes=sum(tensor.nbytes for tensor in weights.values()),
-            tensors=digest(weights),
+            bytes=sum(array.nbytes for array in arrays.values()),
+            tensors=digest_of(arrays, fl_ctx),
         )
-        return DXO(DataKind.WEIGHTS, data=as_arrays(weights)).to_shareable()
+        return DXO(DataKind.WEIGHTS, data=arrays).to_shareable()
 
 
 def _left_out(update: ReceivedUpdate, optional: Collection[str]) -> dict[str, object]:

@@ -8,8 +8,8 @@ from typing import Any
 from nvflare.apis.fl_component import FLComponent
 from nvflare.apis.fl_context import FLContext
 
+from fl_server.flare.later import write_later
 from mmar_runtime.audit import AUDIT_FILE, AuditLog
-from mmar_runtime.errors import MmarError
 
 
 def note(by: FLComponent, fl_ctx: FLContext, event: str, **facts: Any) -> None:
@@ -19,10 +19,14 @@ def note(by: FLComponent, fl_ctx: FLContext, event: str, **facts: Any) -> None:
         by: the component that saw it.
         fl_ctx: of the job.
         event: what happened, such as ``contribution-accepted``.
-        facts: plain values; nothing that a site sent but what the guard has judged.
+        facts: plain values; nothing that a site sent but what the guard has judged. A function is
+            called for its value when the line is written, which may be a little later.
     """
-    root = Path(fl_ctx.get_engine().get_workspace().get_root_dir())
-    try:
-        AuditLog(root / AUDIT_FILE).append(event, job=fl_ctx.get_job_id(), **facts)
-    except (OSError, MmarError) as error:
-        by.system_panic(f"the audit log of this server cannot be written: {error}", fl_ctx)
+    job = fl_ctx.get_job_id()
+    log = AuditLog(Path(fl_ctx.get_engine().get_workspace().get_root_dir()) / AUDIT_FILE)
+
+    def write() -> None:
+        found = {name: fact() if callable(fact) else fact for name, fact in facts.items()}
+        log.append(event, job=job, **found)
+
+    write_later(by, fl_ctx, "the audit log of this server", write)

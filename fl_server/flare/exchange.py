@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,14 @@ from nvflare.app_common.abstract.model import (
     make_model_learnable,
 )
 from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_opt.pt.decomposers import TensorDecomposer
+from nvflare.fuel.f3.streaming.download_service import Downloadable
+from nvflare.fuel.utils import fobs
 
 from fl_server.received_update import ReceivedUpdate
 from mmar_runtime.errors import FederationError
 from mmar_runtime.weights import Weights, digest
+from mmar_runtime.wire import as_judged, as_sent
 
 REPORT = "mmar_report"
 STATUS = "mmar_status"
@@ -45,7 +49,17 @@ META_NAMES: Mapping[str, str] = {
 }
 """NVFlare's and our names on the wire, and what the guard calls them."""
 
+WHOLE = 64 * 2**20
+PIECE = 16 * 2**20
+"""A model of at most so many bytes goes in one piece, a larger one in pieces of so many.
+
+A site asks for each piece; whoever sends holds a few of them.
+"""
+
 STATUS_WORD = re.compile(r"[a-z][a-z-]{0,40}( \(reference [0-9a-f]{1,32}\))?")
+KNOWN_DIGEST = "mmar_known_digest"
+"""Where the contexts of a run have the model whose digest was taken last, and that digest."""
+
 RETURN_CODES = frozenset(
     value for name, value in vars(ReturnCode).items() if name.isupper() and isinstance(value, str)
 )
@@ -85,9 +99,17 @@ def learnable_from(weights: Weights) -> ModelLearnable:
     return make_model_learnable(as_arrays(weights), {})
 
 
-def as_arrays(weights: Weights) -> dict[str, np.ndarray[Any, Any]]:
+class ModelArrays(dict[str, np.ndarray[Any, Any]]):
+    """The arrays of a model that nobody changes: what copies it deeply gets the same."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ModelArrays:
+        """NVFlare copies each task before it is sent, so that nobody changes it meanwhile."""
+        return self
+
+
+def as_arrays(weights: Weights) -> ModelArrays:
     """Arrays that share the tensors' memory."""
-    return {name: tensor.numpy() for name, tensor in weights.items()}
+    return ModelArrays((name, tensor.numpy()) for name, tensor in weights.items())
 
 
 def weights_dxo(weights: Weights) -> DXO:
@@ -95,7 +117,7 @@ def weights_dxo(weights: Weights) -> DXO:
     return DXO(DataKind.WEIGHTS, data=as_arrays(weights))
 
 
-def size_and_digest(message: Shareable) -> dict[str, object]:
+def size_and_digest(message: Shareable, fl_ctx: FLContext) -> dict[str, object]:
     """The bytes and the digest of the tensors in a message of ours; nothing where it has none."""
     try:
         raw = raw_reply(message)
@@ -103,9 +125,66 @@ def size_and_digest(message: Shareable) -> dict[str, object]:
         return {}
     if raw.kind not in (DataKind.WEIGHTS, DataKind.WEIGHT_DIFF) or not isinstance(raw.data, dict):
         return {}
-    tensors = {name: as_tensor(value) for name, value in raw.data.items()}
-    size = sum(tensor.nbytes for tensor in tensors.values())
-    return {"bytes": size, "tensors": digest(tensors)}
+    size = sum(array.nbytes for array in raw.data.values())
+    return {"bytes": size, "tensors": digest_of(raw.data, fl_ctx)}
+
+
+def digest_of(arrays: Mapping[str, np.ndarray[Any, Any]], fl_ctx: FLContext) -> str:
+    """The digest of a model, taken once as long as the run is at the same model."""
+    known = fl_ctx.get_prop(KNOWN_DIGEST)
+    if known is not None and known[0] is arrays:
+        return str(known[1])
+    found = digest({name: as_tensor(array) for name, array in arrays.items()})
+    if isinstance(arrays, ModelArrays):
+        fl_ctx.set_prop(KNOWN_DIGEST, (arrays, found), private=True, sticky=True)
+    return found
+
+
+def global_digest(fl_ctx: FLContext) -> str:
+    """The digest of the global model; raises like ``global_arrays``."""
+    return digest_of(global_arrays(fl_ctx), fl_ctx)
+
+
+class ModelDecomposer(TensorDecomposer):
+    """NVFlare's, with fewer pieces."""
+
+    def to_downloadable(
+        self, items: dict[str, torch.Tensor], max_chunk_size: int, fobs_ctx: dict[str, Any]
+    ) -> Downloadable:
+        """The tensors of one message, to be taken piece by piece."""
+        size = sum(tensor.nbytes for tensor in items.values())
+        piece = WHOLE if size <= WHOLE else PIECE
+        return super().to_downloadable(items, max(piece, max_chunk_size), fobs_ctx)
+
+
+def send_tensors() -> None:
+    """Have models travel as tensors.
+
+    A job can ask for larger pieces: ``tensor_download_chunk_size`` at the top level of its two
+    NVFlare configs.
+    """
+    fobs.register(ModelDecomposer)
+
+
+def pack(task: Shareable) -> None:
+    """Give a task that is about to be sent its model as NVFlare sends it best."""
+    _change_data(task, as_sent)
+
+
+def unpack(reply: Shareable) -> None:
+    """Give a reply that has come the arrays that guard and filters know."""
+    _change_data(reply, as_judged)
+
+
+def own_names(task: Shareable) -> None:
+    """Give a task a dictionary of its own, in which a filter may replace arrays."""
+    _change_data(task, lambda data: dict(data) if isinstance(data, ModelArrays) else data)
+
+
+def _change_data(message: Shareable, change: Callable[[object], object]) -> None:
+    dxo = message.get("DXO")
+    if isinstance(dxo, dict) and "data" in dxo:
+        message["DXO"] = {**dxo, "data": change(dxo["data"])}
 
 
 def global_weights(fl_ctx: FLContext) -> dict[str, torch.Tensor]:

@@ -137,6 +137,6 @@ class GuardedCrossSiteEval(Controller):
 
     def _note(self, reply: Shareable, site: str, owner: str | None, fl_ctx: FLContext) -> None:
         if owner is None:
-            note(self, fl_ctx, "model-in", site=site, **size_and_digest(reply))
+            note(self, fl_ctx, "model-in", site=site, **size_and_digest(reply, fl_ctx))
         else:
             note(self, fl_ctx, "metrics-in", site=site, model=owner, metrics=metrics_from(reply))

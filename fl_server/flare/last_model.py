@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from nvflare.apis.client import Client
 from nvflare.apis.controller_spec import ClientTask, Task
+from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
@@ -18,9 +19,8 @@ from fl_server.flare.audit import note
 from fl_server.flare.exchange import (
     RefusedReply,
     failure_of,
-    global_weights,
+    global_arrays,
     metrics_from,
-    weights_dxo,
 )
 from fl_server.flare.guard import reason_of
 from fl_server.flare.run_recorder import ALL_SCORED, MODEL_SCORED
@@ -57,7 +57,7 @@ class ScoreLastModel(WakingController):
         """Send the model, wait for the scores."""
         task = Task(
             name=self.task_name,
-            data=weights_dxo(global_weights(fl_ctx)).to_shareable(),
+            data=DXO(DataKind.WEIGHTS, data=global_arrays(fl_ctx)).to_shareable(),
             timeout=self.timeout,
             result_received_cb=self._received,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +26,7 @@ from fl_server.flare.audit import note
 from fl_server.flare.exchange import (
     answered_round,
     failure_of,
-    global_weights,
+    global_digest,
     job_name,
     metrics_from,
     round_number,
@@ -34,6 +35,7 @@ from fl_server.flare.exchange import (
     site_names,
     update_from,
 )
+from fl_server.flare.later import begin, finish, write_later
 from fl_server.flare.persistor import MmarModelPersistor, results_folder
 from fl_server.model_selection import ModelSelection
 from fl_server.received_update import contribution_from
@@ -110,7 +112,7 @@ class RunRecordKeeper(FLComponent):
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Write down what happens."""
         handlers = {
-            EventType.START_RUN: self._offer_record,
+            EventType.START_RUN: self._run_starts,
             AppEventType.ROUND_STARTED: self._round_started,
             EventType.BEFORE_TASK_RESULT_FILTER: self._reply_came,
             EventType.BEFORE_PROCESS_SUBMISSION: self._reply_arrived,
@@ -136,8 +138,9 @@ class RunRecordKeeper(FLComponent):
                 self.log_exception(fl_ctx, f"the run record cannot be kept: {error}")
                 self.system_panic(f"the run record cannot be kept: {error}", fl_ctx)
 
-    def _offer_record(self, fl_ctx: FLContext) -> None:
-        """Let an admin ask the running job for its record."""
+    def _run_starts(self, fl_ctx: FLContext) -> None:
+        """Let an admin ask the running job for its record; write later from now on."""
+        begin(fl_ctx)
         fl_ctx.get_engine().register_app_command(RECORD_TOPIC, self._record_asked)
 
     def _record_asked(self, topic: str, data: object, fl_ctx: FLContext) -> dict[str, Any]:
@@ -165,7 +168,7 @@ class RunRecordKeeper(FLComponent):
             sites=site_names(fl_ctx),
             min_sites=self.min_sites,
             versions={name: version(name) for name in packages},
-            initial_weights_sha256=digest(global_weights(fl_ctx)) if self.num_rounds else None,
+            initial_weights_sha256=global_digest(fl_ctx) if self.num_rounds else None,
             shared_names=self._persistor(fl_ctx).initial.shared_names,
         )
         note(
@@ -248,7 +251,7 @@ class RunRecordKeeper(FLComponent):
             self.fire_event(AppEventType.GLOBAL_BEST_MODEL_AVAILABLE, fl_ctx)
 
     def _round_done(self, fl_ctx: FLContext) -> None:
-        self.recorder.close_round(digest(global_weights(fl_ctx)))
+        self.recorder.close_round(global_digest(fl_ctx))
         self._write(fl_ctx)
 
     def _last_model_scored(self, fl_ctx: FLContext) -> None:
@@ -256,6 +259,7 @@ class RunRecordKeeper(FLComponent):
         if failure_of(result) is None:
             number = len(self.recorder.record.rounds)
             self.recorder.score(number, sender(result), metrics_from(result))
+            self._write(fl_ctx)
 
     def _all_scored(self, fl_ctx: FLContext) -> None:
         self._select(len(self.recorder.record.rounds), fl_ctx)
@@ -294,7 +298,7 @@ class RunRecordKeeper(FLComponent):
         See ``CrossSiteResults.publish``.
 
         Raises:
-            FederationError: no round has started.
+            FederationError: no round has started, or something could not be written.
         """
         with self._lock:
             outcome = self.cross_site.publish(
@@ -310,6 +314,7 @@ class RunRecordKeeper(FLComponent):
             else:
                 self.recorder.finish("complete")
             self._write(fl_ctx)
+            finish(fl_ctx)
             return outcome.blocking
 
     def _rows(self, fl_ctx: FLContext) -> MatrixRows:
@@ -333,6 +338,8 @@ class RunRecordKeeper(FLComponent):
 
     def _run_ended(self, fl_ctx: FLContext) -> None:
         self._finish_as_failed("the run ended before its results were complete", fl_ctx)
+        with suppress(FederationError):  # which has ended the run
+            finish(fl_ctx)
 
     def _finish_as_failed(self, reason: str, fl_ctx: FLContext) -> None:
         if self._recorder is not None and self._recorder.record.status == "running":
@@ -340,7 +347,15 @@ class RunRecordKeeper(FLComponent):
             self._write(fl_ctx)
 
     def _write(self, fl_ctx: FLContext) -> None:
-        write_run_record(results_folder(fl_ctx) / "run_record.json", self.recorder.record)
+        """Have the record as it is now written, unless it has changed again by then."""
+        path, recorder = results_folder(fl_ctx) / "run_record.json", self.recorder
+        record = recorder.record
+
+        def write() -> None:
+            if recorder.record is record:  # else whoever changed it has it written
+                write_run_record(path, record)
+
+        write_later(self, fl_ctx, "the run record", write)
 
 
 def _app_folder(fl_ctx: FLContext) -> Path:

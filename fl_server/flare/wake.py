@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from nvflare.apis.client import Client
 from nvflare.apis.controller_spec import ClientTask, Task, TaskCompletionStatus
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import Shareable
@@ -20,7 +23,7 @@ from nvflare.app_common.workflows.cross_site_model_eval import CrossSiteModelEva
 from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
 
 from fl_server.flare.audit import note
-from fl_server.flare.exchange import size_and_digest
+from fl_server.flare.exchange import own_names, pack, send_tensors, size_and_digest, unpack
 from fl_server.flare.guarded import GuardedCrossSiteEval
 
 WAKE_TOPIC = "mmar.task_ready"
@@ -29,7 +32,21 @@ SECONDS_BETWEEN_LOOKS = 0.2
 
 
 class WakingController(Controller):
-    """A controller that wakes the sites that a task is for."""
+    """A controller that wakes the sites that a task is for; models travel as tensors."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        send_tensors()
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Change models between the form that is sent and the one that is filtered and judged."""
+        super().handle_event(event_type, fl_ctx)
+        if event_type == EventType.BEFORE_TASK_DATA_FILTER:
+            own_names(fl_ctx.get_prop(FLContextKey.TASK_DATA))
+        elif event_type == EventType.AFTER_TASK_DATA_FILTER:
+            pack(fl_ctx.get_prop(FLContextKey.TASK_DATA))
+        elif event_type == EventType.BEFORE_TASK_RESULT_FILTER:
+            unpack(fl_ctx.get_prop(FLContextKey.TASK_RESULT))
 
     def broadcast(
         self,
@@ -61,7 +78,7 @@ class WakingController(Controller):
             task = client_task.task
             if not contents:  # each site is sent the same
                 contents.update(task=task.name, model=task.props.get(AppConstants.MODEL_OWNER))
-                contents.update(size_and_digest(task.data))
+                contents.update(size_and_digest(task.data, fl_ctx))
             note(self, fl_ctx, "task-out", site=client_task.client.name, **contents)
 
         return prepare_and_note

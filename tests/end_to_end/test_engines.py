@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,21 @@ def test_several_processes_change_no_bit(
     assert comparable(workers.record) == comparable(inline.record)
     assert workers.text("cross_site.json") == inline.text("cross_site.json")
     assert workers.models == inline.models
+
+
+def test_sites_that_are_not_woken_ask_by_themselves(
+    asked: Asked, by_nvflare: Run, tmp_path: Path
+) -> None:
+    """A job may leave the listener out; it has the same models, only a little later."""
+    job = Path(shutil.copytree(asked.job, tmp_path / "job"))
+    client = job / "app" / "config" / "config_fed_client.json"
+    client.write_text(json.dumps({**json.loads(client.read_text()), "components": []}))
+
+    run = replace(asked, job=job).run(tmp_path / "run", "--engine", "nvflare", "--rounds", 1)
+
+    assert run.code == 0, run.stderr
+    [first] = run.record["rounds"]
+    assert first["weights_sha256"] == by_nvflare.record["rounds"][0]["weights_sha256"]
 
 
 def test_what_the_handlers_write_lies_at_each_site(inline: Run) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
-from nvflare.apis.shareable import Shareable
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.utils.decomposers import flare_decomposers
 from nvflare.app_common.decomposers import common_decomposers
 from nvflare.fuel.utils import fobs
@@ -15,7 +18,9 @@ from fl_client.flare.exchange import (
     CASES,
     REPORT,
     metrics_reply,
+    pack,
     received_weights,
+    unpack,
     update_reply,
     weights_reply,
 )
@@ -53,13 +58,35 @@ def test_received_weights_are_tensors_with_shapes_and_dtypes_of_the_arrays() -> 
     assert (found["n"].item(), found["n"].shape, found["n"].dtype) == (3, (), torch.int64)
 
 
-def test_received_weights_share_nothing_with_the_message() -> None:
-    """NVFlare gives several receivers the same arrays in a simulation."""
+def test_received_weights_are_the_messages_own_memory() -> None:
+    """Each site has a process of its own, and whoever trains from them leaves them as they are."""
     array = np.array([1.0], dtype=np.float32)
 
-    received_weights(task(DataKind.WEIGHTS, {"w": array}))["w"].add_(1)
+    found = received_weights(task(DataKind.WEIGHTS, {"w": array}))["w"]
 
-    assert array.tolist() == [1.0]
+    assert found.data_ptr() == array.ctypes.data
+
+
+@pytest.mark.parametrize("change", [pack, unpack])
+def test_what_carries_no_model_passes_as_it_is(change: Callable[[object], None]) -> None:
+    reply = make_reply(ReturnCode.EXECUTION_EXCEPTION)
+
+    change(reply)
+    change(None)
+
+    assert reply.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
+
+
+def test_a_model_travels_as_tensors_and_is_arrays_again_behind_the_wire() -> None:
+    array = np.array([1.0, 2.0], dtype=np.float32)
+    message = task(DataKind.WEIGHTS, {"w": array})
+
+    pack(message)
+    assert type(message["DXO"]["data"]["w"]) is torch.Tensor
+    unpack(message)
+
+    assert message["DXO"]["data"]["w"].tolist() == [1.0, 2.0]
+    assert received_weights(message)["w"].tolist() == [1.0, 2.0]
 
 
 def test_weights_that_cannot_be_written_to_are_copied() -> None:

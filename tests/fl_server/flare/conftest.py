@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,13 @@ from nvflare.apis.fl_constant import FLContextKey, ServerCommandKey
 from nvflare.apis.fl_context import FLContext, FLContextManager
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.workspace import Workspace
+from nvflare.app_common.abstract.model import make_model_learnable
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 
 from fl_server.flare.aggregator import MmarAggregator
 from fl_server.flare.exchange import REPORT, as_arrays, learnable_from
+from fl_server.flare.later import LATER
 from fl_server.flare.persistor import MmarModelPersistor, results_folder
 from fl_server.flare.run_recorder import RunRecordKeeper
 from fl_server.run_record import RunRecord, read_run_record
@@ -161,7 +164,7 @@ class Federation:
             "process": "p",
         }
         meta = {MetaKey.NUM_STEPS_CURRENT_ROUND: steps, REPORT: report}
-        dxo = DXO(DataKind.WEIGHT_DIFF, data=as_arrays(difference), meta=meta)
+        dxo = DXO(DataKind.WEIGHT_DIFF, data=dict(as_arrays(difference)), meta=meta)
         return self.answering(dxo.to_shareable(), number)
 
     def answering(self, reply: Shareable, number: int) -> Shareable:
@@ -189,12 +192,13 @@ class Federation:
     def aggregate(self) -> dict[str, torch.Tensor]:
         self.fire(AppEventType.BEFORE_AGGREGATION)
         arrays = self.aggregator.aggregate(self.fl_ctx)["DXO"]["data"]
-        weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        self.set_global(weights)
-        return weights
+        # NVFlare's own shareable generator puts this very object into the global model.
+        model = make_model_learnable(arrays, {})
+        self.fl_ctx.set_prop(AppConstants.GLOBAL_MODEL, model, private=True, sticky=False)
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def end_round(self) -> None:
-        self.persistor.save(learnable_from(self.current), self.fl_ctx)
+        self.persistor.save(self.fl_ctx.get_prop(AppConstants.GLOBAL_MODEL), self.fl_ctx)
         self.fire(AppEventType.ROUND_DONE)
         self.aggregator.reset(self.fl_ctx)
 
@@ -204,15 +208,29 @@ class Federation:
 
         return global_weights(self.fl_ctx)
 
+    def wait(self) -> None:
+        """Until all that the run writes later is written, or could not be."""
+        self.fl_ctx.get_prop(LATER).wait()
+
+    def fatal(self, count: int = 1) -> list[str]:
+        """The reasons for which the run was ended, as soon as there are so many."""
+        self.wait()
+        deadline = time.monotonic() + 60
+        while len(self.engine.fatal) < count and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return self.engine.fatal
+
     @property
     def audit(self) -> list[dict[str, Any]]:
         """The server's audit log, line by line, after its chain was found whole."""
+        self.wait()
         path = Path(self.engine.workspace.get_root_dir()) / AUDIT_FILE
         verify_audit(path)
         return [json.loads(line) for line in path.read_text().splitlines()]
 
     @property
     def results(self) -> Path:
+        self.wait()
         return results_folder(self.fl_ctx)
 
     @property

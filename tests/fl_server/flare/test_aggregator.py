@@ -244,10 +244,11 @@ def test_the_run_begins_with_the_digest_of_the_job(fed: Any) -> None:
 
 def test_without_an_audit_log_the_run_does_not_go_on(fed: Any) -> None:
     folder = Path(fed.engine.workspace.get_root_dir()) / "audit"
+    fed.wait()
     (folder / "mmar_audit.jsonl").unlink()
     folder.rmdir()
     folder.write_text("")
 
     fed.submit("site-1", fed.update(1))
 
-    assert "the audit log of this server cannot be written" in fed.engine.fatal[0]
+    assert "the audit log of this server cannot be written" in fed.fatal()[0]

@@ -116,6 +116,7 @@ def run(federation: Any) -> CrossSite:
     workflow.set_communicator(communicator)
     communicator.fire_event = workflow.fire_event = federation.engine.fire_event
     workflow.start_controller(federation.fl_ctx)
+    federation.wait()
     (Path(federation.engine.workspace.get_root_dir()) / "audit/mmar_audit.jsonl").unlink()
     task = Task(
         "submit_model", data=Shareable(), result_received_cb=workflow._receive_local_model_cb

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from nvflare.apis.client import Client
 from nvflare.apis.controller_spec import ClientTask, Task, TaskCompletionStatus
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext, FLContextManager
 from nvflare.apis.impl.wf_comm_server import WFCommServer
 from nvflare.apis.shareable import Shareable
@@ -40,12 +43,13 @@ class EngineStandIn:
 
     workspace: Workspace
     woken: list[list[str] | None] = field(default_factory=list)
+    sites: tuple[str, ...] = SITES
 
     def get_workspace(self) -> Workspace:
         return self.workspace
 
     def get_clients(self) -> list[Client]:
-        return [Client(name, name) for name in SITES]
+        return [Client(name, name) for name in self.sites]
 
     def validate_targets(self, names: list[str]) -> tuple[list[Client], list[str]]:
         return [one for one in self.get_clients() if one.name in names], []
@@ -164,6 +168,63 @@ def test_a_task_ends_with_the_last_reply(
     assert not thread.is_alive()
     assert task.completion_status == TaskCompletionStatus.OK
     assert replies == ["site-1", "site-2"]
+
+
+def test_a_task_does_not_wait_for_a_site_that_it_can_do_without(
+    controller: WakingController, engine: EngineStandIn
+) -> None:
+    """Two of three are enough; the third took the task, and may have died over it."""
+    engine.sites = ("site-1", "site-2", "site-3")
+    task = Task(name="train", data=Shareable())
+    thread = waiting(controller, task, Signal(), engine)
+    while not engine.woken:
+        thread.join(0.01)
+    assert controller.communicator.process_task_request(
+        Client("site-3", "site-3"), engine.new_context()
+    )[0]
+
+    reply(controller, "site-2", engine)
+    reply(controller, "site-1", engine)
+
+    thread.join(LONG)
+    assert not thread.is_alive()
+    assert task.completion_status == TaskCompletionStatus.OK
+
+
+def test_filters_and_guard_see_arrays_and_the_wire_sees_tensors(
+    controller: WakingController, engine: EngineStandIn
+) -> None:
+    weights = {"w": torch.ones(2)}
+    message = weights_dxo(weights).to_shareable()
+    fl_ctx = engine.new_context()
+    fl_ctx.set_prop(FLContextKey.TASK_DATA, message, private=True, sticky=False)
+    fl_ctx.set_prop(FLContextKey.TASK_RESULT, message, private=True, sticky=False)
+
+    controller.handle_event(EventType.BEFORE_TASK_DATA_FILTER, fl_ctx)
+    assert type(message["DXO"]["data"]) is dict
+    assert type(message["DXO"]["data"]["w"]) is np.ndarray
+    controller.handle_event(EventType.AFTER_TASK_DATA_FILTER, fl_ctx)
+    assert type(message["DXO"]["data"]["w"]) is torch.Tensor
+    controller.handle_event(EventType.BEFORE_TASK_RESULT_FILTER, fl_ctx)
+    assert type(message["DXO"]["data"]["w"]) is np.ndarray
+
+
+def test_a_filter_at_the_server_takes_no_tensor_out_of_the_global_model(
+    controller: WakingController, engine: EngineStandIn
+) -> None:
+    """Each site's task has a dictionary of its own; the arrays are the model's, for all of them."""
+    model = weights_dxo({"w": torch.ones(2), "head": torch.ones(1)})
+    controller.broadcast(Task("train", model.to_shareable()), engine.new_context(), min_responses=2)
+    for site in SITES:
+        fl_ctx = engine.new_context()
+        _, _, sent = controller.communicator.process_task_request(Client(site, site), fl_ctx)
+        fl_ctx.set_prop(FLContextKey.TASK_DATA, sent, private=True, sticky=False)
+        controller.handle_event(EventType.BEFORE_TASK_DATA_FILTER, fl_ctx)
+
+        assert sent["DXO"]["data"]["w"] is model.data["w"]
+        del sent["DXO"]["data"]["head"]
+
+    assert list(model.data) == ["w", "head"]
 
 
 def test_an_abort_ends_a_task(controller: WakingController, engine: EngineStandIn) -> None:

@@ -1,0 +1,80 @@
+"""Code of the jobs of `flare_job.py`: sites that send back a difference of zeros at once.
+
+It goes along in the job's `custom/`. Of the executor it replaces the training alone: the checks of
+the site, its filters, its audit log and its gate are all there.
+"""
+
+from __future__ import annotations
+
+from fl_client.trainer_progress import LocalBest
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.signal import Signal
+
+from fl_client.flare.executor import MmarExecutor
+from fl_client.local_training import LocalWork, SharedTensors
+from fl_client.site_tasks import SiteTasks
+from fl_client.updates import LocalUpdate, weight_difference
+from fl_server.flare.publish import PublishResults
+from fl_server.flare.run_recorder import keeper_of
+from mmar_runtime.results import EvaluationResult, SiteReport
+from mmar_runtime.weights import Weights
+
+METRICS = {"val_mean_dice": 0.5, "val_acc": 0.5}
+
+
+class ReturningTasks:
+    """The tasks of a site that needs no time for them."""
+
+    def train(self, weights: Weights, round_number: int) -> LocalUpdate:
+        """The received model after no step at all."""
+        local = {name: tensor.clone() for name, tensor in weights.items()}
+        report = SiteReport(
+            received_metrics=METRICS,
+            local_metrics=METRICS,
+            epochs=(),
+            seconds=0.0,
+            built={},
+            process="returning",
+        )
+        return LocalUpdate(
+            round_number=round_number,
+            difference=weight_difference(local, weights),
+            steps=1,
+            report=report,
+        )
+
+    def score(self, weights: Weights) -> EvaluationResult:
+        """Always the same."""
+        return EvaluationResult(key_metric="val_mean_dice", metrics=METRICS, cases=1)
+
+    def evaluate(self, weights: Weights, *, owner: str) -> EvaluationResult:
+        """Always the same."""
+        return self.score(weights)
+
+    def best(self) -> LocalBest:
+        """Not asked for."""
+        raise NotImplementedError
+
+    def shared_tensors(self) -> SharedTensors:
+        """Not asked for: the job has no filters."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Nothing was taken."""
+
+
+class ReturningExecutor(MmarExecutor):
+    """The executor of a site, without its training."""
+
+    def _single(self, work: LocalWork) -> SiteTasks:
+        return ReturningTasks()
+
+
+class PublishRounds(PublishResults):
+    """Ends a run that has rounds, and no cross-site validation."""
+
+    def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
+        """The record is complete with the last round."""
+        keeper = keeper_of(fl_ctx.get_engine(), self.recorder_id)
+        keeper.recorder.finish("complete")
+        keeper._write(fl_ctx)

@@ -1,0 +1,46 @@
+"""Weights as NVFlare sends them, and as filters and guards see them: tensors, and arrays.
+
+NVFlare packs tensors faster than arrays, so they travel as tensors. Everybody who judges or filters
+them knows numpy arrays. Both share one memory, so going from one to the other costs nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+
+def as_sent(data: object) -> object:
+    """The tensors in place of the arrays of a model; whatever else it is, as it is.
+
+    Args:
+        data: what a message carries.
+    """
+    if not isinstance(data, dict) or not all(type(one) is np.ndarray for one in data.values()):
+        return data
+    try:
+        return {name: _tensor(array) for name, array in data.items()}
+    except (TypeError, ValueError):  # a type of numbers that torch does not have
+        return data
+
+
+def as_judged(data: object) -> object:
+    """The arrays in place of tensors; a value that is none, or has no array, stays as it is."""
+    if type(data) is not dict:
+        return data
+    return {name: _array(value) for name, value in data.items()}
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    if not (array.flags.c_contiguous and array.flags.writeable):
+        array = array.copy(order="C")
+    return torch.from_numpy(array)
+
+
+def _array(value: object) -> object:
+    if type(value) is not torch.Tensor:
+        return value
+    try:
+        return value.numpy()
+    except (TypeError, RuntimeError):  # a type of numbers that numpy does not have, or not dense
+        return value

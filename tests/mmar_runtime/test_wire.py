@@ -1,0 +1,66 @@
+"""Models change between the form that is sent and the one that is judged, and nothing of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mmar_runtime.wire import as_judged, as_sent
+
+
+def test_a_model_comes_back_as_it_was_in_the_same_memory() -> None:
+    model = {
+        "weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "half": np.ones(2, np.float16),
+        "count": np.array(7),
+        "mask": np.array([True, False]),
+        "nothing": np.zeros((0, 3), np.float32),
+    }
+
+    sent = as_sent(model)
+    judged = as_judged(sent)
+
+    assert isinstance(sent, dict)
+    assert isinstance(judged, dict)
+    assert all(type(one) is torch.Tensor for one in sent.values())
+    for name, array in model.items():
+        assert judged[name].dtype == array.dtype
+        np.testing.assert_array_equal(judged[name], array)
+    judged["weight"][0, 0] = 9
+    assert model["weight"][0, 0] == 9
+
+
+@pytest.mark.parametrize(
+    "array", [np.arange(6.0).reshape(2, 3).T, np.broadcast_to(np.float32(1), (2, 2))]
+)
+def test_an_array_that_is_not_dense_is_sent_as_one_that_is(array: np.ndarray) -> None:
+    sent = as_sent({"a": array})
+
+    assert isinstance(sent, dict)
+    assert sent["a"].is_contiguous()
+    np.testing.assert_array_equal(sent["a"].numpy(), array)
+
+
+@pytest.mark.parametrize(
+    "data", [{"dice": 0.5}, {"a": np.zeros(2), "b": 1}, {"a": np.array(["text"])}, None, [1]]
+)
+def test_what_is_no_model_is_sent_as_it_is(data: object) -> None:
+    assert as_sent(data) is data
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(2, dtype=torch.bfloat16),
+        torch.eye(2).to_sparse(),
+        torch.nn.Parameter(torch.zeros(2)),
+        "text",
+        None,
+    ],
+)
+def test_what_has_no_array_is_left_for_the_guard_to_refuse(value: object) -> None:
+    judged = as_judged({"a": value})
+
+    assert isinstance(judged, dict)
+    assert judged["a"] is value
