@@ -7,6 +7,7 @@ digit of float32 in each model.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,9 @@ class Overheard:
     def ask(self, task: Any, *, only: str | None = None) -> Any:
         for site, reply in self.crew.ask(task, only=only):
             if isinstance(reply, LocalUpdate):
-                self.sent[task.round_number, site] = reply
+                # Its tensors hold until the next site works.
+                kept = {name: tensor.clone() for name, tensor in reply.difference.items()}
+                self.sent[task.round_number, site] = replace(reply, difference=kept)
             yield site, reply
 
 

@@ -105,6 +105,7 @@ def gate(app: Path, fl_ctx: FLContext) -> ResultGate:
     client = compacting({"task_data_filters": [], "task_result_filters": []}, "int8")
     (app / "config" / "config_fed_client.json").write_text(json.dumps(client))
     gate = ResultGate()
+    gate.handle_event(EventType.START_RUN, fl_ctx)
     task = DXO(DataKind.WEIGHTS, data=dict(MODEL)).to_shareable()
     fl_ctx.set_prop(FLContextKey.TASK_DATA, task, private=True, sticky=False)
     gate.handle_event(EventType.BEFORE_TASK_EXECUTION, fl_ctx)
