@@ -196,5 +196,6 @@ def test_scales_in_a_job_that_rounds_nothing_are_stopped(
 ) -> None:
     reply = CompactUpdate("int8").process(update(), fl_ctx)
     (app / "config" / "config_fed_client.json").unlink()
+    gate.handle_event(EventType.START_RUN, fl_ctx)
 
     assert through(gate, reply, fl_ctx).get_header(STATUS) == REFUSED

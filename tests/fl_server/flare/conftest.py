@@ -39,6 +39,13 @@ SITES = ("site-1", "site-2")
 DICE = "val_mean_dice"
 
 
+def wait_until(condition: Callable[[], object]) -> None:
+    """Return when it holds, or after a minute; whoever asked sees which."""
+    deadline = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 @dataclass
 class EngineStandIn:
     """What components ask of NVFlare's engine: workspace, clients, each other, and events."""
@@ -215,10 +222,14 @@ class Federation:
     def fatal(self, count: int = 1) -> list[str]:
         """The reasons for which the run was ended, as soon as there are so many."""
         self.wait()
-        deadline = time.monotonic() + 60
-        while len(self.engine.fatal) < count and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: len(self.engine.fatal) >= count)
         return self.engine.fatal
+
+    def ended_record(self) -> RunRecord:
+        """The record, as soon as the end of the run, which a thread of its own brings, is in it."""
+        self.wait()
+        wait_until(lambda: self.record.status != "running")
+        return self.record
 
     @property
     def audit(self) -> list[dict[str, Any]]:

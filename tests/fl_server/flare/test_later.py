@@ -71,9 +71,9 @@ def test_a_models_file_that_cannot_be_written_fails_the_run(federation: Any) -> 
 
     round_of(federation, 1)
 
-    federation.fatal()
-    assert federation.record.status == "failed"
-    assert f"the model {GLOBAL_MODEL!r} cannot be written" in (federation.record.failure or "")
+    record = federation.ended_record()
+    assert record.status == "failed"
+    assert f"the model {GLOBAL_MODEL!r} cannot be written" in (record.failure or "")
 
 
 def test_what_fails_while_the_results_are_published_is_told_and_nobody_waits_for_ever(
