@@ -57,7 +57,7 @@ def main() -> None:
         arms = {name: partial(start, name) for name in options.arms}
         measured = in_turn(arms, options.repetitions)
         refused = in_turn({"mmar simulate": partial(refusal, data)}, options.repetitions)
-    bars = {("inline", FIRST_STEP): 1.3}
+    bars = {("inline", FIRST_STEP): 1.3, ("nvflare engine", FIRST_STEP): 3.0}
     found = rows(measured, base=options.arms[0], title="start", bars=bars)
     found += rows(refused, base="mmar simulate", title="start")
     show(found)
