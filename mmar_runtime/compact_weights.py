@@ -18,11 +18,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.transfer_form import Form
@@ -173,7 +172,7 @@ def _rounded(name: str, array: Array, form: Form) -> tuple[Array, npt.NDArray[np
         own = scales[block : block + len(rows)]
         own[:] = _scales(largest, form)
         scaled = rows / own[:, np.newaxis]
-        codes = np.rint(scaled).astype(np.int8) if form == "int8" else _cast(scaled, torch.float16)
+        codes = np.rint(scaled).astype(np.int8) if form == "int8" else _cast(scaled, "float16")
         values[start : start + SLAB] = codes.reshape(-1)[: flat.size - start]
     return values.reshape(array.shape), scales
 
@@ -182,21 +181,23 @@ def _widened(values: Array, scales: Array) -> npt.NDArray[np.float32]:
     flat = values.reshape(-1)
     found = np.empty(flat.size, np.float32)
     for start in range(0, flat.size, SLAB):
-        rows = _cast(_rows(flat[start : start + SLAB]).copy(), torch.float32)
+        rows = _cast(_rows(flat[start : start + SLAB]).copy(), "float32")
         block = start // BLOCK
         rows *= scales[block : block + len(rows), np.newaxis]
         found[start : start + SLAB] = rows.reshape(-1)[: flat.size - start]
     return found.reshape(values.shape)
 
 
-def _cast(own: Array, dtype: torch.dtype) -> Array:
+def _cast(own: Array, dtype: Literal["float16", "float32"]) -> Array:
     """Numbers in another type, to nearest; NumPy, which does the same, takes ten times as long.
 
     Args:
         own: may be written to, which torch asks for.
         dtype: of the result.
     """
-    found: Array = torch.from_numpy(own).to(dtype).numpy()
+    import torch  # not by whoever only judges an update that is not rounded
+
+    found: Array = torch.from_numpy(own).to(getattr(torch, dtype)).numpy()
     return found
 
 

@@ -40,6 +40,10 @@ class Later:
         """Return when all that was given is done."""
         self._thread.submit(lambda: None).result()
 
+    def close(self) -> None:
+        """Wait, and end the thread: NVFlare waits seconds for one that is left in its process."""
+        self._thread.shutdown()
+
 
 def begin(fl_ctx: FLContext) -> None:
     """From now on the run writes later; until ``finish``, and only if that will be called."""
@@ -89,5 +93,22 @@ def finish(fl_ctx: FLContext) -> None:
     later = fl_ctx.get_prop(LATER)
     if isinstance(later, Later):
         later.wait()
-        if later.failures:
-            raise FederationError(later.failures[0])
+        _raise_failure(later)
+
+
+def end(fl_ctx: FLContext) -> None:
+    """Wait for everything that is to be written; from now on the run writes at once again.
+
+    Raises:
+        FederationError: something could not be written.
+    """
+    later = fl_ctx.get_prop(LATER)
+    if isinstance(later, Later):
+        fl_ctx.set_prop(LATER, None, private=True, sticky=True)
+        later.close()
+        _raise_failure(later)
+
+
+def _raise_failure(later: Later) -> None:
+    if later.failures:
+        raise FederationError(later.failures[0])

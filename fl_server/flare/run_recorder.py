@@ -35,7 +35,7 @@ from fl_server.flare.exchange import (
     site_names,
     update_from,
 )
-from fl_server.flare.later import begin, finish, write_later
+from fl_server.flare.later import begin, end, finish, write_later
 from fl_server.flare.persistor import MmarModelPersistor, results_folder
 from fl_server.model_selection import ModelSelection
 from fl_server.received_update import contribution_from
@@ -339,7 +339,7 @@ class RunRecordKeeper(FLComponent):
     def _run_ended(self, fl_ctx: FLContext) -> None:
         self._finish_as_failed("the run ended before its results were complete", fl_ctx)
         with suppress(FederationError):  # which has ended the run
-            finish(fl_ctx)
+            end(fl_ctx)
 
     def _finish_as_failed(self, reason: str, fl_ctx: FLContext) -> None:
         if self._recorder is not None and self._recorder.record.status == "running":

@@ -217,7 +217,9 @@ class Federation:
 
     def wait(self) -> None:
         """Until all that the run writes later is written, or could not be."""
-        self.fl_ctx.get_prop(LATER).wait()
+        later = self.fl_ctx.get_prop(LATER)
+        if later is not None:  # until the run has ended
+            later.wait()
 
     def fatal(self, count: int = 1) -> list[str]:
         """The reasons for which the run was ended, as soon as there are so many."""

@@ -53,6 +53,7 @@ def test_what_cannot_be_written_ends_the_run_with_the_reason(federation: Any) ->
 
 def test_the_run_ends_when_everything_is_written(federation: Any) -> None:
     may, written = threading.Event(), []
+    others = set(threading.enumerate())
     federation.start_round(1)
     write_later(
         federation.keeper, federation.fl_ctx, "this", lambda: written.append(may.wait(LONG))
@@ -63,6 +64,7 @@ def test_the_run_ends_when_everything_is_written(federation: Any) -> None:
 
     assert written == [True]
     assert federation.record.status == "failed"
+    assert set(threading.enumerate()) <= others
 
 
 def test_a_models_file_that_cannot_be_written_fails_the_run(federation: Any) -> None:

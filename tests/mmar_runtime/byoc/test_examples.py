@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from ignite.engine import Events
 
 from mmar_runtime.config.data_list import data_check
 from mmar_runtime.config.loader import load_evaluation_config, load_train_config
@@ -166,8 +167,12 @@ def test_after_an_iteration_of_ones_own_the_output_is_decollated_and_postprocess
     example: MakeExample,
 ) -> None:
     with workflow_of(example("Iterations"), epochs=1) as workflow:
+        outputs: list[Any] = []
+        workflow.engine.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda engine: outputs.append(engine.state.output)
+        )
         workflow.run()
-        output: Any = workflow.engine.state.output
+        output = outputs[-1]
         assert isinstance(output, list)
         assert sorted(output[0]) == ["image", "label", "loss", "pred"]
         # AsDiscreted makes one-hot predictions of two classes.
