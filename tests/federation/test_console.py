@@ -331,6 +331,9 @@ def test_a_job_that_loses_a_sites_process(federation: Federation, changed: Chang
     job = changed(rounds=40)
     job_id = mmar("submit", job, "--kit", federation.lead).stdout.strip()
     training(federation, job_id)
+    # A process that dies before it is at work is another failure to NVFlare.
+    run = federation.site("site-2") / job_id
+    await_true(lambda: any('"iteration"' in one.read_text() for one in run.rglob("progress.jsonl")))
     kit = f"{federation.site('site-2')}{os.sep}"
     victims = [one for one in processes_of(federation, job_id) if kit in " ".join(one.cmdline())]
     assert victims
