@@ -1,7 +1,8 @@
 """The weighted mean itself: `python benchmarks/aggregation.py`.
 
-Sums of the same contributions by `fl_server.aggregation`, by `torch.add_` into a sum in float64,
-which is what the mean needs, and by `torch.add_` into one in float32.
+The new global model from the same contributions by `fl_server.aggregation`, which also finds out
+whether it is finite; by `torch.add_` into a sum in float64, which is what the mean needs; and by
+`torch.add_` into one in float32.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from harness import in_turn, keep, rows, show
 
 from fl_server.aggregation import InTimeWeightedMean
 
-SECONDS = "seconds to add the contributions"
+SECONDS = "seconds to a new global model"
+STEPS = 7
 Contributions = list[dict[str, torch.Tensor]]
 
 
@@ -24,16 +26,20 @@ def ours(contributions: Contributions) -> dict[str, float]:
     mean = InTimeWeightedMean(names)
     started = time.perf_counter()
     for name, one in zip(names, contributions, strict=True):
-        mean.add(name, one, 7)
+        mean.add(name, one, STEPS)
+    mean.new_global(contributions[0])
     return {SECONDS: time.perf_counter() - started}
 
 
 def added(contributions: Contributions, dtype: torch.dtype) -> dict[str, float]:
+    before = contributions[0]
     started = time.perf_counter()
-    total = {key: torch.zeros_like(one, dtype=dtype) for key, one in contributions[0].items()}
+    total = {key: torch.zeros_like(one, dtype=dtype) for key, one in before.items()}
     for one in contributions:
         for key, tensor in one.items():
-            total[key].add_(tensor, alpha=7)
+            total[key].add_(tensor, alpha=STEPS)
+    steps = STEPS * len(contributions)
+    {key: (sums / steps).add_(before[key]).to(torch.float32) for key, sums in total.items()}
     return {SECONDS: time.perf_counter() - started}
 
 

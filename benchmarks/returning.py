@@ -6,11 +6,11 @@ the site, its filters, its audit log and its gate are all there.
 
 from __future__ import annotations
 
-from fl_client.trainer_progress import LocalBest
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.signal import Signal
 
 from fl_client.flare.executor import MmarExecutor
+from fl_client.local_best import LocalBest
 from fl_client.local_training import LocalWork, SharedTensors
 from fl_client.site_tasks import SiteTasks
 from fl_client.updates import LocalUpdate, weight_difference
