@@ -29,8 +29,8 @@ LIMITS = {100: 2000.0}
 
 PER_SITE = "seconds of a site and round"
 FLAT = 1.1
-EDGE = 40
-"""Voxels of a volume in each direction; a crop for training has 32."""
+EDGES = {"training": 44, "validation": 32}
+"""Voxels of a volume in each direction, at most; a crop for training has 32."""
 
 REPETITIONS = {2: 5, 16: 3}
 """Sites -> how often; more of them once."""
@@ -71,12 +71,13 @@ def shorten(data: Path) -> None:
     for path in data.glob("*/dataset.json"):
         listed = json.loads(path.read_text())
         listed["training"], listed["validation"] = listed["training"][:2], listed["validation"][:1]
-        for case in (*listed["training"], *listed["validation"]):
-            cut(path.parent / case["image"], path.parent / case["label"])
+        for part, edge in EDGES.items():
+            for case in listed[part]:
+                cut(path.parent / case["image"], path.parent / case["label"], edge)
         path.write_text(json.dumps(listed))
 
 
-def cut(image: Path, label: Path) -> None:
+def cut(image: Path, label: Path, edge: int) -> None:
     """Cut a volume down to what lies around its label."""
     import nibabel
     import numpy as np
@@ -84,10 +85,10 @@ def cut(image: Path, label: Path) -> None:
     found = np.asarray(nibabel.load(label).dataobj) > 0
     centre = [int(np.median(places)) for places in np.nonzero(found)]
     starts = [
-        min(max(0, place - EDGE // 2), size - EDGE)
+        max(0, min(place - edge // 2, size - edge))
         for place, size in zip(centre, found.shape, strict=True)
     ]
-    box = tuple(slice(start, start + EDGE) for start in starts)
+    box = tuple(slice(start, start + edge) for start in starts)
     for path in (image, label):
         whole = nibabel.load(path)
         part = nibabel.Nifti1Image(np.asarray(whole.dataobj)[box], whole.affine, whole.header)
