@@ -52,12 +52,12 @@ class ReturningTasks:
         return self.score(weights)
 
     def best(self) -> LocalBest:
-        """Not asked for."""
-        raise NotImplementedError
+        """Not asked for: no workflow of the job asks for a model."""
+        raise AssertionError("no workflow of the job asks for a model")
 
     def shared_tensors(self) -> SharedTensors:
         """Not asked for: the job has no filters."""
-        raise NotImplementedError
+        raise AssertionError("a job without filters has asked what they would see")
 
     def close(self) -> None:
         """Nothing was taken."""
