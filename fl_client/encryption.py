@@ -6,8 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fl_client.job_filters import (
+    client_document,
+    component_argument,
+    filter_argument,
+    parted_chains,
+)
 from mmar_runtime.config.location import Location
-from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import Problem
 from mmar_runtime.shared_names import form_problems
 
@@ -34,11 +39,7 @@ def encrypt_layers_of(client: Any) -> Any:
     Raises:
         AttributeError, TypeError, KeyError: the document is none of NVFlare's.
     """
-    for chain in client.get("task_result_filters", []):
-        for one in chain["filters"]:
-            if one.get("path") == ENCRYPT:
-                return one.get("args", {}).get("encrypt_layers")
-    return None
+    return filter_argument(client, ENCRYPT, "encrypt_layers")
 
 
 def job_layers(app: Path) -> Any:
@@ -48,8 +49,7 @@ def job_layers(app: Path) -> Any:
         ConfigError: the document cannot be read.
         AttributeError, TypeError, KeyError: it is none of NVFlare's.
     """
-    file = app / "config" / "config_fed_client.json"
-    return encrypt_layers_of(read_json(file)) if file.is_file() else None
+    return encrypt_layers_of(client_document(app))
 
 
 def encryption_faults(server: Any, client: Any, files: tuple[str, str]) -> Iterator[Problem]:
@@ -61,7 +61,7 @@ def encryption_faults(server: Any, client: Any, files: tuple[str, str]) -> Itera
         files: the names of both.
     """
     try:
-        asked = _server_layers(server)
+        asked = component_argument(server, PERSISTOR, "encrypt_layers")
         given = encrypt_layers_of(client)
         named = str(client).count(ENCRYPT) + str(client).count(DECRYPT)
         covered = [*_uncovered(client)]
@@ -100,28 +100,6 @@ def encrypting(client: Mapping[str, Any], layers: list[str]) -> dict[str, Any]:
     for chain in (one for one in models if one["tasks"][0] in DECRYPTED_TASKS):
         chain["filters"] = [{"path": DECRYPT, "args": {}}, *chain["filters"]]
     return {**client, "task_result_filters": results, "task_data_filters": models}
-
-
-def parted_chains(chains: list[dict[str, Any]], tasks: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Chains of which each is for some of the tasks or for others; each of the tasks has one.
-
-    NVFlare takes a single chain of filters for a task.
-    """
-    found = []
-    for chain in chains:
-        ours = [task for task in chain["tasks"] if task in tasks]
-        others = [task for task in chain["tasks"] if task not in tasks]
-        found += [{**chain, "tasks": part} for part in (ours, others) if part]
-    covered = {task for chain in found for task in chain["tasks"]}
-    left = [task for task in tasks if task not in covered]
-    return [*found, {"tasks": left, "filters": []}] if left else found
-
-
-def _server_layers(server: Any) -> Any:
-    for one in server.get("components", []):
-        if one.get("path") == PERSISTOR:
-            return one.get("args", {}).get("encrypt_layers")
-    return None
 
 
 def _own_aggregator(server: Any) -> str:

@@ -6,10 +6,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fl_client.encryption import parted_chains
 from fl_client.filter_plan import AGGREGATOR, TRAIN
+from fl_client.job_filters import (
+    client_document,
+    component_argument,
+    filter_argument,
+    parted_chains,
+)
 from mmar_runtime.config.location import Location
-from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import Problem
 from mmar_runtime.transfer_form import FORMS
 
@@ -24,11 +28,7 @@ def transfer_of(client: Any) -> Any:
     Raises:
         AttributeError, TypeError, KeyError: the document is none of NVFlare's.
     """
-    for chain in client.get("task_result_filters", []):
-        for one in chain["filters"]:
-            if one.get("path") == COMPACT:
-                return one.get("args", {}).get("transfer")
-    return None
+    return filter_argument(client, COMPACT, RULE)
 
 
 def job_transfer(app: Path) -> Any:
@@ -38,8 +38,7 @@ def job_transfer(app: Path) -> Any:
         ConfigError: the document cannot be read.
         AttributeError, TypeError, KeyError: it is none of NVFlare's.
     """
-    file = app / "config" / "config_fed_client.json"
-    return transfer_of(read_json(file)) if file.is_file() else None
+    return transfer_of(client_document(app))
 
 
 def compact_filter(form: str) -> dict[str, Any]:
@@ -70,7 +69,7 @@ def transfer_faults(server: Any, client: Any, files: tuple[str, str]) -> Iterato
     """
     place = Location(files[1]) / "task_result_filters"
     try:
-        asked, given = _server_form(server), transfer_of(client)
+        asked, given = component_argument(server, AGGREGATOR, RULE), transfer_of(client)
         named = str(client).count(COMPACT)
         is_last = _is_last(client, given)
     except (AttributeError, TypeError, KeyError, IndexError):
@@ -88,13 +87,6 @@ def transfer_faults(server: Any, client: Any, files: tuple[str, str]) -> Iterato
     elif named != 1 or not is_last:
         message = f"CompactUpdate has to be the last filter of the task {TRAIN!r}, and nowhere else"
         yield Problem(place, message, _ADVICE, RULE)
-
-
-def _server_form(server: Any) -> Any:
-    for one in server.get("components", []):
-        if one.get("path") == AGGREGATOR:
-            return one.get("args", {}).get("transfer")
-    return None
 
 
 def _is_last(client: Any, form: Any) -> bool:

@@ -6,8 +6,41 @@ them knows numpy arrays. Both share one memory, so going from one to the other c
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
+
+WHOLE = 64 * 2**20
+PIECE = 16 * 2**20
+"""A model of at most so many bytes goes in one piece, a larger one in pieces of so many.
+
+Whoever receives asks for each piece; whoever sends holds a few of them.
+"""
+
+
+def piece_of(tensors: dict[str, torch.Tensor]) -> int:
+    """Bytes of a piece in which these tensors go."""
+    return WHOLE if sum(tensor.nbytes for tensor in tensors.values()) <= WHOLE else PIECE
+
+
+def pack(message: object) -> None:
+    """Give a message that is about to leave its model as NVFlare sends it best."""
+    change_data(message, as_sent)
+
+
+def unpack(message: object) -> None:
+    """Give a message that has come the arrays that guard, gate and filters know."""
+    change_data(message, as_judged)
+
+
+def change_data(message: object, change: Callable[[object], object]) -> None:
+    """Change what a message carries, if it does; NVFlare's messages are dictionaries."""
+    if not isinstance(message, dict):
+        return
+    dxo = message.get("DXO")
+    if isinstance(dxo, dict) and "data" in dxo:
+        message["DXO"] = {**dxo, "data": change(dxo["data"])}
 
 
 def as_sent(data: object) -> object:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from fl_client.updates import LocalUpdate, first_not_finite
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
-from mmar_runtime.wire import as_judged, as_sent
+from mmar_runtime.wire import piece_of
 
 REPORT = "mmar_report"
 """Where a contribution carries the site's report on its round."""
@@ -28,13 +28,6 @@ STATUS = "mmar_status"
 
 NOT_DECRYPTED = "mmar_not_decrypted"
 """Where a task carries, inside of the site, why its encrypted model cannot be read."""
-
-WHOLE = 64 * 2**20
-PIECE = 16 * 2**20
-"""A model of at most so many bytes goes in one piece, a larger one in pieces of so many.
-
-The server asks for each piece; whoever sends holds a few of them.
-"""
 
 CASES = "mmar_cases"
 """Where metrics carry the number of cases they were computed on."""
@@ -47,9 +40,7 @@ class ModelDecomposer(TensorDecomposer):
         self, items: dict[str, torch.Tensor], max_chunk_size: int, fobs_ctx: dict[str, Any]
     ) -> Downloadable:
         """The tensors of one message, to be taken piece by piece."""
-        size = sum(tensor.nbytes for tensor in items.values())
-        piece = WHOLE if size <= WHOLE else PIECE
-        return super().to_downloadable(items, max(piece, max_chunk_size), fobs_ctx)
+        return super().to_downloadable(items, max(piece_of(items), max_chunk_size), fobs_ctx)
 
 
 def send_tensors() -> None:
@@ -59,22 +50,6 @@ def send_tensors() -> None:
     NVFlare configs.
     """
     fobs.register(ModelDecomposer)
-
-
-def unpack(task: object) -> None:
-    """Give a task that has come the arrays that filters know."""
-    _change_data(task, as_judged)
-
-
-def pack(reply: object) -> None:
-    """Give a reply that is about to leave its tensors as NVFlare sends them best."""
-    _change_data(reply, as_sent)
-
-
-def _change_data(message: object, change: Callable[[object], object]) -> None:
-    dxo = message.get("DXO") if isinstance(message, Shareable) else None
-    if isinstance(message, Shareable) and isinstance(dxo, dict) and "data" in dxo:
-        message["DXO"] = {**dxo, "data": change(dxo["data"])}
 
 
 def received_weights(shareable: Shareable) -> dict[str, torch.Tensor]:

@@ -21,10 +21,8 @@ from fl_client.flare.audit import note
 from fl_client.flare.encryption_keys import ability_faults
 from fl_client.flare.exchange import (
     metrics_reply,
-    pack,
     received_weights,
     send_tensors,
-    unpack,
     update_reply,
     weights_reply,
 )
@@ -51,6 +49,7 @@ from mmar_runtime.errors import ConfigError, MmarError, PolicyError, RunAborted
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import site_policy
 from mmar_runtime.weights import Weights, digest
+from mmar_runtime.wire import pack, unpack
 
 SERVERS_OWN = "SRV_"
 """How NVFlare begins the names of the global models."""

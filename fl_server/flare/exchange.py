@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from nvflare.fuel.utils import fobs
 from fl_server.received_update import ReceivedUpdate
 from mmar_runtime.errors import FederationError
 from mmar_runtime.weights import Weights, digest
-from mmar_runtime.wire import as_judged, as_sent
+from mmar_runtime.wire import change_data, piece_of
 
 REPORT = "mmar_report"
 STATUS = "mmar_status"
@@ -48,13 +48,6 @@ META_NAMES: Mapping[str, str] = {
     "metrics": "metrics",
 }
 """NVFlare's and our names on the wire, and what the guard calls them."""
-
-WHOLE = 64 * 2**20
-PIECE = 16 * 2**20
-"""A model of at most so many bytes goes in one piece, a larger one in pieces of so many.
-
-A site asks for each piece; whoever sends holds a few of them.
-"""
 
 STATUS_WORD = re.compile(r"[a-z][a-z-]{0,40}( \(reference [0-9a-f]{1,32}\))?")
 KNOWN_DIGEST = "mmar_known_digest"
@@ -152,9 +145,7 @@ class ModelDecomposer(TensorDecomposer):
         self, items: dict[str, torch.Tensor], max_chunk_size: int, fobs_ctx: dict[str, Any]
     ) -> Downloadable:
         """The tensors of one message, to be taken piece by piece."""
-        size = sum(tensor.nbytes for tensor in items.values())
-        piece = WHOLE if size <= WHOLE else PIECE
-        return super().to_downloadable(items, max(piece, max_chunk_size), fobs_ctx)
+        return super().to_downloadable(items, max(piece_of(items), max_chunk_size), fobs_ctx)
 
 
 def send_tensors() -> None:
@@ -166,25 +157,9 @@ def send_tensors() -> None:
     fobs.register(ModelDecomposer)
 
 
-def pack(task: Shareable) -> None:
-    """Give a task that is about to be sent its model as NVFlare sends it best."""
-    _change_data(task, as_sent)
-
-
-def unpack(reply: Shareable) -> None:
-    """Give a reply that has come the arrays that guard and filters know."""
-    _change_data(reply, as_judged)
-
-
 def own_names(task: Shareable) -> None:
     """Give a task a dictionary of its own, in which a filter may replace arrays."""
-    _change_data(task, lambda data: dict(data) if isinstance(data, ModelArrays) else data)
-
-
-def _change_data(message: Shareable, change: Callable[[object], object]) -> None:
-    dxo = message.get("DXO")
-    if isinstance(dxo, dict) and "data" in dxo:
-        message["DXO"] = {**dxo, "data": change(dxo["data"])}
+    change_data(task, lambda data: dict(data) if isinstance(data, ModelArrays) else data)
 
 
 def global_weights(fl_ctx: FLContext) -> dict[str, torch.Tensor]:

@@ -23,8 +23,9 @@ from nvflare.app_common.workflows.cross_site_model_eval import CrossSiteModelEva
 from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
 
 from fl_server.flare.audit import note
-from fl_server.flare.exchange import own_names, pack, send_tensors, size_and_digest, unpack
+from fl_server.flare.exchange import own_names, send_tensors, size_and_digest
 from fl_server.flare.guarded import GuardedCrossSiteEval
+from mmar_runtime.wire import pack, unpack
 
 WAKE_TOPIC = "mmar.task_ready"
 SECONDS_BETWEEN_LOOKS = 0.2

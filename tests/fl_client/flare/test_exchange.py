@@ -18,9 +18,7 @@ from fl_client.flare.exchange import (
     CASES,
     REPORT,
     metrics_reply,
-    pack,
     received_weights,
-    unpack,
     update_reply,
     weights_reply,
 )
