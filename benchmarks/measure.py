@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 
 SECONDS_BETWEEN_SAMPLES = 0.1
+LINES_TOLD = 30
+"""Of what a command said, should it fail: its log goes with the folder of the benchmark."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,7 @@ def measure(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None 
     """Run a command to its end.
 
     Raises:
-        RuntimeError: it failed; its output is in the log.
+        RuntimeError: it failed; with the end of its output.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
     with log.open("wb") as stream:
@@ -60,7 +62,8 @@ def measure(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None 
         done.set()
         thread.join()
     if code != 0:
-        raise RuntimeError(f"{command[0]} ... ended with code {code}; see {log}")
+        last = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-LINES_TOLD:])
+        raise RuntimeError(f"{' '.join(command)}\nended with code {code}:\n{last}")
     return Measured(
         seconds=seconds,
         born=born,
