@@ -42,7 +42,10 @@ PARTS = {
         lambda *_, **__: (),
     ),
     "inline, no digest": ("fl_admin.inline.server.digest", lambda _: "0" * 64),
-    "inline, no file": ("fl_admin.inline.server.write_checkpoint", lambda *_: None),
+    "inline, no file": (
+        "fl_admin.inline.server.write_checkpoint",
+        lambda path, *_, **__: path.write_bytes(b""),
+    ),
 }
 """Arms that leave something out, so that one sees what it costs."""
 

@@ -13,6 +13,9 @@ from pathlib import Path
 import psutil
 
 SECONDS_BETWEEN_SAMPLES = 0.1
+SHARE = 0.05
+"""Of the time, what watching may take: a look at many pages of memory stops their owner."""
+
 LINES_TOLD = 30
 """Of what a command said, should it fail: its log goes with the folder of the benchmark."""
 
@@ -80,7 +83,9 @@ def _watch(
     own: dict[str, float],
     done: threading.Event,
 ) -> None:
-    while not done.wait(SECONDS_BETWEEN_SAMPLES):
+    pause = SECONDS_BETWEEN_SAMPLES
+    while not done.wait(pause):
+        began = time.thread_time()
         found = {"pss": 0.0, "rss": 0.0, "count": 0.0}
         try:
             tree = [process, *process.children(recursive=True)]
@@ -98,3 +103,4 @@ def _watch(
             found["count"] += 1
         for name, value in found.items():
             peaks[name] = max(peaks[name], value)
+        pause = max(SECONDS_BETWEEN_SAMPLES, (time.thread_time() - began) / SHARE)

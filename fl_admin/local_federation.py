@@ -30,6 +30,7 @@ from typing import Any, Self
 import psutil
 import yaml
 
+from fl_admin.processes import MEMORY_OF_NVFLARE
 from fl_admin.provision import provision
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.errors import FederationError
@@ -153,7 +154,12 @@ class LocalFederation:
         self.launched(
             name,
             ["bash", "./sub_start.sh", "--once"],
-            environment={**os.environ, **self.environment, "PATH": path},
+            environment={
+                **MEMORY_OF_NVFLARE,
+                **os.environ,
+                **self.environment,
+                "PATH": path,
+            },
         )
 
     def launched(

@@ -12,6 +12,14 @@ import psutil
 
 SECONDS_TO_END = 5.0
 
+MEMORY_OF_NVFLARE = {"MALLOC_ARENA_MAX": "2", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Variables for glibc's malloc in a process that sends and receives models by NVFlare.
+
+The dozens of threads of such a process share what malloc else keeps for each of them. And memory
+is asked for in large pages: each model takes new memory several times on its way, and clearing that
+in small pages takes longer than filling it. Other C libraries know neither variable.
+"""
+
 
 class ProcessTree:
     """A started command and its descendants, remembered while they can still be found.

@@ -23,7 +23,7 @@ from fl_admin.follow import InlineFollower, RunFollower, SimulationView
 from fl_admin.inline.job_terms import ADVICE, job_terms
 from fl_admin.inline.plan import ERROR_FILE, RUN, InlinePlan
 from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
-from fl_admin.processes import ProcessTree
+from fl_admin.processes import MEMORY_OF_NVFLARE, ProcessTree
 from fl_admin.report.html import write_report
 from fl_admin.report.plots import import_drawing
 from fl_client.encryption import encryption_faults, job_layers
@@ -598,8 +598,7 @@ def _threads(values: Mapping[str, Scalar]) -> int:
 
 def _process_env(plan: SimulationPlan) -> dict[str, str]:
     threads = min(_threads(values) for values in plan.sites.values())
-    # NVFlare has dozens of threads, and malloc would keep pieces of models for each of them.
-    memory = {"MALLOC_ARENA_MAX": "2"} if plan.engine == "nvflare" else {}
+    memory = MEMORY_OF_NVFLARE if plan.engine == "nvflare" else {}
     own = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     return {**memory, **os.environ, **own}
 

@@ -833,13 +833,32 @@ def _unscored(record: RunRecord, round_number: int) -> Iterator[str]:
 
 def write_run_record(path: Path, record: RunRecord) -> None:
     """Write the record as JSON; a reader sees the former file or the whole new one."""
-    write_text_atomically(path, json_text(record.as_dict()))
+    write_text_atomically(path, record_text(record.as_dict()))
 
 
 def read_run_record(path: Path) -> RunRecord:
     """The record in a JSON file; ``FederationError`` names the file and the place of a fault."""
     with _inside(str(path)):
         return RunRecord.from_dict(parse_json(path))
+
+
+def record_text(document: Mapping[str, Any]) -> str:
+    """A record as JSON text, with one line for each round and for the scores of each model.
+
+    A record is written several times in a round, and Python indents JSON slowly.
+    """
+    parts = []
+    for key, value in document.items():
+        if key in ("rounds", "scores") and value:
+            lines = ",\n".join(f"    {_in_a_line(one)}" for one in value)
+            parts.append(f"  {_in_a_line(key)}: [\n{lines}\n  ]")
+        else:
+            parts.append(f"  {_in_a_line(key)}: {_in_a_line(value)}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _in_a_line(value: object) -> str:
+    return json.dumps(value, allow_nan=False)
 
 
 def json_text(document: Mapping[str, Any]) -> str:

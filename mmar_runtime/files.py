@@ -12,14 +12,19 @@ from typing import IO
 
 
 def write_atomically(
-    path: Path, write: Callable[[IO[bytes]], object], *, private: bool = False
+    path: Path,
+    write: Callable[[IO[bytes]], object],
+    *,
+    private: bool = False,
+    flush: bool = True,
 ) -> None:
     """Write a file whole or not at all.
 
     ``write`` fills a temporary file in the same folder, which then takes the place of ``path`` in
     one step. If anything interrupts that, ``path`` stays what it was and nothing is left behind.
-    File and folder are flushed to the disk, so that a power cut loses neither. The file gets the
-    permissions that an ordinary new file would get; a private one is its owner's alone, always.
+    File and folder are flushed to the disk, so that a power cut loses neither; without ``flush``,
+    whoever asks for that calls ``flush_below`` in the end. The file gets the permissions that an
+    ordinary new file would get; a private one is its owner's alone, always.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(
@@ -29,13 +34,15 @@ def write_atomically(
         with os.fdopen(descriptor, "wb") as stream:
             write(stream)
             stream.flush()
-            os.fsync(stream.fileno())
+            if flush:
+                os.fsync(stream.fileno())
         os.chmod(temporary, 0o600 if private else 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    _flush_folder(path.parent)
+    if flush:
+        _flush(path.parent)
 
 
 def write_text_atomically(path: Path, text: str, *, private: bool = False) -> None:
@@ -56,7 +63,7 @@ def link(existing: Path, name: Path) -> None:
     except OSError:  # not every file system has links
         shutil.copyfile(existing, temporary)
     temporary.replace(name)
-    _flush_folder(name.parent)
+    _flush(name.parent)
 
 
 def bytes_below(folder: Path) -> int:
@@ -69,8 +76,15 @@ def bytes_below(folder: Path) -> int:
     return total
 
 
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush_below(folder: Path) -> None:
+    """Flush the files of a folder and the folder to the disk."""
+    for path in folder.iterdir():
+        _flush(path)
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -241,7 +241,12 @@ def without_parallel_prefix(weights: Weights) -> Weights:
     return {name.removeprefix(PARALLEL_PREFIX): tensor for name, tensor in weights.items()}
 
 
-def write_checkpoint(path: Path, weights: Weights, train_conf: Mapping[str, Any]) -> None:
-    """Write ``{"model": weights, "train_conf": ...}`` as a ``.pt`` file, whole or not at all."""
+def write_checkpoint(
+    path: Path, weights: Weights, train_conf: Mapping[str, Any], *, flush: bool = True
+) -> None:
+    """Write ``{"model": weights, "train_conf": ...}`` as a ``.pt`` file, whole or not at all.
+
+    Without ``flush``, a power cut soon after may lose it.
+    """
     content = {"model": dict(weights), "train_conf": dict(train_conf)}
-    write_atomically(path, lambda stream: torch.save(content, stream))
+    write_atomically(path, lambda stream: torch.save(content, stream), flush=flush)

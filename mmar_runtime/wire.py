@@ -7,16 +7,38 @@ them knows numpy arrays. Both share one memory, so going from one to the other c
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 
+IN_MESSAGE = 2**20
+"""Bytes of a message's tensors that go in the message itself; whoever receives asks for the rest.
+
+So a small model needs no second message, and a large one none for its small tensors.
+"""
+
+CARRIED = "mmar_carried_bytes"
 WHOLE = 64 * 2**20
 PIECE = 16 * 2**20
 """A model of at most so many bytes goes in one piece, a larger one in pieces of so many.
 
 Whoever receives asks for each piece; whoever sends holds a few of them.
 """
+
+
+def goes_in_message(packing: dict[str, Any], tensor: torch.Tensor) -> bool:
+    """Whether a tensor goes in the message itself; if so, it is counted there.
+
+    Args:
+        packing: what is known of the message while it is packed, of one message alone.
+        tensor: the next one.
+    """
+    carried: int = packing.get(CARRIED, 0) + tensor.nbytes
+    if carried > IN_MESSAGE:
+        return False
+    packing[CARRIED] = carried
+    return True
 
 
 def piece_of(tensors: dict[str, torch.Tensor]) -> int:

@@ -7,13 +7,11 @@ passed over as long as enough others are left, and the run ends when they are no
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -43,6 +41,7 @@ from fl_server.run_record import (
 )
 from fl_server.update_guard import UpdateFault
 from mmar_runtime.errors import FederationError
+from mmar_runtime.files import flush_below, link
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.spare_memory import SpareMemory
 from mmar_runtime.weights import Weights, digest, read_checkpoint, write_checkpoint
@@ -54,6 +53,9 @@ MOST_WAITING = 16
 
 PACKAGES = ("mmar-fl", "torch", "monai", "pytorch-ignite")
 RECORD_FILE = "run_record.json"
+SECONDS_BETWEEN_MODELS = 30
+"""Writing a large global model takes longer than a round of small sites."""
+
 SECONDS_BETWEEN_RECORDS = 0.5
 """Contributions of small sites come faster than anybody reads the record."""
 
@@ -118,7 +120,7 @@ class InlineServer:
         """Run; the finished record, which is written as well. What falls short is in it."""
         with (
             ThreadPoolExecutor(max_workers=1, thread_name_prefix="digests") as self._hashing,
-            _Files(self._folder, self._settled_record) as self._files,
+            _Files(self._folder, self._settled_record, self._initial.train_conf) as self._files,
         ):
             try:
                 for number in range(1, self._terms.rounds + 1):
@@ -128,11 +130,18 @@ class InlineServer:
                 self._publish()
             except Exception as error:
                 self._recorder.finish("failed", str(error) or type(error).__name__)
+                self._keep_last_model()
                 if not isinstance(error, FederationError):
                     raise
             finally:
                 self._files.record()
         return self._settled_record()
+
+    def _keep_last_model(self) -> None:
+        """What the rounds have given until now, whatever has ended them."""
+        number = len(self._recorder.record.closed_rounds)
+        if number > self._files.written:
+            self._files.global_model(self._weights, number, soon=True)
 
     def _settled_record(self) -> RunRecord:
         """The record as it stands, once the digests of all its models are there."""
@@ -182,9 +191,9 @@ class InlineServer:
         mean.require_enough(rejections)
         weights = mean.new_global(self._weights)
         if self._selection.is_best(number - 1):
-            self._files.keep_as_best()
+            self._files.best_model(self._weights, number - 1)
         self._weights = weights
-        self._files.model(GLOBAL_MODEL, self._weights, self._initial.train_conf)
+        self._files.global_model(weights, number, soon=number == self._terms.rounds)
         self._close_round(number)
 
     def _close_round(self, number: int) -> None:
@@ -263,7 +272,7 @@ class InlineServer:
             else:
                 self._recorder.score(number, site, metrics)
         if self._selection.is_best(number):
-            self._files.keep_as_best()
+            self._files.best_model(self._weights, number)
         self._files.record()
 
     def _validate_everywhere(self) -> None:
@@ -291,7 +300,7 @@ class InlineServer:
             return
         self._recorder.local_best(site, model.round_number, metrics)
         self._digests[site] = self._hashing.submit(digest, model.weights)
-        self._files.model(site, model.weights, self._initial.train_conf)
+        self._files.model(site, model.weights)
         self._files.record(soon=False)
         self._validate(site, model.weights, is_global=False)
 
@@ -352,23 +361,33 @@ def _before(round_number: int) -> str:
 class _Files:
     """Writes models and record while the run goes on; models in the order in which they were given.
 
-    Writing waits for the disk; a thread of its own does that. What it could not write is raised by
-    a later call.
+    A thread of its own does that. What it could not write is raised by a later call. The models are
+    flushed to the disk in the end: most of them are replaced before, and a simulation that a power
+    cut has ended starts anew.
 
     Args:
         folder: of the results.
         settled: the record, for a thread that can wait until it is complete.
+        train_conf: the configuration of the network, which goes with each model.
+
+    Attributes:
+        written: the round whose global model was given to be written last.
     """
 
-    def __init__(self, folder: Path, settled: Callable[[], RunRecord]) -> None:
+    def __init__(
+        self, folder: Path, settled: Callable[[], RunRecord], train_conf: Mapping[str, Any]
+    ) -> None:
         self._folder = folder
         self._settled = settled
+        self._train_conf = train_conf
         self._models = folder / "models"
         self._models.mkdir(parents=True, exist_ok=True)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="files")
         self._writing: deque[tuple[Future[None], int]] = deque()
         self._record_waits = threading.Event()
         self._recorded = 0.0
+        self.written = 0
+        self._written_at = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -380,6 +399,7 @@ class _Files:
         trace: TracebackType | None,
     ) -> None:
         self._thread.shutdown(wait=True)
+        flush_below(self._models)
         if error is None:
             self._wait()
 
@@ -399,23 +419,36 @@ class _Files:
         self._record_waits.clear()  # what changes from now on is written once more
         write_run_record(self._folder / RECORD_FILE, self._settled())
 
-    def model(self, name: str, weights: Weights, train_conf: Mapping[str, Any]) -> None:
+    def global_model(self, weights: Weights, number: int, *, soon: bool) -> None:
+        """Write the first global model of all, and others ``soon`` or if the last was long ago."""
+        now = time.monotonic()
+        if soon or not self.written or now - self._written_at > SECONDS_BETWEEN_MODELS:
+            self.written, self._written_at = number, now
+            self.model(GLOBAL_MODEL, weights)
+
+    def best_model(self, weights: Weights, number: int) -> None:
+        """Write the global model of a round as the best; a second name where it is written."""
+        if number == self.written:
+            last, best = self._path(GLOBAL_MODEL), self._path(BEST_GLOBAL_MODEL)
+            self._submit(lambda: link(last, best))
+        else:
+            self.model(BEST_GLOBAL_MODEL, weights)
+
+    def model(self, name: str, weights: Weights) -> None:
         """Write a model's checkpoint; the weights must not be changed any more."""
-        path = self._models / f"{name}.pt"
+        path, conf = self._path(name), self._train_conf
         size = sum(tensor.nbytes for tensor in weights.values())
         while self._writing and sum(one for _, one in self._writing) + size > BYTES_WAITING:
             self._writing.popleft()[0].result()
-        self._submit(lambda: write_checkpoint(path, weights, train_conf), size)
+        self._submit(lambda: write_checkpoint(path, weights, conf, flush=False), size)
 
-    def keep_as_best(self) -> None:
-        """The global model that was written last is the best: a second name for its file."""
-        last, best = self._models / f"{GLOBAL_MODEL}.pt", self._models / f"{BEST_GLOBAL_MODEL}.pt"
-        self._submit(lambda: _link(last, best))
+    def _path(self, name: str) -> Path:
+        return self._models / f"{name}.pt"
 
     def read(self, name: str) -> Weights:
         """The weights of a model that was written before."""
         self._wait()
-        return read_checkpoint(self._models / f"{name}.pt").weights
+        return read_checkpoint(self._path(name)).weights
 
     def _submit(self, write: Callable[[], None], size: int = 0) -> None:
         while self._writing and (self._writing[0][0].done() or len(self._writing) >= MOST_WAITING):
@@ -425,18 +458,3 @@ class _Files:
     def _wait(self) -> None:
         while self._writing:
             self._writing.popleft()[0].result()
-
-
-def _link(existing: Path, name: Path) -> None:
-    """Give a file another name, in place of the file that has it.
-
-    A file of results is only ever replaced, never changed, so the two do not affect each other.
-    """
-    temporary = name.with_name(f".{name.name}.tmp")
-    with suppress(FileNotFoundError):
-        temporary.unlink()
-    try:
-        temporary.hardlink_to(existing)
-    except OSError:  # not every file system has links
-        shutil.copyfile(existing, temporary)
-    temporary.replace(name)

@@ -13,12 +13,14 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.app_opt.pt.decomposers import TensorDecomposer
 from nvflare.fuel.f3.streaming.download_service import Downloadable
 from nvflare.fuel.utils import fobs
+from nvflare.fuel.utils.fobs.datum import DatumManager
+from nvflare.fuel.utils.fobs.decomposers.via_downloader import EncKey, EncType
 
 from fl_client.updates import LocalUpdate, first_not_finite
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
-from mmar_runtime.wire import piece_of
+from mmar_runtime.wire import goes_in_message, piece_of
 
 REPORT = "mmar_report"
 """Where a contribution carries the site's report on its round."""
@@ -34,7 +36,14 @@ CASES = "mmar_cases"
 
 
 class ModelDecomposer(TensorDecomposer):
-    """NVFlare's, with fewer pieces."""
+    """NVFlare's, with fewer pieces, and none for a small model."""
+
+    def decompose(self, target: torch.Tensor, manager: DatumManager) -> Any:
+        """A tensor as its message carries it: itself, or a reference by which it can be taken."""
+        if not goes_in_message(manager.fobs_ctx, target):
+            return super().decompose(target, manager)
+        data = self.native_decompose(target, manager)
+        return {EncKey.TYPE: EncType.NATIVE, EncKey.DATA: data}
 
     def to_downloadable(
         self, items: dict[str, torch.Tensor], max_chunk_size: int, fobs_ctx: dict[str, Any]

@@ -23,11 +23,13 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_opt.pt.decomposers import TensorDecomposer
 from nvflare.fuel.f3.streaming.download_service import Downloadable
 from nvflare.fuel.utils import fobs
+from nvflare.fuel.utils.fobs.datum import DatumManager
+from nvflare.fuel.utils.fobs.decomposers.via_downloader import EncKey, EncType
 
 from fl_server.received_update import ReceivedUpdate
 from mmar_runtime.errors import FederationError
 from mmar_runtime.weights import Weights, digest
-from mmar_runtime.wire import change_data, piece_of
+from mmar_runtime.wire import change_data, goes_in_message, piece_of
 
 REPORT = "mmar_report"
 STATUS = "mmar_status"
@@ -139,7 +141,14 @@ def global_digest(fl_ctx: FLContext) -> str:
 
 
 class ModelDecomposer(TensorDecomposer):
-    """NVFlare's, with fewer pieces."""
+    """NVFlare's, with fewer pieces, and none for a small model."""
+
+    def decompose(self, target: torch.Tensor, manager: DatumManager) -> Any:
+        """A tensor as its message carries it: itself, or a reference by which it can be taken."""
+        if not goes_in_message(manager.fobs_ctx, target):
+            return super().decompose(target, manager)
+        data = self.native_decompose(target, manager)
+        return {EncKey.TYPE: EncType.NATIVE, EncKey.DATA: data}
 
     def to_downloadable(
         self, items: dict[str, torch.Tensor], max_chunk_size: int, fobs_ctx: dict[str, Any]

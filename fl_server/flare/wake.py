@@ -59,6 +59,7 @@ class WakingController(Controller):
     ) -> None:
         """Schedule the task, then tell its sites; whoever is sent it is noted in the audit log."""
         task.before_task_sent_cb = self._noting(task.before_task_sent_cb)
+        task.task_done_cb = _letting_go(task.task_done_cb)
         super().broadcast(task, fl_ctx, targets, min_responses, wait_time_after_min_received)
         names = [one.name if isinstance(one, Client) else one for one in targets or ()]
         fl_ctx.get_engine().send_aux_request(
@@ -121,6 +122,17 @@ class WakingController(Controller):
         self.communicator.check_tasks()
         count: int = super().get_num_standing_tasks()
         return count
+
+
+def _letting_go(done: Callable[..., None] | None) -> Callable[..., None]:
+    """A task and its replies name each other, so the model in it would stay for long."""
+
+    def let_go(task: Task, fl_ctx: FLContext) -> None:
+        if done is not None:
+            done(task=task, fl_ctx=fl_ctx)
+        task.data = None
+
+    return let_go
 
 
 class WakingScatterAndGather(WakingController, ScatterAndGather):

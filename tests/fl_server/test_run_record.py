@@ -21,6 +21,7 @@ from fl_server.run_record import (
     begin_run,
     mean_over_sites,
     read_run_record,
+    record_text,
     shortfalls,
     unmet,
     without_open_round,
@@ -432,6 +433,24 @@ def test_a_record_is_written_in_one_step(tmp_path: Path) -> None:
 
     assert read_run_record(path) == run_to_the_end()
     assert os.listdir(tmp_path) == ["run_record.json"]
+
+
+def test_a_record_has_a_line_for_each_round_and_for_the_scores_of_each_model(
+    tmp_path: Path,
+) -> None:
+    record = run_to_the_end()
+    path = tmp_path / "run_record.json"
+    write_run_record(path, record)
+
+    lines = [line.strip().rstrip(",") for line in path.read_text().splitlines()]
+    for one in (*record.rounds, *record.scores):
+        assert json.dumps(one.as_dict()) in lines
+    assert path.read_text().startswith('{\n  "format_version": 1,\n  "job": ')
+
+
+def test_a_number_that_json_does_not_know_is_not_written() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        record_text({"rounds": [{"seconds": float("nan")}]})
 
 
 def test_a_failed_write_leaves_the_former_record(

@@ -10,7 +10,7 @@ from typing import IO
 
 import pytest
 
-from mmar_runtime.files import write_atomically, write_text_atomically
+from mmar_runtime.files import flush_below, write_atomically, write_text_atomically
 
 
 def names(folder: Path) -> list[str]:
@@ -51,6 +51,22 @@ def test_until_the_new_file_is_complete_the_old_one_is_there(tmp_path: Path) -> 
 
     write_atomically(path, write)
     assert path.read_bytes() == b"new"
+
+
+def test_what_is_not_flushed_at_once_can_be_flushed_with_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda number: flushed.append(os.readlink(f"/proc/self/fd/{number}"))
+    )
+
+    for name in ("first", "last"):
+        write_atomically(tmp_path / name, lambda stream: stream.write(b"weights"), flush=False)
+    assert flushed == []
+
+    flush_below(tmp_path)
+    assert sorted(flushed) == [str(tmp_path), str(tmp_path / "first"), str(tmp_path / "last")]
 
 
 @pytest.mark.parametrize("interruption", [OSError("disk full"), KeyboardInterrupt()])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmar_runtime.wire import as_judged, as_sent
+from mmar_runtime.wire import IN_MESSAGE, as_judged, as_sent, goes_in_message
 
 
 def test_a_model_comes_back_as_it_was_in_the_same_memory() -> None:
@@ -64,3 +64,20 @@ def test_what_has_no_array_is_left_for_the_guard_to_refuse(value: object) -> Non
 
     assert isinstance(judged, dict)
     assert judged["a"] is value
+
+
+def test_small_tensors_go_in_the_message_until_it_is_full() -> None:
+    half = torch.zeros(IN_MESSAGE // 2, dtype=torch.uint8)
+    one_more = torch.zeros(1)
+    message: dict[str, object] = {}
+
+    assert [goes_in_message(message, half) for _ in range(3)] == [True, True, False]
+    assert not goes_in_message(message, one_more)
+    assert goes_in_message({}, one_more)  # another message
+
+
+def test_a_large_tensor_leaves_room_for_the_small_ones() -> None:
+    message: dict[str, object] = {}
+
+    assert not goes_in_message(message, torch.zeros(IN_MESSAGE + 1, dtype=torch.uint8))
+    assert goes_in_message(message, torch.zeros(1))

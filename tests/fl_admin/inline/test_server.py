@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from fl_admin.inline import server
 from fl_admin.inline.turns import ASIDE
 from fl_client.local_training import LocalTrainer
 from fl_client.simulated_site import JobWork
-from fl_server.run_record import read_run_record
+from fl_server.run_record import RunRecorder, read_run_record
 from mmar_runtime.errors import FederationError
 from mmar_runtime.policy.site_policy import CrossSite, Limits, SitePolicy
 from tests.fl_admin.inline.conftest import NAMES, Federation, InAnyOrder, Ran
@@ -37,6 +38,40 @@ def test_the_last_and_the_best_model_are_those_of_the_record(ran: Ran) -> None:
     assert ran.models["FL_global_model"] == ran.digests[-1]
     assert best is not None
     assert ran.models["best_FL_global_model"] == ran.digests[best - 1]
+
+
+class SecondIsBest:
+    """Selects the global model of round 2, whatever the scores are."""
+
+    def __init__(self, recorder: RunRecorder, key_metric: str) -> None:
+        self._recorder = recorder
+
+    def is_best(self, round_number: int) -> bool:
+        if round_number == 2:
+            self._recorder.best(2)
+        return round_number == 2
+
+
+def test_a_best_model_that_was_not_written_in_its_round_is_written_when_it_is_selected(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of rounds that follow each other soon only the first and the last model are written."""
+    monkeypatch.setattr(server, "ModelSelection", SecondIsBest)
+
+    ran = federation.run(rounds=4)
+
+    assert ran.record.best_round == 2
+    assert ran.models["best_FL_global_model"] == ran.digests[1]
+    assert ran.models["FL_global_model"] == ran.digests[3]
+
+
+def test_a_run_that_fails_keeps_the_model_of_its_last_whole_round(federation: Federation) -> None:
+    """Of four rounds, the second is neither the first nor the last."""
+    ran = federation.run(policies={"site-2": SitePolicy(limits=Limits(rounds=2))}, rounds=4)
+
+    assert ran.record.status == "failed"
+    assert len(ran.record.closed_rounds) == 2
+    assert ran.models["FL_global_model"] == ran.digests[1]
 
 
 def test_each_site_builds_its_entries_once_in_the_one_process(ran: Ran) -> None:
@@ -163,9 +198,7 @@ def test_what_a_site_keeps_at_home_is_no_shortfall(federation: Federation) -> No
 def test_an_error_of_the_engine_itself_ends_the_run_and_is_raised(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fl_admin.inline import server
-
-    def full(path: Path, *_: object) -> None:
+    def full(path: Path, *_: object, flush: bool) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr(server, "write_checkpoint", full)

@@ -6,8 +6,10 @@ test ends only if nothing has to wait for that thread.
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -189,6 +191,33 @@ def test_a_task_does_not_wait_for_a_site_that_it_can_do_without(
     thread.join(LONG)
     assert not thread.is_alive()
     assert task.completion_status == TaskCompletionStatus.OK
+
+
+def test_a_task_that_is_over_lets_go_of_its_model_at_once(
+    controller: WakingController, engine: EngineStandIn
+) -> None:
+    """Task and replies name each other, so else the model stays until garbage is collected."""
+    over: list[str] = []
+    dxo = weights_dxo({"w": torch.ones(2)})
+    model = weakref.ref(dxo.data)
+    task = Task(
+        name="train",
+        data=dxo.to_shareable(),
+        task_done_cb=lambda task, fl_ctx: over.append(task.name),
+    )
+    del dxo
+    gc.disable()
+    try:
+        controller.broadcast(task, engine.new_context(), min_responses=len(SITES))
+        reply(controller, "site-1", engine)
+        assert model() is not None
+        reply(controller, "site-2", engine)
+        controller.communicator.check_tasks()
+
+        assert over == ["train"]
+        assert model() is None
+    finally:
+        gc.enable()
 
 
 def test_filters_and_guard_see_arrays_and_the_wire_sees_tensors(
