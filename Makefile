@@ -47,7 +47,7 @@ fuzz: .venv/.installed-dev  ## two million random inputs to all that reads what 
 coverage: .venv/.installed-dev  ## the tests, with the lines they do not reach
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
 
-bench: .venv/.installed-dev  ## measure everything and write docs/performance.md; takes two hours
+bench: .venv/.installed-dev  ## measure everything and write docs/performance.md; takes most of an hour
 	for name in round_overhead start_up many_sites large_state round_gap large_state_nvflare \
 	    aggregation; do \
 	    $(BIN)/python benchmarks/$$name.py $(BENCH) || exit 1; \

@@ -74,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=float, nargs="+", default=[200, 1000])
     parser.add_argument("--rounds", type=int, default=6, help="the first two do not count")
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--repetitions", type=int, default=2)
     names = ("nvflare recipe", "nvflare engine")
     parser.add_argument("--arms", nargs="+", choices=names, default=list(names))
     options = parser.parse_args()
