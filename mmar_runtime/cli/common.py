@@ -211,11 +211,14 @@ class StopRequest:
         """What the process does on a signal.
 
         Raises:
-            KeyboardInterrupt: the run is to end at once. No library catches that one and goes on.
+            KeyboardInterrupt: the run is to end at once. No library catches that one and goes on;
+                but Python drops what is raised where an object is being cleared away, and then the
+                run ends after its first iteration.
         """
         if os.getpid() != self._process:
             _in_data_worker(number)
         elif self._asked or not self._running:
+            self._asked = True
             raise KeyboardInterrupt(f"stopped by {signal.Signals(number).name}")
         else:
             self._asked = True

@@ -193,6 +193,23 @@ def test_the_handlers_of_before_are_put_back() -> None:
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+def test_an_early_signal_that_python_drops_still_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is raised while an object is cleared away reaches nobody."""
+    dropped: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: dropped.append(found.exc_type))
+
+    class Interrupted:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    with stop_on_signals() as stop:
+        Interrupted()
+        assert dropped == [KeyboardInterrupt]
+        assert stop()
+
+
 def signalled_child(request: StopRequest, number: int) -> None:
     """A process that has the handler of the one that forked it, as a DataLoader's has."""
     signal.signal(number, request.handle)
