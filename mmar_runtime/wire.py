@@ -19,6 +19,8 @@ So a small model needs no second message, and a large one none for its small ten
 """
 
 CARRIED = "mmar_carried_bytes"
+"""Where they are counted while a message is packed."""
+
 WHOLE = 64 * 2**20
 PIECE = 16 * 2**20
 """A model of at most so many bytes goes in one piece, a larger one in pieces of so many.

@@ -47,15 +47,17 @@ Edited = Callable[[Path, Callable[[Any], object]], Path]
 # --- Which tests run here ------------------------------------------------------------------------
 
 
+NO_DOCUMENTS = "reference documents lie beside some checkouts, and the project does without them"
+NO_GPU = "no CUDA device; the project has to build and pass without one"
+
+
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     """Skip what this machine lacks; torch is asked only if a test wants a GPU."""
     for item in items:
         if item.get_closest_marker("shared") and not REFERENCE_DOCUMENTS.is_dir():
-            # Reference documents lie beside some checkouts; nothing of the project depends on them.
-            item.add_marker(pytest.mark.skip(reason="the folder ../shared is not here"))
+            item.add_marker(pytest.mark.skip(reason=NO_DOCUMENTS))
         if item.get_closest_marker("gpu") and not _has_cuda():
-            # The project has to build and pass without a GPU.
-            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+            item.add_marker(pytest.mark.skip(reason=NO_GPU))
 
 
 def _has_cuda() -> bool:

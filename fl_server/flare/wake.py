@@ -128,9 +128,11 @@ def _letting_go(done: Callable[..., None] | None) -> Callable[..., None]:
     """A task and its replies name each other, so the model in it would stay for long."""
 
     def let_go(task: Task, fl_ctx: FLContext) -> None:
-        if done is not None:
-            done(task=task, fl_ctx=fl_ctx)
-        task.data = None
+        try:
+            if done is not None:
+                done(task=task, fl_ctx=fl_ctx)
+        finally:
+            task.data = None
 
     return let_go
 

@@ -48,9 +48,9 @@ def _output_shapes(network: torch.nn.Module, input_size: Sequence[int]) -> dict[
     try:
         with torch.no_grad():
             twin(torch.empty(*input_size, device="meta"))
-    # RuntimeError and TypeError: an input that is wrong; torch raises NotImplementedError, which is
-    # a RuntimeError, for an operation that the meta device lacks. The summary is for reading alone,
-    # so the training goes on without shapes, and the log says why.
+    # An input that is wrong, or an operation that the meta device lacks: torch tells of it by a
+    # RuntimeError of some kind, and layers by a TypeError. The summary is for reading alone, so the
+    # training goes on without shapes, and the log says why.
     except (RuntimeError, TypeError) as error:
         logger.info("network summary: no output shapes: %s", error)
     return shapes

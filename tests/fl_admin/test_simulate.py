@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 
 from fl_admin import simulate as module
 from fl_admin.job import CLIENT_CONFIG, Job
+from fl_admin.processes import MEMORY_OF_NVFLARE
 from fl_admin.simulate import (
     RunFolder,
     SimulationPlan,
@@ -141,6 +143,20 @@ def test_the_process_gets_the_least_of_the_sites_threads(
     plan = plan_simulation(job, sites=2, data=demo_data, environment=environment)
 
     assert module._process_env(plan)["OMP_NUM_THREADS"] == "9"
+
+
+def test_nvflares_processes_share_memory_and_take_it_in_large_pages_unless_the_user_says_otherwise(
+    plan: SimulationPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in MEMORY_OF_NVFLARE:
+        monkeypatch.delenv(name, raising=False)
+    nvflare, inline = replace(plan, engine="nvflare"), replace(plan, engine="inline")
+
+    assert module._process_env(nvflare).items() >= MEMORY_OF_NVFLARE.items()
+    assert not module._process_env(inline).keys() & MEMORY_OF_NVFLARE.keys()
+
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "8")
+    assert module._process_env(nvflare)["MALLOC_ARENA_MAX"] == "8"
 
 
 @pytest.mark.parametrize(("sites", "rounds"), [(0, None), (-1, 1), (1, 0)])
