@@ -38,6 +38,7 @@ from mmar_runtime.config.sources import read_json, read_site_values
 from mmar_runtime.config.upgrades import Notice
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.files import write_text_atomically
+from mmar_runtime.flare import HANDOVER
 from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
 from mmar_runtime.policy.custom_check import own_class_fault, undefined_fault
 from mmar_runtime.policy.mmar_check import approval_fault
@@ -101,6 +102,11 @@ class RunFolder:
     def results(self) -> Path:
         """Weights, JSON, CSV and the report."""
         return self.root / "results"
+
+    @property
+    def handover(self) -> Path:
+        """Where the processes of NVFlare's simulator hand models over; gone with the run."""
+        return self.root / "handover"
 
     @property
     def inline_plan(self) -> Path:
@@ -434,12 +440,15 @@ def simulate(
     follower = _follower(plan, folder)
     try:
         log = folder.log_of(plan.engine)
-        with ProcessTree(_command(plan, folder), log=log, env=_process_env(plan)) as tree:
+        environment = _process_env(plan, folder)
+        with ProcessTree(_command(plan, folder), log=log, env=environment) as tree:
             code = _followed(tree, lambda: view(follower.look()))
     except BaseException:
         # By now no process is left; what there is so far is kept as a failed run.
         _collect(plan, folder, "interrupted")
         raise
+    finally:
+        shutil.rmtree(folder.handover, ignore_errors=True)
     failure = None if code == 0 else _failure_text(plan, folder, code)
     record, matrix = _collect(plan, folder, failure)
     if failure is None and (record is None or record.status != "complete"):
@@ -509,6 +518,7 @@ def _prepare_inline(plan: SimulationPlan, folder: RunFolder, job: Job) -> None:
 
 
 def _prepare_nvflare(plan: SimulationPlan, folder: RunFolder) -> None:
+    folder.handover.mkdir(mode=0o700)
     local = folder.flare / plan.job.name / "local"
     own = _own_classes(plan.job, plan.policy)
     write_local(local, plan.sites, policy=plan.policy, own_classes=own)
@@ -596,11 +606,13 @@ def _threads(values: Mapping[str, Scalar]) -> int:
     return threads
 
 
-def _process_env(plan: SimulationPlan) -> dict[str, str]:
+def _process_env(plan: SimulationPlan, folder: RunFolder) -> dict[str, str]:
     threads = min(_threads(values) for values in plan.sites.values())
-    memory = MEMORY_OF_NVFLARE if plan.engine == "nvflare" else {}
+    is_flare = plan.engine == "nvflare"
+    memory = MEMORY_OF_NVFLARE if is_flare else {}
+    handover = {HANDOVER: str(folder.handover)} if is_flare else {}
     own = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-    return {**memory, **os.environ, **own}
+    return {**memory, **os.environ, **own, **handover}
 
 
 def _collect(

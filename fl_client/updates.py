@@ -71,11 +71,9 @@ def _place(tensor: torch.Tensor) -> int:
 
 def _subtract(local: torch.Tensor, received: torch.Tensor, *, out: torch.Tensor) -> bool:
     """Subtract block by block, in one pass over the memory; returns whether all is finite."""
-    after, before, moved = local.view(-1), received.view(-1), out.view(-1)
-    for block in blocks(moved.numel()):
-        part = moved[block]
-        torch.sub(after[block], before[block], out=part)
-        if not is_finite(part):
+    for after, before, moved in zip(blocks(local), blocks(received), blocks(out), strict=True):
+        torch.sub(after, before, out=moved)
+        if not is_finite(moved):
             return False
     return True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -126,9 +126,9 @@ class InTimeWeightedMean:
             is_begun = total is not None
             if total is None:
                 total = self._sum[name] = torch.empty(shape, dtype=torch.float64)
-            sums = total.view(-1)
-            for block in blocks(sums.numel()):
-                _add_parts(sums[block], parts, block, product, is_begun=is_begun)
+            columns = _blocks_of(parts)
+            for index, sums in enumerate(blocks(total)):
+                _add_parts(sums, columns(index), product, is_begun=is_begun)
 
     def new_global(self, global_weights: Weights) -> dict[str, torch.Tensor]:
         """The global weights plus the mean difference, each tensor in its own dtype.
@@ -161,17 +161,10 @@ class InTimeWeightedMean:
         self, name: str, tensor: torch.Tensor, sums: torch.Tensor, product: torch.Tensor
     ) -> torch.Tensor:
         """One tensor of the new global weights; what was summed up for it is let go of."""
-        weight, out = self._weights[name], self._memory_for(name, tensor)
+        out = self._memory_for(name, tensor)
         parts = _parts(self._kept, name)
-        summed = self._sum.pop(name).view(-1) if name in self._sum else None
-
-        def mean(block: slice) -> torch.Tensor:
-            found = sums[: block.stop - block.start]
-            if summed is not None:
-                found.copy_(summed[block])
-            _add_parts(found, parts, block, product, is_begun=summed is not None)
-            return found.div_(weight)
-
+        summed = self._sum.pop(name, None)
+        mean = _mean(out, parts, summed, self._weights[name], sums, product)
         return _moved(name, tensor, mean, out=out)
 
     def _memory_for(self, name: str, like: torch.Tensor) -> torch.Tensor:
@@ -239,35 +232,68 @@ def _scratch() -> torch.Tensor:
 def _parts(kept: Sequence[Contribution], name: str) -> list[Part]:
     """What these contributions have of one tensor; they have it no longer."""
     return [
-        (one.difference.pop(name).reshape(-1), one.weight) for one in kept if name in one.difference
+        (one.difference.pop(name).contiguous(), one.weight)
+        for one in kept
+        if name in one.difference
     ]
 
 
-def _add_parts(
-    total: torch.Tensor,
+def _blocks_of(parts: Iterable[Part]) -> Callable[[int], Iterator[Part]]:
+    """Of these tensors the blocks with an index."""
+    taken_apart = [(blocks(tensor), weight) for tensor, weight in parts]
+    return lambda index: ((each[index], weight) for each, weight in taken_apart)
+
+
+def _mean(
+    like: torch.Tensor,
     parts: Iterable[Part],
-    block: slice,
+    summed: torch.Tensor | None,
+    weight: float,
+    sums: torch.Tensor,
     product: torch.Tensor,
-    *,
-    is_begun: bool,
+) -> Iterator[torch.Tensor]:
+    """The blocks of a tensor's mean, each in the place of the one before.
+
+    Args:
+        like: a tensor of as many numbers.
+        parts: what is added to the sum.
+        summed: the sum until now, if there is one.
+        weight: by which the sum is divided.
+        sums: memory for a block.
+        product: memory for another.
+    """
+    columns, begun = _blocks_of(parts), None if summed is None else blocks(summed)
+    for index, block in enumerate(blocks(like)):
+        found = _fitting(sums, block)
+        if begun is not None:
+            found.copy_(begun[index])
+        _add_parts(found, columns(index), product, is_begun=begun is not None)
+        yield found.div_(weight)
+
+
+def _fitting(memory: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
+    return memory if block.numel() == BLOCK else memory[: block.numel()]
+
+
+def _add_parts(
+    total: torch.Tensor, parts: Iterable[Part], product: torch.Tensor, *, is_begun: bool
 ) -> None:
-    """``total += tensor * weight`` in float64, for a block of each part.
+    """``total += block * weight`` in float64.
 
     Product and sum are rounded one after the other on every processor.
 
     Args:
-        total: the block's sum.
-        parts: what is added, one after the other.
-        block: which numbers of each part.
-        product: memory for as many numbers.
+        total: a block's sum.
+        parts: the blocks that are added, one after the other.
+        product: memory for a block.
         is_begun: whether something is in the sum already.
     """
-    product = product[: total.numel()]
+    product = _fitting(product, total)
     for numbers, weight in parts:
         if is_begun:
-            total.add_(product.copy_(numbers[block]).mul_(weight))
+            total.add_(product.copy_(numbers).mul_(weight))
         else:
-            total.copy_(numbers[block]).mul_(weight)
+            total.copy_(numbers).mul_(weight)
             is_begun = True
 
 
@@ -305,37 +331,27 @@ def _as_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _moved(
-    name: str,
-    tensor: torch.Tensor,
-    mean: Callable[[slice], torch.Tensor],
-    *,
-    out: torch.Tensor,
+    name: str, tensor: torch.Tensor, added: Iterable[torch.Tensor], *, out: torch.Tensor
 ) -> torch.Tensor:
-    """``tensor + mean`` in the tensor's own dtype, computed and checked block by block.
+    """``tensor`` and what is added in the tensor's own dtype, computed and checked block by block.
 
     Args:
         name: of the tensor.
         tensor: left as it is.
-        mean: a block of what is added; memory that may be used up.
+        added: its blocks, each taken when the one before is used up.
         out: where the result shall lie.
     """
-    numbers, moved = tensor.reshape(-1), out.view(-1)
-    for block in blocks(moved.numel()):
-        part = moved[block]
+    for moved, numbers, more in zip(blocks(out), blocks(tensor.contiguous()), added, strict=True):
         if tensor.is_floating_point():
-            part.copy_(mean(block).add_(numbers[block]))
+            moved.copy_(more.add_(numbers))
         else:
-            part.copy_(numbers[block] + _as_dtype(mean(block), tensor.dtype))
-        if not is_finite(part):
+            moved.copy_(numbers + _as_dtype(more, tensor.dtype))
+        if not is_finite(moved):
             raise WeightsError(f"the new global model is not kept; {name}: not finite")
     return out
 
 
-def _whole_or_precise(
-    difference: torch.Tensor, tensor: torch.Tensor
-) -> Callable[[slice], torch.Tensor]:
-    """Blocks of a difference: whole numbers as they are, all others in float64."""
-    numbers = difference.reshape(-1)
-    if tensor.is_floating_point():
-        return lambda block: numbers[block].to(torch.float64, copy=True)
-    return lambda block: numbers[block]
+def _whole_or_precise(difference: torch.Tensor, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The blocks of a difference: whole numbers as they are, all others in float64."""
+    for block in blocks(difference.contiguous()):
+        yield block.to(torch.float64, copy=True) if tensor.is_floating_point() else block

@@ -50,11 +50,11 @@ def write_text_atomically(path: Path, text: str, *, private: bool = False) -> No
     write_atomically(path, lambda stream: stream.write(text.encode()), private=private)
 
 
-def link(existing: Path, name: Path) -> None:
+def link(existing: Path, name: Path, *, flush: bool = True) -> None:
     """Give a file another name, in place of the file that has it; a copy where that cannot be.
 
     To be used where files are only ever replaced, never changed: so the two do not affect each
-    other.
+    other. Without ``flush``, a power cut soon after may lose the name.
     """
     temporary = name.with_name(f".{name.name}.tmp")
     temporary.unlink(missing_ok=True)
@@ -63,7 +63,8 @@ def link(existing: Path, name: Path) -> None:
     except OSError:  # not every file system has links
         shutil.copyfile(existing, temporary)
     temporary.replace(name)
-    _flush(name.parent)
+    if flush:
+        _flush(name.parent)
 
 
 def bytes_below(folder: Path) -> int:

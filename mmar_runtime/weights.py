@@ -128,9 +128,10 @@ def is_finite(tensor: torch.Tensor) -> bool:
     return math.isfinite(low.item()) and math.isfinite(high.item())
 
 
-def blocks(numbers: int) -> Iterator[slice]:
-    """As many numbers, taken apart into blocks of ``BLOCK``."""
-    return (slice(start, min(start + BLOCK, numbers)) for start in range(0, numbers, BLOCK))
+def blocks(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The numbers of a dense tensor, in its memory, taken apart into blocks of ``BLOCK``."""
+    found: tuple[torch.Tensor, ...] = tensor.view(-1).split(BLOCK)
+    return found
 
 
 def digest(weights: Weights) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmar_runtime.model_files import StoredTensor, StoredWeights
+
 IN_MESSAGE = 2**20
 """Bytes of a message's tensors that go in the message itself; whoever receives asks for the rest.
 
@@ -58,6 +60,20 @@ def unpack(message: object) -> None:
     change_data(message, as_judged)
 
 
+def stored_weights(message: object) -> StoredWeights | None:
+    """The weights of a message that has come in files; None if it has not, or not as weights.
+
+    They are what came: whatever has been changed in the message since then is not in them.
+    """
+    dxo = message.get("DXO") if isinstance(message, dict) else None
+    data = dxo.get("data") if isinstance(dxo, dict) else None
+    if type(data) is not dict or not any(type(one) is StoredTensor for one in data.values()):
+        return None
+    if not all(type(one) in (StoredTensor, torch.Tensor) for one in data.values()):
+        return None
+    return StoredWeights(data)
+
+
 def change_data(message: object, change: Callable[[object], object]) -> None:
     """Change what a message carries, if it does; NVFlare's messages are dictionaries."""
     if not isinstance(message, dict):
@@ -89,12 +105,22 @@ def as_judged(data: object) -> object:
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
+    base: object = array.base
+    if isinstance(base, torch.Tensor) and _is_all_of(array, base):
+        return base  # so the same arrays are the same tensors in each message
     if not (array.flags.c_contiguous and array.flags.writeable):
         array = array.copy(order="C")
     return torch.from_numpy(array)
 
 
+def _is_all_of(array: np.ndarray, tensor: torch.Tensor) -> bool:
+    is_whole = tensor.shape == array.shape and tensor.is_contiguous()
+    return is_whole and bool(tensor.data_ptr() == array.ctypes.data)
+
+
 def _array(value: object) -> object:
+    if type(value) is StoredTensor:
+        value = value.read()
     if type(value) is not torch.Tensor:
         return value
     try:

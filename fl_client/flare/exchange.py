@@ -10,17 +10,11 @@ import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import Shareable, make_reply
-from nvflare.app_opt.pt.decomposers import TensorDecomposer
-from nvflare.fuel.f3.streaming.download_service import Downloadable
-from nvflare.fuel.utils import fobs
-from nvflare.fuel.utils.fobs.datum import DatumManager
-from nvflare.fuel.utils.fobs.decomposers.via_downloader import EncKey, EncType
 
 from fl_client.updates import LocalUpdate, first_not_finite
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
-from mmar_runtime.wire import goes_in_message, piece_of
 
 REPORT = "mmar_report"
 """Where a contribution carries the site's report on its round."""
@@ -33,32 +27,6 @@ NOT_DECRYPTED = "mmar_not_decrypted"
 
 CASES = "mmar_cases"
 """Where metrics carry the number of cases they were computed on."""
-
-
-class ModelDecomposer(TensorDecomposer):
-    """NVFlare's, with fewer pieces, and none for a small model."""
-
-    def decompose(self, target: torch.Tensor, manager: DatumManager) -> Any:
-        """A tensor as its message carries it: itself, or a reference by which it can be taken."""
-        if not goes_in_message(manager.fobs_ctx, target):
-            return super().decompose(target, manager)
-        data = self.native_decompose(target, manager)
-        return {EncKey.TYPE: EncType.NATIVE, EncKey.DATA: data}
-
-    def to_downloadable(
-        self, items: dict[str, torch.Tensor], max_chunk_size: int, fobs_ctx: dict[str, Any]
-    ) -> Downloadable:
-        """The tensors of one message, to be taken piece by piece."""
-        return super().to_downloadable(items, max(piece_of(items), max_chunk_size), fobs_ctx)
-
-
-def send_tensors() -> None:
-    """Have models travel as tensors.
-
-    A job can ask for larger pieces: ``tensor_download_chunk_size`` at the top level of its two
-    NVFlare configs.
-    """
-    fobs.register(ModelDecomposer)
 
 
 def received_weights(shareable: Shareable) -> dict[str, torch.Tensor]:

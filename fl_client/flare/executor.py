@@ -22,7 +22,6 @@ from fl_client.flare.encryption_keys import ability_faults
 from fl_client.flare.exchange import (
     metrics_reply,
     received_weights,
-    send_tensors,
     update_reply,
     weights_reply,
 )
@@ -46,6 +45,7 @@ from fl_client.task_limits import (
 )
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.errors import ConfigError, MmarError, PolicyError, RunAborted
+from mmar_runtime.flare.tensors import send_tensors
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import site_policy
 from mmar_runtime.weights import Weights, digest

@@ -11,25 +11,22 @@ import numpy as np
 import torch
 from nvflare.apis.client import Client
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
-from nvflare.apis.fl_constant import FLContextKey, ReturnCode, ServerCommandKey
+from nvflare.apis.fl_constant import FilterKey, FLContextKey, ReturnCode, ServerCommandKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
+from nvflare.apis.utils.task_utils import get_filters
 from nvflare.app_common.abstract.model import (
     ModelLearnable,
     ModelLearnableKey,
     make_model_learnable,
 )
 from nvflare.app_common.app_constant import AppConstants
-from nvflare.app_opt.pt.decomposers import TensorDecomposer
-from nvflare.fuel.f3.streaming.download_service import Downloadable
-from nvflare.fuel.utils import fobs
-from nvflare.fuel.utils.fobs.datum import DatumManager
-from nvflare.fuel.utils.fobs.decomposers.via_downloader import EncKey, EncType
 
 from fl_server.received_update import ReceivedUpdate
 from mmar_runtime.errors import FederationError
+from mmar_runtime.model_files import StoredWeights
 from mmar_runtime.weights import Weights, digest
-from mmar_runtime.wire import change_data, goes_in_message, piece_of
+from mmar_runtime.wire import change_data, stored_weights, unpack
 
 REPORT = "mmar_report"
 STATUS = "mmar_status"
@@ -52,6 +49,9 @@ META_NAMES: Mapping[str, str] = {
 """NVFlare's and our names on the wire, and what the guard calls them."""
 
 STATUS_WORD = re.compile(r"[a-z][a-z-]{0,40}( \(reference [0-9a-f]{1,32}\))?")
+STORED = "mmar_stored"
+"""Where a reply has its weights once more as they came in files; see ``take_as_arrays``."""
+
 KNOWN_DIGEST = "mmar_known_digest"
 """Where the contexts of a run have the model whose digest was taken last, and that digest."""
 
@@ -138,32 +138,6 @@ def digest_of(arrays: Mapping[str, np.ndarray[Any, Any]], fl_ctx: FLContext) -> 
 def global_digest(fl_ctx: FLContext) -> str:
     """The digest of the global model; raises like ``global_arrays``."""
     return digest_of(global_arrays(fl_ctx), fl_ctx)
-
-
-class ModelDecomposer(TensorDecomposer):
-    """NVFlare's, with fewer pieces, and none for a small model."""
-
-    def decompose(self, target: torch.Tensor, manager: DatumManager) -> Any:
-        """A tensor as its message carries it: itself, or a reference by which it can be taken."""
-        if not goes_in_message(manager.fobs_ctx, target):
-            return super().decompose(target, manager)
-        data = self.native_decompose(target, manager)
-        return {EncKey.TYPE: EncType.NATIVE, EncKey.DATA: data}
-
-    def to_downloadable(
-        self, items: dict[str, torch.Tensor], max_chunk_size: int, fobs_ctx: dict[str, Any]
-    ) -> Downloadable:
-        """The tensors of one message, to be taken piece by piece."""
-        return super().to_downloadable(items, max(piece_of(items), max_chunk_size), fobs_ctx)
-
-
-def send_tensors() -> None:
-    """Have models travel as tensors.
-
-    A job can ask for larger pieces: ``tensor_download_chunk_size`` at the top level of its two
-    NVFlare configs.
-    """
-    fobs.register(ModelDecomposer)
 
 
 def own_names(task: Shareable) -> None:
@@ -279,11 +253,36 @@ def update_from(result: Shareable) -> ReceivedUpdate:
     report = dxo.get_meta_prop(REPORT)
     if not isinstance(report, Mapping):
         raise FederationError("the contribution carries no report of the round")
+    stored = result.get(STORED)
     return ReceivedUpdate(
-        difference={name: as_tensor(value) for name, value in dxo.data.items()},
+        difference=stored
+        if isinstance(stored, StoredWeights)
+        else {name: as_tensor(value) for name, value in dxo.data.items()},
         steps=dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND),
         report=report,
     )
+
+
+def take_as_arrays(fl_ctx: FLContext) -> None:
+    """Give the reply that has come the arrays that filters and guard know.
+
+    What came in files is kept beside them as such, for whoever needs it a tensor at a time; but not
+    where a filter is going to change the arrays.
+    """
+    reply = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
+    stored = None if _is_filtered(fl_ctx) else stored_weights(reply)
+    unpack(reply)
+    if isinstance(reply, dict):
+        reply.pop(STORED, None)  # a site may have sent something by that name
+        if stored is not None:
+            reply[STORED] = stored
+
+
+def _is_filtered(fl_ctx: FLContext) -> bool:
+    """Whether the job or this server has filters for the reply at hand."""
+    filters = fl_ctx.get_prop(FLContextKey.RUNNER).config.task_result_filters
+    task = fl_ctx.get_prop(FLContextKey.TASK_NAME)
+    return bool(get_filters("task_result_filters", fl_ctx, filters, task, FilterKey.IN))
 
 
 def site_model_from(result: Shareable) -> SiteModel:

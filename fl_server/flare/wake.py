@@ -23,9 +23,10 @@ from nvflare.app_common.workflows.cross_site_model_eval import CrossSiteModelEva
 from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
 
 from fl_server.flare.audit import note
-from fl_server.flare.exchange import own_names, send_tensors, size_and_digest
+from fl_server.flare.exchange import own_names, size_and_digest, take_as_arrays
 from fl_server.flare.guarded import GuardedCrossSiteEval
-from mmar_runtime.wire import pack, unpack
+from mmar_runtime.flare.tensors import send_tensors
+from mmar_runtime.wire import pack
 
 WAKE_TOPIC = "mmar.task_ready"
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -37,7 +38,7 @@ class WakingController(Controller):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        send_tensors()
+        send_tensors(to_several=True)
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Change models between the form that is sent and the one that is filtered and judged."""
@@ -47,7 +48,7 @@ class WakingController(Controller):
         elif event_type == EventType.AFTER_TASK_DATA_FILTER:
             pack(fl_ctx.get_prop(FLContextKey.TASK_DATA))
         elif event_type == EventType.BEFORE_TASK_RESULT_FILTER:
-            unpack(fl_ctx.get_prop(FLContextKey.TASK_RESULT))
+            take_as_arrays(fl_ctx)
 
     def broadcast(
         self,

@@ -423,8 +423,9 @@ def test_its_record_says_that_it_was_interrupted(interrupted: Interrupted) -> No
     assert (interrupted.run.results / "report.html").is_file()
 
 
-def test_it_leaves_no_file_half_written(interrupted: Interrupted) -> None:
+def test_it_leaves_no_file_half_written_and_no_model_on_its_way(interrupted: Interrupted) -> None:
     assert list(interrupted.run.folder.rglob("*.tmp")) == []
+    assert not interrupted.run.folder.joinpath("handover").exists()
 
 
 def test_the_model_of_its_last_whole_round_can_be_read(interrupted: Interrupted) -> None:

@@ -1,7 +1,9 @@
 """One job by both engines and by a deployed federation: the same bits, whoever comes first.
 
 In the deployed one the sites are held back and let go one after the other, so that their
-contributions arrive in an order that is not that of their names.
+contributions arrive in an order that is not that of their names. The network is large enough for
+some of its tensors to leave their message: by the wire in the deployed one, in files in NVFlare's
+simulator.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import pytest
 
 from fl_admin.demo_data import write_demo_data
 from mmar_runtime.weights import digest, read_checkpoint
+from mmar_runtime.wire import IN_MESSAGE
 from tests.end_to_end.test_engines import comparable
 from tests.federation.conftest import JOB, SERVER, Federation, edit
 
@@ -29,7 +32,10 @@ NAMES = ("site-1", "site-2", "site-3")
 ORDERS = (("site-3", "site-1", "site-2"), ("site-2", "site-3", "site-1"))
 """Of arrival, in each round."""
 
+CHANNELS, MORE_CHANNELS = "[8, 16, 32, 64]", "[8, 16, 32, 256]"
 PATIENCE = 180.0
+HANDED_OVER = "handed_over.json"
+"""Beside a simulation's run: the files by which models were seen on their way."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +44,12 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(JOB, folder)
     edit(folder / "meta.json", min_clients=3)
     rounds = len(ORDERS)
-    edit(folder / "app/config/config_fed_server.json", min_clients=3, num_rounds=rounds)
+    config = folder / "app/config"
+    edit(config / "config_fed_server.json", min_clients=3, num_rounds=rounds)
+    for name in ("config_train.json", "config_cross_validation.json"):
+        text = (config / name).read_text()
+        assert CHANNELS in text
+        (config / name).write_text(text.replace(CHANNELS, MORE_CHANNELS))
     return folder
 
 
@@ -133,8 +144,14 @@ def simulated(federation: Federation, job: Path, folder: Path, engine: str) -> P
         sys.executable, "-m", "fl_admin.cli.main", "simulate", str(job), "--sites", "3",
         "-e", str(environment), "--engine", engine, "-w", str(folder),
     ]  # fmt: skip
-    ended = subprocess.run(words, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
+    handed_over: set[str] = set()
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while process.poll() is None:
+            handed_over.update(path.name for path in folder.glob("run-001/handover/*"))
+            time.sleep(0.005)
+        assert process.stderr is not None
+        assert process.returncode == 0, process.stderr.read().decode()
+    (folder / HANDED_OVER).write_text(json.dumps(sorted(handed_over)))
     return folder / "run-001" / "results"
 
 
@@ -155,6 +172,18 @@ def test_the_contributions_arrived_in_the_orders_that_were_meant(
 ) -> None:
     assert accepted(federation) == [site for order in ORDERS for site in order]
     assert all(list(order) != sorted(order) for order in ORDERS)
+
+
+def test_nvflares_simulator_hands_models_over_in_files_and_leaves_none(
+    all_three: dict[str, Path],
+) -> None:
+    def seen(engine: str) -> list[str]:
+        found: list[str] = json.loads((all_three[engine].parents[1] / HANDED_OVER).read_text())
+        return found
+
+    assert seen("nvflare")
+    assert seen("inline") == []
+    assert not (all_three["nvflare"].parent / "handover").exists()
 
 
 def test_the_three_records_are_the_same(all_three: dict[str, Path]) -> None:
@@ -186,5 +215,7 @@ def test_the_three_sets_of_models_are_the_same_to_the_last_bit(
 
     first, *others = map(digests, all_three.values())
 
+    model = read_checkpoint(all_three["inline"] / "models/FL_global_model.pt").weights
+    assert sum(tensor.nbytes for tensor in model.values()) > IN_MESSAGE
     assert sorted(first) == ["FL_global_model", "best_FL_global_model", *NAMES]
     assert others == [first, first]

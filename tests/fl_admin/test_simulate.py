@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from fl_admin.simulate import (
 from fl_client.job_check import ALLOWED_CLASSES
 from fl_server.run_record import begin_run, read_run_record, write_run_record
 from mmar_runtime.errors import ConfigError
+from mmar_runtime.flare import HANDOVER
 from mmar_runtime.policy.site_policy import Outgoing, SitePolicy, read_site_policy, site_policy
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
@@ -134,7 +136,7 @@ def test_a_number_of_epochs_that_is_none_is_refused_before_anything_starts(
 
 
 def test_the_process_gets_the_least_of_the_sites_threads(
-    job: Job, demo_data: Path, tmp_path: Path
+    job: Job, demo_data: Path, tmp_path: Path, folder: RunFolder
 ) -> None:
     environment = tmp_path / "environment.json"
     sites = {"site-1": {"NUM_THREADS": 10}, "site-2": {"NUM_THREADS": 9}}
@@ -142,21 +144,32 @@ def test_the_process_gets_the_least_of_the_sites_threads(
 
     plan = plan_simulation(job, sites=2, data=demo_data, environment=environment)
 
-    assert module._process_env(plan)["OMP_NUM_THREADS"] == "9"
+    assert module._process_env(plan, folder)["OMP_NUM_THREADS"] == "9"
 
 
 def test_nvflares_processes_share_memory_and_take_it_in_large_pages_unless_the_user_says_otherwise(
-    plan: SimulationPlan, monkeypatch: pytest.MonkeyPatch
+    plan: SimulationPlan, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in MEMORY_OF_NVFLARE:
         monkeypatch.delenv(name, raising=False)
     nvflare, inline = replace(plan, engine="nvflare"), replace(plan, engine="inline")
+    environment = partial(module._process_env, folder=folder)
 
-    assert module._process_env(nvflare).items() >= MEMORY_OF_NVFLARE.items()
-    assert not module._process_env(inline).keys() & MEMORY_OF_NVFLARE.keys()
+    assert environment(nvflare).items() >= MEMORY_OF_NVFLARE.items()
+    assert not environment(inline).keys() & MEMORY_OF_NVFLARE.keys()
 
     monkeypatch.setenv("MALLOC_ARENA_MAX", "8")
-    assert module._process_env(nvflare)["MALLOC_ARENA_MAX"] == "8"
+    assert environment(nvflare)["MALLOC_ARENA_MAX"] == "8"
+
+
+def test_nvflares_processes_hand_models_over_in_the_folder_of_their_run_alone(
+    plan: SimulationPlan, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(HANDOVER, "/of/another/run")
+
+    found = module._process_env(replace(plan, engine="nvflare"), folder)
+
+    assert found[HANDOVER] == str(folder.handover)
 
 
 @pytest.mark.parametrize(("sites", "rounds"), [(0, None), (-1, 1), (1, 0)])
@@ -264,8 +277,11 @@ def test_nvflare_finds_each_sites_values_and_the_allowed_classes(
     assert allowed == list(ALLOWED_CLASSES)
 
 
-def test_the_sites_compute_with_the_planned_number_of_threads(plan: SimulationPlan) -> None:
-    assert module._process_env(plan)["OMP_NUM_THREADS"] == str(plan.sites["site-1"]["NUM_THREADS"])
+def test_the_sites_compute_with_the_planned_number_of_threads(
+    plan: SimulationPlan, folder: RunFolder
+) -> None:
+    threads = plan.sites["site-1"]["NUM_THREADS"]
+    assert module._process_env(plan, folder)["OMP_NUM_THREADS"] == str(threads)
 
 
 # --- after NVFlare

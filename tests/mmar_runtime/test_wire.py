@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from mmar_runtime.wire import IN_MESSAGE, as_judged, as_sent, goes_in_message
+from mmar_runtime.model_files import StoredTensor, read_tensors, write_tensors
+from mmar_runtime.wire import (
+    IN_MESSAGE,
+    as_judged,
+    as_sent,
+    goes_in_message,
+    stored_weights,
+    unpack,
+)
 
 
 def test_a_model_comes_back_as_it_was_in_the_same_memory() -> None:
@@ -29,6 +40,54 @@ def test_a_model_comes_back_as_it_was_in_the_same_memory() -> None:
         np.testing.assert_array_equal(judged[name], array)
     judged["weight"][0, 0] = 9
     assert model["weight"][0, 0] == 9
+
+
+def test_the_array_of_a_tensor_is_the_same_tensor_in_each_message_and_a_part_of_it_is_not() -> None:
+    array = torch.arange(6.0).reshape(2, 3).numpy()
+    model = {"whole": array, "part": array[1:], "other shape": array.reshape(3, 2)}
+
+    sent, again = as_sent(model), as_sent(model)
+
+    assert isinstance(sent, dict)
+    assert isinstance(again, dict)
+    assert sent["whole"] is again["whole"]
+    assert sent["whole"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert sent["part"].tolist() == [[3, 4, 5]]
+    assert sent["other shape"].tolist() == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_weights_that_came_in_files_are_known_beside_the_arrays_that_are_judged(
+    tmp_path: Path,
+) -> None:
+    write_tensors(tmp_path / "file", {"w": torch.ones(2)})
+    came = {**read_tensors(tmp_path / "file", keeper=None), "count": torch.tensor(7)}
+    message = {"DXO": {"data": came}}
+
+    stored = stored_weights(message)
+    unpack(message)
+
+    judged: Any = message["DXO"]["data"]
+    assert {name: type(one) for name, one in judged.items()} == dict.fromkeys(
+        ("w", "count"), np.ndarray
+    )
+    assert judged["w"].flags.writeable
+    assert stored is not None
+    assert {name: tensor.tolist() for name, tensor in stored.items()} == {"w": [1, 1], "count": 7}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        None,
+        {},
+        {"DXO": None},
+        {"DXO": {"data": [1]}},
+        {"DXO": {"data": {"w": torch.ones(2)}}},
+        {"DXO": {"data": {"w": StoredTensor(Path("file"), "w", None), "text": "text"}}},
+    ],
+)
+def test_what_came_by_the_wire_or_is_no_model_is_not_known_as_files(message: object) -> None:
+    assert stored_weights(message) is None
 
 
 @pytest.mark.parametrize(

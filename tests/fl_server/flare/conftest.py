@@ -24,13 +24,15 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 
 from fl_server.flare.aggregator import MmarAggregator
-from fl_server.flare.exchange import REPORT, as_arrays, learnable_from
+from fl_server.flare.exchange import REPORT, STORED, as_arrays, learnable_from
 from fl_server.flare.later import LATER
 from fl_server.flare.persistor import MmarModelPersistor, results_folder
 from fl_server.flare.run_recorder import RunRecordKeeper
 from fl_server.run_record import RunRecord, read_run_record
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
+from mmar_runtime.model_files import read_tensors, write_tensors
 from mmar_runtime.weights import Weights
+from mmar_runtime.wire import as_sent, stored_weights, unpack
 
 MakeMmar = Callable[..., Path]
 
@@ -177,6 +179,16 @@ class Federation:
     def answering(self, reply: Shareable, number: int) -> Shareable:
         """The reply with the cookies of the task that it answers, as NVFlare's client returns."""
         reply.set_cookie_jar(dict(self.tasks[number].get_cookie_jar()))
+        return reply
+
+    def handed_over(self, reply: Shareable, path: Path) -> Shareable:
+        """The reply as it comes in a simulation: its tensors in a file."""
+        sent = as_sent(reply["DXO"]["data"])
+        assert isinstance(sent, dict)
+        write_tensors(path, sent)
+        reply["DXO"]["data"] = read_tensors(path, keeper=None)
+        reply[STORED] = stored_weights(reply)
+        unpack(reply)
         return reply
 
     def submit(self, site: str, reply: Shareable) -> bool:

@@ -37,6 +37,25 @@ def test_valid_contributions_move_the_global_model_by_their_weighted_mean(fed: A
     assert first_value(fed.aggregate()) == pytest.approx(before + (1 * 1 + 3 * 5) / 4, rel=1e-6)
 
 
+def test_contributions_in_files_move_it_by_the_same_and_are_read_from_there(
+    fed: Any, tmp_path: Path
+) -> None:
+    """What the guard looked at is let go of with the reply; the mean reads the file once more."""
+    steps = {"site-2": 5.0, "site-1": 1.0}
+    for site, step in steps.items():
+        assert fed.submit(site, fed.update(1, step=step))
+    by_the_wire = digest(fed.aggregate())
+
+    fed.start_over()
+    fed.start_round(1)
+    for site, step in steps.items():
+        reply = fed.handed_over(fed.update(1, step=step), tmp_path / site)
+        assert fed.submit(site, reply)
+        for array in reply["DXO"]["data"].values():
+            array.fill(100)
+    assert digest(fed.aggregate()) == by_the_wire
+
+
 def test_the_result_is_whole_weights_and_no_difference(fed: Any) -> None:
     """What NVFlare's shareable generator takes over as they are."""
     fed.submit("site-1", fed.update(1))

@@ -11,10 +11,7 @@ from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
-from nvflare.fuel.utils.fobs import FOBSContextKey
 
-from fl_client.flare import exchange as site_exchange
-from fl_server.flare import exchange
 from fl_server.flare.exchange import (
     STATUS,
     answered_round,
@@ -29,7 +26,6 @@ from fl_server.flare.exchange import (
     weights_from,
 )
 from mmar_runtime.errors import FederationError
-from mmar_runtime.wire import IN_MESSAGE
 
 WEIGHTS = {"w": torch.tensor([1.0, 2.0]), "n": torch.tensor(3)}
 
@@ -106,23 +102,3 @@ def test_a_job_without_a_name_goes_by_its_id(federation: Any) -> None:
 
     federation.fl_ctx.set_prop("__job_meta__", {"name": "spleen"}, private=True, sticky=False)
     assert job_name(federation.fl_ctx) == "spleen"
-
-
-@pytest.mark.parametrize("side", [exchange, site_exchange], ids=["server", "site"])
-def test_a_small_tensor_goes_in_its_message_and_a_large_one_is_asked_for(side: Any) -> None:
-    class Packing:
-        """What NVFlare knows of a message while it packs it."""
-
-        def __init__(self) -> None:
-            self.fobs_ctx: dict[str, Any] = {FOBSContextKey.CELL: object()}
-
-        def register_post_cb(self, *_: object) -> None:
-            """Called with what is packed last."""
-
-    decomposer, packing = side.ModelDecomposer(), Packing()
-    small, large = torch.arange(6.0).reshape(2, 3), torch.zeros(IN_MESSAGE)
-
-    packed = decomposer.decompose(small, packing)
-    assert decomposer.decompose(large, packing)["type"] == "ref"
-
-    assert torch.equal(decomposer.recompose(packed, packing), small)

@@ -12,6 +12,7 @@ import threading
 import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,11 @@ from nvflare.apis.workspace import Workspace
 
 from fl_client.flare import wake as site_wake
 from fl_server.flare import wake
-from fl_server.flare.exchange import weights_dxo
+from fl_server.flare.exchange import STORED, weights_dxo
 from fl_server.flare.last_model import ScoreLastModel
 from fl_server.flare.wake import WakingController
 from mmar_runtime.audit import AUDIT_FILE
+from mmar_runtime.model_files import StoredWeights, read_tensors, write_tensors
 from mmar_runtime.weights import digest
 
 SITES = ("site-1", "site-2")
@@ -92,6 +94,19 @@ def reply(controller: WakingController, site: str, engine: EngineStandIn) -> Non
     controller.communicator.process_submission(
         client, name, task_id, Shareable(), engine.new_context()
     )
+
+
+def reply_context(engine: EngineStandIn, reply: Shareable, filters: Any) -> FLContext:
+    """What NVFlare knows when a reply to ``train`` has come, at a server with these filters."""
+    fl_ctx = engine.new_context()
+    runner = SimpleNamespace(config=SimpleNamespace(task_result_filters=filters))
+    for name, value in {
+        FLContextKey.RUNNER: runner,
+        FLContextKey.TASK_NAME: "train",
+        FLContextKey.TASK_RESULT: reply,
+    }.items():
+        fl_ctx.set_prop(name, value, private=True, sticky=False)
+    return fl_ctx
 
 
 def waiting(
@@ -225,9 +240,8 @@ def test_filters_and_guard_see_arrays_and_the_wire_sees_tensors(
 ) -> None:
     weights = {"w": torch.ones(2)}
     message = weights_dxo(weights).to_shareable()
-    fl_ctx = engine.new_context()
+    fl_ctx = reply_context(engine, message, filters={})
     fl_ctx.set_prop(FLContextKey.TASK_DATA, message, private=True, sticky=False)
-    fl_ctx.set_prop(FLContextKey.TASK_RESULT, message, private=True, sticky=False)
 
     controller.handle_event(EventType.BEFORE_TASK_DATA_FILTER, fl_ctx)
     assert type(message["DXO"]["data"]) is dict
@@ -236,6 +250,48 @@ def test_filters_and_guard_see_arrays_and_the_wire_sees_tensors(
     assert type(message["DXO"]["data"]["w"]) is torch.Tensor
     controller.handle_event(EventType.BEFORE_TASK_RESULT_FILTER, fl_ctx)
     assert type(message["DXO"]["data"]["w"]) is np.ndarray
+
+
+def came_in_a_file(folder: Path) -> Shareable:
+    write_tensors(folder / "file", {"w": torch.ones(2)})
+    message = weights_dxo({"w": torch.ones(2)}).to_shareable()
+    message["DXO"]["data"] = read_tensors(folder / "file", keeper=None)
+    return message
+
+
+def taken(
+    controller: WakingController, engine: EngineStandIn, message: Shareable, filters: Any
+) -> Shareable:
+    fl_ctx = reply_context(engine, message, filters)
+    controller.handle_event(EventType.BEFORE_TASK_RESULT_FILTER, fl_ctx)
+    assert type(message["DXO"]["data"]["w"]) is np.ndarray
+    return message
+
+
+@pytest.mark.parametrize(
+    ("filters", "is_kept"),
+    [({}, True), ({"train/in": [object()]}, False), ({"validate/in": [object()]}, True)],
+    ids=["no filter", "a filter", "a filter of another task"],
+)
+def test_what_came_in_a_file_is_kept_as_it_came_unless_a_filter_changes_it(
+    controller: WakingController,
+    engine: EngineStandIn,
+    tmp_path: Path,
+    filters: Any,
+    is_kept: bool,
+) -> None:
+    message = taken(controller, engine, came_in_a_file(tmp_path), filters)
+
+    assert (STORED in message) is is_kept
+
+
+def test_a_site_cannot_say_what_came_in_a_file(
+    controller: WakingController, engine: EngineStandIn
+) -> None:
+    message = weights_dxo({"w": torch.ones(2)}).to_shareable()
+    message[STORED] = StoredWeights({"w": torch.zeros(2)})
+
+    assert STORED not in taken(controller, engine, message, {})
 
 
 def test_a_filter_at_the_server_takes_no_tensor_out_of_the_global_model(

@@ -1,0 +1,144 @@
+"""How models travel: small tensors in their message, others by the wire or as a file."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from nvflare.app_opt.pt.tensor_downloader import TensorDownloadable
+from nvflare.fuel.f3.streaming.download_service import ProduceRC
+from nvflare.fuel.utils.fobs import FOBSContextKey
+
+from mmar_runtime.flare.tensors import HandingOver, ModelDecomposer, Offer, Taking
+from mmar_runtime.model_files import StoredTensor
+from mmar_runtime.wire import IN_MESSAGE
+
+ITEMS = {"T0": torch.arange(6.0).reshape(2, 3), "T1": torch.tensor([True, False])}
+
+
+class Packing:
+    """What NVFlare knows of a message while it packs it."""
+
+    def __init__(self) -> None:
+        self.fobs_ctx: dict[str, Any] = {FOBSContextKey.CELL: object()}
+
+    def register_post_cb(self, *_: object) -> None:
+        """Called with what is packed last."""
+
+
+@pytest.fixture
+def handing_over(tmp_path: Path) -> HandingOver:
+    return HandingOver(tmp_path)
+
+
+def offered(by: HandingOver, items: dict[str, torch.Tensor] = ITEMS) -> Offer:
+    found = by.to_downloadable(items, 0, {})
+    assert isinstance(found, Offer)
+    return found
+
+
+def name_of(offer: Offer) -> str:
+    code, name, state = offer.produce(None, "site-1")
+    assert (code, type(name)) == (ProduceRC.OK, str)
+    assert offer.produce(state, "site-1") == (ProduceRC.EOF, None, {})
+    return str(name)
+
+
+@pytest.mark.parametrize("by_file", [False, True], ids=["by the wire", "in a file"])
+def test_a_small_tensor_goes_in_its_message_and_a_large_one_is_asked_for(
+    by_file: bool, tmp_path: Path
+) -> None:
+    decomposer = HandingOver(tmp_path) if by_file else ModelDecomposer()
+    packing = Packing()
+    small, large = torch.arange(6.0).reshape(2, 3), torch.zeros(IN_MESSAGE)
+
+    packed = decomposer.decompose(small, packing)
+    assert decomposer.decompose(large, packing)["type"] == "ref"
+
+    assert torch.equal(decomposer.recompose(packed, packing), small)
+
+
+def test_a_model_is_taken_as_a_file_that_is_gone_when_nobody_has_it(
+    handing_over: HandingOver, tmp_path: Path
+) -> None:
+    offer, taking = offered(handing_over), Taking(tmp_path)
+
+    state = {"given": True}
+    assert taking.consume("ref", state, name_of(offer)) is state
+    offer.release()
+    gc.collect()
+
+    found = taking.result
+    assert all(type(one) is StoredTensor for one in found.values())
+    assert all(torch.equal(found[name].read(), ITEMS[name]) for name in ITEMS)
+
+    taking.result = found = None
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_for_several_sites_is_written_once(tmp_path: Path) -> None:
+    server = HandingOver(tmp_path, to_several=True)
+    first, second = offered(server), offered(server, dict(ITEMS))
+
+    assert name_of(first) == name_of(second)
+    first.release()
+    gc.collect()
+    assert len(list(tmp_path.iterdir())) == 1  # the second site is still to take it
+
+
+def test_another_model_in_the_same_memory_has_a_file_of_its_own(
+    handing_over: HandingOver, tmp_path: Path
+) -> None:
+    """As a site's next difference may lie where the last one did, which is still offered."""
+    difference = {"T0": torch.zeros(3)}
+    first = offered(handing_over, difference)
+    difference["T0"].fill_(1)
+    second = offered(handing_over, difference)
+
+    taking = Taking(tmp_path)
+    taking.consume("ref", {}, name_of(second))
+    assert taking.result["T0"].read().tolist() == [1, 1, 1]
+    assert name_of(first) != name_of(second)
+
+
+def test_where_no_file_can_be_written_a_model_goes_by_the_wire(
+    handing_over: HandingOver, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.rmtree(tmp_path)
+
+    with caplog.at_level(logging.WARNING):
+        found = handing_over.to_downloadable(ITEMS, 0, {})
+
+    assert isinstance(found, TensorDownloadable)
+    assert "goes by the wire, as no file takes it: No such file or directory" in caplog.text
+
+    taking = Taking(tmp_path)
+    code, pieces, state = found.produce({}, "site-1")
+    assert code == ProduceRC.OK
+    taking.consume("ref", state, pieces)
+    assert all(torch.equal(taking.result[name], ITEMS[name]) for name in ITEMS)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "", "A" * 32, "0" * 33])
+def test_what_is_no_name_of_such_a_file_is_not_opened(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no name of a file"):
+        Taking(tmp_path).consume("ref", {}, name)
+
+
+def test_a_file_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        Taking(tmp_path).consume("ref", {}, "0" * 32)
+
+
+def test_an_offer_that_is_over_is_an_error(handing_over: HandingOver) -> None:
+    offer = offered(handing_over)
+    offer.release()
+
+    with pytest.raises(RuntimeError, match="no longer offered"):
+        offer.produce(None, "site-1")
