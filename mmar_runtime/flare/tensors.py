@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from nvflare.app_opt.pt.decomposers import TensorDecomposer
+from nvflare.app_opt.pt.lazy_tensor_dict import LazyTensorDict
 from nvflare.app_opt.pt.tensor_downloader import TensorConsumer
 from nvflare.fuel.f3.cellnet.cell import Cell
 from nvflare.fuel.f3.streaming.download_service import Downloadable, ProduceRC, download_object
@@ -60,6 +61,22 @@ class ModelDecomposer(TensorDecomposer):
     ) -> Downloadable:
         """The tensors of one message, to be taken piece by piece."""
         return super().to_downloadable(items, max(piece_of(items), max_chunk_size), fobs_ctx)
+
+    def download(
+        self, *arguments: Any, **named: Any
+    ) -> tuple[str | None, Mapping[str, StoredTensor | torch.Tensor] | None]:
+        """Take the tensors that a message refers to; an error, or their names and themselves.
+
+        Where the job has NVFlare write them to its files, they stay there until they are needed.
+        """
+        error, items = super().download(*arguments, **named)
+        return error, _in_files(items) if isinstance(items, LazyTensorDict) else items
+
+
+def _in_files(items: LazyTensorDict) -> dict[str, StoredTensor]:
+    """NVFlare's references to tensors in its files, as ours; a file stays as long as they do."""
+    found = {name: items.make_lazy_ref(name) for name in items}
+    return {name: StoredTensor(Path(one.file_path), one.key, one) for name, one in found.items()}
 
 
 class HandingOver(ModelDecomposer):

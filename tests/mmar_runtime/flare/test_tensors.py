@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from nvflare.app_opt.pt.decomposers import TensorDecomposer
+from nvflare.app_opt.pt.lazy_tensor_dict import LazyTensorDict
 from nvflare.app_opt.pt.tensor_downloader import TensorDownloadable
 from nvflare.fuel.f3.streaming.download_service import ProduceRC
 from nvflare.fuel.utils.fobs import FOBSContextKey
 
 from mmar_runtime.flare.tensors import HandingOver, ModelDecomposer, Offer, Taking
-from mmar_runtime.model_files import StoredTensor
+from mmar_runtime.model_files import StoredTensor, write_tensors
 from mmar_runtime.wire import IN_MESSAGE
 
 ITEMS = {"T0": torch.arange(6.0).reshape(2, 3), "T1": torch.tensor([True, False])}
@@ -123,6 +125,27 @@ def test_where_no_file_can_be_written_a_model_goes_by_the_wire(
     assert code == ProduceRC.OK
     taking.consume("ref", state, pieces)
     assert all(torch.equal(taking.result[name], ITEMS[name]) for name in ITEMS)
+
+
+def test_what_nvflare_writes_to_its_own_files_stays_there_until_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job asks for that by ``enable_tensor_disk_offload``."""
+    folder = tmp_path / "offloaded"
+    folder.mkdir()
+    write_tensors(folder / "chunk", ITEMS)
+    files = {name: (str(folder / "chunk"), name) for name in ITEMS}
+    came = [(None, LazyTensorDict(files, str(folder)))]
+    monkeypatch.setattr(TensorDecomposer, "download", lambda *_, **__: came.pop())
+
+    error, found = ModelDecomposer().download("server", "ref", 1.0, None)
+    gc.collect()
+
+    assert error is None
+    assert all(torch.equal(found[name].read(), ITEMS[name]) for name in ITEMS)
+    del found
+    gc.collect()
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "", "A" * 32, "0" * 33])
