@@ -439,6 +439,8 @@ def simulate(
     started = time.monotonic()
     follower = _follower(plan, folder)
     try:
+        if plan.engine == "nvflare":
+            folder.handover.mkdir(mode=0o700)
         log = folder.log_of(plan.engine)
         environment = _process_env(plan, folder)
         with ProcessTree(_command(plan, folder), log=log, env=environment) as tree:
@@ -518,7 +520,6 @@ def _prepare_inline(plan: SimulationPlan, folder: RunFolder, job: Job) -> None:
 
 
 def _prepare_nvflare(plan: SimulationPlan, folder: RunFolder) -> None:
-    folder.handover.mkdir(mode=0o700)
     local = folder.flare / plan.job.name / "local"
     own = _own_classes(plan.job, plan.policy)
     write_local(local, plan.sites, policy=plan.policy, own_classes=own)

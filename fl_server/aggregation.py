@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from dataclasses import dataclass, replace
 
 import torch
 
 from mmar_runtime.errors import FederationError, WeightsError
+from mmar_runtime.model_files import StoredWeights
 from mmar_runtime.spare_memory import SpareMemory
 from mmar_runtime.weights import BLOCK, Weights, blocks, is_finite, not_finite
 
@@ -24,7 +33,7 @@ class Contribution:
     """
 
     site: str
-    difference: dict[str, torch.Tensor]
+    difference: MutableMapping[str, torch.Tensor]
     weight: float
     is_copied: bool = False
 
@@ -91,7 +100,8 @@ class InTimeWeightedMean:
             raise FederationError(f"{site} is no site of this run")
         self.contributors = tuple(sorted((*self.contributors, site)))
         weight = steps * self._factors.get(site, 1.0)
-        self._waiting[site] = Contribution(site=site, difference=dict(difference), weight=weight)
+        own = difference.copy() if isinstance(difference, StoredWeights) else dict(difference)
+        self._waiting[site] = Contribution(site=site, difference=own, weight=weight)
         while self._awaited and self._awaited[0] in self._waiting:
             self._take(self._awaited.pop(0))
         if self._spare is not None and self._awaited:
@@ -173,8 +183,8 @@ class InTimeWeightedMean:
         A block of it has been added before the new one is written there.
         """
         for one in self._kept:
-            copy = one.difference.get(name)
-            if one.is_copied and copy is not None and copy.dtype == like.dtype:
+            copy = one.difference.get(name) if one.is_copied else None
+            if copy is not None and copy.dtype == like.dtype:
                 return copy
         if self._spare is not None:
             return self._spare.empty_like(like)

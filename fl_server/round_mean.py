@@ -95,7 +95,7 @@ class RoundMean:
             steps: its weight in the mean.
             encrypted: its encrypted part, if the job encrypts.
         """
-        plain = plain_part(difference)
+        plain = difference if self._layout is None else plain_part(difference)
         if self._norm_ratio is None:
             return self._count(site, plain, steps, encrypted)
         if self._lent:

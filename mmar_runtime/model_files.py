@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 import uuid
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import safe_open
 
+from mmar_runtime.errors import WeightsError
 from mmar_runtime.files import link
 
 EVEN = 8
@@ -23,9 +29,14 @@ DTYPES: Mapping[torch.dtype, str] = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
     torch.uint64: "U64", torch.uint32: "U32", torch.uint16: "U16", torch.uint8: "U8",
+    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
     torch.complex64: "C64", torch.bool: "BOOL",
 }  # fmt: skip
 """What the safetensors format calls the types of numbers."""
+
+TYPES = {name: dtype for dtype, name in DTYPES.items()}
+IS_STORED = "mmar_stored"
+"""The attribute by which a tensor says where it lies."""
 
 
 class KeptFile:
@@ -47,32 +58,66 @@ class KeptFile:
         return cls(own)
 
 
+class KeptFolder:
+    """A folder that is deleted with its files when nobody has this any more.
+
+    Args:
+        folder: taken to a new place.
+        place: the folder in which that is.
+    """
+
+    def __init__(self, folder: Path, place: Path) -> None:
+        outer = Path(tempfile.mkdtemp(prefix="mmar-", dir=place))
+        weakref.finalize(self, shutil.rmtree, outer, ignore_errors=True)
+        self.path = folder.rename(outer / folder.name)
+
+
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
     """A dense tensor in a file.
 
     Attributes:
-        path: a file in the safetensors format.
-        name: of the tensor in it.
+        path: the file, which is never changed.
+        offset: bytes before its first number.
+        shape: of the tensor.
+        dtype: of its numbers.
         keeper: whatever keeps the file there.
     """
 
     path: Path
-    name: str
+    offset: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
     keeper: object
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its numbers."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def read(self) -> torch.Tensor:
         """The tensor, with the file as its memory: a page of it is read when it is needed.
 
-        Each call maps the file anew. What is written into the tensor stays in this one alone.
+        Each call maps this part of the file anew. What is written into the tensor stays in this one
+        alone.
         """
-        with safe_open(self.path, framework="pt") as file:
-            tensor: torch.Tensor = file.get_tensor(self.name)
-        return tensor
+        if not self.nbytes:
+            return torch.empty(self.shape, dtype=self.dtype)
+        return self.in_memory(_mapped(self.path, self.offset, self.nbytes))
+
+    def in_memory(self, numbers: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """The tensor whose bytes these are."""
+        return torch.from_numpy(numbers).view(self.dtype).view(self.shape)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """The same: a copy would have a file that nobody keeps."""
+        return self
 
 
-class StoredWeights(Mapping[str, torch.Tensor]):
+class StoredWeights(MutableMapping[str, torch.Tensor]):
     """Weights of which those in a file are read anew each time, and let go of by who asked.
+
+    So they take no memory, and of the system's mappings, which are bounded, none but those in use.
 
     Args:
         tensors: those in files, and such as are in memory anyway.
@@ -86,6 +131,18 @@ class StoredWeights(Mapping[str, torch.Tensor]):
         found = self._tensors[name]
         return found.read() if isinstance(found, StoredTensor) else found
 
+    def __setitem__(self, name: str, tensor: torch.Tensor) -> None:
+        """Have a tensor of this name."""
+        self._tensors[name] = tensor
+
+    def __delitem__(self, name: str) -> None:
+        """Have it no longer."""
+        del self._tensors[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a tensor of this name; none is read."""
+        return name in self._tensors
+
     def __iter__(self) -> Iterator[str]:
         """The names."""
         return iter(self._tensors)
@@ -93,6 +150,10 @@ class StoredWeights(Mapping[str, torch.Tensor]):
     def __len__(self) -> int:
         """How many there are."""
         return len(self._tensors)
+
+    def copy(self) -> StoredWeights:
+        """The same, of which one may be changed; no tensor is read."""
+        return StoredWeights(self._tensors)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -102,10 +163,11 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
     Args:
         path: where no file is yet; it is its owner's alone.
-        tensors: dense, on the CPU, of the types in ``DTYPES``.
+        tensors: dense, on the CPU.
 
     Raises:
         OSError: it cannot be written; nothing of it is left.
+        WeightsError: the format has no such type of numbers.
     """
     header, end = {}, 0
     # With the widest numbers first, none of them lies where its type may not begin.
@@ -113,7 +175,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     for name, tensor in in_order:
         begin, end = end, end + tensor.nbytes
         header[name] = {
-            "dtype": DTYPES[tensor.dtype],
+            "dtype": _name_of(tensor.dtype),
             "shape": list(tensor.shape),
             "data_offsets": [begin, end],
         }
@@ -129,16 +191,68 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
             raise
 
 
+def stored_tensors(path: Path, *, keeper: object) -> dict[str, StoredTensor]:
+    """The tensors of a file in the safetensors format, in the order in which they lie there.
+
+    The library judges the header: the tensors fill the file behind it, without a gap.
+
+    Raises:
+        OSError: there is no such file.
+        SafetensorError: it is damaged.
+        WeightsError: a tensor is of a type that torch does not have.
+    """
+    found, offset = {}, 0
+    with safe_open(path, framework="np") as file:
+        for name in file.offset_keys():
+            part = file.get_slice(name)
+            dtype = TYPES.get(part.get_dtype())
+            if dtype is None:
+                raise WeightsError(f"a tensor of {part.get_dtype()} cannot be read from a file")
+            found[name] = StoredTensor(path, offset, tuple(part.get_shape()), dtype, keeper)
+            offset += found[name].nbytes
+    header = path.stat().st_size - offset
+    return {
+        name: StoredTensor(path, header + one.offset, one.shape, one.dtype, keeper)
+        for name, one in found.items()
+    }
+
+
+def read_tensors(path: Path, *, keeper: object) -> dict[str, torch.Tensor]:
+    """The tensors of a file, which is mapped once for all of them; raises like ``stored_tensors``.
+
+    Each knows where it lies; see ``stored_of``.
+    """
+    stored = stored_tensors(path, keeper=keeper)
+    memory = _mapped(path, 0, path.stat().st_size)
+    found = {}
+    for name, one in stored.items():
+        found[name] = one.in_memory(memory[one.offset : one.offset + one.nbytes])
+        setattr(found[name], IS_STORED, one)
+    return found
+
+
+def stored_of(tensor: torch.Tensor) -> StoredTensor | None:
+    """Where a tensor of ``read_tensors`` lies; None if it is another, or only a part of one."""
+    found: StoredTensor | None = getattr(tensor, IS_STORED, None)
+    return found
+
+
+def _mapped(path: Path, offset: int, size: int) -> npt.NDArray[np.uint8]:
+    # As a plain array: numpy's own class would do more at each slice.
+    return np.asarray(np.memmap(path, dtype=np.uint8, mode="c", offset=offset, shape=(size,)))
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    name = DTYPES.get(dtype)
+    if name is None:
+        raise WeightsError(f"a tensor of {dtype} cannot be written to a file")
+    return name
+
+
 def _write(file: FileIO, data: bytes | memoryview) -> None:
     rest = memoryview(data)
     while rest:  # a call of the system writes 2 GiB at most
         rest = rest[file.write(rest) :]
-
-
-def read_tensors(path: Path, *, keeper: object) -> dict[str, StoredTensor]:
-    """The tensors of a file; none of them is read yet."""
-    with safe_open(path, framework="pt") as file:
-        return {name: StoredTensor(path, name, keeper) for name in file.keys()}  # noqa: SIM118
 
 
 def _private(path: str, flags: int) -> int:

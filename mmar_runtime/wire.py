@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmar_runtime.model_files import StoredTensor, StoredWeights
+from mmar_runtime.model_files import StoredWeights, stored_of
 
 IN_MESSAGE = 2**20
 """Bytes of a message's tensors that go in the message itself; whoever receives asks for the rest.
@@ -61,17 +61,20 @@ def unpack(message: object) -> None:
 
 
 def stored_weights(message: object) -> StoredWeights | None:
-    """The weights of a message that has come in files; None if it has not, or not as weights.
+    """The difference of weights that a message carries in files; None if it carries none so.
 
-    They are what came: whatever has been changed in the message since then is not in them.
+    It is what came: whatever is changed in the message from now on is not in it.
     """
     dxo = message.get("DXO") if isinstance(message, dict) else None
-    data = dxo.get("data") if isinstance(dxo, dict) else None
-    if type(data) is not dict or not any(type(one) is StoredTensor for one in data.values()):
+    if not isinstance(dxo, dict) or dxo.get("kind") != "WEIGHT_DIFF":
         return None
-    if not all(type(one) in (StoredTensor, torch.Tensor) for one in data.values()):
+    data = dxo.get("data")
+    if type(data) is not dict or not all(type(one) is torch.Tensor for one in data.values()):
         return None
-    return StoredWeights(data)
+    places = {name: stored_of(tensor) for name, tensor in data.items()}
+    if not any(places.values()):
+        return None
+    return StoredWeights({name: places[name] or tensor for name, tensor in data.items()})
 
 
 def change_data(message: object, change: Callable[[object], object]) -> None:
@@ -119,8 +122,6 @@ def _is_all_of(array: np.ndarray, tensor: torch.Tensor) -> bool:
 
 
 def _array(value: object) -> object:
-    if type(value) is StoredTensor:
-        value = value.read()
     if type(value) is not torch.Tensor:
         return value
     try:

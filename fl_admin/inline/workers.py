@@ -21,12 +21,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, cast
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from fl_admin.inline.tasks import Crew, Reply, Score, Task, Train, Validate
 from fl_client.simulated_site import SubmittedModel
 from fl_client.updates import LocalUpdate
 from mmar_runtime.errors import FederationError
+from mmar_runtime.model_files import write_tensors
 from mmar_runtime.weights import Weights
 
 MakeCrew = Callable[..., Any]
@@ -188,5 +189,5 @@ def _together(value: Any, file: Path | None, *, is_last: bool = False) -> Any:
 
 def _written(weights: Weights, folder: Path) -> Path:
     path = folder / f"{uuid.uuid4().hex}.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
+    write_tensors(path, {name: tensor.contiguous() for name, tensor in weights.items()})
     return path

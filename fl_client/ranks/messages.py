@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from fl_client.updates import LocalUpdate
 from mmar_runtime.config.location import Location
@@ -23,6 +23,7 @@ from mmar_runtime.errors import (
     Problem,
     WeightsError,
 )
+from mmar_runtime.model_files import write_tensors
 from mmar_runtime.results import EpochReport, EvaluationResult, SiteReport
 from mmar_runtime.weights import Weights
 
@@ -47,7 +48,7 @@ KINDS: Mapping[str, type[Exception]] = {
 
 def write_weights(weights: Weights, path: Path) -> dict[str, Any]:
     """Write weights to a new file, and the message that names it; the order of the names counts."""
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
+    write_tensors(path, {name: tensor.contiguous() for name, tensor in weights.items()})
     return {"file": path.name, "names": list(weights)}
 
 

@@ -114,7 +114,7 @@ class RankTasks:
         try:
             return ranks.ask(kind, weights=write_weights(weights, path), **task)
         finally:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def _there(self) -> Ranks:
         """The processes, started if there are none.

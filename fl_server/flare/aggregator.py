@@ -25,6 +25,7 @@ from fl_server.flare.exchange import (
     global_arrays,
     global_digest,
     global_weights,
+    in_memory,
     round_number,
     sender,
     site_names,
@@ -228,7 +229,8 @@ class MmarAggregator(Aggregator):
         if fault is not None:
             return (fault,)
         if self._own is not None:
-            whole = shareable if self.transfer is None else widened_reply(shareable)
+            own = in_memory(shareable)
+            whole = own if self.transfer is None else widened_reply(own)
             self._own.add(site, Reply(shareable=whole, peer=fl_ctx.get_peer_context()))
         note(
             self,

@@ -50,7 +50,7 @@ META_NAMES: Mapping[str, str] = {
 
 STATUS_WORD = re.compile(r"[a-z][a-z-]{0,40}( \(reference [0-9a-f]{1,32}\))?")
 STORED = "mmar_stored"
-"""Where a reply has its weights once more as they came in files; see ``take_as_arrays``."""
+"""Where a reply has its arrays and what came in files; see ``take_as_arrays``."""
 
 KNOWN_DIGEST = "mmar_known_digest"
 """Where the contexts of a run have the model whose digest was taken last, and that digest."""
@@ -253,11 +253,9 @@ def update_from(result: Shareable) -> ReceivedUpdate:
     report = dxo.get_meta_prop(REPORT)
     if not isinstance(report, Mapping):
         raise FederationError("the contribution carries no report of the round")
-    stored = result.get(STORED)
     return ReceivedUpdate(
-        difference=stored
-        if isinstance(stored, StoredWeights)
-        else {name: as_tensor(value) for name, value in dxo.data.items()},
+        difference=_as_it_came(result, dxo.data)
+        or {name: as_tensor(value) for name, value in dxo.data.items()},
         steps=dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND),
         report=report,
     )
@@ -266,16 +264,21 @@ def update_from(result: Shareable) -> ReceivedUpdate:
 def take_as_arrays(fl_ctx: FLContext) -> None:
     """Give the reply that has come the arrays that filters and guard know.
 
-    What came in files is kept beside them as such, for whoever needs it a tensor at a time; but not
-    where a filter is going to change the arrays.
+    A contribution that came in files is kept beside them as such, for the mean, which needs a
+    tensor at a time; but not where a filter is going to change the arrays. Whoever else tries to
+    gets an error.
     """
     reply = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
+    if not isinstance(reply, dict):
+        return
+    reply.pop(STORED, None)  # a site may have sent something by that name
     stored = None if _is_filtered(fl_ctx) else stored_weights(reply)
     unpack(reply)
-    if isinstance(reply, dict):
-        reply.pop(STORED, None)  # a site may have sent something by that name
-        if stored is not None:
-            reply[STORED] = stored
+    if stored is not None:
+        arrays = reply["DXO"]["data"]
+        for array in arrays.values():
+            array.flags.writeable = False
+        reply[STORED] = (dict(arrays), stored)
 
 
 def _is_filtered(fl_ctx: FLContext) -> bool:
@@ -283,6 +286,34 @@ def _is_filtered(fl_ctx: FLContext) -> bool:
     filters = fl_ctx.get_prop(FLContextKey.RUNNER).config.task_result_filters
     task = fl_ctx.get_prop(FLContextKey.TASK_NAME)
     return bool(get_filters("task_result_filters", fl_ctx, filters, task, FilterKey.IN))
+
+
+def _as_it_came(reply: Shareable, judged: Mapping[str, Any]) -> StoredWeights | None:
+    """A contribution in files, if it is the one whose arrays were judged; else None."""
+    if STORED not in reply:
+        return None
+    arrays, stored = reply[STORED]
+    same = arrays.keys() == judged.keys() and all(
+        arrays[name] is array for name, array in judged.items()
+    )
+    return stored if same else None
+
+
+def in_memory(reply: Shareable) -> Shareable:
+    """A reply with arrays that may be changed, for code of a job's own."""
+    found = Shareable()
+    found.update({key: value for key, value in reply.items() if key != STORED})
+    change_data(found, _writeable)
+    return found
+
+
+def _writeable(data: object) -> object:
+    if not isinstance(data, dict):
+        return data
+    return {
+        name: one.copy() if isinstance(one, np.ndarray) and not one.flags.writeable else one
+        for name, one in data.items()
+    }
 
 
 def site_model_from(result: Shareable) -> SiteModel:

@@ -21,8 +21,9 @@ from nvflare.fuel.utils import fobs
 from nvflare.fuel.utils.fobs.datum import DatumManager
 from nvflare.fuel.utils.fobs.decomposers.via_downloader import EncKey, EncType
 
+from mmar_runtime.errors import WeightsError
 from mmar_runtime.flare import HANDOVER
-from mmar_runtime.model_files import KeptFile, StoredTensor, read_tensors, write_tensors
+from mmar_runtime.model_files import KeptFile, KeptFolder, read_tensors, write_tensors
 from mmar_runtime.wire import goes_in_message, piece_of
 
 FILE_NAME = re.compile(r"[0-9a-f]{32}")
@@ -64,19 +65,28 @@ class ModelDecomposer(TensorDecomposer):
 
     def download(
         self, *arguments: Any, **named: Any
-    ) -> tuple[str | None, Mapping[str, StoredTensor | torch.Tensor] | None]:
+    ) -> tuple[str | None, Mapping[str, torch.Tensor] | None]:
         """Take the tensors that a message refers to; an error, or their names and themselves.
 
-        Where the job has NVFlare write them to its files, they stay there until they are needed.
+        Where the job has NVFlare write them to its files, these are their memory.
         """
         error, items = super().download(*arguments, **named)
         return error, _in_files(items) if isinstance(items, LazyTensorDict) else items
 
 
-def _in_files(items: LazyTensorDict) -> dict[str, StoredTensor]:
-    """NVFlare's references to tensors in its files, as ours; a file stays as long as they do."""
-    found = {name: items.make_lazy_ref(name) for name in items}
-    return {name: StoredTensor(Path(one.file_path), one.key, one) for name, one in found.items()}
+def _in_files(items: LazyTensorDict) -> dict[str, torch.Tensor]:
+    """The tensors in NVFlare's files.
+
+    It deletes them with the workflow, when the server may still have to take a digest; so they are
+    taken to a folder of their own beside its folder of the run.
+    """
+    files = {Path(items.make_lazy_ref(name).file_path) for name in items}
+    (folder,) = {path.parent for path in files}
+    kept = KeptFolder(folder, folder.parent.parent)
+    found = {}
+    for path in files:
+        found.update(read_tensors(kept.path / path.name, keeper=kept))
+    return found
 
 
 class HandingOver(ModelDecomposer):
@@ -106,13 +116,13 @@ class HandingOver(ModelDecomposer):
         """The tensors of one message, to be taken as a file; by the wire if there can be none."""
         try:
             return Offer(self._file_of(items))
-        except OSError as error:
-            self.logger.warning(f"a model goes by the wire, as no file takes it: {error.strerror}")
+        except (OSError, WeightsError) as error:
+            self.logger.warning(f"a model goes by the wire, as no file takes it: {error}")
             return super().to_downloadable(items, max_chunk_size, fobs_ctx)
 
     def download(
         self, from_fqcn: str, ref_id: str, per_request_timeout: float, cell: Cell, **options: Any
-    ) -> tuple[str | None, Mapping[str, StoredTensor | torch.Tensor] | None]:
+    ) -> tuple[str | None, Mapping[str, torch.Tensor] | None]:
         """Take the tensors that a message refers to; an error, or their names and themselves."""
         options.pop("fobs_ctx", None)
         consumer = Taking(self._folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from fl_server.round_mean import RoundMean
+from mmar_runtime.model_files import StoredWeights, stored_tensors, write_tensors
 from mmar_runtime.spare_memory import SpareMemory
 from mmar_runtime.weights import BLOCK, Weights, digest
 
@@ -126,6 +128,31 @@ def test_and_when_all_contributions_are_lent_in_the_same_memory(
             tensor.zero_()
 
         assert digest(found) == expected, arrivals
+
+
+@pytest.mark.parametrize("norm_ratio", [None, 1e30])
+def test_and_when_contributions_lie_in_files_which_take_no_memory_while_they_wait(
+    tmp_path: Path, norm_ratio: float | None
+) -> None:
+    expected = digest(in_numpy(NAMES))
+    for site in NAMES:
+        write_tensors(tmp_path / site, DIFFERENCES[site])
+
+    for arrivals in permutations(NAMES):
+        mean = RoundMean(NAMES, min_sites=1, aggregation_weights=FACTORS, norm_ratio=norm_ratio)
+        for site in arrivals:
+            stored = StoredWeights(stored_tensors(tmp_path / site, keeper=None))
+            assert mean.add(site, stored, STEPS[site]) is None
+            assert dict(stored).keys() == GLOBAL.keys()  # it is left as it is
+            assert str(tmp_path) not in mappings()
+        assert mean.settle() == {}
+        assert digest(mean.new_global(GLOBAL)) == expected, arrivals
+
+
+def mappings() -> str:
+    """The files that are this process' memory; none where the system does not tell."""
+    listed = Path("/proc/self/maps")
+    return listed.read_text() if listed.is_file() else ""
 
 
 def test_a_sum_in_another_order_would_differ() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import stat
 from pathlib import Path
@@ -10,19 +11,23 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mmar_runtime import model_files
+from mmar_runtime.errors import WeightsError
 from mmar_runtime.model_files import (
     DTYPES,
     KeptFile,
-    StoredTensor,
     StoredWeights,
     read_tensors,
+    stored_of,
+    stored_tensors,
     write_tensors,
 )
 from mmar_runtime.weights import digest
 
+MAPS = Path("/proc/self/maps")
 MODEL = {"weight": torch.arange(6.0).reshape(2, 3), "count": torch.tensor(7)}
 
 tensors = st.builds(
@@ -39,8 +44,10 @@ def test_tensors_of_any_type_and_shape_come_back_to_the_last_bit(
     path = tmp_path_factory.mktemp("model") / "file"
     write_tensors(path, model)
 
-    found = {name: one.read() for name, one in read_tensors(path, keeper=None).items()}
+    found = read_tensors(path, keeper=None)
 
+    anew = {name: one.read() for name, one in stored_tensors(path, keeper=None).items()}
+    assert digest(anew) == digest(model)
     assert {name: one.shape for name, one in found.items()} == {
         name: one.shape for name, one in model.items()
     }
@@ -77,9 +84,43 @@ def test_nothing_is_left_of_a_file_that_cannot_be_written_to_its_end(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_type_that_the_format_has_not_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"torch\.complex128 cannot be written"):
+        write_tensors(tmp_path / "file", {"w": torch.zeros(1, dtype=torch.complex128)})
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_type_that_torch_has_not_is_an_error(tmp_path: Path) -> None:
+    header = b'{"w":{"dtype":"F8_E8M0","shape":[1],"data_offsets":[0,1]}}'
+    (tmp_path / "file").write_bytes(len(header).to_bytes(8, "little") + header + b"0")
+
+    with pytest.raises(WeightsError, match="F8_E8M0 cannot be read"):
+        read_tensors(tmp_path / "file", keeper=None)
+
+
+@pytest.mark.parametrize("cut", [0, 4, 20, -1], ids=["empty", "no length", "header", "numbers"])
+def test_a_file_that_is_cut_off_is_an_error(tmp_path: Path, cut: int) -> None:
+    write_tensors(tmp_path / "file", MODEL)
+    whole = (tmp_path / "file").read_bytes()
+    (tmp_path / "file").write_bytes(whole[:cut])
+
+    with pytest.raises(SafetensorError):
+        read_tensors(tmp_path / "file", keeper=None)
+
+
+def test_a_part_of_a_tensor_does_not_lie_where_the_whole_does(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "file", MODEL)
+    weight = read_tensors(tmp_path / "file", keeper=None)["weight"]
+
+    assert stored_of(weight) is not None
+    assert stored_of(weight[:1]) is None
+    assert stored_of(weight + 1) is None
+
+
 def test_what_is_written_into_a_tensor_stays_in_that_one(tmp_path: Path) -> None:
     write_tensors(tmp_path / "file", MODEL)
-    stored = read_tensors(tmp_path / "file", keeper=None)["weight"]
+    stored = stored_tensors(tmp_path / "file", keeper=None)["weight"]
 
     stored.read()[0, 0] = 9
 
@@ -92,7 +133,7 @@ def test_a_file_stays_as_long_as_somebody_has_it_and_its_memory_longer(tmp_path:
     own = KeptFile.of(offered)
     offered.unlink()
 
-    stored = read_tensors(own.path, keeper=own)
+    stored = copy.deepcopy(stored_tensors(own.path, keeper=own))
     weight = stored["weight"].read()
     del own
     gc.collect()
@@ -104,11 +145,29 @@ def test_a_file_stays_as_long_as_somebody_has_it_and_its_memory_longer(tmp_path:
     assert torch.equal(weight, MODEL["weight"])
 
 
+@pytest.mark.skipif(not MAPS.is_file(), reason="the system does not list the mappings")
+def test_a_file_is_mapped_once_for_all_its_tensors_and_kept_weights_map_none(
+    tmp_path: Path,
+) -> None:
+    """The system has a bound on mappings, which many sites with many tensors would meet."""
+    write_tensors(tmp_path / "file", {str(number): torch.ones(2) for number in range(50)})
+    found = read_tensors(tmp_path / "file", keeper=None)
+    assert all(torch.equal(one, torch.ones(2)) for one in found.values())
+    assert MAPS.read_text().count(str(tmp_path)) == 1
+
+    kept = StoredWeights({name: stored_of(one) or one for name, one in found.items()}).copy()
+    del found
+    assert MAPS.read_text().count(str(tmp_path)) == 0
+    assert torch.equal(kept.pop("7"), torch.ones(2))
+    assert "7" not in kept
+    assert len(kept) == 49
+
+
 def test_weights_in_a_file_are_read_anew_each_time_and_others_are_themselves(
     tmp_path: Path,
 ) -> None:
     write_tensors(tmp_path / "file", MODEL)
-    stored = StoredTensor(tmp_path / "file", "weight", None)
+    stored = stored_tensors(tmp_path / "file", keeper=None)["weight"]
     weights = StoredWeights({"weight": stored, "count": MODEL["count"]})
 
     assert list(weights) == ["weight", "count"]

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nvflare.apis.dxo import DataKind
 
-from mmar_runtime.model_files import StoredTensor, read_tensors, write_tensors
+from mmar_runtime.model_files import read_tensors, write_tensors
 from mmar_runtime.wire import (
     IN_MESSAGE,
     as_judged,
@@ -61,7 +62,7 @@ def test_weights_that_came_in_files_are_known_beside_the_arrays_that_are_judged(
 ) -> None:
     write_tensors(tmp_path / "file", {"w": torch.ones(2)})
     came = {**read_tensors(tmp_path / "file", keeper=None), "count": torch.tensor(7)}
-    message = {"DXO": {"data": came}}
+    message = {"DXO": {"kind": DataKind.WEIGHT_DIFF, "data": came}}
 
     stored = stored_weights(message)
     unpack(message)
@@ -81,13 +82,21 @@ def test_weights_that_came_in_files_are_known_beside_the_arrays_that_are_judged(
         None,
         {},
         {"DXO": None},
-        {"DXO": {"data": [1]}},
-        {"DXO": {"data": {"w": torch.ones(2)}}},
-        {"DXO": {"data": {"w": StoredTensor(Path("file"), "w", None), "text": "text"}}},
+        {"DXO": {"kind": "WEIGHT_DIFF", "data": [1]}},
+        {"DXO": {"kind": "WEIGHT_DIFF", "data": {"w": torch.ones(2)}}},
     ],
 )
 def test_what_came_by_the_wire_or_is_no_model_is_not_known_as_files(message: object) -> None:
     assert stored_weights(message) is None
+
+
+def test_neither_is_a_whole_model_or_one_with_something_else_in_it(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "file", {"w": torch.ones(2)})
+    came = read_tensors(tmp_path / "file", keeper=None)
+
+    assert stored_weights({"DXO": {"kind": "WEIGHT_DIFF", "data": came}}) is not None
+    assert stored_weights({"DXO": {"kind": "WEIGHTS", "data": came}}) is None
+    assert stored_weights({"DXO": {"kind": "WEIGHT_DIFF", "data": {**came, "t": "text"}}}) is None
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 
 from fl_server.flare.aggregator import MmarAggregator
-from fl_server.flare.exchange import REPORT, STORED, as_arrays, learnable_from
+from fl_server.flare.exchange import REPORT, as_arrays, learnable_from, take_as_arrays
 from fl_server.flare.later import LATER
 from fl_server.flare.persistor import MmarModelPersistor, results_folder
 from fl_server.flare.run_recorder import RunRecordKeeper
@@ -32,7 +33,7 @@ from fl_server.run_record import RunRecord, read_run_record
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.model_files import read_tensors, write_tensors
 from mmar_runtime.weights import Weights
-from mmar_runtime.wire import as_sent, stored_weights, unpack
+from mmar_runtime.wire import as_sent
 
 MakeMmar = Callable[..., Path]
 
@@ -187,8 +188,14 @@ class Federation:
         assert isinstance(sent, dict)
         write_tensors(path, sent)
         reply["DXO"]["data"] = read_tensors(path, keeper=None)
-        reply[STORED] = stored_weights(reply)
-        unpack(reply)
+        runner = SimpleNamespace(config=SimpleNamespace(task_result_filters={}))
+        for key, value in {
+            FLContextKey.RUNNER: runner,
+            FLContextKey.TASK_NAME: "train",
+            FLContextKey.TASK_RESULT: reply,
+        }.items():
+            self.fl_ctx.set_prop(key, value, private=True, sticky=False)
+        take_as_arrays(self.fl_ctx)
         return reply
 
     def submit(self, site: str, reply: Shareable) -> bool:

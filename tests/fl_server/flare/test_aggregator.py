@@ -14,6 +14,7 @@ from nvflare.apis.shareable import Shareable
 from fl_server.flare.aggregator import MmarAggregator
 from fl_server.flare.exchange import REPORT
 from mmar_runtime.errors import FederationError
+from mmar_runtime.model_files import StoredWeights
 from mmar_runtime.policy.tree_hash import tree_hash
 from mmar_runtime.weights import digest
 
@@ -38,9 +39,8 @@ def test_valid_contributions_move_the_global_model_by_their_weighted_mean(fed: A
 
 
 def test_contributions_in_files_move_it_by_the_same_and_are_read_from_there(
-    fed: Any, tmp_path: Path
+    fed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the guard looked at is let go of with the reply; the mean reads the file once more."""
     steps = {"site-2": 5.0, "site-1": 1.0}
     for site, step in steps.items():
         assert fed.submit(site, fed.update(1, step=step))
@@ -49,11 +49,28 @@ def test_contributions_in_files_move_it_by_the_same_and_are_read_from_there(
     fed.start_over()
     fed.start_round(1)
     for site, step in steps.items():
-        reply = fed.handed_over(fed.update(1, step=step), tmp_path / site)
-        assert fed.submit(site, reply)
-        for array in reply["DXO"]["data"].values():
-            array.fill(100)
+        assert fed.submit(site, fed.handed_over(fed.update(1, step=step), tmp_path / site))
+    taken = {site: one.difference for site, one in fed.aggregator._mean._mean._waiting.items()}
+    taken |= {one.site: one.difference for one in fed.aggregator._mean._mean._kept}
+    assert {site: type(one) for site, one in taken.items()} == dict.fromkeys(steps, StoredWeights)
     assert digest(fed.aggregate()) == by_the_wire
+
+
+def test_who_changes_a_contribution_in_a_file_is_heard_or_gets_an_error(
+    fed: Any, tmp_path: Path
+) -> None:
+    """As a component of the job could, when NVFlare tells it of the reply."""
+    before = first_value(fed.weights)
+    reply = fed.handed_over(fed.update(1, step=8.0), tmp_path / "file")
+    data = reply["DXO"]["data"]
+
+    for name, array in data.items():
+        with pytest.raises(ValueError, match="read-only"):
+            array += 1
+        data[name] = array // 2
+
+    assert fed.submit("site-1", reply)
+    assert first_value(fed.aggregate()) == pytest.approx(before + 4, rel=1e-6)
 
 
 def test_the_result_is_whole_weights_and_no_difference(fed: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from nvflare.apis.shareable import Shareable, make_reply
 
 from fl_server.flare.exchange import (
     STATUS,
+    STORED,
     answered_round,
     failure_of,
     global_weights,
+    in_memory,
     job_name,
     learnable_from,
     metrics_from,
@@ -86,6 +89,19 @@ def test_the_round_of_a_reply_counts_from_1_and_is_unknown_if_it_is_no_number(
     reply.add_cookie("contribution_round", cookie)
 
     assert answered_round(reply) == number
+
+
+def test_code_of_a_jobs_own_gets_arrays_that_it_may_change(federation: Any, tmp_path: Path) -> None:
+    federation.start_round(1)
+    reply = federation.handed_over(federation.update(1), tmp_path / "file")
+    assert STORED in reply
+
+    own = in_memory(reply)
+
+    assert STORED not in own
+    for name, array in own["DXO"]["data"].items():
+        array += 1
+        assert (array == reply["DXO"]["data"][name] + 1).all()
 
 
 def test_without_a_global_model_there_is_an_error_and_no_empty_one() -> None:

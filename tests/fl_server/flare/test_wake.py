@@ -20,6 +20,7 @@ import pytest
 import torch
 from nvflare.apis.client import Client
 from nvflare.apis.controller_spec import ClientTask, Task, TaskCompletionStatus
+from nvflare.apis.dxo import DataKind
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext, FLContextManager
@@ -255,6 +256,7 @@ def test_filters_and_guard_see_arrays_and_the_wire_sees_tensors(
 def came_in_a_file(folder: Path) -> Shareable:
     write_tensors(folder / "file", {"w": torch.ones(2)})
     message = weights_dxo({"w": torch.ones(2)}).to_shareable()
+    message["DXO"]["kind"] = DataKind.WEIGHT_DIFF
     message["DXO"]["data"] = read_tensors(folder / "file", keeper=None)
     return message
 
