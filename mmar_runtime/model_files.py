@@ -9,7 +9,7 @@ import tempfile
 import uuid
 import weakref
 from collections.abc import Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
 from typing import Self
@@ -35,8 +35,8 @@ DTYPES: Mapping[torch.dtype, str] = {
 """What the safetensors format calls the types of numbers."""
 
 TYPES = {name: dtype for dtype, name in DTYPES.items()}
-IS_STORED = "mmar_stored"
-"""The attribute by which a tensor says where it lies."""
+PLACE = "mmar_place"
+"""The attribute by which a tensor of ``read_tensors`` says where it lies."""
 
 
 class KeptFile:
@@ -163,7 +163,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
     Args:
         path: where no file is yet; it is its owner's alone.
-        tensors: dense, on the CPU.
+        tensors: on the CPU; of one that is not dense, a copy is written.
 
     Raises:
         OSError: it cannot be written; nothing of it is left.
@@ -185,7 +185,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         try:
             _write(file, len(text).to_bytes(8, "little") + text)
             for _, tensor in in_order:
-                _write(file, tensor.reshape(-1).view(torch.uint8).numpy().data)
+                _write(file, tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -211,10 +211,7 @@ def stored_tensors(path: Path, *, keeper: object) -> dict[str, StoredTensor]:
             found[name] = StoredTensor(path, offset, tuple(part.get_shape()), dtype, keeper)
             offset += found[name].nbytes
     header = path.stat().st_size - offset
-    return {
-        name: StoredTensor(path, header + one.offset, one.shape, one.dtype, keeper)
-        for name, one in found.items()
-    }
+    return {name: replace(one, offset=header + one.offset) for name, one in found.items()}
 
 
 def read_tensors(path: Path, *, keeper: object) -> dict[str, torch.Tensor]:
@@ -227,13 +224,13 @@ def read_tensors(path: Path, *, keeper: object) -> dict[str, torch.Tensor]:
     found = {}
     for name, one in stored.items():
         found[name] = one.in_memory(memory[one.offset : one.offset + one.nbytes])
-        setattr(found[name], IS_STORED, one)
+        setattr(found[name], PLACE, one)
     return found
 
 
 def stored_of(tensor: torch.Tensor) -> StoredTensor | None:
     """Where a tensor of ``read_tensors`` lies; None if it is another, or only a part of one."""
-    found: StoredTensor | None = getattr(tensor, IS_STORED, None)
+    found: StoredTensor | None = getattr(tensor, PLACE, None)
     return found
 
 

@@ -55,9 +55,9 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     """Skip what this machine lacks; torch is asked only if a test wants a GPU."""
     for item in items:
         if item.get_closest_marker("shared") and not REFERENCE_DOCUMENTS.is_dir():
-            item.add_marker(pytest.mark.skip(reason=NO_DOCUMENTS))
+            item.add_marker(pytest.mark.skip(reason=NO_DOCUMENTS))  # no checkout needs them
         if item.get_closest_marker("gpu") and not _has_cuda():
-            item.add_marker(pytest.mark.skip(reason=NO_GPU))
+            item.add_marker(pytest.mark.skip(reason=NO_GPU))  # the project promises to do without
 
 
 def _has_cuda() -> bool:

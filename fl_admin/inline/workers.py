@@ -189,5 +189,5 @@ def _together(value: Any, file: Path | None, *, is_last: bool = False) -> Any:
 
 def _written(weights: Weights, folder: Path) -> Path:
     path = folder / f"{uuid.uuid4().hex}.safetensors"
-    write_tensors(path, {name: tensor.contiguous() for name, tensor in weights.items()})
+    write_tensors(path, weights)
     return path

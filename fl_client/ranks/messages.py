@@ -48,7 +48,7 @@ KINDS: Mapping[str, type[Exception]] = {
 
 def write_weights(weights: Weights, path: Path) -> dict[str, Any]:
     """Write weights to a new file, and the message that names it; the order of the names counts."""
-    write_tensors(path, {name: tensor.contiguous() for name, tensor in weights.items()})
+    write_tensors(path, weights)
     return {"file": path.name, "names": list(weights)}
 
 

@@ -46,8 +46,9 @@ def test_tensors_of_any_type_and_shape_come_back_to_the_last_bit(
 
     found = read_tensors(path, keeper=None)
 
-    anew = {name: one.read() for name, one in stored_tensors(path, keeper=None).items()}
-    assert digest(anew) == digest(model)
+    stored = stored_tensors(path, keeper=None)
+    assert digest({name: one.read() for name, one in stored.items()}) == digest(model)
+    assert all(one.offset % one.dtype.itemsize == 0 for one in stored.values())
     assert {name: one.shape for name, one in found.items()} == {
         name: one.shape for name, one in model.items()
     }
@@ -59,6 +60,17 @@ def test_the_file_is_what_the_library_reads_and_its_owners_alone(tmp_path: Path)
 
     assert digest(load_file(tmp_path / "file")) == digest(MODEL)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+
+
+def test_a_tensor_that_is_not_dense_is_written_as_one_that_is(tmp_path: Path) -> None:
+    tensors = {
+        "turned": MODEL["weight"].T,
+        "spread": torch.ones(1).expand(3),
+        "as it is": MODEL["count"],
+    }
+    write_tensors(tmp_path / "file", tensors)
+
+    assert digest(read_tensors(tmp_path / "file", keeper=None)) == digest(tensors)
 
 
 def test_a_file_that_is_there_is_left_alone(tmp_path: Path) -> None:

