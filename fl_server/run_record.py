@@ -19,7 +19,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -463,6 +463,11 @@ class RunRecord:
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON document of this record; ``RunRecord.from_dict`` gives an equal record back."""
+        rounds = [one.as_dict() for one in self.rounds]
+        return self.document(rounds, [scores.as_dict() for scores in self.scores])
+
+    def document(self, rounds: Sequence[object], scores: Sequence[object]) -> dict[str, Any]:
+        """The JSON document of this record, with these in place of its rounds and scores."""
         return {
             "format_version": FORMAT_VERSION,
             "job": self.job,
@@ -477,8 +482,8 @@ class RunRecord:
             "min_sites": self.min_sites,
             "versions": dict(self.versions),
             "initial_weights_sha256": self.initial_weights_sha256,
-            "rounds": [one.as_dict() for one in self.rounds],
-            "scores": [scores.as_dict() for scores in self.scores],
+            "rounds": rounds,
+            "scores": scores,
             "best_round": self.best_round,
             "local_bests": {site: best.as_dict() for site, best in self.local_bests.items()},
             "shared_names": None if self.shared_names is None else list(self.shared_names),
@@ -831,9 +836,53 @@ def _unscored(record: RunRecord, round_number: int) -> Iterator[str]:
 # --- on disk
 
 
+class RecordFile:
+    """A record on the disk, as JSON text with a line for each round and for each model's scores.
+
+    It is written several times in a round, and Python writes JSON slowly: so a round that is as it
+    was keeps its line.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines: dict[tuple[str, int], tuple[object, str]] = {}
+
+    def write(self, record: RunRecord) -> None:
+        """Write the record; a reader sees the former file or the whole new one.
+
+        Raises:
+            OSError: it cannot be written; the former file is there still.
+            ValueError: the record holds a number that JSON does not know.
+        """
+        write_text_atomically(self._path, self._text(record))
+
+    def _text(self, record: RunRecord) -> str:
+        rounds = [self._line("rounds", index, one) for index, one in enumerate(record.rounds)]
+        scores = [self._line("scores", index, one) for index, one in enumerate(record.scores)]
+        parts = []
+        for key, value in record.document(rounds, scores).items():
+            if key in ("rounds", "scores") and value:
+                lines = ",\n".join(f"    {line}" for line in value)
+                parts.append(f"  {in_a_line(key)}: [\n{lines}\n  ]")
+            else:
+                parts.append(f"  {in_a_line(key)}: {in_a_line(value)}")
+        return "{\n" + ",\n".join(parts) + "\n}\n"
+
+    def _line(self, key: str, index: int, value: RoundRecord | RoundScores) -> str:
+        """A frozen value in a line, which is made once for it."""
+        known, line = self._lines.get((key, index), (None, ""))
+        if known is not value:
+            line = in_a_line(value.as_dict())
+            self._lines[key, index] = (value, line)
+        return line
+
+
 def write_run_record(path: Path, record: RunRecord) -> None:
-    """Write the record as JSON; a reader sees the former file or the whole new one."""
-    write_text_atomically(path, record_text(record.as_dict()))
+    """Write a record once; see ``RecordFile``."""
+    RecordFile(path).write(record)
 
 
 def read_run_record(path: Path) -> RunRecord:
@@ -842,22 +891,8 @@ def read_run_record(path: Path) -> RunRecord:
         return RunRecord.from_dict(parse_json(path))
 
 
-def record_text(document: Mapping[str, Any]) -> str:
-    """A record as JSON text, with one line for each round and for the scores of each model.
-
-    A record is written several times in a round, and Python indents JSON slowly.
-    """
-    parts = []
-    for key, value in document.items():
-        if key in ("rounds", "scores") and value:
-            lines = ",\n".join(f"    {_in_a_line(one)}" for one in value)
-            parts.append(f"  {_in_a_line(key)}: [\n{lines}\n  ]")
-        else:
-            parts.append(f"  {_in_a_line(key)}: {_in_a_line(value)}")
-    return "{\n" + ",\n".join(parts) + "\n}\n"
-
-
-def _in_a_line(value: object) -> str:
+def in_a_line(value: object) -> str:
+    """The JSON text of a value; a number that JSON does not know raises."""
     return json.dumps(value, allow_nan=False)
 
 

@@ -163,12 +163,35 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
     Args:
         path: where no file is yet; it is its owner's alone.
-        tensors: on the CPU; of one that is not dense, a copy is written.
+        tensors: of one that is not dense, a copy is written.
 
     Raises:
         OSError: it cannot be written; nothing of it is left.
         WeightsError: the format has no such type of numbers.
     """
+    parts = _parts(tensors)
+    with open(path, "xb", buffering=0, opener=_private) as file:
+        try:
+            for part in parts:
+                _write(file, part)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def packed_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """The safetensors format of tensors, for which their memory is read once.
+
+    The library's ``save`` takes twice as long for small tensors, and copies large ones twice.
+
+    Raises:
+        WeightsError: the format has no such type of numbers.
+    """
+    return b"".join(_parts(tensors))
+
+
+def _parts(tensors: Mapping[str, torch.Tensor]) -> list[bytes | memoryview]:
+    """The header of the format, then the numbers of each tensor; of one not dense, a copy's."""
     header, end = {}, 0
     # With the widest numbers first, none of them lies where its type may not begin.
     in_order = sorted(tensors.items(), key=lambda one: -one[1].element_size())
@@ -181,14 +204,11 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % EVEN)
-    with open(path, "xb", buffering=0, opener=_private) as file:
-        try:
-            _write(file, len(text).to_bytes(8, "little") + text)
-            for _, tensor in in_order:
-                _write(file, tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+    numbers = [
+        tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+        for _, tensor in in_order
+    ]
+    return [len(text).to_bytes(8, "little") + text, *numbers]
 
 
 def stored_tensors(path: Path, *, keeper: object) -> dict[str, StoredTensor]:

@@ -130,7 +130,10 @@ def is_finite(tensor: torch.Tensor) -> bool:
 
 def blocks(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The numbers of a dense tensor, in its memory, taken apart into blocks of ``BLOCK``."""
-    found: tuple[torch.Tensor, ...] = tensor.view(-1).split(BLOCK)
+    numbers = tensor.view(-1)
+    if numbers.numel() <= BLOCK:
+        return (numbers,)  # split takes several times as long, and most tensors are small
+    found: tuple[torch.Tensor, ...] = numbers.split(BLOCK)
     return found
 
 

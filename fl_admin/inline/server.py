@@ -31,13 +31,13 @@ from fl_server.received_update import ReceivedUpdate, added_up, contribution_fro
 from fl_server.reply_guard import PlainReplyGuard, arrays_of, reason_of
 from fl_server.round_mean import RoundMean
 from fl_server.run_record import (
+    RecordFile,
     RunRecord,
     RunRecorder,
     SiteAbsence,
     SiteContribution,
     add_digest,
     begin_run,
-    write_run_record,
 )
 from fl_server.update_guard import UpdateFault
 from mmar_runtime.errors import FederationError
@@ -377,7 +377,7 @@ class _Files:
     def __init__(
         self, folder: Path, settled: Callable[[], RunRecord], train_conf: Mapping[str, Any]
     ) -> None:
-        self._folder = folder
+        self._record_file = RecordFile(folder / RECORD_FILE)
         self._settled = settled
         self._train_conf = train_conf
         self._models = folder / "models"
@@ -417,7 +417,7 @@ class _Files:
 
     def _write_record(self) -> None:
         self._record_waits.clear()  # what changes from now on is written once more
-        write_run_record(self._folder / RECORD_FILE, self._settled())
+        self._record_file.write(self._settled())
 
     def global_model(self, weights: Weights, number: int, *, soon: bool) -> None:
         """Write the first global model of all, and others ``soon`` or if the last was long ago."""

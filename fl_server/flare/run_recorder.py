@@ -41,10 +41,10 @@ from fl_server.model_selection import ModelSelection
 from fl_server.received_update import contribution_from
 from fl_server.run_record import (
     RECORD_TOPIC,
+    RecordFile,
     RunRecorder,
     SiteAbsence,
     begin_run,
-    write_run_record,
 )
 from mmar_runtime.errors import FederationError
 from mmar_runtime.he_extra import EXTRA
@@ -93,6 +93,7 @@ class RunRecordKeeper(FLComponent):
         self.persistor_id = persistor_id
         self.aggregator_id = aggregator_id
         self._recorder: RunRecorder | None = None
+        self._file: RecordFile | None = None
         self._selection: ModelSelection | None = None
         self.cross_site = CrossSiteResults()
         # Replies of sites are handled on threads of their own; a handler may fire further events.
@@ -348,12 +349,14 @@ class RunRecordKeeper(FLComponent):
 
     def _write(self, fl_ctx: FLContext) -> None:
         """Have the record as it is now written, unless it has changed again by then."""
-        path, recorder = results_folder(fl_ctx) / "run_record.json", self.recorder
+        if self._file is None:
+            self._file = RecordFile(results_folder(fl_ctx) / "run_record.json")
+        file, recorder = self._file, self.recorder
         record = recorder.record
 
         def write() -> None:
             if recorder.record is record:  # else whoever changed it has it written
-                write_run_record(path, record)
+                file.write(record)
 
         write_later(self, fl_ctx, "the run record", write)
 

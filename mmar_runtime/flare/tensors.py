@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from nvflare.app_opt.pt.decomposers import TensorDecomposer
 from nvflare.app_opt.pt.lazy_tensor_dict import LazyTensorDict
-from nvflare.app_opt.pt.tensor_downloader import TensorConsumer
+from nvflare.app_opt.pt.tensor_downloader import TensorConsumer, TensorDownloadable
 from nvflare.fuel.f3.cellnet.cell import Cell
 from nvflare.fuel.f3.streaming.download_service import Downloadable, ProduceRC, download_object
 from nvflare.fuel.utils import fobs
@@ -23,8 +23,14 @@ from nvflare.fuel.utils.fobs.decomposers.via_downloader import EncKey, EncType
 
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.flare import HANDOVER
-from mmar_runtime.model_files import KeptFile, KeptFolder, read_tensors, write_tensors
-from mmar_runtime.wire import goes_in_message, piece_of
+from mmar_runtime.model_files import (
+    KeptFile,
+    KeptFolder,
+    packed_tensors,
+    read_tensors,
+    write_tensors,
+)
+from mmar_runtime.wire import WHOLE, goes_in_message, piece_of
 
 FILE_NAME = re.compile(r"[0-9a-f]{32}")
 GIVEN = {"given": True}
@@ -61,7 +67,14 @@ class ModelDecomposer(TensorDecomposer):
         self, items: dict[str, torch.Tensor], max_chunk_size: int, fobs_ctx: dict[str, Any]
     ) -> Downloadable:
         """The tensors of one message, to be taken piece by piece."""
-        return super().to_downloadable(items, max(piece_of(items), max_chunk_size), fobs_ctx)
+        piece = piece_of(items)
+        if piece < WHOLE:
+            return super().to_downloadable(items, max(piece, max_chunk_size), fobs_ctx)
+        return WholeModel(items, max(piece, max_chunk_size))
+
+    def native_decompose(self, target: torch.Tensor, manager: DatumManager | None = None) -> bytes:
+        """A tensor as it goes in its message; NVFlare's own decomposer reads the same."""
+        return packed_tensors({"t": target})
 
     def download(
         self, *arguments: Any, **named: Any
@@ -72,6 +85,18 @@ class ModelDecomposer(TensorDecomposer):
         """
         error, items = super().download(*arguments, **named)
         return error, _in_files(items) if isinstance(items, LazyTensorDict) else items
+
+
+class WholeModel(TensorDownloadable):
+    """NVFlare's, for a model that goes in one piece: each tensor is copied once for it.
+
+    Of several pieces NVFlare's own packs the next one while another is sent.
+    """
+
+    def produce_item(self, index: int) -> bytes:
+        """A tensor as NVFlare's own receiver reads it."""
+        name = self.keys[index]
+        return packed_tensors({name: self.base_obj[name]})
 
 
 def _in_files(items: LazyTensorDict) -> dict[str, torch.Tensor]:

@@ -14,14 +14,16 @@ import pytest
 from fl_server.run_record import (
     NO_ANSWER,
     EpochReport,
+    RecordFile,
+    RoundRecord,
     RunRecord,
     RunRecorder,
     SiteAbsence,
     SiteContribution,
     begin_run,
+    in_a_line,
     mean_over_sites,
     read_run_record,
-    record_text,
     shortfalls,
     unmet,
     without_open_round,
@@ -448,9 +450,35 @@ def test_a_record_has_a_line_for_each_round_and_for_the_scores_of_each_model(
     assert path.read_text().startswith('{\n  "format_version": 1,\n  "job": ')
 
 
+def test_a_record_that_is_written_again_makes_lines_for_what_is_new_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    as_dict = RoundRecord.as_dict
+    monkeypatch.setattr(RoundRecord, "as_dict", lambda one: made.append(one.number) or as_dict(one))
+    path, once = tmp_path / "again", tmp_path / "once"
+    file, recorder = RecordFile(path), new_recorder()
+
+    for number in (1, 2):
+        recorder.start_round(number)
+        file.write(recorder.record)
+        recorder.contribution("site-2", contribution())
+        recorder.contribution("site-1", contribution())
+        recorder.close_round(DIGEST)
+        recorder.score(number, "site-1", {DICE: 0.5})
+        file.write(recorder.record)
+    recorder.score(2, "site-2", {DICE: 0.25})
+    recorder.finish("complete")
+    file.write(recorder.record)
+
+    assert made == [1, 1, 2, 2]
+    write_run_record(once, recorder.record)
+    assert path.read_text() == once.read_text()
+
+
 def test_a_number_that_json_does_not_know_is_not_written() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        record_text({"rounds": [{"seconds": float("nan")}]})
+        in_a_line({"seconds": float("nan")})
 
 
 def test_a_failed_write_leaves_the_former_record(

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 
 from mmar_runtime import model_files
 from mmar_runtime.errors import WeightsError
@@ -20,6 +20,7 @@ from mmar_runtime.model_files import (
     DTYPES,
     KeptFile,
     StoredWeights,
+    packed_tensors,
     read_tensors,
     stored_of,
     stored_tensors,
@@ -60,6 +61,17 @@ def test_the_file_is_what_the_library_reads_and_its_owners_alone(tmp_path: Path)
 
     assert digest(load_file(tmp_path / "file")) == digest(MODEL)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), tensors, min_size=1))
+def test_packed_tensors_are_what_the_library_reads(model: dict[str, torch.Tensor]) -> None:
+    assert digest(load(packed_tensors(model))) == digest(model)
+
+
+def test_a_tensor_that_is_not_dense_or_learns_is_packed_like_any_other() -> None:
+    tensors = {"turned": MODEL["weight"].T, "learns": torch.ones(2, requires_grad=True)}
+
+    assert digest(load(packed_tensors(tensors))) == digest(tensors)
 
 
 def test_a_tensor_that_is_not_dense_is_written_as_one_that_is(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import pytest
 import torch
 from nvflare.app_opt.pt.decomposers import TensorDecomposer
 from nvflare.app_opt.pt.lazy_tensor_dict import LazyTensorDict
-from nvflare.app_opt.pt.tensor_downloader import TensorDownloadable
+from nvflare.app_opt.pt.tensor_downloader import TensorConsumer, TensorDownloadable
 from nvflare.fuel.f3.streaming.download_service import ProduceRC
 from nvflare.fuel.utils.fobs import FOBSContextKey
+from safetensors.torch import load
 
 from mmar_runtime.flare.tensors import HandingOver, ModelDecomposer, Offer, Taking
 from mmar_runtime.model_files import stored_of, write_tensors
@@ -63,6 +64,32 @@ def test_a_small_tensor_goes_in_its_message_and_a_large_one_is_asked_for(
     assert decomposer.decompose(large, packing)["type"] == "ref"
 
     assert torch.equal(decomposer.recompose(packed, packing), small)
+
+
+def test_a_receiver_with_nvflares_own_decomposer_reads_what_is_sent() -> None:
+    ours, theirs = ModelDecomposer(), TensorDecomposer()
+    packed = ours.decompose(ITEMS["T0"], Packing())
+    assert torch.equal(theirs.recompose(packed, Packing()), ITEMS["T0"])
+
+    consumer = TensorConsumer(None, {})
+    code, pieces, state = ours.to_downloadable(ITEMS, 0, {}).produce({}, "site-1")
+    consumer.consume("ref", state, pieces)
+    assert code == ProduceRC.OK
+    assert all(torch.equal(consumer.result[name], ITEMS[name]) for name in ITEMS)
+
+
+def test_a_large_model_is_packed_as_it_is_asked_for() -> None:
+    """A model beyond 64 MiB, of tensors of 24 MiB, each of which is more than a piece."""
+    model = {f"T{number}": torch.full((6 * 2**20,), float(number)) for number in range(3)}
+    sent, state, found = ModelDecomposer().to_downloadable(model, 0, {}), {}, {}
+
+    for number in range(3):
+        code, pieces, state = sent.produce(state, "site-1")
+        assert (code, len(pieces)) == (ProduceRC.OK, 1)
+        found[f"T{number}"] = load(pieces[0])[f"T{number}"]
+
+    assert sent.produce(state, "site-1") == (ProduceRC.EOF, None, {})
+    assert all(torch.equal(found[name], model[name]) for name in model)
 
 
 def test_a_model_is_taken_as_a_file_that_is_gone_when_nobody_has_it(
