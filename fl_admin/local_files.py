@@ -12,6 +12,7 @@ from nvflare.lighter.spec import Builder, Project, ProvisionContext
 from fl_client.job_check import ALLOWED_CLASSES
 from fl_client.versions import PACKAGES, VERSIONS_FILE, installed_versions
 from mmar_runtime.files import write_text_atomically
+from mmar_runtime.flare import HANDOVER
 from mmar_runtime.he_extra import EXTRA
 from mmar_runtime.policy.site_policy import (
     DEFAULT_POLICY,
@@ -176,6 +177,8 @@ def start_script(text: str) -> str:
         "export NVFLARE_SECURE_LOGGING=1\n"
         f'export {KIT_VARIABLE}="$WORKSPACE"\n'
         f'export PYTHONPATH="$DIR/{JSON_ONLY}:$PYTHONPATH"\n'
+        "# Models pass as files between the processes of a simulation alone.\n"
+        f"unset {HANDOVER}\n"
     )
     return text.replace(place, place + lines)
 

@@ -36,6 +36,7 @@ from fl_client.flare.app_validator import MmarAppValidator
 from fl_client.flare.result_gate import ResultGate
 from fl_client.job_check import ALLOWED_CLASSES
 from mmar_runtime.errors import ConfigError, FederationError
+from mmar_runtime.flare import HANDOVER
 from mmar_runtime.policy.site_policy import (
     DEFAULT_POLICY,
     SITE_POLICY_FILE,
@@ -189,13 +190,14 @@ def test_the_start_script_sets_what_the_settings_need(kits: Kits, name: str) -> 
     done = subprocess.run(
         ["bash", "./sub_start.sh", "--once"],
         cwd=startup,
-        env={"PATH": f"{stand_in}{os.pathsep}{os.environ['PATH']}"},
+        env={"PATH": f"{stand_in}{os.pathsep}{os.environ['PATH']}", HANDOVER: "/somewhere"},
         capture_output=True,
         text=True,
     )
 
     lines = done.stdout.splitlines()
     assert "0077" in lines
+    assert not [line for line in lines if line.startswith(HANDOVER)]
     assert "NVFLARE_SECURE_LOGGING=1" in lines
     assert f"MMAR_KIT={kits.folder / name}" in lines
     (path,) = [line for line in lines if line.startswith("PYTHONPATH=")]
