@@ -169,10 +169,9 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         OSError: it cannot be written; nothing of it is left.
         WeightsError: the format has no such type of numbers.
     """
-    parts = _parts(tensors)
     with open(path, "xb", buffering=0, opener=_private) as file:
         try:
-            for part in parts:
+            for part in _parts(tensors):
                 _write(file, part)
         except BaseException:
             path.unlink(missing_ok=True)
@@ -190,8 +189,11 @@ def packed_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
     return b"".join(_parts(tensors))
 
 
-def _parts(tensors: Mapping[str, torch.Tensor]) -> list[bytes | memoryview]:
-    """The header of the format, then the numbers of each tensor; of one not dense, a copy's."""
+def _parts(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
+    """The header of the format, then the numbers of each tensor.
+
+    Of one that is not dense, or on another device, those of a copy, made when its turn comes.
+    """
     header, end = {}, 0
     # With the widest numbers first, none of them lies where its type may not begin.
     in_order = sorted(tensors.items(), key=lambda one: -one[1].element_size())
@@ -204,11 +206,9 @@ def _parts(tensors: Mapping[str, torch.Tensor]) -> list[bytes | memoryview]:
         }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % EVEN)
-    numbers = [
-        tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
-        for _, tensor in in_order
-    ]
-    return [len(text).to_bytes(8, "little") + text, *numbers]
+    yield len(text).to_bytes(8, "little") + text
+    for _, tensor in in_order:
+        yield tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
 
 
 def stored_tensors(path: Path, *, keeper: object) -> dict[str, StoredTensor]:

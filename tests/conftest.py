@@ -47,17 +47,25 @@ Edited = Callable[[Path, Callable[[Any], object]], Path]
 # --- Which tests run here ------------------------------------------------------------------------
 
 
-NO_DOCUMENTS = "reference documents lie beside some checkouts, and the project does without them"
-NO_GPU = "no CUDA device; the project has to build and pass without one"
+# The reference documents and data are no part of the project: a clone has none and passes without.
+# What these tests try on real files, others try on documents and volumes of our own.
+WITHOUT_DOCUMENTS = pytest.mark.skip(
+    reason="reads ../shared, which lies beside some checkouts; the project does without it"
+)
+# The project has to build and pass on machines without a GPU, as most are. The same code runs there
+# on the CPU in every test of training; what these add is that tensors come to the other device.
+WITHOUT_GPU = pytest.mark.skip(
+    reason="no CUDA device; the project has to build and pass without one"
+)
 
 
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     """Skip what this machine lacks; torch is asked only if a test wants a GPU."""
     for item in items:
         if item.get_closest_marker("shared") and not REFERENCE_DOCUMENTS.is_dir():
-            item.add_marker(pytest.mark.skip(reason=NO_DOCUMENTS))  # no checkout needs them
+            item.add_marker(WITHOUT_DOCUMENTS)
         if item.get_closest_marker("gpu") and not _has_cuda():
-            item.add_marker(pytest.mark.skip(reason=NO_GPU))  # the project promises to do without
+            item.add_marker(WITHOUT_GPU)
 
 
 def _has_cuda() -> bool:

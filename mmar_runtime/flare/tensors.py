@@ -68,9 +68,10 @@ class ModelDecomposer(TensorDecomposer):
     ) -> Downloadable:
         """The tensors of one message, to be taken piece by piece."""
         piece = piece_of(items)
-        if piece < WHOLE:
-            return super().to_downloadable(items, max(piece, max_chunk_size), fobs_ctx)
-        return WholeModel(items, max(piece, max_chunk_size))
+        size = max(piece, max_chunk_size)
+        if piece == WHOLE:
+            return WholeModel(items, size)
+        return super().to_downloadable(items, size, fobs_ctx)
 
     def native_decompose(self, target: torch.Tensor, manager: DatumManager | None = None) -> bytes:
         """A tensor as it goes in its message; NVFlare's own decomposer reads the same."""
@@ -97,6 +98,9 @@ class WholeModel(TensorDownloadable):
         """A tensor as NVFlare's own receiver reads it."""
         name = self.keys[index]
         return packed_tensors({name: self.base_obj[name]})
+
+    def prefetch_item(self, index: int) -> None:
+        """Nothing: a second piece comes only of a model that fills the first to its last bytes."""
 
 
 def _in_files(items: LazyTensorDict) -> dict[str, torch.Tensor]:

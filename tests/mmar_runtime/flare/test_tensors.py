@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from nvflare.app_opt.pt import tensor_downloader
 from nvflare.app_opt.pt.decomposers import TensorDecomposer
 from nvflare.app_opt.pt.lazy_tensor_dict import LazyTensorDict
 from nvflare.app_opt.pt.tensor_downloader import TensorConsumer, TensorDownloadable
@@ -19,7 +20,7 @@ from safetensors.torch import load
 
 from mmar_runtime.flare.tensors import HandingOver, ModelDecomposer, Offer, Taking
 from mmar_runtime.model_files import stored_of, write_tensors
-from mmar_runtime.wire import IN_MESSAGE
+from mmar_runtime.wire import IN_MESSAGE, WHOLE
 
 ITEMS = {"T0": torch.arange(6.0).reshape(2, 3), "T1": torch.tensor([True, False])}
 
@@ -90,6 +91,23 @@ def test_a_large_model_is_packed_as_it_is_asked_for() -> None:
 
     assert sent.produce(state, "site-1") == (ProduceRC.EOF, None, {})
     assert all(torch.equal(found[name], model[name]) for name in model)
+
+
+def test_a_model_that_fills_its_piece_to_the_last_byte_is_packed_once_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The headers of its tensors have no room any more, so it goes in two pieces."""
+    packed: list[object] = []
+    monkeypatch.setattr(tensor_downloader, "save_tensors", packed.append)  # by NVFlare's thread
+    half = torch.zeros(WHOLE // 2, dtype=torch.uint8)
+    sent, state = ModelDecomposer().to_downloadable({"T0": half, "T1": half}, 0, {}), {}
+
+    for name in ("T0", "T1"):
+        _, (piece,), state = sent.produce(state, "site-1")
+        assert load(piece)[name].shape == half.shape
+
+    assert sent.produce(state, "site-1") == (ProduceRC.EOF, None, {})
+    assert packed == []
 
 
 def test_a_model_is_taken_as_a_file_that_is_gone_when_nobody_has_it(
