@@ -1,0 +1,223 @@
+"""All values that a node of a configuration may come to, known without building anything.
+
+The judgement is an abstract interpretation: numbers become an interval, texts a set. Each part of
+an expression is looked at once, so the work grows with the size of the tree and with nothing else.
+
+>>> from mmar_runtime.config.expressions import parse_expression
+>>> possible = possible_of(parse_expression("#[2 * (8 if 1 < 2 else 16), 'mean']"))
+>>> possible.least, possible.most, sorted(possible.texts), possible.others
+(16.0, 32.0, ['mean'], False)
+>>> possible_of(parse_expression("#1 / (0 or 4)")).most
+inf
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from types import MappingProxyType
+
+from mmar_runtime.config import expressions
+from mmar_runtime.config.nodes import Expression, ListNode, Literal, MapNode, Node, Reference
+
+MAX_TEXTS = 64
+"""Texts that one f-string may come to and that are still listed."""
+
+MAX_TEXT = 200
+"""Characters of a listed part of an f-string; the interpreter cuts longer ones."""
+
+EXACT = 2.0**53
+"""Up to here a real number stores every whole number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Possible:
+    """All that a node may come to. Lists and maps count by their items, keys are left out.
+
+    ``None`` adds nothing. A flag counts as the number 0 or 1, which is how Python computes with it.
+
+    Attributes:
+        least: the lower end of the interval of its numbers; ``-inf`` without a known one, and
+            ``+inf`` where no number is possible.
+        most: the upper end, with the signs turned.
+        texts: all its texts; ``None`` where they cannot be listed.
+        others: whether it may be an object: a component, a dtype, a function.
+    """
+
+    least: float = math.inf
+    most: float = -math.inf
+    texts: frozenset[str] | None = frozenset()
+    others: bool = False
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether it may be a number at all."""
+        return self.least <= self.most
+
+
+_NOTHING = Possible()
+_OBJECT = Possible(others=True)
+_FLAG = Possible(0, 1)
+_UNBOUNDED = Possible(-math.inf, math.inf)
+_ANYTHING = Possible(-math.inf, math.inf, None, others=True)
+
+
+def possible_values(node: Node) -> Possible:
+    """All that a node of a configuration may come to.
+
+    A reference may come to anything: which object stands behind it is not looked up here.
+    """
+    match node:
+        case Literal():
+            return _constant(node.value)
+        case ListNode():
+            return _either(map(possible_values, node.items))
+        case MapNode():
+            return _either(map(possible_values, node.items.values()))
+        case Expression():
+            return possible_of(node.tree)
+        case Reference():
+            return _ANYTHING
+    return _OBJECT
+
+
+def possible_of(tree: expressions.ExpressionTree) -> Possible:
+    """All that an expression may come to; what a lambda returns is not part of it."""
+    match tree:
+        case expressions.Constant():
+            return _constant(tree.value)
+        case expressions.Display():
+            return _either(map(possible_of, tree.items))
+        case expressions.Conditional():
+            return _either(map(possible_of, (tree.then, tree.otherwise)))
+        case expressions.BooleanOperation(operator="not"):
+            return _FLAG
+        case expressions.BooleanOperation():
+            return _either(map(possible_of, tree.operands))
+        case expressions.Compare():
+            return _compared(possible_of(tree.left), possible_of(tree.right))
+        case expressions.Arithmetic():
+            return _computed(tree.operator, possible_of(tree.left), possible_of(tree.right))
+        case expressions.FormattedText():
+            return Possible(texts=_formatted(tree.parts))
+        case expressions.Parameter() | expressions.Attribute() | expressions.Subscript():
+            return _ANYTHING
+        case expressions.ReferenceName():
+            return _ANYTHING
+        case expressions.Call(callee=expressions.PRINT):
+            return _NOTHING
+    return _OBJECT
+
+
+def _constant(value: float | str | None) -> Possible:
+    if isinstance(value, str):
+        return Possible(texts=frozenset([value]))
+    return _NOTHING if value is None else _interval([float(value)])
+
+
+def _interval(ends: Iterable[float]) -> Possible:
+    """The interval around numbers; unbounded where one of them is not finite.
+
+    Beyond ``EXACT`` Python's whole numbers are finer than these ends, which then give way.
+    """
+    ends = list(ends)
+    if not all(map(math.isfinite, ends)):
+        return _UNBOUNDED
+    least, most = min(ends), max(ends)
+    return Possible(
+        least if abs(least) < EXACT else math.nextafter(least, -math.inf),
+        most if abs(most) < EXACT else math.nextafter(most, math.inf),
+    )
+
+
+def _either(choices: Iterable[Possible]) -> Possible:
+    """What is possible where each of the choices is."""
+    found = list(choices)
+    texts = [one.texts for one in found if one.texts is not None]
+    return Possible(
+        least=min((one.least for one in found), default=math.inf),
+        most=max((one.most for one in found), default=-math.inf),
+        texts=frozenset().union(*texts) if len(texts) == len(found) else None,
+        others=any(one.others for one in found),
+    )
+
+
+def _compared(left: Possible, right: Possible) -> Possible:
+    """A flag, or the tensor that the comparison of a tensor gives."""
+    return Possible(0, 1, others=left.others or right.others)
+
+
+def _computed(sign: str, left: Possible, right: Possible) -> Possible:
+    """The result of one step; what is neither number nor tensor is refused when it is taken."""
+    numbers = _NOTHING
+    if left.has_numbers and right.has_numbers:
+        numbers = _step(sign, left, right)
+    return Possible(numbers.least, numbers.most, others=left.others or right.others)
+
+
+def _step(sign: str, left: Possible, right: Possible) -> Possible:
+    """The interval of a step. Each operation is monotonic in each operand, so corners suffice."""
+    ends = (left.least, left.most, right.least, right.most)
+    by_zero = sign in _DIVISIONS and right.least <= 0 <= right.most
+    if by_zero or not all(map(math.isfinite, ends)):
+        return _UNBOUNDED
+    if sign == "%":  # between zero and the divisor, whatever is divided
+        return _interval([0.0, right.least, right.most])
+    pairs = product((left.least, left.most), (right.least, right.most))
+    return _interval(_OPERATORS[sign](one, other) for one, other in pairs)
+
+
+_DIVISIONS = ("/", "//", "%")
+_OPERATORS: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
+    {
+        "+": operator.add,
+        "-": operator.sub,
+        "*": operator.mul,
+        "/": operator.truediv,
+        "//": operator.floordiv,
+    }
+)
+
+
+def _formatted(
+    parts: Iterable[expressions.Constant | expressions.FormattedValue],
+) -> frozenset[str] | None:
+    """The texts of an f-string; ``None`` with a number, an object or a format in it."""
+    texts = frozenset([""])
+    for part in parts:
+        found = _part_texts(part)
+        if found is None or len(texts) * len(found) > MAX_TEXTS:
+            return None
+        texts = frozenset(before + after for before in texts for after in found)
+    return texts
+
+
+def _part_texts(part: expressions.Constant | expressions.FormattedValue) -> frozenset[str] | None:
+    if isinstance(part, expressions.Constant):
+        found = _constant(part.value).texts
+    else:
+        found = possible_of(part.value).texts if _is_plain(part) else None
+    if found is None:
+        return None
+    # The interpreter cuts and blanks such texts, and nobody needs to know what comes of that.
+    odd = any(len(text) > MAX_TEXT or not text.isprintable() for text in found)
+    return None if odd else found
+
+
+def _is_plain(part: expressions.FormattedValue) -> bool:
+    """Whether a text, and nothing but a text, is put in as it is."""
+    return not part.spec and _is_text(part.value)
+
+
+def _is_text(tree: expressions.Node) -> bool:
+    match tree:
+        case expressions.Constant():
+            return isinstance(tree.value, str)
+        case expressions.Conditional():
+            return _is_text(tree.then) and _is_text(tree.otherwise)
+        case expressions.BooleanOperation(operator="and" | "or"):
+            return all(map(_is_text, tree.operands))
+    return isinstance(tree, expressions.FormattedText)
