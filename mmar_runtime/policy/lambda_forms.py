@@ -1,0 +1,298 @@
+"""Which functions an argument may be given: the shape of a lambda's result.
+
+A lambda is a few words of a language, yet in the argument of a metric it decides what leaves a
+site. So each argument that takes a function has a form, and a form lists the shapes of its results.
+
+>>> from mmar_runtime.config.expressions import parse_expression
+>>> lambda_fault(parse_expression("lambda x: (x['pred'], x['label'])"), "metric_output")
+''
+>>> lambda_fault(parse_expression("lambda x: x[0]['image'][0][10]"), "metric_output")
+"takes a part out of 'image'"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Literal, TypeAlias, get_args
+
+from mmar_runtime.config.expressions import (
+    FROM_ENGINE,
+    Arithmetic,
+    Attribute,
+    BooleanOperation,
+    Call,
+    Compare,
+    Conditional,
+    Constant,
+    Display,
+    ExpressionTree,
+    FormattedText,
+    FormattedValue,
+    Lambda,
+    MethodCall,
+    NamedConstant,
+    Node,
+    Parameter,
+    ReferenceName,
+    Subscript,
+    from_engine_keys,
+)
+
+LambdaForm: TypeAlias = Literal["metric_output", "log_output", "number", "flag", "mask"]
+"""What a function is for.
+
+metric_output   engine's output -> what a metric is computed from: whole entries of whole batches
+log_output      engine's output or batch -> what a handler prints or draws, or None
+number          engine, or a number such as an epoch -> a number
+flag            the same -> yes or no
+mask            tensor -> the voxels that count, by comparisons of its values with numbers
+"""
+
+LAMBDA_FORMS: tuple[LambdaForm, ...] = get_args(LambdaForm)
+
+INPUT = "image"
+"""The entry that holds what the engine was given; a metric compares it with another entry."""
+
+LOSS = "loss"
+"""Part of the name of each entry that holds one number for a whole batch."""
+
+SCALES = 0.001, 1000.0
+"""Bounds of a number that a metric's input is multiplied with or divided by.
+
+Metrics are rounded before they leave; a larger factor would bring the lost digits back.
+"""
+
+
+def lambda_fault(tree: ExpressionTree, form: LambdaForm) -> str:
+    """Why an expression is not a function of that form; empty if it is.
+
+    Args:
+        tree: the whole expression of the argument.
+        form: what the argument is for.
+    """
+    if isinstance(tree, Lambda):
+        return _RESULTS[form](tree.body)
+    if isinstance(tree, Call) and tree.callee == FROM_ENGINE and form in _FROM_ENGINE_FORMS:
+        return _taken_fault(tree) if form == "metric_output" else ""
+    return "is not a function such as from_engine(['pred']) or lambda x: x['loss']"
+
+
+def lambda_advice(form: LambdaForm) -> str:
+    """What to write into an argument of that form."""
+    return f"Write {' or '.join(EXAMPLES[form])}."
+
+
+# --- What a metric is computed from --------------------------------------------------------------
+
+
+def _taken_fault(call: Call) -> str:
+    """``from_engine`` hands over whole entries; of the first item alone where it says so."""
+    first = any(isinstance(one.value, Constant) and one.value.value for one in call.keywords)
+    keys = from_engine_keys(call) or ()
+    return _first(_first_of(key) for key in keys if first) or _alone(keys)
+
+
+def _first_of(key: str) -> str:
+    """What is wrong with one item's entry; a loss is the same number for each item of a batch."""
+    fault = f"takes {key!r} of one item alone; a metric is computed from all items of a batch"
+    return "" if LOSS in key else fault
+
+
+def _alone(keys: Iterable[str]) -> str:
+    return (
+        f"takes {INPUT!r} alone, which says nothing about a model" if set(keys) == {INPUT} else ""
+    )
+
+
+def _metric_result(body: Node) -> str:
+    items = body.items if isinstance(body, Display) else (body,)
+    return _first(map(_metric_item, items)) or _alone(_keys(body))
+
+
+def _metric_item(item: Node) -> str:
+    """An entry, scaled or shifted by numbers, or compared with a number."""
+    if not isinstance(item, Compare):
+        return _scaled_fault(item, scalable=True)
+    entries = [one for one in (item.left, item.right) if not isinstance(one, Constant)]
+    if len(entries) != 1:
+        return "compares other than one entry with one number"
+    if INPUT in _keys(item):
+        return f"picks voxels of {INPUT!r} by their values"
+    return _scaled_fault(entries[0], scalable=True)
+
+
+def _scaled_fault(item: Node, *, scalable: bool) -> str:
+    if not isinstance(item, Arithmetic):
+        return _metric_entry(item)
+    sides = [item.left, item.right]
+    numbers = [one.value for one in sides if isinstance(one, Constant)]
+    entries = [one for one in sides if not isinstance(one, Constant)]
+    if item.operator in ("+", "-"):
+        return _first(_scaled_fault(one, scalable=scalable) for one in entries)
+    number = numbers[0] if len(numbers) == 1 else None
+    divisor = item.operator == "/" and isinstance(item.right, Constant)
+    fits = isinstance(number, int | float) and SCALES[0] <= abs(number) <= SCALES[1]
+    if not (scalable and fits and (item.operator == "*" or divisor)):
+        low, high = SCALES
+        return f"computes with {item.operator!r} other than once, with a number of {low} to {high}"
+    return _first(_scaled_fault(one, scalable=False) for one in entries)
+
+
+def _metric_entry(node: Node) -> str:
+    """A whole entry of the engine's output, or the output itself."""
+    if isinstance(node, Parameter):
+        return ""
+    root, keys = _chain(node)
+    if not isinstance(root, Parameter):
+        return f"holds {_named(node)}, which is not an entry of the engine's output"
+    names = [key for key in keys if isinstance(key, str)]
+    if len(names) != 1 or keys[-1] != names[0] or len(keys) > 2:
+        return _part_of(names)
+    return _first_of(names[0]) if len(keys) == 2 else ""
+
+
+def _part_of(names: list[str]) -> str:
+    return f"takes a part out of {names[0]!r}" if names else "takes a part out of the output"
+
+
+def _keys(node: Node) -> list[str]:
+    """The names of all entries in a result."""
+    match node:
+        case Display():
+            return [key for item in node.items for key in _keys(item)]
+        case Arithmetic() | Compare():
+            return [*_keys(node.left), *_keys(node.right)]
+        case Subscript():
+            return [key for key in _chain(node)[1] if isinstance(key, str)]
+    return []
+
+
+# --- What is printed, counted and compared -------------------------------------------------------
+
+
+def _log_result(node: Node) -> str:
+    match node:
+        case FormattedText():
+            values = (part.value for part in node.parts if isinstance(part, FormattedValue))
+            return _first(map(_log_result, values))
+        case Display():
+            return _first(map(_log_result, node.items))
+        case Call():  # print, for from_engine gives a function and not a result
+            fault = "gives a function back" if node.callee == FROM_ENGINE else ""
+            return fault or _first(map(_log_result, node.arguments))
+    return _value_fault(node, _log_result)
+
+
+def _number_result(node: Node) -> str:
+    """A number, or a tuple of them: a scheduler is called with ``()`` or with a metric."""
+    if isinstance(node, Display) and node.kind == "tuple":
+        return _first(map(_number_result, node.items))
+    if isinstance(node, Constant) and not isinstance(node.value, int | float):
+        return "is not a number"
+    return _value_fault(node, _number_result)
+
+
+def _flag_result(node: Node) -> str:
+    if isinstance(node, Compare | BooleanOperation):
+        return _number_result(node)
+    is_flag = isinstance(node, Constant) and isinstance(node.value, bool)
+    return "" if is_flag else "is not a comparison"
+
+
+def _mask_result(node: Node) -> str:
+    match node:
+        case Compare():
+            return _first(map(_voxel_fault, (node.left, node.right)))
+        case BooleanOperation():
+            return _first(map(_mask_result, node.operands))
+    return "is not a comparison"
+
+
+def _voxel_fault(node: Node) -> str:
+    if isinstance(node, Arithmetic):
+        return _first(map(_voxel_fault, (node.left, node.right)))
+    number = isinstance(node, Constant) and isinstance(node.value, int | float)
+    return "" if number or isinstance(node, Parameter) else f"holds {_named(node)}"
+
+
+def _value_fault(node: Node, inner: Callable[[Node], str]) -> str:
+    """A value of the argument and what may be computed of it; ``inner`` judges the operands."""
+    match node:
+        case Constant() | Parameter():
+            return ""
+        case Subscript() | Attribute():
+            return _item_fault(node)
+        case Arithmetic() | Compare():
+            return _first(map(inner, (node.left, node.right)))
+        case BooleanOperation():
+            return _first(map(inner, node.operands))
+        case Conditional():
+            return _first(map(inner, (node.condition, node.then, node.otherwise)))
+    return f"holds {_named(node)}"
+
+
+def _item_fault(node: Node) -> str:
+    """Items by their names, and one of a list; a second index would pick inside of a tensor."""
+    keys = _chain(node)[1]
+    names = [key for key in keys if isinstance(key, str)]
+    return _part_of(names) if len(keys) - len(names) > 1 else ""
+
+
+# --- Both ----------------------------------------------------------------------------------------
+
+
+def _chain(node: Node) -> tuple[Node, list[str | int]]:
+    """What is subscripted, and the keys in their order."""
+    keys: list[str | int] = []
+    while isinstance(node, Subscript):
+        keys.insert(0, node.key)
+        node = node.value
+    return node, keys
+
+
+def _named(node: Node) -> str:
+    return _NAMES.get(type(node), f"a {type(node).__name__}")
+
+
+def _first(faults: Iterable[str]) -> str:
+    return next(filter(None, faults), "")
+
+
+_FROM_ENGINE_FORMS = ("metric_output", "log_output")
+_NAMES: Mapping[type[object], str] = MappingProxyType(
+    {
+        Attribute: "the engine's state",
+        Call: "a call",
+        Conditional: "a choice",
+        BooleanOperation: "a choice",
+        Compare: "a comparison",
+        Constant: "a constant",
+        Display: "a list in a list",
+        FormattedText: "a text",
+        MethodCall: "a call",
+        NamedConstant: "a dtype",
+        ReferenceName: "a reference",
+    }
+)
+_RESULTS: Mapping[LambdaForm, Callable[[Node], str]] = MappingProxyType(
+    {
+        "metric_output": _metric_result,
+        "log_output": _log_result,
+        "number": _number_result,
+        "flag": _flag_result,
+        "mask": _mask_result,
+    }
+)
+EXAMPLES: Mapping[LambdaForm, tuple[str, ...]] = MappingProxyType(
+    {
+        "metric_output": (
+            "#monai.handlers.from_engine(['pred', 'label'])",
+            "#monai.handlers.from_engine(['loss'], first=True)",
+        ),
+        "log_output": ("lambda x: None", "#monai.handlers.from_engine(['loss'], first=True)"),
+        "number": ("lambda engine: engine.state.metrics['val_mean_dice']",),
+        "flag": ("lambda engine: engine.state.epoch > 1",),
+        "mask": ("lambda x: x > 0",),
+    }
+)
