@@ -511,7 +511,7 @@ def _prepare_inline(plan: SimulationPlan, folder: RunFolder, job: Job) -> None:
     for site, values in plan.sites.items():
         kit = folder.kit(job.name, site, plan.engine)
         (kit / "startup").mkdir()
-        (kit / "local").mkdir()
+        (kit / "local").mkdir(mode=0o700)
         _write_json(kit / "local" / "environment.json", dict(values))
         _write_policy(kit / "local" / SITE_POLICY_FILE, plan.policy)
         shutil.copytree(job.mmar.root, inline.app(site))
@@ -552,6 +552,7 @@ def write_local(
         },
         SITE_POLICY_FILE: policy_document(policy),
     }
+    local.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, document in documents.items():
         write_text_atomically(local / name, json.dumps(document, indent=2) + "\n", private=True)
 

@@ -131,7 +131,10 @@ def _network(spec: ComponentSpec, config: TrainConfig, policy: SitePolicy) -> to
 
 def _checks(mmar: Mmar, policy: SitePolicy) -> list[Check]:
     """What a server asks of a job: it has no data, and paths to data mean nothing here."""
-    components = component_check(allow_code=policy.byoc.mode != "off", allow_egress=policy.egress)
+    mode = policy.byoc.mode
+    components = component_check(
+        allow_code=mode != "off", allow_stored=mode == "on", allow_egress=policy.egress
+    )
     return [components, own_code_check(mmar, policy), limits_check(policy.limits)]
 
 

@@ -16,6 +16,7 @@ from fl_client.versions import differences, federation_versions
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, SitePolicy, site_policy
+from mmar_runtime.policy.writers import other_writers
 
 RESOURCES = "resources.json"
 NEEDED: Mapping[Kind, tuple[str, ...]] = {
@@ -38,7 +39,7 @@ NEWER = (
 
 
 def check_files(kit: Kit) -> Finding:
-    """Whether everything is there that a kit of this kind needs."""
+    """Whether everything is there that a kit of this kind needs, and nobody else can change it."""
     prepared = any((kit.folder / name).is_file() for name in PREPARED)
     scripts = () if kit.kind == "admin" or prepared else SCRIPTS
     own = [kit.certificate, kit.key, kit.authority, kit.startup / CONFIGS[kit.kind]]
@@ -49,6 +50,12 @@ def check_files(kit: Kit) -> Finding:
     if not os.access(kit.folder, os.W_OK):
         message = f"{kit.folder} cannot be written to, where runs and logs are kept"
         return fault("files", message, "let the user of this process own the kit's folder")
+    decisive = (kit.folder, *(one for part in (kit.startup, kit.local) for one in _tree(part)))
+    if changed := {one: who for one in decisive if (who := other_writers(one))}:
+        first, writers = next(iter(changed.items()))
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        message = f"{first}{more} can be written by {writers}"
+        return fault("files", message, f"run 'chmod -R go-w {kit.folder}'")
     return ok("files", "all there")
 
 
@@ -77,7 +84,8 @@ def check_policy(kit: Kit) -> tuple[Finding, SitePolicy | None]:
         policy = site_policy(kit.local)
         lacking = list(filter_faults(kit.local, policy))
     except ConfigError as error:
-        return fault("policy", _words(error), f"mend local/{SITE_POLICY_FILE}"), None
+        advice = " ".join(one.advice for one in error.problems if one.advice)
+        return fault("policy", _words(error), advice or f"mend local/{SITE_POLICY_FILE}"), None
     if lacking:
         message = "; ".join(one.message for one in lacking)
         return fault("policy", message, f"set them up in local/{PRIVACY_FILE}"), policy
@@ -117,6 +125,11 @@ def check_privacy(kit: Kit) -> Finding:
         message = f"local/{PRIVACY_FILE} has lost the last gate, {GATE}"
         return fault("privacy", message, "put it back among its components")
     return ok("privacy", "the last gate stands")
+
+
+def _tree(folder: Path) -> Iterator[Path]:
+    """A folder and all below it; nothing where there is none. A dead link counts as missing."""
+    return (one for one in (folder, *sorted(folder.rglob("*"))) if one.exists())
 
 
 def _in_force(path: Path) -> Path:

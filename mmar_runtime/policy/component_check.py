@@ -29,13 +29,15 @@ CODE = "code"
 
 
 def component_check(
-    *, allow_code: bool, allow_egress: bool = True
+    *, allow_code: bool, allow_stored: bool = True, allow_egress: bool = True
 ) -> Callable[[WorkflowConfig], Iterator[Problem]]:
     """The check to hand to the loader.
 
     Args:
         allow_code: whether components given by ``path`` may come from outside the table, that is
             from the MMAR's own code or any installed package.
+        allow_stored: whether components may read back what they have stored, which a job could
+            have brought along. An approval of code by its hash does not cover such files.
         allow_egress: whether components may send what they see to other machines. Who runs an MMAR
             of their own has decided that by writing them into it; for a job from elsewhere the
             site decides.
@@ -48,7 +50,7 @@ def component_check(
             entry = table_entry(spec, kind, table)
             if entry is not None and entry.consent == EGRESS and not allow_egress:
                 yield _not_allowed_to_send(spec, entry)
-            if entry is not None and entry.consent == CODE and not allow_code:
+            if entry is not None and entry.consent == CODE and not allow_stored:
                 yield _reads_back(spec, entry)
 
     return check
@@ -143,7 +145,7 @@ def _reads_back(spec: ComponentSpec, entry: ComponentEntry) -> Problem:
     return Problem(
         spec.location / ("name" if spec.path is None else "path"),
         f"{entry.name} reads back files of its cache, which a job could have brought along; only a "
-        "site that allows a job's code allows it",
+        "site that allows all code of jobs allows it",
         "CacheDataset keeps its cache in memory.",
         "code",
     )

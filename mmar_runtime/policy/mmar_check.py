@@ -284,7 +284,9 @@ def policy_checks(mmar: Mmar, policy: SitePolicy) -> list[Check]:
     """What a site's policy asks of a workflow, as checks for the loader."""
     mode = policy.byoc.mode
     return [
-        component_check(allow_code=mode != "off", allow_egress=policy.egress),
+        component_check(
+            allow_code=mode != "off", allow_stored=mode == "on", allow_egress=policy.egress
+        ),
         own_code_check(mmar, policy),
         partial(_denied, policy),
         partial(_torchscript, policy),

@@ -12,8 +12,7 @@ import json
 import math
 import os
 import re
-import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -21,6 +20,7 @@ from typing import Any, Literal, TypeVar
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
+from mmar_runtime.policy.writers import other_owner, other_writers
 
 SITE_POLICY_FILE = "mmar_site_policy.json"
 POLICY_VERSION = 1
@@ -173,15 +173,14 @@ def read_site_policy(path: Path) -> SitePolicy:
     """The policy in a file.
 
     Raises:
-        ConfigError: no such file, writable by everybody, or not a policy; with every unknown key,
+        ConfigError: no such file, writable by others, or not a policy; with every unknown key,
             wrong type and value that is looser than the built-in default.
     """
     location = Location(path.name)
     document = read_json(path)
-    if path.stat().st_mode & stat.S_IWOTH:
-        message = "can be written by everybody on this machine"
-        advice = f"Run chmod 600 {path.name}: who can change it decides what runs here."
-        raise ConfigError([Problem(location, message, advice, "policy")])
+    if writers := other_writers(path):
+        advice = f"Run 'chmod 600 {path.name}': {_DECIDES}"
+        raise ConfigError([Problem(location, f"can be written by {writers}", advice, "policy")])
     reading = _Reading()
     policy = reading.policy(document, location)
     if reading.problems:
@@ -201,10 +200,34 @@ def site_policy(local: Path) -> SitePolicy:
     """The policy of the site that owns a folder; the defaults where it has none.
 
     Raises:
-        ConfigError: the file has a fault.
+        ConfigError: the file has a fault, or somebody besides the site could put another in its
+            place: it is a link, or the file or its folder belongs to another user, or others can
+            write to the folder.
     """
     path = local / SITE_POLICY_FILE
+    if problems := list(_not_the_sites_own(path)):
+        raise ConfigError(problems)
     return read_site_policy(path) if os.path.lexists(path) else DEFAULT_POLICY
+
+
+_DECIDES = "who can change it decides what runs here."
+
+
+def _not_the_sites_own(path: Path) -> Iterator[Problem]:
+    """Why the policy file in a folder of a site may not be the one that the site has written."""
+    local, name = path.parent, path.name
+    if path.is_symlink():
+        advice = f"Put the file itself in its place: {_DECIDES}"
+        yield Problem(Location(name), "is a link", advice, "policy")
+        return
+    if local.exists() and (writers := other_writers(local)):
+        message = f"can be written by {writers}, who can replace {name}"
+        yield Problem(Location(local.name), message, f"Run 'chmod 700 {local.name}'.", "policy")
+    for place in (one for one in (local, path) if one.exists()):
+        if owner := other_owner(place):
+            message = f"belongs to {owner}, and this process is another user's"
+            advice = f"Start it as that user, or run 'chown' on {place.name}: {_DECIDES}"
+            yield Problem(Location(place.name), message, advice, "policy")
 
 
 class _Reading:

@@ -197,6 +197,27 @@ def test_a_policy_with_a_fault_is_told_with_its_place(site: Path, edited: Edited
     assert "mmar_site_policy.json: limits.rounds" in findings(site)["policy"].message
 
 
+@pytest.mark.parametrize(
+    "name", [".", "local", "startup", "local/resources.json", "startup/sub_start.sh"]
+)
+def test_what_others_can_change_is_a_fault(site: Path, name: str) -> None:
+    (site / name).chmod(0o777)
+
+    found = findings(site)["files"]
+
+    assert found.message == f"{site / name} can be written by everybody on this machine"
+    assert found.advice == f"run 'chmod -R go-w {site}'"
+
+
+def test_a_policy_that_others_can_replace_is_a_fault_that_says_what_to_do(site: Path) -> None:
+    (site / "local").chmod(0o777)
+
+    found = findings(site)["policy"]
+
+    assert "who can replace mmar_site_policy.json" in found.message
+    assert found.advice == "Run 'chmod 700 local'."
+
+
 def test_a_document_that_is_no_json(site: Path) -> None:
     (site / "local/resources.json").write_text("{")
     (site / "local/privacy.json").write_text("[]")

@@ -28,11 +28,12 @@ UNET = {
 def check(train_faults: Check) -> Check:
     """The faults of a train section's entries, without document and section before each."""
 
-    def faults(*, allow_code: bool = False, **entries: Any) -> list[str]:
+    def faults(*, allow_code: bool = False, allow_stored: bool = True, **entries: Any) -> list[str]:
         document = {"train": {"model": {"name": "UNet", "args": UNET}, **entries}}
         if entries.keys() - {"model"} and "trainer" not in entries:
             document["train"]["trainer"] = {"name": "SupervisedTrainer", "args": engine()}
-        found = train_faults(document, checks=[component_check(allow_code=allow_code)])
+        checks = [component_check(allow_code=allow_code, allow_stored=allow_stored)]
+        found = train_faults(document, checks=checks)
         return [fault.removeprefix("config_train.json: train.") for fault in found]
 
     return faults
@@ -195,13 +196,15 @@ def test_an_argument_that_was_not_needed_once(check: Check) -> None:
     )
 
 
-def test_a_cache_on_disk_is_for_sites_that_allow_code(check: Check) -> None:
+def test_a_cache_on_disk_is_for_sites_that_allow_all_code(check: Check) -> None:
     """Files that a job brings along could lie where the cache reads its own back."""
     args = {"data": [], "transform": "@pre_transforms", "cache_dir": "cache"}
+    cached = {"dataset": {"name": "PersistentDataset", "args": args}, "pre_transforms": []}
 
-    [found] = check(dataset={"name": "PersistentDataset", "args": args}, pre_transforms=[])
+    [found] = check(**cached, allow_code=True, allow_stored=False)
 
     assert found.startswith("dataset.name: PersistentDataset reads back files of its cache")
+    assert check(**cached, allow_stored=True) == []
 
 
 # --- Paths ---------------------------------------------------------------------------------------

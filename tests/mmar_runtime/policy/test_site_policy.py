@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mmar_runtime.errors import ConfigError
+from mmar_runtime.policy import writers
 from mmar_runtime.policy.site_policy import (
     DEFAULT_POLICY,
     OWN_MMAR_POLICY,
@@ -20,9 +23,11 @@ from mmar_runtime.policy.site_policy import (
     Privacy,
     SitePolicy,
     read_site_policy,
+    site_policy,
 )
 
 HASH = "0" * 64
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other users and groups")
 
 
 def written(folder: Path, **fields: Any) -> Path:
@@ -137,11 +142,87 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     assert set(found) == {"egress", "signers", "limits.workers"}
 
 
-def test_a_file_that_everybody_may_change_is_refused(tmp_path: Path) -> None:
-    path = written(tmp_path)
-    path.chmod(0o666)
+# --- Who else can change it
 
-    assert "can be written by everybody" in problems(path)[""]
+
+@pytest.mark.parametrize("mode", [0o602, 0o622, 0o646, 0o666, 0o777])
+def test_a_file_that_everybody_may_change_is_refused(tmp_path: Path, mode: int) -> None:
+    path = written(tmp_path)
+    path.chmod(mode)
+
+    assert problems(path) == {"": "can be written by everybody on this machine"}
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o620, 0o660, 0o664, 0o674])
+def test_a_file_that_a_group_may_change_is_refused(tmp_path: Path, mode: int) -> None:
+    path = written(tmp_path)
+    os.chown(path, -1, 4711)
+    path.chmod(mode)
+
+    assert problems(path) == {"": "can be written by the group 4711"}
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o600, 0o640, 0o644, 0o755])
+def test_who_can_only_read_it_does_not_matter(tmp_path: Path, mode: int) -> None:
+    written(tmp_path).chmod(mode)
+
+    assert site_policy(tmp_path) == DEFAULT_POLICY
+
+
+@as_root
+def test_a_group_of_its_owner_alone_is_its_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most distributions make a group for each user, and new files can be written by it."""
+    path = written(tmp_path)
+    os.chown(path, 4711, 4711)
+    path.chmod(0o664)
+    group = SimpleNamespace(gr_name="alice", gr_mem=[])
+    alice = SimpleNamespace(pw_name="alice", pw_gid=4711)
+    monkeypatch.setattr(writers.grp, "getgrgid", lambda _: group)
+    monkeypatch.setattr(writers.pwd, "getpwuid", lambda _: alice)
+
+    assert read_site_policy(path) == DEFAULT_POLICY
+    group.gr_mem.append("bob")
+    assert problems(path) == {"": "can be written by the group alice"}
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o702, 0o1777])
+def test_a_folder_in_which_others_could_put_another_file(tmp_path: Path, mode: int) -> None:
+    written(tmp_path)
+    tmp_path.chmod(mode)
+
+    with pytest.raises(ConfigError, match=r"everybody on this machine, who can replace") as caught:
+        site_policy(tmp_path)
+    assert f"chmod 700 {tmp_path.name}" in str(caught.value)
+
+
+def test_a_folder_that_others_can_write_is_a_fault_without_a_policy_too(tmp_path: Path) -> None:
+    assert site_policy(tmp_path) == DEFAULT_POLICY
+    tmp_path.chmod(0o777)
+
+    with pytest.raises(ConfigError, match="can be written by everybody"):
+        site_policy(tmp_path)
+
+
+@pytest.mark.parametrize("target", ["elsewhere.json", "/etc/passwd", "/dev/null", "nothing"])
+def test_a_link_is_no_policy(tmp_path: Path, target: str) -> None:
+    written(tmp_path).rename(tmp_path / "elsewhere.json")
+    (tmp_path / SITE_POLICY_FILE).symlink_to(target)
+
+    with pytest.raises(ConfigError, match="is a link"):
+        site_policy(tmp_path)
+
+
+@as_root
+@pytest.mark.parametrize("name", ["", SITE_POLICY_FILE])
+def test_a_policy_of_another_user_is_not_the_sites(tmp_path: Path, name: str) -> None:
+    written(tmp_path)
+    os.chown(tmp_path / name, 4711, -1)
+
+    with pytest.raises(ConfigError, match="belongs to the user 4711, and this process is another"):
+        site_policy(tmp_path)
 
 
 def test_a_policy_that_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tests.security.corpus import (
     log_config,
     path,
     reference,
+    small,
     substitution,
     update,
 )
@@ -29,5 +30,6 @@ HOSTILE: tuple[Case | UpdateCase, ...] = (
     *log_config.HOSTILE,
     *archive.META_CASES,
     *update.HOSTILE,
+    *small.HOSTILE,
 )
-BENIGN: tuple[Case | UpdateCase, ...] = (*benign.BENIGN, *update.BENIGN)
+BENIGN: tuple[Case | UpdateCase, ...] = (*benign.BENIGN, *update.BENIGN, *small.BENIGN)
