@@ -90,16 +90,17 @@ def run(options: argparse.Namespace) -> int:
         message = "there are no results to fetch before the job has ended"
         advice = "Add --wait, or fetch them later: 'mmar watch ID --out DIR'."
         raise ConfigError([Problem(Location("--out"), message, advice, "option")])
-    with _named_job(options) as job, Console.connect(kit_of(options)) as console:
+    with _named_job(options) as job:
         if not options.no_check:
             _judge(job.folder)
-        lacks = job.shortage(console.sites())
-        job_id = console.submit(job)
-        print(f"submitted: {job_id}", file=sys.stderr, flush=True)
-        if lacks:
-            print(f"note: {lacks}; it starts when they are there", file=sys.stderr, flush=True)
-        if options.wait:
-            return follow(console, job_id, options)
+        with Console.connect(kit_of(options)) as console:
+            lacks = job.shortage(console.sites())
+            job_id = console.submit(job)
+            print(f"submitted: {job_id}", file=sys.stderr, flush=True)
+            if lacks:
+                print(f"note: {lacks}; it starts when they are there", file=sys.stderr, flush=True)
+            if options.wait:
+                return follow(console, job_id, options)
     print_json({"id": job_id, "lacks": lacks}) if options.json else print(job_id)
     return 0
 
@@ -121,10 +122,17 @@ def _named_job(options: argparse.Namespace) -> AbstractContextManager[Job]:
 
 
 def _judge(folder: Path) -> None:
-    """Tell beforehand what every site would refuse by default; a site may allow more."""
+    """Refuse what no site's policy can allow; warn of what a site has to allow first.
+
+    Raises:
+        ConfigError: every site refuses the job.
+    """
     from fl_client.job_check import check_job
+    from mmar_runtime.policy.site_policy import CONSENT_RULES
 
     verdict = check_job(folder)
+    if any(problem.rule not in CONSENT_RULES for problem in verdict.problems):
+        raise ConfigError(verdict.problems)
     for problem in verdict.problems:
         print(f"a site may refuse this: {problem}", file=sys.stderr)
 

@@ -28,6 +28,9 @@ POLICY_VERSION = 1
 ByocMode = Literal["off", "by_hash", "on"]
 BYOC_MODES: tuple[ByocMode, ...] = ("off", "by_hash", "on")
 
+CONSENT_RULES = frozenset({"code", "egress", "torchscript"})
+"""The rules whose refusals a site's policy can lift; every other refusal holds at every site."""
+
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_ROUND_DIGITS = 15
 """A float holds no more decimal digits than that."""

@@ -1,0 +1,72 @@
+"""``mmar submit`` before it connects: a job that no site would run is not sent."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fl_admin.cli.main import main
+from tests.federation.conftest import JOB
+
+Submit = Callable[..., tuple[int, str]]
+TRAIN = "app/config/config_train.json"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(JOB, tmp_path / "job"))
+
+
+@pytest.fixture
+def submit(job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Submit:
+    """``submit(*options)``: exit code and standard error; the kit is not there."""
+
+    def run(*options: str) -> tuple[int, str]:
+        code = main(["submit", str(job), "--kit", str(tmp_path / "no-kit"), *options])
+        return code, capsys.readouterr().err
+
+    return run
+
+
+def spoil(job: Path, name: str) -> None:
+    document = json.loads((job / TRAIN).read_text())
+    document["train"]["handlers"].append({"name": name, "args": {}})
+    (job / TRAIN).write_text(json.dumps(document))
+
+
+def test_a_job_that_no_site_would_run_is_refused_with_every_reason(
+    job: Path, submit: Submit
+) -> None:
+    spoil(job, "NoSuchHandler")
+    (job / "app/config/further.py").write_text("")
+
+    code, told = submit()
+
+    assert code == 2
+    assert "config/further.py: is code outside of custom/" in told
+    assert "unknown handler 'NoSuchHandler'" in told
+    assert "no-kit" not in told
+
+
+def test_no_check_leaves_the_judgement_to_the_sites(job: Path, submit: Submit) -> None:
+    spoil(job, "NoSuchHandler")
+
+    code, told = submit("--no-check")
+
+    assert code == 2
+    assert "NoSuchHandler" not in told
+    assert "no-kit" in told
+
+
+def test_what_a_site_has_to_allow_first_is_a_warning(job: Path, submit: Submit) -> None:
+    (job / "app/custom").mkdir()
+    (job / "app/custom/mine.py").write_text("X = 1\n")
+
+    _, told = submit()
+
+    assert "a site may refuse this: custom/mine.py: is code that this site has not allowed" in told
+    assert "no-kit" in told
