@@ -6,19 +6,19 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from mmar_runtime.config import expressions
 from mmar_runtime.config.data_list import FILE_KEYS, labels_are_files, read_data_list
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import (
+    ComponentSpec,
     Expression,
     ListNode,
     Literal,
-    MapNode,
     Node,
+    Reference,
     WeightsFile,
-    plain,
     walk,
 )
 from mmar_runtime.config.sections import Section, WorkflowConfig
@@ -26,28 +26,51 @@ from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.policy.component_check import all_components, table_entry
 from mmar_runtime.policy.component_table import ComponentEntry, load_component_table
 from mmar_runtime.policy.image_header import ImageHeader, read_header
+from mmar_runtime.policy.possible_values import Possible, possible_of, possible_values
 from mmar_runtime.policy.site_policy import Limits
 
 ANY = "*"
 WORKERS = ("num_workers", "num_init_workers", "num_replace_workers")
 SIZES = frozenset(
     {
-        "cropped_shape", "image_size", "img_size", "in_shape", "input_image_size", "latent_shape",
-        "max_roi_size", "max_spatial_size", "merged_shape", "patch_size", "rand_size", "roi_size",
-        "spatial_shape", "spatial_size", "start_shape",
+        "autoencoder_latent_shape", "cropped_shape", "image_size", "img_size", "in_shape",
+        "input_image_size", "input_shape", "latent_shape", "ldm_latent_shape", "max_roi_size",
+        "max_spatial_size", "merged_shape", "out_shape", "output_shape", "patch_size", "rand_size",
+        "roi_size", "spatial_shape", "spatial_size", "start_shape",
     }
 )  # fmt: skip
 """Arguments that are one number for each axis, or one for all of them."""
 
+ENLARGING = frozenset({"zoom", "max_zoom"})
+"""Arguments by which each axis grows."""
+
+COPYING = frozenset({"num_patches", "num_samples", "repeats", "times"})
+"""Arguments that make several arrays of one."""
+
+MADE = frozenset({"max_roi_size", "patch_size", "roi_size", "spatial_shape", "spatial_size"})
+"""Sizes that an image has behind a transform."""
+
 LEAST_SPACING = 0.01
 """mm from voxel to voxel; a volume that is resampled to less fills the memory."""
 
+BATCH_VOXELS = 8_000_000_000
+"""Voxels that the transforms may make of one batch, as far as the arguments say: 32 GB."""
+
+COUNTED_VOXELS = 2**17
+"""An image counts as so many at least, and as so many where nothing tells its size."""
+
+THREADS = "NUM_THREADS"
+MAX_THREADS = 1024
 BYTES_PER_PARAMETER = 16
 """Of a file of weights: a number, and the two that an optimizer keeps beside it, with room."""
 
+SPATIAL = 3
+"""Axes of a volume that are in space."""
+
 MAX_LISTED = 20
 
-Check = Callable[[WorkflowConfig], Iterator[Problem]]
+Tree: TypeAlias = expressions.Node
+Check: TypeAlias = Callable[[WorkflowConfig], Iterator[Problem]]
 
 
 def limits_check(limits: Limits) -> Check:
@@ -61,7 +84,10 @@ def limits_check(limits: Limits) -> Check:
                 place = spec.args.location / name
                 for fault in _faults(name, node, entry, limits, axes):
                     yield Problem(place, f"{spec.title}: {name} {fault}", "", "limit")
+        for section in config.scopes.values():
+            yield from _batch_fault(section, axes)
         yield from _summary_fault(config, limits)
+        yield from _threads_fault(config)
         for place, path in _model_files(config):
             most = BYTES_PER_PARAMETER * limits.parameters
             if os.path.isfile(path) and os.path.getsize(path) > most:
@@ -74,23 +100,30 @@ def limits_check(limits: Limits) -> Check:
 def _faults(
     name: str, node: Node, entry: ComponentEntry | None, limits: Limits, axes: int
 ) -> Iterator[str]:
-    if entry is None:
+    if entry is None or isinstance(node, Reference):  # a reference leads to a component
         return
+    possible = possible_values(node)
     most = limits.workers if name in WORKERS else entry.bounds.get(name, entry.bounds.get(ANY))
-    numbers = list(_numbers(node))
-    if most is not None:
-        yield from (
-            f"is {number}; {most} is the most" for number in numbers if not abs(number) <= most
-        )
+    if most is not None and possible.has_numbers:
+        reached = max(possible.most, -possible.least)
+        if not reached <= most:
+            yield f"{_comes_to(reached)}; {most} is the most"
     if name == "pixdim":  # zero and below keep the spacing that an image has
-        small = [number for number in numbers if 0 < number < LEAST_SPACING]
-        yield from (f"is {number}; {LEAST_SPACING} mm is the least" for number in small)
+        least = _least_step(node)
+        if least < LEAST_SPACING:
+            yield f"may be {least:g}; {LEAST_SPACING} mm is the least"
     if name in SIZES:
-        # -1 and None stand for a whole axis.
-        lengths = [number for number in numbers if number >= 1]
-        voxels = math.prod(lengths) if len(numbers) > 1 else math.prod(lengths * axes)
+        voxels = _product(node, axes)
         if voxels > limits.image_voxels:
-            yield f"has {voxels:.0f} voxels; {limits.image_voxels} is the most"
+            yield f"has {_shown(voxels)} voxels; {limits.image_voxels} is the most"
+
+
+def _comes_to(number: float) -> str:
+    return f"may be {_shown(number)}" if math.isfinite(number) else "has no bound"
+
+
+def _shown(number: float) -> str:
+    return f"{number:.0f}" if abs(number) < 1e15 else f"{number:.1e}"
 
 
 def _axes(config: WorkflowConfig) -> int:
@@ -103,55 +136,107 @@ def _axes(config: WorkflowConfig) -> int:
     return 2
 
 
-def _numbers(node: Node) -> Iterator[float]:
-    """The numbers of an argument, whatever lists they stand in; references have none."""
+def _choices(node: Node | Tree) -> Iterator[Node | Tree]:
+    """Each of the values that an expression chooses from; the node itself where it does not."""
     match node:
-        case Literal():
-            if isinstance(node.value, int | float) and not isinstance(node.value, bool):
-                yield node.value
-        case ListNode():
-            for item in node.items:
-                yield from _numbers(item)
-        case MapNode():
-            for item in node.items.values():
-                yield from _numbers(item)
         case Expression():
-            yield from _values(node.tree)
-
-
-def _values(tree: expressions.ExpressionTree) -> Iterator[float]:
-    """The numbers that an expression may come to, as far as they stand in it."""
-    match tree:
-        case expressions.Constant(value=value):
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                yield value
-        case expressions.Display():
-            for item in tree.items:
-                yield from _values(item)
+            yield from _choices(node.tree)
         case expressions.Conditional():
-            yield from (*_values(tree.then), *_values(tree.otherwise))
-        case expressions.Arithmetic():
-            for left in _values(tree.left):
-                yield from (_computed(tree.operator, left, right) for right in _values(tree.right))
+            yield from (*_choices(node.then), *_choices(node.otherwise))
+        case expressions.BooleanOperation(operator="and" | "or"):
+            for operand in node.operands:
+                yield from _choices(operand)
+        case _:
+            yield node
 
 
-def _computed(operator: str, left: float, right: float) -> float:
-    """The value of one step; infinite where it has none, which is above every limit."""
-    try:
-        match operator:
-            case "+":
-                return left + right
-            case "-":
-                return left - right
-            case "*":
-                return left * right
-            case "/":
-                return left / right
-            case "//":
-                return left // right
-        return left % right
-    except ArithmeticError:
-        return math.inf
+def _leaves(node: Node | Tree) -> Iterator[Node | Tree]:
+    """The items of a list, of lists in it too; the node itself where it is not a list."""
+    match node:
+        case Expression():
+            yield from _leaves(node.tree)
+        case ListNode() | expressions.Display():
+            for item in node.items:
+                yield from _leaves(item)
+        case _:
+            yield node
+
+
+def _numbers(node: Node | Tree) -> list[Possible]:
+    """What each number of a list may be; a single number is a list of one."""
+    found = (
+        possible_of(leaf) if isinstance(leaf, Tree) else possible_values(leaf)
+        for leaf in _leaves(node)
+    )
+    return [one for one in found if one.has_numbers]
+
+
+def _product(node: Node, axes: int) -> float:
+    """The product over all axes; 0 and below stand for an axis as it is, which counts as 1."""
+    found = 1.0
+    for choice in _choices(node):
+        lengths = [max(1.0, one.most) for one in _numbers(choice)]
+        found = max(found, math.prod(lengths) if len(lengths) > 1 else math.prod(lengths * axes))
+    return found
+
+
+def _least_step(node: Node | Tree) -> float:
+    """The least of the distances above zero that may stand there; infinite without one."""
+    found = math.inf
+    for choice in _choices(node):
+        if isinstance(choice, ListNode | expressions.Display):
+            steps = [_least_step(item) for item in choice.items]
+        else:
+            steps = [max(one.least, 0.0) for one in _numbers(choice) if one.most > 0]
+        found = min(found, *steps) if steps else found
+    return found
+
+
+def _batch_fault(section: Section, axes: int) -> Iterator[Problem]:
+    """What the transforms make of one batch, by the sizes and numbers of copies that they name.
+
+    Each number keeps to its bound, and a hundred transforms multiply them.
+    """
+    copies = math.prod(
+        _most(spec.args.items.get("batch_size")) for spec in section.specs("dataloader")
+    )
+    voxels = float(COUNTED_VOXELS)
+    for spec in _transforms(section):
+        sizes = [_product(node, axes) for name, node in spec.args.items.items() if name in MADE]
+        voxels = max(*sizes, COUNTED_VOXELS) if sizes else voxels
+        for name, node in spec.args.items.items():
+            voxels *= _product(node, axes) if name in ENLARGING else 1
+            copies *= _most(node) if name in COPYING else 1
+        if copies * voxels > BATCH_VOXELS:
+            message = f"{_shown(copies * voxels)} voxels in one batch; {BATCH_VOXELS} is the most"
+            yield Problem(
+                spec.location,
+                f"{spec.title}: makes {message}",
+                "Use fewer copies or smaller sizes.",
+                "limit",
+            )
+            return
+
+
+def _most(node: Node | None) -> float:
+    """The most that a number of copies may be; 1 where it is not given."""
+    return 1.0 if node is None else max(1.0, possible_values(node).most)
+
+
+def _transforms(section: Section) -> Iterator[ComponentSpec]:
+    """The transforms of each item, those inside of others too."""
+    for inner in (
+        walk(section.entries["pre_transforms"]) if "pre_transforms" in section.entries else ()
+    ):
+        if isinstance(inner, ComponentSpec):
+            yield inner
+
+
+def _threads_fault(config: WorkflowConfig) -> Iterator[Problem]:
+    threads = config.variables.get(THREADS)
+    if threads is not None and isinstance(threads.value, int) and threads.value > MAX_THREADS:
+        message = f"is {threads.value}; {MAX_THREADS} is the most"
+        yield Problem(threads.source / THREADS, message, "", "limit")
 
 
 def _summary_fault(config: WorkflowConfig, limits: Limits) -> Iterator[Problem]:
@@ -238,14 +323,18 @@ def _size_fault(header: ImageHeader, section: Section, limits: Limits) -> str:
 
 
 def _resampled_voxels(header: ImageHeader, section: Section) -> float:
-    """Voxels after the first ``Spacingd``, whichever axis is which by then; 0 without one."""
-    for spec in section.specs("pre_transforms"):
-        pixdim = spec.args.items.get("pixdim") if spec.title.startswith("Spacing") else None
-        value = None if pixdim is None else plain(pixdim)
-        steps = value if isinstance(value, list) else [value]
-        if not all(isinstance(step, int | float) and step > 0 for step in steps):
-            continue
-        steps = steps * len(header.spacing) if len(steps) == 1 else steps
-        if len(steps) == len(header.spacing):
-            return header.voxels * math.prod(header.spacing) / math.prod(steps)
-    return 0
+    """The most voxels after a ``Spacingd``; 0 without one.
+
+    Whichever axis is which by then: a step counts for the axes where it makes the most voxels. An
+    axis whose step is 0 or below stays as it is, and a last step counts for the axes that follow.
+    """
+    found = 0.0
+    for spec in _transforms(section):
+        node = spec.args.items.get("pixdim") if spec.title.startswith("Spacing") else None
+        for choice in () if node is None else _choices(node):
+            steps = [_least_step(leaf) for leaf in _leaves(choice)][:SPATIAL]
+            steps += steps[-1:] * (min(len(header.spacing), SPATIAL) - len(steps))
+            new = [step for step in steps if 0 < step < math.inf]
+            now = sorted(header.spacing, reverse=True)[: len(new)]
+            found = max(found, header.voxels * math.prod(now) / math.prod(new)) if new else found
+    return found
