@@ -6,6 +6,7 @@ policy names, seconds, counts of what was built, and one status word. Nothing el
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from fl_client.updates import LocalUpdate
@@ -33,11 +34,15 @@ def bucket(count: int) -> int:
 
 
 def outgoing_update(update: LocalUpdate, policy: SitePolicy) -> LocalUpdate:
-    """The update with the metrics that may leave, rounded as the policy says."""
+    """The update with the metrics that may leave, rounded as the policy says.
+
+    Raises:
+        PolicyError: it has more metrics than may leave in one report.
+    """
     report = replace(
         update.report,
-        received_metrics=policy.rounded(update.report.received_metrics),
-        local_metrics=policy.rounded(update.report.local_metrics),
+        received_metrics=_outgoing_metrics(update.report.received_metrics, policy),
+        local_metrics=_outgoing_metrics(update.report.local_metrics, policy),
         epochs=tuple(_outgoing_epoch(one, policy) for one in update.report.epochs),
     )
     return replace(update, report=report)
@@ -47,17 +52,26 @@ def outgoing_result(result: EvaluationResult, policy: SitePolicy) -> EvaluationR
     """An evaluation as it may leave.
 
     Raises:
-        PolicyError: it covers fewer cases than the policy asks for.
+        PolicyError: it covers fewer cases than the policy asks for, or has more metrics than may
+            leave in one report.
     """
     least = policy.cross_site.min_cases
     if result.cases < least:
         raise PolicyError(
-            f"{result.cases} validation cases; the policy of this site tells no metric of fewer "
+            f"{result.cases} validation cases; the policy of this site reports no metric of fewer "
             f"than {least} (cross_site.min_cases)"
         )
-    return replace(result, metrics=policy.rounded(result.metrics), cases=bucket(result.cases))
+    metrics = _outgoing_metrics(result.metrics, policy)
+    return replace(result, metrics=metrics, cases=bucket(result.cases))
 
 
 def _outgoing_epoch(report: EpochReport, policy: SitePolicy) -> EpochReport:
     loss = None if report.loss is None else policy.rounded({LOSS: report.loss}).get(LOSS)
-    return replace(report, loss=loss, metrics=policy.rounded(report.metrics))
+    return replace(report, loss=loss, metrics=_outgoing_metrics(report.metrics, policy))
+
+
+def _outgoing_metrics(metrics: Mapping[str, float], policy: SitePolicy) -> dict[str, float]:
+    found, most = policy.rounded(metrics), policy.outgoing.max_metrics
+    if len(found) > most:
+        raise PolicyError(f"{len(found)} metrics; outgoing.max_metrics of this site is {most}")
+    return found

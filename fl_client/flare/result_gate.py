@@ -27,12 +27,13 @@ from fl_client.filter_plan import FilterPlan
 from fl_client.flare.audit import note
 from fl_client.flare.encryption_keys import PLACE, asked_layers
 from fl_client.flare.exchange import CASES, REPORT, STATUS
+from fl_client.outgoing import LOSS
 from fl_client.privacy_ledger import PrivacyLedger
 from fl_client.transfer import job_transfer
 from mmar_runtime.compact_weights import SCALES, Arrays, form_faults
 from mmar_runtime.encrypted_weights import ARRAYS, LAYOUT, LENGTHS, Layout, layout_of, part_faults
 from mmar_runtime.errors import PolicyError
-from mmar_runtime.policy.site_policy import site_policy
+from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy, site_policy
 from mmar_runtime.transfer_form import Form
 
 REFUSED = "gate-refused"
@@ -42,8 +43,7 @@ STATUS_FORM = re.compile(r"[a-z][a-z-]{0,40}( \(reference [0-9a-f]{1,32}\))?")
 NAME_FORM = re.compile(r"[A-Za-z0-9_.\- ]{1,100}")
 """Labels of metrics and names of built entries come from the job; no text of data looks so."""
 
-MAX_NAMES = 500
-MAX_EPOCHS = 10_000
+MAX_BUILT = 500
 LARGEST_INT = 2**63
 
 HEADER_KEYS = frozenset({ReservedHeaderKey.RC, ReservedHeaderKey.CONTENT_TYPE, STATUS})
@@ -94,13 +94,15 @@ class ResultGate(FLComponent):
         self._like: Arrays | None = None
         self._encrypted: Layout | None = None
         self._transfer: Form | None = None
+        self._policy = DEFAULT_POLICY
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Remember what is set up and the model that came; judge a reply behind all filters."""
         if event_type == EventType.START_RUN:
             self._layers = asked_layers(fl_ctx)
             self._transfer = job_transfer(_app(fl_ctx))
-            self._due = _spendings_due(fl_ctx)
+            self._policy = site_policy(_local(fl_ctx))
+            self._due = _spendings_due(fl_ctx, self._policy)
             self._has_started = True
         elif event_type == EventType.BEFORE_TASK_EXECUTION:
             self._spent = _spendings(fl_ctx) if self._due else None
@@ -125,7 +127,9 @@ class ResultGate(FLComponent):
 
     def _faults(self, reply: object, fl_ctx: FLContext) -> Iterator[str]:
         try:
-            yield from reply_faults(reply, self._like, self._encrypted, self._rounded())
+            yield from reply_faults(
+                reply, self._like, self._encrypted, self._rounded(), self._policy
+            )
             if isinstance(reply, Shareable) and "DXO" in reply:
                 yield from self._unready()
                 if from_shareable(reply).data_kind != DataKind.METRICS:
@@ -171,12 +175,14 @@ def _app(fl_ctx: FLContext) -> Path:
     return Path(fl_ctx.get_engine().get_workspace().get_app_dir(fl_ctx.get_job_id()))
 
 
-def _spendings_due(fl_ctx: FLContext) -> int:
+def _local(fl_ctx: FLContext) -> Path:
+    """The folder of the kit that the site owns."""
+    return Path(fl_ctx.get_engine().get_workspace().get_site_config_dir())
+
+
+def _spendings_due(fl_ctx: FLContext, policy: SitePolicy) -> int:
     """The lines that each contribution of this run has to add to the site's ledger."""
-    workspace = fl_ctx.get_engine().get_workspace()
-    local = Path(workspace.get_site_config_dir())
-    plan = FilterPlan.read(local, _app(fl_ctx))
-    return plan.spendings(site_policy(local))
+    return FilterPlan.read(_local(fl_ctx), _app(fl_ctx)).spendings(policy)
 
 
 def _spendings(fl_ctx: FLContext) -> int | None:
@@ -207,6 +213,7 @@ def reply_faults(
     model: Arrays | None = None,
     encrypted: Layout | None = None,
     rounded: Rounded | None = None,
+    policy: SitePolicy = DEFAULT_POLICY,
 ) -> Iterator[str]:
     """What a reply holds beyond the closed list; its own texts are not repeated.
 
@@ -215,6 +222,7 @@ def reply_faults(
         model: arrays with the names and shapes that the site has received; None for none.
         encrypted: of these the tensors that leave encrypted; None for none.
         rounded: how updates are rounded; None for not at all.
+        policy: which metrics may leave, how many, and with how many digits.
     """
     if not isinstance(reply, Shareable):
         yield "is no reply"
@@ -236,10 +244,10 @@ def reply_faults(
             data = _without_scales(data)
         yield from _tensor_faults(data, model, encrypted)
     elif dxo.data_kind == DataKind.METRICS:
-        yield from _metric_faults(dxo.data, "metrics")
+        yield from _metric_faults(dxo.data, "metrics", policy)
     else:
         yield "data of another kind"
-    yield from _meta_faults(dxo.meta)
+    yield from _meta_faults(dxo.meta, policy)
 
 
 def _header_faults(headers: Any) -> Iterator[str]:
@@ -297,7 +305,7 @@ def _tensor_faults(data: Any, model: Arrays | None, encrypted: Layout | None) ->
             yield "a tensor is none of the model that was received"
 
 
-def _meta_faults(meta: Any) -> Iterator[str]:
+def _meta_faults(meta: Any, policy: SitePolicy) -> Iterator[str]:
     if not isinstance(meta, dict):
         yield "its metadata is no object"
         return
@@ -309,28 +317,29 @@ def _meta_faults(meta: Any) -> Iterator[str]:
             yield f"{key} is no whole number"
     for key in (MetaKey.INITIAL_METRICS, "metrics"):
         if key in meta:
-            yield from _metric_faults(meta[key], key)
+            yield from _metric_faults(meta[key], key, policy)
     if REPORT in meta:
-        yield from _report_faults(meta[REPORT])
+        yield from _report_faults(meta[REPORT], policy)
     history = meta.get(MetaKey.FILTER_HISTORY, ())
     if not all(isinstance(one, str) and NAME_FORM.fullmatch(one) for one in history):
         yield "the history of filters is none"
 
 
-def _report_faults(report: Any) -> Iterator[str]:
+def _report_faults(report: Any, policy: SitePolicy) -> Iterator[str]:
     if not isinstance(report, dict) or set(report) - REPORT_KEYS:
         yield "the report holds more than it may"
         return
-    for key in ("received_metrics", "local_metrics", "built"):
-        yield from _metric_faults(report.get(key, {}), key)
+    for key in ("received_metrics", "local_metrics"):
+        yield from _metric_faults(report.get(key, {}), key, policy)
+    yield from _number_faults(report.get("built", {}), "built", MAX_BUILT)
     if not _is_number(report.get("seconds", 0)):
         yield "seconds are no number"
     process = report.get("process", "p")
     if not (isinstance(process, str) and NAME_FORM.fullmatch(process) and len(process) <= 40):
         yield "the name of the process is none"
     epochs = report.get("epochs", [])
-    if not isinstance(epochs, list) or len(epochs) > MAX_EPOCHS:
-        yield "the epochs are no array"
+    if not isinstance(epochs, list) or len(epochs) > policy.limits.epochs_per_round + 1:
+        yield "the epochs are no array, or more than a round may have"
         return
     for epoch in epochs:
         if not isinstance(epoch, dict) or set(epoch) - {"epoch", "loss", "metrics"}:
@@ -338,19 +347,28 @@ def _report_faults(report: Any) -> Iterator[str]:
             return
         if not (type(epoch.get("epoch")) is int and _is_number(epoch["epoch"])):
             yield "an epoch has no number"
-        if not _is_number(epoch.get("loss") or 0.0):
-            yield "the loss of an epoch is no number"
-        yield from _metric_faults(epoch.get("metrics", {}), "an epoch's metrics")
+        loss = epoch.get("loss")
+        yield from _metric_faults({} if loss is None else {LOSS: loss}, "an epoch's loss", policy)
+        yield from _metric_faults(epoch.get("metrics", {}), "an epoch's metrics", policy)
 
 
-def _metric_faults(metrics: Any, what: str) -> Iterator[str]:
+def _metric_faults(metrics: Any, what: str, policy: SitePolicy) -> Iterator[str]:
+    """Metrics that may not leave, and digits that may not."""
+    faults = [*_number_faults(metrics, what, policy.outgoing.max_metrics)]
+    yield from faults
+    given = {} if faults else {name: float(value) for name, value in metrics.items()}
+    if repr(policy.rounded(given)) != repr(given):  # as texts, for NaN equals nothing
+        yield f"{what}: a metric that the policy withholds, or more digits than it allows"
+
+
+def _number_faults(numbers: Any, what: str, most: int) -> Iterator[str]:
     """Names that are labels, and one number each: no rows, no arrays, no texts."""
-    if not isinstance(metrics, dict) or len(metrics) > MAX_NAMES:
-        yield f"{what}: no object of numbers"
+    if not isinstance(numbers, dict) or len(numbers) > most:
+        yield f"{what}: no object of numbers, or of more than {most}"
         return
-    if not all(isinstance(name, str) and NAME_FORM.fullmatch(name) for name in metrics):
+    if not all(isinstance(name, str) and NAME_FORM.fullmatch(name) for name in numbers):
         yield f"{what}: a name is no label"
-    if not all(_is_number(value) for value in metrics.values()):
+    if not all(_is_number(value) for value in numbers.values()):
         yield f"{what}: a value is no number"
 
 

@@ -24,7 +24,7 @@ from mmar_runtime.config.overrides import parse_overrides
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.extras_check import extras_check
 from mmar_runtime.policy.mmar_check import own_mmar_checks
-from mmar_runtime.policy.site_policy import DEFAULT_POLICY, read_site_policy
+from mmar_runtime.policy.site_policy import OWN_MMAR_POLICY, read_site_policy
 from mmar_runtime.policy.volume_check import volume_check
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check everything, evaluate, print the metrics."""
     set_up_run_logging(options)
-    policy = DEFAULT_POLICY if options.policy is None else read_site_policy(options.policy)
+    policy = OWN_MMAR_POLICY if options.policy is None else read_site_policy(options.policy)
     config = load_evaluation_config(
         Mmar.open(options.mmar),
         file=options.config,

@@ -1,8 +1,8 @@
 """What a site allows: one JSON file in the folder that the site owns, or the built-in defaults.
 
 The file can only tighten the defaults: a limit above the built-in one is an error, not a wish. What
-is off by default is a consent, and a site that gives it writes it down: ``byoc``, ``egress`` and
-``torchscript_sha256``; and ``data_roots``, which no job can extend.
+is off by default is a consent, and a site that gives it writes it down: ``byoc``, ``egress``,
+``torchscript_sha256`` and all digits of metrics; and ``data_roots``, which no job can extend.
 """
 
 from __future__ import annotations
@@ -34,6 +34,12 @@ CONSENT_RULES = frozenset({"code", "egress", "torchscript"})
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_ROUND_DIGITS = 15
 """A float holds no more decimal digits than that."""
+
+ALL_DIGITS = "all"
+"""The consent by which metrics leave as they are."""
+
+MOST_METRICS = 256
+"""More numbers than any report is read for."""
 
 T = TypeVar("T")
 
@@ -82,11 +88,15 @@ class Outgoing:
 
     Attributes:
         metrics: their names; None means every aggregate metric of the job.
-        round_digits: decimal digits that are kept; None means all of them.
+        round_digits: significant decimal digits that are kept; None means all of them.
+        max_metrics: metrics in one report.
+        max_evaluations: models that one job may have evaluated here, beside those of its rounds.
     """
 
     metrics: tuple[str, ...] | None = None
-    round_digits: int | None = None
+    round_digits: int | None = 4
+    max_metrics: int = 32
+    max_evaluations: int = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,12 +174,25 @@ class SitePolicy:
         """
         allowed, digits = self.outgoing.metrics, self.outgoing.round_digits
         kept = {name: v for name, v in metrics.items() if allowed is None or name in allowed}
-        return kept if digits is None else {name: round(v, digits) for name, v in kept.items()}
+        return (
+            kept if digits is None else {name: significant(v, digits) for name, v in kept.items()}
+        )
+
+
+def significant(value: float, digits: int) -> float:
+    """A number rounded to so many significant decimal digits.
+
+    >>> [significant(value, 3) for value in (0.87654, 1034.0, 1.2345e-06)]
+    [0.877, 1030.0, 1.23e-06]
+    """
+    return float(f"{value:.{digits - 1}e}")
 
 
 DEFAULT_POLICY = SitePolicy()
-OWN_MMAR_POLICY = replace(DEFAULT_POLICY, byoc=Byoc(mode="on"), egress=True)
-"""For ``mmar train`` on one's own MMAR: its code and its trackers are one's own as well."""
+OWN_MMAR_POLICY = replace(
+    DEFAULT_POLICY, byoc=Byoc(mode="on"), egress=True, outgoing=Outgoing(round_digits=None)
+)
+"""For ``mmar train`` on one's own MMAR: its code, trackers and numbers are one's own as well."""
 
 
 def read_site_policy(path: Path) -> SitePolicy:
@@ -196,6 +219,7 @@ def policy_document(policy: SitePolicy) -> dict[str, Any]:
     content = {key: value for key, value in asdict(policy).items() if value is not None}
     for part in ("outgoing", "privacy"):
         content[part] = {k: v for k, v in content[part].items() if v is not None}
+    content["outgoing"].setdefault("round_digits", ALL_DIGITS)
     return {"policy_version": POLICY_VERSION, **json.loads(json.dumps(content, default=str))}
 
 
@@ -289,7 +313,12 @@ class _Reading:
         return self._record(Limits, self._object(raw, location, readers), location, readers)
 
     def _outgoing(self, raw: Any, location: Location) -> Outgoing:
-        readers = {"metrics": self._texts, "round_digits": self._digits}
+        readers = {
+            "metrics": self._texts,
+            "round_digits": self._digits,
+            "max_metrics": self._at_most(MOST_METRICS),
+            "max_evaluations": self._count,
+        }
         return self._record(Outgoing, self._object(raw, location, readers), location, readers)
 
     def _cross_site(self, raw: Any, location: Location) -> CrossSite:
@@ -321,12 +350,14 @@ class _Reading:
 
         return read
 
-    def _digits(self, raw: Any, location: Location) -> int:
-        if type(raw) is int and 0 <= raw <= MAX_ROUND_DIGITS:
+    def _digits(self, raw: Any, location: Location) -> int | None:
+        if raw == ALL_DIGITS:
+            return None
+        if type(raw) is int and 1 <= raw <= MAX_ROUND_DIGITS:
             return raw
-        message = f"has to be a whole number from 0 to {MAX_ROUND_DIGITS}, found {raw!r}"
-        self._problem(location, message, "Leave it out to send numbers unrounded.")
-        return 0
+        message = f"has to be a whole number from 1 to {MAX_ROUND_DIGITS}, found {raw!r}"
+        self._problem(location, message, f"Write {ALL_DIGITS!r} to send numbers unrounded.")
+        return 1
 
     def _count(self, raw: Any, location: Location) -> int:
         if type(raw) is int and raw >= 1:

@@ -34,9 +34,31 @@ def result(cases: int) -> EvaluationResult:
     return EvaluationResult(key_metric="val_mean_dice", metrics=DICE, cases=cases)
 
 
-def test_by_default_every_metric_leaves_to_its_last_digit() -> None:
-    assert outgoing_update(update(), DEFAULT_POLICY).report == update().report
-    assert outgoing_result(result(20), DEFAULT_POLICY) == result(20)
+def test_by_default_every_metric_leaves_with_four_digits() -> None:
+    report = outgoing_update(update(), DEFAULT_POLICY).report
+
+    assert report.local_metrics == {"val_mean_dice": 0.1235, "val_acc": 0.9877}
+    assert report.received_metrics == report.local_metrics
+    assert report.epochs == update().report.epochs
+    assert outgoing_result(result(20), DEFAULT_POLICY).metrics == report.local_metrics
+
+
+def test_a_site_can_let_every_digit_leave() -> None:
+    policy = SitePolicy(outgoing=Outgoing(round_digits=None))
+
+    assert outgoing_update(update(), policy).report == update().report
+    assert outgoing_result(result(20), policy) == result(20)
+
+
+def test_a_report_of_too_many_metrics_does_not_leave() -> None:
+    policy = SitePolicy(outgoing=Outgoing(max_metrics=1))
+
+    with pytest.raises(PolicyError, match=r"2 metrics; outgoing\.max_metrics of this site is 1"):
+        outgoing_update(update(), policy)
+    with pytest.raises(PolicyError, match="2 metrics"):
+        outgoing_result(result(20), policy)
+    one = SitePolicy(outgoing=Outgoing(metrics=("val_acc",), max_metrics=1))
+    assert outgoing_result(result(20), one).metrics == {"val_acc": 0.9877}
 
 
 def test_metrics_that_a_site_withholds_stay_and_the_others_are_rounded() -> None:

@@ -135,7 +135,7 @@ def test_too_few_cases_are_told_by_no_number(
 
     assert main(["site", "validate", "--kit", str(kit), "--model", str(model)]) == 2
     printed = capfd.readouterr()
-    assert "1 validation cases; the policy of this site tells no metric of fewer" in printed.err
+    assert "1 validation cases; the policy of this site reports no metric of fewer" in printed.err
     assert printed.out == ""
 
 

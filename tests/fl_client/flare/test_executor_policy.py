@@ -24,7 +24,7 @@ from fl_server.initial_model import initial_model
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.site_policy import SITE_POLICY_FILE
+from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, significant
 from mmar_runtime.policy.tree_hash import tree_hash
 from mmar_runtime.weights import Weights, digest
 
@@ -304,7 +304,7 @@ def test_numbers_leave_rounded_and_only_those_that_may(start: Start, received: W
     ]  # fmt: skip
     for table in tables:
         assert set(table) == {"val_mean_dice"}
-        assert table["val_mean_dice"] == round(table["val_mean_dice"], 2)
+        assert table["val_mean_dice"] == significant(table["val_mean_dice"], 2)
     assert meta[REPORT]["epochs"] == [{"epoch": 1, "loss": None, "metrics": {}}]
 
 
@@ -313,21 +313,21 @@ def test_the_loss_leaves_by_its_own_name(start: Start, received: Weights) -> Non
 
     [epoch] = from_shareable(start(outgoing=outgoing).train(received)).meta[REPORT]["epochs"]
 
-    assert epoch["loss"] == round(epoch["loss"], 3) > 0
+    assert epoch["loss"] == significant(epoch["loss"], 3) > 0
 
 
-def test_without_a_policy_nothing_is_rounded(
+def test_without_a_policy_four_digits_leave(
     start: Start, received: Weights, kit: Path, fl_ctx: FLContext
 ) -> None:
-    exact = from_shareable(start().validate(received)).data
+    outgoing = {"round_digits": "all"}
+    exact = from_shareable(start(outgoing=outgoing).validate(received)).data["val_mean_dice"]
     (kit / "local" / SITE_POLICY_FILE).unlink()
     site = Running(MmarExecutor(), fl_ctx)
 
     dxo = from_shareable(site.validate(received))
     site.end()
 
-    assert dxo.data == exact
-    assert dxo.data["val_mean_dice"] != round(dxo.data["val_mean_dice"], 4)
+    assert dxo.data["val_mean_dice"] == significant(exact, 4) != exact
     assert dxo.meta == {CASES: 1}
 
 

@@ -228,8 +228,12 @@ def hostile() -> Iterator[tuple[str, Shareable]]:
     yield "metric-label", with_dxo(lambda dxo: dxo.data.update({"/data/case.nii": 1.0}), metrics)
     yield (
         "metric-many",
-        with_dxo(lambda dxo: dxo.data.update({f"case {n}": 0.5 for n in range(1000)}), metrics),
+        with_dxo(lambda dxo: dxo.data.update({f"case {n}": 0.5 for n in range(32)}), metrics),
     )
+    yield "metric-digits", with_dxo(lambda dxo: dxo.data.update(dice=0.12345), metrics)
+    yield "loss-digits", with_dxo(report(epochs=[{"epoch": 1, "loss": 0.12345}]))
+    yield "report-digits", with_dxo(report(local_metrics={"dice": 0.12345}))
+    yield "epochs-many", with_dxo(report(epochs=[{"epoch": n} for n in range(102)]))
     yield "tensor-more", with_dxo(lambda dxo: dxo.data.update(image=np.ones((8, 8), np.float32)))
     yield (
         "tensor-shape",
@@ -275,6 +279,20 @@ def test_anything_else_is_emptied_before_it_leaves(
     through: Pass, name: str, reply: Shareable
 ) -> None:
     assert is_emptied(through(reply))
+
+
+def test_the_gate_holds_metrics_to_the_policy(fl_ctx: FLContext, kit: Path) -> None:
+    outgoing = {"metrics": ["val_mean_dice"], "round_digits": "all"}
+    document = {"policy_version": 1, "outgoing": outgoing}
+    (kit / "local" / SITE_POLICY_FILE).write_text(json.dumps(document))
+    allowed = with_dxo(lambda dxo: dxo.data.update(val_mean_dice=0.123456), metrics)
+    withheld = with_dxo(lambda dxo: dxo.data.update(val_acc=0.5), metrics)
+
+    for reply in (allowed, withheld):
+        show_reply(started(fl_ctx), reply, fl_ctx)
+
+    assert from_shareable(allowed).data == {"val_mean_dice": 0.123456}
+    assert is_emptied(withheld)
 
 
 def test_no_tensor_leaves_before_a_model_has_come(fl_ctx: FLContext) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from mmar_runtime.policy.site_policy import (
     Outgoing,
     Privacy,
     SitePolicy,
+    policy_document,
     read_site_policy,
     site_policy,
 )
@@ -107,7 +109,10 @@ def test_every_field_can_be_written(tmp_path: Path) -> None:
         ({"limits": {"workers": 2.0}}, "limits.workers", "a whole number from 1 on"),
         ({"limits": {"workers": True}}, "limits.workers", "a whole number from 1 on"),
         ({"egress": "yes"}, "egress", "has to be true or false"),
-        ({"outgoing": {"round_digits": -1}}, "outgoing.round_digits", "from 0 to 15"),
+        ({"outgoing": {"round_digits": 0}}, "outgoing.round_digits", "from 1 to 15"),
+        ({"outgoing": {"round_digits": "none"}}, "outgoing.round_digits", "from 1 to 15"),
+        ({"outgoing": {"max_metrics": 257}}, "outgoing.max_metrics", "looser than the built-in"),
+        ({"outgoing": {"max_evaluations": 0}}, "outgoing.max_evaluations", "from 1 on"),
         ({"outgoing": {"metrics": "all"}}, "outgoing.metrics", "has to be an array of texts"),
         ({"min_dataset_size": 0}, "min_dataset_size", "a whole number from 1 on"),
         ({"privacy": {"epsilon_max": 0}}, "privacy.epsilon_max", "a number above 0"),
@@ -244,8 +249,19 @@ def test_the_digest_is_of_the_meaning_not_of_the_text(tmp_path: Path) -> None:
     assert len(DEFAULT_POLICY.digest) == 64
 
 
-def test_without_a_word_on_metrics_all_leave_unrounded() -> None:
-    assert DEFAULT_POLICY.rounded({"dice": 0.123456789}) == {"dice": 0.123456789}
+def test_without_a_word_on_metrics_all_leave_with_four_significant_digits() -> None:
+    found = DEFAULT_POLICY.rounded({"dice": 0.123456789, "loss": 1.23456e-6, "hu": 1034.56})
+
+    assert found == {"dice": 0.1235, "loss": 1.235e-6, "hu": 1035.0}
+    assert math.isnan(DEFAULT_POLICY.rounded({"dice": math.nan})["dice"])
+
+
+def test_all_digits_are_a_consent_that_a_site_writes_down(tmp_path: Path) -> None:
+    policy = read_site_policy(written(tmp_path, outgoing={"round_digits": "all"}))
+
+    assert policy.rounded({"dice": 0.123456789}) == {"dice": 0.123456789}
+    assert policy_document(policy)["outgoing"]["round_digits"] == "all"
+    assert policy_document(DEFAULT_POLICY)["outgoing"]["round_digits"] == 4
 
 
 def test_a_metric_that_is_not_named_stays() -> None:
