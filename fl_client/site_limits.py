@@ -49,8 +49,8 @@ def require_metrics_may_leave(config: TrainConfig, policy: SitePolicy) -> None:
     count = _cases(config, config.validate) if least > 1 else least
     if count < least:
         raise PolicyError(
-            f"{count} validation cases in a data list; the policy of this site reports no metric of "
-            f"fewer than {least} (cross_site.min_cases)"
+            f"{count} validation cases in a data list; the policy of this site reports no metric "
+            f"of fewer than {least} (cross_site.min_cases)"
         )
 
 

@@ -45,6 +45,7 @@ from mmar_runtime.policy.document_check import (
     regular_file,
 )
 from mmar_runtime.policy.limits_check import limits_check
+from mmar_runtime.policy.metric_check import metric_check
 from mmar_runtime.policy.path_check import path_check
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, OWN_MMAR_POLICY, SitePolicy
 from mmar_runtime.policy.tree_hash import file_hash
@@ -292,6 +293,7 @@ def policy_checks(mmar: Mmar, policy: SitePolicy) -> list[Check]:
         partial(_torchscript, policy),
         path_check(policy),
         limits_check(policy.limits),
+        metric_check(policy),
         _variables_inside,
     ]
 

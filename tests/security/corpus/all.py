@@ -11,6 +11,7 @@ from tests.security.corpus import (
     data_list,
     expression,
     log_config,
+    metrics,
     path,
     reference,
     small,
@@ -29,7 +30,13 @@ HOSTILE: tuple[Case | UpdateCase, ...] = (
     *checkpoint.HOSTILE,
     *log_config.HOSTILE,
     *archive.META_CASES,
+    *metrics.HOSTILE,
     *update.HOSTILE,
     *small.HOSTILE,
 )
-BENIGN: tuple[Case | UpdateCase, ...] = (*benign.BENIGN, *update.BENIGN, *small.BENIGN)
+BENIGN: tuple[Case | UpdateCase, ...] = (
+    *benign.BENIGN,
+    *update.BENIGN,
+    *small.BENIGN,
+    *metrics.BENIGN,
+)

@@ -1,0 +1,330 @@
+"""Metrics of a federated job: of which classes, computed from what, over what, and how many.
+
+A metric leaves the site. A class that hands a number of its input on would carry a voxel away, and
+so would any class over a region of one voxel, or over one case. So a metric compares a prediction
+with something else, over whole tensors and whole data sets, or is the mean of the training's loss.
+
+What is left open is in docs/security.md: a comparison says something about what it compares.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Literal
+
+from mmar_runtime.config.expressions import Display, Subscript, from_engine_keys
+from mmar_runtime.config.expressions import walk as walk_tree
+from mmar_runtime.config.nodes import ComponentSpec, Expression, ListNode, Node, walk
+from mmar_runtime.config.nodes import Literal as LiteralNode
+from mmar_runtime.config.sections import TRANSFORM_SLOTS, Section, WorkflowConfig
+from mmar_runtime.errors import Problem
+from mmar_runtime.policy.component_check import table_entry
+from mmar_runtime.policy.component_table import load_component_table
+from mmar_runtime.policy.lambda_forms import INPUT, LOSS
+from mmar_runtime.policy.possible_values import Possible, possible_of, possible_values
+from mmar_runtime.policy.site_policy import SitePolicy
+
+Use = Literal["compares", "averages", "weighted"]
+"""``compares`` predictions with labels; ``averages`` losses, or gives late ones more weight."""
+
+_COMPARING = (
+    "ignite.metrics.accuracy.Accuracy",
+    "ignite.metrics.average_precision.AveragePrecision",
+    "ignite.metrics.cohen_kappa.CohenKappa",
+    "ignite.metrics.confusion_matrix.ConfusionMatrix",
+    "ignite.metrics.cosine_similarity.CosineSimilarity",
+    "ignite.metrics.hsic.HSIC",
+    "ignite.metrics.js_divergence.JSDivergence",
+    "ignite.metrics.kl_divergence.KLDivergence",
+    "ignite.metrics.loss.Loss",
+    "ignite.metrics.matthews_corrcoef.MatthewsCorrCoef",
+    "ignite.metrics.maximum_mean_discrepancy.MaximumMeanDiscrepancy",
+    "ignite.metrics.mean_absolute_error.MeanAbsoluteError",
+    "ignite.metrics.mean_average_precision.MeanAveragePrecision",
+    "ignite.metrics.mean_pairwise_distance.MeanPairwiseDistance",
+    "ignite.metrics.mean_squared_error.MeanSquaredError",
+    "ignite.metrics.multilabel_confusion_matrix.MultiLabelConfusionMatrix",
+    "ignite.metrics.precision.Precision",
+    "ignite.metrics.precision_recall_curve.PrecisionRecallCurve",
+    "ignite.metrics.psnr.PSNR",
+    "ignite.metrics.rec_sys.hitrate.HitRate",
+    "ignite.metrics.rec_sys.ndcg.NDCG",
+    "ignite.metrics.recall.Recall",
+    "ignite.metrics.roc_auc.ROC_AUC",
+    "ignite.metrics.roc_auc.RocCurve",
+    "ignite.metrics.root_mean_squared_error.RootMeanSquaredError",
+    "ignite.metrics.ssim.SSIM",
+    "ignite.metrics.top_k_categorical_accuracy.TopKCategoricalAccuracy",
+    "ignite.metrics.vision.object_detection_average_precision_recall.CommonObjectDetectionMetrics",
+    "ignite.metrics.vision.object_detection_average_precision_recall"
+    ".ObjectDetectionAvgPrecisionRecall",
+    "monai.handlers.average_precision.AveragePrecision",
+    "monai.handlers.calibration.CalibrationError",
+    "monai.handlers.confusion_matrix.ConfusionMatrix",
+    "monai.handlers.hausdorff_distance.HausdorffDistance",
+    "monai.handlers.ignite_metric.IgniteMetricHandler",
+    "monai.handlers.mean_dice.MeanDice",
+    "monai.handlers.mean_iou.MeanIoUHandler",
+    "monai.handlers.metrics_reloaded_handler.MetricsReloadedBinaryHandler",
+    "monai.handlers.metrics_reloaded_handler.MetricsReloadedCategoricalHandler",
+    "monai.handlers.panoptic_quality.PanopticQuality",
+    "monai.handlers.regression_metrics.MeanAbsoluteError",
+    "monai.handlers.regression_metrics.MeanSquaredError",
+    "monai.handlers.regression_metrics.PeakSignalToNoiseRatio",
+    "monai.handlers.regression_metrics.RootMeanSquaredError",
+    "monai.handlers.roc_auc.ROCAUC",
+    "monai.handlers.surface_distance.SurfaceDistance",
+)
+USES: Mapping[str, Use] = MappingProxyType(
+    {
+        **dict.fromkeys(_COMPARING, "compares"),
+        "ignite.metrics.accumulation.Average": "averages",
+        "ignite.metrics.accumulation.GeometricAverage": "averages",
+        "ignite.metrics.running_average.RunningAverage": "weighted",
+    }
+)
+"""The classes whose numbers may leave. Not among them are those that look at one input alone
+(Entropy, MutualInformation), at texts (Bleu, Rouge, CharacterErrorRate, Perplexity), at the machine
+(Frequency, GpuInfo), or that hold others (MetricGroup)."""
+
+LEAST_ALPHA = 0.9
+"""Of a running average: the share that stays of what came before, so that no case outweighs."""
+
+LEAST_VALUES = 64
+"""Of a region that a transform cuts out or samples; below that a metric looks at single voxels."""
+
+LEAST_SCALE = 0.05
+"""By which an axis may shrink."""
+
+MOST_SPACING = 50.0
+"""mm from voxel to voxel; a volume that is resampled to more has few voxels left."""
+
+REGIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "CenterSpatialCropd": "roi_size",
+        "GridPatchd": "patch_size",
+        "Rand2DElasticd": "spatial_size",
+        "Rand3DElasticd": "spatial_size",
+        "Affined": "spatial_size",
+        "RandAffined": "spatial_size",
+        "RandCropByLabelClassesd": "spatial_size",
+        "RandCropByPosNegLabeld": "spatial_size",
+        "RandGridPatchd": "patch_size",
+        "RandSpatialCropSamplesd": "roi_size",
+        "RandSpatialCropd": "roi_size",
+        "RandWeightedCropd": "spatial_size",
+        "ResizeWithPadOrCropd": "spatial_size",
+        "Resized": "spatial_size",
+        "SpatialCropd": "roi_size",
+    }
+)
+"""The transforms that leave a region of a given size -> the argument with the size."""
+
+SCALES = frozenset({"roi_scale", "zoom", "min_zoom"})
+SPACINGS = frozenset({"pixdim", "min_pixdim"})
+MADE = ("names", "name", "output_key")
+"""Arguments by which a transform names a new entry."""
+
+_AXES = 2
+"""Of an image, at least."""
+
+MEANS_OF_LOSS = "A mean is of the training's own loss: #monai.handlers.from_engine(['loss'])."
+
+
+def metric_check(policy: SitePolicy) -> Callable[[WorkflowConfig], Iterator[Problem]]:
+    """The check of everything that decides on metrics, to hand to the loader."""
+
+    def check(config: WorkflowConfig) -> Iterator[Problem]:
+        for name, section in config.scopes.items():
+            yield from _too_many(section, policy)
+            for spec in _metrics(section):
+                yield from _metric_faults(spec, section)
+            for spec in _transforms(section):
+                yield from _region_faults(spec)
+            yield from _part_faults(section, policy, trains=name == "train")
+
+    return check
+
+
+def _metrics(section: Section) -> tuple[ComponentSpec, ...]:
+    return (*section.specs("key_metric"), *section.specs("additional_metrics"))
+
+
+def _too_many(section: Section, policy: SitePolicy) -> Iterator[Problem]:
+    count, most = sum(map(_numbers_of, _metrics(section))), policy.outgoing.max_metrics
+    if count > most:
+        message = f"has {count} metrics; a site reports {most} at most (outgoing.max_metrics)"
+        yield Problem(section.location / "additional_metrics", message, "", "limit")
+
+
+def _numbers_of(spec: ComponentSpec) -> int:
+    """How many numbers a metric gives, as far as it lists their names."""
+    labels = spec.args.items.get("return_with_label")
+    return max(1, len(labels.items)) if isinstance(labels, ListNode) else 1
+
+
+# --- Which metrics -------------------------------------------------------------------------------
+
+
+def _metric_faults(spec: ComponentSpec, section: Section) -> Iterator[Problem]:
+    entry = table_entry(spec, "metric", load_component_table())
+    if entry is None:
+        return  # code, which a site has allowed; or an unknown class, which is refused as such
+    use = USES.get(entry.path)
+    if use is None:
+        place = spec.location / ("name" if spec.path is None else "path")
+        message = f"{spec.title} does not compare predictions with labels, so it may not be told"
+        yield Problem(place, message, "Use a metric such as MeanDice or Accuracy.", "metric")
+        return
+    output = spec.args.items.get("output_transform")
+    names = _entries(output)
+    place = spec.args.location / "output_transform"
+    if use == "compares":
+        if names and names <= _inputs(section):
+            message = f"{spec.title} compares {_listed(names)}, and no prediction"
+            yield Problem(place, message, "Compare 'pred' with 'label'.", "metric")
+        return
+    if not names or not all(_is_loss(name, section) for name in names):
+        found = _listed(names) if names else "what nobody has named"
+        message = f"{spec.title} reports {found} itself"
+        yield Problem(place, message, MEANS_OF_LOSS, "metric")
+    if use == "weighted":
+        yield from _weight_faults(spec)
+
+
+def _weight_faults(spec: ComponentSpec) -> Iterator[Problem]:
+    alpha = spec.args.items.get("alpha")
+    if alpha is not None and not possible_values(alpha).least >= LEAST_ALPHA:
+        message = f"{spec.title}: alpha is below {LEAST_ALPHA}, so that single cases show"
+        yield Problem(spec.args.location / "alpha", message, "Leave it out.", "limit")
+    if "src" in spec.args.items:
+        message = f"{spec.title}: src hides what is averaged"
+        yield Problem(spec.args.location / "src", message, MEANS_OF_LOSS, "metric")
+
+
+def _entries(output: Node | None) -> frozenset[str]:
+    """The entries of the engine's output that a metric is computed from."""
+    if not isinstance(output, Expression):
+        return frozenset()
+    keys = (one.key for one in walk_tree(output.tree) if isinstance(one, Subscript))
+    named = {key for key in keys if isinstance(key, str)}
+    return frozenset(named | set(from_engine_keys(output.tree) or ()))
+
+
+def _inputs(section: Section) -> frozenset[str]:
+    """The entries that no prediction has gone into: images, labels, and what is made of them."""
+    found = {INPUT, "label"}
+    for spec in _transforms(section):
+        made = _texts(spec, MADE)
+        if made and _texts(spec, ("keys",)) <= found:
+            found |= made
+    return frozenset(found)
+
+
+def _is_loss(name: str, section: Section) -> bool:
+    """Whether an entry is a loss of the engine's; no transform may have put another there."""
+    texts = (text for spec in _transforms(section) for text in _texts(spec, spec.args.items))
+    return LOSS in name and not any(LOSS in text for text in texts)
+
+
+def _texts(spec: ComponentSpec, arguments: Mapping[str, Node] | tuple[str, ...]) -> set[str]:
+    """Every text in some arguments of a component."""
+    nodes = [node for name in arguments if (node := spec.args.items.get(name)) is not None]
+    inner = (one for node in nodes for one in walk(node))
+    return {
+        one.value for one in inner if isinstance(one, LiteralNode) and isinstance(one.value, str)
+    }
+
+
+def _listed(names: frozenset[str]) -> str:
+    return ", ".join(map(repr, sorted(names)))
+
+
+# --- Over what -----------------------------------------------------------------------------------
+
+
+def _transforms(section: Section) -> Iterator[ComponentSpec]:
+    """Every transform of a section, those inside of others too."""
+    for slot in TRANSFORM_SLOTS:
+        for spec in section.specs(slot):
+            yield from (one for one in walk(spec) if isinstance(one, ComponentSpec))
+
+
+def _region_faults(spec: ComponentSpec) -> Iterator[Problem]:
+    """Whole tensors: no region of a few voxels."""
+    entry = table_entry(spec, "transform", load_component_table())
+    if entry is None:
+        return
+    arguments, place = spec.args.items, spec.args.location
+    size = arguments.get(REGIONS.get(entry.name, ""))
+    if size is not None and _values_of(size) < LEAST_VALUES:
+        message = f"{entry.name}: a region of fewer than {LEAST_VALUES} values may be left"
+        yield Problem(place / REGIONS[entry.name], message, "", "limit")
+    if entry.name == "SpatialCropd":
+        yield from _corner_faults(spec)
+    for name in SCALES & arguments.keys():
+        if possible_values(arguments[name]).least < LEAST_SCALE:
+            message = f"{entry.name}: {name} is below {LEAST_SCALE}"
+            yield Problem(place / name, message, "", "limit")
+    for name in SPACINGS & arguments.keys():
+        if possible_values(arguments[name]).most > MOST_SPACING:
+            message = f"{entry.name}: {name} is above {MOST_SPACING:g} mm"
+            yield Problem(place / name, message, "", "limit")
+
+
+def _corner_faults(spec: ComponentSpec) -> Iterator[Problem]:
+    """A crop between two corners."""
+    start, end = (spec.args.items.get(name) for name in ("roi_start", "roi_end"))
+    if start is None or end is None:
+        return
+    corners = zip(_items(start), _items(end), strict=False)
+    lengths = [last.least - max(first.most, 0) for first, last in corners]
+    if not math.prod(max(length, 0) for length in lengths) >= LEAST_VALUES:
+        message = f"SpatialCropd: a region of fewer than {LEAST_VALUES} values may be left"
+        yield Problem(spec.args.location / "roi_end", message, "", "limit")
+
+
+def _values_of(size: Node) -> float:
+    """The fewest values that a region of a size may have; 0 and below stand for a whole axis."""
+    items = _items(size)
+    lengths = [_length(one) for one in (items * _AXES if len(items) == 1 else items)]
+    return math.prod(lengths)
+
+
+def _length(possible: Possible) -> float:
+    if not possible.has_numbers or possible.most < 1:
+        return LEAST_VALUES
+    return max(possible.least, 1)
+
+
+def _items(node: Node) -> list[Possible]:
+    """What each item of a list may be; of anything else what it may be itself."""
+    if isinstance(node, ListNode):
+        return [possible_values(item) for item in node.items]
+    if isinstance(node, Expression) and isinstance(node.tree, Display):
+        return [possible_of(item) for item in node.tree.items]
+    return [possible_values(node)]
+
+
+def _part_faults(section: Section, policy: SitePolicy, *, trains: bool) -> Iterator[Problem]:
+    """Whole data sets: a run over a few batches would be a metric of a few cases."""
+    least = max(policy.min_dataset_size, policy.cross_site.min_cases)
+    if trains and least == 1:
+        return
+    for spec in (*section.specs("evaluator"), *section.specs("trainer")):
+        if not _is_off(spec, "epoch_length"):
+            message = f"{spec.title}: epoch_length stops before the end of the data set"
+            advice = "Take it out: metrics are over whole data sets."
+            yield Problem(spec.args.location / "epoch_length", message, advice, "metric")
+    for spec in section.specs("dataloader"):
+        if not trains and not _is_off(spec, "drop_last"):
+            message = f"{spec.title}: drop_last leaves cases out"
+            advice = "Take it out: metrics are over whole data sets."
+            yield Problem(spec.args.location / "drop_last", message, advice, "metric")
+
+
+def _is_off(spec: ComponentSpec, argument: str) -> bool:
+    node = spec.args.items.get(argument)
+    return node is None or (isinstance(node, LiteralNode) and node.value in (None, False))
