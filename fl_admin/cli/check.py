@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Judge each path and print the verdicts."""
-    from fl_client.job_check import check_path
+    from fl_client.limited_check import limited_check
     from mmar_runtime.config.overrides import parse_overrides
     from mmar_runtime.policy.site_policy import DEFAULT_POLICY, read_site_policy
 
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     _must_be_there(options.paths)
     rejected = 0
     for path in options.paths:
-        verdict = check_path(path, policy, overrides)
+        verdict = limited_check(path, policy, overrides=overrides)
         rejected += not verdict.accepted
         text = json.dumps(verdict.as_dict()) if options.json else _shown(_text(verdict))
         print(text, flush=True)

@@ -127,10 +127,10 @@ def _judge(folder: Path) -> None:
     Raises:
         ConfigError: every site refuses the job.
     """
-    from fl_client.job_check import check_job
+    from fl_client.limited_check import limited_check
     from mmar_runtime.policy.site_policy import CONSENT_RULES
 
-    verdict = check_job(folder)
+    verdict = limited_check(folder)
     if any(problem.rule not in CONSENT_RULES for problem in verdict.problems):
         raise ConfigError(verdict.problems)
     for problem in verdict.problems:

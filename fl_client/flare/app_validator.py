@@ -18,7 +18,8 @@ from nvflare.lighter.utils import verify_folder_signature_and_get_signers
 
 from fl_client.filter_plan import FilterPlan
 from fl_client.flare.encryption_keys import ability_faults
-from fl_client.job_check import SIGNATURES, check_app
+from fl_client.job_check import SIGNATURES
+from fl_client.limited_check import limited_check
 from fl_client.privacy_filters import filter_faults
 from fl_client.site_data import data_faults, unset_variables
 from fl_client.versions import differences, federation_versions
@@ -92,7 +93,7 @@ def _judged(app: Path, root: Path, policy: SitePolicy) -> tuple[Verdict, list[st
     """The verdict, and who has signed."""
     # Without the site's own values and folders, so that none of them can stand in an answer. The
     # same check with them follows in the job's process.
-    judged = check_app(app, replace(policy, data_roots=()))
+    judged = limited_check(app, replace(policy, data_roots=()), subject="app")
     signers = _signers(app, root)
     faults = [*_version_faults(root), *judged.problems]
     if policy.signers is not None:

@@ -112,6 +112,10 @@ def guarded(path: str | Path, judge: Callable[[], Verdict]) -> Verdict:
         return judge()
     except ConfigError as error:
         return verdict(path, error.problems)
+    except MemoryError:
+        message = "takes more memory than a check may take"
+        advice = "Leave out what is deep, long or repeated."
+        return verdict(path, [Problem(Location(Path(path).name), message, advice, "cost")])
     except Exception as error:
         log.debug("the check of %s failed", path, exc_info=True)
         message = f"cannot be judged: {type(error).__name__}"

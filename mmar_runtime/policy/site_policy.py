@@ -207,6 +207,15 @@ def read_site_policy(path: Path) -> SitePolicy:
     if writers := other_writers(path):
         advice = f"Run 'chmod 600 {path.name}': {_DECIDES}"
         raise ConfigError([Problem(location, f"can be written by {writers}", advice, "policy")])
+    return parse_policy(document, location)
+
+
+def parse_policy(document: Any, location: Location) -> SitePolicy:
+    """The policy in a JSON document.
+
+    Raises:
+        ConfigError: with every unknown key, wrong type and value that is looser than the default.
+    """
     reading = _Reading()
     policy = reading.policy(document, location)
     if reading.problems:

@@ -30,9 +30,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import fl_client.job_check  # noqa: F401  (what the command imports when it is run)
+import fl_client.limited_check  # what the command imports when it is run
 from fl_admin.cli.main import main as mmar
+from fl_client.job_check import check_path
 from mmar_runtime.policy.component_table import load_component_table
+from mmar_runtime.policy.site_policy import SitePolicy
+from mmar_runtime.policy.verdict import Verdict
 from tests.security.case import CANARY, Case, UpdateCase
 from tests.security.corpus.all import BENIGN, HOSTILE
 from tests.security.corpus.update import judged
@@ -79,8 +82,14 @@ class Outcome:
     messages: tuple[str, ...] = ()
 
 
+def _judged_here(path: str, policy: SitePolicy, *, overrides: Mapping[str, Any]) -> Verdict:
+    """The command's judge, without one more process: each case has its own already."""
+    return check_path(path, policy, overrides)
+
+
 def run(cases: Iterable[AnyCase]) -> Iterator[Outcome]:
     """The outcome of each case, one after another."""
+    fl_client.limited_check.limited_check = _judged_here
     load_component_table()  # every process of a site has read it once
     for case in cases:
         with workplace() as place:
