@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mmar_runtime.audit import AUDIT_FILE, AuditLog
+from mmar_runtime.audit_keys import LogKey
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
@@ -196,7 +197,7 @@ class Approvals:
 
     def _note(self, event: str, digest: str) -> None:
         root = self.local.resolve().parent
-        AuditLog(root / AUDIT_FILE).append(
+        AuditLog(root / AUDIT_FILE, LogKey.of_kit(root)).append(
             event, code=digest, policy=self.policy.digest, by=getpass.getuser()
         )
 

@@ -1,7 +1,7 @@
 """What a site has spent of its privacy budget, over all jobs: a log that is only ever added to.
 
-Each line is one contribution, written before it leaves. The file is chained like the audit log, and
-a chain that is broken counts as spent: nothing leaves until somebody has looked.
+Each line is one contribution, written before it leaves. The file is chained and authenticated like
+the audit log. A ledger with a finding counts as spent: nothing leaves until somebody has looked.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmar_runtime.audit import AuditError, AuditLog, verified_lines
+from mmar_runtime.audit import LEDGER_FILE, AuditError, AuditLog, verified_lines
+from mmar_runtime.audit_keys import LogKey
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.errors import PolicyError
-
-LEDGER_FILE = Path("audit") / "mmar_privacy.jsonl"
-"""Where a site keeps it, below its own folder."""
 
 SPENT = "privacy-spent"
 NO_DATA = "unknown"
@@ -82,25 +80,29 @@ class PrivacyLedger:
 
     Args:
         root: the site's own folder.
+        key: of whoever reads or spends; None where there is no kit.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, key: LogKey | None = None) -> None:
         self.path = root / LEDGER_FILE
+        self.key = key
 
     def account(self) -> Account:
         """What is spent so far; nothing where there is no file yet.
 
         Raises:
-            PolicyError: the file cannot be read, or its chain is broken.
+            PolicyError: the file cannot be read, or is not as it was written.
         """
         if not os.path.lexists(self.path):
             return Account(spendings=())
         try:
-            return Account(spendings=tuple(_spending(one) for one in verified_lines(self.path)))
+            lines = verified_lines(self.path, self.key)
+            return Account(spendings=tuple(_spending(one) for one in lines))
         except (AuditError, KeyError, TypeError, ValueError) as error:
             raise PolicyError(
                 f"the privacy ledger of this site cannot be trusted: {error}. A line that a crash "
-                "has cut short may be removed; then the chain holds again."
+                "has cut short may be removed; then the chain holds again. After a renewal of the "
+                "kit, the key before belongs into startup/ as former.key."
             ) from error
 
     def require(self, epsilon: float, most: float | None) -> float:
@@ -131,7 +133,7 @@ class PrivacyLedger:
         """
         with self._alone():
             spent = self.require(epsilon, most)
-            AuditLog(self.path).append(SPENT, epsilon=float(epsilon), **facts)
+            AuditLog(self.path, self.key).append(SPENT, epsilon=float(epsilon), **facts)
         return spent + epsilon
 
     @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ class ReceivedUpdate:
     difference: Weights
     steps: Any
     report: Mapping[str, Any]
+    logs: Any = field(default_factory=dict)
 
 
 def added_up(difference: Weights) -> Weights:
@@ -55,6 +56,7 @@ def contribution_from(update: ReceivedUpdate) -> SiteContribution:
             epochs=epochs,
             built=report["built"],
             process=report["process"],
+            logs=update.logs,
         )
     except (KeyError, TypeError) as error:
         raise FederationError(f"the report of the round is not complete: {error}") from error

@@ -28,6 +28,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
 
+from mmar_runtime.audit import AUDIT_FILE, HEAD_FORM, LEDGER_FILE
 from mmar_runtime.errors import FederationError
 from mmar_runtime.files import write_text_atomically
 
@@ -80,6 +81,15 @@ def finite_metrics(values: object, name: str) -> Metrics:
     """A read-only copy of metric name -> finite number, in the order of the names."""
     named = _mapping(values, name)
     return _read_only({key: finite_number(named[key], f"{name}[{key!r}]") for key in named})
+
+
+def _log_heads(value: object) -> dict[str, str]:
+    """Heads of the logs that a site has, and nothing else."""
+    heads, known = _mapping(value, "logs"), (AUDIT_FILE.name, LEDGER_FILE.name)
+    for name, head in heads.items():
+        if name not in known or not (isinstance(head, str) and HEAD_FORM.fullmatch(head)):
+            raise FederationError(f"logs: expected heads of {' and '.join(known)} alone")
+    return dict(heads)
 
 
 def mean_over_sites(metrics_by_site: Mapping[str, Metrics]) -> Metrics:
@@ -156,6 +166,7 @@ class SiteContribution:
         epochs: the local epochs of this round, in order.
         built: how often each component had been built, such as ``train.trainer``.
         process: an opaque name of the process that trained; the same one over rounds is a warm one.
+        logs: name -> head of the site's logs as they were when the update left; see ``audit``.
     """
 
     steps: int
@@ -166,6 +177,7 @@ class SiteContribution:
     epochs: tuple[EpochReport, ...]
     built: Mapping[str, int]
     process: str
+    logs: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -179,6 +191,7 @@ class SiteContribution:
         counts = {key: whole_number(built[key], f"built[{key!r}]", least=0) for key in built}
         _settle(self, built=_read_only(counts))
         nonempty_text(self.process, "process")
+        _settle(self, logs=_read_only(_log_heads(self.logs)))
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON object of this contribution."""
@@ -192,6 +205,7 @@ class SiteContribution:
             "epochs": [epoch.as_dict() for epoch in self.epochs],
             "built": dict(self.built),
             "process": self.process,
+            "logs": dict(self.logs),
             "reason": None,
         }
 
@@ -199,7 +213,7 @@ class SiteContribution:
     def from_dict(cls, value: object) -> Self:
         """The contribution of such a JSON object."""
         keys = ("status", "steps", "bytes", "seconds", "received_metrics", "local_metrics")
-        fields = _object(value, (*keys, "epochs", "built", "process", "reason"))
+        fields = _object(value, (*keys, "epochs", "built", "process", "logs", "reason"))
         if fields.pop("status") != "contributed" or fields.pop("reason") is not None:
             raise FederationError("a contribution has the status 'contributed' and no reason")
         fields["sent_bytes"] = fields.pop("bytes")
@@ -460,6 +474,15 @@ class RunRecord:
     def scores_of(self, round_number: int) -> RoundScores | None:
         """The scores of one global model, or ``None`` where no site has scored it."""
         return next((scores for scores in self.scores if scores.round == round_number), None)
+
+    def log_heads(self, site: str) -> dict[str, list[str]]:
+        """Name of a log -> the heads that came with the contributions of a site."""
+        found: dict[str, list[str]] = {}
+        for one in self.rounds:
+            came = one.sites.get(site)
+            for name, head in came.logs.items() if isinstance(came, SiteContribution) else ():
+                found.setdefault(name, []).append(head)
+        return found
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON document of this record; ``RunRecord.from_dict`` gives an equal record back."""

@@ -1,37 +1,54 @@
-"""A log that shows when a line of it was changed: each line carries the digest of the one before.
+"""A log that shows who wrote its lines, and when a line was changed, added or removed.
 
-One JSON object a line, in a file that is only ever added to. Several processes of a site may share
-it. What the chain cannot show is that lines at the end are gone; whoever needs that keeps the last
-digest somewhere else.
+One JSON object a line, in a file that is only ever added to; several processes of a site may share
+the file. Each line carries the digest of the line before, and an authentication code by a key that
+its writer holds (``audit_keys``). A *head* shows that lines at the end are gone: the number and the
+digest of a line, which somebody has kept elsewhere.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import re
+import stat
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
+from mmar_runtime.audit_keys import JOB, KIT, LogKey
 from mmar_runtime.errors import MmarError
 
 AUDIT_FILE = Path("audit") / "mmar_audit.jsonl"
-"""Where a site or a server keeps it, below its own folder."""
+"""Where a site or a server keeps the audit log, below its own folder."""
+
+LEDGER_FILE = Path("audit") / "mmar_privacy.jsonl"
+"""Where a site keeps the privacy ledger, which is such a log too."""
 
 FIRST = "0" * 64
 """What stands for the digest before the first line."""
 
-OWN_KEYS = ("time", "event", "previous", "digest")
+HEAD_FORM = re.compile(r"([1-9][0-9]{0,14}):([0-9a-f]{64})")
+"""How a head is written: the number of a line, and its digest."""
+
+OWN_KEYS = ("count", "time", "event", "writer", "previous", "digest", "mac")
+TEXT_KEYS = ("time", "event", "previous", "digest")
 BLOCK = 65536
 """Bytes that are read at a time to find the last line."""
 
+MAX_LINE = 2**24
+"""Bytes of a line; no writer comes near."""
+
+MAX_FINDINGS = 100
+
 
 class AuditError(MmarError):
-    """An audit log cannot be read, or its chain is broken.
+    """A log cannot be read, or is not as it was written.
 
     Attributes:
         line: the number of the line, from 1; 0 where the whole file is meant.
@@ -45,17 +62,30 @@ class AuditError(MmarError):
         self.line = line
 
 
-@dataclass(frozen=True, slots=True)
-class AuditChain:
-    """A log whose chain holds.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditReport:
+    """What a look at a log has found.
 
     Attributes:
-        lines: how many lines it has.
-        digest: of the last one; who has kept it notices lines that are taken away later.
+        lines: how many whole lines it has.
+        head: number and digest of the last one; None for an empty log.
+        findings: all that is wrong, in the order of the lines; at most ``MAX_FINDINGS``.
+        authenticated: whether a key or a head vouches for all lines.
     """
 
     lines: int
-    digest: str
+    head: str | None
+    findings: tuple[AuditError, ...]
+    authenticated: bool
+
+    @property
+    def status(self) -> str:
+        """In words."""
+        if self.findings:
+            return "not intact"
+        if not self.lines:
+            return "empty: nothing to verify"
+        return "intact" if self.authenticated else "not authenticated"
 
 
 class AuditLog:
@@ -63,10 +93,12 @@ class AuditLog:
 
     Args:
         path: the file; it and its folder are made when the first line is added.
+        key: of the writer; None where there is no kit.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: LogKey | None = None) -> None:
         self.path = path
+        self.key = key
 
     def append(self, event: str, **facts: Any) -> str:
         """Add a line and flush it to the disk; returns its digest.
@@ -83,52 +115,173 @@ class AuditLog:
         if taken:
             raise ValueError(f"the log writes {taken} itself")
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-        with os.fdopen(descriptor, "r+b", buffering=0) as stream:
+        # The process of a job may write in this folder, and a link there may lead anywhere.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        with os.fdopen(_opened(self.path, flags), "r+b", buffering=0) as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)  # held until the file is closed
-            whole, previous = _last(stream)
-            content = {"time": _now(), "event": event, **facts, "previous": previous}
-            digest = _digest(content)
-            line = _canonical({**content, "digest": digest}) + b"\n"
+            whole, last = _last(stream)
+            line = self._line(event, facts, last)
             # A crash may have left half a line; it stays for `verify` to show, on its own line.
-            stream.write(line if whole else b"\n" + line)
+            stream.write(b"" if whole else b"\n")
+            stream.write(_canonical(line) + b"\n")
             os.fsync(stream.fileno())
-        return digest
+        return str(line["digest"])
+
+    def _line(
+        self, event: str, facts: Mapping[str, Any], last: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """The line that follows the last one, by this writer."""
+        content = {"time": _now(), "event": event, **facts}
+        if self.key is not None:
+            content["writer"] = KIT if self.key.job is None else JOB
+        content["count"] = 1 if last is None else last["count"] + 1
+        content["previous"] = FIRST if last is None else last["digest"]
+        digest = _digest(content)
+        mac = {} if self.key is None else {"mac": self.key.sign(self.path.name, digest)}
+        return {**content, "digest": digest, **mac}
+
+    def head(self) -> str | None:
+        """Number and digest of the last whole line; None if there is no line.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        if not os.path.lexists(self.path):
+            return None
+        with os.fdopen(_opened(self.path, os.O_RDONLY), "rb", buffering=0) as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH)
+            _, last = _last(stream)
+        return None if last is None else _head(last)
 
 
-def verify_audit(path: Path) -> AuditChain:
-    """Check every line of a log against its digest and against the line before.
+def log_heads(root: Path) -> dict[str, str]:
+    """Name -> head of the logs of a site that have lines.
 
     Raises:
-        AuditError: the file cannot be read, or a line was changed, added, removed or cut short.
+        OSError: a log cannot be read.
     """
-    chain = AuditChain(0, FIRST)
-    for entry in verified_lines(path):
-        chain = AuditChain(chain.lines + 1, entry["digest"])
-    return chain
+    heads = {one.name: AuditLog(root / one).head() for one in (AUDIT_FILE, LEDGER_FILE)}
+    return {name: head for name, head in heads.items() if head is not None}
 
 
-def verified_lines(path: Path) -> Iterator[dict[str, Any]]:
+def verify_audit(path: Path, key: LogKey | None = None, heads: Collection[str] = ()) -> AuditReport:
+    """Check a log: every line against its digest, its authentication code and the line before.
+
+    Args:
+        path: the log, under its own name.
+        key: of its writers; without a key nobody can say who wrote the lines.
+        heads: of the same log, kept elsewhere, each in ``HEAD_FORM``.
+
+    Returns:
+        The report; a file that cannot be read is a finding too.
+    """
+    findings: list[AuditError] = []
+    known: dict[int, set[str]] = {}
+    for one in heads:
+        known.setdefault(int(one.partition(":")[0]), set()).add(one)
+    lines, head, vouched = 0, None, 0
+    try:
+        for number, entry, fault in _checked(path, key):
+            if fault:
+                findings.append(AuditError(path, number, fault))
+            if len(findings) == MAX_FINDINGS:
+                break
+            if entry is None:
+                continue
+            lines, head = lines + 1, _head(entry)
+            here = known.pop(entry["count"], set())
+            if here - {head}:
+                reason = f"is not the line {entry['count']} that is known from elsewhere"
+                findings.append(AuditError(path, number, reason))
+            elif here:
+                vouched = lines
+        if known and len(findings) < MAX_FINDINGS:
+            reason = f"has {lines} lines; line {max(known)} is known from elsewhere and gone"
+            findings.append(AuditError(path, 0, reason))
+    except OSError as error:
+        findings.append(AuditError(path, 0, f"cannot be read: {error.strerror}"))
+    is_kits = key is not None and key.job is None
+    return AuditReport(
+        lines=lines,
+        head=head,
+        findings=tuple(findings),
+        authenticated=is_kits or vouched == lines > 0,
+    )
+
+
+def verified_lines(path: Path, key: LogKey | None = None) -> Iterator[dict[str, Any]]:
     """What the lines of a log hold, each as soon as it is checked.
 
     Lines that others add meanwhile are left out: one that is half written is no broken one.
 
     Raises:
-        AuditError: as for ``verify_audit``, at the line that it is about.
+        AuditError: the file cannot be read, or has a finding, at the line that it is about.
     """
-    previous = FIRST
     try:
-        with path.open("rb") as stream:
-            left = _whole_bytes(stream)
-            for number, line in enumerate(stream, start=1):
-                if left <= 0:
-                    return
-                left -= len(line)
-                entry = _verified(path, number, line, previous)
-                previous = entry["digest"]
-                yield entry
+        for number, entry, fault in _checked(path, key):
+            if fault or entry is None:
+                raise AuditError(path, number, fault)
+            yield entry
     except OSError as error:
         raise AuditError(path, 0, f"cannot be read: {error.strerror}") from error
+
+
+def _checked(path: Path, key: LogKey | None) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
+    """The number of each line, what it holds, if it is a whole line, and what is wrong with it."""
+    last: dict[str, Any] | None = None
+    for number, line in enumerate(_lines(path), start=1):
+        entry = _entry(line)
+        if entry is None:
+            yield number, None, "is no whole line of this log: damaged, or cut short by a crash"
+            continue
+        yield number, entry, _fault(entry, last, path.name, key)
+        last = entry
+
+
+def _fault(
+    entry: Mapping[str, Any], last: Mapping[str, Any] | None, log: str, key: LogKey | None
+) -> str:
+    """What is wrong with a whole line behind another; empty if it is as it was written."""
+    count, previous = (0, FIRST) if last is None else (last["count"], last["digest"])
+    if (entry["previous"], entry["count"]) != (previous, count + 1):
+        return "does not follow the line before: one was changed, added or removed there"
+    content = {key: value for key, value in entry.items() if key not in ("digest", "mac")}
+    if entry["digest"] != _digest(content):
+        return "was changed: its digest is another"
+    if key is None:
+        return ""
+    if "mac" not in entry:
+        return "is not authenticated: whoever wrote it had no key"
+    if key.may_judge(entry) and not key.has_signed(log, entry):
+        return (
+            "is not authenticated by this key: it was changed, or written with the key of another "
+            "kit or into another log"
+        )
+    return ""
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines as they are at a moment when nobody is adding one; long ones without their end."""
+    with os.fdopen(_opened(path, os.O_RDONLY), "rb") as stream:
+        left = _whole_bytes(stream)
+        while left > 0:
+            line = part = stream.readline(min(left, MAX_LINE))
+            left -= len(part)
+            while part and left > 0 and not part.endswith(b"\n"):
+                part = stream.readline(min(left, MAX_LINE))
+                left -= len(part)
+            if not line:
+                return  # the file has become shorter
+            yield line
+
+
+def _opened(path: Path, flags: int) -> int:
+    """A descriptor of a plain file; whoever opens a pipe would wait for its other end."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no plain file", str(path))
+    return descriptor
 
 
 def _whole_bytes(stream: BinaryIO) -> int:
@@ -139,52 +292,45 @@ def _whole_bytes(stream: BinaryIO) -> int:
     return size
 
 
-def _verified(path: Path, number: int, line: bytes, previous: str) -> dict[str, Any]:
-    """A line that is as it was written, behind the line that stands before it."""
-    entry = _entry(line)
-    if entry is None:
-        raise AuditError(path, number, "is no whole line of this log: a change, or a crash")
-    if entry["previous"] != previous:
-        reason = "does not follow the line before: one was changed, added or removed there"
-        raise AuditError(path, number, reason)
-    content = {key: value for key, value in entry.items() if key != "digest"}
-    if entry["digest"] != _digest(content):
-        raise AuditError(path, number, "was changed: its digest is another")
-    return entry
-
-
 def _entry(line: bytes) -> dict[str, Any] | None:
     """What a line holds; None if it is no whole line of such a log."""
     if not line.endswith(b"\n"):
         return None
     try:
-        entry = json.loads(line)
+        entry = json.loads(line, parse_constant=_no_number)
+        # Equal values can be written in many ways; only one of them is the log's.
+        if not isinstance(entry, dict) or _canonical(entry) + b"\n" != line:
+            return None
     except (ValueError, RecursionError):
         return None
-    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in OWN_KEYS):
-        return None
-    # Equal values can be written in many ways; only one of them is the log's.
-    return entry if _canonical(entry) + b"\n" == line else None
+    has_texts = all(isinstance(entry.get(key), str) for key in TEXT_KEYS)
+    is_counted = type(entry.get("count")) is int and 0 < entry["count"] < 10**15
+    return entry if has_texts and is_counted else None
 
 
-def _last(stream: BinaryIO) -> tuple[bool, str]:
-    """Whether the file ends with a whole line, and the digest that the next line follows."""
-    end = stream.seek(0, os.SEEK_END)
-    if end == 0:
-        return True, FIRST
-    tail, start = b"", end
-    while start > 0:
-        start = max(0, start - BLOCK)
-        stream.seek(start)
-        tail = stream.read(min(BLOCK, end - start)) + tail
-        end = start
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _last(stream: BinaryIO) -> tuple[bool, dict[str, Any] | None]:
+    """Whether the file ends with a whole line, and the last whole line, which the next follows."""
+    end, size = stream.seek(0, os.SEEK_END), BLOCK
+    while True:
+        start = stream.seek(max(0, end - size))
+        tail = stream.read(end - start)
         lines = tail.splitlines(keepends=True)
         # The first of them may begin before this block.
         for line in reversed(lines if start == 0 else lines[1:]):
             entry = _entry(line)
             if entry is not None:
-                return tail.endswith(b"\n"), str(entry["digest"])
-    return tail.endswith(b"\n"), FIRST
+                return tail.endswith(b"\n"), entry
+        if start == 0 or size > 2 * MAX_LINE:
+            return not tail or tail.endswith(b"\n"), None
+        size *= 8
+
+
+def _head(entry: Mapping[str, Any]) -> str:
+    return f"{entry['count']}:{entry['digest']}"
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -1,26 +1,34 @@
-"""``mmar audit``: is the log of a site or a server as it was written?
+"""``mmar audit``: are the logs of a site or a server as they were written?
 
-Each line of the log carries the digest of the line before, so a line that was changed, added or
-taken out is found. Lines that were taken away from the end are found only with --expect, the digest
-that an earlier run has printed.
+Each line carries the digest of the line before and an authentication code by the kit's key. So a
+line that was changed, added or taken out is found. The key is that of the kit in which the log is.
+A log that lies elsewhere needs --key; without a key nobody can say who wrote its lines.
+
+Lines that were taken away from the end are found with a head: the number and the digest of a line
+that is known from elsewhere. An earlier run has printed one. A server gets the heads of a site's
+logs with each contribution and keeps them in the run record.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mmar_runtime.cli.common import print_json
 
-HELP = "verify the audit log of a site or a server"
+HELP = "verify the audit log or the privacy ledger of a site or a server"
 EXAMPLES = """examples:
-  mmar audit verify audit/mmar_audit.jsonl
-  mmar audit verify audit/mmar_audit.jsonl --expect 9f86d081...  (the digest of an earlier run)
+  mmar audit verify audit/mmar_audit.jsonl audit/mmar_privacy.jsonl
+  mmar audit verify audit/mmar_audit.jsonl --head 12:9f86d081...  (the head of an earlier run)
+  mmar audit verify audit/mmar_audit.jsonl --record run_record.json --site site-1
+  mmar audit verify copy/mmar_audit.jsonl --key kit/startup/client.key
 
-exit code: 0 the log is intact, 3 it is not, 2 it cannot be asked so
+exit code: 0 the logs are intact, 3 one is not, or nobody can say so, 2 it cannot be asked so
 """
 
-BROKEN = 3
+NOT_INTACT = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,44 +37,91 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verify = actions.add_parser("verify", help="check every line of a log")
     verify.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a log")
     verify.add_argument(
-        "--expect", metavar="DIGEST", help="a digest that one of the lines has to have"
+        "--key",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="private key of the kit that wrote the log, former ones too",
     )
+    verify.add_argument(
+        "--head",
+        action="append",
+        default=[],
+        metavar="LINE:DIGEST",
+        help="a line that the log has to have",
+    )
+    verify.add_argument(
+        "--record", type=Path, metavar="FILE", help="run record with heads of this site's logs"
+    )
+    verify.add_argument("--site", metavar="NAME", help="name of the site in the record")
     verify.add_argument("--json", action="store_true", help="one JSON document for all files")
     verify.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
 def run(options: argparse.Namespace) -> int:
     """Verify each file."""
-    results = [_verified(path, options.expect) for path in options.files]
+    known = _known_heads(options)
+    results = [
+        _verified(path, options.key, [*options.head, *known.get(path.name, ())])
+        for path in options.files
+    ]
     if options.json:
         print_json(results)
     else:
-        for one in results:
-            intact = f"{one['file']}: intact, lines: {one['lines']}, last: {one['digest']}"
-            print(one["fault"] or intact)
-    return BROKEN if any(one["fault"] for one in results) else 0
+        print("\n".join(line for one in results for line in _told(one)))
+    return 0 if all(one["status"] == "intact" for one in results) else NOT_INTACT
 
 
-def _verified(path: Path, expected: str | None) -> dict[str, object]:
-    from mmar_runtime.audit import AuditError, verify_audit
+def _verified(path: Path, keys: list[Path], heads: list[str]) -> dict[str, Any]:
+    """What is found; a log that is not there is a finding where a head of it is known."""
+    from mmar_runtime.audit import verify_audit
+    from mmar_runtime.audit_keys import LogKey
+
+    if not path.is_file() and not heads:
+        raise _fault("FILE", f"there is no file {str(path)!r}")
+    key = LogKey.of_files(keys) if keys else LogKey.of_kit(path.resolve().parents[1])
+    report = verify_audit(path, key, heads)
+    return {
+        "file": str(path),
+        "status": report.status,
+        "lines": report.lines,
+        "head": report.head,
+        "findings": [{"line": one.line, "text": str(one)} for one in report.findings],
+    }
+
+
+def _told(result: dict[str, Any]) -> Iterator[str]:
+    yield from (one["text"] for one in result["findings"])
+    what = f"{result['file']}: {result['status']}"
+    if result["status"] == "not authenticated":
+        what += " (no key of its kit is here), but each line follows the line before"
+    yield f"{what}, lines: {result['lines']}, head: {result['head'] or 'none'}"
+
+
+def _known_heads(options: argparse.Namespace) -> dict[str, list[str]]:
+    """Name of a log -> its heads in the run record."""
+    from mmar_runtime.audit import HEAD_FORM
+
+    odd = [one for one in options.head if not HEAD_FORM.fullmatch(one)]
+    if odd:
+        raise _fault("--head", f"{odd[0]!r} is no head: a number, a colon, 64 hexadecimal digits")
+    if options.head and len(options.files) > 1:
+        raise _fault("--head", "belongs to one log, and there are several")
+    if (options.record is None) != (options.site is None):
+        raise _fault("--record", "and --site NAME go together")
+    if options.record is None:
+        return {}
+    from fl_server.run_record import read_run_record
+
+    found = read_run_record(options.record).log_heads(options.site)
+    if not found:
+        raise _fault("--site", f"the record holds no head of a log of {options.site!r}")
+    return found
+
+
+def _fault(place: str, message: str) -> Exception:
     from mmar_runtime.config.location import Location
     from mmar_runtime.errors import ConfigError, Problem
 
-    if not path.is_file():
-        message = f"there is no file {str(path)!r}"
-        raise ConfigError([Problem(Location("FILE"), message, "", "missing-file")])
-    try:
-        chain = verify_audit(path)
-    except AuditError as error:
-        return {"file": str(path), "lines": None, "digest": None, "fault": str(error)}
-    fault = None
-    if expected is not None and not _has_digest(path, expected):
-        fault = f"{path}: no line has the digest {expected}; lines at the end are gone"
-    return {"file": str(path), "lines": chain.lines, "digest": chain.digest, "fault": fault}
-
-
-def _has_digest(path: Path, digest: str) -> bool:
-    """Whether a line of a verified log has this digest."""
-    wanted = f'"digest":"{digest}"'.encode()
-    with path.open("rb") as stream:
-        return any(wanted in line for line in stream)
+    return ConfigError([Problem(Location(place), message, "", "usage")])

@@ -24,10 +24,11 @@ def run(options: argparse.Namespace) -> int:
     """Print the account; its chain is verified on the way."""
     from fl_admin.site_kit import SiteKit
     from fl_client.privacy_ledger import PrivacyLedger
+    from mmar_runtime.audit_keys import LogKey
 
     kit = SiteKit.open(options.kit)
     most = site_policy(kit.root / "local").privacy.epsilon_max
-    ledger = PrivacyLedger(kit.root)
+    ledger = PrivacyLedger(kit.root, LogKey.of_kit(kit.root))
     account = ledger.account()
     left = None if most is None else max(0.0, most - account.spent)
     jobs = account.by("job")

@@ -21,12 +21,14 @@ from fl_client.flare.encryption_keys import ability_faults
 from fl_client.job_check import SIGNATURES
 from fl_client.limited_check import limited_check
 from fl_client.privacy_filters import filter_faults
+from fl_client.privacy_ledger import PrivacyLedger
 from fl_client.site_data import data_faults, unset_variables
 from fl_client.versions import differences, federation_versions
 from mmar_runtime.audit import AUDIT_FILE, AuditLog
+from mmar_runtime.audit_keys import LogKey
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_site_values
-from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.errors import ConfigError, PolicyError, Problem
 from mmar_runtime.policy.site_policy import SitePolicy, site_policy
 from mmar_runtime.policy.tree_hash import tree_hash
 from mmar_runtime.policy.verdict import Verdict, printable, verdict
@@ -43,6 +45,8 @@ HERE = Location("")
 UNSET = "this site's environment.json is not filled in; 'mmar site setup' there does that"
 UNREAD = "this site's data list has a fault; 'mmar site setup' there says which"
 
+UNTRUSTED = "this site's privacy ledger has a fault; 'mmar audit verify' there says which"
+
 log = logging.getLogger(__name__)
 
 
@@ -54,9 +58,9 @@ class MmarAppValidator(AppValidator):
         app = Path(app_folder).resolve()
         root = app.parents[1]  # <root>/<job>/app_<site>
         try:
-            policy = site_policy(root / "local")
+            policy, key = site_policy(root / "local"), LogKey.of_kit(root)
             judged, signers = _judged(app, root, policy)
-            AuditLog(root / AUDIT_FILE).append(
+            AuditLog(root / AUDIT_FILE, key).append(
                 "job-judged",
                 job=app.parent.name,
                 job_digest=_digest(app),
@@ -65,6 +69,9 @@ class MmarAppValidator(AppValidator):
                 verdict="accept" if judged.accepted else "reject",
                 problems=[f"{one.rule} {one.location}"[:200] for one in judged.problems[:20]],
             )
+            # The server's job process reads the key of its kit: researchers get its run folder.
+            if key is not None and judged.accepted and (root / SITE_KIT).is_file():
+                key.give(app.parent, app.parent.name)
         except ConfigError as error:
             log.error("the policy of this site cannot be used: %s", error)
             return "refused: policy: this site's policy has a fault; its administrator knows", {}
@@ -110,6 +117,7 @@ def _judged(app: Path, root: Path, policy: SitePolicy) -> tuple[Verdict, list[st
         faults += ability_faults(app, root / "startup")
     else:
         faults += filter_faults(local, policy)
+    faults += _ledger_faults(root, policy)
     if not faults and (root / SITE_KIT).is_file():
         faults += _data_faults(app, local, policy)
     return verdict(judged.path, faults, judged.notices), signers
@@ -130,6 +138,17 @@ def _version_faults(root: Path) -> Iterator[Problem]:
         if not one.fits:
             message = f"this {who} has {one}: install {one.package} {one.federation} there"
             yield Problem(HERE, message, "", "versions")
+
+
+def _ledger_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
+    """A privacy budget whose ledger is not as it was written; here all its lines can be judged."""
+    if policy.privacy.epsilon_max is None:
+        return
+    try:
+        PrivacyLedger(root, LogKey.of_kit(root)).account()
+    except PolicyError as error:
+        log.error("%s", error)
+        yield Problem(HERE, UNTRUSTED, "", "privacy")
 
 
 def _data_faults(app: Path, local: Path, policy: SitePolicy) -> Iterator[Problem]:

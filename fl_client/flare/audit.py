@@ -1,4 +1,4 @@
-"""The audit log of the site that a job runs at."""
+"""The logs of the site that a job runs at, and the key by which its process writes into them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 from nvflare.apis.fl_context import FLContext
 
-from mmar_runtime.audit import AUDIT_FILE, AuditLog
+from fl_client.privacy_ledger import PrivacyLedger
+from mmar_runtime.audit import AUDIT_FILE, AuditLog, log_heads
+from mmar_runtime.audit_keys import LogKey
 
 
 def note(fl_ctx: FLContext, event: str, **facts: Any) -> None:
@@ -21,5 +23,29 @@ def note(fl_ctx: FLContext, event: str, **facts: Any) -> None:
     Raises:
         OSError: the log cannot be written.
     """
-    root = Path(fl_ctx.get_engine().get_workspace().get_root_dir())
-    AuditLog(root / AUDIT_FILE).append(event, job=fl_ctx.get_job_id(), **facts)
+    log = AuditLog(_root(fl_ctx) / AUDIT_FILE, _key(fl_ctx))
+    log.append(event, job=fl_ctx.get_job_id(), **facts)
+
+
+def ledger(fl_ctx: FLContext) -> PrivacyLedger:
+    """The privacy ledger of the site, written by this job."""
+    return PrivacyLedger(_root(fl_ctx), _key(fl_ctx))
+
+
+def heads(fl_ctx: FLContext) -> dict[str, str]:
+    """Name -> head of the site's logs, for the server to keep.
+
+    Raises:
+        OSError: a log cannot be read.
+    """
+    return log_heads(_root(fl_ctx))
+
+
+def _root(fl_ctx: FLContext) -> Path:
+    return Path(fl_ctx.get_engine().get_workspace().get_root_dir())
+
+
+def _key(fl_ctx: FLContext) -> LogKey | None:
+    """The key that the site's parent process has given to this job; None outside of a kit."""
+    job = fl_ctx.get_job_id()
+    return LogKey.of_run(Path(fl_ctx.get_engine().get_workspace().get_run_dir(job)), job)

@@ -25,6 +25,9 @@ STATUS = "mmar_status"
 NOT_DECRYPTED = "mmar_not_decrypted"
 """Where a task carries, inside of the site, why its encrypted model cannot be read."""
 
+LOGS = "mmar_logs"
+"""Where a reply carries the heads of the site's logs."""
+
 CASES = "mmar_cases"
 """Where metrics carry the number of cases they were computed on."""
 

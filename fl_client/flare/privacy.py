@@ -25,7 +25,7 @@ from nvflare.apis.shareable import Shareable
 from nvflare.app_common.filters import percentile_privacy, svt_privacy
 
 from fl_client.filter_plan import FilterPlan
-from fl_client.flare.audit import note
+from fl_client.flare.audit import ledger, note
 from fl_client.flare.failure import failure
 from fl_client.local_training import SharedTensors
 from fl_client.privacy import MODULE, Settings, SvtSettings, TrainedTensors, filter_settings
@@ -202,7 +202,7 @@ class SVTPrivacy(ModelFilter):
         policy = site_policy(Path(workspace.get_site_config_dir()))
         assert isinstance(self.settings, SvtSettings)
         cost = self.settings.cost(values)
-        spent = PrivacyLedger(Path(workspace.get_root_dir())).spend(
+        spent = ledger(fl_ctx).spend(
             cost,
             policy.privacy.epsilon_max,
             job=fl_ctx.get_job_id(),
@@ -240,7 +240,7 @@ class RunFilters:
         return cls(
             plan=FilterPlan.read(Path(workspace.get_site_config_dir()), site.mmar.root),
             policy=site.policy,
-            ledger=PrivacyLedger(Path(workspace.get_root_dir())),
+            ledger=ledger(fl_ctx),
             data=data_digest(site.values),
         )
 

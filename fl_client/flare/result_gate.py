@@ -4,6 +4,8 @@ The executor sends nothing but what the closed list of ``fl_client.outgoing`` ho
 after it, and a job could bring another executor to a site that allows code; so whatever a reply
 holds by then is judged once more by its types, names and sizes. Whether the filters ran that pay
 for its privacy shows in the ledger: without new lines there no tensors leave.
+
+The gate adds the heads of the site's logs, which the server keeps: so a cut end of a log shows.
 """
 
 from __future__ import annotations
@@ -24,11 +26,10 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 
 from fl_client.filter_plan import FilterPlan
-from fl_client.flare.audit import note
+from fl_client.flare.audit import heads, ledger, note
 from fl_client.flare.encryption_keys import PLACE, asked_layers
-from fl_client.flare.exchange import CASES, REPORT, STATUS
+from fl_client.flare.exchange import CASES, LOGS, REPORT, STATUS
 from fl_client.outgoing import LOSS
-from fl_client.privacy_ledger import PrivacyLedger
 from fl_client.transfer import job_transfer
 from mmar_runtime.compact_weights import SCALES, Arrays, form_faults
 from mmar_runtime.encrypted_weights import ARRAYS, LAYOUT, LENGTHS, Layout, layout_of, part_faults
@@ -124,6 +125,9 @@ class ResultGate(FLComponent):
             self._stop(reply)
             note(fl_ctx, "reply-stopped", faults=faults[:5])
             self.log_error(fl_ctx, f"a reply was stopped at the gate: {'; '.join(faults[:5])}")
+        elif isinstance(reply, Shareable) and "DXO" in reply:
+            # The gate alone does so: a reply that comes here with such a header is stopped.
+            reply.set_header(LOGS, heads(fl_ctx))
 
     def _faults(self, reply: object, fl_ctx: FLContext) -> Iterator[str]:
         try:
@@ -187,9 +191,8 @@ def _spendings_due(fl_ctx: FLContext, policy: SitePolicy) -> int:
 
 def _spendings(fl_ctx: FLContext) -> int | None:
     """How many lines of the ledger are of this job; None where it cannot be trusted."""
-    root = Path(fl_ctx.get_engine().get_workspace().get_root_dir())
     try:
-        return PrivacyLedger(root).account().count(fl_ctx.get_job_id())
+        return ledger(fl_ctx).account().count(fl_ctx.get_job_id())
     except PolicyError:
         return None
 

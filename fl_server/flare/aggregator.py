@@ -240,6 +240,7 @@ class MmarAggregator(Aggregator):
             round=round_number(fl_ctx),
             steps=contribution.steps,
             bytes=contribution.sent_bytes,
+            logs=dict(contribution.logs),
             tensors=partial(digest, update.difference),
             **_left_out(update, guard.optional),
         )

@@ -10,6 +10,7 @@ from nvflare.apis.fl_context import FLContext
 
 from fl_server.flare.later import write_later
 from mmar_runtime.audit import AUDIT_FILE, AuditLog
+from mmar_runtime.audit_keys import LogKey
 
 
 def note(by: FLComponent, fl_ctx: FLContext, event: str, **facts: Any) -> None:
@@ -23,7 +24,8 @@ def note(by: FLComponent, fl_ctx: FLContext, event: str, **facts: Any) -> None:
             called for its value when the line is written, which may be a little later.
     """
     job = fl_ctx.get_job_id()
-    log = AuditLog(Path(fl_ctx.get_engine().get_workspace().get_root_dir()) / AUDIT_FILE)
+    root = Path(fl_ctx.get_engine().get_workspace().get_root_dir())
+    log = AuditLog(root / AUDIT_FILE, LogKey.of_kit(root))
 
     def write() -> None:
         found = {name: fact() if callable(fact) else fact for name, fact in facts.items()}

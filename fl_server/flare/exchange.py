@@ -30,6 +30,7 @@ from mmar_runtime.wire import change_data, stored_weights, unpack
 
 REPORT = "mmar_report"
 STATUS = "mmar_status"
+LOGS = "mmar_logs"
 CASES = "mmar_cases"
 BASE_MODEL = "mmar_base_model"
 """The cookie of a task by which its reply says to which global model it is a difference."""
@@ -258,6 +259,7 @@ def update_from(result: Shareable) -> ReceivedUpdate:
         or {name: as_tensor(value) for name, value in dxo.data.items()},
         steps=dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND),
         report=report,
+        logs=result.get_header(LOGS, {}),
     )
 
 

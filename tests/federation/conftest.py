@@ -20,6 +20,8 @@ import pytest
 from fl_admin.console import Console, JobState
 from fl_admin.demo_data import write_demo_data
 from fl_admin.local_federation import LEAD, SERVER, SITES, LocalFederation
+from mmar_runtime.audit import AUDIT_FILE, verify_audit
+from mmar_runtime.audit_keys import LogKey
 
 __all__ = ["LEAD", "SERVER", "SITES", "Federation", "MakeFederation", "edit"]
 
@@ -58,6 +60,11 @@ class Federation(LocalFederation):
             record = self.download(state.job_id, Path(folder)) / "workspace/results/run_record.json"
             failure = json.loads(record.read_text())["failure"] if record.is_file() else "no record"
         return f"{state}\n{failure}\n{self.last_lines(SERVER)}"
+
+    def log_status(self, name: str, log: Path = AUDIT_FILE) -> str:
+        """Whether a log of a kit is as it was written, by the kit's own key."""
+        kit = self.kits / name
+        return verify_audit(kit / log, LogKey.of_kit(kit)).status
 
     def audit(self, name: str) -> list[Any]:
         """The lines of a kit's audit log."""

@@ -69,7 +69,8 @@ def test_an_approval_writes_the_policy_a_copy_and_a_line(
     assert (policy.byoc.mode, policy.byoc.approved) == ("by_hash", (tree_hash(custom),))
     assert digest == tree_hash(custom) == tree_hash(local / "approved" / digest)
     audit = local.parent / AUDIT_FILE
-    assert verify_audit(audit).lines == 1
+    report = verify_audit(audit)
+    assert (report.lines, report.findings) == (1, ())
     line = json.loads(audit.read_text())
     assert (line["event"], line["code"], line["policy"]) == ("code-approved", digest, policy.digest)
 

@@ -12,7 +12,8 @@ import pytest
 from fl_client import privacy_ledger
 from fl_client.privacy import SvtSettings
 from fl_client.privacy_ledger import PrivacyLedger, data_digest
-from mmar_runtime.audit import verified_lines
+from mmar_runtime.audit import AuditLog, verified_lines
+from mmar_runtime.audit_keys import LogKey
 from mmar_runtime.errors import PolicyError
 
 
@@ -61,9 +62,9 @@ def test_a_spending_reads_the_ledger_once(tmp_path: Path, monkeypatch: pytest.Mo
     ledger, read = PrivacyLedger(tmp_path), []
     spend(ledger, 0.5)
 
-    def counted(path: Path) -> Iterator[dict[str, Any]]:
+    def counted(path: Path, key: LogKey | None) -> Iterator[dict[str, Any]]:
         read.append(path)
-        return verified_lines(path)
+        return verified_lines(path, key)
 
     monkeypatch.setattr(privacy_ledger, "verified_lines", counted)
 
@@ -88,6 +89,45 @@ def test_a_broken_chain_counts_as_spent(tmp_path: Path, damage: str) -> None:
         ledger.require(0.1, None)
     with pytest.raises(PolicyError):
         spend(ledger, 0.1)
+
+
+def test_whoever_has_no_key_cannot_take_a_spending_back(tmp_path: Path) -> None:
+    """A new file with a chain of its own; the kit's key vouches for none of its lines."""
+    (tmp_path / "startup").mkdir()
+    (tmp_path / "startup/client.key").write_text("a private key")
+    key = LogKey.of_kit(tmp_path)
+    assert key is not None
+    spend(PrivacyLedger(tmp_path, key.for_job("job-1")), 0.5)
+    spend(PrivacyLedger(tmp_path, key.for_job("job-2")), 0.25, job="job-2")
+    assert PrivacyLedger(tmp_path, key).account().spent == 0.75
+
+    PrivacyLedger(tmp_path).path.unlink()
+    spend(PrivacyLedger(tmp_path), 0.1)
+
+    for reader in (key, key.for_job("job-1")):
+        with pytest.raises(PolicyError, match="line 1: is not authenticated"):
+            PrivacyLedger(tmp_path, reader).account()
+
+
+def test_a_job_cannot_spend_in_the_name_of_another(tmp_path: Path) -> None:
+    (tmp_path / "startup").mkdir()
+    (tmp_path / "startup/client.key").write_text("a private key")
+    key = LogKey.of_kit(tmp_path)
+    assert key is not None
+    spend(PrivacyLedger(tmp_path, key.for_job("job-1")), 0.5, job="job-2")
+
+    with pytest.raises(PolicyError, match="line 1: is not authenticated"):
+        PrivacyLedger(tmp_path, key).account()
+
+
+@pytest.mark.parametrize("epsilon", [-0.5, 10**400, True, "0.5"])
+def test_a_line_with_an_odd_cost_counts_as_spent(tmp_path: Path, epsilon: Any) -> None:
+    ledger = PrivacyLedger(tmp_path)
+    facts = {"job": "job-1", "round": 1, "filter": "SVTPrivacy", "data": "a1"}
+    AuditLog(ledger.path).append("privacy-spent", epsilon=epsilon, **facts)
+
+    with pytest.raises(PolicyError, match="cannot be trusted"):
+        ledger.account()
 
 
 def test_a_line_that_a_crash_cut_short_can_be_removed(tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ def new_record(**changes: Any) -> RunRecord:
     return begin_run(**(values | changes))
 
 
+HEAD = "12:" + 64 * "a"
+
+
 def contribution(**changes: Any) -> SiteContribution:
     values: dict[str, Any] = {
         "steps": 12,
@@ -61,6 +64,7 @@ def contribution(**changes: Any) -> SiteContribution:
         "epochs": (EpochReport(epoch=1, loss=0.75, metrics={"train_acc": 0.8}),),
         "built": {"train.trainer": 1},
         "process": "a",
+        "logs": {"mmar_audit.jsonl": HEAD},
     }
     return SiteContribution(**(values | changes))
 
@@ -165,8 +169,16 @@ def test_the_json_has_the_documented_keys() -> None:
         "epochs": [{"epoch": 1, "loss": 0.75, "metrics": {"train_acc": 0.8}}],
         "built": {"train.trainer": 1},
         "process": "a",
+        "logs": {"mmar_audit.jsonl": HEAD},
         "reason": None,
     }
+
+
+def test_the_record_keeps_the_heads_of_each_sites_logs() -> None:
+    record = run_to_the_end()
+
+    assert record.log_heads("site-1") == {"mmar_audit.jsonl": [HEAD, HEAD]}
+    assert record.log_heads("site-3") == {}
 
 
 def test_a_record_survives_the_way_through_json() -> None:
@@ -350,6 +362,11 @@ def test_a_metric_is_a_finite_number(value: Any) -> None:
         ({"seconds": -1.0}, "seconds: expected a number from 0 on"),
         ({"local_metrics": {DICE: math.nan}}, "expected a finite number"),
         ({"process": " "}, "process: expected a text that is not empty"),
+        ({"logs": {"another.jsonl": HEAD}}, "logs: expected heads of mmar_audit.jsonl and"),
+        ({"logs": {"mmar_audit.jsonl": f"{HEAD}\n"}}, "logs: expected heads"),
+        ({"logs": {"mmar_audit.jsonl": "0:" + 64 * "0"}}, "logs: expected heads"),
+        ({"logs": {"mmar_audit.jsonl": 3}}, "logs: expected heads"),
+        ({"logs": [HEAD]}, "logs: expected an object"),
     ],
 )
 def test_a_contribution_is_checked(change: dict[str, Any], message: str) -> None:

@@ -16,8 +16,10 @@ import pytest
 
 from fl_client import site_data
 from fl_client.flare.app_validator import MAX_TOLD, MmarAppValidator, told
+from fl_client.privacy_ledger import PrivacyLedger
 from fl_client.versions import VERSIONS_FILE
-from mmar_runtime.audit import AUDIT_FILE, verify_audit
+from mmar_runtime.audit import AUDIT_FILE, LEDGER_FILE, verify_audit
+from mmar_runtime.audit_keys import LogKey
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import Problem
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SITE_POLICY_FILE
@@ -52,7 +54,7 @@ def write_policy(kit: Path, **content: Any) -> None:
 
 
 def logged(kit: Path) -> list[Any]:
-    verify_audit(kit / AUDIT_FILE)
+    assert not verify_audit(kit / AUDIT_FILE, LogKey.of_kit(kit)).findings
     return [json.loads(line) for line in (kit / AUDIT_FILE).read_text().splitlines()]
 
 
@@ -174,6 +176,55 @@ def test_a_site_with_its_data_takes_a_good_job(site_kit: Path) -> None:
     write_versions(site_kit, monai=version("monai"), torch=version("torch").partition("+")[0])
 
     assert answer(site_kit) == ""
+
+
+def test_a_job_that_is_accepted_gets_a_key_for_the_log(site_kit: Path) -> None:
+    (site_kit / "startup/client.key").write_text("a private key")
+    key = LogKey.of_kit(site_kit)
+    assert key is not None
+
+    assert answer(site_kit) == ""
+
+    run = site_kit / "job-1"
+    assert LogKey.of_run(run, "job-1") == key.for_job("job-1")
+    assert verify_audit(site_kit / AUDIT_FILE, key).status == "intact"
+    assert "writer" in logged(site_kit)[0]
+
+
+def test_a_job_that_is_refused_gets_none_and_neither_does_a_job_at_the_server(
+    site_kit: Path, kit: Path
+) -> None:
+    (site_kit / "startup/client.key").write_text("a private key")
+    write_policy(site_kit, signers=["lead@hub.org"])
+    assert answer(site_kit) != ""
+    assert LogKey.of_run(site_kit / "job-1", "job-1") is None
+
+    (kit / "startup/client.key").rename(kit / "startup/server.key")
+    (kit / "startup/fed_client.json").unlink()
+    write_policy(kit)
+    assert answer(kit) == ""
+    assert LogKey.of_run(kit / "job-1", "job-1") is None
+
+
+def test_a_budget_whose_ledger_was_written_without_the_key_is_spent(site_kit: Path) -> None:
+    config = site_kit / "job-1/app_site-1/config/config_fed_client.json"
+    document = json.loads(config.read_text())
+    svt = {"path": "fl_client.flare.privacy.SVTPrivacy", "args": {"epsilon_release": 0.5}}
+    document["task_result_filters"] = [{"tasks": ["train"], "filters": [svt]}]
+    config.write_text(json.dumps(document))
+    (site_kit / "startup/client.key").write_text("a private key")
+    write_policy(site_kit, privacy={"epsilon_max": 5})
+    facts = {"job": "job-0", "round": 1, "filter": "SVTPrivacy", "data": "a1"}
+    key = LogKey.of_kit(site_kit)
+    assert key is not None
+    PrivacyLedger(site_kit, key.for_job("job-0")).spend(4.5, 5, **facts)
+    before = answer(site_kit)
+
+    (site_kit / LEDGER_FILE).unlink()
+    PrivacyLedger(site_kit).spend(0.1, 5, **facts)
+
+    assert "privacy ledger" not in before
+    assert "privacy: this site's privacy ledger has a fault" in answer(site_kit)
 
 
 def test_other_versions_are_refused_with_both_and_what_to_do(site_kit: Path) -> None:

@@ -524,7 +524,7 @@ def test_each_task_in_and_out_stands_in_the_audit_log(
     site.do("submit_model")
 
     lines = [json.loads(line) for line in (kit / AUDIT_FILE).read_text().splitlines()]
-    assert verify_audit(kit / AUDIT_FILE).lines == 4
+    assert not verify_audit(kit / AUDIT_FILE).findings
     judged, task_in, task_out, failed = lines
     assert (judged["event"], judged["verdict"], judged["rules"]) == ("mmar-judged", "accept", [])
     assert (task_in["event"], task_in["task"]) == ("task-in", "train")

@@ -148,6 +148,25 @@ def test_a_report_that_lacks_something_is_rejected(fed: Any, part: str) -> None:
     assert part in fed.aggregator.rejections["site-1"]
 
 
+def test_the_heads_of_a_sites_logs_go_into_record_and_log(fed: Any) -> None:
+    heads = {"mmar_audit.jsonl": "7:" + "a" * 64}
+    reply = fed.update(1)
+    reply.set_header("mmar_logs", heads)
+
+    assert fed.submit("site-1", reply)
+    assert fed.record.rounds[0].sites["site-1"].logs == heads
+    assert fed.audit[-1]["logs"] == heads
+
+
+@pytest.mark.parametrize("heads", ["7", ["7"], {"mmar_audit.jsonl": "a\nb"}, {"x": 1}, {1: 2}])
+def test_heads_of_another_form_are_rejected(fed: Any, heads: Any) -> None:
+    reply = fed.update(1)
+    reply.set_header("mmar_logs", heads)
+
+    assert not fed.submit("site-1", reply)
+    assert "logs" in fed.aggregator.rejections["site-1"]
+
+
 def test_no_report_at_all_is_rejected(fed: Any) -> None:
     reply = fed.update(1)
     del reply["DXO"]["meta"][REPORT]

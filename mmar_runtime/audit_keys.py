@@ -1,0 +1,129 @@
+"""Who holds which key of the logs.
+
+Whoever reads the kit's private key writes and verifies all lines: the parent process of a site, the
+server, and the commands of their administrators. The process of a job at a site holds another key,
+which the parent has derived for this job and put into its run folder. So it can forge lines of its
+own job and no others. Without a kit, as in a simulation, nobody holds a key.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from mmar_runtime.files import write_text_atomically
+
+KIT_KEYS = ("client.key", "server.key")
+"""The private key of a kit, below its ``startup``."""
+
+FORMER_KEYS = "former*.key"
+"""Keys that the kit had before it was renewed, below its ``startup``; they only verify."""
+
+JOB_KEY = "audit.key"
+"""The key of a job, in its run folder."""
+
+KIT, JOB = "kit", "job"
+"""What a line names as its writer."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogKey:
+    """A key that authenticates lines of logs.
+
+    Attributes:
+        secret: 32 bytes.
+        job: id of the job that the key was derived for; None for the key of a kit.
+        former: secrets of the keys that the kit had before.
+    """
+
+    secret: bytes = field(repr=False)
+    job: str | None = None
+    former: tuple[bytes, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def of_kit(cls, root: Path) -> Self | None:
+        """The key of the kit in a folder; None if there is no kit.
+
+        Raises:
+            OSError: the kit's key cannot be read.
+        """
+        startup = root / "startup"
+        files = [startup / name for name in KIT_KEYS if (startup / name).is_file()]
+        return cls.of_files([*files, *sorted(startup.glob(FORMER_KEYS))]) if files else None
+
+    @classmethod
+    def of_files(cls, files: Iterable[Path]) -> Self:
+        """The key of a kit from files of private keys: the present one, and former ones.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        secret, *former = (_mac(file.read_bytes(), "mmar-fl logs") for file in files)
+        return cls(secret, former=tuple(former))
+
+    @classmethod
+    def of_run(cls, run: Path, job: str) -> Self | None:
+        """The key that a job's process was given; None if it was given none.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it holds no key.
+        """
+        file = run / JOB_KEY
+        return cls(bytes.fromhex(file.read_text("ascii")), job) if file.is_file() else None
+
+    def give(self, run: Path, job: str) -> None:
+        """Put the key of a job into its run folder.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        write_text_atomically(run / JOB_KEY, self.for_job(job).secret.hex(), private=True)
+
+    def for_job(self, job: str) -> LogKey:
+        """The key of a job, from that of the kit."""
+        return LogKey(_job_secret(self.secret, job), job)
+
+    def sign(self, log: str, digest: str) -> str:
+        """The authentication code of a line: of the name of the log and the line's digest."""
+        return _code(self.secret, log, digest)
+
+    def may_judge(self, line: Mapping[str, Any]) -> bool:
+        """Whether this key can say who wrote a line; that of a job knows its own lines only."""
+        return self.job is None or (line.get("writer"), line.get("job")) == (JOB, self.job)
+
+    def has_signed(self, log: str, line: Mapping[str, Any]) -> bool:
+        """Whether a line was written by whom it names, into the log of this name.
+
+        Args:
+            log: name of the log's file.
+            line: that ``may_judge`` accepts.
+        """
+        writer, job, secrets = line.get("writer"), line.get("job"), (self.secret, *self.former)
+        if self.job is None and writer == JOB and isinstance(job, str):
+            secrets = tuple(_job_secret(one, job) for one in secrets)
+        elif self.job is None and writer != KIT:
+            return False
+        found = _bytes(str(line.get("mac")))
+        codes = [_bytes(_code(one, log, line["digest"])) for one in secrets]
+        return any(hmac.compare_digest(code, found) for code in codes)
+
+
+def _job_secret(secret: bytes, job: str) -> bytes:
+    return _mac(secret, f"job {job}")
+
+
+def _code(secret: bytes, log: str, digest: str) -> str:
+    # A digest has 64 characters, so that no two pairs make the same text.
+    return _mac(secret, f"line {digest} {log}").hex()
+
+
+def _mac(secret: bytes, text: str) -> bytes:
+    return hmac.digest(secret, _bytes(text), "sha256")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")  # a damaged line may hold half a character
