@@ -40,7 +40,7 @@ from fl_admin.setup.certificates import check_certificate
 from fl_admin.setup.connection import check_connection
 from fl_admin.setup.finding import Finding, State
 from fl_admin.setup.kit import CONFIGS, Kit, open_kit
-from fl_client.job_check import SIGNATURES
+from fl_client.job_files import SIGNATURES
 from fl_server.run_record import RECORD_TOPIC, RunRecord
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, FederationError, Problem

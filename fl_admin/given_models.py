@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fl_admin.job_settings import SETTINGS_PLACE, TEMPLATES
 from fl_admin.results import results_folder
-from fl_client.job_check import CLIENT_CONFIG, META, SERVER_CONFIG
+from fl_client.job_files import CLIENT_CONFIG, META, SERVER_CONFIG
 from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, MODEL_NAME
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar

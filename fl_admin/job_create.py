@@ -18,7 +18,8 @@ from fl_admin.cross_validation import cross_validation_document
 from fl_admin.given_models import ValidationSettings, write_given_models
 from fl_admin.job import Job
 from fl_admin.job_settings import APP, JobSettings, name_problems
-from fl_client.job_check import CLIENT_CONFIG, FOLDERS, META, SERVER_CONFIG, check_job
+from fl_client.job_check import check_job
+from fl_client.job_files import CLIENT_CONFIG, FOLDERS, META, SERVER_CONFIG
 from mmar_runtime.cli.upgrade import document_text
 from mmar_runtime.config.loader import (
     CROSS_VALIDATION_FILE,

@@ -36,7 +36,7 @@ from fl_admin.job_import_rules import (
     refused,
 )
 from fl_admin.job_settings import JobSettings
-from fl_client.job_check import CLIENT_CONFIG, META, SERVER_CONFIG
+from fl_client.job_files import CLIENT_CONFIG, META, SERVER_CONFIG
 from mmar_runtime.config.loader import ENVIRONMENT_FILE, TRAIN_FILE, load_train_config
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_client.encryption import encrypting
-from fl_client.job_check import CLIENT_CONFIG, JOB_NAME, META, SERVER_CONFIG, SITE_NAME
+from fl_client.job_files import CLIENT_CONFIG, META, SERVER_CONFIG
 from fl_client.privacy import MODULE, SETTINGS, filter_settings
 from fl_client.transfer import compacting
 from mmar_runtime.config.location import Location
@@ -20,6 +20,7 @@ from mmar_runtime.config.overrides import Scalar, parse_overrides
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
+from mmar_runtime.names import JOB_NAME, SITE_NAME
 from mmar_runtime.shared_names import NOT, form_problems
 from mmar_runtime.transfer_form import FORMS, Form
 

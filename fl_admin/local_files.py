@@ -9,7 +9,7 @@ from typing import Any
 from nvflare.lighter.entity import Participant
 from nvflare.lighter.spec import Builder, Project, ProvisionContext
 
-from fl_client.job_check import ALLOWED_CLASSES
+from fl_client.job_classes import ALLOWED_CLASSES
 from fl_client.versions import PACKAGES, VERSIONS_FILE, installed_versions
 from mmar_runtime.files import write_text_atomically
 from mmar_runtime.flare import HANDOVER

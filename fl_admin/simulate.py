@@ -27,7 +27,8 @@ from fl_admin.processes import MEMORY_OF_NVFLARE, ProcessTree
 from fl_admin.report.html import write_report
 from fl_admin.report.plots import import_drawing
 from fl_client.encryption import encryption_faults, job_layers
-from fl_client.job_check import ALLOWED_CLASSES, META
+from fl_client.job_classes import ALLOWED_CLASSES
+from fl_client.job_files import META
 from fl_client.site import PROCESSES_VARIABLE, Site
 from fl_client.transfer import transfer_faults
 from fl_server.cross_site import CrossSiteMatrix, read_cross_site_matrix

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fl_client.job_check import META
+from fl_client.job_files import META
 from fl_client.site import Site
 from mmar_runtime.config.loader import CROSS_VALIDATION_FILE
 from mmar_runtime.config.location import Location

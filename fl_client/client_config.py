@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from fl_client.job_check import CLIENT_CONFIG
+from fl_client.job_files import CLIENT_CONFIG
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.mmar import Mmar
 

@@ -34,7 +34,7 @@ def shared_names(patterns: Any, names: Iterable[str], location: Location) -> tup
         ConfigError: a pattern is none or fits no tensor, or all tensors or none are shared.
     """
     known = list(names)
-    problems = [*_pattern_problems(patterns, location)] or [*_unfit(patterns, known, location)]
+    problems = [*pattern_problems(patterns, location)] or [*_unfit(patterns, known, location)]
     if problems:
         raise ConfigError(problems)
     left_out = [_bare(one) for one in patterns if one.startswith(NOT)]
@@ -72,7 +72,7 @@ def matching(patterns: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
 
 def form_problems(patterns: Any, location: Location) -> Iterator[Problem]:
     """What no patterns may be, whatever the network is, but for those of ``shared_names``."""
-    problems = [*_pattern_problems(patterns, location)]
+    problems = [*pattern_problems(patterns, location)]
     yield from problems
     for index, pattern in enumerate(() if problems else patterns):
         if pattern.startswith(NOT):
@@ -81,8 +81,8 @@ def form_problems(patterns: Any, location: Location) -> Iterator[Problem]:
             yield Problem(location / index, message, advice, "shared")
 
 
-def _pattern_problems(patterns: Any, location: Location) -> Iterator[Problem]:
-    """The same for those of ``shared_names``, which may have a ``!`` in front."""
+def pattern_problems(patterns: Any, location: Location) -> Iterator[Problem]:
+    """What no patterns of ``shared_names`` may be; such a pattern may have a ``!`` in front."""
     if not isinstance(patterns, list | tuple) or not 0 < len(patterns) <= MAX_PATTERNS:
         message = f"has to be an array of 1 to {MAX_PATTERNS} names of tensors"
         yield Problem(location, message, "", "shared")

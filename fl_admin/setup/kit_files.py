@@ -10,7 +10,7 @@ from typing import Any
 from fl_admin.local_files import GATE, JSON_ONLY, LOG_SENDERS, VALIDATOR
 from fl_admin.setup.finding import Finding, fault, ok, warning
 from fl_admin.setup.kit import CONFIGS, Kind, Kit
-from fl_client.job_check import ALLOWED_CLASSES
+from fl_client.job_classes import ALLOWED_CLASSES
 from fl_client.privacy_filters import PRIVACY_FILE, filter_faults
 from fl_client.versions import differences, federation_versions
 from mmar_runtime.config.sources import read_json

@@ -18,7 +18,7 @@ from nvflare.lighter.utils import verify_folder_signature_and_get_signers
 
 from fl_client.filter_plan import FilterPlan
 from fl_client.flare.encryption_keys import ability_faults
-from fl_client.job_check import SIGNATURES
+from fl_client.job_files import SIGNATURES
 from fl_client.limited_check import limited_check
 from fl_client.privacy_filters import filter_faults
 from fl_client.privacy_ledger import PrivacyLedger

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
-from fl_client.job_check import ALLOWED_CLASSES
+from fl_client.job_classes import ALLOWED_CLASSES
 from mmar_runtime.errors import ConfigError
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]

@@ -34,7 +34,7 @@ from fl_client.filter_plan import FilterPlan
 from fl_client.flare import privacy
 from fl_client.flare.app_validator import MmarAppValidator
 from fl_client.flare.result_gate import ResultGate
-from fl_client.job_check import ALLOWED_CLASSES
+from fl_client.job_classes import ALLOWED_CLASSES
 from mmar_runtime.errors import ConfigError, FederationError
 from mmar_runtime.flare import HANDOVER
 from mmar_runtime.policy.site_policy import (

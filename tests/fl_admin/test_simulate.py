@@ -26,7 +26,7 @@ from fl_admin.simulate import (
     plan_simulation,
     simulate,
 )
-from fl_client.job_check import ALLOWED_CLASSES
+from fl_client.job_classes import ALLOWED_CLASSES
 from fl_server.run_record import begin_run, read_run_record, write_run_record
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.flare import HANDOVER

@@ -13,7 +13,7 @@ import pytest
 from fl_admin.demo_data import write_demo_data
 from fl_admin.job import SERVER_CONFIG, Job
 from fl_admin.simulate import plan_simulation
-from fl_client.job_check import ALLOWED_CLASSES
+from fl_client.job_classes import ALLOWED_CLASSES
 from mmar_runtime.config.data_list import data_check
 from mmar_runtime.config.loader import load_evaluation_config, load_train_config
 from mmar_runtime.config.overrides import Scalar

@@ -13,7 +13,7 @@ import pytest
 
 from fl_admin.cli.main import main
 from fl_admin.job import Job
-from fl_client.job_check import ALLOWED_CLASSES
+from fl_client.job_classes import ALLOWED_CLASSES
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 EXAMPLE = REPOSITORY / "jobs" / "spleen_ct_segmentation"

@@ -14,7 +14,7 @@ import pytest
 from fl_admin.setup.checks import check_kit
 from fl_admin.setup.finding import Finding, State
 from fl_admin.setup.kit import open_kit
-from fl_client.job_check import ALLOWED_CLASSES
+from fl_client.job_classes import ALLOWED_CLASSES
 from fl_client.versions import PACKAGES, VERSIONS_FILE
 from mmar_runtime.errors import ConfigError
 from tests.conftest import Edited

@@ -9,6 +9,7 @@ from tests.security.corpus import (
     checkpoint,
     component,
     data_list,
+    documents,
     expression,
     log_config,
     metrics,
@@ -32,6 +33,7 @@ HOSTILE: tuple[Case | UpdateCase, ...] = (
     *archive.META_CASES,
     *metrics.HOSTILE,
     *update.HOSTILE,
+    *documents.HOSTILE,
     *small.HOSTILE,
 )
 BENIGN: tuple[Case | UpdateCase, ...] = (
@@ -39,4 +41,5 @@ BENIGN: tuple[Case | UpdateCase, ...] = (
     *update.BENIGN,
     *small.BENIGN,
     *metrics.BENIGN,
+    *documents.BENIGN,
 )
