@@ -11,12 +11,13 @@ DEMO_RUN := build/demo/run
 DEMO_SITES := 3
 DEMO_ROUNDS := 3
 
-.PHONY: help install demo federation test lint format fuzz coverage bench clean
+.PHONY: help install demo federation test lint format fuzz coverage bench release requirements \
+    sbom clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:  # a venv without pip, where ensurepip is missing, must not pass for a whole one
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: .venv/.installed-dev  ## make .venv with everything for development
 
@@ -54,6 +55,14 @@ bench: .venv/.installed-dev  ## measure everything and write docs/performance.md
 	done
 	$(BIN)/python benchmarks/table.py
 
+release: requirements sbom  ## all that a deployment asks for: hashes, parts, licences
+
+requirements: .venv/.installed-release  ## what a deployment installs, with hashes
+	PATH="$(BIN):$$PATH" $(BIN)/python scripts/lock_requirements.py
+
+sbom: .venv/.installed-release  ## parts (CycloneDX) and licences of what is installed, in build/
+	$(BIN)/python scripts/sbom.py
+
 clean:  ## remove what was built; .venv stays
 	rm -rf build dist site htmlcov .coverage .hypothesis .import_linter_cache .mypy_cache \
 	    .pytest_cache .ruff_cache
@@ -67,6 +76,10 @@ clean:  ## remove what was built; .venv stays
 
 .venv/.installed-dev: $(INPUTS) | .venv/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch .venv/.installed-run $@
+
+.venv/.installed-release: $(INPUTS) | .venv/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[release]'
 	@touch .venv/.installed-run $@
 
 .venv/bin/python:

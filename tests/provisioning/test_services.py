@@ -25,39 +25,81 @@ UNITS = ("mmar-site", "mmar-server")
 
 
 def unit(name: str) -> dict[str, str]:
-    lines = (SYSTEMD / f"{name}.service").read_text().splitlines()
-    pairs = (line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
-    return dict(pairs)
+    """Key -> its values, one after another where it stands in several lines."""
+    found: dict[str, str] = {}
+    for line in (SYSTEMD / f"{name}@.service").read_text().splitlines():
+        key, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            found[key] = f"{found[key]} {value}" if key in found else value
+    return found
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
-@pytest.mark.parametrize("name", UNITS)
-def test_systemd_takes_every_line_of_a_unit(name: str, tmp_path: Path) -> None:
-    (tmp_path / "startup").mkdir()
-    (tmp_path / "environment").touch()
-    text = (SYSTEMD / f"{name}.service").read_text()
-    text = re.sub(r"/srv/mmar/[^/\n]+", str(tmp_path), text)
-    text = re.sub(r"/etc/mmar/\w+\.env$", str(tmp_path / "environment"), text, flags=re.MULTILINE)
-    file = tmp_path / f"{name}.service"
-    file.write_text(text)
+@pytest.fixture
+def instance(tmp_path: Path, kits: Kits, request: pytest.FixtureRequest) -> Path:
+    """A unit as it is installed for a kit that is there."""
+    name, folder = {"mmar-site": SITE, "mmar-server": SERVER}[request.param], str(kits.folder)
+    text = (SYSTEMD / f"{request.param}@.service").read_text().replace("/srv/mmar/", f"{folder}/")
+    file = tmp_path / f"{request.param}@{name}.service"
+    file.write_text(re.sub(r"/etc/mmar/\w+\.env", "/dev/null", text))
+    return file
 
-    done = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True)
+
+systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
+
+
+@systemd
+@pytest.mark.parametrize("instance", UNITS, indirect=True)
+def test_systemd_takes_every_line_of_a_unit(instance: Path) -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(instance)], capture_output=True, text=True
+    )
 
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@systemd
+@pytest.mark.parametrize("instance", UNITS, indirect=True)
+def test_systemd_counts_little_that_a_service_is_exposed_to(instance: Path) -> None:
+    """Of 10, where 10 is a service without any of its lines."""
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(instance)]
+
+    subprocess.run(command, check=True, capture_output=True)
+
+
 @pytest.mark.parametrize("name", UNITS)
-def test_a_service_may_write_to_its_kit_alone(name: str) -> None:
+def test_a_service_may_write_to_its_kit_but_not_to_what_decides(name: str) -> None:
     found = unit(name)
 
-    assert found["NoNewPrivileges"] == found["PrivateTmp"] == "yes"
     assert found["ProtectSystem"] == "strict"
-    assert found["CapabilityBoundingSet"] == ""
+    assert found["ReadWritePaths"] == found["WorkingDirectory"] == "/srv/mmar/%i"
+    assert found["ReadOnlyPaths"].split() == ["/srv/mmar/%i/startup", "/srv/mmar/%i/local"]
+    assert found["ExecStart"] == "/bin/bash /srv/mmar/%i/startup/sub_start.sh --once"
+    assert set(found["NoExecPaths"].split()) == {"/srv/mmar/%i", "/tmp", "/var/tmp", "/dev/shm"}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_a_service_has_no_rights_and_leaves_nothing_behind(name: str) -> None:
+    found = unit(name)
+
     assert found["User"] == "mmar"
-    assert found["WorkingDirectory"] == f"{found['ReadWritePaths']}/startup"
-    assert found["ExecStart"] == "/bin/bash ./sub_start.sh --once"
+    assert found["NoNewPrivileges"] == found["PrivateTmp"] == found["ProtectHome"] == "yes"
+    assert found["CapabilityBoundingSet"] == found["AmbientCapabilities"] == ""
+    assert (found["UMask"], found["LimitCORE"]) == ("0077", "0")
     assert found["Restart"] == "on-failure"
-    assert found.get("ReadOnlyPaths") == ("/data" if name == "mmar-site" else None)
+    assert found["OOMPolicy"] == "continue"
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_a_service_can_shut_in_its_jobs(name: str) -> None:
+    calls = unit(name)["SystemCallFilter"].split()
+
+    assert {"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"} < set(calls)
+    assert calls[0] == "@system-service"
+
+
+def test_processes_of_one_job_find_each_other() -> None:
+    """gloo and NCCL ask the kernel for the machine's addresses by a netlink socket."""
+    assert "AF_NETLINK" in unit("mmar-site")["RestrictAddressFamilies"].split()
 
 
 # --- containers
@@ -71,12 +113,14 @@ def test_the_image_runs_as_nobody_and_gets_nothing_but_the_wheel() -> None:
     copied = [line for line in lines if line.startswith(("COPY", "ADD"))]
     assert [line.split()[1:-1] for line in copied] == [
         ["constraints.txt", "dist/*.whl"],
+        ["provisioning/requirements/*.txt"],
         ["--chmod=0755", "provisioning/docker/start-kit.sh"],
     ]
     ignored = (DOCKER / "Dockerfile.dockerignore").read_text().splitlines()
     assert ignored[0] == "*"
     assert set(ignored[1:]) == {
-        *("!constraints.txt", "!dist/*.whl", "!provisioning/docker/start-kit.sh"),
+        *("!constraints.txt", "!dist/*.whl", "!provisioning/requirements/*.txt"),
+        "!provisioning/docker/start-kit.sh",
     }
 
 
@@ -85,20 +129,55 @@ def test_the_image_is_written_as_images_should_be() -> None:
     subprocess.run(["hadolint", str(DOCKER / "Dockerfile")], check=True)
 
 
+def test_the_image_installs_nothing_without_its_hash_but_torch_of_another_index() -> None:
+    text = (DOCKER / "Dockerfile").read_text()
+    installs = re.findall(r"pip install .*", text)
+
+    assert [one.split("pip install --no-cache-dir ")[1] for one in installs] == [
+        '-c ../constraints.txt --index-url "${TORCH_INDEX}" torch; \\',
+        "--require-hashes -r build.txt \\",
+        '--require-hashes --no-build-isolation "$@" \\',
+        "--no-deps ../*.whl",
+    ]
+
+
 def compose() -> Any:
     return yaml.safe_load((DOCKER / "compose.yaml").read_text())
 
 
-@pytest.mark.parametrize("name", ["server", "site"])
+@pytest.mark.parametrize("name", ["server", "site", "site-admin"])
 def test_a_container_has_no_rights_and_a_file_system_that_it_cannot_write(name: str) -> None:
     service = compose()["services"][name]
 
     assert service["read_only"] is True
+    assert service["tmpfs"] == ["/tmp:mode=1777,size=1g,noexec,nosuid,nodev"]
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["user"].startswith("${MMAR_USER:?")
-    assert service["volumes"][0].endswith(":/kit")
-    assert all(volume.endswith(":ro") for volume in service["volumes"][1:])
+    assert service["pids_limit"] == 4096
+    assert service["mem_limit"].startswith("${MMAR_MEMORY:-")
+    assert service["ulimits"] == {"core": 0}
+
+
+@pytest.mark.parametrize(
+    ("name", "read_only"),
+    [
+        ("server", {"/kit/startup", "/kit/local"}),
+        ("site", {"/kit/startup", "/kit/local", "${MMAR_DATA}"}),
+        ("site-admin", {"/kit/startup", "${MMAR_DATA}"}),
+    ],
+)
+def test_a_container_writes_to_its_kit_but_not_to_what_decides(
+    name: str, read_only: set[str]
+) -> None:
+    """What changes ``local/`` has a container of its own, which does not start a site."""
+    service = compose()["services"][name]
+    volumes = [re.sub(r"^\$\{(\w+)[^}]*\}", r"\1", one) for one in service["volumes"]]
+    split = [one.split(":", 1)[1].removesuffix(":ro") for one in volumes if one.endswith(":ro")]
+
+    assert set(split) == read_only
+    assert [one.split(":", 1)[1] for one in volumes if not one.endswith(":ro")] == ["/kit"]
+    assert (name == "site-admin") == ("profiles" in service)
 
 
 def test_the_port_is_that_of_this_machine_unless_somebody_says_otherwise() -> None:
@@ -158,6 +237,15 @@ def test_a_mounted_kit_is_started_by_its_own_script(
     assert done.returncode == 0
     assert f"-m nvflare.private.fed.app.{module} -m {kits.folder / name}" in done.stdout
     assert "NVFLARE_SECURE_LOGGING=1" in done.stdout.splitlines()
+
+
+def test_a_kit_that_its_jobs_could_change_is_started_with_a_warning(
+    kits: Kits, stand_in: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = stand_in(kits.folder / SITE)
+
+    for part in ("startup", "local"):
+        assert f"jobs could change {kits.folder / SITE / part}; mount it read-only" in done.stderr
 
 
 def test_with_words_they_are_run_instead(
