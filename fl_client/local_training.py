@@ -144,6 +144,11 @@ class LocalTrainer:
         """Optimizer steps of one epoch on this site's data."""
         return len(self._workflow.entry("train", "dataloader"))
 
+    @property
+    def cases_per_epoch(self) -> int:
+        """Items of the training data that all processes of this site go through in one epoch."""
+        return len(self._dataset) * self._processes.count
+
     def _received_model_evaluator(self) -> Engine:
         builder = self._workflow.builder.fork(
             "validate",

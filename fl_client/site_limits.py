@@ -1,41 +1,49 @@
-"""What a site's policy asks of a training before it begins: enough cases, a bearable round."""
+"""What a site's policy asks of a training before it begins: enough persons, a bearable round."""
 
 from __future__ import annotations
 
 from fl_client.local_training import LocalTrainer
+from fl_client.persons import count_persons
 from mmar_runtime.config.data_list import labels_are_files, read_data_list
-from mmar_runtime.config.sections import Section, TrainConfig
-from mmar_runtime.errors import PolicyError
+from mmar_runtime.config.sections import EvaluationConfig, Section, TrainConfig, WorkflowConfig
+from mmar_runtime.errors import DataError, PolicyError
 from mmar_runtime.policy.site_policy import SitePolicy
 
 
-def require_enough_cases(config: TrainConfig, policy: SitePolicy) -> None:
-    """Read the training list and count.
+def require_enough_to_train(config: TrainConfig, policy: SitePolicy) -> None:
+    """Count the persons of the training list.
+
+    Its losses and metrics leave the site too, so it has to be of enough persons for these.
 
     Raises:
-        PolicyError: fewer training cases than the policy asks for, or no list that says how many.
-        ConfigError: the list cannot be read.
+        PolicyError: fewer persons than the policy asks for, or no list that says how many.
+        ConfigError, DataError: the list or one of its images cannot be read.
     """
-    least = policy.min_dataset_size
-    if least <= 1:
-        return
-    count = _cases(config, config.train)
-    if count < least:
-        raise PolicyError(
-            f"{count} training cases in a data list; the policy of this site takes part with "
-            f"{least} or more (min_dataset_size)"
-        )
+    least, key = policy.min_dataset_size, "min_dataset_size"
+    if policy.cross_site.min_cases > least:
+        least, key = policy.cross_site.min_cases, "cross_site.min_cases"
+    _require_persons(config, config.train, policy, least, f"training list ({key})")
+
+
+def require_enough_to_report(config: EvaluationConfig, policy: SitePolicy) -> None:
+    """Count the persons of the list by which models from anywhere are evaluated.
+
+    Raises:
+        As ``require_enough_to_train``.
+    """
+    least = policy.cross_site.min_cases
+    _require_persons(config, config.section, policy, least, _REPORTED)
 
 
 def require_metrics_may_leave(config: TrainConfig, policy: SitePolicy) -> None:
-    """Judge whether this site may tell the metric by which the federation compares models.
+    """Judge whether this site may report the metric by which the federation compares models.
 
     A contribution without it is of no use to the server, so a site that keeps it back does not
     train in vain.
 
     Raises:
-        PolicyError: the key metric is withheld, or would be of fewer cases than the policy asks.
-        ConfigError: the list of the validation cannot be read.
+        PolicyError: the key metric is withheld, or would be of fewer persons than the policy asks.
+        ConfigError, DataError: the list of the validation or one of its images cannot be read.
     """
     if config.validate is None:
         return  # the trainer says so
@@ -45,22 +53,30 @@ def require_metrics_may_leave(config: TrainConfig, policy: SitePolicy) -> None:
         raise PolicyError(
             f"outgoing.metrics of this site does not list the key metric {labels[0]!r}"
         )
-    least = policy.cross_site.min_cases
-    count = _cases(config, config.validate) if least > 1 else least
+    _require_persons(config, config.validate, policy, policy.cross_site.min_cases, _REPORTED)
+
+
+_REPORTED = "validation list (cross_site.min_cases)"
+
+
+def _require_persons(
+    config: WorkflowConfig, section: Section, policy: SitePolicy, least: int, what: str
+) -> None:
+    count = _persons(config, section, policy) if least > 1 else least
     if count < least:
-        raise PolicyError(
-            f"{count} validation cases in a data list; the policy of this site reports no metric "
-            f"of fewer than {least} (cross_site.min_cases)"
-        )
+        raise PolicyError(f"persons in the {what}: {count}; this site's policy asks for {least}")
 
 
-def _cases(config: TrainConfig, section: Section) -> int:
-    """Cases in a section's data list; 0 where it names none, so nobody knows how many there are."""
+def _persons(config: WorkflowConfig, section: Section, policy: SitePolicy) -> int:
+    """Persons in a section's data list; 0 where it names none, so nobody knows how many."""
     for spec in section.specs("dataset"):
         if spec.data_list is not None:
-            return len(
-                read_data_list(spec.data_list, labels_are_files=labels_are_files(config)).items
-            )
+            found = read_data_list(spec.data_list, labels_are_files=labels_are_files(config))
+            try:
+                return count_persons(found.items, policy.patient_key)
+            except OSError as error:
+                message = f"an image of {found.file.name} cannot be read: {error.strerror}"
+                raise DataError(message) from error
     return 0
 
 
@@ -68,8 +84,15 @@ def require_within_limits(trainer: LocalTrainer, policy: SitePolicy) -> None:
     """Judge what only shows once the training is built.
 
     Raises:
-        PolicyError: more steps in a round than its epochs may have.
+        PolicyError: more steps in a round than its epochs may have, or an epoch over fewer cases
+            than the policy asks for, as of a data set that caches a part of its list at a time.
     """
+    least = max(policy.min_dataset_size, policy.cross_site.min_cases)
+    if least > 1 and trainer.cases_per_epoch < least:
+        raise PolicyError(
+            f"an epoch is over {trainer.cases_per_epoch} cases; the policy of this site asks for "
+            f"{least}"
+        )
     most = policy.limits.epochs_per_round * trainer.steps_per_epoch
     if trainer.work.steps > most:
         raise PolicyError(

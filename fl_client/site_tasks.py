@@ -15,7 +15,8 @@ from fl_client.local_evaluation import CrossSiteEvaluator
 from fl_client.local_training import LocalTrainer, LocalWork, SharedTensors
 from fl_client.site import Site
 from fl_client.site_limits import (
-    require_enough_cases,
+    require_enough_to_report,
+    require_enough_to_train,
     require_metrics_may_leave,
     require_within_limits,
 )
@@ -141,7 +142,7 @@ class LocalTasks:
         """
         if self._trainer is None:
             config = self.site.train_config()
-            require_enough_cases(config, self.site.policy)
+            require_enough_to_train(config, self.site.policy)
             require_metrics_may_leave(config, self.site.policy)
             trainer = LocalTrainer(
                 self.site,
@@ -161,9 +162,14 @@ class LocalTasks:
         return self._trainer
 
     def evaluator(self) -> CrossSiteEvaluator:
-        """This site's evaluator for models from anywhere."""
+        """This site's evaluator for models from anywhere.
+
+        Raises:
+            PolicyError: the site's policy does not allow a report on so few persons.
+        """
         if self._evaluator is None:
             config = self.site.cross_validation_config()
+            require_enough_to_report(config, self.site.policy)
             self._evaluator = CrossSiteEvaluator(
                 config, self._context(config), counts=self._counts, should_stop=self._should_stop
             )

@@ -144,8 +144,15 @@ def metric_check(policy: SitePolicy) -> Callable[[WorkflowConfig], Iterator[Prob
             for spec in _transforms(section):
                 yield from _region_faults(spec)
             yield from _part_faults(section, policy, trains=name == "train")
+            if _least(policy) > 1:
+                yield from _list_faults(section)
 
     return check
+
+
+def _least(policy: SitePolicy) -> int:
+    """The least number of persons that any of the policy's rules asks for."""
+    return max(policy.min_dataset_size, policy.cross_site.min_cases)
 
 
 def _metrics(section: Section) -> tuple[ComponentSpec, ...]:
@@ -310,8 +317,7 @@ def _items(node: Node) -> list[Possible]:
 
 def _part_faults(section: Section, policy: SitePolicy, *, trains: bool) -> Iterator[Problem]:
     """Whole data sets: a run over a few batches would be a metric of a few cases."""
-    least = max(policy.min_dataset_size, policy.cross_site.min_cases)
-    if trains and least == 1:
+    if trains and _least(policy) == 1:
         return
     for spec in (*section.specs("evaluator"), *section.specs("trainer")):
         if not _is_off(spec, "epoch_length"):
@@ -323,6 +329,15 @@ def _part_faults(section: Section, policy: SitePolicy, *, trains: bool) -> Itera
             message = f"{spec.title}: drop_last leaves cases out"
             advice = "Take it out: metrics are over whole data sets."
             yield Problem(spec.args.location / "drop_last", message, advice, "metric")
+
+
+def _list_faults(section: Section) -> Iterator[Problem]:
+    """Where persons are counted, a list says who they are; it is the site's, see path_check."""
+    for spec in section.specs("dataset"):
+        if spec.data_list is None:
+            message = f"{spec.title} names no data list, so nobody can count its persons"
+            advice = "This site asks for a least number of persons; name its list: {DATASET_JSON}."
+            yield Problem(spec.location, message, advice, "data-list")
 
 
 def _is_off(spec: ComponentSpec, argument: str) -> bool:

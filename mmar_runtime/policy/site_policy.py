@@ -106,7 +106,7 @@ class CrossSite:
     Attributes:
         evaluate_others: whether models of other sites are evaluated here.
         share_model: whether this site's best model is sent to be evaluated elsewhere.
-        min_cases: validation cases below which no metric is told.
+        min_cases: persons in a list below which no metric of it is reported.
     """
 
     evaluate_others: bool = True
@@ -138,7 +138,9 @@ class SitePolicy:
         denied_components: classes that may not be named though the table has them.
         egress: whether handlers may send to other machines.
         outgoing: metrics that leave.
-        min_dataset_size: training cases below which the site does not take part.
+        min_dataset_size: persons in the training list below which the site does not take part.
+        patient_key: the key of a data list's items that names the person; None for any of the
+            usual ones.
         cross_site: part in cross-site validation.
         required_filters: privacy filters without which nothing leaves.
         privacy: the privacy budget.
@@ -153,6 +155,7 @@ class SitePolicy:
     egress: bool = False
     outgoing: Outgoing = field(default_factory=Outgoing)
     min_dataset_size: int = 1
+    patient_key: str | None = None
     cross_site: CrossSite = field(default_factory=CrossSite)
     required_filters: tuple[str, ...] = ()
     privacy: Privacy = field(default_factory=Privacy)
@@ -292,6 +295,7 @@ class _Reading:
                 "egress": self._flag,
                 "outgoing": self._outgoing,
                 "min_dataset_size": self._count,
+                "patient_key": self._text,
                 "cross_site": self._cross_site,
                 "required_filters": self._texts,
                 "privacy": self._privacy,
@@ -384,6 +388,12 @@ class _Reading:
             return tuple(raw)
         self._problem(location, f"has to be an array of texts, found {raw!r}")
         return ()
+
+    def _text(self, raw: Any, location: Location) -> str:
+        if isinstance(raw, str) and raw.strip():
+            return raw
+        self._problem(location, f"has to be a text, found {raw!r}")
+        return ""
 
     def _digests(self, raw: Any, location: Location) -> tuple[str, ...]:
         found = self._texts(raw, location)

@@ -135,7 +135,7 @@ def test_too_few_cases_are_told_by_no_number(
 
     assert main(["site", "validate", "--kit", str(kit), "--model", str(model)]) == 2
     printed = capfd.readouterr()
-    assert "1 validation cases; the policy of this site reports no metric of fewer" in printed.err
+    assert "persons in the validation list (cross_site.min_cases): 1; " in printed.err
     assert printed.out == ""
 
 

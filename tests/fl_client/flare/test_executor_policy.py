@@ -27,6 +27,7 @@ from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, significant
 from mmar_runtime.policy.tree_hash import tree_hash
 from mmar_runtime.weights import Weights, digest
+from tests.conftest import edit_json
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 Start = Callable[..., "Running"]
@@ -111,19 +112,49 @@ def test_too_few_training_cases_do_not(start: Start, received: Weights, run_fold
     site = start(min_dataset_size=3)
 
     assert declined(site.train(received))
-    assert reason(run_folder).startswith("train: 2 training cases in a data list")
+    assert reason(run_folder).startswith(
+        "train: persons in the training list (min_dataset_size): 2; this site's policy asks for 3"
+    )
 
 
 def test_too_few_validation_cases_tell_no_metric(
     start: Start, received: Weights, run_folder: Path
 ) -> None:
     site = start(cross_site={"min_cases": 2})
+    few = "persons in the validation list (cross_site.min_cases): 1; "
 
     assert declined(site.train(received))
-    assert reason(run_folder).startswith("train: 1 validation cases in a data list")
+    assert reason(run_folder).startswith(f"train: {few}")
     assert declined(site.do("score_model", received))
     assert declined(site.validate(received))
-    assert reason(run_folder).startswith("validate: 1 validation cases; ")
+    assert reason(run_folder).startswith(f"validate: {few}")
+
+
+def test_losses_are_metrics_of_the_training_list(
+    start: Start, received: Weights, run_folder: Path
+) -> None:
+    assert declined(start(cross_site={"min_cases": 3}).train(received))
+    assert "training list (cross_site.min_cases): 2;" in reason(run_folder)
+
+
+def test_the_rows_of_one_person_are_one_person(
+    start: Start, received: Weights, run_folder: Path, app: Path
+) -> None:
+    lists = app / "data/dataset.json"
+    edit_json(lists, lambda document: document.update(training=document["training"][:1] * 6))
+
+    assert declined(start(min_dataset_size=5).train(received))
+    assert "(min_dataset_size): 1; this site's policy asks for 5" in reason(run_folder)
+
+
+def test_a_site_names_the_key_of_its_patients(
+    start: Start, received: Weights, run_folder: Path, app: Path
+) -> None:
+    lists = app / "data/dataset.json"
+    edit_json(lists, lambda document: [case.update(code=1) for case in document["training"]])
+
+    assert declined(start(min_dataset_size=2, patient_key="code").train(received))
+    assert "(min_dataset_size): 1;" in reason(run_folder)
 
 
 def test_a_site_that_withholds_the_key_metric_does_not_train_in_vain(

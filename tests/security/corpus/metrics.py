@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tests.security.case import TRAIN, VALIDATION, Case
+from tests.security.case import GONE, TRAIN, VALIDATION, Case
 
 METRICS = ("metric", "limit", "argument", "expression", "unknown-argument", "denied-argument",
            "unknown-component", "component-kind", "lambda", "missing-argument")  # fmt: skip
@@ -193,7 +193,50 @@ BENIGN_METRICS: dict[str, tuple[str, Edits]] = {
         "train/dataloader/args/drop_last": True}}),
 }  # fmt: skip
 
+LIST = "data_list_file_path"
+ROWS = [{"image": "same.nii.gz", "label": "same.nii.gz"}] * 6
+LISTS = ("data-list", "path", "argument", "unknown-argument", "missing-file", "job-file")
+
+
+def listed(place: str, found: str | None, **more_edits: Any) -> Edits:
+    """Another list of a data set; None for none at all."""
+    dataset = f"{place}/dataset" if place else "dataset"
+    keys = (LIST, "data_file_base_dir", "data_list_key") if found is None else ()
+    changes = {f"{dataset}/{key}": GONE for key in keys}
+    if found is not None:
+        changes[f"{dataset}/{LIST}"] = found
+    document = TRAIN if place else VALIDATION
+    return {document: {**changes, **{f"{dataset}/args/{k}": v for k, v in more_edits.items()}}}
+
+
+UNCOUNTED: dict[str, tuple[str, Edits]] = {
+    "rows": ("six rows in the workflow", listed("train", None, data=ROWS)),
+    "rows-validation": ("the same of the validation", listed("validate", None, data=ROWS)),
+    "rows-evaluation": ("the same in another workflow", listed("", None, data=ROWS)),
+    "rows-of-site": (
+        "the site's images by name",
+        listed(
+            "train",
+            None,
+            data=[{"image": "{DATA_ROOT}/a.nii.gz", "label": "{DATA_ROOT}/b.nii.gz"}] * 6,
+        ),
+    ),
+    "rows-computed": (
+        "rows by an expression",
+        listed("train", None, data="#[{'image': 'a'}, {'image': 'a'}]"),
+    ),
+    "rows-texts": ("paths alone", listed("train", None, data=["{DATA_ROOT}/a.nii.gz"] * 6)),
+    "rows-empty": ("no row at all", listed("train", None, data=[])),
+    "no-list": ("nothing that one could count", listed("train", None)),
+    "rows-and-list": ("both", listed("train", "{DATASET_JSON}", data=ROWS)),
+    "rows-reference": ("rows from somewhere", listed("train", None, data="@model")),
+}
+
 HOSTILE: tuple[Case, ...] = (
+    *(
+        Case(id=id_, family="data list", tries=tries, rules=LISTS, edits=edits, policy=FEW)
+        for id_, (tries, edits) in UNCOUNTED.items()
+    ),
     *(
         Case(id=id_, family="metric", tries=tries, rules=METRICS, edits=edits)
         for id_, (tries, edits) in CARRIERS.items()
@@ -206,7 +249,35 @@ HOSTILE: tuple[Case, ...] = (
          edits=many(3)),
 )  # fmt: skip
 
-BENIGN: tuple[Case, ...] = tuple(
-    Case(id=f"metric-{id_}", family="benign", tries=tries, rules=(), edits=edits)
-    for id_, (tries, edits) in BENIGN_METRICS.items()
+BENIGN_LISTS: dict[str, tuple[str, Edits]] = {
+    "site-list": ("the site's own list", {}),
+    "another-section": ("another section of it", {TRAIN: {"VAL_DATALIST_KEY": "test"}}),
+    "another-file": (
+        "another list among the site's data",
+        listed("train", "{DATA_ROOT}/dataset_fold_0.json"),
+    ),
+    "cached": (
+        "a data set that caches a part",
+        {TRAIN: {"train/dataset/args/cache_num": 2, "train/dataset/args/cache_rate": 0.5}},
+    ),
+    "job": ("the example", {}),
+}
+
+BENIGN: tuple[Case, ...] = (
+    *(
+        Case(id=f"metric-{id_}", family="benign", tries=tries, rules=(), edits=edits)
+        for id_, (tries, edits) in BENIGN_METRICS.items()
+    ),
+    *(
+        Case(
+            id=f"least-number-{id_}",
+            family="benign",
+            tries=tries,
+            rules=(),
+            edits=edits,
+            policy=FEW,
+            base="job" if id_ == "job" else "mmar",
+        )
+        for id_, (tries, edits) in BENIGN_LISTS.items()
+    ),
 )
