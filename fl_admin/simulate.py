@@ -37,6 +37,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_json, read_site_values
 from mmar_runtime.config.upgrades import Notice
+from mmar_runtime.confinement.places import job_environment, make_scratch, remove_scratch
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.files import write_text_atomically
 from mmar_runtime.flare import HANDOVER
@@ -108,6 +109,11 @@ class RunFolder:
     def handover(self) -> Path:
         """Where the processes of NVFlare's simulator hand models over; gone with the run."""
         return self.root / "handover"
+
+    @property
+    def scratch(self) -> Path:
+        """Home folder, caches and temporary files of the processes of a simulation."""
+        return self.root / "scratch"
 
     @property
     def inline_plan(self) -> Path:
@@ -452,6 +458,7 @@ def simulate(
         raise
     finally:
         shutil.rmtree(folder.handover, ignore_errors=True)
+        remove_scratch(folder.scratch)
     failure = None if code == 0 else _failure_text(plan, folder, code)
     record, matrix = _collect(plan, folder, failure)
     if failure is None and (record is None or record.status != "complete"):
@@ -579,7 +586,7 @@ def _write_json(path: Path, content: object) -> None:
 
 def _command(plan: SimulationPlan, folder: RunFolder) -> list[str]:
     if plan.engine == "inline":
-        return [sys.executable, "-m", "fl_admin.inline.process", str(folder.inline_plan)]
+        return [sys.executable, "-P", "-m", "fl_admin.inline.process", str(folder.inline_plan)]
     gpu = ["--gpu", plan.gpu] if plan.gpu else []
     return [
         sys.executable,
@@ -615,7 +622,10 @@ def _process_env(plan: SimulationPlan, folder: RunFolder) -> dict[str, str]:
     memory = MEMORY_OF_NVFLARE if is_flare else {}
     handover = {HANDOVER: str(folder.handover)} if is_flare else {}
     own = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-    return {**memory, **os.environ, **own, **handover}
+    if plan.policy.confinement == "off":
+        return {**memory, **os.environ, **own, **handover}
+    make_scratch(folder.scratch)
+    return {**memory, **job_environment(os.environ, folder.scratch), **own, **handover}
 
 
 def _collect(

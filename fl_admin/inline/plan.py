@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fl_client.job_wall import job_confinement, readable_paths
 from mmar_runtime.config.overrides import Scalar
+from mmar_runtime.confinement.wall import confine_as
+from mmar_runtime.policy.site_policy import read_site_policy
 
 ERROR_FILE = "error.txt"
 """Beside the plan: what ended the process early."""
@@ -37,6 +40,31 @@ class InlinePlan:
     policy: Path
     common: Mapping[str, Scalar]
     workers: int = 1
+
+    @property
+    def confined(self) -> bool:
+        """Whether the policy lets the kernel confine the processes of the simulation."""
+        return read_site_policy(self.policy).confinement != "off"
+
+    def confine(self) -> str:
+        """Confine this process as the policy says: it has the sites, and so what all may read.
+
+        Returns:
+            What was done, in words.
+
+        Raises:
+            ConfinementError: the policy demands more than this kernel gives.
+        """
+        policy = read_site_policy(self.policy)
+        read = {path for values in self.sites.values() for path in readable_paths(values, policy)}
+        confinement = job_confinement(
+            policy,
+            read=(self.job, *sorted(read)),
+            write=(self.job.parent,),
+            connect_ports=(),
+            programs=self.workers > 1,
+        )
+        return confine_as(policy.confinement, confinement)
 
     def app(self, site: str) -> Path:
         """A site's copy of the MMAR, where ``mmar site`` looks for it."""

@@ -1,7 +1,7 @@
-"""The process that simulates: ``python -m fl_admin.inline.process RUN_FOLDER``.
+"""The process that simulates: ``python -P -m fl_admin.inline.process RUN_FOLDER``.
 
 A process of its own, because components print and change what holds for a whole process; whoever
-started this one keeps the terminal and can end it.
+started this one keeps the terminal and can end it. The kernel confines it before it reads the job.
 """
 
 from __future__ import annotations
@@ -10,74 +10,30 @@ import argparse
 import logging
 import sys
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from fl_admin.inline.job_terms import JobTerms, job_terms
 from fl_admin.inline.plan import ERROR_FILE, InlinePlan
-from fl_admin.inline.server import InlineServer
-from fl_admin.inline.turns import MEMORY, SitesInTurn
-from fl_admin.inline.workers import SitesInWorkers, end_on_sigterm
-from fl_admin.job import Job
-from fl_client.simulated_site import JobWork
-from fl_client.site import Site
-from fl_server.evaluation_digest import evaluation_digest
-from fl_server.initial_model import initial_model
+from fl_admin.inline.signals import end_on_sigterm
 from mmar_runtime.files import write_text_atomically
-from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.site_policy import read_site_policy
-from mmar_runtime.workflows.process_state import ProcessState
+
+logger = logging.getLogger(__name__)
 
 
-def sites_in_turn(plan: InlinePlan, work: JobWork, *, names: Collection[str]) -> SitesInTurn:
-    """Sites of a plan, in this process."""
-    policy = read_site_policy(plan.policy)
-    sites = [
-        Site(name=name, mmar=Mmar.open(plan.app(name)), values=values, policy=policy)
-        for name, values in plan.sites.items()
-        if name in names
-    ]
-    return SitesInTurn(sites, plan.folders, work, memory=MEMORY // plan.workers)
+def simulate_confined(plan: InlinePlan) -> bool:
+    """Confine this process as the plan's policy says, and run the job.
 
+    Returns:
+        Whether it ended well.
 
-def _crew(plan: InlinePlan, terms: JobTerms) -> SitesInTurn | SitesInWorkers:
-    work = JobWork(
-        local_epochs=terms.local_epochs,
-        steps_aggregation=terms.steps_aggregation,
-        shared_names=terms.shared_names,
-        transfer=terms.transfer,
-    )
-    names = tuple(plan.sites)
-    if plan.workers == 1:
-        return sites_in_turn(plan, work, names=names)
-    return SitesInWorkers(
-        names, plan.workers, sites_in_turn, (plan, work), folder=plan.results.parent
-    )
+    Raises:
+        ConfinementError: the policy demands more than this kernel gives.
+    """
+    logger.info("confinement: %s", plan.confine())
+    # Only now: a library that starts a thread on import would keep it outside of the wall.
+    from fl_admin.inline.simulation import simulate
 
-
-def simulate(plan: InlinePlan) -> bool:
-    """Run the job; returns whether it ended well."""
-    job = Job.open(plan.job)
-    terms = job_terms(job)
-    fresh = ProcessState.now()
-    initial = initial_model(
-        job.mmar,
-        values=plan.common,
-        policy=read_site_policy(plan.policy),
-        shared=terms.shared_names,
-    )
-    fresh.put_back()
-    crew = _crew(plan, terms)
-    try:
-        evaluation = evaluation_digest(job.mmar, shared_names=initial.shared_names)
-        server = InlineServer(
-            job.name, terms, initial, crew, plan.results, evaluation_sha256=evaluation
-        )
-        del initial  # the server lets go of its weights after the first round
-        record = server.run()
-    finally:
-        crew.close()
-    return record.status == "complete"
+    return simulate(plan)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     end_on_sigterm()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        return 0 if simulate(InlinePlan.read(options.plan)) else 1
+        return 0 if simulate_confined(InlinePlan.read(options.plan)) else 1
     except Exception as error:
         text = "".join(traceback.format_exception(error))
         write_text_atomically(options.plan.with_name(ERROR_FILE), f"{error}\n\n{text}")

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
-import signal
-import sys
 import tempfile
 import threading
 import uuid
@@ -23,9 +21,11 @@ from typing import Any, cast
 
 from safetensors.torch import load_file
 
+from fl_admin.inline.signals import end_on_sigterm
 from fl_admin.inline.tasks import Crew, Reply, Score, Task, Train, Validate
 from fl_client.simulated_site import SubmittedModel
 from fl_client.updates import LocalUpdate
+from mmar_runtime.confinement.wall import forbid_programs
 from mmar_runtime.errors import FederationError
 from mmar_runtime.model_files import write_tensors
 from mmar_runtime.weights import Weights
@@ -46,6 +46,8 @@ class SitesInWorkers:
         arguments: what it is called with; values that can be sent to a process.
         folder: where tensors pass from process to process: room for a model, and one for each
             process.
+        confined: whether this process is; theirs begin by giving up to start programs, which it
+            has to be able to until they run.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class SitesInWorkers:
         arguments: tuple[Any, ...],
         *,
         folder: Path,
+        confined: bool = False,
     ) -> None:
         self.names = tuple(sorted(names))
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +74,7 @@ class SitesInWorkers:
             ours, theirs = context.Pipe()
             process = context.Process(
                 target=_work,
-                args=(theirs, make, arguments, own, Path(self._exchange.name)),
+                args=(theirs, make, arguments, own, Path(self._exchange.name), confined),
                 daemon=True,
             )
             process.start()
@@ -136,8 +139,11 @@ def _work(
     arguments: tuple[Any, ...],
     names: tuple[str, ...],
     exchange: Path,
+    confined: bool,
 ) -> None:
     """What a worker does until it is told to end, or whoever started it has ended."""
+    if confined:
+        forbid_programs()
     end_on_sigterm()
     crew = make(*arguments, names=names)
     try:
@@ -153,11 +159,6 @@ def _work(
         pass
     finally:
         crew.close()
-
-
-def end_on_sigterm() -> None:
-    """Let a process that is asked to end do so like one that fails: no file stays half written."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def _apart(value: Any, folder: Path) -> tuple[Any, Path | None]:

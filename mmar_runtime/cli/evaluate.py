@@ -18,6 +18,7 @@ from mmar_runtime.cli.common import (
     set_up_run_logging,
     stop_on_signals,
 )
+from mmar_runtime.cli.confine import add_confine_argument, confine_command
 from mmar_runtime.config.data_list import data_check
 from mmar_runtime.config.loader import VALIDATION_FILE, load_evaluation_config
 from mmar_runtime.config.overrides import parse_overrides
@@ -48,11 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy", type=Path, metavar="FILE", help="a site's policy: metrics as they leave it"
     )
+    add_confine_argument(parser)
     add_output_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Check everything, evaluate, print the metrics."""
+    confine_command(options)
     set_up_run_logging(options)
     policy = OWN_MMAR_POLICY if options.policy is None else read_site_policy(options.policy)
     config = load_evaluation_config(

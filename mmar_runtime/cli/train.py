@@ -18,6 +18,7 @@ from mmar_runtime.cli.common import (
     set_up_run_logging,
     stop_on_signals,
 )
+from mmar_runtime.cli.confine import add_confine_argument, confine_command
 from mmar_runtime.config.data_list import data_check
 from mmar_runtime.config.loader import TRAIN_FILE, load_train_config
 from mmar_runtime.config.overrides import parse_overrides
@@ -56,11 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on after the last complete epoch of an interrupted training",
     )
+    add_confine_argument(parser)
     add_output_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Check everything, train, say what came out."""
+    confine_command(options)
     set_up_run_logging(options)
     config = load_train_config(
         Mmar.open(options.mmar),

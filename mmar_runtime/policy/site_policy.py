@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
+from mmar_runtime.confinement.wall import MODES, Mode
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
 from mmar_runtime.policy.writers import other_owner, other_writers
 
@@ -70,6 +71,7 @@ class Limits:
         image_voxels: voxels of one image, from its header.
         image_bytes: bytes of one image once it is unpacked.
         disk_gib: GiB that a run may write.
+        memory_gib: GiB of memory that a run may take.
     """
 
     epochs_per_round: int = 100
@@ -80,6 +82,7 @@ class Limits:
     image_voxels: int = 1_000_000_000
     image_bytes: int = 8 * 2**30
     disk_gib: int = 100
+    memory_gib: int = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +134,9 @@ class SitePolicy:
 
     Attributes:
         byoc: code of the job's own.
+        confinement: whether the kernel confines the process of a job: ``preferred`` takes what the
+            kernel gives, ``required`` refuses jobs where files, programs and network are not
+            covered, ``off`` runs them with all rights of the site's process.
         signers: who may have signed a job; None means everyone whom NVFlare accepts.
         data_roots: absolute folders below which data may lie; none means the site's own
             ``DATA_ROOT`` alone.
@@ -148,6 +154,7 @@ class SitePolicy:
     """
 
     byoc: Byoc = field(default_factory=Byoc)
+    confinement: Mode = "preferred"
     signers: tuple[str, ...] | None = None
     data_roots: tuple[Path, ...] = ()
     limits: Limits = field(default_factory=Limits)
@@ -288,6 +295,7 @@ class _Reading:
             location,
             {
                 "byoc": self._byoc,
+                "confinement": self._confinement,
                 "signers": self._texts,
                 "data_roots": self._roots,
                 "limits": self._limits,
@@ -320,6 +328,14 @@ class _Reading:
                 return mode
         self._problem(location, f"{raw!r} is no mode", did_you_mean(str(raw), BYOC_MODES))
         return "off"
+
+    def _confinement(self, raw: Any, location: Location) -> Mode:
+        for mode in MODES:
+            if raw == mode:
+                return mode
+        advice = did_you_mean(str(raw), MODES)
+        self._problem(location, f"{raw!r} is not a mode of confinement", advice)
+        return "required"
 
     def _limits(self, raw: Any, location: Location) -> Limits:
         readers = {one.name: self._at_most(one.default) for one in fields(Limits)}

@@ -1,0 +1,138 @@
+"""What a process needs of the machine to run a job, as paths and as an environment."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+SHARED_MEMORY = Path("/dev/shm")
+
+SYSTEM = tuple(
+    map(
+        Path,
+        (
+            # Libraries, time zones, fonts: what a distribution installs.
+            *("/usr/lib", "/usr/lib32", "/usr/lib64", "/lib", "/lib32", "/lib64"),
+            *("/usr/share", "/usr/local/lib", "/usr/local/share"),
+            *("/usr/local/cuda", "/opt/rocm"),
+            # Where libraries lie, and how names become addresses.
+            *("/etc/ld.so.cache", "/etc/nsswitch.conf", "/etc/hosts", "/etc/host.conf"),
+            *("/etc/gai.conf", "/etc/resolv.conf", "/etc/localtime", "/etc/timezone"),
+            *("/etc/ssl/openssl.cnf", "/etc/fonts", "/etc/OpenCL", "/etc/vulkan"),
+            # Processors, memory and this process. Of other processes, nothing.
+            *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/devices"),
+            *("/proc/filesystems", "/proc/version", "/proc/sys/vm", "/proc/driver/nvidia"),
+            *("/proc/sys/kernel", "/sys"),
+            *("/dev/urandom", "/dev/random"),
+        ),
+    )
+)
+
+GPU_DEVICES = ("nvidia*", "dri", "kfd")
+
+INTERPRETER_FOLDERS = ("/usr/bin", "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/local/lib")
+
+VARIABLES = frozenset(
+    (
+        *("PATH", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "TERM", "COLUMNS", "NO_COLOR"),
+        *("VIRTUAL_ENV", "LD_LIBRARY_PATH", "LD_PRELOAD", "GLIBC_TUNABLES"),
+        *("PYTHONPATH", "PYTHONHOME", "PYTHONUNBUFFERED", "PYTHONHASHSEED", "PYTHONWARNINGS"),
+        *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK"),
+        *("MASTER_ADDR", "MASTER_PORT"),
+    )
+)
+PREFIXES = (
+    *("LC_", "MMAR_", "NVFLARE_", "PYTORCH_", "TORCHELASTIC_", "CUDA_", "CUBLAS_", "CUDNN_"),
+    *("NVIDIA_", "HIP_", "ROCR_", "HSA_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_"),
+    *("NUMEXPR_", "NCCL_", "GLOO_", "MALLOC_", "GRPC_"),
+)
+
+FOLDERS = {
+    "HOME": "home",
+    "XDG_CACHE_HOME": "home/.cache",
+    "XDG_CONFIG_HOME": "home/.config",
+    "MPLCONFIGDIR": "home/.config/matplotlib",
+    "TORCH_HOME": "home/.cache/torch",
+    "TORCHINDUCTOR_CACHE_DIR": "home/.cache/torchinductor",
+    "TRITON_CACHE_DIR": "home/.cache/triton",
+    "CUDA_CACHE_PATH": "home/.cache/cuda",
+    "NUMBA_CACHE_DIR": "home/.cache/numba",
+}
+"""What libraries look for in a home folder, as folders below the scratch folder of a run."""
+
+
+TEMPORARY = "tmp"
+
+
+def runtime_folders() -> Iterator[Path]:
+    """Files and folders that the interpreter, its packages and the system's libraries need."""
+    yield from SYSTEM
+    yield from _existing((sys.prefix, sys.base_prefix, *sys.path))
+    yield from _existing(os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep))
+
+
+def devices() -> Iterator[Path]:
+    """Devices that may be read, written to and controlled: the GPUs', and the empty one."""
+    yield from (Path("/dev/null"), Path("/dev/zero"))
+    for pattern in GPU_DEVICES:
+        yield from Path("/dev").glob(pattern)
+
+
+def program_folders() -> Iterator[Path]:
+    """What has to be executable for the interpreter to start anew: it and its libraries."""
+    yield from _existing((sys.executable, sys.prefix, sys.base_prefix, *INTERPRETER_FOLDERS))
+
+
+def job_environment(environment: Mapping[str, str], scratch: Path) -> dict[str, str]:
+    """The variables that the process of a job gets; doing it twice changes nothing more.
+
+    Args:
+        environment: of the process that starts it. Only what is known to be needed is taken.
+        scratch: a folder of the run's own; caches, temporary files and the home folder are there.
+    """
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if name in VARIABLES or name.startswith(PREFIXES)
+    }
+    folders = {name: str(scratch / folder) for name, folder in FOLDERS.items()}
+    temporary = str(_short_name(scratch))
+    fixed = {"TMPDIR": temporary, "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**kept, **folders, **fixed}
+
+
+def make_scratch(scratch: Path) -> None:
+    """Make the folders that ``job_environment`` names.
+
+    Raises:
+        OSError: another user has taken the short name of the folder.
+    """
+    for folder in (*FOLDERS.values(), TEMPORARY):
+        (scratch / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+    name, target = _short_name(scratch), scratch.resolve() / TEMPORARY
+    if name.is_symlink() and name.lstat().st_uid == os.geteuid():
+        name.unlink()
+    name.symlink_to(target)
+
+
+def remove_scratch(scratch: Path) -> None:
+    """Remove what ``make_scratch`` has made."""
+    _short_name(scratch).unlink(missing_ok=True)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _short_name(scratch: Path) -> Path:
+    """A link to the folder of temporary files.
+
+    Data loaders name sockets in it, and the kernel takes no such name of more than 107 bytes.
+    """
+    digest = hashlib.sha256(os.fsencode(scratch.resolve())).hexdigest()
+    return SHARED_MEMORY / f"mmar-{digest[:16]}"
+
+
+def _existing(places: Iterable[str]) -> Iterator[Path]:
+    yield from (Path(place) for place in places if place and os.path.exists(place))

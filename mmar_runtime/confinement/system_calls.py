@@ -1,0 +1,43 @@
+"""System calls for which Python has no function."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+
+MACHINE = platform.machine()
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+PR_SET_DUMPABLE = 4
+PR_SET_NO_NEW_PRIVS = 38
+
+
+def system_call(number: int, *arguments: object) -> int:
+    """Do a system call; integers are passed as the kernel's ``long``.
+
+    Raises:
+        OSError: the kernel refuses it.
+    """
+    given = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
+    result = int(LIBC.syscall(ctypes.c_long(number), *given))
+    if result < 0:
+        raise _last_error()
+    return result
+
+
+def process_control(option: int, value: int) -> None:
+    """Set a property of this process with ``prctl``.
+
+    Raises:
+        OSError: the kernel refuses it.
+    """
+    zero = ctypes.c_ulong(0)
+    if LIBC.prctl(option, ctypes.c_ulong(value), zero, zero, zero) != 0:
+        raise _last_error()
+
+
+def _last_error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))

@@ -1,0 +1,102 @@
+"""``--confine``: a stranger's MMAR trains, and its own code finds the wall."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmar_runtime.confinement.wall import Wall, kernel_wall, require_wall
+from mmar_runtime.errors import MmarError
+from tests.conftest import edit_json
+
+OWN_TRANSFORM = """
+import json, os, subprocess
+from pathlib import Path
+from monai.transforms import MapTransform
+
+def tried(what):
+    try:
+        what()
+    except OSError as error:
+        return type(error).__name__
+    return "done"
+
+class Spy(MapTransform):
+    def __init__(self, keys):
+        super().__init__(keys)
+        outside = Path(__file__).parents[2] / "outside"
+        found = {
+    "read": tried(outside.read_text),
+            "write": tried(lambda: outside.write_text("x")),
+            "run": tried(lambda: subprocess.run(["true"])),
+            "own code": tried(lambda: Path(__file__).write_text("")),
+            "secret": os.environ.get("SITE_SECRET"),
+            "initial secret": b"SITE_SECRET" in Path("/proc/self/environ").read_bytes(),
+            "home": str(Path.home()),
+        }
+        Path(__file__).parents[1].joinpath("models/found.json").write_text(json.dumps(found))
+
+    def __call__(self, data):
+        return data
+"""
+
+
+def train(mmar: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fl_admin.cli.main", "train", "-m", str(mmar), *arguments]
+    environment = {**os.environ, "SITE_SECRET": "x"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+
+
+@pytest.fixture
+def strange_mmar(tiny_mmar: Path) -> Path:
+    """An MMAR whose own transform tries what it may not, with two processes that load data."""
+    (tiny_mmar / "custom").mkdir()
+    (tiny_mmar / "custom/spy.py").write_text(OWN_TRANSFORM)
+    (tiny_mmar.parent / "outside").write_text("of the user")
+
+    def change(conf: Any) -> None:
+        conf["train"]["pre_transforms"].append({"path": "spy.Spy", "args": {"keys": "image"}})
+        conf["train"]["dataloader"]["args"]["num_workers"] = 2
+
+    edit_json(tiny_mmar / "config/config_train.json", change)
+    return tiny_mmar
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not kernel_wall().stands, reason=f"this kernel's wall is {kernel_wall()}")
+def test_a_confined_training_reaches_nothing_of_the_user(strange_mmar: Path) -> None:
+    done = train(strange_mmar, "--confine")
+
+    assert done.returncode == 0, done.stderr
+    assert "note: confinement: " in done.stderr
+    assert (strange_mmar / "models/model.pt").is_file()
+    found = json.loads((strange_mmar / "models/found.json").read_text())
+    assert Path(found.pop("home")).is_relative_to(strange_mmar)
+    assert found == {
+        "read": "PermissionError",
+        "write": "PermissionError",
+        "run": "PermissionError",
+        "own code": "PermissionError",
+        "secret": None,
+        "initial secret": False,
+    }
+
+
+@pytest.mark.slow
+def test_without_confine_an_mmar_has_all_rights_of_its_user(strange_mmar: Path) -> None:
+    done = train(strange_mmar)
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads((strange_mmar / "models/found.json").read_text())
+    assert (found["read"], found["run"], found["secret"]) == ("done", "done", "x")
+
+
+def test_a_kernel_without_landlock_confines_nothing() -> None:
+    with pytest.raises(MmarError, match="none: this kernel has no Landlock"):
+        require_wall(Wall(landlock=0, call_filter=True))

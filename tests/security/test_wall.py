@@ -1,0 +1,123 @@
+"""The wall: what a process could do without it, and what is left to it behind it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmar_runtime.confinement.wall import Wall, kernel_wall
+from tests.security.attempts import NAMES, SECRET
+from tests.security.case import REPOSITORY
+
+NO_WALL = not kernel_wall().stands
+pytestmark = pytest.mark.skipif(NO_WALL, reason=f"this kernel's wall is {kernel_wall()}")
+
+REFUSED_ANYWAY = {
+    "connect_by_multipath_tcp",
+    "connect_with_the_first_packet",
+    "make_a_device",
+    "call_without_a_call",
+    "handle_faults_of_memory",
+    "load_a_program_into_the_kernel",
+    "make_a_namespace",
+    "read_the_keyring",
+    "send_a_raw_packet",
+    "take_a_file_of_a_process",
+    "trace_a_process",
+    "type_into_the_terminal",
+}
+"""What many kernels and containers refuse an ordinary process already."""
+
+
+def tried(folder: Path, how: str) -> dict[str, str]:
+    """What came of all attempts in a process of its own."""
+    (folder / "run").mkdir(parents=True)
+    outside = folder / "outside"
+    outside.mkdir()
+    for name in ("secret", "script", "long", "doomed"):
+        (outside / name).write_text(SECRET)
+    terminal, line = pty.openpty()
+    left_open = os.open(outside / "secret", os.O_RDONLY)
+    environment = {**os.environ, "MMAR_OPEN": str(left_open), "MMAR_TERMINAL": str(line)}
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket(socket.AF_UNIX) as one:
+        one.bind(f"\0mmar-{os.getpid()}")
+        one.listen()
+        port = str(listening.getsockname()[1])
+        command = [sys.executable, "-m", "tests.security.attempts", str(folder), port, how]
+        done = subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            env=environment,
+            pass_fds=[left_open, line],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    for descriptor in (terminal, line, left_open):
+        os.close(descriptor)
+    assert done.returncode == 0, done.stderr
+    came: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return came
+
+
+@pytest.fixture(scope="module")
+def confined(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    folder = tmp_path_factory.mktemp("confined")
+    return folder, tried(folder, "confined")
+
+
+@pytest.fixture(scope="module")
+def free(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return tried(tmp_path_factory.mktemp("free"), "free")
+
+
+@pytest.mark.parametrize("attempt", NAMES)
+def test_an_attempt_is_refused_behind_the_wall(
+    attempt: str, confined: tuple[Path, dict[str, str]]
+) -> None:
+    assert confined[1][attempt].startswith("refused")
+
+
+@pytest.mark.parametrize("attempt", sorted(set(NAMES) - REFUSED_ANYWAY))
+def test_the_attempt_succeeds_without_the_wall(attempt: str, free: dict[str, str]) -> None:
+    assert free[attempt] == "done"
+
+
+def test_nothing_outside_has_changed(confined: tuple[Path, dict[str, str]]) -> None:
+    outside = confined[0] / "outside"
+
+    assert sorted(path.name for path in outside.iterdir()) == ["doomed", "long", "script", "secret"]
+    assert {path.read_text() for path in outside.iterdir()} == {SECRET}
+
+
+def test_a_process_with_several_threads_is_not_confined() -> None:
+    code = (
+        "import threading, time; threading.Thread(target=time.sleep, args=(9,), daemon=True)"
+        ".start(); from mmar_runtime.confinement.wall import *; confine(Confinement())"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert "has 2 threads, and the kernel confines a single one" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("wall", "words", "stands"),
+    [
+        (Wall(7, True), "full: files, programs, network, signals (Landlock 7)", True),
+        (Wall(4, True), "files and network, no rule for signals (Landlock 4; Linux 6.12", True),
+        (Wall(3, True), "files only, no network rule (Landlock 3; Linux 6.7 brings it)", False),
+        (Wall(7, False), "partial: Landlock 7, but this kernel filters no system calls", False),
+        (Wall(0, True), "none: this kernel has no Landlock", False),
+    ],
+)
+def test_what_a_kernel_gives_is_said_in_words(wall: Wall, words: str, stands: bool) -> None:
+    assert str(wall).startswith(words)
+    assert wall.stands == stands
