@@ -20,6 +20,7 @@ from fl_client.shared_storage import SharedStorage
 from fl_client.site import Site
 from fl_client.site_tasks import LocalTasks
 from fl_client.task_limits import (
+    EVALUATIONS,
     SCORE,
     SUBMIT,
     TRAIN,
@@ -220,6 +221,7 @@ class SimulatedSite:
             name=task,
             epochs=0 if self._work.steps_aggregation else self._epochs(),
             round_number=round_number,
+            evaluations=sum(self._progress.tasks[one] for one in EVALUATIONS),
             is_anothers=lambda: is_anothers,
         )
         asked.require_allowed(self.site, self._progress.path.parent)

@@ -16,6 +16,9 @@ SCORE = "score_model"
 VALIDATE = "validate"
 SUBMIT = "submit_model"
 
+EVALUATIONS = (SCORE, VALIDATE, SUBMIT)
+"""The tasks, beside the rounds, whose replies have metrics."""
+
 
 def mmar_problems(site: Site) -> tuple[Problem, ...]:
     """What a site's policy has against its MMAR, judged with the site's own values."""
@@ -46,6 +49,7 @@ class AskedTask:
         name: of the task.
         epochs: epochs of a round; 0 where a round counts optimizer steps.
         round_number: of a training; 0 for the other tasks.
+        evaluations: how often this run has been asked for one of ``EVALUATIONS``.
         is_anothers: whether its model is neither this site's nor of a training that it takes part
             in; called only where that makes a difference.
     """
@@ -53,6 +57,7 @@ class AskedTask:
     name: str
     epochs: int
     round_number: int = 0
+    evaluations: int = 0
     is_anothers: Callable[[], bool] = lambda: False
 
     def require_allowed(self, site: Site, run: Path) -> None:
@@ -79,6 +84,12 @@ class AskedTask:
             raise PolicyError("cross_site.share_model of this site is off")
         if self.name == VALIDATE and not cross_site.evaluate_others and self.is_anothers():
             raise PolicyError("cross_site.evaluate_others of this site is off")
+        outgoing = site.policy.outgoing
+        if self.name in EVALUATIONS and self.evaluations >= outgoing.max_evaluations:
+            raise PolicyError(
+                f"{self.evaluations} evaluations of this job; outgoing.max_evaluations of this "
+                f"site is {outgoing.max_evaluations}"
+            )
         used, most = bytes_below(run), limits.disk_gib * 2**30
         if used > most:
             raise PolicyError(f"this run has written {used} bytes; limits.disk_gib allows {most}")

@@ -130,6 +130,22 @@ def test_too_few_validation_cases_tell_no_metric(
     assert reason(run_folder).startswith(f"validate: {few}")
 
 
+def test_a_job_has_only_so_many_evaluations_even_after_a_restart(
+    start: Start, received: Weights, fl_ctx: FLContext, run_folder: Path
+) -> None:
+    site = start(outgoing={"max_evaluations": 2})
+    assert site.do("score_model", received).get_return_code() == ReturnCode.OK
+    assert site.validate(received).get_return_code() == ReturnCode.OK
+    site.end()
+    again = Running(MmarExecutor(), fl_ctx)
+
+    assert declined(again.validate(received, owner="site-3"))
+    assert declined(again.do("score_model", received))
+    assert "2 evaluations of this job; outgoing.max_evaluations" in reason(run_folder)
+    assert again.train(received).get_return_code() == ReturnCode.OK
+    again.end()
+
+
 def test_losses_are_metrics_of_the_training_list(
     start: Start, received: Weights, run_folder: Path
 ) -> None:
