@@ -182,7 +182,7 @@ def _metric_faults(spec: ComponentSpec, section: Section) -> Iterator[Problem]:
     use = USES.get(entry.path)
     if use is None:
         place = spec.location / ("name" if spec.path is None else "path")
-        message = f"{spec.title} does not compare predictions with labels, so it may not be told"
+        message = f"{spec.title} does not compare predictions with labels, so it may not leave"
         yield Problem(place, message, "Use a metric such as MeanDice or Accuracy.", "metric")
         return
     output = spec.args.items.get("output_transform")

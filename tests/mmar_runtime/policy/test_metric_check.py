@@ -1,0 +1,101 @@
+"""What a job may name as a metric, and over what; many more are in the corpus of tests/security."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmar_runtime.policy.component_table import load_component_table
+from mmar_runtime.policy.metric_check import USES
+from mmar_runtime.policy.mmar_check import check_mmar
+from mmar_runtime.policy.site_policy import DEFAULT_POLICY, CrossSite, Outgoing, SitePolicy
+
+Edited = Callable[[Path, Callable[[Any], object]], Path]
+
+LOSS = "#monai.handlers.from_engine(['loss'], first=True)"
+PAIR = "#monai.handlers.from_engine(['pred', 'label'])"
+
+
+@pytest.fixture
+def found(tiny_mmar: Path, edited: Edited) -> Callable[..., dict[str, str]]:
+    """Place -> message of what is wrong with the training workflow after a change."""
+
+    def check(change: Callable[[Any], object], policy: SitePolicy = DEFAULT_POLICY) -> Any:
+        edited(tiny_mmar / "config/config_train.json", change)
+        problems = check_mmar(tiny_mmar, policy).problems
+        return {one.location.place: one.message for one in problems}
+
+    return check
+
+
+def more(section: str, name: str, **arguments: Any) -> Callable[[Any], object]:
+    spec = {"name": name, "log_label": "val_more", "args": arguments}
+    return lambda config: config[section].setdefault("additional_metrics", []).append(spec)
+
+
+def test_every_class_that_may_leave_is_in_the_table() -> None:
+    table = load_component_table()
+
+    assert {table.components[path].kind for path in USES} == {"metric"}
+
+
+def test_a_mean_is_of_the_loss_alone(found: Callable[..., dict[str, str]]) -> None:
+    assert found(more("train", "Average", output_transform=LOSS)) == {}
+
+    image = "#monai.handlers.from_engine(['image'])"
+    problems = found(more("train", "Average", output_transform=image))
+    assert "Average reports 'image' itself" in problems.values()
+
+
+def test_a_class_that_looks_at_one_input_is_refused(found: Callable[..., dict[str, str]]) -> None:
+    [message] = found(more("validate", "Entropy", output_transform=PAIR)).values()
+
+    assert message == "Entropy does not compare predictions with labels, so it may not leave"
+
+
+def test_a_site_reports_so_many_metrics(found: Callable[..., dict[str, str]]) -> None:
+    change = more("validate", "MeanDice", output_transform=PAIR, reduction="mean_batch",
+                  return_with_label=["liver", "spleen"])  # fmt: skip
+
+    assert found(change) == {}
+    few = SitePolicy(outgoing=Outgoing(max_metrics=3))
+    [message] = found(lambda config: None, few).values()
+    assert "a site reports 3 at most" in message
+
+
+@pytest.mark.parametrize(
+    ("size", "least"),
+    [([8, 8, 1], True), ([8, 7, 1], False), (8, True), (7, False), ([-1, 1, 1], True),
+     ("#[8, 4 * 2, 1]", True), ("#[8, 8 if 1 else 1, 1]", False)],
+)  # fmt: skip
+def test_a_region_has_64_values(
+    found: Callable[..., dict[str, str]], size: object, least: bool
+) -> None:
+    crop = {"name": "CenterSpatialCropd", "args": {"keys": ["image", "label"], "roi_size": size}}
+
+    problems = found(lambda config: config["validate"]["pre_transforms"].append(crop))
+
+    assert (problems == {}) is least
+
+
+def test_where_persons_are_counted_epochs_are_whole_and_lists_are_files(
+    found: Callable[..., dict[str, str]],
+) -> None:
+    few = SitePolicy(cross_site=CrossSite(min_cases=2))
+
+    def short(config: Any) -> None:
+        config["train"]["trainer"]["args"]["epoch_length"] = 1
+
+    assert found(short) == {}
+    [message] = found(lambda config: None, few).values()
+    assert "epoch_length stops before the end of the data set" in message
+
+    def written(config: Any) -> None:
+        del config["train"]["trainer"]["args"]["epoch_length"]
+        arguments = {"data": [], "transform": "@pre_transforms"}
+        config["train"]["dataset"] = {"name": "Dataset", "args": arguments}
+
+    assert "Dataset names no data list" in " ".join(found(written, few).values())
