@@ -59,7 +59,8 @@ def data_faults(app: Path, values: Mapping[str, Scalar], policy: SitePolicy) -> 
         values: the site's own variables.
         policy: says where data may lie.
     """
-    if not _within(SECONDS_TO_ANSWER, faults := _Faults(app, values, [_answers])):
+    lists: list[Check] = [path_check(policy, cases=False), _answers]
+    if not _within(SECONDS_TO_ANSWER, faults := _Faults(app, values, lists)):
         message = f"does not answer within {SECONDS_TO_ANSWER:.0f} s"
         return [Problem(Location("DATA_ROOT"), message, "Is its disk mounted?", "data")]
     if faults.found:

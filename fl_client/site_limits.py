@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fl_client.local_training import LocalTrainer
 from fl_client.persons import count_persons
-from mmar_runtime.config.data_list import labels_are_files, read_data_list
+from mmar_runtime.config.data_list import read_data_list
+from mmar_runtime.config.file_keys import file_keys
 from mmar_runtime.config.sections import EvaluationConfig, Section, TrainConfig, WorkflowConfig
 from mmar_runtime.errors import DataError, PolicyError
 from mmar_runtime.policy.site_policy import SitePolicy
@@ -71,7 +72,7 @@ def _persons(config: WorkflowConfig, section: Section, policy: SitePolicy) -> in
     """Persons in a section's data list; 0 where it names none, so nobody knows how many."""
     for spec in section.specs("dataset"):
         if spec.data_list is not None:
-            found = read_data_list(spec.data_list, labels_are_files=labels_are_files(config))
+            found = read_data_list(spec.data_list, file_keys=file_keys(config))
             try:
                 return count_persons(found.items, policy.patient_key)
             except OSError as error:

@@ -25,7 +25,7 @@ from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
 from mmar_runtime.policy.limits_check import limits_check
 from mmar_runtime.policy.mmar_check import own_code_check
-from mmar_runtime.policy.path_check import resolve_inside, text_fault
+from mmar_runtime.policy.paths import resolve_inside, text_fault
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
 from mmar_runtime.shared_names import shared_names
 from mmar_runtime.weights import Weights, load_into, read_checkpoint, weights_of

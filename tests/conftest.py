@@ -188,6 +188,16 @@ def write_data(folder: Path, *, seed: int = 0) -> None:
     write_json(folder / "dataset.json", document)
 
 
+def site_values(root: Path, **more: Any) -> dict[str, Any]:
+    """The own values of a site that keeps its data in an MMAR's ``data``, one thread for sums.
+
+    Sums over several threads may differ in the last bits between two processes.
+    """
+    data = root / "data"
+    own = {"DATA_ROOT": str(data), "DATASET_JSON": str(data / "dataset.json")}
+    return {"NUM_THREADS": 1, **own, **more}
+
+
 def with_more_cases(root: Path) -> Path:
     """Repeat the volumes of an MMAR: four cases to train on, three to validate."""
     names = {"training": "1 2 4 5", "validation": "3 6 7"}

@@ -11,7 +11,7 @@ from fl_admin.setup.environment import COUNT, ENVIRONMENT, LIST, ROOT
 from fl_admin.setup.finding import Finding, fault, ok, warning
 from fl_admin.setup.kit import Kit
 from fl_client.site_data import unset_variables
-from mmar_runtime.config.data_list import FILE_KEYS, TASKS
+from mmar_runtime.config.file_keys import FILE_KEYS, TASKS
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.datatools.document import TRAINING, VALIDATION, Item, read_document
@@ -82,7 +82,7 @@ def _data(values: dict[str, Scalar], policy: SitePolicy | None) -> Finding:
     cases = {key: items for key, (items, _) in lists.items()}
     labels_are_files = TASKS.get(values.get("PROCESSING_TASK"), True)
     keys = [key for key in FILE_KEYS if key != "label" or labels_are_files]
-    return _judged(_look(cases, keys, root, allowed or (Path(root), file.parent)), cases)
+    return _judged(_look(cases, keys, root, allowed or (Path(root),)), cases)
 
 
 def _judged(looked: _Looked, cases: Mapping[str, Sequence[Item]]) -> Finding:

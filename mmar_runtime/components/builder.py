@@ -23,8 +23,9 @@ from mmar_runtime.components.launch import ALONE, Processes
 from mmar_runtime.components.processes import averaging_gradients, own_part
 from mmar_runtime.components.size import require_no_more, require_size
 from mmar_runtime.components.trackers import close_at_end
-from mmar_runtime.config.data_list import labels_are_files, read_data_list
+from mmar_runtime.config.data_list import read_data_list
 from mmar_runtime.config.expressions import references
+from mmar_runtime.config.file_keys import file_keys
 from mmar_runtime.config.nodes import (
     ComponentSpec,
     Expression,
@@ -185,9 +186,8 @@ class ComponentBuilder:
             name: self._value(node, scope, "transform") for name, node in spec.args.items.items()
         }
         if spec.data_list is not None:
-            as_files = labels_are_files(self.config)
             arguments["data"] = own_part(
-                read_data_list(spec.data_list, labels_are_files=as_files).items,
+                read_data_list(spec.data_list, file_keys=file_keys(self.config)).items,
                 self.context.processes,
                 training=scope == "train",
                 place=spec.location,

@@ -52,7 +52,6 @@ def problems(config: WorkflowConfig) -> Iterator[Problem]:
             yield from _lone_handlers(section)
         yield from _unlabelled_metrics(section)
         yield from _unknown_metrics(section)
-        yield from _unproduced_keys(section)
 
 
 def _missing_entries(config: WorkflowConfig) -> Iterator[Problem]:
@@ -183,8 +182,16 @@ def _unknown_metrics(section: Section) -> Iterator[Problem]:
                     yield Problem(node.location, message, did_you_mean(value, labels), "metric")
 
 
+def unproduced_keys(config: WorkflowConfig) -> Iterator[Problem]:
+    """``from_engine`` asks for a key that no engine, transform or data list produces.
+
+    This opens the lists, so it is no part of ``problems``: whether they may be opened comes first.
+    """
+    for section in config.scopes.values():
+        yield from _unproduced_keys(section)
+
+
 def _unproduced_keys(section: Section) -> Iterator[Problem]:
-    """``from_engine`` asks for a key that no engine, transform or data list produces."""
     if _has_own_engine(section):
         return
     listed = _listed_keys(section)

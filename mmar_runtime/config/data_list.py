@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
+from mmar_runtime.config.file_keys import FILE_KEYS, TASKS, file_keys
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import DataListSource
 from mmar_runtime.config.sections import WorkflowConfig
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
-
-FILE_KEYS = ("image", "label", "mask")
-"""The entries of an item that name files; ``label`` only where the task is segmentation."""
-
-TASKS: Mapping[object, bool] = MappingProxyType(
-    {None: True, "": True, "segmentation": True, "annotation": True, "classification": False}
-)
-"""What ``PROCESSING_TASK`` may be -> whether labels are files then."""
 
 MAX_LISTED_FILES = 5
 
@@ -41,7 +33,7 @@ class DataList:
     items: tuple[dict[str, Any], ...]
 
 
-def read_data_list(source: DataListSource, *, labels_are_files: bool = True) -> DataList:
+def read_data_list(source: DataListSource, *, file_keys: Collection[str] = FILE_KEYS) -> DataList:
     """The data list that a data set asks for.
 
     An item may be a mapping or, as in a list of test images, just the image's path. Relative paths
@@ -49,7 +41,7 @@ def read_data_list(source: DataListSource, *, labels_are_files: bool = True) -> 
 
     Args:
         source: file, base folder and key of the list.
-        labels_are_files: whether ``label`` is a path where it is a string.
+        file_keys: the entries of an item whose texts are paths.
 
     Raises:
         ConfigError: no such file or list, an empty list, an item without image, a missing file.
@@ -60,7 +52,6 @@ def read_data_list(source: DataListSource, *, labels_are_files: bool = True) -> 
         raise ConfigError(absent)
     raw = raw_items(file, source)
     location = Location(file.name) / source.key
-    file_keys = [key for key in FILE_KEYS if key != "label" or labels_are_files]
     items, problems = [], []
     for index, item in enumerate(raw):
         found = {"image": item} if isinstance(item, str) else item
@@ -115,7 +106,7 @@ def raw_items(file: Path, source: DataListSource) -> list[Any]:
     return items
 
 
-def _with_absolute_files(item: dict[str, Any], base: Path, keys: list[str]) -> dict[str, Any]:
+def _with_absolute_files(item: dict[str, Any], base: Path, keys: Collection[str]) -> dict[str, Any]:
     found = dict(item)
     for key in keys:
         value = item.get(key)
@@ -126,7 +117,9 @@ def _with_absolute_files(item: dict[str, Any], base: Path, keys: list[str]) -> d
     return found
 
 
-def _missing_files(item: dict[str, Any], keys: list[str], location: Location) -> Iterator[Problem]:
+def _missing_files(
+    item: dict[str, Any], keys: Collection[str], location: Location
+) -> Iterator[Problem]:
     for key in keys:
         value = item.get(key)
         for file in value if isinstance(value, list) else [value]:
@@ -157,7 +150,7 @@ def data_check(config: WorkflowConfig) -> Iterator[Problem]:
         return
     for source in data_sources(config):
         try:
-            read_data_list(source, labels_are_files=labels_are_files(config))
+            read_data_list(source, file_keys=file_keys(config))
         except ConfigError as error:
             yield from error.problems
 
@@ -183,8 +176,3 @@ def listed_keys(source: DataListSource) -> frozenset[str] | None:
     except ConfigError:
         return None
     return frozenset(key for item in raw if isinstance(item, dict) for key in item)
-
-
-def labels_are_files(config: WorkflowConfig) -> bool:
-    """Whether labels are images: so for segmentation, and where no task is named."""
-    return TASKS.get(config.value("PROCESSING_TASK"), False)

@@ -89,7 +89,8 @@ def load_train_config(
         environment: the environment's document, relative to the MMAR; None means an empty one.
         site: the site's own values, which win over the MMAR's environment.
         overrides: values from ``--set``, which win over everything.
-        checks: further checks, whose problems are reported together with the loader's own.
+        checks: further checks, whose problems are reported together with the loader's own. Those
+            that open files come last: none of them runs once a path is refused.
 
     Raises:
         ConfigError: with every problem found.
@@ -127,8 +128,10 @@ def load_evaluation_config(
 
 def _checked(config: Config, problems: list[Problem], checks: Iterable[Check]) -> Config:
     found = [*problems, *islice(consistency.problems(config), MAX_PROBLEMS)]
-    for check in checks:
+    for check in (*checks, consistency.unproduced_keys):
         found += check(config)
+        if any(problem.rule == "path" for problem in found):
+            break  # the checks that follow open what the config names
     if found:
         raise ConfigError(found)
     return config

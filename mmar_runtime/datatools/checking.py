@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mmar_runtime.config.data_list import FILE_KEYS
+from mmar_runtime.config.file_keys import FILE_KEYS
 from mmar_runtime.config.location import Location
 from mmar_runtime.datatools.document import TRAINING, Document, Item, read_document
 from mmar_runtime.datatools.report import AxisSpread, DataReport, LabelClass, ListSummary

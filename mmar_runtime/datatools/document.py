@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmar_runtime.config.data_list import FILE_KEYS
+from mmar_runtime.config.file_keys import FILE_KEYS
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, DataError, Problem, did_you_mean

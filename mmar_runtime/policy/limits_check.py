@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mmar_runtime.config import expressions
-from mmar_runtime.config.data_list import FILE_KEYS, labels_are_files, read_data_list
+from mmar_runtime.config.data_list import read_data_list
+from mmar_runtime.config.file_keys import file_keys
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import (
     ComponentSpec,
@@ -286,22 +287,22 @@ def image_limits_check(limits: Limits) -> Check:
 
 
 def _images(config: WorkflowConfig, section: Section) -> Iterator[tuple[Location, Path]]:
-    as_files = labels_are_files(config)
+    keys = file_keys(config)
     for spec in section.specs("dataset"):
         if spec.data_list is None:
             continue
         try:
-            found = read_data_list(spec.data_list, labels_are_files=as_files)
+            found = read_data_list(spec.data_list, file_keys=keys)
         except ConfigError:
             continue  # the data check tells of this
         for index, item in enumerate(found.items):
-            for key, path in _paths(item, as_files):
+            for key, path in _paths(item, keys):
                 yield Location(found.file.name) / found.key / index / key, path
 
 
-def _paths(item: dict[str, Any], labels_are_paths: bool) -> Iterator[tuple[str, Path]]:
-    for key in FILE_KEYS:
-        value = item.get(key) if key != "label" or labels_are_paths else None
+def _paths(item: dict[str, Any], keys: frozenset[str]) -> Iterator[tuple[str, Path]]:
+    for key in sorted(keys & item.keys()):
+        value = item[key]
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, str):
                 yield key, Path(one)

@@ -294,11 +294,11 @@ def policy_checks(mmar: Mmar, policy: SitePolicy) -> list[Check]:
         ),
         own_code_check(mmar, policy),
         partial(_denied, policy),
-        partial(_torchscript, policy),
-        path_check(policy),
         limits_check(policy.limits),
         metric_check(policy),
         _variables_inside,
+        path_check(policy),
+        partial(_torchscript, policy),
     ]
 
 
@@ -309,8 +309,8 @@ def own_mmar_checks() -> list[Check]:
     """
     return [
         component_check(allow_code=True),
-        path_check(OWN_MMAR_POLICY, owner=True),
         limits_check(OWN_MMAR_POLICY.limits),
+        path_check(OWN_MMAR_POLICY, owner=True),
     ]
 
 

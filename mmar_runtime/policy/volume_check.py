@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmar_runtime.config.data_list import labels_are_files, read_data_list
+from mmar_runtime.config.data_list import read_data_list
+from mmar_runtime.config.file_keys import file_keys
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import ComponentSpec, Node, plain
 from mmar_runtime.config.sections import Section, WorkflowConfig
@@ -41,7 +42,7 @@ def volume_check(config: WorkflowConfig) -> Iterator[Problem]:
             if spec.data_list is None:
                 continue
             try:
-                items = read_data_list(spec.data_list, labels_are_files=labels_are_files(config))
+                items = read_data_list(spec.data_list, file_keys=file_keys(config))
             except ConfigError:
                 return  # the data check tells of this
             for index, item in enumerate(items.items):

@@ -17,16 +17,14 @@ from fl_server.initial_model import initial_model
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import Weights
 from mmar_runtime.workflows.session import session
+from tests.conftest import site_values
 
 MakeTrainer = Callable[..., LocalTrainer]
-
-ONE_THREAD = {"NUM_THREADS": 1}
-"""Sums over several threads may differ in the last bits between two processes."""
 
 
 @pytest.fixture
 def site(tiny_mmar: Path) -> Site:
-    return Site(name="site-1", mmar=Mmar.open(tiny_mmar), values=ONE_THREAD)
+    return Site(name="site-1", mmar=Mmar.open(tiny_mmar), values=site_values(tiny_mmar))
 
 
 @pytest.fixture

@@ -291,9 +291,10 @@ from fl_client.site import Site
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import digest, read_checkpoint
 from mmar_runtime.workflows.session import session
+from tests.conftest import site_values
 
 root, weights, work = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-site = Site(name="site-1", mmar=Mmar.open(root), values={"NUM_THREADS": 1})
+site = Site(name="site-1", mmar=Mmar.open(root), values=site_values(root))
 config = site.train_config()
 with session(config, allow_code=False) as context:
     trainer = LocalTrainer(

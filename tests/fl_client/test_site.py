@@ -50,7 +50,7 @@ def test_missing_data_are_told_before_anything_is_built(site: Site) -> None:
 def test_no_checkpoint_loader_stays_as_the_weights_come_from_the_server(
     site: Site, switched_off: bool
 ) -> None:
-    here = replace(site, values={"dont_load_ckpt_model": switched_off})
+    here = replace(site, values={**site.values, "dont_load_ckpt_model": switched_off})
 
     for section in (here.train_config().train, here.cross_validation_config().section):
         titles = [spec.title for spec in section.specs("handlers")]

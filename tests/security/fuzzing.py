@@ -29,6 +29,7 @@ from mmar_runtime.config.expressions import (
     ExpressionRefused,
     parse_expression,
 )
+from mmar_runtime.config.file_keys import FILE_KEYS
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.log_config import read_log_config
 from mmar_runtime.config.nodes import DataListSource
@@ -569,9 +570,9 @@ class DataListTarget(FileTarget):
         source = DataListSource(
             location=PLACE, file=str(path), base=str(self.folder), key="training"
         )
-        for labels_are_files in (True, False):
+        for file_keys in (FILE_KEYS, ("image", "note")):
             try:
-                read_data_list(source, labels_are_files=labels_are_files)
+                read_data_list(source, file_keys=file_keys)
             except ConfigError:
                 continue
 

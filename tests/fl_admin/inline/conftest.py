@@ -21,6 +21,7 @@ from fl_server.run_record import RunRecord
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import SitePolicy
 from mmar_runtime.weights import digest, read_checkpoint
+from tests.conftest import site_values, write_mmar
 
 NAMES = ("site-1", "site-2", "site-3")
 THREADS = {"NUM_THREADS": 1}
@@ -107,13 +108,12 @@ class Federation:
 
     def site(self, name: str, policy: SitePolicy | None = None) -> Site:
         mmar = Mmar.open(self.mmars[name])
-        return Site(name=name, mmar=mmar, values=THREADS, policy=policy or SitePolicy())
+        own = site_values(mmar.root)
+        return Site(name=name, mmar=mmar, values=own, policy=policy or SitePolicy())
 
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Federation:
-    from tests.conftest import write_mmar
-
     root = tmp_path_factory.mktemp("inline")
     mmars = {name: write_mmar(root / name, seed=seed) for seed, name in enumerate(NAMES)}
     return Federation(mmars, root)

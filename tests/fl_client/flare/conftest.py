@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 from nvflare.apis.fl_context import FLContext, FLContextManager
 from nvflare.apis.workspace import Workspace
+
+from tests.conftest import site_values
 
 MakeMmar = Callable[..., Path]
 
@@ -37,8 +40,8 @@ def workspace(tmp_path: Path, make_mmar: MakeMmar) -> Workspace:
     kit = tmp_path / "kit"
     for folder in ("startup", "local", JOB):
         (kit / folder).mkdir(parents=True)
-    make_mmar(kit / JOB / f"app_{SITE}")
-    (kit / "local" / "environment.json").write_text('{"NUM_THREADS": 1}')
+    values = site_values(make_mmar(kit / JOB / f"app_{SITE}"))
+    (kit / "local" / "environment.json").write_text(json.dumps(values))
     return Workspace(str(kit), SITE, str(kit / "startup"))
 
 

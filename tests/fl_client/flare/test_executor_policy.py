@@ -199,9 +199,7 @@ def test_limits_of_a_training(
 
 
 def own_epochs(kit: Path, epochs: object) -> None:
-    (kit / "local/environment.json").write_text(
-        json.dumps({"NUM_THREADS": 1, "LOCAL_EPOCHS": epochs})
-    )
+    edit_json(kit / "local/environment.json", lambda values: values.update(LOCAL_EPOCHS=epochs))
 
 
 def test_a_site_with_a_number_of_epochs_of_its_own_trains_so_many(

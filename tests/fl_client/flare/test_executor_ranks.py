@@ -34,7 +34,7 @@ from fl_server.initial_model import initial_model
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE
 from mmar_runtime.weights import Weights, digest
-from tests.conftest import edit_json, with_more_cases, write_mmar
+from tests.conftest import edit_json, site_values, with_more_cases, write_mmar
 from tests.fl_client.flare.conftest import JOB, SITE, EngineStandIn
 
 pytestmark = pytest.mark.slow
@@ -120,7 +120,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
         app = with_more_cases(write_mmar(kit / JOB / f"app_{SITE}"))
         for file in ("config_train.json", "config_cross_validation.json"):
             edit_json(app / "config" / file, with_batch_norm)
-        values = {"NUM_THREADS": 1, "NUM_PROCESSES": processes}
+        values = site_values(app, NUM_PROCESSES=processes)
         (kit / "local/environment.json").write_text(json.dumps(values))
         document = {"policy_version": 1, **(policy or {})}
         (kit / "local" / SITE_POLICY_FILE).write_text(json.dumps(document))

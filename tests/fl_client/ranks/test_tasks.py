@@ -75,7 +75,7 @@ def make_tasks(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
     """``make_tasks(shared=None)``: the tasks of a site with two processes."""
     monkeypatch.setattr(module, "Ranks", StandIn)
     monkeypatch.setattr(StandIn, "started", [])
-    here = Site(name=site.name, mmar=site.mmar, values={"NUM_PROCESSES": 2})
+    here = Site(name=site.name, mmar=site.mmar, values={**site.values, "NUM_PROCESSES": 2})
 
     def make(shared: list[str] | None = None) -> RankTasks:
         return RankTasks(

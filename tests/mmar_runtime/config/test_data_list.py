@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from mmar_runtime.config.data_list import DataList, data_check, labels_are_files, read_data_list
+from mmar_runtime.config.data_list import DataList, data_check, read_data_list
+from mmar_runtime.config.file_keys import labels_are_files
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import DataListSource
 from mmar_runtime.config.sections import EvaluationConfig, TrainConfig
@@ -96,7 +97,7 @@ def test_a_folder_of_slices_is_an_image(folder: Path) -> None:
 
 @pytest.mark.parametrize("label", ["benign", 3, [0, 1, 0], ["a", "b"]])
 def test_a_label_that_is_no_file_is_a_value(folder: Path, label: object) -> None:
-    found = read(folder, [{"image": "1_image.nii", "label": label}], labels_are_files=False)
+    found = read(folder, [{"image": "1_image.nii", "label": label}], file_keys=("image", "mask"))
 
     assert found.items[0]["label"] == label
 

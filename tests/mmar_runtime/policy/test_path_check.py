@@ -16,7 +16,7 @@ from mmar_runtime.config.loader import load_train_config
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.mmar_check import check_mmar, own_mmar_checks
-from mmar_runtime.policy.path_check import resolve_inside, text_fault
+from mmar_runtime.policy.paths import resolve_inside, text_fault
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
@@ -244,24 +244,36 @@ def test_a_jobs_own_word_for_the_same_is_refused(tiny_mmar: Path, edited: Edited
 # --- Data ----------------------------------------------------------------------------------------
 
 
-def job_list(root: Path, *items: object, edited: Edited) -> None:
-    """A data list that comes with the job, its images below the site's DATA_ROOT."""
-    (root / "config/list.json").write_text(json.dumps({"training": list(items)}))
-    own = {"data_list_file_path": "{MMAR_ROOT}/config/list.json", "data_list_key": "training"}
-    edited(train(root), lambda document: document["train"]["dataset"].update(own))
+@pytest.fixture
+def site(tmp_path: Path) -> dict[str, str]:
+    """A site's own values, with an empty folder of data."""
+    (tmp_path / "data").mkdir()
+    return {"DATA_ROOT": str(tmp_path / "data"), "DATASET_JSON": str(tmp_path / "list.json")}
+
+
+def listed(site: dict[str, str], *items: object) -> dict[str, str]:
+    """The site's values, once its list of cases is written."""
+    Path(site["DATASET_JSON"]).write_text(json.dumps({"training": list(items)}))
+    return site
+
+
+def loading(document: Any, *keys: str) -> None:
+    document["train"]["pre_transforms"][0]["args"]["keys"] = list(keys)
+
+
+def insert(document: Any, index: int, transform: Any) -> None:
+    document["train"]["pre_transforms"].insert(index, transform)
 
 
 @pytest.mark.parametrize(
     "item",
     ["a.nii.gz", {"image": "a/b.nii.gz", "label": "c.nii"}, {"image": ["a.nii", "b.nii"]},
-     {"image": "x/../a.nii", "age": 3, "note": "left / right"}],
+     {"image": "x/../a.nii", "age": 3, "note": "left / right"}, {"image": "a..b.nii.gz"},
+     {"image": "M\u00fcller 1/T1 (2).NII.GZ"}, {"image": "a.nii", "source": "pacs:17 ~3 cm"},
+     {"image": "a.nii", "scanner": {"name": "A/B 1.5T", "rooms": ["x", 7]}}],
 )  # fmt: skip
-def test_a_list_of_the_job_names_data_of_the_site(
-    tiny_mmar: Path, edited: Edited, item: object
-) -> None:
-    job_list(tiny_mmar, item, edited=edited)
-
-    assert problems(tiny_mmar) == []
+def test_a_list_names_data_of_the_site(tiny_mmar: Path, site: dict[str, str], item: object) -> None:
+    assert problems(tiny_mmar, site_values=listed(site, item)) == []
 
 
 @pytest.mark.parametrize(
@@ -269,33 +281,151 @@ def test_a_list_of_the_job_names_data_of_the_site(
     ["/etc/passwd", "../other/a.nii", {"image": "a.nii", "label": "../../x.nii"},
      {"image": ["a.nii", "/proc/self/environ"]}, {"image": "a.nii", "mask": "~root/x.nii"},
      {"image": "http://host/a.nii"}, {"image": "a.nii", "extra": "/etc/passwd"},
-     {"image": "a.nii", "extra": {"deep": [["../x.nii"]]}}, {"image": "a.nii", "b": "~/x.nii"}],
+     {"image": "a.nii", "extra": {"deep": [["../x.nii"]]}}, {"image": "a.nii", "b": "~/x.nii"},
+     {"image": "a.nii", "label": {"/etc/x.nii": 1}}, {"image": "a.nii", "/etc/x.nii": 1},
+     {"image": "a.nii", "image_meta_dict": {"filename_or_obj": "x"}},
+     {"image": "a.nii", "image_meta_dict": {"patch_index": "x"}}, {"image": "a.eps"},
+     {"image": "a.nii.hdr"}, {"image": "a.h5"}, {"image": "a"}, {"image": "a\\b.nii"}],
 )  # fmt: skip
-def test_and_nothing_else(tiny_mmar: Path, edited: Edited, item: object) -> None:
-    job_list(tiny_mmar, "a.nii.gz", item, edited=edited)
-
-    [place] = problems(tiny_mmar)
+def test_and_nothing_else(tiny_mmar: Path, site: dict[str, str], item: object) -> None:
+    [place] = problems(tiny_mmar, site_values=listed(site, "a.nii.gz", item))
     assert place.startswith("training[1]")
 
 
+def test_what_a_loader_opens_is_a_file_whatever_it_is_called(
+    tiny_mmar: Path, edited: Edited, site: dict[str, str]
+) -> None:
+    listed(site, {"image": "a.nii", "label": "b.nii", "contour": "notes.txt"})
+    assert problems(tiny_mmar, site_values=site) == []
+
+    edited(train(tiny_mmar), lambda document: loading(document, "image", "label", "contour"))
+    assert problems(tiny_mmar, site_values=site) == ["training[0].contour"]
+    listed(site, {"image": "a.nii", "label": "b.nii", "contour": "notes.nii"})
+    assert problems(tiny_mmar, site_values=site) == []
+
+
+def test_a_copy_of_an_entry_is_followed(
+    tiny_mmar: Path, edited: Edited, site: dict[str, str]
+) -> None:
+    copier = {"name": "CopyItemsd", "args": {"keys": "note", "names": "copy"}}
+    loader = {"name": "LoadImageD", "args": {"keys": "copy"}}
+    listed(site, {"image": "a.nii", "label": "b.nii", "note": "none"})
+    edited(train(tiny_mmar), lambda document: insert(document, 0, copier))
+    assert problems(tiny_mmar, site_values=site) == []
+
+    edited(train(tiny_mmar), lambda document: insert(document, 1, loader))
+    assert problems(tiny_mmar, site_values=site) == ["training[0].note"]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [[{"name": "FlattenSubKeysd", "args": {"keys": "a", "sub_keys": "b"}},
+      {"name": "LoadImageD", "args": {"keys": "b"}}],
+     [{"name": "FlattenSubKeysd", "args": {"keys": "a"}}],
+     [{"name": "LoadImageD", "args": {"keys": "image_meta_dict"}}],
+     [{"name": "LoadImageD", "args": {"keys": "lambda x: x"}}]],
+)  # fmt: skip
+def test_a_loader_opens_nothing_that_another_file_brings_along(
+    tiny_mmar: Path, edited: Edited, steps: list[Any]
+) -> None:
+    edited(train(tiny_mmar), lambda document: document["train"]["pre_transforms"].extend(steps))
+
+    assert problems(tiny_mmar)
+
+
+def test_the_labels_of_a_classification_are_values_until_a_loader_opens_them(
+    tiny_mmar: Path, edited: Edited, site: dict[str, str]
+) -> None:
+    site["PROCESSING_TASK"] = "classification"
+    edited(train(tiny_mmar), lambda document: loading(document, "image"))
+    listed(site, *({"image": "a.png", "label": one} for one in (1, [0, 1], "none", "benign/2")))
+    assert problems(tiny_mmar, site_values=site) == []
+
+    listed(site, {"image": "a.png", "label": 1}, {"image": "a.png", "label": "none"})
+    edited(train(tiny_mmar), lambda document: loading(document, "image", "label"))
+    assert problems(tiny_mmar, site_values=site) == ["training[1].label"]
+
+
+def test_a_jobs_folder_is_no_place_for_data(
+    tiny_mmar: Path, edited: Edited, site: dict[str, str]
+) -> None:
+    (tiny_mmar / "config/list.json").write_text(json.dumps({"training": ["a.nii"]}))
+    own = {"data_list_file_path": "{MMAR_ROOT}/config/list.json", "data_list_key": "training"}
+    edited(train(tiny_mmar), lambda document: document["train"]["dataset"].update(own))
+    assert problems(tiny_mmar, site_values=site) == ["train.dataset.data_list_file_path"]
+    site["DATA_ROOT"] = str(tiny_mmar.parent)  # even where the site's data lie around the job
+    assert problems(tiny_mmar, site_values=site) == ["train.dataset.data_list_file_path"]
+
+
+@pytest.mark.parametrize(
+    ("data", "places"),
+    [
+        ([{"image": "{DATA_ROOT}/a.nii", "label": "{DATA_ROOT}/b.nii", "age": 3}], []),
+        ([{"image": "a.nii"}], ["data[0].image"]),
+        ([{"image": "{MMAR_ROOT}/a.nii"}], ["data[0].image"]),
+        ([{"image": "{DATA_ROOT}/a.nii", "label": ["/etc/x.nii"]}], ["data[0].label"]),
+        (["#'/etc/x.nii' if 1 else None"], ["data[0]"]),
+        ("#['/etc/x.nii']", ["data"]),
+        ("@pre_transforms", ["data"]),
+    ],
+)
+def test_cases_in_the_workflow_are_judged_too(
+    tiny_mmar: Path, edited: Edited, site: dict[str, str], data: object, places: list[str]
+) -> None:
+    def written(document: Any) -> None:
+        arguments = {"data": data, "transform": "@pre_transforms"}
+        document["train"]["dataset"] = {"name": "Dataset", "args": arguments}
+
+    edited(train(tiny_mmar), written)
+    found = problems(tiny_mmar, site_values=site)
+    assert found == [f"train.dataset.args.{one}" for one in places]
+
+
 def test_links_in_the_data_lead_nowhere_else(
-    tiny_mmar: Path, edited: Edited, tmp_path: Path
+    tiny_mmar: Path, site: dict[str, str], tmp_path: Path
 ) -> None:
     data, archive = tmp_path / "data", tmp_path / "archive"
-    data.mkdir()
-    archive.mkdir()
+    (archive / "x").mkdir(parents=True)
     (archive / "a.nii").write_bytes(b"")
     (data / "link.nii").symlink_to(archive / "a.nii")
+    (data / "folder").symlink_to(archive / "x")
+    (data / "a.nii").write_bytes(b"")
+    (data / "inside.nii").symlink_to("a.nii")
     os.mkfifo(data / "pipe.nii")
-    site = {"DATA_ROOT": str(data), "DATASET_JSON": str(data / "list.json")}
+    both = SitePolicy(data_roots=(tmp_path / "data", archive, tmp_path / "list.json"))
 
-    job_list(tiny_mmar, "link.nii", edited=edited)
-    assert problems(tiny_mmar, site_values=site) == ["training[0].image"]
-    both = SitePolicy(data_roots=(data, archive))
-    assert problems(tiny_mmar, both, site_values=site) == []
+    listed(site, "inside.nii")
+    assert problems(tiny_mmar, site_values=site) == []
+    # The last one looks like data/a.nii, and the kernel opens archive/a.nii.
+    for name in ("link.nii", "folder/b.nii", "folder/../a.nii"):
+        listed(site, name)
+        assert problems(tiny_mmar, site_values=site) == ["training[0].image"]
+        assert problems(tiny_mmar, both, site_values=site) == []
 
-    job_list(tiny_mmar, "pipe.nii", edited=edited)
+    listed(site, "pipe.nii")
     assert problems(tiny_mmar, site_values=site) == ["training[0].image"]
+
+
+@pytest.mark.parametrize(
+    ("value", "refused"),
+    [
+        ("#'{0}/x' if 1 < 2 else '{0}/y'", False),
+        ("#'{0}/x' if 1 < 2 else '/tmp/y'", True),
+        ("#None or '/tmp/y'", True),
+        ("#f'{{1}}/tmp/y'", True),
+        (["/tmp/y"], True),
+        ({"a": "/tmp/y"}, True),
+        (7, True),
+    ],
+)
+def test_a_path_is_a_text_or_texts_that_can_be_listed(
+    tiny_mmar: Path, edited: Edited, value: Any, refused: bool
+) -> None:
+    if isinstance(value, str):
+        value = value.replace("{0}", str(tiny_mmar / "models"))
+    edited(train(tiny_mmar), lambda document: handler(document, SAVER, save_dir=value))
+
+    assert problems(tiny_mmar) == ["train.handlers[3].args.save_dir"] * refused
 
 
 def test_data_lie_where_the_policy_says(tiny_mmar: Path, tmp_path: Path) -> None:
@@ -320,7 +450,7 @@ def test_the_authors_own_folders_grant_nothing(tiny_mmar: Path, edited: Edited) 
 
 
 def test_images_lie_below_the_folder_that_results_are_named_from(
-    tiny_mmar: Path, edited: Edited
+    tiny_mmar: Path, edited: Edited, site: dict[str, str]
 ) -> None:
     arguments = {"keys": "pred", "output_dir": "{MMAR_CKPT_DIR}", "data_root_dir": "{DATA_ROOT}/a"}
     saver = {"name": "SaveImaged", "args": arguments}
@@ -329,16 +459,15 @@ def test_images_lie_below_the_folder_that_results_are_named_from(
     edited(train(tiny_mmar), lambda document: document["train"]["dataset"].update(below))
     edited(train(tiny_mmar), lambda document: document["validate"]["dataset"].update(below))
 
-    job_list(tiny_mmar, "case.nii", edited=edited)
-    assert problems(tiny_mmar) == []
-    job_list(tiny_mmar, "../b/case.nii", edited=edited)  # the site's own, but one folder up
-    assert problems(tiny_mmar) == ["training[0].image"]
+    assert problems(tiny_mmar, site_values=listed(site, "case.nii")) == []
+    listed(site, "../b/case.nii")  # the site's own, but one folder up
+    assert problems(tiny_mmar, site_values=site) == ["training[0].image"]
 
 
-def test_a_refusal_does_not_name_the_file(tiny_mmar: Path, edited: Edited) -> None:
-    job_list(tiny_mmar, "../DOE_JOHN_1961.nii", edited=edited)
+def test_a_refusal_does_not_name_the_file(tiny_mmar: Path, site: dict[str, str]) -> None:
+    listed(site, "../DOE_JOHN_1961.nii")
 
-    assert "DOE" not in str(check_mmar(tiny_mmar).as_dict())
+    assert "DOE" not in str(check_mmar(tiny_mmar, site_values=site).as_dict())
 
 
 # --- An MMAR of one's own ------------------------------------------------------------------------

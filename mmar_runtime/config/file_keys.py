@@ -1,0 +1,123 @@
+"""Which entries of a case name files: those that the task names, and all that a loader opens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from mmar_runtime.config import expressions
+from mmar_runtime.config.nodes import ComponentSpec, Expression, ListNode, Literal, Node, walk
+from mmar_runtime.config.sections import WorkflowConfig
+from mmar_runtime.errors import Problem
+
+FILE_KEYS = ("image", "label", "mask")
+"""The entries of an item that name files; ``label`` only where the task is segmentation."""
+
+TASKS: Mapping[object, bool] = MappingProxyType(
+    {None: True, "": True, "segmentation": True, "annotation": True, "classification": False}
+)
+"""What ``PROCESSING_TASK`` may be -> whether labels are files then."""
+
+LOADER = ("LoadImaged", "LoadImageD", "LoadImageDict")
+COPIER = ("CopyItemsd", "CopyItemsD", "CopyItemsDict")
+FLATTENER = ("FlattenSubKeysd", "FlattenSubKeysD", "FlattenSubKeysDict")
+"""The transforms that open files, and those that give an entry of a case another key."""
+
+KEY_ARGUMENTS = ("keys", "names", "meta_keys", "meta_key_postfix", "sub_keys", "prefix")
+"""Their arguments that are keys, or parts of keys."""
+
+META_POSTFIX = "meta_dict"
+"""MONAI's default for what follows the key of an image in the key of its metadata."""
+
+NOT_WRITTEN_OUT = (
+    expressions.FormattedText | expressions.ReferenceName | expressions.Lambda | expressions.Call
+    | expressions.MethodCall | expressions.Subscript
+)  # fmt: skip
+
+
+def file_keys(config: WorkflowConfig) -> frozenset[str]:
+    """The keys of a case whose texts are names of files."""
+    opened = {key for key in FILE_KEYS if key != "label" or labels_are_files(config)}
+    for spec in loaders(config):
+        opened |= _texts(spec, "keys")
+    copies = list(_specs(config, COPIER))
+    for spec in copies * len(copies):  # a copy may be copied again
+        if any(_is_copy(spec, key) for key in opened):
+            opened |= _texts(spec, "keys")
+    return frozenset(opened)
+
+
+def loaders(config: WorkflowConfig) -> tuple[ComponentSpec, ...]:
+    """The transforms that open files."""
+    return tuple(_specs(config, LOADER))
+
+
+def labels_are_files(config: WorkflowConfig) -> bool:
+    """Whether labels are images: so for segmentation, and where no task is named."""
+    return TASKS.get(config.value("PROCESSING_TASK"), False)
+
+
+def file_keys_check(config: WorkflowConfig) -> Iterator[Problem]:
+    """A loader opens what a case names, and nothing that another file brings along."""
+    brought: dict[str, ComponentSpec] = {}
+    for spec in _specs(config, LOADER + COPIER + FLATTENER):
+        for argument in KEY_ARGUMENTS:
+            node = spec.args.items.get(argument)
+            if node is not None and not _is_written_out(node):
+                message = f"{spec.title}: {argument} has to be texts that are written out"
+                yield Problem(spec.args.location / argument, message, "", "path")
+        if spec.title in FLATTENER and not _texts(spec, "sub_keys"):
+            message = f"{spec.title}: sub_keys has to say what is taken out of a dictionary"
+            yield Problem(spec.args.location, message, "", "path")
+        brought |= dict.fromkeys(_brought(spec), spec)
+    for key in sorted(brought.keys() & file_keys(config)):
+        message = f"{LOADER[0]} opens {key!r}, which {brought[key].title} takes from another file"
+        yield Problem(brought[key].location, message, "Give one of them another key.", "path")
+
+
+def _brought(spec: ComponentSpec) -> set[str]:
+    """Keys under which texts come up that stand in no list of cases."""
+    if spec.title in FLATTENER:
+        ends = _texts(spec, "sub_keys")
+        return ends | {f"{one}_{end}" for one in _texts(spec, "prefix") for end in ends}
+    if spec.title in LOADER:
+        ends = _texts(spec, "meta_key_postfix") or {META_POSTFIX}
+        named = {f"{key}_{end}" for key in _texts(spec, "keys") for end in ends}
+        return named | _texts(spec, "meta_keys")
+    return set()
+
+
+def _is_copy(spec: ComponentSpec, key: str) -> bool:
+    """Whether a copier makes this key: by its ``names``, or by MONAI's default, ``image_0``."""
+    names = _texts(spec, "names")
+    return key in names if names else key.rpartition("_")[0] in _texts(spec, "keys")
+
+
+def _texts(spec: ComponentSpec, argument: str) -> set[str]:
+    """All texts that are written in an argument, in whatever lists and expressions."""
+    node = spec.args.items.get(argument)
+    found: list[object] = []
+    for inner in () if node is None else walk(node):
+        if isinstance(inner, Literal):
+            found.append(inner.value)
+        elif isinstance(inner, Expression):
+            parts = expressions.walk(inner.tree)
+            found += [one.value for one in parts if isinstance(one, expressions.Constant)]
+    return {one for one in found if isinstance(one, str)}
+
+
+def _is_written_out(node: Node) -> bool:
+    return all(
+        not any(isinstance(part, NOT_WRITTEN_OUT) for part in expressions.walk(inner.tree))
+        if isinstance(inner, Expression)
+        else isinstance(inner, Literal | ListNode)
+        for inner in walk(node)
+    )
+
+
+def _specs(config: WorkflowConfig, titles: tuple[str, ...]) -> Iterator[ComponentSpec]:
+    for section in config.scopes.values():
+        for entry in section.entries.values():
+            for node in walk(entry):
+                if isinstance(node, ComponentSpec) and node.title in titles:
+                    yield node

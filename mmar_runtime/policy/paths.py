@@ -1,0 +1,227 @@
+"""One function that judges what a text leads to, for whatever will be opened as a path.
+
+A path is judged by where it leads, links followed as the kernel follows them. Arguments, data lists
+and the headers of images all come here before anything opens what they name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+from typing import Literal
+
+from mmar_runtime.policy.component_table import PathRole
+from mmar_runtime.policy.image_file import NOT_LISTED, has_known_suffix, image_fault
+
+Role = PathRole | Literal["read:list", "read:image"]
+"""What is done with a path; the last two are for a list of cases and for what an image's reader is
+given."""
+
+MODEL_SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".ts", ".tar", ".bin")
+"""How the name of a file of weights may end."""
+
+NOT_WRITTEN = ("config", "custom", "commands", "resources", "docs")
+"""Folders of an MMAR that a run leaves as they are."""
+
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
+SERVICE = re.compile(r"(?!file|sqlite)[a-z][a-z0-9+.\-]*://[^/]")
+"""The address of a service on another machine."""
+
+NAME = re.compile(r"[A-Za-z0-9_.\-]{0,100}")
+MAX_PATH = 1024
+MAX_MEMBERS = 10_000
+"""Files of a folder that is read as one image."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where a run may read and write; each folder is given with its links followed.
+
+    Attributes:
+        root: the MMAR's folder.
+        data: folders below which data lie.
+        data_list: the list of cases that a site has named, which may lie elsewhere; empty for none.
+        trusted: other places that a site, or who runs an MMAR of their own, has named.
+        started_in: the folder that an owner's relative paths are below; empty for a job, which has
+            no relative paths.
+        named_from: folders relative to which results are named after their images.
+        reader_named: whether the configuration names a reader of images.
+    """
+
+    root: str
+    data: tuple[str, ...]
+    data_list: str = ""
+    trusted: tuple[str, ...] = ()
+    started_in: tuple[str, ...] = ()
+    named_from: tuple[str, ...] = ()
+    reader_named: bool = False
+    _followed: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def follow(self, text: str) -> str:
+        """Where a path leads. Its folder is looked up once for all of a list's files in it."""
+        folder, name = os.path.split(text)
+        if name in ("", ".", ".."):
+            return os.path.realpath(text)
+        if folder not in self._followed:
+            self._followed[folder] = os.path.realpath(folder)
+        place = os.path.join(self._followed[folder], name)
+        return os.path.realpath(place) if os.path.islink(place) else place
+
+
+def path_fault(text: str, role: Role, places: Places) -> str:
+    """Why a text must not be used as a path; empty if it may be.
+
+    Args:
+        text: what will be opened, or written to.
+        role: what is done there.
+        places: where a run may read and write.
+    """
+    if role == "write:service":
+        if SERVICE.match(text):
+            return ""  # the component asks for the consent to send
+        text = text.removeprefix("file://").removeprefix("sqlite:///")
+    if fault := text_fault(text):
+        return fault
+    if role == "name":
+        plain = NAME.fullmatch(text) and text not in (".", "..")
+        return "" if plain else "is no plain name of a file"
+    if not places.started_in and not os.path.isabs(text):
+        return "is relative, and would mean a place where the site's process was started"
+    place = places.follow(text)
+    match role:
+        case "write:run" | "write:service":
+            return _write_fault(place, places)
+        case "read:model":
+            return _model_fault(place, text, places)
+        case "read:run":
+            mine = (places.root, *places.started_in)
+            mine += (*places.trusted, *places.data) if places.started_in else ()
+            return "" if is_below(place, mine) else "leads out of the MMAR"
+        case "read:list":
+            named = place == places.data_list and not is_below(place, [places.root])
+            fault = "" if named else _data_fault(place, places)
+            return fault or (_NOT_PLAIN if _is_odd(place) else "")
+        case "read:image":
+            return _image_fault(text, place, places)
+    return _data_fault(place, places)
+
+
+def text_fault(text: str) -> str:
+    """Why a text is no plain path of this machine; empty if it is."""
+    if not text.isprintable():
+        return "has signs that cannot be printed"
+    if len(text) > MAX_PATH:
+        return f"is longer than {MAX_PATH} characters"
+    if SCHEME.match(text):
+        return "is a URL, or a drive of another system"
+    if text.startswith("~") or "$" in text or "\\" in text:
+        return "has a sign by which a shell or another system means another place"
+    return ""
+
+
+def is_below(place: str, roots: Iterable[str]) -> bool:
+    """Whether a path is one of the folders, or lies below one; all with their links followed.
+
+    >>> is_below("/data/a", ["/data"]), is_below("/data2", ["/data"]), is_below("/x", ["/"])
+    (True, False, True)
+    """
+    return any(place == root or place.startswith(root.rstrip("/") + "/") for root in roots)
+
+
+def resolve_inside(root: Path, path: str) -> Path | None:
+    """Where a path leads from a folder, links followed; None if that is outside of the folder.
+
+    >>> resolve_inside(Path("/"), "etc/..").as_posix()
+    '/'
+    >>> resolve_inside(Path("/usr"), "../etc") is None
+    True
+    """
+    top = os.path.realpath(root)
+    place = os.path.realpath(os.path.join(top, path))
+    return Path(place) if is_below(place, [top]) else None
+
+
+_NOT_PLAIN = "is no plain file"
+
+
+def _write_fault(place: str, places: Places) -> str:
+    kept = [os.path.join(places.root, name) for name in NOT_WRITTEN]
+    if is_below(place, kept) or place == places.root:
+        return "is not a place for results"
+    own = (places.root, *places.trusted, *places.started_in)
+    if not is_below(place, own) or (is_below(place, places.data) and not is_below(place, own[:1])):
+        return "leads out of the run's own folder"
+    return "leads to something that is no folder" if _is_odd(place) else ""
+
+
+def _model_fault(place: str, text: str, places: Places) -> str:
+    if not text.endswith(MODEL_SUFFIXES):
+        return f"does not end as a file of weights does: {', '.join(MODEL_SUFFIXES)}"
+    if is_below(place, [os.path.join(places.root, "custom")]):
+        return "lies among code"
+    if not is_below(place, (places.root, *places.started_in, *places.trusted, *places.data)):
+        return "leads out of the MMAR"
+    return _NOT_PLAIN if os.path.exists(place) and not os.path.isfile(place) else ""
+
+
+def _data_fault(place: str, places: Places) -> str:
+
+    if places.started_in:
+        inside = is_below(place, (*places.data, places.root, *places.started_in))
+        return "" if inside else "leads out of the data"
+    if is_below(place, [places.root]):
+        own = [one for one in places.data if is_below(one, [places.root])]  # as the site has said
+        return "" if is_below(place, own) else "lies in the job's own folder"
+    return "" if is_below(place, places.data) else "leads out of the site's data"
+
+
+def _image_fault(text: str, place: str, places: Places) -> str:
+    if fault := _data_fault(place, places):
+        return fault
+    # Results are named by the path as it is written, its ".." taken away as a text.
+    written = os.path.abspath(text)
+    if not all(is_below(written, [one]) for one in places.named_from):
+        return "lies out of data_root_dir, below which results are named after their images"
+    try:
+        mode = os.stat(place).st_mode
+    except OSError:  # not there, which is for another check to say
+        return "" if places.started_in or has_known_suffix(text) else NOT_LISTED
+    if not S_ISREG(mode) and not S_ISDIR(mode):
+        return _NOT_PLAIN
+    if places.started_in:
+        return ""
+    if S_ISDIR(mode):
+        return _folder_fault(text, places)
+    return image_fault(
+        text, lambda other: _other_fault(other, places), reader_named=places.reader_named
+    )
+
+
+def _folder_fault(folder: str, places: Places) -> str:
+    """A reader of DICOM opens whatever lies in the folder."""
+    with os.scandir(folder) as members:
+        for count, one in enumerate(members):
+            if count >= MAX_MEMBERS:
+                return f"holds more than {MAX_MEMBERS} files"
+            if one.is_dir(follow_symlinks=False):
+                continue
+            if not one.is_file(follow_symlinks=False) and (fault := _other_fault(one.path, places)):
+                return f"holds a file which {fault}"
+    return ""
+
+
+def _other_fault(text: str, places: Places) -> str:
+    """What is wrong with a file that a reader opens on its own account."""
+    if fault := text_fault(text):
+        return fault
+    place = places.follow(text)
+    return _data_fault(place, places) or ("" if os.path.isfile(place) else _NOT_PLAIN)
+
+
+def _is_odd(place: str) -> bool:
+    """Whether something is there that is neither a file nor a folder: a device, a pipe."""
+    return os.path.exists(place) and not (os.path.isfile(place) or os.path.isdir(place))
