@@ -69,8 +69,27 @@ def federation(make_federation: MakeFederation) -> Federation:
     return make_federation(plant, {"SITE_DB_PASSWORD": IN_ENVIRONMENT})
 
 
+def what_decides(federation: Federation) -> dict[Path, bytes]:
+    """All that a service and a container mount read-only, by its place."""
+    folders = [federation.kits / name / part
+               for name in (SERVER, *SITES) for part in ("startup", "local")]  # fmt: skip
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return {path: path.read_bytes() for path in files if path.parent.name != "__pycache__"}
+
+
 @pytest.fixture(scope="module")
-def done(federation: Federation, job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def decided(federation: Federation) -> dict[Path, bytes]:
+    """What decided when server and sites had started."""
+    return what_decides(federation)
+
+
+@pytest.fixture(scope="module")
+def done(
+    federation: Federation,
+    decided: dict[Path, bytes],
+    job: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """The job of a researcher, from the command line to its results."""
     out = tmp_path_factory.mktemp("out")
     ended = mmar("submit", job, "--kit", federation.lead, "--wait", "--out", out)
@@ -94,6 +113,12 @@ def test_it_listens_on_this_machine_only(federation: Federation) -> None:
 
     assert listening
     assert listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+
+
+def test_a_run_needs_not_write_to_what_decides(
+    federation: Federation, decided: dict[Path, bytes], done: Path
+) -> None:
+    assert what_decides(federation) == decided
 
 
 def test_the_record_and_the_matrix_are_complete(results: Path) -> None:
