@@ -22,10 +22,10 @@ def other_writers(path: Path) -> str:
     status = path.stat()
     if status.st_mode & stat.S_IWOTH:
         return "everybody on this machine"
-    private = any(_is_private(status.st_gid, user) for user in (status.st_uid, os.geteuid()))
-    if status.st_mode & stat.S_IWGRP and not private:
-        return f"the group {_group_name(status.st_gid)}"
-    return ""
+    users = (status.st_uid, os.geteuid())
+    if not status.st_mode & stat.S_IWGRP or any(_is_private(status.st_gid, one) for one in users):
+        return ""
+    return f"the group {_group_name(status.st_gid)}"
 
 
 def other_owner(path: Path) -> str:
