@@ -135,7 +135,7 @@ def test_the_image_installs_nothing_without_its_hash_but_torch_of_another_index(
     installs = re.findall(r"pip install .*", text)
 
     assert [one.split("pip install --no-cache-dir ")[1] for one in installs] == [
-        '-c ../constraints.txt --index-url "${TORCH_INDEX}" torch; \\',
+        '--no-deps -c ../constraints.txt --index-url "${TORCH_INDEX}" torch; \\',
         "--require-hashes -r build.txt \\",
         '--require-hashes --no-build-isolation "$@" \\',
         "--no-deps ../*.whl",
