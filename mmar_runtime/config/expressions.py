@@ -21,9 +21,9 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias, get_args
 
 MAX_CHARACTERS = 1000
 MAX_NODES = 120
@@ -255,6 +255,7 @@ Node: TypeAlias = (
 )
 ExpressionTree: TypeAlias = Node
 _Part: TypeAlias = Node | Keyword | FormattedValue
+_PARTS = frozenset(get_args(_Part))
 
 
 def is_expression(text: str) -> bool:
@@ -287,12 +288,13 @@ def parse_expression(text: str) -> ExpressionTree:
 
 def walk(tree: _Part) -> Iterator[_Part]:
     """Every node of the tree, parents before their children, and those in their fields' order."""
-    yield tree
-    for field in fields(tree):
-        value = getattr(tree, field.name)
-        for child in value if isinstance(value, tuple) else (value,):
-            if isinstance(child, _Part):
-                yield from walk(child)
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        values = (getattr(node, name) for name in node.__slots__)
+        inner = [one for value in values for one in (value if type(value) is tuple else (value,))]
+        waiting += (one for one in reversed(inner) if type(one) in _PARTS)
 
 
 def references(tree: ExpressionTree) -> frozenset[str]:

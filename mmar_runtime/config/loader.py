@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -54,6 +54,9 @@ ENVIRONMENT_FILE = "config/environment.json"
 
 TOP_LEVEL = ("determinism", "network_summary")
 """Top-level objects besides the sections."""
+
+MAX_REPEATED = 2**18
+"""Characters of transforms that the refs of a document stand for; usual ones stand for 5,000."""
 
 SETTINGS = frozenset(
     {
@@ -394,8 +397,13 @@ def _section(location: Location, entries: Mapping[str, Node | None]) -> Section:
 def _with_refs_resolved(
     sections: Mapping[str, Section], source: str, reading: _Reading
 ) -> dict[str, Section]:
-    """The sections with each ``ref`` replaced by a copy of the transform that it names."""
+    """The sections with each ``ref`` replaced by a copy of the transform that it names.
+
+    Raises:
+        ConfigError: the copies are larger than a document may be.
+    """
     known = _transforms_by_name(sections[source])
+    _check_repeated(sections, known, reading)
     found = {}
     for name, section in sections.items():
         if not section.entries and name == "validate":
@@ -408,19 +416,42 @@ def _with_refs_resolved(
     return found
 
 
-def _transforms_by_name(section: Section) -> dict[str, list[ComponentSpec]]:
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """The transforms of one name; ``signatures`` are different for those that are built unlike."""
+
+    targets: list[ComponentSpec]
+    signatures: set[str]
+
+
+def _transforms_by_name(section: Section) -> dict[str, _Named]:
     """The train section's transforms under their class names and under their aliases."""
-    found: dict[str, list[ComponentSpec]] = {}
+    found: dict[str, _Named] = {}
     for slot in TRANSFORM_SLOTS:
         node = section.entries.get(slot)
         for item in node.items if isinstance(node, ListNode) else ():
             if isinstance(item, ComponentSpec):
                 for name in {item.title, item.alias} - {None}:
-                    found.setdefault(str(name), []).append(item)
+                    named = found.setdefault(str(name), _Named([], set()))
+                    named.targets.append(item)
+                    named.signatures.add(_signature(item))
     return found
 
 
-def _deref(node: Node, known: Mapping[str, list[ComponentSpec]], problems: list[Problem]) -> Node:
+def _check_repeated(
+    sections: Mapping[str, Section], known: Mapping[str, _Named], reading: _Reading
+) -> None:
+    """Refuse a short document that refers to a long transform again and again."""
+    lists = [one.entries.get(slot) for one in sections.values() for slot in LIST_SLOTS]
+    items = [item for node in lists if isinstance(node, ListNode) for item in node.items]
+    names = [item.name for item in items if isinstance(item, TransformRef) and item.name in known]
+    size = sum(len(min(known[name].signatures, key=len)) for name in names)
+    if size > MAX_REPEATED:
+        message = f"its refs repeat {size} characters of transforms; {MAX_REPEATED} is the most"
+        raise ConfigError([*reading.problems, Problem(reading.location, message, "", "limit")])
+
+
+def _deref(node: Node, known: Mapping[str, _Named], problems: list[Problem]) -> Node:
     if not isinstance(node, ListNode):
         return node
     items = [
@@ -430,19 +461,17 @@ def _deref(node: Node, known: Mapping[str, list[ComponentSpec]], problems: list[
     return replace(node, items=tuple(items))
 
 
-def _target(
-    ref: TransformRef, known: Mapping[str, list[ComponentSpec]], problems: list[Problem]
-) -> Node:
+def _target(ref: TransformRef, known: Mapping[str, _Named], problems: list[Problem]) -> Node:
     if len(problems) >= MAX_PROBLEMS:
         return Literal(location=ref.location, value=None)
-    targets = known.get(ref.name, [])
-    if len({_signature(target) for target in targets}) == 1:
-        return replace(targets[0], disabled=ref.disabled)
-    if not targets:
+    named = known.get(ref.name)
+    if named is not None and len(named.signatures) == 1:
+        return replace(named.targets[0], disabled=ref.disabled)
+    if named is None:
         message = f"no transform of the train section is called {ref.name!r}"
         advice = did_you_mean(ref.name, known)
     else:
-        places = ", ".join(target.location.place for target in targets)
+        places = ", ".join(target.location.place for target in named.targets)
         message = f"{ref.name!r} could mean several transforms: {places}"
         advice = f'Give each an alias in the train section, such as "{ref.name}#first".'
     problems.append(Problem(ref.location / "ref", message, advice, "ref"))

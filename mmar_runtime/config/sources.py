@@ -12,6 +12,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ BUILT_IN: Mapping[str, Scalar] = {
 
 MAX_JSON_BYTES = 4 * 1024 * 1024
 MAX_DIGITS = 100
+MAX_REFUSALS = 100
+"""Faults of one document's text that are reported."""
+
 HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 """How half a character may be spelled; two of them can make a whole one."""
 
@@ -64,7 +68,7 @@ def parse_json(text: str, file: str) -> Any:
             parse_float=_real_number,
             parse_constant=_no_constant,
         )
-        problems = list(_refusals(value, Location(file)))
+        problems = list(islice(_refusals(value, Location(file)), MAX_REFUSALS))
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         line = text.split("\n")[error.lineno - 1].strip()[:80]
