@@ -128,6 +128,8 @@ def _scaled_fault(item: Node, *, scalable: bool) -> str:
     sides = [item.left, item.right]
     numbers = [one.value for one in sides if isinstance(one, Constant)]
     entries = [one for one in sides if not isinstance(one, Constant)]
+    if not entries:
+        return "holds a number alone"
     if item.operator in ("+", "-"):
         return _first(_scaled_fault(one, scalable=scalable) for one in entries)
     number = numbers[0] if len(numbers) == 1 else None

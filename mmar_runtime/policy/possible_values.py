@@ -107,6 +107,8 @@ def possible_of(tree: expressions.ExpressionTree) -> Possible:
             return _ANYTHING
         case expressions.ReferenceName():
             return _ANYTHING
+        case expressions.MethodCall():  # of named parameters, the names are texts
+            return Possible(texts=None, others=True)
         case expressions.Call(callee=expressions.PRINT):
             return _NOTHING
     return _OBJECT

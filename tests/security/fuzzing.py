@@ -27,6 +27,7 @@ from mmar_runtime.config.expressions import (
     REFERENCE_METHODS,
     STATE_FIELDS,
     ExpressionRefused,
+    Lambda,
     parse_expression,
 )
 from mmar_runtime.config.file_keys import FILE_KEYS
@@ -43,7 +44,9 @@ from mmar_runtime.config.variables import (
 from mmar_runtime.errors import ComponentError, ConfigError
 from mmar_runtime.policy.component_table import load_component_table
 from mmar_runtime.policy.document_check import WORKFLOW, parse_document
+from mmar_runtime.policy.lambda_forms import LAMBDA_FORMS, lambda_fault
 from mmar_runtime.policy.mmar_check import check_mmar
+from mmar_runtime.policy.possible_values import Possible, possible_of
 from mmar_runtime.policy.verdict import Verdict
 from tests.security.case import ENVIRONMENT, TRAIN, VALIDATION, Case, base_files
 from tests.security.corpus import (
@@ -424,6 +427,73 @@ class ExpressionTarget(Target):
                     continue
 
 
+class PossibleTarget(ExpressionTarget):
+    """What is judged possible beforehand, against what an expression then comes to."""
+
+    name = "possible"
+    cost = 150
+
+    WHOLE = 24
+    """Numbers in each entry but the loss; a part of an entry has fewer."""
+
+    @cached_property
+    def outputs(self) -> tuple[Any, ...]:
+        """What engines hand to a metric."""
+        import torch
+
+        entries = {key: torch.zeros(2, 3, 4) for key in ("image", "label", "pred", "a", "many")}
+        output = {**entries, "loss": torch.tensor(0.5)}
+        return output, [output, output]
+
+    def run(self, given: str) -> None:
+        try:
+            tree = parse_expression(given)
+        except ExpressionRefused:
+            return
+        possible = possible_of(tree)
+        faults = {form: lambda_fault(tree, form) for form in LAMBDA_FORMS}
+        try:
+            found = self.interpret(tree, self.objects)
+        except ComponentError:
+            return
+        if callable(found) and type(found).__name__ == "function":
+            assert possible.others
+            if isinstance(tree, Lambda) and not faults["metric_output"]:
+                self._metric(found)
+            return
+        for leaf in _leaves_of(found):
+            assert _is_possible(leaf, possible), (leaf, possible)
+
+    def _metric(self, function: Callable[[object], object]) -> None:
+        """Whole entries, or a loss."""
+        for output in self.outputs:
+            try:
+                found = function(output)
+            except ComponentError:
+                continue
+            for leaf in _leaves_of(found):
+                assert leaf.numel() == self.WHOLE or leaf.ndim == 0, leaf.shape
+
+
+def _leaves_of(found: Any) -> list[Any]:
+    items = found.values() if isinstance(found, dict) else found
+    if isinstance(found, dict | list | tuple):
+        return [leaf for item in items for leaf in _leaves_of(item)]
+    return [found]
+
+
+def _is_possible(leaf: Any, possible: Possible) -> bool:
+    if leaf is None:
+        return True
+    if isinstance(leaf, str):
+        return possible.texts is None or leaf in possible.texts
+    if isinstance(leaf, float) and math.isnan(leaf):
+        return (possible.least, possible.most) == (-math.inf, math.inf)
+    if isinstance(leaf, int | float):
+        return possible.least <= leaf <= possible.most
+    return possible.others
+
+
 class SubstitutionTarget(Target):
     """Fill in variables; the result is never a construct, and never longer than the bound."""
 
@@ -792,6 +862,7 @@ def _odd_metadata(random: Random, about: Any) -> None:
 
 TARGETS: tuple[type[Target], ...] = (
     ExpressionTarget,
+    PossibleTarget,
     SubstitutionTarget,
     DocumentTarget,
     LogTarget,

@@ -14,6 +14,7 @@ import pytest
 from mmar_runtime.config.data_list import data_check
 from mmar_runtime.config.loader import (
     CROSS_VALIDATION_FILE,
+    MAX_REPEATED,
     load_evaluation_config,
     load_train_config,
 )
@@ -445,6 +446,15 @@ def test_a_ref_to_two_different_transforms(train_faults: Faults) -> None:
 
 def test_a_ref_to_two_equal_transforms_is_no_question(load_train: LoadTrain) -> None:
     load_train(validating({"ref": "Flipd"}, train=[transform("Flipd"), transform("Flipd")]))
+
+
+def test_refs_repeat_only_so_much(load_train: LoadTrain, train_faults: Faults) -> None:
+    long = transform("Flipd", note=["x" * 4000] * 30)  # 120,000 characters
+    load_train(validating({"ref": "Flipd"}, {"ref": "Flipd"}, train=[long]))
+
+    [found] = train_faults(validating(*[{"ref": "Flipd"}] * 3, train=[long]))
+    assert found.startswith("config_train.json: its refs repeat 36")
+    assert found.endswith(f" characters of transforms; {MAX_REPEATED} is the most")
 
 
 def test_an_evaluation_may_refer_to_its_own_transforms(load_evaluation: LoadEvaluation) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mmar_runtime.config.sources import (
     BUILT_IN,
     MAX_JSON_BYTES,
+    MAX_REFUSALS,
     first_level_primitives,
     parse_json,
     read_json,
@@ -103,6 +104,7 @@ def test_all_that_is_not_json_is_told_at_once() -> None:
     places = [fault.split(": ")[1] for fault in faults_in(text)]
 
     assert places == ["a", "b.c", "d[0][0]"]
+    assert len(faults_in("[" + "NaN, " * 5000 + "0]")) == MAX_REFUSALS
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[" * 700 + "]" * 700 + "x"])

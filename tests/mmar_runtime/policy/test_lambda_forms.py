@@ -94,6 +94,7 @@ def test_a_metric_is_not_computed_from_parts(text: str, why: str) -> None:
         "lambda x: 5",
         "lambda x: None",
         "lambda x: (x['pred'], 0)",
+        "lambda x: (x['pred'], 1 - 1)",
         "lambda x: f'{x}'",
         "lambda x: print(x)",
         "lambda x: from_engine(['pred'])",
