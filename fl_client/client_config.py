@@ -1,15 +1,19 @@
-"""What a job's ``config_fed_client.json`` asks of a site, as far as the site itself has to know."""
+"""What a job's NVFlare documents ask of a site, as far as the site itself has to know."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from fl_client.job_files import CLIENT_CONFIG
+from fl_client.job_files import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.mmar import Mmar
 
 TRAIN_TASK = "train"
+TRAINING = "fl_server.flare.wake.WakingScatterAndGather"
+NVFLARES_ROUNDS = 5
+"""Of its ``ScatterAndGather`` where a job says nothing."""
+
 EVERY_TASK = "*"
 """How NVFlare writes that an executor takes whatever comes."""
 
@@ -22,6 +26,21 @@ def job_trains(mmar: Mmar) -> bool:
     """
     tasks = {task for one in _executors(mmar) for task in one.get("tasks") or ()}
     return bool(tasks & {TRAIN_TASK, EVERY_TASK})
+
+
+def rounds_of(mmar: Mmar) -> int | None:
+    """The rounds of training that a job asks for; None where no training of ours does.
+
+    Raises:
+        ConfigError: the document is no JSON.
+    """
+    path = mmar.document(SERVER_CONFIG)
+    document = read_json(path) if path.is_file() else {}
+    for one in document.get("workflows", []):
+        if one.get("path") == TRAINING:
+            rounds = one.get("args", {}).get("num_rounds", NVFLARES_ROUNDS)
+            return int(document["num_rounds"] if rounds == "{num_rounds}" else rounds)
+    return None
 
 
 def shared_names_of(mmar: Mmar) -> list[str] | None:

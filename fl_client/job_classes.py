@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+from fl_client.client_config import TRAINING
 from fl_client.encryption import DECRYPT, ENCRYPT, PERSISTOR
 from fl_client.filter_plan import AGGREGATOR
 from fl_client.forms import (
@@ -50,11 +51,11 @@ FULL_MODEL = (
     "nvflare.app_common.shareablegenerators.full_model_shareable_generator"
     ".FullModelShareableGenerator"
 )
+WAKER = "fl_client.flare.wake.WakeListener"
 EXECUTOR = "fl_client.flare.executor.MmarExecutor"
 GIVEN_MODELS = "fl_server.flare.given_models.GivenModels"
 MODEL_LOCATOR = "fl_server.flare.model_locator.MmarModelLocator"
 RECORDER = "fl_server.flare.run_recorder.RunRecordKeeper"
-TRAINING = "fl_server.flare.wake.WakingScatterAndGather"
 SCORING = "fl_server.flare.last_model.ScoreLastModel"
 VALIDATION = "fl_server.flare.wake.WakingCrossSiteModelEval"
 PUBLISHING = "fl_server.flare.publish.PublishResults"
@@ -137,7 +138,7 @@ CLASSES: Mapping[str, JobClass] = MappingProxyType(
                 "shared_names": optional(TENSOR_NAMES),
             },
         ),
-        "fl_client.flare.wake.WakeListener": JobClass(
+        WAKER: JobClass(
             document="client",
             slot="component",
             arguments={"max_wait": number(0, 60), "idle_wait": number(0, 60)},

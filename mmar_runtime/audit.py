@@ -226,6 +226,21 @@ def verified_lines(path: Path, key: LogKey | None = None) -> Iterator[dict[str, 
         raise AuditError(path, 0, f"cannot be read: {error.strerror}") from error
 
 
+def lines_of_job(path: Path, job: str) -> Iterator[dict[str, Any]]:
+    """What the whole lines of a log hold that are of one job; nobody has checked them.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if not os.path.lexists(path):
+        return
+    named = json.dumps(job).encode("ascii")
+    for line in _lines(path):
+        entry = _entry(line) if named in line else None
+        if entry is not None and entry.get("job") == job:
+            yield entry
+
+
 def _checked(path: Path, key: LogKey | None) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
     """The number of each line, what it holds, if it is a whole line, and what is wrong with it."""
     last: dict[str, Any] | None = None

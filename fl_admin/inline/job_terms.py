@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
+from fl_client.client_config import TRAINING
+from fl_client.encryption import PERSISTOR
+from fl_client.filter_plan import AGGREGATOR, TASKS
+from fl_client.job_classes import (
+    COURSE,
+    EXECUTOR,
+    FULL_MODEL,
+    MODEL_LOCATOR,
+    PUBLISHING,
+    RECORDER,
+    SCORING,
+    VALIDATION,
+    WAKER,
+)
+from fl_client.job_documents import OWN_VALUE
 from fl_client.transfer import compact_filter, transfer_faults
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
@@ -15,23 +29,6 @@ from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.transfer_form import FORMS, Form
 
 ADVICE = "Run it with --engine nvflare."
-TASKS = ("train", "score_model", "submit_model", "validate")
-OWN_VALUE = re.compile(r"\{([A-Za-z][A-Za-z0-9_]*)\}")
-"""How a config fills in the value of an entry at its own top level."""
-
-TRAINING = "fl_server.flare.wake.WakingScatterAndGather"
-SCORING = "fl_server.flare.last_model.ScoreLastModel"
-VALIDATION = "fl_server.flare.wake.WakingCrossSiteModelEval"
-PUBLISHING = "fl_server.flare.publish.PublishResults"
-AGGREGATOR = "fl_server.flare.aggregator.MmarAggregator"
-PERSISTOR = "fl_server.flare.persistor.MmarModelPersistor"
-RECORDER = "fl_server.flare.run_recorder.RunRecordKeeper"
-EXECUTOR = "fl_client.flare.executor.MmarExecutor"
-WAKER = "fl_client.flare.wake.WakeListener"
-
-WORKFLOWS = (TRAINING, SCORING, VALIDATION, PUBLISHING)
-"""The workflows of a job, in this order."""
-
 MEANT: Mapping[str, frozenset[str]] = {
     TRAINING: frozenset({"min_clients", "num_rounds", "train_timeout"}),
     SCORING: frozenset({"min_sites", "timeout"}),
@@ -40,9 +37,8 @@ MEANT: Mapping[str, frozenset[str]] = {
     AGGREGATOR: frozenset({"min_sites", "aggregation_weights", "limits", "transfer"}),
     PERSISTOR: frozenset({"shared_names"}),
     RECORDER: frozenset({"min_sites", "num_rounds"}),
-    "fl_server.flare.model_locator.MmarModelLocator": frozenset(),
-    "nvflare.app_common.shareablegenerators.full_model_shareable_generator"
-    ".FullModelShareableGenerator": frozenset(),
+    MODEL_LOCATOR: frozenset(),
+    FULL_MODEL: frozenset(),
     EXECUTOR: frozenset({"local_epochs", "steps_aggregation", "shared_names"}),
     WAKER: frozenset(),
 }
@@ -153,9 +149,9 @@ def _server_problems(server: Mapping[str, Any]) -> Iterator[Problem]:
     place = Location(SERVER_CONFIG)
     yield from _component_problems(server, place)
     paths = [one["path"] for one in _named(server)]
-    workflows = tuple(path for path in paths if path in WORKFLOWS)
-    if workflows != WORKFLOWS:
-        names = ", ".join(path.rpartition(".")[2] for path in WORKFLOWS)
+    workflows = tuple(path for path in paths if path in COURSE)
+    if workflows != COURSE:
+        names = ", ".join(path.rpartition(".")[2] for path in COURSE)
         message = f"the inline engine runs the workflows {names}, in this order"
         yield Problem(place / "workflows", message, ADVICE, "engine")
     for path in (AGGREGATOR, PERSISTOR, RECORDER):

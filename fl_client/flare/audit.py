@@ -7,8 +7,9 @@ from typing import Any
 
 from nvflare.apis.fl_context import FLContext
 
+from fl_client.done_tasks import DoneTasks
 from fl_client.privacy_ledger import PrivacyLedger
-from mmar_runtime.audit import AUDIT_FILE, AuditLog, log_heads
+from mmar_runtime.audit import AUDIT_FILE, AuditLog, lines_of_job, log_heads
 from mmar_runtime.audit_keys import LogKey
 
 
@@ -25,6 +26,19 @@ def note(fl_ctx: FLContext, event: str, **facts: Any) -> None:
     """
     log = AuditLog(_root(fl_ctx) / AUDIT_FILE, _key(fl_ctx))
     log.append(event, job=fl_ctx.get_job_id(), **facts)
+
+
+def done_before(fl_ctx: FLContext, rounds: int | None) -> DoneTasks:
+    """The tasks of this job that this site has done in earlier processes.
+
+    Args:
+        fl_ctx: of the job.
+        rounds: that the job asks for; None where its documents say nothing.
+
+    Raises:
+        OSError: the log cannot be read.
+    """
+    return DoneTasks(lines_of_job(_root(fl_ctx) / AUDIT_FILE, fl_ctx.get_job_id()), rounds)
 
 
 def ledger(fl_ctx: FLContext) -> PrivacyLedger:

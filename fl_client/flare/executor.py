@@ -16,8 +16,9 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
-from fl_client.client_config import job_trains
-from fl_client.flare.audit import note
+from fl_client.client_config import job_trains, rounds_of
+from fl_client.done_tasks import DONE, DoneTasks
+from fl_client.flare.audit import done_before, note
 from fl_client.flare.encryption_keys import ability_faults
 from fl_client.flare.exchange import (
     metrics_reply,
@@ -83,6 +84,7 @@ class MmarExecutor(Executor):
         self._site: Site | None = None
         self._filters: RunFilters | None = None
         self._progress: ProgressFile | None = None
+        self._done = DoneTasks((), None)
         self._started = time.monotonic()
         self._refusal: Exception | None = PolicyError("this job was not judged at this site")
 
@@ -117,6 +119,7 @@ class MmarExecutor(Executor):
         self._progress = ProgressFile(run / "progress.jsonl")
         self._started = time.monotonic()
         try:
+            self._done = done_before(fl_ctx, rounds_of(self._site.mmar))
             self._refusal = self._judged(fl_ctx)
         except Exception as error:  # NVFlare logs it, as it is one of an event, and goes on
             self._refusal = error
@@ -200,7 +203,7 @@ class MmarExecutor(Executor):
                     fl_ctx, lambda: self.tasks().shared_tensors(), _round_of(shareable)
                 )
             reply = tasks[task_name](shareable)
-            note(fl_ctx, "task-out", task=task_name, **_tensors(reply))
+            self._remember(task_name, shareable, fl_ctx, **_tensors(reply))
             return reply
         except RunAborted as aborted:
             if self._out_of_time():
@@ -227,10 +230,23 @@ class MmarExecutor(Executor):
             is_anothers=lambda: self._is_anothers(shareable),
         )
         asked.require_allowed(self.site, self.progress.path.parent)
+        self._done.require_new(task, asked.round_number, _model_of(shareable))
+
+    def _remember(
+        self, task: str, shareable: Shareable, fl_ctx: FLContext, **facts: object
+    ) -> None:
+        """Note a task that is done, before its reply leaves."""
+        round_number = _round_of(shareable) if task == TRAIN else 0
+        if task == TRAIN:
+            facts["round"] = round_number
+        if task == VALIDATE:
+            facts["model"] = _model_of(shareable)
+        note(fl_ctx, DONE, task=task, **facts)
+        self._done.add(task, round_number, _model_of(shareable))
 
     def _is_anothers(self, shareable: Shareable) -> bool:
         """Whether a model is neither this site's nor of a training that it takes part in."""
-        owner = str(shareable.get_header(AppConstants.MODEL_OWNER))
+        owner = _model_of(shareable)
         if owner.startswith(SERVERS_OWN):
             return not job_trains(self.site.mmar)
         return owner != self.site.name
@@ -296,7 +312,7 @@ class MmarExecutor(Executor):
         return weights_reply(best.weights, meta=meta)
 
     def _validate(self, shareable: Shareable) -> Shareable:
-        owner = str(shareable.get_header(AppConstants.MODEL_OWNER))
+        owner = _model_of(shareable)
         self.progress.task(VALIDATE, model=owner)
         result = self.tasks().evaluate(received_weights(shareable), owner=owner)
         return metrics_reply(outgoing_result(result, self.site.policy))
@@ -305,6 +321,11 @@ class MmarExecutor(Executor):
 def _round_of(shareable: Shareable) -> int:
     """NVFlare counts rounds from 0; records and people count from 1."""
     return int(shareable.get_header(AppConstants.CURRENT_ROUND)) + 1
+
+
+def _model_of(shareable: Shareable) -> str:
+    """The name of the model that is to be evaluated."""
+    return str(shareable.get_header(AppConstants.MODEL_OWNER))
 
 
 def _tensors(shareable: Shareable) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,12 +18,13 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
+from fl_client.flare.audit import done_before
 from fl_client.flare.exchange import CASES, REPORT, STATUS, as_arrays
 from fl_client.flare.executor import MmarExecutor
 from fl_client.flare.privacy import TRAINED
 from fl_server.initial_model import initial_model
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
-from mmar_runtime.errors import ConfigError
+from mmar_runtime.errors import ConfigError, PolicyError
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, significant
 from mmar_runtime.policy.tree_hash import tree_hash
@@ -38,11 +40,11 @@ class Running:
 
     def __init__(self, executor: MmarExecutor, fl_ctx: FLContext) -> None:
         self.executor = executor
-        self._fl_ctx = fl_ctx
+        self.fl_ctx = fl_ctx
         executor.handle_event(EventType.START_RUN, fl_ctx)
 
     def end(self) -> None:
-        self.executor.handle_event(EventType.END_RUN, self._fl_ctx)
+        self.executor.handle_event(EventType.END_RUN, self.fl_ctx)
 
     def do(self, task: str, weights: Weights | None = None, **headers: Any) -> Shareable:
         shareable = Shareable()
@@ -50,7 +52,7 @@ class Running:
             shareable = DXO(DataKind.WEIGHTS, data=as_arrays(weights)).to_shareable()
         for name, value in headers.items():
             shareable.set_header(name, value)
-        return self.executor.execute(task, shareable, self._fl_ctx, Signal())
+        return self.executor.execute(task, shareable, self.fl_ctx, Signal())
 
     def train(self, weights: Weights, number: int = 1) -> Shareable:
         return self.do("train", weights, **{AppConstants.CURRENT_ROUND: number - 1})
@@ -263,7 +265,7 @@ def test_steps_count_as_the_epochs_that_they_are(
     fields = {"limits": {"epochs_per_round": 2}}
 
     assert start(steps=4, **fields).train(received).get_return_code() == ReturnCode.OK
-    assert declined(start(steps=5, **fields).train(received))
+    assert declined(start(steps=5, **fields).train(received, 2))
     assert reason(run_folder).startswith("train: 5 steps a round")
 
 
@@ -369,7 +371,7 @@ def test_without_a_policy_four_digits_leave(
     (kit / "local" / SITE_POLICY_FILE).unlink()
     site = Running(MmarExecutor(), fl_ctx)
 
-    dxo = from_shareable(site.validate(received))
+    dxo = from_shareable(site.validate(received, "site-3"))
     site.end()
 
     assert dxo.data["val_mean_dice"] == significant(exact, 4) != exact
@@ -482,10 +484,6 @@ def test_a_whole_model_does_not_leave_around_a_bound_or_a_filter(
     start: Start, received: Weights, kit: Path, app: Path, run_folder: Path
 ) -> None:
     """The filters of a job see its contributions alone."""
-    site = start()
-    assert site.train(received).get_return_code() == ReturnCode.OK
-    assert site.do("submit_model").get_return_code() == ReturnCode.OK
-
     with_chain(app)
     assert declined(start().do("submit_model"))
     assert reason(run_folder).startswith("submit_model: a whole model is not sent")
@@ -494,6 +492,47 @@ def test_a_whole_model_does_not_leave_around_a_bound_or_a_filter(
     with_filter(kit, epsilon_release=1.0)
     assert declined(start().do("submit_model"))
     assert declined(start(privacy={"epsilon_max": 1.0}).do("submit_model"))
+    (kit / "local/privacy.json").unlink()
+
+    site = start()
+    assert site.train(received).get_return_code() == ReturnCode.OK
+    assert site.do("submit_model").get_return_code() == ReturnCode.OK
+
+
+# --- no task is done twice
+
+
+def test_a_site_trains_no_round_twice_whatever_process_it_is_in(
+    start: Start, received: Weights, run_folder: Path, app: Path
+) -> None:
+    site = start()
+    assert site.train(received, 2).get_return_code() == ReturnCode.OK
+
+    for again in (site, start()):  # NVFlare may start another process for the same job
+        for number in (2, 1, 0):
+            assert declined(again.train(received, number))
+            assert "this site has done round 2" in reason(run_folder)
+    shutil.rmtree(app.parent)  # as NVFlare does when the job is deployed anew
+    remembered = done_before(site.fl_ctx, rounds=None)
+    remembered.require_new("train", 3, "")
+    with pytest.raises(PolicyError, match="has done round 2"):
+        remembered.require_new("train", 2, "")
+
+
+def test_a_site_evaluates_no_model_twice_and_submits_once(
+    start: Start, received: Weights, run_folder: Path
+) -> None:
+    site = start()
+    site.train(received)
+    for ask in (
+        lambda: site.validate(received, "SRV_FL_global_model"),
+        lambda: site.do("score_model", received),
+        lambda: site.do("submit_model"),
+    ):
+        assert ask().get_return_code() == ReturnCode.OK
+        assert declined(ask())
+
+    assert site.validate(received, "site-2").get_return_code() == ReturnCode.OK
 
 
 def test_filters_that_are_edited_during_a_run_are_those_of_the_next_one(

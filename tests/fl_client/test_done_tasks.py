@@ -1,0 +1,74 @@
+"""No task of a job is done twice: what a site remembers, and from where."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fl_client.client_config import rounds_of
+from fl_client.done_tasks import DONE, MAX_VALIDATIONS, DoneTasks
+from mmar_runtime.audit import AuditLog, lines_of_job
+from mmar_runtime.errors import PolicyError
+from mmar_runtime.mmar import Mmar
+
+JOB = Path(__file__).resolve().parents[2] / "jobs/spleen_ct_segmentation"
+
+
+def test_rounds_go_on_and_never_back() -> None:
+    done = DoneTasks([{"event": DONE, "task": "train", "round": 4}], rounds=6)
+
+    for number in (1, 4, 0, -3):
+        with pytest.raises(PolicyError, match="this site has done round 4"):
+            done.require_new("train", number, "")
+    done.require_new("train", 6, "")  # a site may miss a round
+    with pytest.raises(PolicyError, match="round 7; the job has 6 rounds"):
+        done.require_new("train", 7, "")
+
+
+def test_a_model_is_evaluated_once_and_only_so_many_are() -> None:
+    done = DoneTasks([], rounds=None)
+    for number in range(MAX_VALIDATIONS):
+        done.require_new("validate", 0, f"site-{number}")
+        done.add("validate", 0, f"site-{number}")
+
+    with pytest.raises(PolicyError, match="'site-7' in this job already"):
+        done.require_new("validate", 0, "site-7")
+    with pytest.raises(PolicyError, match=f"{MAX_VALIDATIONS} models"):
+        done.require_new("validate", 0, "one-more")
+
+
+@pytest.mark.parametrize("name", ["a\nINFO all is well", "\x1b[2J", "=1+1", "[red]a[/red]", ""])
+def test_the_name_of_a_model_is_a_plain_one(name: str) -> None:
+    with pytest.raises(PolicyError, match="name of letters"):
+        DoneTasks([], rounds=None).require_new("validate", 0, name)
+
+
+def test_a_task_that_failed_may_be_asked_for_again() -> None:
+    failed = {"event": "task-failed", "task": "train", "round": 1}
+
+    DoneTasks([failed, {"event": "task-in", "task": "score_model"}], None).require_new(
+        "train", 1, ""
+    )
+
+
+def test_the_audit_log_knows_the_tasks_of_each_job(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    assert list(lines_of_job(path, "one")) == []
+    log = AuditLog(path)
+    log.append(DONE, job="one", task="train", round=3)
+    log.append(DONE, job="two", task="train", round=9)
+    with path.open("ab") as stream:
+        stream.write(b'{"damaged": "one"')
+
+    assert [line["round"] for line in lines_of_job(path, "one")] == [3]
+
+
+def test_the_rounds_are_those_of_the_jobs_training(tmp_path: Path) -> None:
+    assert rounds_of(Mmar(JOB / "app")) == 3
+    (tmp_path / "config").mkdir()
+    assert rounds_of(Mmar(tmp_path)) is None
+    own = {"workflows": [{"id": "x", "path": "own.Workflow", "args": {"num_rounds": 9}}]}
+    (tmp_path / "config/config_fed_server.json").write_text(json.dumps(own))
+    assert rounds_of(Mmar(tmp_path)) is None
