@@ -12,9 +12,6 @@ from mmar_runtime.names import NAME_FORM, is_name
 DONE = "task-out"
 """The event of the site's audit log by which a task counts as done."""
 
-MAX_VALIDATIONS = 300
-"""Models that a site evaluates in one job: of the server, of each site, or of the job itself."""
-
 
 class DoneTasks:
     """The tasks that a site has answered in one job, in whichever process.
@@ -34,6 +31,11 @@ class DoneTasks:
         for line in lines:
             if line.get("event") == DONE:
                 self.add(str(line.get("task")), line.get("round", 0), str(line.get("model", "")))
+
+    @property
+    def evaluations(self) -> int:
+        """How many tasks but those of training are done."""
+        return len(self._once) + len(self._models)
 
     def require_new(self, task: str, round_number: int, model: str) -> None:
         """Judge a task before anything is done for it.
@@ -58,8 +60,6 @@ class DoneTasks:
                 raise PolicyError(f"the name of the model has to be {NAME_FORM}")
             if model in self._models:
                 raise PolicyError(f"this site has evaluated {model!r} in this job already")
-            if len(self._models) >= MAX_VALIDATIONS:
-                raise PolicyError(f"this site has evaluated {MAX_VALIDATIONS} models in this job")
         elif task in self._once:
             raise PolicyError(f"this site has done {task} in this job already")
 

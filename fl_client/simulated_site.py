@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from fl_client.done_tasks import DoneTasks
 from fl_client.local_training import LocalWork
 from fl_client.outgoing import outgoing_result, outgoing_update
 from fl_client.progress import ProgressFile
@@ -20,7 +21,6 @@ from fl_client.shared_storage import SharedStorage
 from fl_client.site import Site
 from fl_client.site_tasks import LocalTasks
 from fl_client.task_limits import (
-    EVALUATIONS,
     SCORE,
     SUBMIT,
     TRAIN,
@@ -98,6 +98,7 @@ class SimulatedSite:
         self._process = process
         self._storage = storage
         self._tasks: LocalTasks | None = None
+        self._done = DoneTasks((), rounds=None)
         self._refusal: ConfigError | None = None
         self._is_judged = False
         self._seconds = 0.0
@@ -110,8 +111,7 @@ class SimulatedSite:
         The tensors of the update lie in the memory that the networks share: they hold until the
         next task of any site.
         """
-        with self._task(timeout):
-            self._may(TRAIN, round_number=round_number)
+        with self._task(TRAIN, timeout, round_number=round_number):
             self._progress.round_number = round_number
             self._progress.task(TRAIN)
             update = self.tasks().train(received, round_number)
@@ -130,15 +130,13 @@ class SimulatedSite:
 
     def score(self, received: Weights, *, timeout: float = 0) -> EvaluationResult:
         """The metrics of a received model, by the validation of the training."""
-        with self._task(timeout):
-            self._may(SCORE)
+        with self._task(SCORE, timeout):
             self._progress.task(SCORE)
             return outgoing_result(self.tasks().score(received), self.site.policy)
 
     def submit(self) -> SubmittedModel:
         """This site's best model."""
-        with self._task():
-            self._may(SUBMIT)
+        with self._task(SUBMIT):
             self._progress.task(SUBMIT)
             best = self.tasks().best()
             result = outgoing_result(best.result, self.site.policy)
@@ -160,8 +158,8 @@ class SimulatedSite:
             is_global: whether it is the federation's, not one site's.
             timeout: in seconds; 0 means as long as it takes.
         """
-        with self._task(timeout):
-            self._may(VALIDATE, is_anothers=not is_global and owner != self.site.name)
+        is_anothers = not is_global and owner != self.site.name
+        with self._task(VALIDATE, timeout, model=owner, is_anothers=is_anothers):
             self._progress.task(VALIDATE, model=owner)
             result = self.tasks().evaluate(weights, owner=owner)
             return outgoing_result(result, self.site.policy)
@@ -195,12 +193,26 @@ class SimulatedSite:
         return self.site.local_epochs(self._work.local_epochs)
 
     @contextmanager
-    def _task(self, timeout: float = 0) -> Iterator[None]:
-        """Measure the time of a task; one that was stopped for want of time was declined."""
+    def _task(
+        self,
+        task: str,
+        timeout: float = 0,
+        *,
+        round_number: int = 0,
+        model: str = "",
+        is_anothers: bool = False,
+    ) -> Iterator[None]:
+        """Judge a task, measure its time, and remember it once it is done.
+
+        A task that was stopped for want of time was declined.
+        """
         self._task_started = time.monotonic()
         self._deadline = self._task_started + timeout if timeout else math.inf
         try:
+            self._may(task, round_number=round_number, is_anothers=is_anothers)
+            self._done.require_new(task, round_number, model)
             yield
+            self._done.add(task, round_number, model)
         except RunAborted as error:
             if self._out_of_time():
                 raise too_long(self.site) from error
@@ -208,7 +220,7 @@ class SimulatedSite:
         finally:
             self._seconds += time.monotonic() - self._task_started
 
-    def _may(self, task: str, *, round_number: int = 0, is_anothers: bool = False) -> None:
+    def _may(self, task: str, *, round_number: int, is_anothers: bool) -> None:
         """Raise unless the site's policy allows a task at this moment."""
         if not self._is_judged:  # in its own process, as a deployed site does
             self._refusal = refusal(mmar_problems(self.site))
@@ -221,7 +233,7 @@ class SimulatedSite:
             name=task,
             epochs=0 if self._work.steps_aggregation else self._epochs(),
             round_number=round_number,
-            evaluations=sum(self._progress.tasks[one] for one in EVALUATIONS),
+            evaluations=self._done.evaluations,
             is_anothers=lambda: is_anothers,
         )
         asked.require_allowed(self.site, self._progress.path.parent)

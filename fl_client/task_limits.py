@@ -49,7 +49,7 @@ class AskedTask:
         name: of the task.
         epochs: epochs of a round; 0 where a round counts optimizer steps.
         round_number: of a training; 0 for the other tasks.
-        evaluations: how often this run has been asked for one of ``EVALUATIONS``.
+        evaluations: how many of ``EVALUATIONS`` this site has done in the job.
         is_anothers: whether its model is neither this site's nor of a training that it takes part
             in; called only where that makes a difference.
     """

@@ -35,7 +35,6 @@ from fl_client.ranks.tasks import RankTasks
 from fl_client.site import Site
 from fl_client.site_tasks import LocalTasks, SiteTasks
 from fl_client.task_limits import (
-    EVALUATIONS,
     SCORE,
     SUBMIT,
     TRAIN,
@@ -226,7 +225,7 @@ class MmarExecutor(Executor):
             name=task,
             epochs=0 if self.steps_aggregation else epochs,
             round_number=_round_of(shareable) if task == TRAIN else 0,
-            evaluations=sum(self.progress.tasks[one] for one in EVALUATIONS),
+            evaluations=self._done.evaluations,
             is_anothers=lambda: self._is_anothers(shareable),
         )
         asked.require_allowed(self.site, self.progress.path.parent)
