@@ -50,7 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="fetch the results into DIR/<id> (with --wait)"
     )
-    parser.add_argument(
+    judgement = parser.add_mutually_exclusive_group()
+    judgement.add_argument(
+        "--policy", type=Path, metavar="FILE", help="judge the job as a site with this policy does"
+    )
+    judgement.add_argument(
         "--no-check", action="store_true", help="leave the judgement to the sites alone"
     )
     add_start_argument(parser)
@@ -92,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError([Problem(Location("--out"), message, advice, "option")])
     with _named_job(options) as job:
         if not options.no_check:
-            _judge(job.folder)
+            _judge(job.folder, options.policy)
         with Console.connect(kit_of(options)) as console:
             lacks = job.shortage(console.sites())
             job_id = console.submit(job)
@@ -121,17 +125,23 @@ def _named_job(options: argparse.Namespace) -> AbstractContextManager[Job]:
     )
 
 
-def _judge(folder: Path) -> None:
+def _judge(folder: Path, policy: Path | None) -> None:
     """Refuse what no site's policy can allow; warn of what a site has to allow first.
 
+    Args:
+        folder: the job.
+        policy: a site's own policy, which then has the last word; None for the defaults.
+
     Raises:
-        ConfigError: every site refuses the job.
+        ConfigError: every site refuses the job, or the site with that policy does.
     """
     from fl_client.limited_check import limited_check
-    from mmar_runtime.policy.site_policy import CONSENT_RULES
+    from mmar_runtime.policy.site_policy import CONSENT_RULES, DEFAULT_POLICY, read_site_policy
 
-    verdict = limited_check(folder)
-    if any(problem.rule not in CONSENT_RULES for problem in verdict.problems):
+    known = DEFAULT_POLICY if policy is None else read_site_policy(policy)
+    verdict = limited_check(folder, known)
+    liftable = CONSENT_RULES if policy is None else frozenset()
+    if any(problem.rule not in liftable for problem in verdict.problems):
         raise ConfigError(verdict.problems)
     for problem in verdict.problems:
         print(f"a site may refuse this: {problem}", file=sys.stderr)

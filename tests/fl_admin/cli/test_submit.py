@@ -70,3 +70,15 @@ def test_what_a_site_has_to_allow_first_is_a_warning(job: Path, submit: Submit) 
 
     assert "a site may refuse this: custom/mine.py: is code that this site has not allowed" in told
     assert "no-kit" in told
+
+
+def test_a_sites_own_policy_has_the_last_word(job: Path, submit: Submit, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({"policy_version": 1, "limits": {"rounds": 2}}))
+    policy.chmod(0o600)
+
+    code, told = submit("--policy", str(policy))
+
+    assert code == 2
+    assert "config_fed_server.json: num_rounds: has to be a whole number from 1 to 2" in told
+    assert "no-kit" not in told
