@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -140,7 +140,7 @@ class Approvals:
                 digest=code_hash(copy),
                 known=code_hash(copy) in self.approved,
                 files=tuple(
-                    _printable(one.relative_to(copy).as_posix()) for one in tree_files(copy)
+                    printable_line(one.relative_to(copy).as_posix()) for one in tree_files(copy)
                 ),
                 difference=tuple(difference(copy, self.copy_of(last) if last else None)),
                 last=last,
@@ -154,8 +154,8 @@ class Approvals:
             os.rename(candidate.copy, kept)
         changed = set_byoc_right(self.local, "any")
         others = [one for one in self.approved if one != candidate.digest]
-        self._write({"mode": "by_hash", "approved": [*others, candidate.digest]})
-        self._note("code-approved", candidate.digest)
+        byoc = {"mode": "by_hash", "approved": [*others, candidate.digest]}
+        self.write("code-approved", {"byoc": byoc}, code=candidate.digest)
         return changed
 
     def revoke(self, digest: str) -> bool:
@@ -171,16 +171,29 @@ class Approvals:
             raise ConfigError([Problem(Location("--revoke"), message, "See --list.", "code")])
         others = [one for one in self.approved if one != digest]
         mode = self.policy.byoc.mode if others or self.policy.byoc.mode == "on" else "off"
-        self._write({"mode": mode, "approved": others})
-        changed = set_byoc_right(self.local, "none") if mode == "off" else False
-        self._note("code-revoked", digest)
-        return changed
+        byoc = {"mode": mode, "approved": others}
+        self.write("code-revoked", {"byoc": byoc}, code=digest)
+        return set_byoc_right(self.local, "none") if mode == "off" else False
 
-    def _write(self, byoc: dict[str, Any]) -> None:
-        document = {**self._document, "byoc": byoc}
+    def write(self, event: str, changes: Mapping[str, Any], **facts: Any) -> None:
+        """Change keys of the policy, and note that in the audit log.
+
+        Args:
+            event: what happened.
+            changes: the new values of keys.
+            **facts: for the log.
+
+        Raises:
+            ConfigError: the policy would have a fault; then nothing is written.
+        """
+        document = {**self._document, **changes}
         self.policy = self._judged(document)
         self._document = document
         _write_private(self.file, document)
+        root = self.local.resolve().parent
+        AuditLog(root / AUDIT_FILE, LogKey.of_kit(root)).append(
+            event, **facts, policy=self.policy.digest, by=getpass.getuser()
+        )
 
     def _judged(self, document: Any) -> SitePolicy:
         """The policy that a document is, read as a site reads it."""
@@ -194,12 +207,6 @@ class Approvals:
             if self.file.exists():
                 file.chmod(stat.S_IMODE(self.file.stat().st_mode))
             return read_site_policy(file)
-
-    def _note(self, event: str, digest: str) -> None:
-        root = self.local.resolve().parent
-        AuditLog(root / AUDIT_FILE, LogKey.of_kit(root)).append(
-            event, code=digest, policy=self.policy.digest, by=getpass.getuser()
-        )
 
 
 def _document(file: Path) -> Any:
@@ -257,7 +264,7 @@ def difference(new: Path, old: Path | None) -> Iterator[str]:
     after = _texts(new)
     for name in sorted({*before, *after}):
         yield from map(
-            _printable,
+            printable_line,
             difflib.unified_diff(
                 before.get(name, []),
                 after.get(name, []),
@@ -267,7 +274,7 @@ def difference(new: Path, old: Path | None) -> Iterator[str]:
             ),
         )
         if name not in before and not after[name]:
-            yield f"+++ custom/{_printable(name)} (empty)"
+            yield f"+++ custom/{printable_line(name)} (empty)"
 
 
 def _texts(folder: Path) -> dict[str, list[str]]:
@@ -283,10 +290,10 @@ def _texts(folder: Path) -> dict[str, list[str]]:
     }
 
 
-def _printable(line: str) -> str:
+def printable_line(line: str) -> str:
     r"""A line with escapes for what a terminal would not show as it is.
 
-    >>> _printable("a\x1b[2J\tb\u202e")
+    >>> printable_line("a\x1b[2J\tb\u202e")
     'a\\x1b[2J\tb\\u202e'
     """
     return "".join(one if one.isprintable() or one == "\t" else ascii(one)[1:-1] for one in line)

@@ -39,6 +39,7 @@ ADVICE: Mapping[str, str] = {
 
 REFUSALS: Mapping[str, str] = {
     "code": "its administrator can look at the code and approve it: mmar site approve",
+    "approval": "its administrator can look at the job and approve it: mmar site approve",
     "allow-list": "name only the components of mmar-fl and NVFlare's workflow that it uses",
     "signer": "its administrator names the people whose jobs the site takes",
     "policy": "its administrator mends the file",

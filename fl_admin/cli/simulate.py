@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from mmar_runtime.cli.common import (
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import parse_overrides
 from mmar_runtime.errors import ConfigError, FederationError, Problem
-from mmar_runtime.policy.site_policy import DEFAULT_POLICY, read_site_policy
+from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy, read_site_policy
 
 if TYPE_CHECKING:
     from fl_admin.job import Job
@@ -106,7 +107,7 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
         min_sites=options.min_sites,
         workers=options.workers,
         gpu=options.gpu,
-        policy=DEFAULT_POLICY if options.policy is None else read_site_policy(options.policy),
+        policy=_policy(options.policy),
     )
     for notice in plan.notices:
         print(f"note: {notice}", file=sys.stderr)
@@ -129,6 +130,11 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
             f"the run failed: {result.failure}\n    Logs: {folder.log_of(plan.engine)}"
         )
     return 0
+
+
+def _policy(file: Path | None) -> SitePolicy:
+    """The policy of all simulated sites; whoever simulates a job has chosen it."""
+    return DEFAULT_POLICY if file is None else replace(read_site_policy(file), jobs="signed")
 
 
 def _job_folder(options: argparse.Namespace) -> Path:

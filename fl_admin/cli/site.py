@@ -4,7 +4,8 @@
 here; each has a ``--help`` of its own.
 
 ``approve`` shows all the code of a job as a difference to the last approval and asks. On yes, the
-SHA-256 of its files goes into the site's policy: this code, unchanged, may run, and no other.
+SHA-256 of its files goes into the site's policy: this code, unchanged, may run, and no other. With
+"jobs": "approved" in the policy it shows and approves the whole job, with or without code.
 ``validate`` evaluates a model on the site's own data.
 """
 
@@ -13,13 +14,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from fl_admin.cli import site_privacy, site_setup, site_validate
 from mmar_runtime.cli.common import examples_of, print_json
 
 if TYPE_CHECKING:
     from fl_admin.approval import Approvals, Candidate
+    from fl_admin.job_approval import JobApprovals, JobCandidate
 
 HELP = "at a site: set it up, approve code, validate or decrypt a model, show the privacy budget"
 EXAMPLES = """examples:
@@ -107,14 +109,21 @@ def run(options: argparse.Namespace) -> int:
 def _act(options: argparse.Namespace) -> int:
     """List, revoke or approve."""
     from fl_admin.approval import Approvals
+    from fl_admin.job_approval import JobApprovals
 
     _one_of(options)
     approvals = Approvals(options.policy)
+    jobs = JobApprovals(approvals)
     if options.list:
-        return _list(approvals, options)
+        return _list(approvals, jobs, options)
+    if options.revoke in jobs.approved:
+        jobs.revoke(options.revoke)
+        return _told(approvals, options, "revoked", options.revoke)
     if options.revoke is not None:
         _restart_if(approvals.revoke(options.revoke))
         return _told(approvals, options, "revoked", options.revoke)
+    if approvals.policy.jobs == "approved":
+        return _approve_job(approvals, jobs, options)
     return _approve(approvals, options)
 
 
@@ -140,18 +149,53 @@ def _one_of(options: argparse.Namespace) -> None:
         raise ConfigError([Problem(Location("mmar site approve"), message, "", "usage")])
 
 
-def _list(approvals: Approvals, options: argparse.Namespace) -> int:
+def _list(approvals: Approvals, jobs: JobApprovals, options: argparse.Namespace) -> int:
     rows = [
         {"hash": digest, "copy": str(copy) if copy is not None else None}
         for digest, copy in ((one, approvals.copy_of(one)) for one in approvals.approved)
     ]
+    whole = [{"hash": digest, "name": jobs.name_of(digest)} for digest in jobs.approved]
+    policy = approvals.policy
     if options.json:
-        print_json({"mode": approvals.policy.byoc.mode, "approved": rows})
+        listed = {"mode": policy.byoc.mode, "approved": rows}
+        print_json({**listed, "jobs": policy.jobs, "approved_jobs": whole})
         return 0
-    print(f"byoc.mode is {approvals.policy.byoc.mode}; {len(rows)} approved")
+    print(f"byoc.mode is {policy.byoc.mode}; {len(rows)} approved")
     for row in rows:
         print(f"  {row['hash']}  {row['copy'] or 'no copy is kept'}")
+    print(f"jobs is {policy.jobs}; {len(whole)} approved")
+    for job in whole:
+        print(f"  {job['hash']}  {job['name'] or 'nothing of it is kept'}")
     return 0
+
+
+def _approve_job(approvals: Approvals, jobs: JobApprovals, options: argparse.Namespace) -> int:
+    with jobs.candidate(options.path) as candidate:
+        if candidate.known:
+            return _told(approvals, options, "approved", candidate.digest)
+        _show_job(candidate, sys.stderr if options.json else sys.stdout)
+        question = "May this job run at this site, and its code, if it brings any?"
+        if not (candidate.verdict.accepted and (options.yes or _asked(question))):
+            return _told(approvals, options, "not approved", candidate.digest)
+        _restart_if(jobs.approve(candidate))
+        return _told(approvals, options, "approved", candidate.digest)
+
+
+def _show_job(candidate: JobCandidate, stream: TextIO) -> None:
+    judged = candidate.verdict
+    lines = [
+        f"job {candidate.name}, {len(candidate.texts)} files",
+        f"SHA-256 {candidate.digest}",
+        f"as a difference to {candidate.last}"
+        if candidate.last
+        else "nothing of this name was approved before",
+        "",
+        *candidate.difference,
+        "",
+        f"the check by this site's policy: {'accepted' if judged.accepted else 'refused'}",
+        *(f"  {one.rule}  {one.location}: {one.message}" for one in judged.problems),
+    ]
+    print("\n".join(lines), file=stream, flush=True)
 
 
 def _approve(approvals: Approvals, options: argparse.Namespace) -> int:
@@ -162,13 +206,15 @@ def _approve(approvals: Approvals, options: argparse.Namespace) -> int:
             return _told(approvals, options, "approved", candidate.digest)
         # With --json, stdout holds one JSON document and nothing else.
         _show(candidate, sys.stderr if options.json else sys.stdout)
-        if not (options.yes or _asked()):
+        if not (
+            options.yes or _asked("May this code run at this site, with the rights of its process?")
+        ):
             return _told(approvals, options, "not approved", candidate.digest)
         _restart_if(approvals.approve(candidate))
         return _told(approvals, options, "approved", candidate.digest)
 
 
-def _show(candidate: Candidate, stream: object) -> None:
+def _show(candidate: Candidate, stream: TextIO) -> None:
     lines = [
         f"{len(candidate.files)} files: {', '.join(candidate.files)}",
         f"SHA-256 {candidate.digest}",
@@ -177,26 +223,28 @@ def _show(candidate: Candidate, stream: object) -> None:
         *candidate.difference,
         "",
     ]
-    print("\n".join(lines), file=stream, flush=True)  # type: ignore[call-overload]
+    print("\n".join(lines), file=stream, flush=True)
 
 
-def _asked() -> bool:
+def _asked(question: str) -> bool:
     """Whether a person says yes; an input that is no terminal says no."""
     if not sys.stdin.isatty():
         print("there is nobody to ask: read it, then give --yes", file=sys.stderr)
         return False
-    print("May this code run at this site, with the rights of its process? [y/N] ", end="")
+    print(f"{question} [y/N] ", end="")
     sys.stdout.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _told(approvals: Approvals, options: argparse.Namespace, what: str, digest: str) -> int:
+    policy = approvals.policy
     if options.json:
-        byoc = approvals.policy.byoc
+        byoc = policy.byoc
         content = {"result": what, "hash": digest, "mode": byoc.mode, "approved": byoc.approved}
-        print_json(content)
+        print_json({**content, "jobs": policy.jobs, "approved_jobs": policy.approved_jobs})
     else:
-        print(f"{what}: {digest}\nbyoc.mode is {approvals.policy.byoc.mode} in {approvals.file}")
+        print(f"{what}: {digest}")
+        print(f"byoc.mode is {policy.byoc.mode} and jobs is {policy.jobs} in {approvals.file}")
     return NOT_APPROVED if what == "not approved" else 0
 
 

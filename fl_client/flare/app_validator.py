@@ -16,6 +16,7 @@ from pathlib import Path
 from nvflare.apis.app_validation import AppValidator
 from nvflare.lighter.utils import verify_folder_signature_and_get_signers
 
+from fl_client.approved_jobs import approval_faults, job_digest
 from fl_client.filter_plan import FilterPlan
 from fl_client.flare.encryption_keys import ability_faults
 from fl_client.job_files import SIGNATURES
@@ -30,7 +31,6 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.errors import ConfigError, PolicyError, Problem
 from mmar_runtime.policy.site_policy import SitePolicy, site_policy
-from mmar_runtime.policy.tree_hash import tree_hash
 from mmar_runtime.policy.verdict import Verdict, printable, verdict
 
 MAX_TOLD = 3
@@ -59,11 +59,12 @@ class MmarAppValidator(AppValidator):
         root = app.parents[1]  # <root>/<job>/app_<site>
         try:
             policy, key = site_policy(root / "local"), LogKey.of_kit(root)
-            judged, signers = _judged(app, root, policy)
+            digest = job_digest(app)
+            judged, signers = _judged(app, root, policy, digest)
             AuditLog(root / AUDIT_FILE, key).append(
                 "job-judged",
                 job=app.parent.name,
-                job_digest=_digest(app),
+                job_digest=digest,
                 signers=signers,
                 policy=policy.digest,
                 verdict="accept" if judged.accepted else "reject",
@@ -96,13 +97,16 @@ def _named(problem: Problem) -> str:
     return f"{problem.rule}: {place}{problem.message}"
 
 
-def _judged(app: Path, root: Path, policy: SitePolicy) -> tuple[Verdict, list[str]]:
+def _judged(
+    app: Path, root: Path, policy: SitePolicy, digest: str | None
+) -> tuple[Verdict, list[str]]:
     """The verdict, and who has signed."""
     # Without the site's own values and folders, so that none of them can stand in an answer. The
     # same check with them follows in the job's process.
     judged = limited_check(app, replace(policy, data_roots=()), subject="app")
     signers = _signers(app, root)
     faults = [*_version_faults(root), *judged.problems]
+    faults += approval_faults(policy, lambda: digest)
     if policy.signers is not None:
         allowed = set(policy.signers)
         unknown = [name for name in signers if name not in allowed]
@@ -178,11 +182,3 @@ def _signers(app: Path, root: Path) -> list[str]:
         return []
     verified, signers = verify_folder_signature_and_get_signers(str(app), str(authority))
     return sorted({str(name) for name, _, _ in signers}) if verified else []
-
-
-def _digest(app: Path) -> str | None:
-    """The digest of a job's app, the same at each site; None where a file has no digest."""
-    try:
-        return tree_hash(app, leave_out=SIGNATURES)
-    except ConfigError:
-        return None  # a link or a device, for which it was refused

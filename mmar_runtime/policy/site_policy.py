@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -28,6 +28,9 @@ POLICY_VERSION = 1
 
 ByocMode = Literal["off", "by_hash", "on"]
 BYOC_MODES: tuple[ByocMode, ...] = ("off", "by_hash", "on")
+
+JobsMode = Literal["signed", "approved"]
+JOBS_MODES: tuple[JobsMode, ...] = ("signed", "approved")
 
 CONSENT_RULES = frozenset({"code", "egress", "torchscript"})
 """The rules whose refusals a site's policy can lift; every other refusal holds at every site."""
@@ -151,6 +154,9 @@ class SitePolicy:
         required_filters: privacy filters without which nothing leaves.
         privacy: the privacy budget.
         torchscript_sha256: SHA-256 of TorchScript files that a job may load.
+        jobs: ``signed`` judges each job that NVFlare accepts, ``approved`` refuses besides those
+            that the site has not approved as a whole.
+        approved_jobs: the digests of approved jobs, see ``job_digest``.
     """
 
     byoc: Byoc = field(default_factory=Byoc)
@@ -167,6 +173,8 @@ class SitePolicy:
     required_filters: tuple[str, ...] = ()
     privacy: Privacy = field(default_factory=Privacy)
     torchscript_sha256: tuple[str, ...] = ()
+    jobs: JobsMode = "signed"
+    approved_jobs: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -295,7 +303,7 @@ class _Reading:
             location,
             {
                 "byoc": self._byoc,
-                "confinement": self._confinement,
+                "confinement": self._word(MODES, "required"),
                 "signers": self._texts,
                 "data_roots": self._roots,
                 "limits": self._limits,
@@ -308,11 +316,13 @@ class _Reading:
                 "required_filters": self._texts,
                 "privacy": self._privacy,
                 "torchscript_sha256": self._digests,
+                "jobs": self._word(JOBS_MODES, "approved"),
+                "approved_jobs": self._digests,
             },
         )
 
     def _byoc(self, raw: Any, location: Location) -> Byoc:
-        readers = {"mode": self._mode, "approved": self._digests}
+        readers = {"mode": self._word(BYOC_MODES, "off"), "approved": self._digests}
         found = self._record(Byoc, self._object(raw, location, readers), location, readers)
         if found.mode == "by_hash" and not found.approved:
             self._problem(
@@ -322,20 +332,18 @@ class _Reading:
             )
         return found
 
-    def _mode(self, raw: Any, location: Location) -> ByocMode:
-        for mode in BYOC_MODES:
-            if raw == mode:
-                return mode
-        self._problem(location, f"{raw!r} is no mode", did_you_mean(str(raw), BYOC_MODES))
-        return "off"
+    def _word(self, allowed: Sequence[T], otherwise: T) -> Callable[[Any, Location], T]:
+        """The reader of one word of a list; ``otherwise`` stands for what is no such word."""
 
-    def _confinement(self, raw: Any, location: Location) -> Mode:
-        for mode in MODES:
-            if raw == mode:
-                return mode
-        advice = did_you_mean(str(raw), MODES)
-        self._problem(location, f"{raw!r} is not a mode of confinement", advice)
-        return "required"
+        def read(raw: Any, location: Location) -> T:
+            for word in allowed:
+                if raw == word:
+                    return word
+            advice = did_you_mean(str(raw), [str(word) for word in allowed])
+            self._problem(location, f"{raw!r} is no mode", advice)
+            return otherwise
+
+        return read
 
     def _limits(self, raw: Any, location: Location) -> Limits:
         readers = {one.name: self._at_most(one.default) for one in fields(Limits)}

@@ -93,6 +93,7 @@ def test_with_json_the_code_is_shown_beside_the_document(
     digest = tree_hash(Path(mmar) / "custom")
     assert json.loads(printed.out) == {
         "result": "approved", "hash": digest, "mode": "by_hash", "approved": [digest],
+        "jobs": "signed", "approved_jobs": [],
     }  # fmt: skip
     assert "+class ObjectCrossEntropy" in printed.err
 
@@ -129,6 +130,7 @@ def test_the_list_names_hashes_and_copies(
     digest = tree_hash(Path(mmar) / "custom")
     assert listed == {
         "mode": "by_hash", "approved": [{"hash": digest, "copy": f"local/approved/{digest}"}],
+        "jobs": "signed", "approved_jobs": [],
     }  # fmt: skip
     assert capfd.readouterr().out.splitlines()[0] == "byoc.mode is by_hash; 1 approved"
 

@@ -597,6 +597,23 @@ def test_code_that_was_changed_after_the_approval_is_refused(
     assert "is not among the 1 approved" in next(run_folder.glob("error-*")).read_text()
 
 
+# --- jobs that are approved as a whole
+
+
+def test_the_process_of_a_job_judges_the_approval_once_more(
+    start: Start, received: Weights, app: Path, edited: Edited, run_folder: Path
+) -> None:
+    """What was judged when the job arrived lay on the disk since then."""
+    approved = tree_hash(app)
+    assert start(jobs="approved", approved_jobs=[approved]).train(received)["DXO"]
+
+    edited(app / "config/config_train.json", lambda conf: conf.update(epochs=2))
+    site = start(jobs="approved", approved_jobs=[approved])
+
+    assert declined(site.train(received), "config-refused")
+    assert "has approved, and not this one" in next(run_folder.glob("error-*")).read_text()
+
+
 # --- the log
 
 
