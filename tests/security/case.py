@@ -71,6 +71,7 @@ class Case:
         target: what is checked, relative to the subject; empty for the whole.
         policy: the site's policy file; None means the defaults.
         overrides: ``--set`` values.
+        data: files of a folder that the site has named as its own; its list is ``list.json``.
         argument: the PATH on the command line, where it is not the subject itself.
     """
 
@@ -85,6 +86,7 @@ class Case:
     target: str = ""
     policy: Mapping[str, Any] | None = None
     overrides: Sequence[str] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -119,10 +121,9 @@ class Case:
 
     def write(self, folder: Path, *, marker: Path, secret: Path) -> Path:
         """Write the subject below an empty folder; returns what is to be checked."""
-        tree = {
-            name: _filled(found, marker, secret) if isinstance(found, bytes) else found
-            for name, found in self.tree().items()
-        }
+        tree = _with_places(self.tree(), marker, secret)
+        if self.data:
+            write_tree(folder / "data", _with_places(self.data, marker, secret), secret)
         if self.pack is not None:
             packed = folder / "job.zip"
             self.pack(tree, packed)
@@ -130,6 +131,12 @@ class Case:
         root = folder / "subject"
         write_tree(root, tree, secret)
         return root / self.target
+
+    def arguments(self, folder: Path) -> list[str]:
+        """What stands behind ``mmar check PATH`` for the folder that the case was written to."""
+        data = folder / "data"
+        own = [f"DATA_ROOT={data}", f"DATASET_JSON={data / 'list.json'}"] if self.data else []
+        return [f"--set={one}" for one in (*self.overrides, *own)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +205,14 @@ def write_tree(root: Path, tree: Tree, secret: Path) -> None:
             os.mkfifo(path)
         else:
             path.write_bytes(found)
+
+
+def _with_places(tree: Mapping[str, Any], marker: Path, secret: Path) -> Tree:
+    made = {name: one.encode() if isinstance(one, str) else one for name, one in tree.items()}
+    return {
+        name: _filled(one, marker, secret) if isinstance(one, bytes) else one
+        for name, one in made.items()
+    }
 
 
 def _filled(content: bytes, marker: Path, secret: Path) -> bytes:

@@ -141,7 +141,7 @@ def _child(case: AnyCase, place: Path) -> None:
 def _checked(case: Case, place: Path) -> dict[str, Any]:
     """``mmar check`` as JSON, which is measured, and as text where that could show a secret."""
     subject = _written(case, place)
-    arguments = [str(subject), *(f"--set={one}" for one in case.overrides), *_policy(case, place)]
+    arguments = [str(subject), *case.arguments(place), *_policy(case, place)]
     report = _measured(lambda: mmar(["check", "--json", *arguments]))
     sys.stdout.flush()
     shutil.copy(place / "out", place / "json")
@@ -245,7 +245,7 @@ def _commanded(case: Case) -> Outcome:
     with workplace() as place:
         subject = _written(case, place)
         command = [sys.executable, "-m", "fl_admin.cli.main", "check", "--json", str(subject)]
-        command += [*(f"--set={one}" for one in case.overrides), *_policy(case, place)]
+        command += [*case.arguments(place), *_policy(case, place)]
         start = time.perf_counter()
         done = subprocess.run(
             command,

@@ -14,6 +14,7 @@ from tests.security.corpus import (
     log_config,
     metrics,
     path,
+    paths_beyond,
     reference,
     small,
     substitution,
@@ -26,6 +27,7 @@ HOSTILE: tuple[Case | UpdateCase, ...] = (
     *substitution.HOSTILE,
     *reference.HOSTILE,
     *path.HOSTILE,
+    *paths_beyond.HOSTILE,
     *data_list.HOSTILE,
     *archive.HOSTILE,
     *checkpoint.HOSTILE,
@@ -38,6 +40,7 @@ HOSTILE: tuple[Case | UpdateCase, ...] = (
 )
 BENIGN: tuple[Case | UpdateCase, ...] = (
     *benign.BENIGN,
+    *paths_beyond.BENIGN,
     *update.BENIGN,
     *small.BENIGN,
     *metrics.BENIGN,
