@@ -33,6 +33,7 @@ from mmar_runtime.errors import (
     WeightsError,
 )
 from mmar_runtime.mmar import Mmar
+from mmar_runtime.policy.site_policy import DEFAULT_POLICY
 from mmar_runtime.weights import Weights, digest
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
@@ -126,7 +127,7 @@ def test_submit_gives_the_sites_best_model_with_round_and_metrics(
     sent = {name: torch.from_numpy(value) for name, value in dxo.data.items()}
     assert digest(sent) == digest(best.weights)
     assert dxo.get_meta_prop("round") == 1
-    assert dxo.get_meta_prop("metrics") == best.result.metrics
+    assert dxo.get_meta_prop("metrics") == DEFAULT_POLICY.rounded(best.result.metrics)
 
 
 def test_submit_before_training_is_a_failure(execute: Execute) -> None:
