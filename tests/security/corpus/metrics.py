@@ -5,6 +5,7 @@ Beside each hostile family stand the metrics and lists that people use.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -103,6 +104,12 @@ CARRIERS: dict[str, tuple[str, Edits]] = {
         BEFORE: {"name": "CopyItemsd", "args": {"keys": ["image"], "names": ["a"]}},
         AFTER: {"name": "CopyItemsd", "args": {"keys": ["a"], "names": ["b"]}},
         MORE: metric("MeanSquaredError", "#monai.handlers.from_engine(['a', 'b'])")}}),
+    "part-of-prediction": ("a voxel of the prediction", more(
+        "MeanAbsoluteError", "lambda x: (x[0]['pred'][0][1][2], x[0]['label'][0][1][2])")),
+    "first-case": ("the first case of each batch", more(
+        "MeanDice", "#monai.handlers.from_engine(['pred', 'label'], first=True)")),
+    "amplified": ("digits that rounding takes away", more(
+        "MeanAbsoluteError", "lambda x: (x['pred'] * 1000000000, x['label'])")),
     "hundred-and-fifty": ("150 metrics", many(150)),
     "one-too-many": ("33 with the key metric", many(32)),
     "many-labels": ("as many by one metric", more(
@@ -195,6 +202,7 @@ BENIGN_METRICS: dict[str, tuple[str, Edits]] = {
 
 LIST = "data_list_file_path"
 ROWS = [{"image": "same.nii.gz", "label": "same.nii.gz"}] * 6
+OWN_LIST = json.dumps({"training": ROWS, "validation": ROWS})
 LISTS = ("data-list", "path", "argument", "unknown-argument", "missing-file", "job-file")
 
 
@@ -210,6 +218,24 @@ def listed(place: str, found: str | None, **more_edits: Any) -> Edits:
 
 
 UNCOUNTED: dict[str, tuple[str, Edits]] = {
+    "own-list": ("one image six times, in the job's list", listed("train", "config/six.json")),
+    "own-list-root": ("the same by a variable", listed("train", "{MMAR_ROOT}/config/six.json")),
+    "own-list-dots": (
+        "the same by a way round",
+        listed("train", "{MMAR_ROOT}/models/../config/six.json"),
+    ),
+    "own-list-validation": (
+        "the same of the validation",
+        listed("validate", "{MMAR_ROOT}/config/six.json"),
+    ),
+    "own-list-evaluation": (
+        "the same in another workflow",
+        listed("", "{MMAR_ROOT}/config/six.json"),
+    ),
+    "own-list-variable": (
+        "the same by the job's own variable",
+        {TRAIN: {"MY_LIST": "config/six.json", f"train/dataset/{LIST}": "{MMAR_ROOT}/{MY_LIST}"}},
+    ),
     "rows": ("six rows in the workflow", listed("train", None, data=ROWS)),
     "rows-validation": ("the same of the validation", listed("validate", None, data=ROWS)),
     "rows-evaluation": ("the same in another workflow", listed("", None, data=ROWS)),
@@ -234,7 +260,8 @@ UNCOUNTED: dict[str, tuple[str, Edits]] = {
 
 HOSTILE: tuple[Case, ...] = (
     *(
-        Case(id=id_, family="data list", tries=tries, rules=LISTS, edits=edits, policy=FEW)
+        Case(id=id_, family="data list", tries=tries, rules=LISTS, edits=edits, policy=FEW,
+             files={"config/six.json": OWN_LIST})
         for id_, (tries, edits) in UNCOUNTED.items()
     ),
     *(
