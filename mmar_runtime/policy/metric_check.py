@@ -24,7 +24,7 @@ from mmar_runtime.policy.component_check import table_entry
 from mmar_runtime.policy.component_table import load_component_table
 from mmar_runtime.policy.lambda_forms import INPUT, LOSS
 from mmar_runtime.policy.possible_values import Possible, possible_of, possible_values
-from mmar_runtime.policy.site_policy import SitePolicy
+from mmar_runtime.policy.site_policy import MOST_METRICS, SitePolicy
 
 Use = Literal["compares", "averages", "weighted"]
 """``compares`` predictions with labels; ``averages`` losses, or gives late ones more weight."""
@@ -95,8 +95,8 @@ LEAST_ALPHA = 0.9
 LEAST_VALUES = 64
 """Of a region that a transform cuts out or samples; below that a metric looks at single voxels."""
 
-LEAST_SCALE = 0.05
-"""By which an axis may shrink."""
+SCALE = 0.05, 20.0
+"""By which an axis may shrink or grow; an image of one voxel grown large is that voxel."""
 
 MOST_SPACING = 50.0
 """mm from voxel to voxel; a volume that is resampled to more has few voxels left."""
@@ -109,6 +109,7 @@ REGIONS: Mapping[str, str] = MappingProxyType(
         "Rand3DElasticd": "spatial_size",
         "Affined": "spatial_size",
         "RandAffined": "spatial_size",
+        "RandCoarseDropoutd": "spatial_size",
         "RandCropByLabelClassesd": "spatial_size",
         "RandCropByPosNegLabeld": "spatial_size",
         "RandGridPatchd": "patch_size",
@@ -120,9 +121,17 @@ REGIONS: Mapping[str, str] = MappingProxyType(
         "SpatialCropd": "roi_size",
     }
 )
-"""The transforms that leave a region of a given size -> the argument with the size."""
+"""The transforms that leave a region of a given size -> the argument with the size.
 
-SCALES = frozenset({"roi_scale", "zoom", "min_zoom"})
+RandCoarseDropoutd does where its holes are what stays."""
+
+SCALES = frozenset({"roi_scale", "zoom", "min_zoom", "max_zoom", "scale_params"})
+SCALE_CHANGES = frozenset({"scale_range"})
+"""What is added to a scale of 1."""
+
+CHOOSING = frozenset({"affine", "mask_data"})
+"""Arguments by which a document picks out voxels one by one."""
+
 SPACINGS = frozenset({"pixdim", "min_pixdim"})
 MADE = ("names", "name", "output_key")
 """Arguments by which a transform names a new entry."""
@@ -169,7 +178,12 @@ def _too_many(section: Section, policy: SitePolicy) -> Iterator[Problem]:
 def _numbers_of(spec: ComponentSpec) -> int:
     """How many numbers a metric gives, as far as it lists their names."""
     labels = spec.args.items.get("return_with_label")
-    return max(1, len(labels.items)) if isinstance(labels, ListNode) else 1
+    if isinstance(labels, ListNode):
+        return max(1, len(labels.items))
+    classes = spec.args.items.get("num_classes")
+    if classes is None or _is(spec, "return_with_label", (None, False)):
+        return 1
+    return max(1, math.ceil(min(possible_values(classes).most, MOST_METRICS)))
 
 
 # --- Which metrics -------------------------------------------------------------------------------
@@ -264,21 +278,35 @@ def _region_faults(spec: ComponentSpec) -> Iterator[Problem]:
     entry = table_entry(spec, "transform", load_component_table())
     if entry is None:
         return
-    arguments, place = spec.args.items, spec.args.location
-    size = arguments.get(REGIONS.get(entry.name, ""))
-    if size is not None and _values_of(size) < LEAST_VALUES:
-        message = f"{entry.name}: a region of fewer than {LEAST_VALUES} values may be left"
-        yield Problem(place / REGIONS[entry.name], message, "", "limit")
+    size = spec.args.items.get(REGIONS.get(entry.name, ""))
+    drops = entry.name == "RandCoarseDropoutd" and _is(spec, "dropout_holes", (None, True))
+    if size is not None and not drops and _values_of(size) < LEAST_VALUES:
+        yield _few_values(spec, REGIONS[entry.name])
     if entry.name == "SpatialCropd":
         yield from _corner_faults(spec)
-    for name in SCALES & arguments.keys():
-        if possible_values(arguments[name]).least < LEAST_SCALE:
-            message = f"{entry.name}: {name} is below {LEAST_SCALE}"
-            yield Problem(place / name, message, "", "limit")
-    for name in SPACINGS & arguments.keys():
-        if possible_values(arguments[name]).most > MOST_SPACING:
-            message = f"{entry.name}: {name} is above {MOST_SPACING:g} mm"
-            yield Problem(place / name, message, "", "limit")
+    least, most = SCALE
+    yield from _range_faults(spec, SCALES, least, most)
+    yield from _range_faults(spec, SCALE_CHANGES, least - 1, most - 1)
+    yield from _range_faults(spec, SPACINGS, -math.inf, MOST_SPACING)
+    for name in CHOOSING & spec.args.items.keys():
+        if not _is(spec, name, (None,)):
+            message = f"{entry.name}: {name} picks out voxels one by one"
+            yield Problem(spec.args.location / name, message, "Take it out.", "metric")
+
+
+def _few_values(spec: ComponentSpec, argument: str) -> Problem:
+    message = f"{spec.title}: a region of fewer than {LEAST_VALUES} values may be left"
+    return Problem(spec.args.location / argument, message, "", "limit")
+
+
+def _range_faults(
+    spec: ComponentSpec, arguments: frozenset[str], least: float, most: float
+) -> Iterator[Problem]:
+    for name in arguments & spec.args.items.keys():
+        found = possible_values(spec.args.items[name])
+        if found.has_numbers and not least <= found.least <= found.most <= most:
+            message = f"{spec.title}: {name} has to be from {least:g} to {most:g}"
+            yield Problem(spec.args.location / name, message, "", "limit")
 
 
 def _corner_faults(spec: ComponentSpec) -> Iterator[Problem]:
@@ -289,8 +317,7 @@ def _corner_faults(spec: ComponentSpec) -> Iterator[Problem]:
     corners = zip(_items(start), _items(end), strict=False)
     lengths = [last.least - max(first.most, 0) for first, last in corners]
     if not math.prod(max(length, 0) for length in lengths) >= LEAST_VALUES:
-        message = f"SpatialCropd: a region of fewer than {LEAST_VALUES} values may be left"
-        yield Problem(spec.args.location / "roi_end", message, "", "limit")
+        yield _few_values(spec, "roi_end")
 
 
 def _values_of(size: Node) -> float:
@@ -301,6 +328,8 @@ def _values_of(size: Node) -> float:
 
 
 def _length(possible: Possible) -> float:
+    if possible.texts != frozenset():
+        return 1  # the key of an entry that holds the size
     if not possible.has_numbers or possible.most < 1:
         return LEAST_VALUES
     return max(possible.least, 1)
@@ -319,16 +348,22 @@ def _part_faults(section: Section, policy: SitePolicy, *, trains: bool) -> Itera
     """Whole data sets: a run over a few batches would be a metric of a few cases."""
     if trains and _least(policy) == 1:
         return
+    advice = "Take it out: metrics are over whole data sets."
     for spec in (*section.specs("evaluator"), *section.specs("trainer")):
-        if not _is_off(spec, "epoch_length"):
+        if not _is(spec, "epoch_length", (None,)):
             message = f"{spec.title}: epoch_length stops before the end of the data set"
-            advice = "Take it out: metrics are over whole data sets."
             yield Problem(spec.args.location / "epoch_length", message, advice, "metric")
+    if trains:
+        return
     for spec in section.specs("dataloader"):
-        if not trains and not _is_off(spec, "drop_last"):
+        if not _is(spec, "drop_last", (None, False)):
             message = f"{spec.title}: drop_last leaves cases out"
-            advice = "Take it out: metrics are over whole data sets."
             yield Problem(spec.args.location / "drop_last", message, advice, "metric")
+    for spec in section.specs("dataset"):
+        entry = table_entry(spec, "dataset", load_component_table())
+        if entry is not None and entry.name == "SmartCacheDataset":
+            message = f"{spec.title} holds a part of the list at a time"
+            yield Problem(spec.location, message, "Use CacheDataset.", "metric")
 
 
 def _list_faults(section: Section) -> Iterator[Problem]:
@@ -340,6 +375,9 @@ def _list_faults(section: Section) -> Iterator[Problem]:
             yield Problem(spec.location, message, advice, "data-list")
 
 
-def _is_off(spec: ComponentSpec, argument: str) -> bool:
+def _is(spec: ComponentSpec, argument: str, values: tuple[bool | None, ...]) -> bool:
+    """Whether an argument is one of these words; left out it counts as null."""
     node = spec.args.items.get(argument)
-    return node is None or (isinstance(node, LiteralNode) and node.value in (None, False))
+    return node is None or (
+        isinstance(node, LiteralNode) and any(node.value is one for one in values)
+    )

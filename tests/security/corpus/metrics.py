@@ -104,12 +104,6 @@ CARRIERS: dict[str, tuple[str, Edits]] = {
         BEFORE: {"name": "CopyItemsd", "args": {"keys": ["image"], "names": ["a"]}},
         AFTER: {"name": "CopyItemsd", "args": {"keys": ["a"], "names": ["b"]}},
         MORE: metric("MeanSquaredError", "#monai.handlers.from_engine(['a', 'b'])")}}),
-    "part-of-prediction": ("a voxel of the prediction", more(
-        "MeanAbsoluteError", "lambda x: (x[0]['pred'][0][1][2], x[0]['label'][0][1][2])")),
-    "first-case": ("the first case of each batch", more(
-        "MeanDice", "#monai.handlers.from_engine(['pred', 'label'], first=True)")),
-    "amplified": ("digits that rounding takes away", more(
-        "MeanAbsoluteError", "lambda x: (x['pred'] * 1000000000, x['label'])")),
     "hundred-and-fifty": ("150 metrics", many(150)),
     "one-too-many": ("33 with the key metric", many(32)),
     "many-labels": ("as many by one metric", more(
@@ -140,6 +134,29 @@ CARRIERS: dict[str, tuple[str, Edits]] = {
     "resampled": ("a voxel of a metre", made(BEFORE, "Spacingd", pixdim=[1000.0, 1000.0, 1000.0])),
     "zoomed": ("the same by its factor", made(BEFORE, "Zoomd", zoom=0.001, keep_size=False)),
     "patch": ("patches of one voxel", made(BEFORE, "GridPatchd", patch_size=[1, 1, 1])),
+    "zoomed-in": ("one voxel grown to an image", made(BEFORE, "Zoomd", zoom=1000.0)),
+    "scaled-in": ("the same by another name", made(
+        BEFORE, "Affined", scale_params=[0.0001, 0.0001, 0.0001])),
+    "scaled-in-random": ("the same at random", made(
+        BEFORE, "RandAffined", prob=1.0, scale_range=[-0.9999, -0.9999, -0.9999])),
+    "matrix": ("the same by a matrix", made(BEFORE, "Affined", affine=[
+        [0.001, 0, 0, 5], [0, 0.001, 0, 6], [0, 0, 0.001, 7], [0, 0, 0, 1]])),
+    "mask": ("all voxels but one set to 0", made(
+        BEFORE, "MaskIntensityd", mask_data=[[[[0.0, 0.0, 1.0]]]])),
+    "holes": ("the same by a hole that stays", made(
+        BEFORE, "RandCoarseDropoutd", holes=1, spatial_size=[1, 1, 1], dropout_holes=False,
+        fill_value=0, prob=1.0)),
+    "crop-by-key": ("a region whose size an entry holds", made(
+        BEFORE, "SpatialCropd", roi_center=[8, 8, 8], roi_size="size")),
+    "crop-in-choice": ("one voxel, inside of a choice", {TRAIN: {BEFORE: {
+        "name": "OneOf", "args": {"transforms": [
+            {"name": "CenterSpatialCropd",
+             "args": {"keys": ["image", "label"], "roi_size": [1, 1, 1]}}]}}}}),
+    "many-classes": ("a number for each of 200 classes", more(
+        "MeanDice", reduction="mean_batch", num_classes=200, return_with_label=True)),
+    "part-of-list": ("a data set that shows one case at a time", {TRAIN: {
+        "validate/dataset/name": "SmartCacheDataset",
+        "validate/dataset/args": {"transform": "@pre_transforms", "cache_num": 1}}}),
     "crop-in-training": ("the loss of one voxel", {TRAIN: {"train/pre_transforms/-": {
         "name": "CenterSpatialCropd", "args": {"keys": ["image", "label"], "roi_size": 1}}}}),
     "first-batch": ("a data set of one batch", {TRAIN: {
@@ -190,6 +207,21 @@ BENIGN_METRICS: dict[str, tuple[str, Edits]] = {
     "resized": ("a square", made(BEFORE, "Resized", spatial_size=16)),
     "resized-longest": ("by the longest axis", made(
         BEFORE, "Resized", spatial_size=64, size_mode="longest")),
+    "zoomed": ("twice as large", made(BEFORE, "Zoomd", zoom=[2.0, 2.0, 1.0])),
+    "affine": ("a usual augmentation", {TRAIN: {"train/pre_transforms/-": {
+        "name": "RandAffined", "args": {"keys": ["image", "label"], "prob": 0.5,
+                                        "rotate_range": [0.1, 0.1, 0.1],
+                                        "scale_range": [0.1, 0.1, 0.1]}}}}),
+    "holes": ("small holes in a training", {TRAIN: {"train/pre_transforms/-": {
+        "name": "RandCoarseDropoutd",
+        "args": {"keys": "image", "holes": 6, "spatial_size": [2, 2, 2], "prob": 0.5}}}}),
+    "masked": ("a mask among the entries", made(BEFORE, "MaskIntensityd", mask_key="label")),
+    "classes": ("a number for each class", more(
+        "MeanDice", reduction="mean_batch", num_classes=3, return_with_label=True)),
+    "cached-in-training": ("a training that caches a part", {TRAIN: {
+        "train/dataset/name": "SmartCacheDataset",
+        "train/dataset/args": {"transform": "@pre_transforms", "cache_num": 32,
+                               "replace_rate": 0.2}}}),
     "spacing-2d": ("an axis as it is", made(BEFORE, "Spacingd", pixdim=[0.7, 0.7, -1.0])),
     "no-length": ("a whole data set, in words", {TRAIN: {
         "validate/evaluator/args/epoch_length": None,
