@@ -1,9 +1,10 @@
 """The check of a stranger's documents in a process of its own, within limits of the kernel.
 
 A site's parent process serves a whole federation: whatever a document costs, it must not cost that
-process its memory or its time. The process of a check is a fresh interpreter and no fork, because
-the parent has threads of gRPC. It finds nothing of the parent's environment and of the working
-directory in its path, and answers with a verdict in JSON. No answer is a refusal.
+process its memory or its time. The process of a check is a fresh interpreter and not a fork,
+because the parent has threads of gRPC. Its import path has nothing of the environment and of the
+working directory. Behind the kernel's wall it reads, starts no program and connects to nothing. It
+answers with a verdict in JSON; no answer is a refusal.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, BinaryIO, Literal, TypeAlias
 
 from fl_client.job_check import check_app, check_path
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
+from mmar_runtime.confinement.wall import Confinement, Mode, confine_as
 from mmar_runtime.errors import Problem
 from mmar_runtime.policy.mmar_check import guarded
 from mmar_runtime.policy.site_policy import (
@@ -37,15 +38,12 @@ from mmar_runtime.policy.verdict import Verdict, verdict
 Subject: TypeAlias = Literal["path", "app"]
 """What is judged: whatever lies at a path, or the app folder of a job alone."""
 
-LIMITS: Mapping[str, int] = MappingProxyType(
-    {
-        "RLIMIT_CPU": 5,  # a usual job takes 0.3 s, half of it for the start of the interpreter
-        "RLIMIT_DATA": 300 * 2**20,
-        "RLIMIT_FSIZE": 64 * 2**20,  # of each file that is unpacked from a zip
-        "RLIMIT_CORE": 0,
-    }
-)
-"""The kernel's limits on a check: seconds of the processor, and bytes."""
+CPU_SECONDS = 5
+"""Of the processor; a usual job takes 0.3 s, half of it for the start of the interpreter."""
+
+MEMORY = 300 * 2**20
+FILE_BYTES = 64 * 2**20
+"""Of each file that is unpacked from a zip."""
 
 WALL_SECONDS = 10.0
 """By the clock; so long NVFlare's server waits for the judgement of a site."""
@@ -81,7 +79,7 @@ def limited_check(
         "policy": policy_document(policy),
         "subject": subject,
         "overrides": dict(overrides or {}),
-        "limits": dict(LIMITS),
+        "limits": [CPU_SECONDS, MEMORY, FILE_BYTES],
         "debug": log.isEnabledFor(logging.DEBUG),
     }
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
@@ -101,7 +99,7 @@ def limited_check(
         except OSError as error:
             return _unjudged(path, f"its process cannot be started: {error.strerror}")
         if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
-            return _over(path, f"takes more than {LIMITS['RLIMIT_CPU']} s of the processor")
+            return _over(path, f"takes more than {CPU_SECONDS} s of the processor")
         return _answered(path, done.returncode, answer)
 
 
@@ -172,26 +170,30 @@ def _problem(found: Mapping[str, Any]) -> Problem:
 _JUDGES: Mapping[Subject, Callable[..., Verdict]] = {"path": check_path, "app": check_app}
 
 
-def _limit(limits: Mapping[str, int]) -> None:
+def _limit(mode: Mode, cpu: int, memory: int, file_bytes: int) -> None:
     """Bound this process, before it reads anything of a stranger.
 
-    The soft limit on time raises a signal of its own; the hard one, above it, only kills.
+    It may read, and unpack into the folder for temporary files; it starts nothing and connects to
+    nothing. The soft limit on time raises a signal of its own; the hard one, above it, only kills.
     """
-    for name, most in limits.items():
-        kind = getattr(resource, name)
-        _, hard = resource.getrlimit(kind)
-        allowed = most + 1 if hard == resource.RLIM_INFINITY else min(most + 1, hard)
-        resource.setrlimit(kind, (min(most, allowed), allowed))
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    most = cpu + 1 if hard == resource.RLIM_INFINITY else min(cpu + 1, hard)
+    resource.setrlimit(resource.RLIMIT_CPU, (min(cpu, most), most))
+    everything, scratch = Path("/"), Path(tempfile.gettempdir())
+    allowed = Confinement(
+        read=(everything,), write=(scratch,), memory=memory, file_bytes=file_bytes
+    )
+    confine_as(mode, allowed)
 
 
 def main() -> int:
     """Judge what the question on the standard input names; the verdict goes to the output."""
     question = json.load(sys.stdin)
-    _limit(question["limits"])
+    policy = parse_policy(question["policy"], Location("policy"))
+    _limit(policy.confinement, *question["limits"])
     if question["debug"]:
         logging.basicConfig(level=logging.DEBUG)
     judge, path = _JUDGES[question["subject"]], question["path"]
-    policy = parse_policy(question["policy"], Location("policy"))
     found = guarded(path, lambda: judge(path, policy, overrides=question["overrides"]))
     json.dump(_document(found), sys.stdout)
     return 0

@@ -12,7 +12,8 @@ import pytest
 
 from fl_client import limited_check as module
 from fl_client.job_check import check_app, check_path
-from fl_client.limited_check import LIMITS, limited_check
+from fl_client.limited_check import CPU_SECONDS, FILE_BYTES, MEMORY, limited_check
+from mmar_runtime.confinement.wall import kernel_wall
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, OWN_MMAR_POLICY
 from mmar_runtime.policy.verdict import Verdict
 
@@ -61,7 +62,7 @@ def test_a_check_that_takes_too_much_memory_refuses(
     (job / "app/config/other.json").write_text(big)
     assert limited_check(job).accepted
 
-    monkeypatch.setattr(module, "LIMITS", {**LIMITS, "RLIMIT_DATA": 16 * 2**20})
+    monkeypatch.setattr(module, "MEMORY", 16 * 2**20)
     found = limited_check(job)
 
     assert rules(found) == ["cost"]
@@ -145,24 +146,44 @@ def test_nothing_of_the_environment_or_the_folder_is_imported(
 
 
 SEEN = """
-import resource, sys
+import resource, socket, subprocess, sys
 import fl_client.limited_check as one
 from mmar_runtime.policy.verdict import Verdict
 
+ATTEMPTS = (
+    lambda: subprocess.run(["/bin/true"]),
+    lambda: open(MARKER, "w"),
+    lambda: socket.create_connection(("127.0.0.1", 9)),
+)
+
+def attempted(attempt):
+    try:
+        attempt()
+    except PermissionError as error:
+        return "refused"
+    except OSError as error:
+        return type(error).__name__
+    return "done"
+
 def judged(path, policy, overrides):
-    limits = [resource.getrlimit(getattr(resource, name))[0] for name in one.LIMITS]
+    kinds = (resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE)
+    limits = [resource.getrlimit(kind)[0] for kind in kinds]
     heavy = sorted({"torch", "monai", "ignite", "nvflare"} & set(sys.modules))
-    return Verdict(path, notices=(str(limits), str(heavy)))
+    return Verdict(path, notices=(str(limits), str(heavy), str([*map(attempted, ATTEMPTS)])))
 
 one._JUDGES = {"path": judged}
 sys.exit(one.main())
 """
 
 
-def test_the_process_of_a_check_is_limited_and_imports_nothing_heavy(
+def test_the_process_of_a_check_imports_nothing_heavy_and_does_nothing_else(
     job: Path, tmp_path: Path, interpreter: Callable[[str], None]
 ) -> None:
-    (tmp_path / "seen.py").write_text(SEEN)
+    (tmp_path / "seen.py").write_text(SEEN.replace("MARKER", repr("/var/tmp/mmar-marker")))
     interpreter(f"exec {sys.executable} -I {tmp_path / 'seen.py'}")
 
-    assert limited_check(job).notices == (str(list(LIMITS.values())), "[]")
+    limits, heavy, attempts = limited_check(job).notices
+    assert limits == str([CPU_SECONDS, MEMORY, FILE_BYTES])
+    assert heavy == "[]"
+    if kernel_wall().stands:
+        assert attempts == str(["refused"] * 3)
