@@ -165,6 +165,19 @@ def test_the_rows_of_one_person_are_one_person(
     assert "(min_dataset_size): 1; this site's policy asks for 5" in reason(run_folder)
 
 
+def test_an_epoch_over_a_part_of_the_list_is_of_fewer_cases(
+    start: Start, received: Weights, run_folder: Path, app: Path, edited: Edited
+) -> None:
+    def cache_one(config: Any) -> None:
+        config["train"]["dataset"]["name"] = "SmartCacheDataset"
+        config["train"]["dataset"]["args"] = {"transform": "@pre_transforms", "cache_num": 1}
+
+    edited(app / "config/config_train.json", cache_one)
+
+    assert declined(start(min_dataset_size=2).train(received))
+    assert "an epoch is over 1 cases; the policy of this site asks for 2" in reason(run_folder)
+
+
 def test_a_site_names_the_key_of_its_patients(
     start: Start, received: Weights, run_folder: Path, app: Path
 ) -> None:
