@@ -11,7 +11,7 @@ from mmar_runtime.errors import DataError, PolicyError
 from mmar_runtime.policy.site_policy import SitePolicy
 
 
-def require_enough_to_train(config: TrainConfig, policy: SitePolicy) -> None:
+def require_enough_cases(config: TrainConfig, policy: SitePolicy) -> None:
     """Count the persons of the training list.
 
     Its losses and metrics leave the site too, so it has to be of enough persons for these.
@@ -30,7 +30,7 @@ def require_enough_to_report(config: EvaluationConfig, policy: SitePolicy) -> No
     """Count the persons of the list by which models from anywhere are evaluated.
 
     Raises:
-        As ``require_enough_to_train``.
+        As ``require_enough_cases``.
     """
     least = policy.cross_site.min_cases
     _require_persons(config, config.section, policy, least, _REPORTED)

@@ -15,8 +15,8 @@ from fl_client.local_evaluation import CrossSiteEvaluator
 from fl_client.local_training import LocalTrainer, LocalWork, SharedTensors
 from fl_client.site import Site
 from fl_client.site_limits import (
+    require_enough_cases,
     require_enough_to_report,
-    require_enough_to_train,
     require_metrics_may_leave,
     require_within_limits,
 )
@@ -142,7 +142,7 @@ class LocalTasks:
         """
         if self._trainer is None:
             config = self.site.train_config()
-            require_enough_to_train(config, self.site.policy)
+            require_enough_cases(config, self.site.policy)
             require_metrics_may_leave(config, self.site.policy)
             trainer = LocalTrainer(
                 self.site,
