@@ -36,6 +36,7 @@ class PlainReplyGuard:
         encrypted: the tensors that the sites send encrypted; None for none.
         factors: site -> factor of its steps in the mean; 1 for a site not named.
         transfer: the form in which large tensors of contributions come; None for as they are.
+        steps: optimizer steps that the job asks for in a round; 0 where it asks for epochs.
 
     Attributes:
         optional: the tensors that fit these patterns.
@@ -54,7 +55,9 @@ class PlainReplyGuard:
         encrypted: Layout | None = None,
         factors: Mapping[str, float] | None = None,
         transfer: Form | None = None,
+        steps: int = 0,
     ) -> None:
+        self._steps = steps
         self._key_metric = initial.key_metric
         self._encrypted = encrypted
         self._factors = factors or {}
@@ -117,6 +120,7 @@ class PlainReplyGuard:
             contributors=contributors,
             largest=self._largest_of(model, base_model),
             transfer=self._transfer,
+            steps=self._steps,
         )
         return check_update(data, metadata, expected, self._limits)
 

@@ -40,6 +40,12 @@ MAX_FAULTS = 12
 """Faults that are told of one reply; there may be more."""
 
 MAX_STEPS = 10**9
+MAX_CASES = 10**6
+"""Of one site: with a batch for each case, its epoch has no more steps than that."""
+
+MAX_EPOCHS = 100
+"""That a site trains in a round: the highest ``limits.epochs_per_round`` of a site's policy."""
+
 MAX_METADATA_BYTES = 16 * 1024
 """A report of 100 epochs, the most that a site trains in a round by default, takes half of it."""
 
@@ -143,6 +149,7 @@ class Expected:
         encrypted: the tensors that come encrypted, which ``model`` does not have; None for none.
         factor: of the site's steps in the mean: steps by factor is the weight of what is encrypted.
         transfer: the form in which large tensors of a difference come; None for as they are.
+        steps: optimizer steps that the job asks for in a round; 0 where it asks for epochs.
     """
 
     site: str
@@ -160,6 +167,7 @@ class Expected:
     encrypted: Layout | None = None
     factor: float = 1.0
     transfer: Form | None = None
+    steps: int = 0
 
 
 def check_update(
@@ -325,7 +333,8 @@ def _number_faults(
         message = f"has to list names of filters, found {_shown(history)}"
         yield UpdateFault("metadata", "filter_history", message)
     if expected.kind == "WEIGHT_DIFF":
-        yield from _count_fault(metadata.get("steps"), "steps", limits.max_steps)
+        most = min(limits.max_steps, _most_steps(metadata.get("report"), expected))
+        yield from _count_fault(metadata.get("steps"), "steps", most)
         if "initial_metrics" in metadata:
             initial = metadata["initial_metrics"]
             yield from _metric_faults(initial, "initial_metrics", expected, limits)
@@ -335,6 +344,18 @@ def _number_faults(
         yield from _metric_faults(metadata.get("metrics"), "metrics", expected, limits)
     elif "cases" in metadata:
         yield from _count_fault(metadata["cases"], "cases", MAX_STEPS)
+
+
+def _most_steps(report: object, expected: Expected) -> int:
+    """The steps that a round may have: the job's own number, or as epochs and cases allow.
+
+    A handler may end an epoch early, so the last one may not be among those that are reported.
+    """
+    if expected.steps:
+        return expected.steps
+    epochs = report.get("epochs") if isinstance(report, dict) else None
+    count = len(epochs) if type(epochs) is list else 0
+    return min(count + 1, MAX_EPOCHS) * MAX_CASES
 
 
 def _report_faults(

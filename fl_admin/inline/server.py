@@ -86,7 +86,13 @@ class InlineServer:
     ) -> None:
         self._name = name
         self._terms = terms
-        self._guard = PlainReplyGuard(initial, name, terms.limits, transfer=terms.transfer)
+        self._guard = PlainReplyGuard(
+            initial,
+            name,
+            terms.limits,
+            transfer=terms.transfer,
+            steps=terms.steps_aggregation,
+        )
         self._weights: Weights = initial.weights
         size = sum(tensor.nbytes for tensor in self._weights.values())
         # With more sites there is a sum, which takes as much; then the memory goes back.

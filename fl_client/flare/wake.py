@@ -8,6 +8,7 @@ means that the site asks a little later.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -20,6 +21,9 @@ from nvflare.apis.shareable import Shareable, make_reply
 WAKE_TOPIC = "mmar.task_ready"
 SECONDS_BETWEEN_LOOKS = 0.1
 """How soon a sleeping site notices that its job was aborted."""
+
+MAX_READY = 256
+"""Messages that count at a time: cross-site validation has a task ready for each model."""
 
 
 class WakeListener(FLComponent):
@@ -35,7 +39,9 @@ class WakeListener(FLComponent):
         self.max_wait = max_wait
         self.idle_wait = idle_wait
         # Each task has a message of its own, so several that stand ready are not one.
-        self._ready = threading.Semaphore(0)
+        self._ready = threading.BoundedSemaphore(MAX_READY)
+        for _ in range(MAX_READY):
+            self._ready.acquire()
         self._woken = False
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
@@ -47,8 +53,11 @@ class WakeListener(FLComponent):
             self._wait(fl_ctx)
 
     def _wake(self, topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
+        if not _is_of_the_server(fl_ctx):
+            return make_reply(ReturnCode.BAD_PEER_CONTEXT)
         self._woken = True
-        self._ready.release()
+        with contextlib.suppress(ValueError):  # so many are ready that one more changes nothing
+            self._ready.release()
         return make_reply(ReturnCode.OK)
 
     def _wait(self, fl_ctx: FLContext) -> None:
@@ -57,3 +66,16 @@ class WakeListener(FLComponent):
         while not self._ready.acquire(timeout=SECONDS_BETWEEN_LOOKS):
             if time.monotonic() >= last or (stop is not None and stop.triggered):
                 return
+
+
+def _is_of_the_server(fl_ctx: FLContext) -> bool:
+    """Whether the sender of a message is in the same job, and is not one of its sites.
+
+    NVFlare has verified who speaks through the server. What a handler gets is the sender's own
+    word, so ``MAX_READY`` bounds what a site with another word could do.
+    """
+    peer = fl_ctx.get_peer_context()
+    if peer is None or peer.get_job_id() != fl_ctx.get_job_id():
+        return False
+    sites = {one.name for one in fl_ctx.get_engine().get_clients() or ()}
+    return peer.get_identity_name() not in {*sites, fl_ctx.get_identity_name()}

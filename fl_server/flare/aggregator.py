@@ -15,6 +15,7 @@ from nvflare.app_common.abstract.aggregator import Aggregator
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 
+from fl_server.asked_steps import asked_steps
 from fl_server.encryption import ServerEncryption
 from fl_server.flare.audit import note
 from fl_server.flare.exchange import (
@@ -40,6 +41,7 @@ from fl_server.reply_guard import PlainReplyGuard, require_patterns
 from fl_server.round_mean import RoundMean
 from fl_server.update_guard import UpdateFault
 from mmar_runtime.errors import ConfigError, FederationError, WeightsError
+from mmar_runtime.mmar import Mmar
 from mmar_runtime.transfer_form import FORMS, Form
 from mmar_runtime.weights import Weights, digest
 
@@ -133,6 +135,7 @@ class MmarAggregator(Aggregator):
                 encrypted=None if encryption is None else encryption.layout,
                 factors=self.aggregation_weights,
                 transfer=self.transfer,
+                steps=_asked_steps(fl_ctx),
             )
             self._guard = ReplyGuard(plain)
         return self._guard
@@ -305,6 +308,16 @@ class MmarAggregator(Aggregator):
             tensors=digest_of(arrays, fl_ctx),
         )
         return DXO(DataKind.WEIGHTS, data=arrays).to_shareable()
+
+
+def _asked_steps(fl_ctx: FLContext) -> int:
+    """The optimizer steps that a round of the job has; 0 where it has epochs.
+
+    Raises:
+        ConfigError: ``config_fed_client.json`` cannot be read.
+    """
+    workspace = fl_ctx.get_engine().get_workspace()
+    return asked_steps(Mmar.open(workspace.get_app_dir(fl_ctx.get_job_id())))
 
 
 def _left_out(update: ReceivedUpdate, optional: Collection[str]) -> dict[str, object]:

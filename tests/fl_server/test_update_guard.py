@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as of_numpy
 
 from fl_server.update_guard import (
+    MAX_CASES,
     MAX_FAULTS,
     MAX_STEPS,
     Expected,
@@ -315,9 +316,39 @@ def test_any_other_number_of_steps_is_refused(steps: Any) -> None:
     assert faults_of(update(), {**metadata(), "steps": steps})
 
 
-@pytest.mark.parametrize("steps", [1, MAX_STEPS])
+@pytest.mark.parametrize("steps", [1, 2 * MAX_CASES])
 def test_a_positive_whole_number_of_steps_is_accepted(steps: int) -> None:
     assert faults_of(update(), {**metadata(), "steps": steps}) == []
+
+
+@pytest.mark.parametrize(
+    ("epochs", "most"), [(0, MAX_CASES), (1, 2 * MAX_CASES), (99, 100 * MAX_CASES)]
+)
+def test_steps_are_as_many_as_epochs_and_cases_allow(epochs: int, most: int) -> None:
+    """A handler may have ended the last epoch early, so one more than those reported counts."""
+    told = [{"epoch": number + 1, "loss": None, "metrics": {}} for number in range(epochs)]
+    meta = inside(lambda meta: meta["report"].update(epochs=told))
+
+    assert faults_of(update(), {**meta, "steps": most}) == []
+    assert [rule for rule, _ in faults_of(update(), {**meta, "steps": most + 1})] == ["steps"]
+
+
+def test_more_epochs_than_a_round_may_have_allow_no_more_steps() -> None:
+    told = [{"epoch": number + 1, "loss": None, "metrics": {}} for number in range(200)]
+    meta = inside(lambda meta: meta["report"].update(epochs=told))
+
+    assert [rule for rule, _ in faults_of(update(), {**meta, "steps": 100 * MAX_CASES + 1})] == [
+        "steps"
+    ]
+
+
+def test_a_job_that_asks_for_steps_gets_no_more_of_them() -> None:
+    asked = replace(CONTRIBUTION, steps=12)
+
+    assert check_update(update(), metadata(), asked, LIMITS) == ()
+    assert check_update(update(), {**metadata(), "steps": 3}, asked, LIMITS) == ()  # ended early
+    [fault] = check_update(update(), {**metadata(), "steps": 13}, asked, LIMITS)
+    assert str(fault) == "steps: has to be a whole number from 1 to 12, found 13"
 
 
 def test_a_federation_may_allow_fewer_steps() -> None:

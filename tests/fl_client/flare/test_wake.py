@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from nvflare.apis.client import Client
 from nvflare.apis.event_type import EventType
-from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext, FLContextManager
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
-from fl_client.flare.wake import WAKE_TOPIC, WakeListener
+from fl_client.flare.wake import MAX_READY, WAKE_TOPIC, WakeListener
 
 LONG = 60.0
 """Seconds that no test waits: whoever waits for them hangs."""
@@ -26,11 +27,16 @@ class EngineStandIn:
 
     handlers: dict[str, Callable[..., Shareable]] = field(default_factory=dict)
 
+    def get_clients(self) -> list[Client]:
+        return [Client("site-1", ""), Client("site-2", "")]
+
     def register_aux_message_handler(self, topic: str, message_handle_func: Any) -> None:
         self.handlers[topic] = message_handle_func
 
-    def wake(self, fl_ctx: FLContext) -> None:
-        self.handlers[WAKE_TOPIC](WAKE_TOPIC, Shareable(), fl_ctx)
+    def wake(self, fl_ctx: FLContext, *, sender: str = "project", job: str = "job") -> Shareable:
+        peer = FLContextManager(engine=self, identity_name=sender, job_id=job).new_context()
+        fl_ctx.set_peer_context(peer)
+        return self.handlers[WAKE_TOPIC](WAKE_TOPIC, Shareable(), fl_ctx)
 
 
 @pytest.fixture
@@ -68,6 +74,39 @@ def test_it_waits_for_the_servers_message(engine: EngineStandIn, fl_ctx: FLConte
 
     asking.join(LONG)
     assert not asking.is_alive()
+
+
+@pytest.mark.parametrize("sender", [{"sender": "site-2"}, {"sender": "site-1"}, {"job": "another"}])
+def test_nobody_but_the_server_of_the_job_wakes_a_site(
+    engine: EngineStandIn, fl_ctx: FLContext, sender: dict[str, str]
+) -> None:
+    listener = started(fl_ctx, max_wait=LONG, idle_wait=LONG)
+    asking = pull(listener, fl_ctx)
+
+    assert engine.wake(fl_ctx, **sender).get_return_code() == ReturnCode.BAD_PEER_CONTEXT
+
+    asking.join(0.3)
+    assert asking.is_alive()
+    assert engine.wake(fl_ctx).get_return_code() == ReturnCode.OK
+    asking.join(LONG)
+    assert not asking.is_alive()
+
+
+def test_a_flood_of_messages_makes_a_site_ask_only_a_few_times(
+    engine: EngineStandIn, fl_ctx: FLContext
+) -> None:
+    listener = started(fl_ctx, max_wait=LONG, idle_wait=LONG)
+    for _ in range(1000):
+        engine.wake(fl_ctx)
+
+    for _ in range(MAX_READY):
+        listener.handle_event(EventType.BEFORE_PULL_TASK, fl_ctx)
+    asking = pull(listener, fl_ctx)
+
+    asking.join(0.3)
+    assert asking.is_alive()
+    engine.wake(fl_ctx)
+    asking.join(LONG)
 
 
 def test_two_tasks_that_stand_ready_are_asked_for_without_a_wait(
