@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmar_runtime.audit import LEDGER_FILE, AuditError, AuditLog, verified_lines
+from mmar_runtime.audit import LEDGER_FILE, LEDGER_LOCK, AuditError, AuditLog, verified_lines
 from mmar_runtime.audit_keys import LogKey
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.errors import PolicyError
@@ -140,7 +140,7 @@ class PrivacyLedger:
     def _alone(self) -> Iterator[None]:
         """Between the look at the sum and the new line, no other process may spend."""
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(self.path.with_name(LEDGER_LOCK.name), os.O_RDWR | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "r+b", buffering=0) as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)  # held until the file is closed
             yield

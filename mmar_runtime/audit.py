@@ -30,6 +30,9 @@ AUDIT_FILE = Path("audit") / "mmar_audit.jsonl"
 LEDGER_FILE = Path("audit") / "mmar_privacy.jsonl"
 """Where a site keeps the privacy ledger, which is such a log too."""
 
+LEDGER_LOCK = LEDGER_FILE.with_suffix(".lock")
+"""Held by whoever spends of the privacy budget."""
+
 FIRST = "0" * 64
 """What stands for the digest before the first line."""
 

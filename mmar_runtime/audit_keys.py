@@ -1,15 +1,21 @@
 """Who holds which key of the logs.
 
-Whoever reads the kit's private key writes and verifies all lines: the parent process of a site, the
-server, and the commands of their administrators. The process of a job at a site holds another key,
-which the parent has derived for this job and put into its run folder. So it can forge lines of its
-own job and no others. Without a kit, as in a simulation, nobody holds a key.
+The key of a kit is made from its private key and a secret next to the logs. Whoever reads both
+writes and verifies all lines: the parent process of a site, the server, and the commands of their
+administrators. NVFlare loads the private key in the process of a job too; the wall around that
+process keeps it from the secret. It holds another key, which the parent has derived for this job
+and put into its run folder. So it can forge lines of its own job and no others.
+
+Without a kit, as in a simulation, nobody holds a key.
 """
 
 from __future__ import annotations
 
 import hmac
+import os
+import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +27,11 @@ KIT_KEYS = ("client.key", "server.key")
 
 FORMER_KEYS = "former*.key"
 """Keys that the kit had before it was renewed, below its ``startup``; they only verify."""
+
+SECRET = "mmar_logs.secret"
+"""The secret of a kit's logs, in the same folder. It is made when a kit first needs a key."""
+
+SECRET_BYTES = 32
 
 JOB_KEY = "audit.key"
 """The key of a job, in its run folder."""
@@ -48,20 +59,29 @@ class LogKey:
         """The key of the kit in a folder; None if there is no kit.
 
         Raises:
-            OSError: the kit's key cannot be read.
+            OSError: the kit's key or secret cannot be read.
         """
-        startup = root / "startup"
+        startup, logs = root / "startup", root / "audit"
         files = [startup / name for name in KIT_KEYS if (startup / name).is_file()]
-        return cls.of_files([*files, *sorted(startup.glob(FORMER_KEYS))]) if files else None
+        if not files:
+            return None
+        if not (logs / SECRET).is_file():
+            _make_secret(logs)
+        return cls.of_files([*files, *sorted(startup.glob(FORMER_KEYS))], logs)
 
     @classmethod
-    def of_files(cls, files: Iterable[Path]) -> Self:
+    def of_files(cls, files: Iterable[Path], logs: Path) -> Self:
         """The key of a kit from files of private keys: the present one, and former ones.
+
+        Args:
+            files: the private keys.
+            logs: the folder of the logs, with their secret.
 
         Raises:
             OSError: a file cannot be read.
         """
-        secret, *former = (_mac(file.read_bytes(), "mmar-fl logs") for file in files)
+        own = (logs / SECRET).read_bytes()
+        secret, *former = (_mac(file.read_bytes(), f"mmar-fl logs {own.hex()}") for file in files)
         return cls(secret, former=tuple(former))
 
     @classmethod
@@ -110,6 +130,17 @@ class LogKey:
         found = _bytes(str(line.get("mac")))
         codes = [_bytes(_code(one, log, line["digest"])) for one in secrets]
         return any(hmac.compare_digest(code, found) for code in codes)
+
+
+def _make_secret(logs: Path) -> None:
+    """Make the secret of logs, unless another process makes it at this moment."""
+    logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=logs) as stream:  # its owner's alone
+        stream.write(os.urandom(SECRET_BYTES))
+        stream.flush()
+        os.fsync(stream.fileno())
+        with suppress(FileExistsError):
+            os.link(stream.name, logs / SECRET)
 
 
 def _job_secret(secret: bytes, job: str) -> bytes:

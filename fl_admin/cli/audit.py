@@ -2,7 +2,8 @@
 
 Each line carries the digest of the line before and an authentication code by the kit's key. So a
 line that was changed, added or taken out is found. The key is that of the kit in which the log is.
-A log that lies elsewhere needs --key; without a key nobody can say who wrote its lines.
+A log that lies elsewhere needs --key, and mmar_logs.secret next to it; without a key nobody can say
+who wrote its lines.
 
 Lines that were taken away from the end are found with a head: the number and the digest of a line
 that is known from elsewhere. An earlier run has printed one. A server gets the heads of a site's
@@ -76,11 +77,14 @@ def run(options: argparse.Namespace) -> int:
 def _verified(path: Path, keys: list[Path], heads: list[str]) -> dict[str, Any]:
     """What is found; a log that is not there is a finding where a head of it is known."""
     from mmar_runtime.audit import verify_audit
-    from mmar_runtime.audit_keys import LogKey
+    from mmar_runtime.audit_keys import SECRET, LogKey
 
     if not path.is_file() and not heads:
         raise _fault("FILE", f"there is no file {str(path)!r}")
-    key = LogKey.of_files(keys) if keys else LogKey.of_kit(path.resolve().parents[1])
+    folder = path.resolve().parent
+    if keys and not (folder / SECRET).is_file():
+        raise _fault("--key", f"needs the file {SECRET!r} of the kit's logs next to {str(path)!r}")
+    key = LogKey.of_files(keys, folder) if keys else LogKey.of_kit(folder.parent)
     report = verify_audit(path, key, heads)
     return {
         "file": str(path),

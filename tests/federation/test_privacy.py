@@ -15,7 +15,8 @@ import torch
 
 from fl_admin.cli.main import main
 from fl_admin.console import JobState
-from fl_client.privacy_ledger import LEDGER_FILE, PrivacyLedger
+from fl_client.privacy_ledger import PrivacyLedger
+from mmar_runtime.audit import AUDIT_FILE, LEDGER_FILE
 from mmar_runtime.weights import read_checkpoint
 from tests.federation.conftest import Federation, MakeFederation, edit
 
@@ -118,6 +119,22 @@ def test_both_rounds_are_in_the_ledger(federation: Federation, first: JobState) 
     assert [one.round_number for one in account.spendings] == [1, 2]
     assert federation.log_status("site-1", LEDGER_FILE) == "intact"
     assert not (federation.site("site-2") / LEDGER_FILE).exists()
+
+
+def test_the_record_has_the_heads_of_the_sites_logs(
+    federation: Federation, results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """So a cut end shows: here of a copy, in which the last line of the ledger is missing."""
+    kit, record = federation.site("site-1"), str(results / "run_record.json")
+    known = ["--record", record, "--site", "site-1"]
+    assert main(["audit", "verify", str(kit / AUDIT_FILE), str(kit / LEDGER_FILE), *known]) == 0
+
+    copy = Path(shutil.copytree(kit / "audit", tmp_path / "audit")) / LEDGER_FILE.name
+    copy.write_text("".join(copy.read_text().splitlines(keepends=True)[:-1]))
+    command = ["audit", "verify", str(copy), "--key", str(kit / "startup/client.key")]
+    assert main(command) == 0
+    assert main([*command, *known]) == 3
+    assert "line 2 is known from elsewhere and gone" in capfd.readouterr().out
 
 
 def test_the_site_sees_what_is_spent(

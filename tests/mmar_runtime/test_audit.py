@@ -7,8 +7,10 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -384,6 +386,26 @@ def test_a_job_gets_its_key_in_its_run_folder(tmp_path: Path, key: LogKey) -> No
     assert stat.S_IMODE((tmp_path / "audit.key").stat().st_mode) == 0o600
 
 
+def test_the_private_key_of_the_kit_is_not_enough(log: Path, kit: Path) -> None:
+    """The process of a job has it for NVFlare's messages; the wall hides what lies next to logs."""
+    secret = log.with_name("mmar_logs.secret")
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert len(secret.read_bytes()) == 32
+    secret.write_bytes(b"\0" * 32)
+
+    assert len(reasons(log, LogKey.of_kit(kit))) == 3
+
+
+def test_processes_that_need_a_secret_at_the_same_time_get_the_same(tmp_path: Path) -> None:
+    (tmp_path / "startup").mkdir()
+    (tmp_path / "startup" / "client.key").write_text("a private key")
+
+    with ThreadPoolExecutor(8) as pool:
+        keys = set(pool.map(lambda _: LogKey.of_kit(tmp_path), range(16)))
+
+    assert len(keys) == 1
+
+
 def test_a_key_is_never_printed(key: LogKey) -> None:
     assert key.secret.hex() not in repr(key)
     assert str(key.secret) not in repr(key)
@@ -521,8 +543,11 @@ def test_a_copy_elsewhere_is_not_authenticated_without_the_key(
 
     assert main(["audit", "verify", str(copy)]) == 3
     assert "not authenticated (no key of its kit is here), but each" in capsys.readouterr().out
-    key = kit / "startup" / "client.key"
-    assert main(["audit", "verify", str(copy), "--key", str(key)]) == 0
+    command = ["audit", "verify", str(copy), "--key", str(kit / "startup" / "client.key")]
+    assert main(command) == 2
+    assert "needs the file 'mmar_logs.secret'" in capsys.readouterr().err
+    shutil.copy(log.with_name("mmar_logs.secret"), copy.parent)
+    assert main(command) == 0
 
 
 @pytest.mark.parametrize("left", [2, 0, None])
