@@ -7,7 +7,7 @@ import inspect
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from mmar_runtime.components.conf import TrainConf
 from mmar_runtime.components.expressions import interpret
 from mmar_runtime.components.launch import ALONE, Processes
 from mmar_runtime.components.processes import averaging_gradients, own_part
-from mmar_runtime.components.size import require_no_more, require_size
+from mmar_runtime.components.size import memory_for, require_no_more, require_size
 from mmar_runtime.components.trackers import close_at_end
 from mmar_runtime.config.data_list import read_data_list
 from mmar_runtime.config.expressions import references
@@ -205,7 +205,8 @@ class ComponentBuilder:
         network = (entry.kind if entry is not None else kind) == "network"
         if network and entry is not None:
             self._require_size(spec, found, arguments)
-        built = self._call(spec, found, arguments)
+        with memory_for(self.context.max_parameters) if network else nullcontext():
+            built = self._call(spec, found, arguments)
         if network and isinstance(built, torch.nn.Module):
             require_no_more(built, self.context.max_parameters, spec.title, spec.location)
         close_at_end(built, self.context.at_end)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import random
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import psutil
 import torch
 
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
+
+BYTES_WHILE_BUILT = 16
+"""Of each number: itself in float64, and a copy while it is drawn."""
+
+MEMORY_BESIDES = 2 * 2**30
+"""Bytes for threads, modules and what libraries set aside."""
 
 
 def parameters_of(network: torch.nn.Module) -> int:
@@ -38,7 +46,7 @@ def require_size(
     try:
         with _random_state_kept(), torch.device("meta"):
             network = build()
-    except Exception:  # a few networks compute with the values of tensors while they are built
+    except Exception:  # a few networks compute with the values of tensors; see ``memory_for``
         return
     require_no_more(network, most, title, location)
 
@@ -54,6 +62,23 @@ def require_no_more(network: torch.nn.Module, most: int, title: str, location: L
         message = f"{title} has {found} parameters; {most} is the most that is allowed here"
         advice = "Use fewer or narrower layers."
         raise ConfigError([Problem(location, message, advice, "limit")])
+
+
+@contextmanager
+def memory_for(parameters: int) -> Iterator[None]:
+    """Keep the memory of this process to what a network of that many numbers needs.
+
+    A network that computes with the values of tensors cannot be counted beforehand. Torch raises a
+    RuntimeError for what goes beyond.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = psutil.Process().memory_info().data + BYTES_WHILE_BUILT * parameters + MEMORY_BESIDES
+    lower = most if soft == resource.RLIM_INFINITY else min(most, soft)
+    resource.setrlimit(resource.RLIMIT_DATA, (lower, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 @contextmanager

@@ -14,10 +14,15 @@ import torch
 from monai.networks.nets import UNet
 
 from mmar_runtime.components.builder import BuildContext, ComponentBuilder
-from mmar_runtime.components.size import parameters_of, require_size
+from mmar_runtime.components.size import (
+    MEMORY_BESIDES,
+    memory_for,
+    parameters_of,
+    require_size,
+)
 from mmar_runtime.config.loader import load_train_config
 from mmar_runtime.config.location import Location
-from mmar_runtime.errors import ConfigError
+from mmar_runtime.errors import ComponentError, ConfigError
 from mmar_runtime.mmar import Mmar
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
@@ -76,3 +81,22 @@ def test_a_network_that_cannot_be_built_without_memory_is_counted_afterwards(
 
     with pytest.raises(ConfigError, match="10 is the most"):
         built(tiny_mmar, most=10)
+
+
+def test_a_network_that_cannot_be_counted_beforehand_gets_no_more_memory_than_others() -> None:
+    beyond = (MEMORY_BESIDES + 2**30) // 4  # float32
+
+    assert torch.empty(beyond).numel() == beyond  # no page of it is touched
+    with memory_for(1000), pytest.raises(RuntimeError, match="allocate"):
+        torch.empty(beyond)
+    assert torch.empty(beyond).numel() == beyond
+
+
+def test_a_network_beyond_the_memory_is_a_fault_of_the_config(
+    tiny_mmar: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beyond = (MEMORY_BESIDES + 2**30) // 4
+    monkeypatch.setattr("torch.nn.init.kaiming_uniform_", lambda *_, **__: torch.empty(beyond))
+
+    with pytest.raises(ComponentError, match="UNet could not be built: RuntimeError"):
+        built(tiny_mmar, most=10**4)
