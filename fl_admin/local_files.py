@@ -22,6 +22,8 @@ from mmar_runtime.policy.site_policy import (
 
 GATE = "fl_client.flare.result_gate.ResultGate"
 VALIDATOR = "fl_client.flare.app_validator.MmarAppValidator"
+LAUNCHER = "fl_client.flare.job_launcher.ConfinedJobLauncher"
+STOCK_LAUNCHER = "nvflare.app_common.job_launcher.client_process_launcher.ClientProcessJobLauncher"
 LOG_SENDERS = ("site_log_streamer", "log_receiver")
 """NVFlare's components that send a site's log to the server, or take it there."""
 
@@ -156,6 +158,9 @@ def site_resources(template: dict[str, Any]) -> dict[str, Any]:
     found["allow_log_streaming"] = False
     found["app_validator"] = {"path": VALIDATOR, "args": {}}
     found["components"] = [one for one in found["components"] if one["id"] not in LOG_SENDERS]
+    for one in found["components"]:
+        if one["path"] == STOCK_LAUNCHER:
+            one["path"] = LAUNCHER
     if "client" in found:
         # All that a server is told of these settings; without it, NVFlare sends most of them.
         found["client"]["site_config"] = {"allow_log_streaming": False}

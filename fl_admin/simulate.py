@@ -443,6 +443,7 @@ def simulate(
         view: shown how far the run is, several times a second.
     """
     _prepare(plan, folder)
+    make_scratch(folder.scratch)
     started = time.monotonic()
     follower = _follower(plan, folder)
     try:
@@ -590,6 +591,7 @@ def _command(plan: SimulationPlan, folder: RunFolder) -> list[str]:
     gpu = ["--gpu", plan.gpu] if plan.gpu else []
     return [
         sys.executable,
+        "-P",
         "-m",
         "fl_admin.simulation_process",
         str(folder.job),
@@ -624,7 +626,6 @@ def _process_env(plan: SimulationPlan, folder: RunFolder) -> dict[str, str]:
     own = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     if plan.policy.confinement == "off":
         return {**memory, **os.environ, **own, **handover}
-    make_scratch(folder.scratch)
     return {**memory, **job_environment(os.environ, folder.scratch), **own, **handover}
 
 

@@ -7,13 +7,47 @@ processes; whoever started this one keeps the terminal and can end all of them.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nvflare.recipe.sim_env import SimEnv
+from fl_client.job_wall import job_confinement, readable_paths
+from mmar_runtime.config.sources import read_json
+from mmar_runtime.confinement.wall import confine_as
+from mmar_runtime.policy.site_policy import site_policy
 
-from fl_admin.folder_job import FolderJob
+logger = logging.getLogger(__name__)
+
+
+def confine_simulation(run: Path, local: Path) -> str:
+    """Confine this process, and with it the clients that NVFlare starts from it.
+
+    NVFlare starts each client as a program, takes ports as they come, copies files with their
+    permissions and times, and looks whether its processes are alive. All of that stays allowed.
+
+    Args:
+        run: the folder of the simulation.
+        local: what all sites read in ``local/``.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        ConfinementError: the policy demands more than this kernel gives.
+    """
+    policy = site_policy(local)
+    sites = read_json(local / "environment.json")["sites"]
+    read = {path for values in sites.values() for path in readable_paths(values, policy)}
+    confinement = job_confinement(
+        policy,
+        read=(Path("/proc"), *sorted(read)),
+        write=(run,),
+        connect_ports=None,
+        programs=True,
+        permissions=True,
+    )
+    return confine_as(policy.confinement, confinement)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,6 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gpu")
     options = parser.parse_args(arguments)
     sites = options.sites.split(",")
+    root = Path(options.workspace_root)
+    logger.warning(
+        "confinement: %s", confine_simulation(root.parent, root / options.name / "local")
+    )
+    # Only now: a library that starts a thread on import would keep it outside of the wall.
+    from nvflare.recipe.sim_env import SimEnv
+
+    from fl_admin.folder_job import FolderJob
+
     environment = SimEnv(
         clients=sites,
         num_threads=len(sites),

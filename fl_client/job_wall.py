@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.confinement.wall import Confinement
@@ -22,29 +23,18 @@ def readable_paths(values: Mapping[str, Scalar], policy: SitePolicy) -> Iterator
 
 
 def job_confinement(
-    policy: SitePolicy,
-    *,
-    read: tuple[Path, ...],
-    write: tuple[Path, ...],
-    connect_ports: tuple[int, ...],
-    programs: bool = False,
+    policy: SitePolicy, *, connect_ports: tuple[int, ...] | None, **rights: Any
 ) -> Confinement:
-    """The confinement of a process that runs a job at a site.
-
-    A site that lets handlers send to other machines cannot list their ports.
+    """The confinement of a process that runs a job at a site, with the limits of its policy.
 
     Args:
-        policy: of the site.
-        read: the job, the data and what else may be read.
-        write: the folder of the run.
-        connect_ports: where the process reports to.
-        programs: see ``Confinement``.
+        policy: of the site. If it lets handlers send to other machines, nobody can list the ports.
+        connect_ports: where the process reports to; None for any port.
+        rights: further attributes of ``Confinement``.
     """
     return Confinement(
-        read=read,
-        write=write,
         connect_ports=None if policy.egress else connect_ports,
-        programs=programs,
         memory=policy.limits.memory_gib * GIB,
         file_bytes=policy.limits.disk_gib * GIB,
+        **rights,
     )

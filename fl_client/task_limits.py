@@ -35,10 +35,16 @@ def refusal(problems: Iterable[Problem]) -> ConfigError | None:
     return ConfigError(found) if found else None
 
 
+def over_limit(what: str) -> PolicyError:
+    """The error of a job that has gone past a limit of the site; see ``RunWatch``."""
+    return PolicyError(f"this job {what}")
+
+
 def too_long(site: Site) -> PolicyError:
     """The error of a job that has run for longer than the site allows."""
-    most = site.policy.limits.wall_minutes
-    return PolicyError(f"this job has run for limits.wall_minutes of this site, {most}")
+    return over_limit(
+        f"has run for limits.wall_minutes of this site, {site.policy.limits.wall_minutes}"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,13 @@ from fl_admin.setup.kit_files import (
     check_resources,
     check_versions,
 )
-from fl_admin.setup.machine import check_disk, check_gpu, check_memory, check_port
+from fl_admin.setup.machine import (
+    check_confinement,
+    check_disk,
+    check_gpu,
+    check_memory,
+    check_port,
+)
 
 
 def check_kit(kit: Kit, *, network: bool = True, seconds: float = 5.0) -> Iterator[Finding]:
@@ -44,6 +50,7 @@ def check_kit(kit: Kit, *, network: bool = True, seconds: float = 5.0) -> Iterat
     yield check_disk(kit)
     yield check_memory()
     if kit.kind == "site":
+        yield check_confinement(policy)
         yield check_gpu(seconds)
 
 

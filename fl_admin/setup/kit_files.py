@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fl_admin.local_files import GATE, JSON_ONLY, LOG_SENDERS, VALIDATOR
+from fl_admin.local_files import GATE, JSON_ONLY, LOG_SENDERS, STOCK_LAUNCHER, VALIDATOR
 from fl_admin.setup.finding import Finding, fault, ok, warning
 from fl_admin.setup.kit import CONFIGS, Kind, Kit
 from fl_client.job_classes import ALLOWED_CLASSES
@@ -105,6 +105,9 @@ def check_resources(kit: Kit) -> Finding:
         advice = f"put it back from local/{RESOURCES}.default, or say why it has to differ"
         return fault("resources", f"local/{RESOURCES} {'; '.join(weaker)}", advice)
     listed = set(map(str, document["class_allow_list"]))
+    if _has_stock_launcher(document):
+        message = f"local/{RESOURCES} starts jobs by NVFlare's own launcher, which confines none"
+        return warning("resources", message, NEWER.format(files=f"local/{RESOURCES}"))
     if more := listed - set(ALLOWED_CLASSES):
         message = f"local/{RESOURCES} allows classes that are not mmar-fl's: {_some(more)}"
         return fault("resources", message, "take them out; a job could name them")
@@ -165,6 +168,12 @@ def _weaker(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"has a component that sends logs ({', '.join(LOG_SENDERS)})"
     if "client" in document and "site_config" not in (document.get("client") or {}):
         yield "tells the server all of its settings (client.site_config)"
+
+
+def _has_stock_launcher(document: Mapping[str, Any]) -> bool:
+    """Whether jobs are started on this machine, and not by our launcher."""
+    components = document.get("components", [])
+    return any(one.get("path") == STOCK_LAUNCHER for one in components if isinstance(one, dict))
 
 
 def _some(names: set[str]) -> str:

@@ -14,11 +14,14 @@ from fl_admin.setup.certificates import load_certificate
 from fl_admin.setup.connection import presented_certificate
 from fl_admin.setup.finding import Finding, fault, ok, warning
 from fl_admin.setup.kit import Kit
+from mmar_runtime.confinement.wall import kernel_wall
+from mmar_runtime.policy.site_policy import SitePolicy
 
 GIB = 2**30
 LEAST_DISK, SPARSE_DISK = 1 * GIB, 10 * GIB
 SPARSE_MEMORY = 4 * GIB
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+NEWER_KERNEL = "run a newer kernel, or the site in a container"
 SMI = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
 
 
@@ -40,6 +43,19 @@ def check_memory() -> Finding:
     if memory.available < SPARSE_MEMORY:
         return warning("memory", message, "3D volumes and their cache need more")
     return ok("memory", message)
+
+
+def check_confinement(policy: SitePolicy | None) -> Finding:
+    """What this machine's kernel forbids the process of a job, and whether that is enough."""
+    wall, mode = kernel_wall(), "preferred" if policy is None else policy.confinement
+    if mode == "off":
+        advice = "take confinement out of the policy, unless something of the site needs it off"
+        return warning("confinement", f"off by the policy; this kernel would give: {wall}", advice)
+    if wall.stands:
+        return ok("confinement", str(wall))
+    if mode == "required":
+        return fault("confinement", f"{wall}; policy 'required' refuses jobs", NEWER_KERNEL)
+    return warning("confinement", str(wall), NEWER_KERNEL)
 
 
 def check_gpu(seconds: float) -> Finding:

@@ -29,6 +29,7 @@ from mmar_runtime.audit import AUDIT_FILE, AuditLog
 from mmar_runtime.audit_keys import LogKey
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_site_values
+from mmar_runtime.confinement.wall import kernel_wall
 from mmar_runtime.errors import ConfigError, PolicyError, Problem
 from mmar_runtime.policy.site_policy import SitePolicy, site_policy
 from mmar_runtime.policy.verdict import Verdict, printable, verdict
@@ -122,9 +123,18 @@ def _judged(
     else:
         faults += filter_faults(local, policy)
     faults += _ledger_faults(root, policy)
+    faults += _wall_faults(policy)
     if not faults and (root / SITE_KIT).is_file():
         faults += _data_faults(app, local, policy)
     return verdict(judged.path, faults, judged.notices), signers
+
+
+def _wall_faults(policy: SitePolicy) -> Iterator[Problem]:
+    """Whether this machine can confine a job as the policy demands."""
+    wall = kernel_wall()
+    if policy.confinement == "required" and not wall.stands:
+        log.error("this machine cannot confine jobs: %s", wall)
+        yield Problem(HERE, "this site requires a confinement that it lacks", "", "confinement")
 
 
 def _version_faults(root: Path) -> Iterator[Problem]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from fl_client.local_training import LocalWork
 from fl_client.outgoing import outgoing_result, outgoing_update
 from fl_client.progress import ProgressFile
 from fl_client.ranks.tasks import RankTasks
+from fl_client.run_watch import RunWatch
 from fl_client.site import Site
 from fl_client.site_tasks import LocalTasks, SiteTasks
 from fl_client.task_limits import (
@@ -42,8 +42,8 @@ from fl_client.task_limits import (
     VALIDATE,
     AskedTask,
     mmar_problems,
+    over_limit,
     refusal,
-    too_long,
 )
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.errors import ConfigError, MmarError, PolicyError, RunAborted
@@ -85,7 +85,7 @@ class MmarExecutor(Executor):
         self._filters: RunFilters | None = None
         self._progress: ProgressFile | None = None
         self._done = DoneTasks((), None)
-        self._started = time.monotonic()
+        self._watch: RunWatch | None = None
         self._refusal: Exception | None = PolicyError("this job was not judged at this site")
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
@@ -117,7 +117,7 @@ class MmarExecutor(Executor):
         )
         run = Path(workspace.get_run_dir(job_id))
         self._progress = ProgressFile(run / "progress.jsonl")
-        self._started = time.monotonic()
+        self._watch = RunWatch(run, self._site.policy.limits)
         try:
             self._done = done_before(fl_ctx, rounds_of(self._site.mmar))
             self._refusal = self._judged(fl_ctx)
@@ -207,8 +207,9 @@ class MmarExecutor(Executor):
             self._remember(task_name, shareable, fl_ctx, **_tensors(reply))
             return reply
         except RunAborted as aborted:
-            if self._out_of_time():
-                error = self._too_long(aborted)
+            if passed := self._passed_limit():
+                error = over_limit(passed)
+                error.__cause__ = aborted
                 return failure(error, task=task_name, by=self, fl_ctx=fl_ctx)
             return make_reply(ReturnCode.TASK_ABORTED)
         except Exception as error:
@@ -220,8 +221,8 @@ class MmarExecutor(Executor):
         """Raise unless the job was judged and the site's policy allows this task at this moment."""
         if self._refusal is not None:
             raise self._refusal
-        if self._out_of_time():
-            raise self._too_long()
+        if self._watch is not None and (over := self._watch.time_is_over()):
+            raise over_limit(over)
         epochs = self.site.local_epochs(self.local_epochs)
         asked = AskedTask(
             name=task,
@@ -252,18 +253,12 @@ class MmarExecutor(Executor):
             return not job_trains(self.site.mmar)
         return owner != self.site.name
 
-    def _out_of_time(self) -> bool:
-        minutes = (time.monotonic() - self._started) / 60
-        return minutes > self.site.policy.limits.wall_minutes
-
-    def _too_long(self, cause: RunAborted | None = None) -> PolicyError:
-        error = too_long(self.site)
-        error.__cause__ = cause
-        return error
+    def _passed_limit(self) -> str | None:
+        return None if self._watch is None else self._watch.passed_limit()
 
     def _should_stop(self) -> bool:
         aborted = self._abort is not None and bool(self._abort.triggered)
-        return aborted or self._out_of_time()
+        return aborted or self._passed_limit() is not None
 
     def tasks(self) -> SiteTasks:
         """What this site does in the job, made when first needed."""

@@ -25,6 +25,7 @@ from fl_client.site_tasks import LocalTasks
 from mmar_runtime.components.launch import Processes, launched_processes
 from mmar_runtime.components.processes import process_group
 from mmar_runtime.config.loader import ENVIRONMENT_FILE, load_train_config
+from mmar_runtime.confinement.wall import forbid_programs
 from mmar_runtime.errors import ConfigError, RunAborted
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import read_site_policy
@@ -54,11 +55,14 @@ class Rank:
         self._number = 0
         self._best: LocalBest | None = None
         self._progress = ProgressFile(Path(setup["progress"]))
+        policy = read_site_policy(self._folder / setup["policy"])
+        if policy.confinement != "off":
+            forbid_programs()  # the rest of the wall came with the process that started this one
         self.site = Site(
             name=setup["site"],
             mmar=Mmar.open(setup["mmar"]),
             values=setup["values"],
-            policy=read_site_policy(self._folder / setup["policy"]),
+            policy=policy,
         )
         self._tasks = LocalTasks(
             self.site,

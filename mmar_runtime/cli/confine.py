@@ -68,7 +68,11 @@ def _confinement(mmar: Mmar, overrides: Mapping[str, Scalar]) -> Confinement:
     folders = [one for one in mmar.root.iterdir() if one.is_dir() and not one.is_symlink()]
     return Confinement(
         read=(mmar.root, *_named(overrides)),
-        write=(*(one for one in folders if one.name not in READ_ONLY), *outputs.values()),
+        write=(
+            mmar.models,
+            *(one for one in folders if one.name not in READ_ONLY),
+            *outputs.values(),
+        ),
         # The processes of one training find each other by ports that nobody knows beforehand.
         connect_ports=None if launched_processes().several else (),
     )

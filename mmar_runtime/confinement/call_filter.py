@@ -155,6 +155,13 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
 }
 
 PROGRAMS = frozenset(("execve", "execveat"))
+PERMISSIONS = frozenset(
+    (
+        *("chmod", "fchmod", "fchmodat", "fchmodat2"),
+        *("utime", "utimes", "futimesat", "utimensat"),
+        *("setxattr", "lsetxattr", "fsetxattr", "setxattrat"),
+    )
+)
 NETWORK = frozenset(("socket", "sendto", "sendmsg", "sendmmsg"))
 
 Network = Literal["none", "tcp", "any"]
@@ -183,11 +190,12 @@ def has_call_filter() -> bool:
     return True
 
 
-def refuse_calls(*, programs: bool, network: Network) -> None:
+def refuse_calls(*, programs: bool, permissions: bool, network: Network) -> None:
     """Refuse the calls, in all threads of this process and in all that it starts.
 
     Args:
         programs: whether no program may be started either.
+        permissions: whether permissions, times and attributes of files may not be changed.
         network: which sockets may be made besides those of this machine: ``none``, ``tcp`` or
             ``any``.
 
@@ -195,6 +203,8 @@ def refuse_calls(*, programs: bool, network: Network) -> None:
         OSError: the kernel takes no filter, or this process has no ``no_new_privs``.
     """
     refused = NUMBERS.keys() - (() if programs else PROGRAMS)
+    if not permissions:
+        refused -= PERMISSIONS
     if network == "any":
         refused -= NETWORK
     _install(_program(refused, tcp=network == "tcp"))

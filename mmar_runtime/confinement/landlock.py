@@ -23,6 +23,8 @@ PATH_BENEATH, NET_PORT = 1, 2
 BIND_TCP, CONNECT_TCP = 1, 2
 ABSTRACT_UNIX_SOCKET, SIGNAL = 1, 2
 
+PROC = Path("/proc")
+
 TCP_SINCE, SCOPES_SINCE = 4, 6
 """The versions of Landlock that brought rules for TCP, and for signals and abstract sockets."""
 
@@ -52,6 +54,7 @@ FILE = Access.EXECUTE | Access.WRITE_FILE | Access.READ_FILE | Access.TRUNCATE |
 """The rights that a rule about a single file may have."""
 
 READ = Access.READ_FILE | Access.READ_DIR
+APPEND = Access.READ_FILE | Access.WRITE_FILE
 EXECUTE = READ | Access.EXECUTE
 DEVICE = Access.READ_FILE | Access.WRITE_FILE | Access.IOCTL_DEV | Access.READ_DIR
 WRITE = ~(Access.EXECUTE | Access.MAKE_CHAR | Access.MAKE_BLOCK | Access.IOCTL_DEV)
@@ -87,7 +90,7 @@ def restrict_to(
     tcp = BIND_TCP | CONNECT_TCP if version >= TCP_SINCE and connect_ports is not None else 0
     scopes = ABSTRACT_UNIX_SOCKET | SIGNAL if version >= SCOPES_SINCE else 0
     attributes = struct.pack("=QQQ", handled, tcp, scopes)
-    # An older kernel refuses an attribute that it does not know, unless it is left out or zero.
+    # An older kernel takes the attributes that it does not know if they are zero.
     ruleset = system_call(CREATE_RULESET, ctypes.c_char_p(attributes), len(attributes), 0)
     try:
         for path, access in rules:
@@ -113,7 +116,10 @@ def _allow(ruleset: int, path: Path, access: Access) -> None:
             access &= FILE
         _add(ruleset, PATH_BENEATH, struct.pack("=Qi", access, descriptor))
     finally:
-        os.close(descriptor)
+        # A rule is about a file and not about its name. Those of /proc are made anew when the
+        # kernel is short of memory, unless somebody has them open.
+        if PROC not in path.parents:
+            os.close(descriptor)
 
 
 def _add(ruleset: int, kind: int, rule: bytes) -> None:

@@ -21,7 +21,7 @@ SYSTEM = tuple(
             *("/usr/local/cuda", "/opt/rocm"),
             # Where libraries lie, and how names become addresses.
             *("/etc/ld.so.cache", "/etc/nsswitch.conf", "/etc/hosts", "/etc/host.conf"),
-            *("/etc/gai.conf", "/etc/resolv.conf", "/etc/localtime", "/etc/timezone"),
+            *("/etc/gai.conf", "/etc/resolv.conf", "/etc/localtime", "/etc/mime.types"),
             *("/etc/ssl/openssl.cnf", "/etc/fonts", "/etc/OpenCL", "/etc/vulkan"),
             # Processors, memory and this process. Of other processes, nothing.
             *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/devices"),
@@ -55,15 +55,11 @@ FOLDERS = {
     "HOME": "home",
     "XDG_CACHE_HOME": "home/.cache",
     "XDG_CONFIG_HOME": "home/.config",
-    "MPLCONFIGDIR": "home/.config/matplotlib",
-    "TORCH_HOME": "home/.cache/torch",
-    "TORCHINDUCTOR_CACHE_DIR": "home/.cache/torchinductor",
-    "TRITON_CACHE_DIR": "home/.cache/triton",
-    "CUDA_CACHE_PATH": "home/.cache/cuda",
-    "NUMBA_CACHE_DIR": "home/.cache/numba",
 }
-"""What libraries look for in a home folder, as folders below the scratch folder of a run."""
+"""Where libraries keep caches and settings, below the scratch folder of a run."""
 
+FONTS = "matplotlib/fontlist-*.json"
+"""In a folder of caches: what takes seconds to make and MONAI's plots ask for on import."""
 
 TEMPORARY = "tmp"
 
@@ -101,6 +97,10 @@ def job_environment(environment: Mapping[str, str], scratch: Path) -> dict[str, 
     }
     folders = {name: str(scratch / folder) for name, folder in FOLDERS.items()}
     temporary = str(_short_name(scratch))
+    if "PYTHONPATH" in kept:
+        # An empty or relative entry stands for the working directory, whichever that is.
+        entries = kept["PYTHONPATH"].split(os.pathsep)
+        kept["PYTHONPATH"] = os.pathsep.join(filter(os.path.isabs, entries))
     fixed = {"TMPDIR": temporary, "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     return {**kept, **folders, **fixed}
 
@@ -113,6 +113,10 @@ def make_scratch(scratch: Path) -> None:
     """
     for folder in (*FOLDERS.values(), TEMPORARY):
         (scratch / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+    fonts = scratch / FOLDERS["XDG_CACHE_HOME"] / "matplotlib"
+    fonts.mkdir(exist_ok=True)
+    for cache in _own_caches().glob(FONTS):
+        shutil.copyfile(cache, fonts / cache.name)
     name, target = _short_name(scratch), scratch.resolve() / TEMPORARY
     if name.is_symlink() and name.lstat().st_uid == os.geteuid():
         name.unlink()
@@ -123,6 +127,11 @@ def remove_scratch(scratch: Path) -> None:
     """Remove what ``make_scratch`` has made."""
     _short_name(scratch).unlink(missing_ok=True)
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _own_caches() -> Path:
+    """Where the libraries of this process keep their caches."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def _short_name(scratch: Path) -> Path:

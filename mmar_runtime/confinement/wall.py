@@ -22,6 +22,7 @@ from mmar_runtime.confinement.call_filter import (
     refuse_programs,
 )
 from mmar_runtime.confinement.landlock import (
+    APPEND,
     DEVICE,
     EXECUTE,
     READ,
@@ -94,18 +95,26 @@ class Confinement:
 
     Attributes:
         read: files and folders to be read: the job, the data.
-        write: folders to be written to as well: that of the run.
+        names: folders whose files can be listed, though not read.
+        write: folders to be written to as well: that of the run. The first becomes the working
+            directory, so that what has no place by default is written there.
+        append: files that can be written to, but neither shortened, replaced nor removed: logs.
         connect_ports: TCP ports that may be connected to; None for a network without bounds, where
             several processes of a site find each other or handlers send to other machines.
         programs: whether the interpreter may be started anew, to start the ranks of a site.
+        permissions: whether permissions and times of files may be changed, of all that the user may
+            change: Landlock has no rule for them. Who copies files with their times needs that.
         memory: bytes that each process may have for itself; None for no limit.
         file_bytes: bytes of the largest file that may be written; None for no limit.
     """
 
     read: tuple[Path, ...] = ()
+    names: tuple[Path, ...] = ()
     write: tuple[Path, ...] = ()
+    append: tuple[Path, ...] = ()
     connect_ports: tuple[int, ...] | None = ()
     programs: bool = False
+    permissions: bool = False
     memory: int | None = None
     file_bytes: int | None = None
 
@@ -128,7 +137,16 @@ def confine_as(mode: Mode, confinement: Confinement, *, keep: Iterable[int] = ()
         return "off: nothing but the user's own rights bounds this process"
     if mode == "required":
         require_wall(kernel_wall())
-    return str(confine(confinement, keep=keep))
+    return "; ".join([str(confine(confinement, keep=keep)), *_left_open(confinement)])
+
+
+def _left_open(confinement: Confinement) -> Iterator[str]:
+    if confinement.connect_ports is None:
+        yield "the network is left open"
+    if confinement.programs:
+        yield "the interpreter can be started"
+    if confinement.permissions:
+        yield "permissions of files can be changed"
 
 
 def require_wall(wall: Wall) -> None:
@@ -168,27 +186,36 @@ def confine(confinement: Confinement, *, keep: Iterable[int] = ()) -> Wall:
     wall = kernel_wall()
     _close_all_but(keep)
     os.umask(0o077)
+    if confinement.write:
+        os.chdir(confinement.write[0])
     _limit(confinement)
     process_control(PR_SET_NO_NEW_PRIVS, 1)
     process_control(PR_SET_DUMPABLE, 0)
     if wall.landlock:
         restrict_to(_rules(confinement), connect_ports=confinement.connect_ports)
     if wall.call_filter:
-        refuse_calls(programs=not confinement.programs, network=_network(confinement))
+        refuse_calls(
+            programs=not confinement.programs,
+            permissions=not confinement.permissions,
+            network=_network(confinement),
+        )
     return wall
 
 
 def forbid_programs() -> None:
-    """Let a confined process start no program any more, whichever thread asks for it.
+    """Let this process start no program any more, whichever thread asks for it.
 
     For a process that had to start others first; a kernel without seccomp cannot forbid it.
     """
     if has_call_filter():
+        process_control(PR_SET_NO_NEW_PRIVS, 1)
         refuse_programs()
 
 
 def _rules(confinement: Confinement) -> Iterator[tuple[Path, Access]]:
     yield from ((path, READ) for path in (*runtime_folders(), *confinement.read))
+    yield from ((path, Access.READ_DIR) for path in confinement.names)
+    yield from ((path, APPEND) for path in confinement.append)
     yield from ((path, DEVICE) for path in devices())
     yield from ((path, WRITE) for path in (SHARED_MEMORY, *confinement.write))
     if confinement.programs:

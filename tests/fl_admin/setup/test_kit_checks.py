@@ -38,7 +38,7 @@ def test_a_new_kit_lacks_nothing_but_the_sites_own_values(ours: Federation) -> N
     assert found.pop("server") == "skipped"
     assert set(found) == {
         *("files", "key", "certificate", "versions", "policy", "resources", "privacy"),
-        *("disk", "memory", "gpu"),
+        *("confinement", "disk", "memory", "gpu"),
     }
     assert "fault" not in found.values()
 

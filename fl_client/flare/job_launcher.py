@@ -1,0 +1,104 @@
+"""Starts the process of a job at a site, and kills one that stays past the site's limits."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shlex
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from nvflare.apis.fl_constant import FLContextKey, JobConstants
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.job_launcher_spec import JobHandleSpec, JobProcessArgs
+from nvflare.apis.workspace import Workspace
+from nvflare.app_common.job_launcher.client_process_launcher import ClientProcessJobLauncher
+from nvflare.app_common.job_launcher.process_launcher import ProcessHandle
+from nvflare.utils.job_launcher_utils import get_credential_env
+from nvflare.utils.process_utils import spawn_process
+
+from fl_client.flare import job_process
+from fl_client.flare.job_process import SCRATCH
+from fl_client.run_watch import SECONDS_BETWEEN_LOOKS, RunWatch
+from mmar_runtime.audit import AUDIT_FILE, LEDGER_FILE, AuditLog
+from mmar_runtime.audit_keys import LogKey
+from mmar_runtime.confinement.places import job_environment, make_scratch, remove_scratch
+from mmar_runtime.policy.site_policy import site_policy
+
+THROUGH_THE_SITE = {"NVFLARE_BACKBONE_CONN_GEN": "1"}
+"""NVFlare's setting by which a process connects to its parent alone, and not to the server too."""
+
+SECONDS_TO_STOP = 60.0
+"""A run that goes past a limit has this time to end its iteration by itself; then it is killed."""
+
+log = logging.getLogger(__name__)
+
+
+class ConfinedJobLauncher(ClientProcessJobLauncher):
+    """NVFlare's launcher of processes, with a clean environment, our module, and a watch."""
+
+    def launch_job(self, job_meta: dict[str, Any], fl_ctx: FLContext) -> JobHandleSpec:
+        """Start the process of a job; returns NVFlare's handle of it."""
+        workspace: Workspace = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT)
+        root, job = Path(workspace.get_root_dir()), job_meta[JobConstants.JOB_ID]
+        run = Path(workspace.get_run_dir(job))
+        _make_logs(root)
+        make_scratch(run / SCRATCH)
+        environment = job_environment(os.environ, run / SCRATCH)
+        policy = site_policy(root / "local")
+        if policy.confinement != "off":
+            environment |= THROUGH_THE_SITE
+        environment |= get_credential_env(fl_ctx.get_prop(FLContextKey.JOB_PROCESS_ARGS))
+        command = shlex.split(self.get_command(job_meta, fl_ctx))
+        handle = ProcessHandle(process_adapter=spawn_process(command, environment))
+        watch = RunWatch(run, policy.limits, process=handle.adapter.pid)
+        threading.Thread(target=_watch, args=(handle, watch, root, run), daemon=True).start()
+        return handle
+
+    def get_command(self, job_meta: dict[str, Any], fl_ctx: FLContext) -> str:
+        """NVFlare's command, with our module in the place of its own."""
+        arguments = fl_ctx.get_prop(FLContextKey.JOB_PROCESS_ARGS)
+        own = {**arguments, JobProcessArgs.EXE_MODULE: ("-m", job_process.__name__)}
+        fl_ctx.set_prop(FLContextKey.JOB_PROCESS_ARGS, own, private=True, sticky=False)
+        return str(super().get_command(job_meta, fl_ctx))
+
+
+def _make_logs(root: Path) -> None:
+    """Make the site's logs, so that a job can add lines to them without a right to the folder."""
+    for name in (AUDIT_FILE, LEDGER_FILE):
+        (root / name).parent.mkdir(mode=0o700, exist_ok=True)
+        os.close(os.open(root / name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+
+
+def _watch(handle: ProcessHandle, watch: RunWatch, root: Path, run: Path) -> None:
+    """Kill a run that goes past a limit and does not stop; clear its scratch folder at its end.
+
+    The process of the job cannot reach this thread: it is in the process of the site.
+    """
+    killed_at = math.inf
+    while _is_running(handle.adapter.pid):
+        reason = watch.passed_limit()
+        if reason is None:
+            killed_at = math.inf
+        elif killed_at == math.inf:
+            killed_at = time.monotonic() + SECONDS_TO_STOP
+        if time.monotonic() > killed_at:
+            log.error("the job in %s is killed: %s", run.name, reason)
+            audit = AuditLog(root / AUDIT_FILE, LogKey.of_kit(root))
+            audit.append("job-killed", job=run.name, reason=reason)
+            handle.terminate()
+            break
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    remove_scratch(run / SCRATCH)
+
+
+def _is_running(number: int) -> bool:
+    """Whether a process has not ended yet; its end is left for NVFlare to collect."""
+    try:
+        return bool(psutil.Process(number).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
