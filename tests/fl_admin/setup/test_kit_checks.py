@@ -181,7 +181,8 @@ def test_a_class_too_many_is_a_fault_and_one_too_few_an_older_kit(
     edited(resources, lambda one: one.update(class_allow_list=list(ALLOWED_CLASSES[1:])))
     told = findings(site)["resources"]
     assert told.state is State.WARNING
-    assert "made by an older mmar-fl; not allowed: MmarExecutor" in told.message
+    missing = ALLOWED_CLASSES[0].rpartition(".")[2]
+    assert f"made by an older mmar-fl; not allowed: {missing}" in told.message
     assert "mmar provision" in told.advice
 
 
