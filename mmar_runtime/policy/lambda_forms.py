@@ -39,13 +39,12 @@ from mmar_runtime.config.expressions import (
     from_engine_keys,
 )
 
-LambdaForm: TypeAlias = Literal["metric_output", "log_output", "number", "flag", "mask"]
+LambdaForm: TypeAlias = Literal["metric_output", "log_output", "number", "mask"]
 """What a function is for.
 
 metric_output   engine's output -> what a metric is computed from: whole entries of whole batches
 log_output      engine's output or batch -> what a handler prints or draws, or None
 number          engine, or a number such as an epoch -> a number
-flag            the same -> yes or no
 mask            tensor -> the voxels that count, by comparisons of its values with numbers
 """
 
@@ -195,19 +194,14 @@ def _number_result(node: Node) -> str:
     return _value_fault(node, _number_result)
 
 
-def _flag_result(node: Node) -> str:
-    if isinstance(node, Compare | BooleanOperation):
-        return _number_result(node)
-    is_flag = isinstance(node, Constant) and isinstance(node.value, bool)
-    return "" if is_flag else "is not a comparison"
-
-
 def _mask_result(node: Node) -> str:
     match node:
         case Compare():
             return _first(map(_voxel_fault, (node.left, node.right)))
         case BooleanOperation():
             return _first(map(_mask_result, node.operands))
+        case Arithmetic(operator="*" | "+"):  # 'and' and 'or' of tensors
+            return _first(map(_mask_result, (node.left, node.right)))
     return "is not a comparison"
 
 
@@ -282,7 +276,6 @@ _RESULTS: Mapping[LambdaForm, Callable[[Node], str]] = MappingProxyType(
         "metric_output": _metric_result,
         "log_output": _log_result,
         "number": _number_result,
-        "flag": _flag_result,
         "mask": _mask_result,
     }
 )
@@ -294,7 +287,6 @@ EXAMPLES: Mapping[LambdaForm, tuple[str, ...]] = MappingProxyType(
         ),
         "log_output": ("lambda x: None", "#monai.handlers.from_engine(['loss'], first=True)"),
         "number": ("lambda engine: engine.state.metrics['val_mean_dice']",),
-        "flag": ("lambda engine: engine.state.epoch > 1",),
         "mask": ("lambda x: x > 0",),
     }
 )
