@@ -20,6 +20,9 @@ from typing import IO, Any
 NIFTI_BYTES = 540
 """Of the longer one of the two kinds of header."""
 
+MGH_ITEM_BYTES: Mapping[int, int] = {0: 1, 4: 2}
+"""The kinds of values in an MGH volume that have not four bytes."""
+
 TEXT_BYTES = 16 * 1024
 MAX_MEMBERS = 1000
 TOO_LARGE = 2**62
@@ -65,9 +68,7 @@ def read_header(path: Path) -> ImageHeader | None:
 def _nifti(path: Path) -> ImageHeader | None:
     import nibabel  # takes a moment, and most checks read no image
 
-    with path.open("rb") as stream:
-        packed = path.name.lower().endswith(".gz")
-        block = (gzip.GzipFile(fileobj=stream) if packed else stream).read(NIFTI_BYTES)
+    block = _first_bytes(path, NIFTI_BYTES)
     kind = nibabel.Nifti2Header if 540 in _both_orders(block[:4]) else nibabel.Nifti1Header
     header: Any = kind(  # type: ignore[no-untyped-call]
         block[: kind.template_dtype.itemsize], check=False
@@ -77,6 +78,17 @@ def _nifti(path: Path) -> ImageHeader | None:
         item_bytes=int(header.get_data_dtype().itemsize),
         spacing=tuple(float(length) for length in header.get_zooms()),
     )
+
+
+def _mgh(path: Path) -> ImageHeader | None:
+    _, *size, kind = struct.unpack(">6i", _first_bytes(path, 24))
+    return ImageHeader(tuple(size), MGH_ITEM_BYTES.get(kind, 4))
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    with path.open("rb") as stream:
+        packed = path.name.lower().endswith((".gz", ".mgz"))
+        return (gzip.GzipFile(fileobj=stream) if packed else stream).read(count)
 
 
 def _both_orders(block: bytes) -> tuple[int, int]:
@@ -156,6 +168,7 @@ def _longest(kind: str, sizes: Mapping[str, int]) -> int:
 
 READERS: Mapping[tuple[str, ...], Callable[[Path], ImageHeader | None]] = {
     (".nii", ".nii.gz"): _nifti,
+    (".mgh", ".mgz"): _mgh,
     (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"): _picture,
     (".npy",): _numpy,
     (".npz",): _numpy_archive,

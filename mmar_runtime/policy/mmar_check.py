@@ -24,9 +24,8 @@ from mmar_runtime.config.loader import (
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.log_config import read_log_config
 from mmar_runtime.config.nodes import WeightsFile, walk
-from mmar_runtime.config.overrides import COMMAND_LINE, Scalar
+from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sections import WorkflowConfig
-from mmar_runtime.config.sources import SITE
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import all_components, component_check, table_entry
@@ -296,7 +295,6 @@ def policy_checks(mmar: Mmar, policy: SitePolicy) -> list[Check]:
         partial(_denied, policy),
         limits_check(policy.limits),
         metric_check(policy),
-        _variables_inside,
         path_check(policy),
         partial(_torchscript, policy),
     ]
@@ -415,23 +413,3 @@ def _count(content: Any) -> int:
         if isinstance(item, dict | list):
             waiting += item.values() if isinstance(item, dict) else item
     return count
-
-
-def _is_inside(root: str, path: str) -> bool:
-    """Whether a path, links followed, is the resolved root or lies below it."""
-    place = os.path.realpath(os.path.join(root, path))
-    return os.path.commonpath([root, place]) == root
-
-
-def _variables_inside(config: WorkflowConfig) -> Iterator[Problem]:
-    """``MMAR_*`` name places in the MMAR; a value that leads out of it is refused."""
-    root = os.path.realpath(config.mmar_root)
-    for name, variable in config.variables.items():
-        if not name.startswith("MMAR_") or not isinstance(variable.value, str):
-            continue
-        if variable.source in (Location(SITE), COMMAND_LINE):
-            continue  # the site's own word
-        if "\0" in variable.value or not _is_inside(root, variable.value):
-            message = f"{name} leads out of the MMAR"
-            advice = "Write a path below the MMAR's folder, such as 'models'."
-            yield Problem(variable.source / name, message, advice, "path")

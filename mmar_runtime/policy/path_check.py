@@ -20,6 +20,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import (
     ComponentSpec,
     DataListSource,
+    Expression,
     ListNode,
     Literal,
     MapNode,
@@ -39,6 +40,9 @@ from mmar_runtime.policy.possible_values import possible_values
 from mmar_runtime.policy.site_policy import SitePolicy
 
 DATA_VARIABLES = ("DATA_ROOT", "DATASET_JSON")
+
+WRITTEN_VARIABLES = ("MMAR_CKPT_DIR", "MMAR_EVAL_OUTPUT_PATH")
+"""Where the runtime itself writes."""
 
 LOOKED_UP = re.compile(r"/|~[\w.\-]*(/|$)|file:|.*://|(.*/)?\.\.(/|$)", re.DOTALL)
 """Texts that something could take for a file's name, wherever they stand."""
@@ -78,6 +82,7 @@ class _PathCheck:
 
     def problems(self) -> Iterator[Problem]:
         yield from self._root_faults()
+        yield from () if self.owner else self._variable_faults()
         yield from () if self.owner else file_keys_check(self.config)
         for spec, entry in self._entries_of_table():
             for name, role in () if entry is None else entry.paths.items():
@@ -148,6 +153,22 @@ class _PathCheck:
                 message = f"{name} is outside of the policy's data_roots"
                 yield Problem(variable.source / name, message, "", "path")
 
+    def _variable_faults(self) -> Iterator[Problem]:
+        """``MMAR_*`` of a job name places in the MMAR; the runtime itself writes to some."""
+        for name, one in self.config.variables.items():
+            if not name.startswith("MMAR_") or one.source in (Location(SITE), COMMAND_LINE):
+                continue
+            role: Role
+            if name in WRITTEN_VARIABLES:
+                role, text = "write:run", str(one.value or "")
+            elif isinstance(one.value, str):
+                role, text = "read:run", os.path.join(self.places.root, one.value)
+            else:
+                continue
+            fault = path_fault(text, role, self.places)
+            if fault:
+                yield Problem(one.source / name, f"{name} {fault}", _ADVICE[role], "path")
+
     # --- Texts of the configuration --------------------------------------------------------------
 
     def _argument(self, node: Node, role: Role, what: str, place: Location) -> Iterator[Problem]:
@@ -163,7 +184,8 @@ class _PathCheck:
     def _texts(self, node: Node, role: Role, what: str, place: Location) -> Iterator[Problem]:
         """A path has to be a text, or an expression whose texts can all be listed."""
         found = possible_values(node)
-        single = not isinstance(node, ListNode | MapNode)
+        kinds = Literal if role == "read:model" else Literal | Expression  # the server reads it too
+        single = isinstance(node, kinds)
         if not single or found.texts is None or found.has_numbers or found.others:
             message = f"{what} has to be a text"
             yield Problem(place, message, "Write the path itself, or a {VARIABLE}.", "path")

@@ -136,6 +136,30 @@ def test_a_link_in_the_mmar_leads_nowhere_else(
     assert problems(tiny_mmar) == ["train.handlers[3].args.save_dir"]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "refused"),
+    [
+        ("MMAR_CKPT_DIR", "models/a", False),
+        ("MMAR_EXPORTS", "docs/exports", False),
+        ("MMAR_VERSION", 3, False),
+        ("MMAR_CKPT_DIR", "config", True),
+        ("MMAR_EVAL_OUTPUT_PATH", "custom/x", True),
+        ("MMAR_EVAL_OUTPUT_PATH", ".", True),
+        ("MMAR_CKPT_DIR", "", True),
+        ("MMAR_CKPT_DIR", 3, True),
+        ("MMAR_EXPORTS", "../x", True),
+        ("MMAR_EXPORTS", "a\0b", True),
+    ],
+)
+def test_the_runtime_itself_writes_where_a_variable_says(
+    tiny_mmar: Path, edited: Edited, name: str, value: object, refused: bool
+) -> None:
+    environment = tiny_mmar / "config/environment.json"
+    edited(environment, lambda document: document.update({name: value}))
+
+    assert (name in problems(tiny_mmar)) is refused
+
+
 @pytest.mark.parametrize("argument", ["final_filename", "key_metric_filename", "file_prefix"])
 def test_a_file_has_a_plain_name(tiny_mmar: Path, edited: Edited, argument: str) -> None:
     def named(name: str) -> Callable[[Any], object]:
