@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 from mmar_runtime.audit_keys import JOB, KIT, LogKey
 from mmar_runtime.errors import MmarError
@@ -32,6 +32,9 @@ LEDGER_FILE = Path("audit") / "mmar_privacy.jsonl"
 
 LEDGER_LOCK = LEDGER_FILE.with_suffix(".lock")
 """Held by whoever spends of the privacy budget."""
+
+SHARED_FILES = (AUDIT_FILE, LEDGER_FILE, LEDGER_LOCK)
+"""What the process of a job writes to below a site's folder, besides its own run folder."""
 
 FIRST = "0" * 64
 """What stands for the digest before the first line."""
@@ -48,6 +51,7 @@ MAX_LINE = 2**24
 """Bytes of a line; no writer comes near."""
 
 MAX_FINDINGS = 100
+EMPTY = "empty: nothing to verify"
 
 
 class AuditError(MmarError):
@@ -87,7 +91,7 @@ class AuditReport:
         if self.findings:
             return "not intact"
         if not self.lines:
-            return "empty: nothing to verify"
+            return EMPTY
         return "intact" if self.authenticated else "not authenticated"
 
 
@@ -315,7 +319,7 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        entry = json.loads(line, parse_constant=_no_number)
+        entry = json.loads(line)
         # Equal values can be written in many ways; only one of them is the log's.
         if not isinstance(entry, dict) or _canonical(entry) + b"\n" != line:
             return None
@@ -324,10 +328,6 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     has_texts = all(isinstance(entry.get(key), str) for key in TEXT_KEYS)
     is_counted = type(entry.get("count")) is int and 0 < entry["count"] < 10**15
     return entry if has_texts and is_counted else None
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
 
 
 def _last(stream: BinaryIO) -> tuple[bool, dict[str, Any] | None]:

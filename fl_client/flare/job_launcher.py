@@ -24,7 +24,7 @@ from nvflare.utils.process_utils import spawn_process
 from fl_client.flare import job_process
 from fl_client.flare.job_process import SCRATCH
 from fl_client.run_watch import SECONDS_BETWEEN_LOOKS, RunWatch
-from mmar_runtime.audit import AUDIT_FILE, LEDGER_FILE, AuditLog
+from mmar_runtime.audit import AUDIT_FILE, SHARED_FILES, AuditLog
 from mmar_runtime.audit_keys import LogKey
 from mmar_runtime.confinement.places import job_environment, make_scratch, remove_scratch
 from mmar_runtime.policy.site_policy import site_policy
@@ -69,7 +69,7 @@ class ConfinedJobLauncher(ClientProcessJobLauncher):
 
 def _make_logs(root: Path) -> None:
     """Make the site's logs, so that a job can add lines to them without a right to the folder."""
-    for name in (AUDIT_FILE, LEDGER_FILE):
+    for name in SHARED_FILES:
         (root / name).parent.mkdir(mode=0o700, exist_ok=True)
         os.close(os.open(root / name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from fl_client.job_wall import job_confinement, readable_paths
 from fl_client.site import PROCESSES_VARIABLE
-from mmar_runtime.audit import AUDIT_FILE, LEDGER_FILE, AuditLog
+from mmar_runtime.audit import AUDIT_FILE, SHARED_FILES, AuditLog
 from mmar_runtime.audit_keys import LogKey
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.confinement.places import remove_scratch
@@ -56,7 +56,7 @@ def confine_job(root: Path, *, site: str, job: str, parent: str) -> str:
         read=(local, root / "startup", *readable_paths(values, policy), parent_process),
         names=(root,),  # NVFlare looks for its documents below
         write=(run,),
-        append=(root / AUDIT_FILE, root / LEDGER_FILE),
+        append=tuple(root / one for one in SHARED_FILES),
         connect_ports=None if several else (urlsplit(parent).port or 0,),
         programs=several,
     )

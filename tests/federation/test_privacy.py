@@ -118,7 +118,7 @@ def test_both_rounds_are_in_the_ledger(federation: Federation, first: JobState) 
     assert account.by("job") == {first.job_id: 2 * A_ROUND}
     assert [one.round_number for one in account.spendings] == [1, 2]
     assert federation.log_status("site-1", LEDGER_FILE) == "intact"
-    assert not (federation.site("site-2") / LEDGER_FILE).exists()
+    assert (federation.site("site-2") / LEDGER_FILE).read_bytes() == b""
 
 
 def test_the_record_has_the_heads_of_the_sites_logs(

@@ -216,6 +216,18 @@ def test_an_empty_log_is_not_intact_without_a_head(kit: Path, name: str) -> None
     assert main(["audit", "verify", str(kit / AUDIT_FILE)]) == 3
 
 
+def test_a_ledger_is_empty_until_something_is_spent(
+    kit: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ledger = kit / LEDGER_FILE
+    head = AuditLog(ledger).head()
+    ledger.write_bytes(b"")
+
+    assert main(["audit", "verify", str(ledger)]) == 0
+    assert f"{ledger}: empty: nothing to verify" in capfd.readouterr().out
+    assert main(["audit", "verify", str(ledger), "--head", str(head)]) == 3
+
+
 def many_lines(log: Path) -> None:
     key = LogKey.of_kit(log.parents[1])
     for number in range(200):

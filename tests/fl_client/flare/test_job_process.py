@@ -16,8 +16,10 @@ from nvflare.app_common.job_launcher.process_launcher import ProcessHandle
 
 from fl_client.flare import job_launcher
 from fl_client.flare.job_launcher import SCRATCH
+from fl_client.privacy_ledger import PrivacyLedger
 from fl_client.run_watch import RunWatch
-from mmar_runtime.audit import AUDIT_FILE
+from mmar_runtime.audit import AUDIT_FILE, verify_audit
+from mmar_runtime.audit_keys import LogKey
 from mmar_runtime.confinement.wall import kernel_wall
 from mmar_runtime.policy.site_policy import Limits
 from tests.conftest import write_json
@@ -27,6 +29,8 @@ IN_THE_PROCESS = """
 import json, os, socket, sys
 from pathlib import Path
 from fl_client.flare.job_process import confine_job
+from fl_client.privacy_ledger import PrivacyLedger
+from mmar_runtime.audit_keys import LogKey
 
 root, data, port = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 said = confine_job(root, site="site-1", job="job-1", parent=f"tcp://localhost:{port}")
@@ -52,6 +56,11 @@ attempts = {
     "add to the log": lambda: log.open("ab").write(b""),
     "empty the log": lambda: log.open("wb"),
     "remove the log": lambda: log.unlink(),
+    "read the secret of the logs": lambda: (root / "audit/mmar_logs.secret").read_text(),
+    "read its own key": lambda: (root / "job-1/audit.key").read_text(),
+    "read the key of another job": lambda: (root / "job-2/audit.key").read_text(),
+    "spend of the budget": lambda: PrivacyLedger(root, LogKey.of_run(root / "job-1", "job-1"))
+        .spend(0.5, 1, job="job-1", round=1, filter="SVTPrivacy", data="a1"),
     "read beside the kit": lambda: (root.parent / "secret").read_text(),
     "connect to the site": lambda: socket.create_connection(("127.0.0.1", port)).close(),
     "connect elsewhere": lambda: socket.create_connection(("127.0.0.1", port + 1)).close(),
@@ -69,7 +78,7 @@ def kit(tmp_path: Path) -> Path:
     (tmp_path / "data").mkdir()
     for file in ("data/image", "secret", "kit/startup/sub_start.sh", "kit/job-2/model"):
         (tmp_path / file).write_text("x")
-    (root / AUDIT_FILE).touch()
+    job_launcher._make_logs(root)
     write_json(root / "local/environment.json", {"DATA_ROOT": str(tmp_path / "data")})
     allow(root)
     return root
@@ -98,6 +107,12 @@ def confined(root: Path) -> dict[str, str]:
 
 @pytest.mark.skipif(not kernel_wall().stands, reason=f"this kernel's wall is {kernel_wall()}")
 def test_a_job_reads_the_sites_data_and_writes_its_own_run(kit: Path) -> None:
+    (kit / "startup/client.key").write_text("a private key")
+    key = LogKey.of_kit(kit)
+    assert key is not None
+    for job in (JOB, "job-2"):
+        key.give(kit / job, job)
+
     came = confined(kit)
 
     assert came.pop("said") == str(kernel_wall())
@@ -107,8 +122,12 @@ def test_a_job_reads_the_sites_data_and_writes_its_own_run(kit: Path) -> None:
         "read local",
         "write the run",
         "add to the log",
+        "read its own key",
+        "spend of the budget",
         "connect to the site",
     }
+    assert PrivacyLedger(kit, key).account().spent == 0.5
+    assert verify_audit(kit / AUDIT_FILE, key).status == "intact"
     line = json.loads((kit / AUDIT_FILE).read_text())
     assert (line["event"], line["confinement"]) == ("job-confined", str(kernel_wall()))
 
