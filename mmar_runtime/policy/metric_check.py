@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
@@ -148,8 +149,9 @@ def metric_check(policy: SitePolicy) -> Callable[[WorkflowConfig], Iterator[Prob
     def check(config: WorkflowConfig) -> Iterator[Problem]:
         for name, section in config.scopes.items():
             yield from _too_many(section, policy)
+            entries = _Entries.of(section)
             for spec in _metrics(section):
-                yield from _metric_faults(spec, section)
+                yield from _metric_faults(spec, entries)
             for spec in _transforms(section):
                 yield from _region_faults(spec)
             yield from _part_faults(section, policy, trains=name == "train")
@@ -189,7 +191,35 @@ def _numbers_of(spec: ComponentSpec) -> int:
 # --- Which metrics -------------------------------------------------------------------------------
 
 
-def _metric_faults(spec: ComponentSpec, section: Section) -> Iterator[Problem]:
+@dataclass(frozen=True, slots=True)
+class _Entries:
+    """What the transforms of a section make of the entries of a case.
+
+    Attributes:
+        inputs: those that no prediction has gone into: images, labels, and what is made of them.
+        names_losses: whether a transform may have put something by the name of a loss.
+    """
+
+    inputs: frozenset[str]
+    names_losses: bool
+
+    @classmethod
+    def of(cls, section: Section) -> _Entries:
+        """The entries of a section."""
+        inputs, names_losses = {INPUT, "label"}, False
+        for spec in _transforms(section):
+            made = _texts(spec, MADE)
+            if made and _texts(spec, ("keys",)) <= inputs:
+                inputs |= made
+            names_losses |= any(LOSS in text for text in _texts(spec, spec.args.items))
+        return cls(frozenset(inputs), names_losses)
+
+    def is_loss(self, name: str) -> bool:
+        """Whether an entry is a loss of the engine's."""
+        return LOSS in name and not self.names_losses
+
+
+def _metric_faults(spec: ComponentSpec, entries: _Entries) -> Iterator[Problem]:
     entry = table_entry(spec, "metric", load_component_table())
     if entry is None:
         return  # code, which a site has allowed; or an unknown class, which is refused as such
@@ -203,11 +233,11 @@ def _metric_faults(spec: ComponentSpec, section: Section) -> Iterator[Problem]:
     names = _entries(output)
     place = spec.args.location / "output_transform"
     if use == "compares":
-        if names and names <= _inputs(section):
+        if names and names <= entries.inputs:
             message = f"{spec.title} compares {_listed(names)}, and no prediction"
             yield Problem(place, message, "Compare 'pred' with 'label'.", "metric")
         return
-    if not names or not all(_is_loss(name, section) for name in names):
+    if not names or not all(map(entries.is_loss, names)):
         found = _listed(names) if names else "what nobody has named"
         message = f"{spec.title} reports {found} itself"
         yield Problem(place, message, MEANS_OF_LOSS, "metric")
@@ -232,22 +262,6 @@ def _entries(output: Node | None) -> frozenset[str]:
     keys = (one.key for one in walk_tree(output.tree) if isinstance(one, Subscript))
     named = {key for key in keys if isinstance(key, str)}
     return frozenset(named | set(from_engine_keys(output.tree) or ()))
-
-
-def _inputs(section: Section) -> frozenset[str]:
-    """The entries that no prediction has gone into: images, labels, and what is made of them."""
-    found = {INPUT, "label"}
-    for spec in _transforms(section):
-        made = _texts(spec, MADE)
-        if made and _texts(spec, ("keys",)) <= found:
-            found |= made
-    return frozenset(found)
-
-
-def _is_loss(name: str, section: Section) -> bool:
-    """Whether an entry is a loss of the engine's; no transform may have put another there."""
-    texts = (text for spec in _transforms(section) for text in _texts(spec, spec.args.items))
-    return LOSS in name and not any(LOSS in text for text in texts)
 
 
 def _texts(spec: ComponentSpec, arguments: Mapping[str, Node] | tuple[str, ...]) -> set[str]:
