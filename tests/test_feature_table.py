@@ -1,4 +1,7 @@
-"""docs/features.md: the tests and files that it names are there, and no feature is left blank."""
+"""docs/features.md and the promises of docs/security.md: the tests that they name are there.
+
+No feature and no promise is left blank, and links lead somewhere.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGE = REPOSITORY / "docs" / "features.md"
+SECURITY = REPOSITORY / "docs" / "security.md"
+PROMISES = ("promise", "mechanism", "test")
 HEADER = ("feature", "where", "test, or why there is none")
 
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
@@ -18,13 +23,24 @@ LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
 WITHOUT_TEST = ("not there", "out of scope", "nothing of it")
 
 
+def cells(text: str) -> list[tuple[str, ...]]:
+    """The cells of each row of the tables in a text of Markdown."""
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    found = [tuple(map(str.strip, row.strip("|").split(" | "))) for row in rows]
+    return [row for row in found if not row[0].startswith("---")]
+
+
 def rows() -> list[tuple[str, ...]]:
     """The cells of each feature's row."""
-    lines = PAGE.read_text(encoding="utf-8").splitlines()
-    cells = [
-        tuple(map(str.strip, line.strip("|").split(" | "))) for line in lines if line[:1] == "|"
-    ]
-    return [row for row in cells if row != HEADER and not row[0].startswith("---")]
+    return [row for row in cells(PAGE.read_text(encoding="utf-8")) if row != HEADER]
+
+
+def promises() -> list[tuple[str, ...]]:
+    """The cells of each promise's row, below the page's first heading of the second level."""
+    _, section, _ = SECURITY.read_text(encoding="utf-8").split("\n## ", maxsplit=2)
+    header, *found = cells(section)
+    assert header == PROMISES
+    return found
 
 
 @cache
@@ -51,12 +67,22 @@ def test_a_feature_has_a_place_and_a_proof_or_a_reason(row: tuple[str, ...]) -> 
 
 
 @pytest.mark.parametrize(
-    "name", sorted({"::".join(found) for found in TEST.findall(PAGE.read_text())})
+    "name",
+    sorted({"::".join(one) for page in (PAGE, SECURITY) for one in TEST.findall(page.read_text())}),
 )
 def test_a_named_test_exists(name: str) -> None:
     file, _, function = name.partition("::")
 
     assert function in functions(REPOSITORY / file)
+
+
+@pytest.mark.parametrize("row", promises(), ids=lambda row: row[0][:40])
+def test_a_promise_has_a_mechanism_and_a_test(row: tuple[str, ...]) -> None:
+    promise, mechanism, proof = row
+
+    assert promise
+    assert mechanism
+    assert TEST.search(proof)
 
 
 @pytest.mark.parametrize("target", sorted(set(LINK.findall(PAGE.read_text()))), ids="#".join)
