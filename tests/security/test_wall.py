@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +96,48 @@ def test_nothing_outside_has_changed(confined: tuple[Path, dict[str, str]]) -> N
 
     assert sorted(path.name for path in outside.iterdir()) == ["doomed", "long", "script", "secret"]
     assert {path.read_text() for path in outside.iterdir()} == {SECRET}
+
+
+# --- The corpus, with nobody's judgement ---------------------------------------------------------
+
+EACH = 60
+"""One in so many cases is run here; ``python -m tests.security.walled`` runs all."""
+
+THAT_EXECUTE = ("path-popen", "path-os-system", "path-run-cmd", "path-builtins-open")
+
+
+def outcomes(cases: str, *arguments: str) -> list[dict[str, Any]]:
+    """What came of cases, named by an expression, in a process that forks for each."""
+    code = (
+        "import json, sys; from tests.security.walled import CASES, run_all\n"
+        f"for one in run_all({cases}{''.join(arguments)}): print(json.dumps(one), flush=True)"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.slow
+def test_a_hostile_mmar_that_nobody_has_judged_does_nothing_behind_the_wall() -> None:
+    found = outcomes(f"CASES[::{EACH}]")
+
+    assert len(found) > 10
+    assert [one for one in found if one["through"]] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wall", [True, False])
+def test_the_wall_is_what_stops_it(wall: bool) -> None:
+    names = [f"component/{name}" for name in THAT_EXECUTE]
+
+    found = outcomes(f"[one for one in CASES if one.name in {names}]", f", walled={wall}")
+
+    assert len(found) == len(names)
+    assert {one["through"] for one in found} == {not wall}
+
+
+# --- The wall as a value -------------------------------------------------------------------------
 
 
 def test_a_process_with_several_threads_is_not_confined() -> None:
