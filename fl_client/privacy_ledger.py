@@ -136,6 +136,14 @@ class PrivacyLedger:
             AuditLog(self.path, self.key).append(SPENT, epsilon=float(epsilon), **facts)
         return spent + epsilon
 
+    def head(self) -> str | None:
+        """Number and digest of the last line, for the audit log; None if nothing is spent.
+
+        Raises:
+            OSError: the ledger cannot be read.
+        """
+        return AuditLog(self.path).head()
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Between the look at the sum and the new line, no other process may spend."""

@@ -233,6 +233,22 @@ def verified_lines(path: Path, key: LogKey | None = None) -> Iterator[dict[str, 
         raise AuditError(path, 0, f"cannot be read: {error.strerror}") from error
 
 
+def ledger_heads(path: Path, key: LogKey) -> list[str]:
+    """The heads of the privacy ledger that a site's audit log names, in authentic lines.
+
+    Args:
+        path: the audit log.
+        key: of the kit.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    entries = (_entry(line) for line in _lines(path) if b'"ledger":' in line)
+    named = [one for one in entries if one is not None and isinstance(one.get("ledger"), str)]
+    heads = [one["ledger"] for one in named if _is_authentic(one, path.name, key)]
+    return [head for head in heads if HEAD_FORM.fullmatch(head)]
+
+
 def lines_of_job(path: Path, job: str) -> Iterator[dict[str, Any]]:
     """What the whole lines of a log hold that are of one job; nobody has checked them.
 
@@ -267,8 +283,7 @@ def _fault(
     count, previous = (0, FIRST) if last is None else (last["count"], last["digest"])
     if (entry["previous"], entry["count"]) != (previous, count + 1):
         return "does not follow the line before: one was changed, added or removed there"
-    content = {key: value for key, value in entry.items() if key not in ("digest", "mac")}
-    if entry["digest"] != _digest(content):
+    if not _has_its_digest(entry):
         return "was changed: its digest is another"
     if key is None:
         return ""
@@ -280,6 +295,15 @@ def _fault(
             "kit or into another log"
         )
     return ""
+
+
+def _has_its_digest(entry: Mapping[str, Any]) -> bool:
+    content = {key: value for key, value in entry.items() if key not in ("digest", "mac")}
+    return bool(entry["digest"] == _digest(content))
+
+
+def _is_authentic(entry: Mapping[str, Any], log: str, key: LogKey) -> bool:
+    return _has_its_digest(entry) and key.has_signed(log, entry)
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -84,15 +84,18 @@ def _is_well(result: dict[str, Any]) -> bool:
 
 def _verified(path: Path, keys: list[Path], heads: list[str]) -> dict[str, Any]:
     """What is found; a log that is not there is a finding where a head of it is known."""
-    from mmar_runtime.audit import verify_audit
+    from mmar_runtime.audit import AUDIT_FILE, LEDGER_FILE, ledger_heads, verify_audit
     from mmar_runtime.audit_keys import SECRET, LogKey
 
-    if not path.is_file() and not heads:
-        raise _fault("FILE", f"there is no file {str(path)!r}")
     folder = path.resolve().parent
     if keys and not (folder / SECRET).is_file():
         raise _fault("--key", f"needs the file {SECRET!r} of the kit's logs next to {str(path)!r}")
     key = LogKey.of_files(keys, folder) if keys else LogKey.of_kit(folder.parent)
+    audit = path.with_name(AUDIT_FILE.name)
+    if key is not None and path.name == LEDGER_FILE.name and audit.is_file():
+        heads = [*heads, *ledger_heads(audit, key)]
+    if not path.is_file() and not heads:
+        raise _fault("FILE", f"there is no file {str(path)!r}")
     report = verify_audit(path, key, heads)
     return {
         "file": str(path),

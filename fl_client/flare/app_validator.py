@@ -22,15 +22,14 @@ from fl_client.flare.encryption_keys import ability_faults
 from fl_client.job_files import SIGNATURES
 from fl_client.limited_check import limited_check
 from fl_client.privacy_filters import filter_faults
-from fl_client.privacy_ledger import PrivacyLedger
 from fl_client.site_data import data_faults, unset_variables
 from fl_client.versions import differences, federation_versions
-from mmar_runtime.audit import AUDIT_FILE, AuditLog
+from mmar_runtime.audit import AUDIT_FILE, LEDGER_FILE, AuditLog, ledger_heads, verify_audit
 from mmar_runtime.audit_keys import LogKey
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.confinement.wall import kernel_wall
-from mmar_runtime.errors import ConfigError, PolicyError, Problem
+from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.policy.site_policy import SitePolicy, site_policy
 from mmar_runtime.policy.verdict import Verdict, printable, verdict
 
@@ -156,12 +155,17 @@ def _version_faults(root: Path) -> Iterator[Problem]:
 
 def _ledger_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
     """A privacy budget whose ledger is not as it was written; here all its lines can be judged."""
-    if policy.privacy.epsilon_max is None:
+    key = LogKey.of_kit(root)
+    if policy.privacy.epsilon_max is None or key is None:
         return
-    try:
-        PrivacyLedger(root, LogKey.of_kit(root)).account()
-    except PolicyError as error:
-        log.error("%s", error)
+    log_file = root / AUDIT_FILE
+    heads = ledger_heads(log_file, key) if log_file.is_file() else []
+    if not heads and not (root / LEDGER_FILE).exists():
+        return
+    findings = verify_audit(root / LEDGER_FILE, key, heads).findings
+    for one in findings:
+        log.error("the privacy ledger of this site: %s", one)
+    if findings:
         yield Problem(HERE, UNTRUSTED, "", "privacy")
 
 

@@ -202,7 +202,8 @@ class SVTPrivacy(ModelFilter):
         policy = site_policy(Path(workspace.get_site_config_dir()))
         assert isinstance(self.settings, SvtSettings)
         cost = self.settings.cost(values)
-        spent = ledger(fl_ctx).spend(
+        book = ledger(fl_ctx)
+        spent = book.spend(
             cost,
             policy.privacy.epsilon_max,
             job=fl_ctx.get_job_id(),
@@ -210,7 +211,8 @@ class SVTPrivacy(ModelFilter):
             filter=self.settings.name,
             data=trained.data,
         )
-        note(fl_ctx, "privacy-spent", epsilon=cost, total=spent, round=trained.round_number)
+        facts = {"epsilon": cost, "total": spent, "round": trained.round_number}
+        note(fl_ctx, "privacy-spent", **facts, ledger=book.head())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

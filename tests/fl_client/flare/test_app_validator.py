@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
+from fl_admin.cli.main import main
 from fl_client import site_data
 from fl_client.flare.app_validator import MAX_TOLD, MmarAppValidator, told
 from fl_client.privacy_ledger import PrivacyLedger
 from fl_client.versions import VERSIONS_FILE
-from mmar_runtime.audit import AUDIT_FILE, LEDGER_FILE, verify_audit
+from mmar_runtime.audit import AUDIT_FILE, LEDGER_FILE, AuditLog, verify_audit
 from mmar_runtime.audit_keys import LogKey
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import Problem
@@ -225,6 +226,44 @@ def test_a_budget_whose_ledger_was_written_without_the_key_is_spent(site_kit: Pa
 
     assert "privacy ledger" not in before
     assert "privacy: this site's privacy ledger has a fault" in answer(site_kit)
+
+
+@pytest.mark.parametrize("left", [1, 0, None])
+def test_a_budget_is_not_given_back_where_spendings_are_cut_off(
+    site_kit: Path, left: int | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The lines that are left are authentic; the audit log knows how many there were."""
+    (site_kit / "startup/client.key").write_text("a private key")
+    write_policy(site_kit, privacy={"epsilon_max": 5})
+    key = LogKey.of_kit(site_kit)
+    assert key is not None
+    book = PrivacyLedger(site_kit, key.for_job("job-0"))
+    for number in (1, 2):
+        facts = {"job": "job-0", "round": number, "filter": "SVTPrivacy", "data": "a1"}
+        book.spend(2.0, 5, **facts)
+        AuditLog(site_kit / AUDIT_FILE, book.key).append(
+            "privacy-spent", job="job-0", ledger=book.head()
+        )
+    before = answer(site_kit)
+    lines = book.path.read_text().splitlines(keepends=True)
+    if left is None:
+        book.path.unlink()
+    else:
+        book.path.write_text("".join(lines[:left]))
+
+    assert "privacy ledger" not in before
+    assert "privacy: this site's privacy ledger has a fault" in answer(site_kit)
+    assert main(["audit", "verify", str(book.path)]) == 3
+    reason = "cannot be read" if left is None else "line 2 is known from elsewhere and gone"
+    assert reason in capfd.readouterr().out
+
+
+def test_only_authentic_lines_say_what_was_spent(site_kit: Path) -> None:
+    (site_kit / "startup/client.key").write_text("a private key")
+    write_policy(site_kit, privacy={"epsilon_max": 5})
+    AuditLog(site_kit / AUDIT_FILE).append("privacy-spent", job="job-0", ledger="3:" + "0" * 64)
+
+    assert "privacy ledger" not in answer(site_kit)
 
 
 def test_other_versions_are_refused_with_both_and_what_to_do(site_kit: Path) -> None:
