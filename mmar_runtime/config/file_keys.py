@@ -23,6 +23,9 @@ COPIER = ("CopyItemsd", "CopyItemsD", "CopyItemsDict")
 FLATTENER = ("FlattenSubKeysd", "FlattenSubKeysD", "FlattenSubKeysDict")
 """The transforms that open files, and those that give an entry of a case another key."""
 
+RELABELLER = ("MapLabelValued", "MapLabelValueD", "MapLabelValueDict")
+"""The transform that writes texts of the config in the place of labels."""
+
 KEY_ARGUMENTS = ("keys", "names", "meta_keys", "meta_key_postfix", "sub_keys", "prefix")
 """Their arguments that are keys, or parts of keys."""
 
@@ -58,9 +61,9 @@ def labels_are_files(config: WorkflowConfig) -> bool:
 
 
 def file_keys_check(config: WorkflowConfig) -> Iterator[Problem]:
-    """A loader opens what a case names, and nothing that another file brings along."""
+    """A loader opens what a case names, and nothing that another transform has put there."""
     brought: dict[str, ComponentSpec] = {}
-    for spec in _specs(config, LOADER + COPIER + FLATTENER):
+    for spec in _specs(config, LOADER + COPIER + FLATTENER + RELABELLER):
         for argument in KEY_ARGUMENTS:
             node = spec.args.items.get(argument)
             if node is not None and not _is_written_out(node):
@@ -71,7 +74,7 @@ def file_keys_check(config: WorkflowConfig) -> Iterator[Problem]:
             yield Problem(spec.args.location, message, "", "path")
         brought |= dict.fromkeys(_brought(spec), spec)
     for key in sorted(brought.keys() & file_keys(config)):
-        message = f"{LOADER[0]} opens {key!r}, which {brought[key].title} takes from another file"
+        message = f"{LOADER[0]} opens {key!r}, and {brought[key].title} writes texts there"
         yield Problem(brought[key].location, message, "Give one of them another key.", "path")
 
 
@@ -84,6 +87,8 @@ def _brought(spec: ComponentSpec) -> set[str]:
         ends = _texts(spec, "meta_key_postfix") or {META_POSTFIX}
         named = {f"{key}_{end}" for key in _texts(spec, "keys") for end in ends}
         return named | _texts(spec, "meta_keys")
+    if spec.title in RELABELLER and _texts(spec, "target_labels"):
+        return _texts(spec, "keys")
     return set()
 
 

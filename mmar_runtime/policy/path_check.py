@@ -44,7 +44,7 @@ DATA_VARIABLES = ("DATA_ROOT", "DATASET_JSON")
 WRITTEN_VARIABLES = ("MMAR_CKPT_DIR", "MMAR_EVAL_OUTPUT_PATH")
 """Where the runtime itself writes."""
 
-LOOKED_UP = re.compile(r"/|~[\w.\-]*(/|$)|file:|.*://|(.*/)?\.\.(/|$)", re.DOTALL)
+LOOKED_UP = re.compile(r"/|~[\w.\-]*(/|$)|file:|(.*/)?\.\.(/|$)", re.DOTALL)
 """Texts that something could take for a file's name, wherever they stand."""
 
 READERS_OWN = frozenset({"filename_or_obj", "patch_index"})
@@ -135,7 +135,11 @@ class _PathCheck:
             ),
             started_in=(os.path.realpath("."),) if self.owner else (),
             named_from=tuple(map(os.path.abspath, self._bases())),
-            reader_named=any("reader" in one.args.items for one in loaders(self.config)),
+            reader_named=any(
+                plain(one.args.items["reader"]) is not None
+                for one in loaders(self.config)
+                if "reader" in one.args.items
+            ),
         )
 
     def _bases(self) -> Iterator[str]:

@@ -294,6 +294,7 @@ def insert(document: Any, index: int, transform: Any) -> None:
     ["a.nii.gz", {"image": "a/b.nii.gz", "label": "c.nii"}, {"image": ["a.nii", "b.nii"]},
      {"image": "x/../a.nii", "age": 3, "note": "left / right"}, {"image": "a..b.nii.gz"},
      {"image": "M\u00fcller 1/T1 (2).NII.GZ"}, {"image": "a.nii", "source": "pacs:17 ~3 cm"},
+     {"image": "a.nii", "from": "https://example.org/1"},
      {"image": "a.nii", "scanner": {"name": "A/B 1.5T", "rooms": ["x", 7]}}],
 )  # fmt: skip
 def test_a_list_names_data_of_the_site(tiny_mmar: Path, site: dict[str, str], item: object) -> None:
@@ -346,6 +347,8 @@ def test_a_copy_of_an_entry_is_followed(
     [[{"name": "FlattenSubKeysd", "args": {"keys": "a", "sub_keys": "b"}},
       {"name": "LoadImageD", "args": {"keys": "b"}}],
      [{"name": "FlattenSubKeysd", "args": {"keys": "a"}}],
+     [{"name": "MapLabelValued", "args": {"keys": "label", "orig_labels": [1],
+                                          "target_labels": ["/etc/x.nii"]}}],
      [{"name": "LoadImageD", "args": {"keys": "image_meta_dict"}}],
      [{"name": "LoadImageD", "args": {"keys": "lambda x: x"}}]],
 )  # fmt: skip
