@@ -36,12 +36,13 @@ from tests.security.fuzzing import TARGETS, Target, Watch, digest
 
 OUTPUT = Path("build/fuzz")
 SHARES = {
-    "expression": 0.32,
+    "expression": 0.29,
     "possible": 0.1,
     "substitution": 0.26,
     "document": 0.18,
     "log": 0.06,
     "data_list": 0.03,
+    "image": 0.03,
     "update": 0.04,
     "workflow": 0.008,
     "archive": 0.002,

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import re
 import struct
 import sys
 import zlib
@@ -46,6 +47,7 @@ from mmar_runtime.policy.component_table import load_component_table
 from mmar_runtime.policy.document_check import WORKFLOW, parse_document
 from mmar_runtime.policy.lambda_forms import LAMBDA_FORMS, lambda_fault
 from mmar_runtime.policy.mmar_check import check_mmar
+from mmar_runtime.policy.paths import Places, path_fault
 from mmar_runtime.policy.possible_values import Possible, possible_of
 from mmar_runtime.policy.verdict import Verdict
 from tests.security.case import ENVIRONMENT, TRAIN, VALIDATION, Case, base_files
@@ -647,6 +649,44 @@ class DataListTarget(FileTarget):
                 continue
 
 
+class ImageTarget(FileTarget):
+    """The header of an image: no accepted one names a file outside of the data."""
+
+    name = "image"
+    cost = 300
+
+    NRRD = "NRRD0004\ntype: short\ndimension: 3\nsizes: 4 5 6\nencoding: raw\ndata file: in.raw\n"
+    META = "ObjectType = Image\nNDims = 3\nDimSize = 4 5 6\nElementDataFile = in.raw\n"
+    TOKENS = (
+        "data file:", "datafile: ", "DATA FILE:", "ElementDataFile", " = ", ":", ":=", "LIST",
+        "LIST 2", "LOCAL", "local", "\n", "\r\n", "\r", "\n\n", "../", "/", "in.raw", "../out.raw",
+        "/etc/passwd", "%03d 1 9 1", "#", "\t", " ", "\0", "patch_index:=", "SKIPLIST", "~/", "$X",
+    )  # fmt: skip
+    NRRD_FIELD = re.compile(rb"[ \t]*data ?file[ \t]*:[ \t=]*([^\r\n]*)", re.I)
+    META_FIELD = re.compile(rb"[ \t]*ElementDataFile[ \t]*[:=][ \t]*([^\r\n]*)", re.I)
+
+    def make(self, random: Random) -> tuple[str, str]:
+        suffix = random.choice((".nrrd", ".nhdr", ".mha", ".mhd", ".nii", ".png"))
+        text = random.choice((self.NRRD, self.META))
+        return suffix, changed_text(random, text, self.TOKENS, (self.NRRD, self.META))
+
+    def run(self, given: tuple[str, str]) -> None:
+        suffix, text = given
+        self.written("in.raw", b"")
+        path = self.written(f"image{suffix}", text)
+        places = Places(root="/mmar", data=(os.path.realpath(self.folder),), reader_named=True)
+        fault = path_fault(str(path.absolute()), "read:image", places)
+        if fault or suffix not in (".nrrd", ".nhdr", ".mha", ".mhd"):
+            return
+        for line in path.read_bytes().split(b"\n"):
+            field = self.NRRD_FIELD if suffix in (".nrrd", ".nhdr") else self.META_FIELD
+            named = field.match(line)
+            name = os.fsdecode(named[1].strip(b" \t")) if named is not None else ""
+            place = os.path.realpath(os.path.join(self.folder, name.partition("\0")[0]))
+            if name and Path(place).parent != Path(self.folder).resolve():
+                raise AssertionError(f"{text!r} as {suffix} names {place!r}")
+
+
 class WorkflowTarget(FileTarget):
     """A whole MMAR: its training, or its validation, with random changes."""
 
@@ -867,6 +907,7 @@ TARGETS: tuple[type[Target], ...] = (
     DocumentTarget,
     LogTarget,
     DataListTarget,
+    ImageTarget,
     UpdateTarget,
     WorkflowTarget,
     ArchiveTarget,

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmar_runtime.config.loader import load_train_config
+from mmar_runtime.config.loader import Check, load_train_config
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.mmar_check import check_mmar, own_mmar_checks
+from mmar_runtime.policy.path_check import path_check
 from mmar_runtime.policy.paths import resolve_inside, text_fault
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
 
@@ -406,6 +407,28 @@ def test_cases_in_the_workflow_are_judged_too(
     edited(train(tiny_mmar), written)
     found = problems(tiny_mmar, site_values=site)
     assert found == [f"train.dataset.args.{one}" for one in places]
+
+
+def test_nothing_opens_what_is_refused(
+    tiny_mmar: Path, edited: Edited, site: dict[str, str], tmp_path: Path
+) -> None:
+    """The checks that follow read lists and images, and one names the keys that a list has."""
+    (tmp_path / "other.json").write_text(json.dumps({"training": [{"image": "a", "prde": 1}]}))
+    listed(site, "a.nii")
+
+    def asking(document: Any) -> None:
+        document["train"]["dataset"]["data_list_file_path"] = str(tmp_path / "other.json")
+        asked = "#monai.handlers.from_engine(['prd'], first=True)"
+        document["train"]["handlers"][4]["args"]["output_transform"] = asked
+
+    edited(train(tiny_mmar), asking)
+    opened: list[object] = []
+    checks: list[Check] = [path_check(DEFAULT_POLICY), lambda config: opened.append(config) or []]
+
+    with pytest.raises(ConfigError, match="leads out") as caught:
+        load_train_config(Mmar.open(tiny_mmar), site=site, checks=checks)
+    assert opened == []
+    assert "prde" not in str(caught.value)
 
 
 def test_links_in_the_data_lead_nowhere_else(
