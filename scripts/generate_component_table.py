@@ -8,9 +8,10 @@ change that a new release brings. Run it after a change of the pinned versions:
     python scripts/generate_component_table.py --check    # exit 1 if the file is out of date
 
 What is a matter of judgement stands at the top as data, each with its reason: which namespaces are
-searched, which classes are left out, which arguments are refused, and where the ``**kwargs`` of a
-constructor end up. A class with ``**kwargs`` that nobody has looked into stops the generator: such
-a constructor accepts any word without complaint, and the word may have no effect.
+searched, which classes are left out, and where the ``**kwargs`` of a constructor end up. What each
+argument may be stands in ``component_review``. The generator stops at an argument that is a text, a
+function, a class or an object and that nobody has looked into, and at a class whose ``**kwargs``
+nobody has looked into: such a constructor accepts any word, and the word may have no effect.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import argparse
 import ast
 import inspect
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +32,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from component_review.arguments import BY_CLASS, BY_KIND, BY_NAME, NUMBERS, WORDS
+from component_review.forms import FORMS
 from ignite.metrics import Metric
 from monai.engines import PrepareBatch
 from monai.inferers import Inferer
@@ -122,6 +126,8 @@ NEEDS_CALLABLE = "needs a function, which a configuration cannot give"
 WRAPPER = "calls any class of another package by name, with any arguments"
 NVTX = "marks ranges for the NVIDIA profiler, not for use in training"
 DOWNLOAD = "downloads weights from the internet"
+MACHINE = "measures the machine, not the network"
+EACH_CASE = "hands out the score of each case, which is no average over a data set"
 OWN_WEIGHTS = "a layer with weights of its own, which no optimizer would train"
 
 # (kind, pattern for the class name) -> reason. Abstract classes are left out without an entry.
@@ -159,82 +165,13 @@ EXCLUDED: Mapping[tuple[str, str], str] = {
     ("metric", "EpochMetric"): NEEDS_CALLABLE,
     ("metric", "VariableAccumulation"): NEEDS_CALLABLE,
     ("metric", "FID"): DOWNLOAD,
+    ("metric", "Frequency"): MACHINE,
+    ("metric", "GpuInfo"): MACHINE,
+    ("metric", "PrecisionRecallCurve"): EACH_CASE,
+    ("metric", "RocCurve"): EACH_CASE,
     ("metric", "InceptionScore"): DOWNLOAD,
 }
 
-
-# --- Arguments that are refused -----------------------------------------------------------------
-
-CALLABLE = "it takes a function, which a configuration cannot give"
-PYTHON_OBJECT = "it takes a Python object, which a configuration cannot give"
-PICKLE = "it decides how stored Python objects are loaded, and loading them can run code"
-REGEX = "a regular expression from a configuration can hang the run"
-RUNTIME_SETS_IT = "the runtime sets it, so that runs are reproducible and sites see their own data"
-
-DENIED: Mapping[str, str] = {
-    "allow_pickle": PICKLE,
-    "batch_sampler": RUNTIME_SETS_IT,
-    "collate_fn": RUNTIME_SETS_IT,
-    "converter": CALLABLE,
-    "distance_function": CALLABLE,
-    "fname_regex": REGEX,
-    "folder_layout": PYTHON_OBJECT,
-    "generator": RUNTIME_SETS_IT,
-    "hash_func": CALLABLE,
-    "hash_transform": CALLABLE,
-    "key_var_format": "a format string from a configuration can read the attributes of objects",
-    "multiprocessing_context": RUNTIME_SETS_IT,
-    "norm_layer": PYTHON_OBJECT,
-    "output_name_formatter": CALLABLE,
-    "pickle_module": PICKLE,
-    "preprocess": CALLABLE,
-    "pretrained_url": DOWNLOAD,
-    "prune_meta_pattern": REGEX,
-    "sampler": RUNTIME_SETS_IT,
-    "saver": PYTHON_OBJECT,
-    "scale_fn": CALLABLE,
-    "upsampler": CALLABLE,
-    "use_re": REGEX,
-    "weights_only": PICKLE,
-    "worker_init_fn": RUNTIME_SETS_IT,
-}
-
-# The same words are harmless elsewhere: a progress bar of a cache, the weights of an ensemble.
-DENIED_IN_KIND: Mapping[str, Mapping[str, str]] = {
-    "network": {"progress": "it only shows the progress of a download, and downloads are refused"},
-}
-DENIED_IN_CLASS: Mapping[str, Mapping[str, str]] = {
-    "monai.inferers.inferer.PatchInferer": {"preprocessing": CALLABLE, "postprocessing": CALLABLE},
-    "monai.inferers.inferer.SaliencyInferer": {"postprocessing": CALLABLE},
-    "monai.networks.nets.torchvision_fc.TorchVisionFCModel": {"weights": DOWNLOAD},
-}
-
-# Where the default is true, leaving the argument out downloads as well: there it is required.
-DENIED_IF_TRUE: Mapping[str, str] = {"pretrained": DOWNLOAD}
-
-# Arguments whose text MONAI would otherwise import from anywhere, by its dotted path.
-CHOICES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "monai.transforms.io.dictionary.LoadImaged": {
-        "reader": (
-            "ITKReader",
-            "NibabelReader",
-            "NrrdReader",
-            "NumpyReader",
-            "PILReader",
-            "PydicomReader",
-            "itkreader",
-            "nibabelreader",
-            "nrrdreader",
-            "numpyreader",
-            "pilreader",
-            "pydicomreader",
-        )
-    },
-    "monai.transforms.io.dictionary.SaveImaged": {
-        "writer": ("ITKWriter", "NibabelWriter", "PILWriter")
-    },
-    "monai.inferers.inferer.PatchInferer": {"merger_cls": ("AvgMerger",)},
-}
 
 # Classes that send what they see to another machine, or read back files that they take for their
 # own: usable with the consent of the site only.
@@ -244,82 +181,6 @@ CONSENT: Mapping[str, str] = {
     "monai.handlers.clearml_handlers.ClearMLStatsHandler": "egress",
     "monai.handlers.mlflow_handler.MLFlowHandler": "egress",
 }
-
-# Arguments that are paths, and what is done there. A job reads data below the site's roots and
-# models below its own folder, and writes below its own folder; `name` is the name of a file,
-# without a folder, in the folder that another argument names.
-READ_MODEL, WRITE, SERVICE, NAME = "read:model", "write:run", "write:service", "name"
-PATHS: Mapping[str, Mapping[str, str]] = {
-    "monai.data.dataset.PersistentDataset": {"cache_dir": WRITE},
-    "monai.handlers.checkpoint_loader.CheckpointLoader": {"load_path": READ_MODEL},
-    "monai.handlers.checkpoint_saver.CheckpointSaver": {
-        "save_dir": WRITE,
-        "save_dict": NAME,
-        "file_prefix": NAME,
-        "final_filename": NAME,
-        "key_metric_filename": NAME,
-    },
-    "monai.handlers.classification_saver.ClassificationSaver": {
-        "output_dir": WRITE,
-        "filename": NAME,
-    },
-    "monai.handlers.clearml_handlers.ClearMLImageHandler": {
-        "log_dir": WRITE,
-        "output_uri": SERVICE,
-    },
-    "monai.handlers.clearml_handlers.ClearMLStatsHandler": {
-        "log_dir": WRITE,
-        "output_uri": SERVICE,
-    },
-    "monai.handlers.logfile_handler.LogfileHandler": {"output_dir": WRITE, "filename": NAME},
-    "monai.handlers.metrics_saver.MetricsSaver": {"save_dir": WRITE},
-    "monai.handlers.mlflow_handler.MLFlowHandler": {
-        "artifact_location": SERVICE,
-        "artifacts": "read:run",
-        "tracking_uri": SERVICE,
-    },
-    "monai.handlers.probability_maps.ProbMapProducer": {
-        "output_dir": WRITE,
-        "output_postfix": NAME,
-    },
-    "monai.handlers.tensorboard_handlers.TensorBoardImageHandler": {"log_dir": WRITE},
-    "monai.handlers.tensorboard_handlers.TensorBoardStatsHandler": {"log_dir": WRITE},
-    "monai.transforms.io.dictionary.SaveImaged": {
-        "data_root_dir": "read:base",
-        "output_dir": WRITE,
-        "output_postfix": NAME,
-        "output_ext": NAME,
-        "output_format": NAME,
-    },
-    "monai.transforms.io.dictionary.WriteFileMappingd": {"mapping_file_path": WRITE},
-    "monai.transforms.post.dictionary.SaveClassificationd": {"output_dir": WRITE, "filename": NAME},
-}
-
-# The largest number of an argument, wherever it stands in a kind; lists are bounded item by item.
-# Far above what anybody trains with on one machine, far below what takes it down.
-BOUNDS: Mapping[str, Mapping[str, int]] = {
-    "dataloader": {"batch_size": 4096, "buffer_size": 1024, "prefetch_factor": 64, "repeats": 4096},
-    "loss": {"num_bins": 4096, "num_classes": 65536},
-    "metric": {"num_bins": 65536, "num_classes": 4096},
-    "optimizer": {"history_size": 10_000, "max_eval": 1_000_000, "max_iter": 1_000_000},
-    "inferer": {
-        "buffer_size": 4096, "buffer_steps": 4096, "roi_size": 8192, "sw_batch_size": 4096,
-    },
-    "transform": {
-        "delay_time": 60, "holes": 65536, "k": 1024, "max_holes": 65536, "max_k": 65536,
-        "max_roi_size": 8192, "max_zoom": 64, "num_transforms": 1024,
-        "max_spatial_size": 8192, "num_bins": 1_000_000, "num_cells": 4096,
-        "num_control_points": 4096, "num_patches": 65536, "num_samples": 4096, "patch_size": 8192,
-        "rand_size": 8192, "repeats": 4096, "roi_size": 8192, "spatial_border": 1024,
-        "spatial_size": 8192, "times": 1024, "to_onehot": 1024, "zoom": 64,
-    },
-}  # fmt: skip
-ANY = "*"
-NETWORK_BOUND = 16_384
-"""Of every number in the arguments of a network: channels, layers, heads, patches."""
-
-NETWORK_BOUNDS: Mapping[str, int] = {"num_tokens": 1_000_000, "num_embeddings": 1_000_000}
-
 
 # --- Where **kwargs end up ----------------------------------------------------------------------
 
@@ -402,10 +263,6 @@ FORWARDED: Mapping[str, Forwarded] = {
     ),
 }
 
-# Classes whose arguments cannot be known from their source. There is none so far.
-OPEN: frozenset[str] = frozenset()
-
-
 # --- Reading constructors -----------------------------------------------------------------------
 
 
@@ -449,8 +306,6 @@ def forwarded_arguments(owner: type, mro: tuple[type, ...], keywords: str) -> di
     path = path_of(owner)
     if path in FORWARDED:
         return dict.fromkeys(FORWARDED[path].arguments, False)
-    if path in OPEN:
-        return {}
     found: dict[str, bool] = {}
     calls = list(base_constructor_calls(owner, mro, keywords))
     for call, base in calls:
@@ -458,7 +313,7 @@ def forwarded_arguments(owner: type, mro: tuple[type, ...], keywords: str) -> di
         bound = bound_arguments(call, list(taken))
         found |= {name: required for name, required in taken.items() if name not in bound}
     if not calls:
-        raise GenerationError(f"{path}: say in FORWARDED or OPEN where its **{keywords} go")
+        raise GenerationError(f"{path}: say in FORWARDED where its **{keywords} go")
     return found
 
 
@@ -554,42 +409,65 @@ def public_classes(source: Source) -> Iterator[tuple[str, type]]:
 def describe(cls: type, source: Source) -> dict[str, Any]:
     """The entry of one class, as it stands in the file."""
     path = path_of(cls)
-    arguments = constructor_arguments(cls)
-    refused = {
-        **DENIED,
-        **DENIED_IN_KIND.get(source.kind, {}),
-        **DENIED_IN_CLASS.get(path, {}),
-    }
-    denied = {name: refused[name] for name in arguments if name in refused}
-    denied_if_true = {name: DENIED_IF_TRUE[name] for name in arguments if name in DENIED_IF_TRUE}
-    for name in denied_if_true:
-        arguments[name] = arguments[name] or default_of(cls, name) is not False
-    if any(arguments[name] for name in denied):
-        raise GenerationError(f"{path} requires an argument that is refused: {sorted(denied)}")
-    entry = {
-        "kind": source.kind,
-        "namespace": source.namespace,
-        "arguments": arguments,
-        "open": path in OPEN,
-    }
-    optional = {
-        "denied": denied,
-        "denied_if_true": denied_if_true,
-        "choices": CHOICES.get(path),
-        "consent": CONSENT.get(path),
-        "paths": PATHS.get(path),
-        "bounds": bounds_of(source.kind, arguments),
-    }
+    required = constructor_arguments(cls)
+    arguments = {name: form_of(cls, source.kind, name) for name in required}
+    entry = {"kind": source.kind, "namespace": source.namespace, "arguments": arguments}
+    needed = [
+        name for name in required if required[name] or must_be_off(cls, arguments[name], name)
+    ]
+    refused = [name for name in needed if "denied" in FORMS.get(arguments[name], ())]
+    if refused:
+        raise GenerationError(f"{path} requires an argument that is refused: {sorted(refused)}")
+    optional = {"required": needed, "consent": CONSENT.get(path)}
     return entry | {key: value for key, value in optional.items() if value}
 
 
-def bounds_of(kind: str, arguments: Mapping[str, bool]) -> dict[str, int]:
-    """The largest number of each argument that has one."""
-    if kind == "network":
-        larger = {name: NETWORK_BOUNDS[name] for name in arguments if name in NETWORK_BOUNDS}
-        return {ANY: NETWORK_BOUND, **larger}
-    bounds = BOUNDS.get(kind, {})
-    return {name: bounds[name] for name in arguments if name in bounds}
+def form_of(cls: type, kind: str, name: str) -> str:
+    """The name of the form of one argument: the closest decision, else that of a plain value.
+
+    Raises:
+        GenerationError: there is no decision, and the argument is not a plain flag or number.
+    """
+    reviewed = BY_CLASS.get(path_of(cls), {}).get(name) or BY_KIND.get((kind, name))
+    form = reviewed or BY_NAME.get(name) or plain_form(parameter_of(cls, name), kind)
+    if form is None:
+        raise GenerationError(
+            f"{path_of(cls)}: read what becomes of {name!r}, {parameter_of(cls, name)}, and give "
+            "it a form in scripts/component_review"
+        )
+    return form
+
+
+CONTAINERS = frozenset({"Sequence", "Iterable", "Optional", "list", "tuple", "None"})
+
+
+def plain_form(parameter: inspect.Parameter | None, kind: str) -> str | None:
+    """The form of a flag or a number, or of lists of them, by annotation or default; else None."""
+    if parameter is None:
+        return None
+    annotation, default = parameter.annotation, parameter.default
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    types = {part.rpartition(".")[2] for part in re.findall(r"[\w.]+", text)} - CONTAINERS
+    if annotation is parameter.empty and isinstance(default, bool | int | float):
+        types = {type(default).__name__}
+    whole, real = NUMBERS[kind]
+    forms = {frozenset({"bool"}): "flag", frozenset({"int"}): whole}
+    return forms.get(frozenset(types), real if types and types <= {"int", "float"} else None)
+
+
+def parameter_of(cls: type, name: str) -> inspect.Parameter | None:
+    """The parameter of the constructor, or of that of the nearest base that has the name."""
+    for base in cls.__mro__:
+        if "__init__" in vars(base) and base is not object:
+            found = inspect.signature(base.__init__).parameters.get(name)  # type: ignore[misc]  # read, not called
+            if found is not None:
+                return found
+    return None
+
+
+def must_be_off(cls: type, form: str, name: str) -> bool:
+    """Whether a flag that has to be false is true where it is left out, so that it is required."""
+    return "off" in FORMS.get(form, ()) and default_of(cls, name) is not False
 
 
 def default_of(cls: type, argument: str) -> object:
@@ -607,35 +485,51 @@ def build_table() -> Table:
     for source in SOURCES:
         table.add(source)
     stale = [f"{kind} {pattern}" for kind, pattern in EXCLUDED.keys() - table.used_exclusions]
-    for decisions in (FORWARDED, DENIED_IN_CLASS, CHOICES, CONSENT, OPEN, PATHS):
+    for decisions in (FORWARDED, CONSENT, BY_CLASS):
         stale += sorted(set(decisions) - set(table.components))
-    stale += sorted(DENIED.keys() - denied_names(table))
-    stale += sorted(stale_arguments(table))
+    stale += sorted(unused_decisions(table))
     if stale:
         raise GenerationError("decisions about classes that are not there: " + ", ".join(stale))
     return table
 
 
-def stale_arguments(table: Table) -> Iterator[str]:
-    """Decisions about arguments that no class has."""
-    for path, roles in PATHS.items():
-        given = table.components.get(path, {}).get("arguments", {})
-        yield from (f"{path}.{name}" for name in roles if name not in given)
-    for kind, bounds in BOUNDS.items():
-        entries = [one for one in table.components.values() if one["kind"] == kind]
-        used = {name for one in entries for name in one["arguments"]}
-        yield from (f"{kind}.{name}" for name in bounds if name not in used)
+def unused_decisions(table: Table) -> Iterator[str]:
+    """Decisions about arguments that no class has, or that no class asks for; unused forms."""
+    given = {
+        (path, entry["kind"], name)
+        for path, entry in table.components.items()
+        for name in entry["arguments"]
+    }
+    by_class = {(path, name) for path, forms in BY_CLASS.items() for name in forms}
+    yield from (f"{path}.{name}" for path, name in by_class - {(p, n) for p, _, n in given})
+    left = {(kind, name) for path, kind, name in given if (path, name) not in by_class}
+    yield from (f"{kind} {name}" for kind, name in BY_KIND.keys() - left)
+    yield from BY_NAME.keys() - {name for kind, name in left if (kind, name) not in BY_KIND}
+    yield from FORMS.keys() - used_forms(table).keys()
 
 
-def denied_names(table: Table) -> set[str]:
-    """The names of all arguments that are refused somewhere."""
-    return {name for entry in table.components.values() for name in entry.get("denied", ())}
+def used_forms(table: Table) -> dict[str, Mapping[str, Any]]:
+    """The forms that the classes use, and the forms of their members."""
+    entries = table.components.values()
+    waiting = sorted({form for entry in entries for form in entry["arguments"].values()})
+    found: dict[str, Mapping[str, Any]] = {}
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            listed = {"words": name.removeprefix(WORDS).lower().split()}
+            found[name] = listed if name.startswith(WORDS) else FORMS[name]
+            waiting += found[name].get("members", {}).values()
+    return found
 
 
 def render(table: Table) -> str:
     """The text of the file: one entry per line, so that a change is read at a glance."""
     versions = {package: version(package).partition("+")[0] for package in PACKAGES}
-    blocks = [f'"generated_from": {json.dumps(versions)}', block("components", table.components)]
+    blocks = [
+        f'"generated_from": {json.dumps(versions)}',
+        block("forms", used_forms(table)),
+        block("components", table.components),
+    ]
     kinds = [block(kind, table.names[kind], indent="  ") for kind in sorted(table.names)]
     blocks.append('"names": {\n' + ",\n".join(kinds) + "\n}")
     return "{\n" + ",\n".join(blocks) + "\n}\n"

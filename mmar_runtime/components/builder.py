@@ -41,6 +41,7 @@ from mmar_runtime.config.sections import WorkflowConfig
 from mmar_runtime.errors import ComponentError, MmarError
 from mmar_runtime.policy.component_check import ENGINE_KINDS, slot_kind
 from mmar_runtime.policy.component_table import ComponentEntry
+from mmar_runtime.policy.run_folders import run_folders
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY
 
 logger = logging.getLogger(__name__)
@@ -192,6 +193,9 @@ class ComponentBuilder:
                 training=scope == "train",
                 place=spec.location,
             )
+        if entry is not None:
+            for name, folder in run_folders(spec, entry, self.config.variables).items():
+                arguments[name] = arguments.get(name) or folder
         engine = _engine_kind(found, entry, kind)
         if engine is not None and takes_argument(found, "device"):
             arguments.setdefault("device", self.context.device)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from mmar_runtime.config.nodes import ComponentSpec, ListNode, Literal, Node, plain, walk
-from mmar_runtime.config.sections import SLOT_KINDS, WorkflowConfig
+from mmar_runtime.config.nodes import ComponentSpec, ListNode, Node, walk
+from mmar_runtime.config.sections import SLOT_KINDS, Section, WorkflowConfig
 from mmar_runtime.errors import Problem, did_you_mean
+from mmar_runtime.policy.argument_check import CONF, KindOf, argument_faults
 from mmar_runtime.policy.component_table import (
     ComponentEntry,
     ComponentTable,
     check_arguments,
-    check_choices,
     load_component_table,
 )
 from mmar_runtime.policy.gone import GONE, GONE_ARGUMENTS, NEEDED
@@ -45,13 +45,18 @@ def component_check(
     table = load_component_table()
 
     def check(config: WorkflowConfig) -> Iterator[Problem]:
-        for spec, kind in all_components(config):
-            yield from _component(spec, kind, table, allow_code)
-            entry = table_entry(spec, kind, table)
-            if entry is not None and entry.consent == EGRESS and not allow_egress:
-                yield _not_allowed_to_send(spec, entry)
-            if entry is not None and entry.consent == CODE and not allow_stored:
-                yield _reads_back(spec, entry)
+        for scope, section in config.scopes.items():
+            kind_of = _kinds(config, scope, table)
+            for spec, kind in _components_of(section):
+                yield from _component(spec, kind, table, allow_code)
+                entry = table_entry(spec, kind, table)
+                if entry is None:
+                    continue
+                yield from argument_faults(spec, entry, kind_of)
+                if entry.consent == EGRESS and not allow_egress:
+                    yield _not_allowed_to_send(spec, entry)
+                if entry.consent == CODE and not allow_stored:
+                    yield _reads_back(spec, entry)
 
     return check
 
@@ -59,8 +64,7 @@ def component_check(
 def all_components(config: WorkflowConfig) -> Iterator[tuple[ComponentSpec, str | None]]:
     """Each component that is not disabled, with the kind that its place asks for, if any."""
     for section in config.scopes.values():
-        for name, node in section.entries.items():
-            yield from _components(name, node)
+        yield from _components_of(section)
 
 
 def table_entry(
@@ -80,6 +84,28 @@ def table_entry(
 def slot_kind(entry_name: str) -> str | None:
     """The kind of component that stands in a section's entry; None if any may stand there."""
     return SLOT_KINDS.get(entry_name)
+
+
+def _components_of(section: Section) -> Iterator[tuple[ComponentSpec, str | None]]:
+    for name, node in section.entries.items():
+        yield from _components(name, node)
+
+
+def _kinds(config: WorkflowConfig, scope: str, table: ComponentTable) -> KindOf:
+    """The kind of entry that a reference in a section means."""
+
+    def kind_of(name: str) -> str | None:
+        if name == CONF:
+            return CONF
+        found = config.find(scope, name)
+        if found is None:
+            return None  # the check of the references reports this
+        section, entry_name = found
+        node = config.scopes[section].entries[entry_name]
+        entry = table_entry(node, None, table) if isinstance(node, ComponentSpec) else None
+        return slot_kind(entry_name) or (None if entry is None else entry.kind)
+
+    return kind_of
 
 
 def _components(name: str, node: Node) -> Iterator[tuple[ComponentSpec, str | None]]:
@@ -178,19 +204,9 @@ def _arguments(spec: ComponentSpec, entry: ComponentEntry) -> Iterator[Problem]:
         given["device"] = None
     if spec.data_list is not None:
         given["data"] = None
-    values = {name: plain(node) for name, node in spec.args.items.items() if name in entry.choices}
-    for fault in (*check_arguments(entry, given), *check_choices(entry, values)):
+    for fault in check_arguments(entry, given):
         place = spec.args.location
-        if fault.kind == "denied" and _harmless(spec, fault.argument, entry):
-            continue
         location = place if fault.kind == "missing" else place / fault.argument
         rule = f"{fault.kind}-argument"
         advice = fault.advice or NEEDED.get((entry.name, fault.argument), "")
         yield Problem(location, f"{entry.name}: {fault.message}", advice, rule)
-
-
-def _harmless(spec: ComponentSpec, argument: str, entry: ComponentEntry) -> bool:
-    """A switch that is denied only when it is on."""
-    node = spec.args.items.get(argument)
-    off = isinstance(node, Literal) and node.value in (False, None)
-    return argument in entry.denied_if_true and off

@@ -21,11 +21,65 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from mmar_runtime.errors import did_you_mean
+from mmar_runtime.policy.lambda_forms import LambdaForm
 
 FaultKind = Literal["unknown", "missing", "denied"]
 PathRole = Literal[
     "read:data", "read:base", "read:model", "read:run", "write:run", "write:service", "name"
 ]
+"""What is done at a place: ``read:base`` is the folder relative to which results are named after
+their images, ``read:run`` a file of the MMAR, ``write:service`` the address of a service or a place
+of its files, and ``name`` the name of a file alone, also where it is the key of an object."""
+
+MAX_TEXT = 200
+"""Characters of a text that no other rule bounds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """What may be written for an argument: any of what the fields name, and lists of it.
+
+    Null is allowed as well; it leaves a class its own default.
+
+    Attributes:
+        name: what the review calls the form; many arguments share one.
+        number: the least and the most number.
+        whole: whether numbers are whole.
+        flag: whether true and false are allowed.
+        off: why a flag has to be false; empty where it may be true.
+        words: the words that are allowed, in small letters unless they are ``exact``.
+        exact: whether capital letters make another word.
+        pattern: a regular expression for the whole of a printable text of at most ``MAX_TEXT``.
+        dtype: whether an expression such as ``#torch.float32`` is allowed.
+        refers: the kinds of entries that ``@name`` may mean, ``conf`` among them.
+        parameters: whether ``#@model.parameters()`` is allowed.
+        components: whether transforms may be written out.
+        data: whether any plain JSON is allowed; the cases of a data set.
+        function: what a lambda or ``from_engine`` is for; ``None`` where none is allowed.
+        members: the form of each value of an object; ``*`` stands for every plain key.
+        path: what is done at the place that a text names; the check of paths judges the text.
+        fill: what the runtime takes where the argument is left out, null or empty.
+        denied: why nothing is allowed at all.
+    """
+
+    name: str
+    number: tuple[float, float] | None = None
+    whole: bool = False
+    flag: bool = False
+    off: str = ""
+    words: frozenset[str] = frozenset()
+    exact: bool = False
+    pattern: str = ""
+    dtype: bool = False
+    refers: frozenset[str] = frozenset()
+    parameters: bool = False
+    components: bool = False
+    data: bool = False
+    function: LambdaForm | None = None
+    members: Mapping[str, Form] = field(default_factory=dict)
+    path: PathRole | None = None
+    fill: str = ""
+    denied: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,33 +90,18 @@ class ComponentEntry:
         path: the module and name under which the class is defined; this is what is imported.
         kind: where the class may stand: ``network``, ``loss``, ``transform`` and so on.
         namespace: the public module that offers the class, such as ``monai.networks.nets``.
-        arguments: each argument that has an effect, and whether it is required.
-        open: whether arguments are accepted that are not listed.
-        denied: arguments that are refused whatever their value, with the reason.
-        denied_if_true: arguments that are refused unless they are off, with the reason. Where
-            their default is on, they are required.
-        choices: arguments whose text must be one of a few words; see :func:`check_choices`.
+        arguments: the form of each argument that has an effect, in the order of the signature.
+        required: the arguments without which the class cannot be built.
         consent: what the site has to agree to before the class is used, ``egress`` or ``code``, or
             empty.
-        paths: arguments that are paths, and what is done there: ``read:data``, ``read:model``,
-            ``write:run``, or ``name`` for the name of a file alone, also where it is the key of an
-            object; ``read:base`` for the folder relative to which results are named after their
-            images, ``read:run`` for files of the MMAR, and ``write:service`` for a service's
-            address or a place of its files.
-        bounds: the largest number that an argument may be or hold; ``*`` stands for all others.
     """
 
     path: str
     kind: str
     namespace: str
-    arguments: Mapping[str, bool]
-    open: bool = False
-    denied: Mapping[str, str] = field(default_factory=dict)
-    denied_if_true: Mapping[str, str] = field(default_factory=dict)
-    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    arguments: Mapping[str, Form]
+    required: tuple[str, ...] = ()
     consent: str = ""
-    paths: Mapping[str, PathRole] = field(default_factory=dict)
-    bounds: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -75,14 +114,19 @@ class ComponentEntry:
         return self.path.rpartition(".")[0]
 
     @property
-    def required(self) -> tuple[str, ...]:
-        """The arguments without which the class cannot be built, in the order of its signature."""
-        return tuple(name for name, required in self.arguments.items() if required)
-
-    @property
     def accepted(self) -> tuple[str, ...]:
         """The arguments that a configuration may give, in the order of the signature."""
-        return tuple(name for name in self.arguments if name not in self.denied)
+        return tuple(name for name, form in self.arguments.items() if not form.denied)
+
+    @property
+    def paths(self) -> Mapping[str, PathRole]:
+        """The arguments that are paths, and what is done there."""
+        return {name: form.path for name, form in self.arguments.items() if form.path is not None}
+
+    @property
+    def filled(self) -> Mapping[str, str]:
+        """The arguments that the runtime fills in where they are left out, and with what."""
+        return {name: form.fill for name, form in self.arguments.items() if form.fill}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,9 +197,6 @@ class ArgumentFault:
 def check_arguments(entry: ComponentEntry, given: Collection[str]) -> tuple[ArgumentFault, ...]:
     """The faults among the names of arguments: the given ones in their order, then the missing.
 
-    Only names are seen here, so an argument of ``entry.denied_if_true`` is always reported as
-    denied; a caller that has seen that its value is off drops the fault.
-
     Args:
         entry: the component.
         given: the names of all arguments, those included that the runtime adds itself, such as
@@ -177,33 +218,16 @@ def check_arguments(entry: ComponentEntry, given: Collection[str]) -> tuple[Argu
     return tuple(faults)
 
 
-def check_choices(
-    entry: ComponentEntry, arguments: Mapping[str, object]
-) -> tuple[ArgumentFault, ...]:
-    """The faults among the arguments that must be one of a few words, such as a ``reader``.
-
-    MONAI imports whatever dotted path it is given there, so anything but these words, a list of
-    them or ``None`` is denied; a reference or an expression is too.
-
-    Args:
-        entry: the component.
-        arguments: the values as they stand in the JSON; those of other arguments are not looked
-            at.
-    """
-    return tuple(
-        _choice_fault(name, arguments[name], words)
-        for name, words in entry.choices.items()
-        if name in arguments and not _is_choice(arguments[name], words)
-    )
-
-
 @cache
 def load_component_table() -> ComponentTable:
     """The table that comes with this package; read once."""
     file = resources.files("mmar_runtime.policy") / "components.json"
     document = json.loads(file.read_text(encoding="utf-8"))
+    forms: dict[str, Form] = {}
+    for name in document["forms"]:
+        _parse_form(name, document["forms"], forms)
     components = {
-        path: _parse_entry(path, record) for path, record in document["components"].items()
+        path: _parse_entry(path, record, forms) for path, record in document["components"].items()
     }
     paths_by_name = {kind: MappingProxyType(paths) for kind, paths in document["names"].items()}
     return ComponentTable(
@@ -214,20 +238,29 @@ def load_component_table() -> ComponentTable:
     )
 
 
-def _parse_entry(path: str, record: Mapping[str, Any]) -> ComponentEntry:
-    choices = {name: tuple(words) for name, words in record.get("choices", {}).items()}
+def _parse_form(name: str, records: Mapping[str, Any], parsed: dict[str, Form]) -> Form:
+    """The form of that name, those of its members first; each is parsed once."""
+    if name not in parsed:
+        fields = dict(records[name])
+        members = fields.pop("members", {})
+        for key in ("words", "refers"):
+            fields[key] = frozenset(fields.get(key, ()))
+        if "number" in fields:
+            fields["number"] = tuple(fields["number"])
+        inner = {key: _parse_form(form, records, parsed) for key, form in members.items()}
+        parsed[name] = Form(name=name, members=MappingProxyType(inner), **fields)
+    return parsed[name]
+
+
+def _parse_entry(path: str, record: Mapping[str, Any], forms: Mapping[str, Form]) -> ComponentEntry:
+    arguments = {name: forms[form] for name, form in record["arguments"].items()}
     return ComponentEntry(
         path=path,
         kind=record["kind"],
         namespace=record["namespace"],
-        arguments=MappingProxyType(record["arguments"]),
-        open=record["open"],
-        denied=MappingProxyType(record.get("denied", {})),
-        denied_if_true=MappingProxyType(record.get("denied_if_true", {})),
-        choices=MappingProxyType(choices),
+        arguments=MappingProxyType(arguments),
+        required=tuple(record.get("required", ())),
         consent=record.get("consent", ""),
-        paths=MappingProxyType(record.get("paths", {})),
-        bounds=MappingProxyType(record.get("bounds", {})),
     )
 
 
@@ -245,29 +278,13 @@ def _aliases(
 
 
 def _given_fault(entry: ComponentEntry, name: str, given: Collection[str]) -> ArgumentFault | None:
-    if name in entry.denied:
-        message = f"the argument {name!r} is refused: {entry.denied[name]}"
+    form = entry.arguments.get(name)
+    if form is not None and form.denied:
+        message = f"the argument {name!r} is refused: {form.denied}"
         return ArgumentFault(name, "denied", message, f"Remove {name!r}.")
-    if name in entry.denied_if_true:
-        message = f"the argument {name!r} must be false: {entry.denied_if_true[name]}"
-        return ArgumentFault(name, "denied", message, f'Write "{name}": false.')
-    if name in entry.arguments or entry.open:
+    if form is not None:
         return None
     # What is given already cannot be what was meant: `chanels` beside `in_channels`.
     candidates = [argument for argument in entry.accepted if argument not in given]
     advice = did_you_mean(name, candidates)
     return ArgumentFault(name, "unknown", f"unknown argument {name!r}", advice)
-
-
-def _is_choice(value: object, words: tuple[str, ...]) -> bool:
-    """Whether a value, or each member of a list, is one of the words; nothing at all is fine."""
-    if value is None:
-        return True
-    members = value if isinstance(value, (list, tuple)) else (value,)
-    return all(isinstance(member, str) and member in words for member in members)
-
-
-def _choice_fault(name: str, value: object, words: tuple[str, ...]) -> ArgumentFault:
-    listed = ", ".join(map(repr, words))
-    message = f"the argument {name!r} is {value!r}; allowed: {listed}"
-    return ArgumentFault(name, "denied", message, "Use one of the allowed words.")

@@ -30,7 +30,6 @@ from mmar_runtime.policy.image_header import ImageHeader, read_header
 from mmar_runtime.policy.possible_values import Possible, possible_of, possible_values
 from mmar_runtime.policy.site_policy import Limits
 
-ANY = "*"
 WORKERS = ("num_workers", "num_init_workers", "num_replace_workers")
 SIZES = frozenset(
     {
@@ -103,11 +102,9 @@ def _faults(
 ) -> Iterator[str]:
     if entry is None or isinstance(node, Reference):  # a reference leads to a component
         return
-    possible = possible_values(node)
-    most = limits.workers if name in WORKERS else entry.bounds.get(name, entry.bounds.get(ANY))
-    if most is not None and possible.has_numbers:
-        reached = max(possible.most, -possible.least)
-        if not reached <= most:
+    if name in WORKERS:
+        most, reached = limits.workers, possible_values(node).most
+        if reached > most:
             yield f"{_comes_to(reached)}; {most} is the most"
     if name == "pixdim":  # zero and below keep the spacing that an image has
         least = _least_step(node)

@@ -37,6 +37,7 @@ from mmar_runtime.policy.component_check import all_components, table_entry
 from mmar_runtime.policy.component_table import ComponentEntry, load_component_table
 from mmar_runtime.policy.paths import Places, Role, is_below, path_fault, text_fault
 from mmar_runtime.policy.possible_values import possible_values
+from mmar_runtime.policy.run_folders import run_folders
 from mmar_runtime.policy.site_policy import SitePolicy
 
 DATA_VARIABLES = ("DATA_ROOT", "DATASET_JSON")
@@ -90,6 +91,8 @@ class _PathCheck:
                     node = spec.args.items[name]
                     place = spec.args.location / name
                     yield from self._argument(node, role, f"{spec.title}: {name}", place)
+            if entry is not None:
+                yield from self._filled_in(spec, entry)
             if spec.log_label is not None and LOOKED_UP.match(spec.log_label):
                 message = f"log_label: {spec.log_label!r} is a path; MetricsSaver names files by it"
                 yield Problem(spec.location / "log_label", message, _ADVICE["name"], "path")
@@ -204,6 +207,16 @@ class _PathCheck:
         if fault:
             shown = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
             yield Problem(place, f"{what}: {shown!r} {fault}", _ADVICE[role], "path")
+
+    def _filled_in(self, spec: ComponentSpec, entry: ComponentEntry) -> Iterator[Problem]:
+        """The folders of the run that a component gets where it names none."""
+        for name, folder in run_folders(spec, entry, self.config.variables).items():
+            place, what = spec.args.location / name, f"{spec.title}: {name}"
+            if isinstance(folder, str):
+                yield from self._text(folder, entry.paths[name], what, place)
+            else:
+                message = f"{what} is left out, and so is the run's folder"
+                yield Problem(place, message, f"Give {entry.filled[name]} a folder.", "path")
 
     # --- Cases -----------------------------------------------------------------------------------
 

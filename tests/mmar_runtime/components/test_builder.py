@@ -310,3 +310,44 @@ def test_a_weights_file_is_no_component(tiny_mmar: Path) -> None:
     config = load_evaluation_config(Mmar.open(tiny_mmar))
     with pytest.raises(TypeError, match=r"model\[1\]: the workflow resolves this"):
         ComponentBuilder(config, CPU).get("", "model")
+
+
+# --- Where results go ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "component",
+    [
+        {"name": "ClassificationSaver"},
+        {"name": "ClassificationSaver", "args": {"output_dir": None}},
+        {"name": "ClassificationSaver", "args": {"output_dir": ""}},
+        {"name": "ClassificationSaver", "args": {"output_dir": "#None"}},
+    ],
+)
+def test_a_saver_without_a_folder_writes_into_that_of_the_run(
+    train_json: Path, edited: Edited, component: dict[str, Any]
+) -> None:
+    edited(train_json, lambda document: document["train"].update(saver=component))
+
+    saver = builder_of(train_json).get("train", "saver")
+
+    assert Path(saver.output_dir) == train_json.parents[1] / "eval"
+
+
+def test_a_file_without_a_name_is_in_the_run_as_well(train_json: Path, edited: Edited) -> None:
+    mapping = {"name": "WriteFileMappingd", "args": {"keys": "pred"}}
+    edited(train_json, lambda document: document["train"].update(mapping=mapping))
+
+    built = builder_of(train_json).get("train", "mapping")
+
+    file = built.mapping.mapping_file_path
+    assert Path(file) == train_json.parents[1] / "eval/mapping.json"
+
+
+def test_a_folder_that_is_named_stays(train_json: Path, edited: Edited) -> None:
+    saver = {"name": "MetricsSaver", "args": {"save_dir": "{MMAR_CKPT_DIR}/here"}}
+    edited(train_json, lambda document: document["train"].update(saver=saver))
+
+    built = builder_of(train_json).get("train", "saver")
+
+    assert Path(built.save_dir) == train_json.parents[1] / "models/here"

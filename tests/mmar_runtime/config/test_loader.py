@@ -581,8 +581,8 @@ def test_all_faults_of_a_config_are_told_together(train_faults: Faults, tmp_path
                 "args": {"output_transform": "#monai.handlers.from_engine(['prediction'])"},
             },
             "handlers": [{"name": "MetricsSaver", "args": {"save_dir": "x", "metrics": ["acc"]}}],
-            "a": {"name": "Flipd", "args": {"keys": "@b"}},
-            "b": {"name": "Flipd", "args": {"keys": "@a"}},
+            "a": {"name": "Compose", "args": {"transforms": "@b"}},
+            "b": {"name": "Compose", "args": {"transforms": "@a"}},
             "trainer": {"path": "own.Trainer", "args": {"inferer": {"name": "A", "args": {}}}},
         },
     }

@@ -358,7 +358,7 @@ def test_a_loader_opens_nothing_that_another_file_brings_along(
 ) -> None:
     edited(train(tiny_mmar), lambda document: document["train"]["pre_transforms"].extend(steps))
 
-    assert problems(tiny_mmar)
+    assert check_mmar(tiny_mmar, DEFAULT_POLICY).problems
 
 
 def test_the_labels_of_a_classification_are_values_until_a_loader_opens_them(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.security.case import Case, UpdateCase
 from tests.security.corpus import (
     archive,
+    arguments,
     benign,
     checkpoint,
     component,
@@ -37,6 +38,7 @@ HOSTILE: tuple[Case | UpdateCase, ...] = (
     *update.HOSTILE,
     *documents.HOSTILE,
     *small.HOSTILE,
+    *arguments.HOSTILE,
 )
 BENIGN: tuple[Case | UpdateCase, ...] = (
     *benign.BENIGN,
@@ -45,4 +47,5 @@ BENIGN: tuple[Case | UpdateCase, ...] = (
     *small.BENIGN,
     *metrics.BENIGN,
     *documents.BENIGN,
+    *arguments.BENIGN,
 )

@@ -8,7 +8,8 @@ from tests.security.case import INFERENCE, TRAIN, Case, train
 
 RULES = ("reference", "cycle", "expression", "component", "ref", "unknown-key", "type", "limit",
          "model", "arguments", "section", "unknown-component", "depth", "missing-argument",
-         "unknown-argument", "component-kind", "metric", "engine-key")  # fmt: skip
+         "unknown-argument", "denied-argument", "component-kind", "metric",
+         "engine-key")  # fmt: skip
 
 LONG = "k" * 30
 LONG_CHAIN = {

@@ -1,0 +1,31 @@
+"""The folders of a run, for components that are not told where to write.
+
+Savers of MONAI then write into the working directory, which may be any folder of a site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mmar_runtime.config.nodes import ComponentSpec, Literal
+from mmar_runtime.config.overrides import Scalar
+from mmar_runtime.config.sources import Variable
+from mmar_runtime.config.variables import substitute
+from mmar_runtime.policy.component_table import ComponentEntry
+
+
+def run_folders(
+    spec: ComponentSpec, entry: ComponentEntry, variables: Mapping[str, Variable]
+) -> dict[str, Scalar]:
+    """The places for arguments that are left out, null or empty, or may come to that."""
+    return {
+        name: substitute(template, variables, spec.location)
+        for name, template in entry.filled.items()
+        if not _is_given(spec, name)
+    }
+
+
+def _is_given(spec: ComponentSpec, argument: str) -> bool:
+    """Whether an argument is a value for sure; an expression may come to null."""
+    node = spec.args.items.get(argument)
+    return isinstance(node, Literal) and bool(node.value)
