@@ -1,6 +1,7 @@
 """A job with code of its own in a real federation: it runs where all have approved this very code.
 
-The server builds the network from the MMAR as well, so its administrator approves too.
+site-2 asks for approvals of whole jobs. The server builds the network from the MMAR as well, so its
+administrator approves too.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def job_with_code(job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def federation(make_federation: MakeFederation, job_with_code: Path) -> Federation:
     def approve(federation: Federation) -> None:
+        edit(federation.site("site-2") / "local/mmar_site_policy.json", jobs="approved")
         for kit in (federation.server, *map(federation.site, SITES)):
             policy = str(kit / "local/mmar_site_policy.json")
             assert main(["site", "approve", str(job_with_code), "--policy", policy, "--yes"]) == 0
@@ -69,8 +71,11 @@ def test_approved_code_runs(federation: Federation, job_with_code: Path) -> None
     for site in SITES:
         lines = federation.audit(site)
         events = [one["event"] for one in lines]
-        assert events[:3] == ["code-approved", "job-judged", "mmar-judged"]
-        assert [one["verdict"] for one in lines[1:3]] == ["accept", "accept"]
+        approved = [one for one in events if one.endswith("-approved")]
+        assert approved == ["code-approved", "job-approved"][: 1 + (site == "site-2")]
+        judged = [one for one in lines if one["event"].endswith("-judged")]
+        assert [one["event"] for one in judged] == ["job-judged", "mmar-judged"]
+        assert [one["verdict"] for one in judged] == ["accept", "accept"]
     accepted = [
         one for one in federation.audit("localhost") if one["event"] == "contribution-accepted"
     ]
@@ -98,6 +103,20 @@ def test_any_other_code_is_refused(
 
     assert state.status == "FINISHED:FAILED_TO_RUN"
     assert any("refused: code: " in answer for answer in state.deployment.values()), state
+
+
+def test_a_site_that_asks_for_approvals_runs_no_other_job(
+    federation: Federation, job_with_code: Path, tmp_path: Path
+) -> None:
+    """site-2 does; the code is the same, and one number of the job is another."""
+    changed = Path(shutil.copytree(job_with_code, tmp_path / "changed"))
+    edit(changed / "app/config/config_fed_client.json", local_epochs=2)
+
+    state = federation.run(changed)
+
+    refused = "refused: approval: this site runs the jobs that it has approved"
+    assert state.deployment["site-2"].startswith(refused)
+    assert state.deployment["site-1"] == "OK"
 
 
 def test_a_class_of_code_that_is_not_there_is_refused(
