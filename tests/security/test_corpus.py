@@ -25,6 +25,7 @@ CASES = {case.name: case for case in (*HOSTILE, *BENIGN)}
 FAMILIES = (
     "expression", "component", "substitution", "reference", "path", "data list", "archive",
     "checkpoint", "log config", "update", "metadata", "metric", "document", "argument",
+    "number", "cost", "lambda",
 )  # fmt: skip
 
 

@@ -12,8 +12,10 @@ from tests.security.corpus import (
     data_list,
     documents,
     expression,
+    lambdas,
     log_config,
     metrics,
+    numbers,
     path,
     paths_beyond,
     reference,
@@ -39,6 +41,8 @@ HOSTILE: tuple[Case | UpdateCase, ...] = (
     *documents.HOSTILE,
     *small.HOSTILE,
     *arguments.HOSTILE,
+    *numbers.HOSTILE,
+    *lambdas.HOSTILE,
 )
 BENIGN: tuple[Case | UpdateCase, ...] = (
     *benign.BENIGN,
@@ -48,4 +52,6 @@ BENIGN: tuple[Case | UpdateCase, ...] = (
     *metrics.BENIGN,
     *documents.BENIGN,
     *arguments.BENIGN,
+    *numbers.BENIGN,
+    *lambdas.BENIGN,
 )
