@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from mmar_runtime.config import expressions
@@ -46,6 +47,9 @@ ENLARGING = frozenset({"zoom", "max_zoom"})
 
 COPYING = frozenset({"num_patches", "num_samples", "repeats", "times"})
 """Arguments that make several arrays of one."""
+
+WIDENING: Mapping[str, int] = MappingProxyType({"spatial_border": 2, "k": 1})
+"""Argument -> how often it is added to the length of each axis, of a border and of a divisor."""
 
 MADE = frozenset({"max_roi_size", "patch_size", "roi_size", "spatial_shape", "spatial_size"})
 """Sizes that an image has behind a transform."""
@@ -205,6 +209,9 @@ def _batch_fault(section: Section, axes: int) -> Iterator[Problem]:
         for name, node in spec.args.items.items():
             voxels *= _product(node, axes) if name in ENLARGING else 1
             copies *= _most(node) if name in COPYING else 1
+            if name in WIDENING:
+                side = voxels ** (1 / axes) + WIDENING[name] * _most(node)
+                voxels = math.prod([side] * axes)  # a power would raise where it is too large
         if copies * voxels > BATCH_VOXELS:
             message = f"{_shown(copies * voxels)} voxels in one batch; {BATCH_VOXELS} is the most"
             yield Problem(

@@ -99,6 +99,7 @@ def test_a_list_is_bounded_number_by_number(
         ("Resized", {"spatial_size": [2000, 2000, 2000]}),
         ("BorderPadd", {"spatial_border": 10_000}),
         ("DivisiblePadd", {"k": 50_000}),
+        ("DivisiblePadd", {"k": 1e300}),
         ("Zoomd", {"zoom": 1000}),
         ("CopyItemsd", {"times": 10**9, "names": ["a"]}),
         ("SimulateDelayd", {"delay_time": 1e9}),
@@ -174,6 +175,17 @@ def test_copies_of_copies_are_counted_together(tiny_mmar: Path, edited: Edited) 
     edited(train(tiny_mmar), crop)  # 16 * 16 crops of each of the 16 items
     edited(train(tiny_mmar), transform("RepeatChanneld", repeats=3))
     assert problems(tiny_mmar) == ["train.pre_transforms[7]"]
+
+
+def test_borders_of_borders_are_counted_together(tiny_mmar: Path, edited: Edited) -> None:
+    for _ in range(3):
+        edited(train(tiny_mmar), transform("BorderPadd", spatial_border=64))
+        edited(train(tiny_mmar), transform("DivisiblePadd", k=32))
+    assert problems(tiny_mmar) == []
+
+    for _ in range(20):
+        edited(train(tiny_mmar), transform("BorderPadd", spatial_border=512))
+    assert len(problems(tiny_mmar)) == 1
 
 
 def test_a_job_starts_no_million_of_threads(tiny_mmar: Path, edited: Edited) -> None:

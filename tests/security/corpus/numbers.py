@@ -128,6 +128,10 @@ SIZES: dict[str, tuple[str, Edits]] = {
     "repeats": ("channels of channels", repeated(5, "RepeatChanneld", repeats=256)),
     "copies": ("copies of copies", repeated(9, "CopyItemsd", times=8, names=list("abcdefgh"))),
     "border": ("a wide border", size("BorderPadd", "spatial_border", 10**6)),
+    "borders": ("a border around each border", repeated(30, "BorderPadd", spatial_border=1000)),
+    "divisibles": ("one divisor after another", {"train/pre_transforms": [*_BEFORE, *(
+        {"name": "DivisiblePadd", "args": {"keys": "image", "k": k}}
+        for k in range(1000, 960, -1))]}),
     "divisible": ("a large divisor", size("DivisiblePadd", "k", 10**6)),
     "channels": ("a network of a million channels", {
         "train/model/args/channels": "#[4, 0 or 1000000]"}),
