@@ -104,6 +104,12 @@ CARRIERS: dict[str, tuple[str, Edits]] = {
         BEFORE: {"name": "CopyItemsd", "args": {"keys": ["image"], "names": ["a"]}},
         AFTER: {"name": "CopyItemsd", "args": {"keys": ["a"], "names": ["b"]}},
         MORE: metric("MeanSquaredError", "#monai.handlers.from_engine(['a', 'b'])")}}),
+    "part-of-prediction": ("a voxel of the prediction", more(
+        "MeanAbsoluteError", "lambda x: (x[0]['pred'][0][1][2], x[0]['label'][0][1][2])")),
+    "first-case": ("the first case of each batch", more(
+        "MeanDice", "#monai.handlers.from_engine(['pred', 'label'], first=True)")),
+    "amplified": ("digits that rounding takes away", more(
+        "MeanAbsoluteError", "lambda x: (x['pred'] * 1000000000, x['label'])")),
     "hundred-and-fifty": ("150 metrics", many(150)),
     "one-too-many": ("33 with the key metric", many(32)),
     "many-labels": ("as many by one metric", more(
