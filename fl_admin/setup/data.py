@@ -16,6 +16,7 @@ from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.datatools.document import TRAINING, VALIDATION, Item, read_document
 from mmar_runtime.errors import ConfigError
+from mmar_runtime.policy.paths import Places, path_fault
 from mmar_runtime.policy.site_policy import SitePolicy
 
 MAX_NAMED = 3
@@ -47,7 +48,7 @@ class _Looked:
     files: int
     missing: tuple[str, ...]
     unreadable: tuple[str, ...]
-    outside: tuple[str, ...]
+    refused: tuple[str, ...]
 
 
 def _environment(values: dict[str, Scalar]) -> Finding:
@@ -89,7 +90,11 @@ def _judged(looked: _Looked, cases: Mapping[str, Sequence[Item]]) -> Finding:
     for names, what, advice in (
         (looked.missing, "are missing", f"is {ROOT} right? Relative paths are looked up below it"),
         (looked.unreadable, "cannot be read by this user", "give the site's user the right to"),
-        (looked.outside, "lie outside of the site's data", "add their folder to data_roots"),
+        (
+            looked.refused,
+            "may not be read by a job",
+            "add their folder to data_roots, or convert them to NIfTI",
+        ),
     ):
         if names:
             rest = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
@@ -106,16 +111,19 @@ def _judged(looked: _Looked, cases: Mapping[str, Sequence[Item]]) -> Finding:
 def _look(
     cases: Mapping[str, Sequence[Item]], keys: list[str], root: str, roots: tuple[Path, ...]
 ) -> _Looked:
-    """Look for every file once; nothing is opened."""
+    """Look for every file once; of most formats, none is opened."""
     items = (item for found in cases.values() for item in found)
     named = dict.fromkeys(name for item in items for key in keys for name in item.files(key))
     places = {name: os.path.join(root, name) for name in named}
+    readable = Places(root=os.devnull, data=tuple(map(os.path.realpath, roots)))  # no job is here
     there = {name: place for name, place in places.items() if os.path.exists(place)}
     return _Looked(
         files=len(named),
         missing=tuple(name for name in named if name not in there),
         unreadable=tuple(name for name, one in there.items() if not os.access(one, os.R_OK)),
-        outside=tuple(name for name, one in there.items() if not _is_in(one, roots)),
+        refused=tuple(
+            name for name, one in there.items() if path_fault(one, "read:image", readable)
+        ),
     )
 
 

@@ -91,12 +91,14 @@ def image_fault(place: str, other_fault: Callable[[str], str], *, reader_named: 
     try:
         head = _head(place, HEADER_BYTES if name.endswith((*META_SUFFIXES, *NRRD_SUFFIXES)) else 0)
     except OSError:
-        return ""
-    if not head or _is_dicom(head, named=name.endswith(DICOM_SUFFIXES)):
+        head = b""
+    if _is_dicom(head, named=name.endswith(DICOM_SUFFIXES)):
         return ""
     suffix = next((one for one in SUFFIXES if name.endswith(one)), None)
     if suffix is None:
         return NOT_LISTED
+    if not head:
+        return ""
     starts = STARTS.get(suffix, ())
     if not (META_IMAGE.match(head) if suffix in META_SUFFIXES else head.startswith(starts)):
         return "holds something else than its name says"

@@ -339,7 +339,16 @@ def test_a_case_that_leads_out_of_the_data(
     edited(data / "dataset.json", lambda one: one["training"][0].update(image=str(outside)))
 
     assert "1 of " in (told := findings(with_data)["data"].message)
-    assert "lie outside of the site's data" in told
+    assert "may not be read by a job" in told
+
+
+def test_an_image_of_a_format_that_no_job_may_have_read(
+    with_data: Path, data: Path, edited: Edited
+) -> None:
+    (data / "pair.hdr").write_bytes(b"")
+    edited(data / "dataset.json", lambda one: one["training"][0].update(image="pair.hdr"))
+
+    assert "may not be read by a job: 'pair.hdr'" in findings(with_data)["data"].message
 
 
 def test_a_list_without_validation_is_a_warning(

@@ -107,6 +107,7 @@ def test_what_libraries_write_is_what_it_says(fault: Fault, places: Places, suff
         ("a.mnc", b"CDF\1"),
         ("a.par", b"# === DATA DESCRIPTION FILE"),
         ("a.nhdr.gz", gzip.compress(NRRD.encode())),
+        ("empty.hdr", b""),
         ("a.nii.gz ", gzip.compress(NIFTI)),
     ],
 )
