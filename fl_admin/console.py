@@ -44,6 +44,7 @@ from fl_client.job_files import SIGNATURES
 from fl_server.run_record import RECORD_TOPIC, RunRecord
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, FederationError, Problem
+from mmar_runtime.names import shown
 
 CONNECT_SECONDS = 15.0
 SECONDS_BETWEEN_LOOKS = 2.0
@@ -384,15 +385,20 @@ def _certificate_findings(kit: Kit) -> list[Finding]:
 def _state(meta: Any) -> JobState:
     detail = meta.get(JobMetaKey.JOB_DEPLOY_DETAIL.value) or ()
     return JobState(
-        job_id=str(meta.get(JobMetaKey.JOB_ID.value, "")),
-        name=str(meta.get(JobMetaKey.JOB_NAME.value, "")),
-        status=str(meta.get(JobMetaKey.STATUS.value, "")),
-        submitter=str(meta.get(JobMetaKey.SUBMITTER_NAME.value, "")),
-        submitted=str(meta.get(JobMetaKey.SUBMIT_TIME_ISO.value, "")),
-        duration=str(meta.get(JobMetaKey.DURATION.value, "")),
-        deployment=dict(_answer(one) for one in map(str, detail) if ": " in one),
-        schedule=tuple(map(str, meta.get(JobMetaKey.SCHEDULE_HISTORY.value) or ())),
+        job_id=_said(meta.get(JobMetaKey.JOB_ID.value, "")),
+        name=_said(meta.get(JobMetaKey.JOB_NAME.value, "")),
+        status=_said(meta.get(JobMetaKey.STATUS.value, "")),
+        submitter=_said(meta.get(JobMetaKey.SUBMITTER_NAME.value, "")),
+        submitted=_said(meta.get(JobMetaKey.SUBMIT_TIME_ISO.value, "")),
+        duration=_said(meta.get(JobMetaKey.DURATION.value, "")),
+        deployment=dict(_answer(one) for one in map(_said, detail) if ": " in one),
+        schedule=tuple(map(_said, meta.get(JobMetaKey.SCHEDULE_HISTORY.value) or ())),
     )
+
+
+def _said(value: object) -> str:
+    """What a server says of a job, or a site through the server, as it may be shown."""
+    return shown(str(value))
 
 
 def _answer(line: str) -> tuple[str, str]:

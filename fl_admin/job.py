@@ -14,6 +14,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.mmar import Mmar
+from mmar_runtime.names import JOB_NAME
 
 SERVER_CONFIG = "config_fed_server.json"
 CLIENT_CONFIG = "config_fed_client.json"
@@ -52,8 +53,9 @@ class Job:
             message = f"'deploy_map' has to name one app for all sites, found {apps}"
             raise ConfigError([Problem(location / "deploy_map", message, "", "job")])
         name = meta.get("name")
-        if not isinstance(name, str) or not name:
-            raise ConfigError([Problem(location / "name", "the job has no name", "", "job")])
+        if not isinstance(name, str) or JOB_NAME.fullmatch(name) is None:
+            message = "has to be a name of letters, digits, blanks and ._-, at most 100 characters"
+            raise ConfigError([Problem(location / "name", message, "", "job")])
         mmar = Mmar.open(root / apps[0])
         for document in (SERVER_CONFIG, CLIENT_CONFIG):
             read_json(mmar.document(document))

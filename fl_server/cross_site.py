@@ -24,7 +24,7 @@ from fl_server.run_record import (
     check_format_version,
     finite_metrics,
     json_text,
-    nonempty_text,
+    name_text,
     parse_json,
     unique_names,
 )
@@ -43,10 +43,6 @@ Cells: TypeAlias = Mapping[str, Mapping[str, Metrics]]
 CSV_COLUMNS = ("model", "site", "metric", "value")
 _PARTS = ("key_metric", "models", "sites", "cells", "weights_sha256", "evaluation_sha256")
 _JSON_KEYS = ("format_version", *_PARTS, "complete", "missing")
-
-# A spreadsheet takes a cell that begins with one of these for a formula, also after white space
-# and in the full-width forms; a quote in front makes it text.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +68,7 @@ class CrossSiteMatrix:
 
     def __post_init__(self) -> None:
         """Check the names and the numbers; a matrix without any cell raises."""
-        nonempty_text(self.key_metric, "key_metric")
+        name_text(self.key_metric, "key_metric")
         object.__setattr__(self, "models", unique_names(self.models, "models"))
         object.__setattr__(self, "sites", unique_names(self.sites, "sites", ordered=True))
         object.__setattr__(self, "cells", _checked_cells(self))
@@ -160,8 +156,8 @@ class CrossSiteMatrix:
         """The matrix as CSV text: model, site, metric, value.
 
         A number is written with all its digits; a value that is missing has a line with an empty
-        value, so that nobody takes its absence for an oversight. Names that a spreadsheet would
-        run as a formula get a quote in front; the JSON document has the names as they are.
+        value, so that nobody takes its absence for an oversight. No name is a formula to a
+        spreadsheet; see ``mmar_runtime.names``.
         """
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
@@ -170,8 +166,7 @@ class CrossSiteMatrix:
         for model in self.models:
             for site in self.sites:
                 for metric in metrics:
-                    names = [_without_formula(name) for name in (model, site, metric)]
-                    writer.writerow([*names, self._printed(model, site, metric)])
+                    writer.writerow([model, site, metric, self._printed(model, site, metric)])
         return stream.getvalue()
 
     def _no_value(self, model: str, site: str, metric: str) -> FederationError:
@@ -304,8 +299,3 @@ def _checked_cell(matrix: CrossSiteMatrix, model: str, site: str) -> Metrics:
 def _require_one_of(name: str, names: tuple[str, ...], what: str) -> None:
     if name not in names:
         raise FederationError(f"unknown {what} {name!r}. {did_you_mean(str(name), names)}".rstrip())
-
-
-def _without_formula(name: str) -> str:
-    begins_formula = name.startswith(_FORMULA_STARTS) or name.lstrip().startswith(_FORMULA_STARTS)
-    return f"'{name}" if begins_formula else name

@@ -31,6 +31,7 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
 from mmar_runtime.audit import AUDIT_FILE, HEAD_FORM, LEDGER_FILE
 from mmar_runtime.errors import FederationError
 from mmar_runtime.files import write_text_atomically
+from mmar_runtime.names import NAME_FORM, is_name, shown
 
 FORMAT_VERSION = 1
 
@@ -51,10 +52,22 @@ BOTH_OR_NONE = "a closed round has both seconds and weights_sha256, an open none
 # --- values that are checked
 
 
+MAX_FAILURE = 4000
+"""Characters of the reason of a failed run, which lists what is missing of each site."""
+
+
 def nonempty_text(value: object, name: str) -> str:
     """The same text; raises ``FederationError`` for anything else than text with content."""
     if not isinstance(value, str) or not value.strip():
         raise FederationError(f"{name}: expected a text that is not empty, found {value!r}")
+    return value
+
+
+def name_text(value: object, name: str) -> str:
+    """The same name; raises ``FederationError`` for a text that no reader should be shown."""
+    if not is_name(value):
+        found = shown(value) if isinstance(value, str) else value
+        raise FederationError(f"{name}: expected {NAME_FORM}, found {found!r}")
     return value
 
 
@@ -190,7 +203,7 @@ class SiteContribution:
         built = _mapping(self.built, "built")
         counts = {key: whole_number(built[key], f"built[{key!r}]", least=0) for key in built}
         _settle(self, built=_read_only(counts))
-        nonempty_text(self.process, "process")
+        name_text(self.process, "process")
         _settle(self, logs=_read_only(_log_heads(self.logs)))
 
     def as_dict(self) -> dict[str, Any]:
@@ -239,7 +252,7 @@ class SiteAbsence:
         if self.status not in get_args(AbsenceStatus):
             allowed = ", ".join(map(repr, ("contributed", *get_args(AbsenceStatus))))
             raise FederationError(f"status: found {self.status!r}; allowed: {allowed}")
-        nonempty_text(self.reason, "reason")
+        _settle(self, reason=shown(nonempty_text(self.reason, "reason")))
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON object of this absence."""
@@ -938,7 +951,7 @@ def parse_json(path: Path) -> object:
 
 def _settle_head(record: RunRecord) -> None:
     for name in ("job", "engine", "key_metric"):
-        nonempty_text(getattr(record, name), name)
+        name_text(getattr(record, name), name)
     _settle(record, started=_utc(record.started, "started"))
     _settle(record, rounds_asked=whole_number(record.rounds_asked, "rounds_asked", least=0))
     _settle(record, sites=unique_names(record.sites, "sites", ordered=True))
@@ -956,7 +969,7 @@ def _settle_head(record: RunRecord) -> None:
     elif record.initial_weights_sha256 is not None:
         raise FederationError("initial_weights_sha256: a run without rounds starts from no weights")
     if record.shared_names is not None:
-        _settle(record, shared_names=unique_names(record.shared_names, "shared_names"))
+        _settle(record, shared_names=unique_texts(record.shared_names, "shared_names"))
     for name in ("rounds", "scores"):
         _settle(record, **{name: tuple(getattr(record, name))})
     _settle(record, local_bests=_read_only(_mapping(record.local_bests, "local_bests")))
@@ -967,7 +980,7 @@ def _check_status(record: RunRecord) -> None:
         allowed = ", ".join(map(repr, get_args(RunStatus)))
         raise FederationError(f"status: found {record.status!r}; allowed: {allowed}")
     if record.status == "failed":
-        nonempty_text(record.failure, "failure")
+        _settle(record, failure=shown(nonempty_text(record.failure, "failure"), MAX_FAILURE))
     elif record.failure is not None:
         raise FederationError(f"failure: a run that is {record.status} has none")
     if record.status == "running":
@@ -1066,13 +1079,19 @@ def check_format_version(found: object) -> None:
 
 
 def unique_names(values: object, name: str, *, ordered: bool = False) -> tuple[str, ...]:
-    """The names as a tuple, sorted where ``ordered``; none, an empty or a repeated one raises."""
+    """The names as a tuple, sorted where ``ordered``; none, no name or a repeated one raises."""
+    names = tuple(name_text(value, name) for value in unique_texts(values, name))
+    return tuple(sorted(names)) if ordered else names
+
+
+def unique_texts(values: object, name: str) -> tuple[str, ...]:
+    """The texts as a tuple, such as names of tensors; none, an empty or a repeated one raises."""
     if not isinstance(values, (list, tuple)) or not values:
         raise FederationError(f"{name}: expected at least one name, found {values!r}")
-    names = tuple(nonempty_text(value, name) for value in values)
-    if len(set(names)) != len(names):
-        raise FederationError(f"{name}: expected each name once, found {list(names)}")
-    return tuple(sorted(names)) if ordered else names
+    texts = tuple(nonempty_text(value, name) for value in values)
+    if len(set(texts)) != len(texts):
+        raise FederationError(f"{name}: expected each name once, found {list(texts)}")
+    return texts
 
 
 def _object(value: object, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -1143,7 +1162,7 @@ def _mapping(value: object, name: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise FederationError(f"{name}: expected an object, found {value!r}")
     for key in value:
-        nonempty_text(key, f"a name in {name}")
+        name_text(key, f"a name in {name}")
     return value
 
 

@@ -9,7 +9,6 @@ an error of its own is a refusal too.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -30,6 +29,7 @@ from mmar_runtime.encrypted_weights import (
     part_faults,
     plain_part,
 )
+from mmar_runtime.names import is_name
 from mmar_runtime.transfer_form import Form
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
@@ -74,9 +74,6 @@ METADATA_KEYS: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Further metadata of each kind of reply."""
-
-NAME = re.compile(r"[A-Za-z0-9_.\- ]{1,100}")
-"""Of a process, of a component, of a filter: it cannot be markup, a formula or a path."""
 
 REPORT_KEYS = (
     "received_metrics", "local_metrics", "epochs", "seconds", "built", "process", "cases",
@@ -329,7 +326,7 @@ def _number_faults(
 ) -> Iterator[UpdateFault]:
     """Steps, cases, rounds and metrics out of their range."""
     history = metadata.get("filter_history", ())
-    if type(history) not in (list, tuple) or not all(map(_is_name, history)):
+    if type(history) not in (list, tuple) or not all(map(is_name, history)):
         message = f"has to list names of filters, found {_shown(history)}"
         yield UpdateFault("metadata", "filter_history", message)
     if expected.kind == "WEIGHT_DIFF":
@@ -378,7 +375,7 @@ def _account_faults(report: Mapping[str, Any]) -> Iterator[UpdateFault]:
     What is missing is told where the report is read.
     """
     fits: Mapping[str, Callable[[Any], bool]] = {
-        "process": _is_name,
+        "process": is_name,
         "seconds": lambda value: _is_number(value) and value >= 0,
         "cases": _is_count,
         "built": lambda value: _maps_names_to(value, _is_count),
@@ -399,11 +396,7 @@ def _is_epoch(value: object) -> bool:
 
 
 def _maps_names_to(value: object, is_fit: Callable[[Any], bool]) -> bool:
-    return type(value) is dict and all(_is_name(k) and is_fit(v) for k, v in value.items())
-
-
-def _is_name(value: object) -> bool:
-    return type(value) is str and NAME.fullmatch(value) is not None
+    return type(value) is dict and all(is_name(k) and is_fit(v) for k, v in value.items())
 
 
 def _is_count(value: object) -> bool:
@@ -427,7 +420,7 @@ def _metric_faults(
     if type(metrics) is not dict:
         yield UpdateFault("metrics", place, f"has to be an object, found {_shown(metrics)}")
         return
-    if len(metrics) > MAX_METRICS or not all(map(_is_label, metrics)):
+    if len(metrics) > MAX_METRICS or not all(map(is_name, metrics)):
         message = f"has names that are none, or more than {MAX_METRICS}"
         yield UpdateFault("metrics", place, message)
         return
@@ -443,10 +436,6 @@ def _metric_faults(
         if type(value) not in (int, float) or not low <= value <= high:
             message = f"has to be a number from {low:g} to {high:g}, found {_shown(value)}"
             yield UpdateFault("metrics", f"{place}.{name}", message)
-
-
-def _is_label(name: object) -> bool:
-    return type(name) is str and name.isprintable() and 0 < len(name) <= MAX_SHOWN
 
 
 # --- what is encrypted

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TypeGuard
 
+LONGEST_TEXT = 400
 MAX_NAME = 100
 NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.\- ]{0,98}[A-Za-z0-9_.\-])?")
 """ASCII letters, digits, ``_.-`` and blanks inside; a letter, a digit or ``_`` comes first."""
@@ -34,3 +35,25 @@ def is_name(value: object) -> TypeGuard[str]:
     [True, True, False, False, False, False]
     """
     return type(value) is str and NAME.fullmatch(value) is not None
+
+
+def shown(text: str, limit: int = LONGEST_TEXT) -> str:
+    r"""Text of a stranger as it may be shown: on one line, not too long, no control characters.
+
+    A site chooses its reasons, and a server the names of its jobs. Escape sequences could repaint a
+    terminal, and marks of writing direction could reorder a line of a page.
+
+    >>> shown("out of memory\n  on cuda:0"), shown("\x1b[31mred")
+    ('out of memory on cuda:0', '\\x1b[31mred')
+    """
+    visible = visible_line(" ".join(text.split()))
+    return visible if len(visible) <= limit else f"{visible[:limit]}…"
+
+
+def visible_line(text: str) -> str:
+    """The text with escapes for what has no sign of its own, line breaks among them."""
+    return "".join(one if one.isprintable() else _escaped(one) for one in text)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape", "backslashreplace").decode("ascii")

@@ -14,9 +14,11 @@ from mmar_runtime.cli.common import (
     add_set_argument,
     examples_of,
     print_json,
+    print_note,
 )
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.names import visible_line
 from mmar_runtime.transfer_form import FORMS
 
 if TYPE_CHECKING:
@@ -246,7 +248,7 @@ def _make(
 def _tell(created: CreatedJob, *, as_json: bool, fields: Iterable[FieldReport] = ()) -> None:
     """Where the job is on stdout; what is to be known about it on stderr."""
     for notice in created.notices:
-        print(f"note: {notice}", file=sys.stderr)
+        print_note(notice)
     show_refusals(created.refusals)
     folder = str(created.job.folder)
     if not as_json:
@@ -370,7 +372,7 @@ def _import(options: argparse.Namespace) -> int:
     values = parse_overrides(options.overrides)
     old = read_old_federation(options.folder, mmar=options.mmar, values=values)
     for one in old.fields:
-        print(one, file=sys.stderr)
+        print(visible_line(str(one)), file=sys.stderr)
     created = import_job(
         old,
         options.out,

@@ -37,16 +37,17 @@ def job_view() -> Iterator[View]:
 
 def job_table(state: JobState, record: RunRecord | None, elapsed: float) -> Group:
     """A row for each site with its part in the last round, and what keeps the job from starting."""
-    table = Table(title=headline(state, record, elapsed), title_justify="left")
+    table = Table(title=Text(headline(state, record, elapsed)), title_justify="left")
     for column in COLUMNS:
         table.add_column(column)
     if record is None:
         for site, answer in state.deployment.items():
             if site != "server":
-                table.add_row(site, "", "starting" if answer == "OK" else answer[:LONGEST_STATE])
+                told = "starting" if answer == "OK" else answer[:LONGEST_STATE]
+                table.add_row(Text(site), "", Text(told))
     else:
         for row in site_rows(record):
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
     return Group(table, *(Text(line) for line in waiting_lines(state)))
 
 

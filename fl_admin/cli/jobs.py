@@ -35,10 +35,12 @@ def run(options: argparse.Namespace) -> int:
         return 0
     from rich.console import Console as Terminal
     from rich.table import Column, Table
+    from rich.text import Text
 
     table = Table(*(Column(name, no_wrap=True) for name in COLUMNS))
     for one in states:
-        table.add_row(one.job_id, one.name, one.status, one.submitted, one.duration, one.submitter)
+        told = (one.job_id, one.name, one.status, one.submitted, one.duration, one.submitter)
+        table.add_row(*map(Text, told))  # a plain text would be read as markup
     terminal = Terminal()
     # A pipe has no width, and a script wants whole words.
     terminal.print(table) if terminal.is_terminal else Terminal(width=PIPE_WIDTH).print(table)

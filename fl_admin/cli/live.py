@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from fl_admin.follow import SimulationView, SiteView
+from mmar_runtime.names import shown
 
 View = Callable[[SimulationView], object]
 
@@ -33,9 +35,9 @@ def progress_table(view: SimulationView) -> Table:
         table.add_column(column)
     for name, site in view.sites.items():
         table.add_row(
-            name,
+            Text(name),
             f"{site.round_number}/{view.rounds}" if view.rounds else "",
-            f"{site.task} {site.model}".strip() or "starting",
+            Text(shown(f"{site.task} {site.model}".strip()) or "starting"),
             str(site.epoch or ""),
             f"{site.iteration[0]}/{site.iteration[1]}" if site.iteration[1] else "",
             number(site.loss),
@@ -87,9 +89,9 @@ class Lines:
                 )
 
     def _say(self, view: SimulationView, site: SiteView, name: str) -> None:
-        shown = "" if site.loss is None else f", loss {number(site.loss)}"
+        loss = "" if site.loss is None else f", loss {number(site.loss)}"
         place = f"round {site.round_number}/{view.rounds}, " if view.rounds else ""
         print(
-            f"[{view.elapsed:4.0f} s] {name}: {place}{site.task} {site.model}".rstrip() + shown,
+            f"[{view.elapsed:4.0f} s] {name}: {place}{site.task} {site.model}".rstrip() + loss,
             file=sys.stderr,
         )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fl_admin.cli.job import settings_of
+from mmar_runtime.cli.common import print_note
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.errors import ConfigError, Problem
@@ -62,7 +62,7 @@ def named_job(
     )
     with temporary_job(request) as created:
         for notice in (*replaced_configs(request.mmar), *created.notices):
-            print(f"note: {notice}", file=sys.stderr)
+            print_note(notice)
         yield created.job
 
 

@@ -15,6 +15,7 @@ from mmar_runtime.cli.common import (
     add_output_arguments,
     add_set_argument,
     print_json,
+    print_note,
     set_up_logging,
     stop_on_signals,
 )
@@ -110,7 +111,7 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
         policy=_policy(options.policy),
     )
     for notice in plan.notices:
-        print(f"note: {notice}", file=sys.stderr)
+        print_note(notice)
     for problem in plan.not_inline:
         print(f"note: runs on NVFlare's simulator: {problem.message}", file=sys.stderr)
     folder = RunFolder.create(options.workspace, engine=plan.engine)

@@ -21,6 +21,7 @@ from fl_server.run_record import (
     shortfalls,
 )
 from mmar_runtime.files import write_text_atomically
+from mmar_runtime.names import shown
 
 # From light to dark: the order survives in grey, for a printer and for eyes that see few colours.
 _HEAT_STOPS = ((239, 246, 252), (158, 202, 225), (49, 130, 189), (8, 48, 107))
@@ -125,7 +126,7 @@ def _template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
         # Every text passes here, so that none from a site can be forgotten.
-        finalize=lambda value: summary.shown(value) if type(value) is str else value,
+        finalize=lambda value: shown(value) if type(value) is str else value,
     )
     environment.filters.update(
         value=summary.format_value,

@@ -8,7 +8,6 @@ from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, CrossSiteMatri
 from fl_server.run_record import RoundScores, RunRecord, shortfalls
 from mmar_runtime.errors import FederationError
 
-LONGEST_TEXT = 400
 NO_MATRIX = (
     "This report was made without a cross-site matrix, so it cannot say how each model does at each"
     " site."
@@ -140,24 +139,6 @@ def format_seconds(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def shown(text: str, limit: int = LONGEST_TEXT) -> str:
-    r"""Text from a site as it may be shown: on one line, not too long, no control characters.
-
-    A site chooses its reasons and the names of its metrics. Escape sequences could repaint a
-    terminal, and marks of writing direction could reorder a line of the page.
-
-    >>> shown("out of memory\n  on cuda:0"), shown("\x1b[31mred")
-    ('out of memory on cuda:0', '\\x1b[31mred')
-    """
-    line = " ".join(text.split())
-    visible = "".join(char if char.isprintable() else _escaped(char) for char in line)
-    return visible if len(visible) <= limit else f"{visible[:limit]}…"
-
-
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
 def _rounds_fact(record: RunRecord) -> Fact:

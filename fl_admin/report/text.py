@@ -11,6 +11,7 @@ from rich.text import Text
 from fl_admin.report import summary
 from fl_server.cross_site import CrossSiteMatrix
 from fl_server.run_record import RunRecord, shortfalls
+from mmar_runtime.names import shown
 
 MISSING = "\N{EN DASH}"
 BEST = "★"
@@ -101,4 +102,4 @@ def _table(title: str, first: str, columns: list[str]) -> Table:
 
 def _text(words: str, style: str = "") -> Text:
     """Words from a record as they are: `Text` does not read them as markup."""
-    return Text(summary.shown(words), style=style)
+    return Text(shown(words), style=style)

@@ -34,6 +34,7 @@ from fl_client.transfer import job_transfer
 from mmar_runtime.compact_weights import SCALES, Arrays, form_faults
 from mmar_runtime.encrypted_weights import ARRAYS, LAYOUT, LENGTHS, Layout, layout_of, part_faults
 from mmar_runtime.errors import PolicyError
+from mmar_runtime.names import is_name
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy, site_policy
 from mmar_runtime.transfer_form import Form
 
@@ -41,9 +42,6 @@ REFUSED = "gate-refused"
 """The status word in place of a reply that may not leave."""
 
 STATUS_FORM = re.compile(r"[a-z][a-z-]{0,40}( \(reference [0-9a-f]{1,32}\))?")
-NAME_FORM = re.compile(r"[A-Za-z0-9_.\- ]{1,100}")
-"""Labels of metrics and names of built entries come from the job; no text of data looks so."""
-
 MAX_BUILT = 500
 LARGEST_INT = 2**63
 
@@ -324,7 +322,7 @@ def _meta_faults(meta: Any, policy: SitePolicy) -> Iterator[str]:
     if REPORT in meta:
         yield from _report_faults(meta[REPORT], policy)
     history = meta.get(MetaKey.FILTER_HISTORY, ())
-    if not all(isinstance(one, str) and NAME_FORM.fullmatch(one) for one in history):
+    if not all(is_name(one) for one in history):
         yield "the history of filters is none"
 
 
@@ -338,7 +336,7 @@ def _report_faults(report: Any, policy: SitePolicy) -> Iterator[str]:
     if not _is_number(report.get("seconds", 0)):
         yield "seconds are no number"
     process = report.get("process", "p")
-    if not (isinstance(process, str) and NAME_FORM.fullmatch(process) and len(process) <= 40):
+    if not (is_name(process) and len(process) <= 40):
         yield "the name of the process is none"
     epochs = report.get("epochs", [])
     if not isinstance(epochs, list) or len(epochs) > policy.limits.epochs_per_round + 1:
@@ -369,7 +367,7 @@ def _number_faults(numbers: Any, what: str, most: int) -> Iterator[str]:
     if not isinstance(numbers, dict) or len(numbers) > most:
         yield f"{what}: no object of numbers, or of more than {most}"
         return
-    if not all(isinstance(name, str) and NAME_FORM.fullmatch(name) for name in numbers):
+    if not all(is_name(name) for name in numbers):
         yield f"{what}: a name is no label"
     if not all(_is_number(value) for value in numbers.values()):
         yield f"{what}: a value is no number"

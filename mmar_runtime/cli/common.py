@@ -28,6 +28,7 @@ from mmar_runtime.errors import (
     RunAborted,
 )
 from mmar_runtime.finite import finite
+from mmar_runtime.names import visible_line
 
 EXIT_INTERNAL = 70
 """A fault of ours, as in sysexits.h; everything that the user can mend exits with 1 or 2."""
@@ -126,7 +127,8 @@ def _report(error: MmarError, code: int, options: argparse.Namespace) -> int:
         print_json({"error": str(error), "problems": [one.as_dict() for one in problems]})
     if processes.local_rank == 0 or not isinstance(error, MET_BY_ALL):
         name = "mmar" if processes.first else f"mmar, process {processes.rank}"
-        print(f"{name}: {error}", file=sys.stderr)
+        text = "\n".join(map(visible_line, str(error).split("\n")))
+        print(f"{name}: {text}", file=sys.stderr)
     return code
 
 
@@ -140,6 +142,11 @@ def _processes() -> Processes:
 def is_first_process() -> bool:
     """Whether this process is the one that prints results; the only one, if there are not more."""
     return _processes().first
+
+
+def print_note(text: object) -> None:
+    """A line on stderr; what the documents of a stranger wrote into it cannot move the cursor."""
+    print(f"note: {visible_line(str(text))}", file=sys.stderr)
 
 
 def print_json(content: Any) -> None:

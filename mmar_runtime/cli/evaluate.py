@@ -15,6 +15,7 @@ from mmar_runtime.cli.common import (
     add_output_arguments,
     is_first_process,
     print_json,
+    print_note,
     set_up_run_logging,
     stop_on_signals,
 )
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     )
     first = is_first_process()
     for notice in config.notices if first else ():
-        print(f"note: {notice}", file=sys.stderr)
+        print_note(notice)
     started = time.monotonic()
     result = _evaluate(config)
     result = replace(result, metrics=policy.rounded(result.metrics))

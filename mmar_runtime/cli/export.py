@@ -13,6 +13,7 @@ from mmar_runtime.cli.common import (
     add_mmar_arguments,
     add_output_arguments,
     print_json,
+    print_note,
     set_up_run_logging,
     stop_on_signals,
 )
@@ -95,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
     for notice in config.notices:
         # What was translated elsewhere has no part in an export.
         if any(place.path[:2] == ("train", "model") for place in notice.places):
-            print(f"note: {notice}", file=sys.stderr)
+            print_note(notice)
     model_path, output_path = _paths(options, config, format)
     # What torch prints would stand in the result's place.
     with stop_on_signals(), contextlib.redirect_stdout(sys.stderr):
@@ -112,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
             allow_code=True,
         )
     for text in result.notices:
-        print(f"note: {text}", file=sys.stderr)
+        print_note(text)
     if options.json:
         print_json(result.as_dict())
     else:

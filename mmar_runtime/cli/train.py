@@ -15,6 +15,7 @@ from mmar_runtime.cli.common import (
     is_first_process,
     json_text,
     print_json,
+    print_note,
     set_up_run_logging,
     stop_on_signals,
 )
@@ -74,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     )
     first = is_first_process()
     for notice in config.notices if first else ():
-        print(f"note: {notice}", file=sys.stderr)
+        print_note(notice)
     lines = Lines()
     result = _train(config, lines if first else None, resume=options.resume)
     if not first:

@@ -18,6 +18,7 @@ from mmar_runtime.config.nodes import (
 )
 from mmar_runtime.config.sections import EvaluationConfig, Section, TrainConfig, WorkflowConfig
 from mmar_runtime.errors import Problem, did_you_mean
+from mmar_runtime.names import NAME_FORM, is_name
 
 ENGINE_KEYS = frozenset({"image", "label", "pred", "loss"})
 """What MONAI's supervised engines put into their output themselves."""
@@ -161,6 +162,9 @@ def _unlabelled_metrics(section: Section) -> Iterator[Problem]:
         if spec.log_label is None:
             message = "a metric needs a 'log_label', the name of its value in results"
             yield Problem(spec.location, message, "", "log-label")
+        elif not is_name(spec.log_label):
+            message = f"{spec.log_label!r} has to be {NAME_FORM}"
+            yield Problem(spec.location / "log_label", message, "", "log-label")
         elif spec.log_label in seen:
             message = f"another metric of this section is called {spec.log_label!r} too"
             yield Problem(spec.location / "log_label", message, "Rename one.", "log-label")

@@ -59,8 +59,8 @@ def test_a_folder_without_meta_json(tmp_path: Path) -> None:
     [
         ({"deploy_map": {}}, "has to name one app for all sites"),
         ({"deploy_map": {"app": ["site-1"], "other": ["site-2"]}}, r"found \['app', 'other'\]"),
-        ({"name": ""}, "the job has no name"),
-        ({"name": 7}, "the job has no name"),
+        ({"name": ""}, "has to be a name of letters"),
+        ({"name": 7}, "has to be a name of letters"),
         ({"deploy_map": {"elsewhere": ["@ALL"]}}, "elsewhere' does not exist"),
     ],
 )

@@ -361,7 +361,7 @@ def test_a_metric_is_a_finite_number(value: Any) -> None:
         ({"sent_bytes": True}, "bytes: expected a whole number"),
         ({"seconds": -1.0}, "seconds: expected a number from 0 on"),
         ({"local_metrics": {DICE: math.nan}}, "expected a finite number"),
-        ({"process": " "}, "process: expected a text that is not empty"),
+        ({"process": " "}, "process: expected a name of letters"),
         ({"logs": {"another.jsonl": HEAD}}, "logs: expected heads of mmar_audit.jsonl and"),
         ({"logs": {"mmar_audit.jsonl": f"{HEAD}\n"}}, "logs: expected heads"),
         ({"logs": {"mmar_audit.jsonl": "0:" + 64 * "0"}}, "logs: expected heads"),

@@ -15,6 +15,7 @@ from tests.security.corpus import (
     lambdas,
     log_config,
     metrics,
+    names,
     numbers,
     path,
     paths_beyond,
@@ -39,6 +40,8 @@ HOSTILE: tuple[Case | UpdateCase, ...] = (
     *metrics.HOSTILE,
     *update.HOSTILE,
     *documents.HOSTILE,
+    *names.HOSTILE,
+    *names.STEP_CASES,
     *small.HOSTILE,
     *arguments.HOSTILE,
     *numbers.HOSTILE,
@@ -54,4 +57,5 @@ BENIGN: tuple[Case | UpdateCase, ...] = (
     *arguments.BENIGN,
     *numbers.BENIGN,
     *lambdas.BENIGN,
+    *names.BENIGN,
 )
