@@ -24,7 +24,8 @@ pytestmark = pytest.mark.timeout(900)  # one process for all cases, on a busy ma
 CASES = {case.name: case for case in (*HOSTILE, *BENIGN)}
 FAMILIES = (
     "expression", "component", "substitution", "reference", "path", "data list", "archive",
-    "checkpoint", "log config", "update", "metadata", "metric", "document", "argument", "number", "cost", "lambda", "name", "steps",
+    "checkpoint", "log config", "update", "metadata", "metric", "document", "argument",
+    "number", "cost", "lambda", "name", "steps",
 )  # fmt: skip
 
 
