@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.policy import writers
 from mmar_runtime.policy.site_policy import (
@@ -23,6 +24,7 @@ from mmar_runtime.policy.site_policy import (
     Outgoing,
     Privacy,
     SitePolicy,
+    parse_policy,
     policy_document,
     read_site_policy,
     site_policy,
@@ -268,3 +270,33 @@ def test_a_metric_that_is_not_named_stays() -> None:
     policy = SitePolicy(outgoing=Outgoing(metrics=("dice",), round_digits=4))
 
     assert policy.rounded({"dice": 0.123456789, "loss": 1.0}) == {"dice": 0.1235}
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        DEFAULT_POLICY,
+        OWN_MMAR_POLICY,
+        SitePolicy(
+            byoc=Byoc(mode="by_hash", approved=(HASH,)),
+            confinement="required",
+            signers=("lead@site.org",),
+            data_roots=(Path("/data/study"),),
+            limits=Limits(workers=2, memory_gib=16),
+            denied_components=("TensorBoardImageHandler",),
+            outgoing=Outgoing(metrics=("val_mean_dice",), round_digits=None, max_metrics=3),
+            min_dataset_size=20,
+            patient_key="patient",
+            cross_site=CrossSite(share_model=False, min_cases=5),
+            required_filters=("PercentilePrivacy",),
+            privacy=Privacy(epsilon_max=8.0),
+            torchscript_sha256=(HASH,),
+            jobs="approved",
+            approved_jobs=(HASH,),
+        ),
+    ],
+)
+def test_a_policy_and_its_document_mean_the_same(policy: SitePolicy) -> None:
+    document = json.loads(json.dumps(policy_document(policy)))
+
+    assert parse_policy(document, Location("policy")) == policy
