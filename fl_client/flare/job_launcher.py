@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey, JobConstants
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_launcher_spec import JobHandleSpec, JobProcessArgs
@@ -23,6 +24,7 @@ from nvflare.utils.process_utils import spawn_process
 
 from fl_client.flare import job_process
 from fl_client.flare.job_process import SCRATCH
+from fl_client.job_meta import launch_faults
 from fl_client.run_watch import SECONDS_BETWEEN_LOOKS, RunWatch
 from mmar_runtime.audit import AUDIT_FILE, SHARED_FILES, AuditLog
 from mmar_runtime.audit_keys import LogKey
@@ -40,6 +42,19 @@ log = logging.getLogger(__name__)
 
 class ConfinedJobLauncher(ClientProcessJobLauncher):
     """NVFlare's launcher of processes, with a clean environment, our module, and a watch."""
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Offer itself for a job; without a launcher NVFlare does not start the job.
+
+        The server sends the metadata beside the app, so nobody has judged them here before.
+        """
+        if event_type == EventType.BEFORE_JOB_LAUNCH:
+            faults = [*launch_faults(fl_ctx.get_prop(FLContextKey.JOB_META))]
+            for fault in faults:
+                log.error("a job is not started: %s: %s", fault.location, fault.message)
+            if faults:
+                return
+        super().handle_event(event_type, fl_ctx)
 
     def launch_job(self, job_meta: dict[str, Any], fl_ctx: FLContext) -> JobHandleSpec:
         """Start the process of a job; returns NVFlare's handle of it."""
