@@ -14,6 +14,7 @@ from mmar_runtime.config.nodes import ComponentSpec
 from mmar_runtime.config.parser import NodeParser
 from mmar_runtime.policy.argument_check import argument_faults
 from mmar_runtime.policy.component_table import ComponentEntry, load_component_table
+from mmar_runtime.policy.paths import Places, path_fault
 
 TABLE = load_component_table()
 
@@ -233,6 +234,14 @@ def test_every_number_of_every_class_has_two_finite_bounds() -> None:
     forms = [form for entry in TABLE.components.values() for form in entry.arguments.values()]
 
     assert all(abs(bound) < 2**63 for form in forms for bound in form.number or ())
+
+
+def test_no_path_of_any_class_leads_to_a_file_of_the_machine() -> None:
+    here = Places(root="/job", data=("/data",))
+    roles = {role for entry in TABLE.components.values() for role in entry.paths.values()}
+
+    assert len(roles) == 6
+    assert [role for role in roles if not path_fault("/etc/passwd", role, here)] == []
 
 
 def test_every_folder_that_is_written_to_by_default_is_filled_in() -> None:
