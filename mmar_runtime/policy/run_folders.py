@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import ComponentSpec, Literal
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import Variable
-from mmar_runtime.config.variables import substitute
+from mmar_runtime.config.variables import SubstitutionError, substitute
 from mmar_runtime.policy.component_table import ComponentEntry
 
 
@@ -19,10 +20,18 @@ def run_folders(
 ) -> dict[str, Scalar]:
     """The places for arguments that are left out, null or empty, or may come to that."""
     return {
-        name: substitute(template, variables, spec.location)
+        name: _place(template, variables, spec.location)
         for name, template in entry.filled.items()
         if not _is_given(spec, name)
     }
+
+
+def _place(template: str, variables: Mapping[str, Variable], location: Location) -> Scalar:
+    """The place that a template names; null where the variable in it is null."""
+    try:
+        return substitute(template, variables, location)
+    except SubstitutionError:
+        return None
 
 
 def _is_given(spec: ComponentSpec, argument: str) -> bool:

@@ -317,6 +317,7 @@ LEFT_OUT: dict[str, tuple[str, object, dict[str, Any]]] = {
     "image": ("MMAR_EVAL_OUTPUT_PATH", "custom", transform("SaveImaged")),
     "classification": ("MMAR_EVAL_OUTPUT_PATH", "config", transform("SaveClassificationd")),
     "mapping": ("MMAR_EVAL_OUTPUT_PATH", "config", transform("WriteFileMappingd")),
+    "mapping-no-folder": ("MMAR_EVAL_OUTPUT_PATH", None, transform("WriteFileMappingd")),
 }  # fmt: skip
 """The variable of the run's folder, where it leads, and a component that names no folder."""
 
