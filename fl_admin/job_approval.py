@@ -94,7 +94,7 @@ class JobApprovals:
         """
         app, name = _app_of(path)
         tree_files(app, leave_out=SIGNATURE_FILES)  # refuses what cannot be copied
-        copies = self._approvals.local / COPIES
+        copies = self._approvals.local.resolve() / COPIES  # the check runs in another folder
         copies.mkdir(mode=0o700, exist_ok=True)
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(dir=copies, prefix="."))
