@@ -626,7 +626,8 @@ def _process_env(plan: SimulationPlan, folder: RunFolder) -> dict[str, str]:
     own = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     if plan.policy.confinement == "off":
         return {**memory, **os.environ, **own, **handover}
-    return {**memory, **job_environment(os.environ, folder.scratch), **own, **handover}
+    clean = job_environment(os.environ, folder.scratch, egress=plan.policy.egress)
+    return {**memory, **clean, **own, **handover}
 
 
 def _collect(

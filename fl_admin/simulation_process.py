@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 def confine_simulation(run: Path, local: Path) -> str:
     """Confine this process, and with it the clients that NVFlare starts from it.
 
-    NVFlare starts each client as a program, takes ports as they come, copies files with their
-    permissions and times, and looks whether its processes are alive. All of that stays allowed.
+    NVFlare starts each client as a program, takes ports as they come, and copies files with their
+    permissions and times. All of that stays allowed.
 
     Args:
         run: the folder of the simulation.
@@ -41,7 +41,7 @@ def confine_simulation(run: Path, local: Path) -> str:
     read = {path for values in sites.values() for path in readable_paths(values, policy)}
     confinement = job_confinement(
         policy,
-        read=(Path("/proc"), *sorted(read)),
+        read=tuple(sorted(read)),
         write=(run,),
         connect_ports=None,
         programs=True,

@@ -63,8 +63,8 @@ class ConfinedJobLauncher(ClientProcessJobLauncher):
         run = Path(workspace.get_run_dir(job))
         _make_logs(root)
         make_scratch(run / SCRATCH)
-        environment = job_environment(os.environ, run / SCRATCH)
         policy = site_policy(root / "local")
+        environment = job_environment(os.environ, run / SCRATCH, egress=policy.egress)
         if policy.confinement != "off":
             environment |= THROUGH_THE_SITE
         environment |= get_credential_env(fl_ctx.get_prop(FLContextKey.JOB_PROCESS_ARGS))

@@ -51,6 +51,12 @@ PREFIXES = (
     *("NUMEXPR_", "NCCL_", "GLOO_", "MALLOC_", "GRPC_"),
 )
 
+EGRESS_PREFIXES = (
+    *("MLFLOW_", "CLEARML_", "REQUESTS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    *("http_proxy", "https_proxy", "no_proxy"),
+)
+"""What tells a tracker its server, for a site that lets a job send to other machines."""
+
 FOLDERS = {
     "HOME": "home",
     "XDG_CACHE_HOME": "home/.cache",
@@ -83,17 +89,21 @@ def program_folders() -> Iterator[Path]:
     yield from _existing((sys.executable, sys.prefix, sys.base_prefix, *INTERPRETER_FOLDERS))
 
 
-def job_environment(environment: Mapping[str, str], scratch: Path) -> dict[str, str]:
+def job_environment(
+    environment: Mapping[str, str], scratch: Path, *, egress: bool = False
+) -> dict[str, str]:
     """The variables that the process of a job gets; doing it twice changes nothing more.
 
     Args:
         environment: of the process that starts it. Only what is known to be needed is taken.
         scratch: a folder of the run's own; caches, temporary files and the home folder are there.
+        egress: whether the job may send to other machines.
     """
+    prefixes = PREFIXES + EGRESS_PREFIXES if egress else PREFIXES
     kept = {
         name: value
         for name, value in environment.items()
-        if name in VARIABLES or name.startswith(PREFIXES)
+        if name in VARIABLES or name.startswith(prefixes)
     }
     folders = {name: str(scratch / folder) for name, folder in FOLDERS.items()}
     temporary = str(_short_name(scratch))

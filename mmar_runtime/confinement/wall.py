@@ -25,6 +25,7 @@ from mmar_runtime.confinement.landlock import (
     APPEND,
     DEVICE,
     EXECUTE,
+    PROC,
     READ,
     SCOPES_SINCE,
     TCP_SINCE,
@@ -101,7 +102,8 @@ class Confinement:
         append: files that can be written to, but neither shortened, replaced nor removed: logs.
         connect_ports: TCP ports that may be connected to; None for a network without bounds, where
             several processes of a site find each other or handlers send to other machines.
-        programs: whether the interpreter may be started anew, to start the ranks of a site.
+        programs: whether the interpreter may be started anew, to start the ranks of a site. Names
+            and command lines of all processes can be read then, their memory cannot.
         permissions: whether permissions and times of files may be changed, of all that the user may
             change: Landlock has no rule for them. Who copies files with their times needs that.
         memory: bytes that each process may have for itself; None for no limit.
@@ -220,6 +222,7 @@ def _rules(confinement: Confinement) -> Iterator[tuple[Path, Access]]:
     yield from ((path, WRITE) for path in (SHARED_MEMORY, *confinement.write))
     if confinement.programs:
         yield from ((path, EXECUTE) for path in program_folders())
+        yield PROC, READ  # each process that is started looks for itself there
 
 
 def _network(confinement: Confinement) -> Network:
