@@ -75,7 +75,7 @@ def limited_check(
         overrides: values from ``--set``.
     """
     question = {
-        "path": str(path),
+        "path": os.path.abspath(path),  # the process works in another folder
         "policy": policy_document(policy),
         "subject": subject,
         "overrides": dict(overrides or {}),

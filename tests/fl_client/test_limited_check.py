@@ -187,3 +187,9 @@ def test_the_process_of_a_check_imports_nothing_heavy_and_does_nothing_else(
     assert heavy == "[]"
     if kernel_wall().stands:
         assert attempts == str(["refused"] * 3)
+
+
+def test_a_path_is_relative_to_the_folder_of_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[2] / "jobs")
+
+    assert limited_check("spleen_ct_segmentation").accepted
