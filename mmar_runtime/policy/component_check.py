@@ -67,6 +67,15 @@ def all_components(config: WorkflowConfig) -> Iterator[tuple[ComponentSpec, str 
         yield from _components_of(section)
 
 
+def components_of_kind(section: Section, *kinds: str) -> Iterator[ComponentSpec]:
+    """Each component of some kinds in a section, in whatever entry and however deep it stands."""
+    table = load_component_table()
+    for spec, kind in _components_of(section):
+        entry = table_entry(spec, kind, table)
+        if (kind if entry is None else entry.kind) in kinds:
+            yield spec
+
+
 def table_entry(
     spec: ComponentSpec, kind: str | None, table: ComponentTable
 ) -> ComponentEntry | None:

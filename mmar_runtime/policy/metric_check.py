@@ -17,11 +17,11 @@ from typing import Literal
 
 from mmar_runtime.config.expressions import Display, Subscript, from_engine_keys
 from mmar_runtime.config.expressions import walk as walk_tree
-from mmar_runtime.config.nodes import ComponentSpec, Expression, ListNode, Node, walk
+from mmar_runtime.config.nodes import ComponentSpec, Expression, ListNode, Node, referenced_names
 from mmar_runtime.config.nodes import Literal as LiteralNode
-from mmar_runtime.config.sections import TRANSFORM_SLOTS, Section, WorkflowConfig
+from mmar_runtime.config.sections import SLOT_KINDS, Section, WorkflowConfig
 from mmar_runtime.errors import Problem
-from mmar_runtime.policy.component_check import table_entry
+from mmar_runtime.policy.component_check import components_of_kind, slot_kind, table_entry
 from mmar_runtime.policy.component_table import load_component_table
 from mmar_runtime.policy.lambda_forms import INPUT, LOSS
 from mmar_runtime.policy.possible_values import Possible, possible_of, possible_values
@@ -124,7 +124,7 @@ REGIONS: Mapping[str, str] = MappingProxyType(
 
 RandCoarseDropoutd does where its holes are what stays."""
 
-SCALES = frozenset({"roi_scale", "zoom", "min_zoom", "max_zoom", "scale_params"})
+SCALES = frozenset({"roi_scale", "zoom", "min_zoom", "max_zoom", "scale_params", "zoom_range"})
 SCALE_CHANGES = frozenset({"scale_range"})
 """What is added to a scale of 1."""
 
@@ -150,8 +150,10 @@ def metric_check(policy: SitePolicy) -> Callable[[WorkflowConfig], Iterator[Prob
             entries = _Entries.of(section)
             for spec in _metrics(section):
                 yield from _metric_faults(spec, entries)
-            for spec in _transforms(section):
+            for spec in components_of_kind(section, "transform"):
                 yield from _region_faults(spec)
+            yield from _shared_region_fault(section)
+            yield from _place_faults(config, name)
             yield from _part_faults(section, policy, trains=name == "train")
             if _least(policy) > 1:
                 yield from _list_faults(section)
@@ -205,11 +207,11 @@ class _Entries:
     def of(cls, section: Section) -> _Entries:
         """The entries of a section."""
         inputs, names_losses = {INPUT, "label"}, False
-        for spec in _transforms(section):
+        for spec in components_of_kind(section, "transform"):
             made = _texts(spec, MADE)
             if made and _texts(spec, ("keys",)) <= inputs:
                 inputs |= made
-            names_losses |= any(LOSS in text for text in _texts(spec, spec.args.items))
+            names_losses |= _may_name_a_loss(_texts(spec, spec.args.items))
         return cls(frozenset(inputs), names_losses)
 
     def is_loss(self, name: str) -> bool:
@@ -264,11 +266,17 @@ def _entries(output: Node | None) -> frozenset[str]:
 
 def _texts(spec: ComponentSpec, arguments: Mapping[str, Node] | tuple[str, ...]) -> set[str]:
     """Every text in some arguments of a component."""
-    nodes = [node for name in arguments if (node := spec.args.items.get(name)) is not None]
-    inner = (one for node in nodes for one in walk(node))
-    return {
-        one.value for one in inner if isinstance(one, LiteralNode) and isinstance(one.value, str)
-    }
+    nodes = (spec.args.items[name] for name in arguments if name in spec.args.items)
+    return {text for node in nodes for text in possible_values(node).texts or ()}
+
+
+def _may_name_a_loss(texts: set[str]) -> bool:
+    """Whether a text has the word, or two of them put together, such as a key and its ending."""
+    parts = ((LOSS[:cut], LOSS[cut:]) for cut in range(len(LOSS)))
+    return any(LOSS in text for text in texts) or any(
+        any(text.endswith(first) for text in texts) and any(text.startswith(last) for text in texts)
+        for first, last in parts
+    )
 
 
 def _listed(names: frozenset[str]) -> str:
@@ -278,11 +286,26 @@ def _listed(names: frozenset[str]) -> str:
 # --- Over what -----------------------------------------------------------------------------------
 
 
-def _transforms(section: Section) -> Iterator[ComponentSpec]:
-    """Every transform of a section, those inside of others too."""
-    for slot in TRANSFORM_SLOTS:
-        for spec in section.specs(slot):
-            yield from (one for one in walk(spec) if isinstance(one, ComponentSpec))
+WATCHED = ("metric", "dataset", "dataloader", "trainer", "evaluator")
+"""Kinds of components that are judged, and whose persons are counted, in their own entries."""
+
+
+def _place_faults(config: WorkflowConfig, scope: str) -> Iterator[Problem]:
+    """No metric, and no data of one, where nobody looks: under another name, or elsewhere."""
+    section = config.scopes[scope]
+    table = load_component_table()
+    for name, node in section.entries.items():
+        entry = table_entry(node, None, table) if isinstance(node, ComponentSpec) else None
+        if slot_kind(name) is None and entry is not None and entry.kind in WATCHED:
+            message = f"{entry.name} may only stand in its own entry of a section"
+            advice = f"The entries: {', '.join(SLOT_KINDS)}."
+            yield Problem(node.location, message, advice, "component-kind")
+        for target, place in referenced_names(node):
+            found = config.find(scope, target)
+            if found and found[0] != scope and slot_kind(target) in ("dataset", "dataloader"):
+                message = f"@{target} is of another section, whose cases may be others"
+                advice = f"Write {target!r} into this section."
+                yield Problem(place, message, advice, "reference")
 
 
 def _region_faults(spec: ComponentSpec) -> Iterator[Problem]:
@@ -290,12 +313,9 @@ def _region_faults(spec: ComponentSpec) -> Iterator[Problem]:
     entry = table_entry(spec, "transform", load_component_table())
     if entry is None:
         return
-    size = spec.args.items.get(REGIONS.get(entry.name, ""))
-    drops = entry.name == "RandCoarseDropoutd" and _is(spec, "dropout_holes", (None, True))
-    if size is not None and not drops and _values_of(size) < LEAST_VALUES:
-        yield _few_values(spec, REGIONS[entry.name])
-    if entry.name == "SpatialCropd":
-        yield from _corner_faults(spec)
+    for argument, lengths in _regions(spec, entry.name):
+        if math.prod(lengths) < LEAST_VALUES:
+            yield _few_values(spec, argument)
     least, most = SCALE
     yield from _range_faults(spec, SCALES, least, most)
     yield from _range_faults(spec, SCALE_CHANGES, least - 1, most - 1)
@@ -321,22 +341,37 @@ def _range_faults(
             yield Problem(spec.args.location / name, message, "", "limit")
 
 
-def _corner_faults(spec: ComponentSpec) -> Iterator[Problem]:
-    """A crop between two corners."""
-    start, end = (spec.args.items.get(name) for name in ("roi_start", "roi_end"))
-    if start is None or end is None:
-        return
-    corners = zip(_items(start), _items(end), strict=False)
-    lengths = [last.least - max(first.most, 0) for first, last in corners]
-    if not math.prod(max(length, 0) for length in lengths) >= LEAST_VALUES:
-        yield _few_values(spec, "roi_end")
+def _regions(spec: ComponentSpec, name: str) -> Iterator[tuple[str, list[float]]]:
+    """The fewest values along each axis of the regions that a transform leaves."""
+    size = spec.args.items.get(REGIONS.get(name, ""))
+    drops = name == "RandCoarseDropoutd" and _is(spec, "dropout_holes", (None, True))
+    if size is not None and not drops:
+        items = _items(size)
+        axes = items * _AXES if len(items) == 1 else items
+        yield REGIONS[name], [_length(one) for one in axes]
+    start, end = (spec.args.items.get(corner) for corner in ("roi_start", "roi_end"))
+    if name == "SpatialCropd" and start is not None and end is not None:
+        corners = zip(_items(start), _items(end), strict=False)
+        yield "roi_end", [_between(first, last) for first, last in corners]
 
 
-def _values_of(size: Node) -> float:
-    """The fewest values that a region of a size may have; 0 and below stand for a whole axis."""
-    items = _items(size)
-    lengths = [_length(one) for one in (items * _AXES if len(items) == 1 else items)]
-    return math.prod(lengths)
+def _between(first: Possible, last: Possible) -> float:
+    """The fewest values between two corners; none where they stand in the list of cases."""
+    known = first.texts == last.texts == frozenset() and first.has_numbers and last.has_numbers
+    return max(last.least - max(first.most, 0), 0) if known else 0
+
+
+def _shared_region_fault(section: Section) -> Iterator[Problem]:
+    """What several crops leave together; the axes may have been turned in between."""
+    table, lengths, axes = load_component_table(), list[float](), _AXES
+    for spec in components_of_kind(section, "transform"):
+        entry = table_entry(spec, "transform", table)
+        for argument, found in () if entry is None else _regions(spec, entry.name):
+            several = bool(lengths)
+            lengths, axes = sorted([*lengths, *found]), max(axes, len(found))
+            if several and math.prod(lengths[:axes]) < LEAST_VALUES <= math.prod(found):
+                yield _few_values(spec, argument)
+                return
 
 
 def _length(possible: Possible) -> float:

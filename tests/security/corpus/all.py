@@ -20,6 +20,7 @@ from tests.security.corpus import (
     path,
     paths_beyond,
     reference,
+    review,
     small,
     substitution,
     update,
@@ -46,6 +47,7 @@ HOSTILE: tuple[Case | UpdateCase, ...] = (
     *arguments.HOSTILE,
     *numbers.HOSTILE,
     *lambdas.HOSTILE,
+    *review.HOSTILE,
 )
 BENIGN: tuple[Case | UpdateCase, ...] = (
     *benign.BENIGN,
@@ -58,4 +60,5 @@ BENIGN: tuple[Case | UpdateCase, ...] = (
     *numbers.BENIGN,
     *lambdas.BENIGN,
     *names.BENIGN,
+    *review.BENIGN,
 )

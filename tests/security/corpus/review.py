@@ -1,0 +1,133 @@
+"""What a review of the finished walls found: entries under other names, parts put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tests.security.case import GONE, TRAIN, Case
+
+RULES = ("limit", "metric", "component-kind", "reference", "data-list")
+BOTH = ["image", "label"]
+OUTPUT = ["pred", "label"]
+LIST = {
+    "data_list_file_path": "{DATASET_JSON}",
+    "data_file_base_dir": "{DATA_ROOT}",
+    "data_list_key": "training",
+}
+FIVE_PERSONS = {"policy_version": 1, "min_dataset_size": 5}
+
+
+def transform(name: str, /, keys: Any = BOTH, **arguments: Any) -> dict[str, Any]:
+    """A transform as it stands in a document."""
+    return {"name": name, "args": {"keys": keys, **arguments}}
+
+
+def compose(*transforms: Any) -> dict[str, Any]:
+    """Several transforms as one."""
+    return {"name": "Compose", "args": {"transforms": list(transforms)}}
+
+
+VOXEL = transform("SpatialCropd", roi_start=[9, 9, 9], roi_end=[10, 10, 10])
+CROPS = "validate/post_transforms"
+
+METRICS: Mapping[str, tuple[str, dict[str, Any], dict[str, Any] | None]] = {
+    "free-cases": ("cases of the job's own, in an entry that nobody counts", {
+        "train/mine": {"name": "Dataset", "args": {
+            "data": [{"image": "{DATA_ROOT}/a.nii.gz", "label": "{DATA_ROOT}/b.nii.gz"}],
+            "transform": "@pre_transforms"}},
+        "train/dataloader/args/dataset": "@mine"}, FIVE_PERSONS),
+    "free-list": ("another list than the one that is counted", {
+        "train/mine": {"name": "Dataset", **LIST, "args": {"transform": "@pre_transforms"}},
+        "train/dataloader/args/dataset": "@mine"}, FIVE_PERSONS),
+    "free-part": ("a part of the list at a time", {
+        "validate/mine": {"name": "SmartCacheDataset", **LIST, "args": {
+            "transform": "@pre_transforms", "cache_num": 1, "replace_rate": 0.1}},
+        "validate/dataloader/args/dataset": "@mine"}, None),
+    "free-loader": ("a loader that leaves cases out", {
+        "validate/mine": {"name": "DataLoader", "args": {
+            "dataset": "@dataset", "batch_size": 400, "drop_last": True}},
+        "validate/evaluator/args/val_data_loader": "@mine"}, None),
+    "free-evaluator": ("an engine of a few batches", {
+        "validate/mine": {"name": "SupervisedEvaluator", "args": {
+            "val_data_loader": "@dataloader", "network": "@model", "epoch_length": 1,
+            "key_val_metric": "@key_metric"}},
+        "train/handlers/2/args/validator": "@mine"}, None),
+    "free-metric": ("a metric", {
+        "validate/mine": {"name": "MeanDice", "log_label": "mine", "args": {}}}, None),
+    "other-section": ("the training's loader, which leaves cases out", {
+        "train/dataloader/args/drop_last": True, "validate/dataloader": GONE}, None),
+    "free-transforms": ("one voxel, by transforms in another entry", {
+        "validate/mine": compose(VOXEL), "validate/dataset/args/transform": "@mine"}, None),
+    "free-postprocessing": ("the same behind the network", {
+        "validate/mine": compose(VOXEL), "validate/evaluator/args/postprocessing": "@mine"}, None),
+    "free-handler": ("the same by a handler", {
+        "validate/mine": compose(VOXEL),
+        "validate/handlers/-": {"name": "PostProcessing", "args": {"transform": "@mine"}}}, None),
+    "free-loss": ("an image by the name of a loss", {
+        "validate/mine": compose(transform("CopyItemsd", "image", names="loss_x")),
+        "validate/evaluator/args/postprocessing": "@mine",
+        "validate/key_metric": {"name": "Average", "log_label": "a", "args": {
+            "output_transform": "#monai.handlers.from_engine(['loss_x'])"}}}, None),
+    "computed-loss": ("the same by a computed name", {
+        "validate/post_transforms/-": transform("CopyItemsd", "image", names="#f'lo{\"ss\"}'"),
+        "validate/key_metric": {"name": "Average", "log_label": "a", "args": {
+            "output_transform": "#monai.handlers.from_engine(['loss'])"}}}, None),
+    "joined-loss": ("the same by a key and its ending", {
+        "validate/pre_transforms/-": transform("FgBgToIndicesd", "lo", fg_postfix="ss"),
+        "validate/key_metric": {"name": "Average", "log_label": "a", "args": {
+            "output_transform": "#monai.handlers.from_engine(['loss'])"}}}, None),
+    "two-slabs": ("a voxel where two slabs meet", {CROPS: [
+        transform("SpatialCropd", OUTPUT, roi_start=[3, 0, 0], roi_end=[4, 8, 8]),
+        transform("SpatialCropd", OUTPUT, roi_start=[0, 3, 3], roi_end=[64, 4, 4])]}, None),
+    "two-centres": ("a slab and a line", {CROPS: [
+        transform("CenterSpatialCropd", OUTPUT, roi_size=[1, 64, 64]),
+        transform("CenterSpatialCropd", OUTPUT, roi_size=[64, 1, 1])]}, None),
+    "two-whole-axes": ("with axes as they are", {CROPS: [
+        transform("CenterSpatialCropd", OUTPUT, roi_size=[1, -1, -1]),
+        transform("CenterSpatialCropd", OUTPUT, roi_size=[-1, 1, 1])]}, None),
+    "resized-crop": ("a line resized and cropped", {CROPS: [
+        transform("Resized", OUTPUT, spatial_size=[64, 1, 1]),
+        transform("CenterSpatialCropd", OUTPUT, roi_size=[1, 64, 64])]}, None),
+    "corner-keys": ("corners that a case brings along", {
+        "validate/pre_transforms/-": transform("SpatialCropd", roi_start="from", roi_end="to")},
+        None),
+    "low-resolution": ("one voxel, grown to an image", {
+        "validate/pre_transforms/-": transform(
+            "RandSimulateLowResolutiond", prob=1, zoom_range=[0.01, 0.011])}, None),
+}  # fmt: skip
+
+HOSTILE: tuple[Case, ...] = tuple(
+    Case(id=f"review-{id_}", family="metric", tries=tries, rules=RULES, edits={TRAIN: changes},
+         policy=policy)
+    for id_, (tries, changes, policy) in METRICS.items()
+)  # fmt: skip
+
+USUAL: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "free-network": ("a second network and its optimizer", {
+        "train/second": {"name": "UNet", "args": {
+            "spatial_dims": 3, "in_channels": 1, "out_channels": 2, "channels": [4, 8],
+            "strides": [2]}},
+        "train/second_optimizer": {"name": "SGD", "args": {
+            "params": "#@second.parameters()", "lr": 0.1}}}),
+    "free-compose": ("transforms in an entry of their own", {
+        "train/augment": compose(transform("RandFlipd", prob=0.5), transform("RandRotate90d")),
+        "train/dataset/args/transform": "@augment"}),
+    "slices": ("slices of a volume, cropped and resized", {
+        "train/pre_transforms/-": transform("RandSpatialCropd", roi_size=[64, 64, 1]),
+        "train/post_transforms/-": transform("Resized", OUTPUT, spatial_size=[96, 96, -1])}),
+    "two-crops": ("a crop in a crop", {
+        "train/pre_transforms/6": transform("RandSpatialCropd", roi_size=[96, 96, 96]),
+        "train/pre_transforms/-": transform("CenterSpatialCropd", roi_size=[64, 64, 32])}),
+    "low-resolution": ("thick slices, as nnU-Net makes them", {
+        "train/pre_transforms/-": transform(
+            "RandSimulateLowResolutiond", "image", prob=0.25, zoom_range=[0.5, 1.0])}),
+    "mean-loss": ("the mean loss next to a label's name", {
+        "train/key_metric": {"name": "Average", "log_label": "train_loss", "args": {
+            "output_transform": "#monai.handlers.from_engine(['loss'], first=True)"}}}),
+}  # fmt: skip
+
+BENIGN: tuple[Case, ...] = tuple(
+    Case(id=f"review-{id_}", family="benign", tries=tries, rules=(), edits={TRAIN: changes})
+    for id_, (tries, changes) in USUAL.items()
+)
