@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from fl_admin.demo_data import write_demo_data
 from mmar_runtime.config.loader import load_train_config
 from mmar_runtime.confinement.places import job_environment, make_scratch, remove_scratch
 from mmar_runtime.confinement.wall import Confinement, confine
@@ -47,11 +48,13 @@ CASES = tuple(
 def run_all(cases: Iterable[Case], *, walled: bool = True) -> Iterator[dict[str, Any]]:
     """What came of each case, built and run."""
     torch.set_num_threads(1)  # a fork of threads is none
-    data = Path(tempfile.mkdtemp(prefix="mmar-data-")) / "data"
-    write_data(data)
+    folder = Path(tempfile.mkdtemp(prefix="mmar-data-"))
+    write_data(folder / "small")
+    (demo,) = write_demo_data(folder / "demo", sites=1)
     for case in cases:
         with workplace() as place:
             (place / "run").mkdir()
+            data = demo.directory if case.base == "job" else folder / "small"
             shutil.copytree(data, place / "site/data")
             before = _content(place)
             sys.stdout.flush()
