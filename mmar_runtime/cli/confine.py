@@ -52,10 +52,11 @@ def confine_command(options: argparse.Namespace) -> None:
     require_wall(kernel_wall())
     scratch = mmar.root / SCRATCH / str(os.getpid())
     environment = job_environment(os.environ, scratch)
-    make_scratch(scratch)
     if environment != dict(os.environ):
+        make_scratch(scratch)
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
     atexit.register(remove_scratch, scratch)
+    options.mmar = str(mmar.root)  # the working directory becomes one of the run
     wall = confine(_confinement(mmar, overrides))
     if is_first_process():
         print(f"note: confinement: {wall}", file=sys.stderr)

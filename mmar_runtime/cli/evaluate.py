@@ -56,9 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check everything, evaluate, print the metrics."""
+    policy = OWN_MMAR_POLICY if options.policy is None else read_site_policy(options.policy)
     confine_command(options)
     set_up_run_logging(options)
-    policy = OWN_MMAR_POLICY if options.policy is None else read_site_policy(options.policy)
     config = load_evaluation_config(
         Mmar.open(options.mmar),
         file=options.config,

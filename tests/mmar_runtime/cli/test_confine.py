@@ -48,9 +48,12 @@ class Spy(MapTransform):
 
 
 def train(mmar: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fl_admin.cli.main", "train", "-m", str(mmar), *arguments]
+    """Train as a user does, who names the MMAR from the folder above."""
+    command = [sys.executable, "-m", "fl_admin.cli.main", "train", "-m", mmar.name, *arguments]
     environment = {**os.environ, "SITE_SECRET": "x"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    return subprocess.run(
+        command, cwd=mmar.parent, capture_output=True, text=True, env=environment, timeout=120
+    )
 
 
 @pytest.fixture
