@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
@@ -43,10 +44,14 @@ def file_keys(config: WorkflowConfig) -> frozenset[str]:
     opened = {key for key in FILE_KEYS if key != "label" or labels_are_files(config)}
     for spec in loaders(config):
         opened |= _texts(spec, "keys")
-    copies = list(_specs(config, COPIER))
-    for spec in copies * len(copies):  # a copy may be copied again
-        if any(_is_copy(spec, key) for key in opened):
-            opened |= _texts(spec, "keys")
+    copies = _copies(config)
+    waiting = list(opened)
+    while waiting:
+        key = waiting.pop()
+        # MONAI names a copy image_0 where it is not told a name.
+        for sources in (*copies.pop((key, ""), ()), *copies.pop(("", key.rpartition("_")[0]), ())):
+            waiting += sources - opened
+            opened |= sources
     return frozenset(opened)
 
 
@@ -92,10 +97,14 @@ def _brought(spec: ComponentSpec) -> set[str]:
     return set()
 
 
-def _is_copy(spec: ComponentSpec, key: str) -> bool:
-    """Whether a copier makes this key: by its ``names``, or by MONAI's default, ``image_0``."""
-    names = _texts(spec, "names")
-    return key in names if names else key.rpartition("_")[0] in _texts(spec, "keys")
+def _copies(config: WorkflowConfig) -> dict[tuple[str, str], list[set[str]]]:
+    """The name of a copy, or the key that makes up its name, -> the keys that are copied."""
+    found: dict[tuple[str, str], list[set[str]]] = defaultdict(list)
+    for spec in _specs(config, COPIER):
+        keys, names = _texts(spec, "keys"), _texts(spec, "names")
+        for made in [(name, "") for name in names] or [("", key) for key in keys]:
+            found[made].append(keys)
+    return found
 
 
 def _texts(spec: ComponentSpec, argument: str) -> set[str]:

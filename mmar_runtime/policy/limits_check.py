@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from itertools import repeat
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -25,7 +26,7 @@ from mmar_runtime.config.nodes import (
 )
 from mmar_runtime.config.sections import Section, WorkflowConfig
 from mmar_runtime.errors import ConfigError, Problem
-from mmar_runtime.policy.component_check import all_components, table_entry
+from mmar_runtime.policy.component_check import all_components, components_of_kind, table_entry
 from mmar_runtime.policy.component_table import ComponentEntry, load_component_table
 from mmar_runtime.policy.image_header import ImageHeader, read_header
 from mmar_runtime.policy.possible_values import Possible, possible_of, possible_values
@@ -50,6 +51,12 @@ COPYING = frozenset({"num_patches", "num_samples", "repeats", "times"})
 
 WIDENING: Mapping[str, int] = MappingProxyType({"spatial_border": 2, "k": 1})
 """Argument -> how often it is added to the length of each axis, of a border and of a divisor."""
+
+CONCATENATING = "ConcatItems"
+"""How the transforms begin that make one array of as many as their ``keys``."""
+
+MOST_RUNS = 4000
+"""How often the transforms of a section may run for one case, those inside of others too."""
 
 MADE = frozenset({"max_roi_size", "patch_size", "roi_size", "spatial_shape", "spatial_size"})
 """Sizes that an image has behind a transform."""
@@ -88,8 +95,9 @@ def limits_check(limits: Limits) -> Check:
                 place = spec.args.location / name
                 for fault in _faults(name, node, entry, limits, axes):
                     yield Problem(place, f"{spec.title}: {name} {fault}", "", "limit")
-        for section in config.scopes.values():
-            yield from _batch_fault(section, axes)
+        for scope, section in config.scopes.items():
+            yield from _batch_fault(config, scope, axes)
+            yield from _window_fault(section, axes)
         yield from _summary_fault(config, limits)
         yield from _threads_fault(config)
         for place, path in _model_files(config):
@@ -194,16 +202,24 @@ def _least_step(node: Node | Tree) -> float:
     return found
 
 
-def _batch_fault(section: Section, axes: int) -> Iterator[Problem]:
+def _batch_fault(config: WorkflowConfig, scope: str, axes: int) -> Iterator[Problem]:
     """What the transforms make of one batch, by the sizes and numbers of copies that they name.
 
     Each number keeps to its bound, and a hundred transforms multiply them.
     """
+    section = config.scopes[scope]
     copies = math.prod(
-        _most(spec.args.items.get("batch_size")) for spec in section.specs("dataloader")
+        _most(spec.args.items.get("batch_size"))
+        for spec in components_of_kind(section, "dataloader")
     )
     voxels = float(COUNTED_VOXELS)
-    for spec in _transforms(section):
+    for count, spec in enumerate(_run_through(config, scope)):
+        if count == MOST_RUNS:
+            message = f"transforms inside of others run more than {MOST_RUNS} times"
+            yield Problem(spec.location, message, "Write each of them once.", "limit")
+            return
+        if not isinstance(spec, ComponentSpec):
+            continue
         sizes = [_product(node, axes) for name, node in spec.args.items.items() if name in MADE]
         voxels = max(*sizes, COUNTED_VOXELS) if sizes else voxels
         for name, node in spec.args.items.items():
@@ -212,6 +228,8 @@ def _batch_fault(section: Section, axes: int) -> Iterator[Problem]:
             if name in WIDENING:
                 side = voxels ** (1 / axes) + WIDENING[name] * _most(node)
                 voxels = math.prod([side] * axes)  # a power would raise where it is too large
+        if spec.title.startswith(CONCATENATING):
+            copies *= max(1, sum(1 for _ in _leaves(spec.args.items.get("keys", spec))))
         if copies * voxels > BATCH_VOXELS:
             message = f"{_shown(copies * voxels)} voxels in one batch; {BATCH_VOXELS} is the most"
             yield Problem(
@@ -223,18 +241,54 @@ def _batch_fault(section: Section, axes: int) -> Iterator[Problem]:
             return
 
 
+def _run_through(config: WorkflowConfig, scope: str) -> Iterator[Node]:
+    """The transforms of a section as often as a case runs them, and what leads to those inside."""
+    table = load_component_table()
+    waiting: list[Iterator[Node]] = [iter(config.scopes[scope].entries.values())]
+    while waiting:
+        node = next(waiting[-1], None)
+        if node is None:
+            waiting.pop()
+        elif isinstance(node, ListNode):
+            yield node
+            waiting.append(iter(node.items))
+        elif isinstance(node, ComponentSpec):
+            entry = table_entry(node, None, table)
+            if node.disabled or entry is None or entry.kind != "transform":
+                continue
+            yield node
+            if "transforms" in node.args.items:
+                times = min(_most(node.args.items.get("num_transforms")), MOST_RUNS)
+                waiting.append(repeat(node.args.items["transforms"], int(times)))
+        elif isinstance(node, Reference | Expression):
+            yield node
+            found = [at for name in _named(node) if (at := config.find(scope, name)) is not None]
+            waiting.append(iter([config.scopes[at].entries[name] for at, name in found]))
+
+
+def _named(node: Reference | Expression) -> list[str]:
+    """The entries that are referred to, each as often as it stands there."""
+    if isinstance(node, Reference):
+        return [node.name]
+    parts = expressions.walk(node.tree)
+    return [one.name for one in parts if isinstance(one, expressions.ReferenceName)]
+
+
+def _window_fault(section: Section, axes: int) -> Iterator[Problem]:
+    """The windows of an image that the network is given at once."""
+    for spec in components_of_kind(section, "inferer"):
+        window = spec.args.items.get("roi_size")
+        voxels = 1.0 if window is None else _product(window, axes)
+        voxels *= _most(spec.args.items.get("sw_batch_size"))
+        if voxels > BATCH_VOXELS:
+            message = f"{spec.title}: {_shown(voxels)} voxels at once; {BATCH_VOXELS} is the most"
+            advice = "Use a smaller roi_size or sw_batch_size."
+            yield Problem(spec.location, message, advice, "limit")
+
+
 def _most(node: Node | None) -> float:
     """The most that a number of copies may be; 1 where it is not given."""
     return 1.0 if node is None else max(1.0, possible_values(node).most)
-
-
-def _transforms(section: Section) -> Iterator[ComponentSpec]:
-    """The transforms of each item, those inside of others too."""
-    for inner in (
-        walk(section.entries["pre_transforms"]) if "pre_transforms" in section.entries else ()
-    ):
-        if isinstance(inner, ComponentSpec):
-            yield inner
 
 
 def _threads_fault(config: WorkflowConfig) -> Iterator[Problem]:
@@ -334,7 +388,7 @@ def _resampled_voxels(header: ImageHeader, section: Section) -> float:
     axis whose step is 0 or below stays as it is, and a last step counts for the axes that follow.
     """
     found = 0.0
-    for spec in _transforms(section):
+    for spec in components_of_kind(section, "transform"):
         node = spec.args.items.get("pixdim") if spec.title.startswith("Spacing") else None
         for choice in () if node is None else _choices(node):
             steps = [_least_step(leaf) for leaf in _leaves(choice)][:SPATIAL]

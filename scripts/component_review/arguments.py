@@ -64,8 +64,9 @@ BY_NAME: Mapping[str, str] = {
     # --- functions ---
     "output_transform": "metric output",
     "batch_transform": "log output",
+    "loss_transform": "log output",
     **each("number of engine", """
-        global_epoch_transform global_iter_transform loss_transform metric_transform
+        global_epoch_transform global_iter_transform metric_transform
         score_function step_transform
     """),
     "select_fn": "mask",
@@ -242,8 +243,9 @@ BY_NAME: Mapping[str, str] = {
     **each("position", "channel_indices max_offset min_offset offset loc margin"),
     **each("position or key", "roi_center roi_end roi_start"),
     **each("border", "pad spatial_border stat_length"),
-    **each("copies", "holes max_holes num_patches num_samples repeats times num_transforms"),
-    **each("few", "connectivity d_train_steps iter_ max_k ngram ns_steps num_components p"),
+    **each("copies", "holes max_holes num_patches num_samples repeats times"),
+    **each("few", "connectivity d_train_steps iter_ max_k ngram ns_steps num_components "
+                  "num_transforms p"),
     "radius": "radius",
     "window_length": "window",
     **each("degree", "degree"),
@@ -323,6 +325,7 @@ BY_KIND: Mapping[tuple[str, str], str] = {
     ("transform", "to_onehot"): "one-hot",
     ("transform", "num_classes"): "classes",
     ("transform", "num_bins"): "bins",
+    ("loss", "num_bins"): "joint bins",
     ("transform", "spatial_dims"): "axis",
     ("dataloader", "batch_size"): "batch",
     ("loss", "batch_size"): "batch",

@@ -155,6 +155,7 @@ FORMS: Mapping[str, Fields] = {
     "timeout": real(0, 86_400),
     "grid": whole(1, 256),
     "bins": whole(1, 65_536),
+    "joint bins": whole(1, 1024),  # of two images together, for each voxel
     "batch": whole(-1, 4096),
     "workers": whole(0, BILLION),  # a site's policy says how many there may be
     "prefetch": whole(0, 64),

@@ -283,15 +283,16 @@ def test_what_is_no_mmar_is_refused(tmp_path: Path, path: str) -> None:
     assert not check_mmar(f"{tmp_path}/{path}").accepted
 
 
+@pytest.mark.parametrize(("fault", "rule"), [(RecursionError, "check"), (MemoryError, "cost")])
 def test_a_fault_of_the_check_itself_is_a_refusal(
-    tiny_mmar: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_mmar: Path, monkeypatch: pytest.MonkeyPatch, fault: type[Exception], rule: str
 ) -> None:
     def broken(*_: object, **__: object) -> None:
-        raise MemoryError
+        raise fault
 
     monkeypatch.setattr("mmar_runtime.policy.mmar_check.load_train_config", broken)
 
-    assert rules(tiny_mmar) == {"check"}
+    assert rules(tiny_mmar) == {rule}
 
 
 def test_weights_are_not_opened(tiny_mmar: Path) -> None:

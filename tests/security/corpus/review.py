@@ -97,10 +97,69 @@ METRICS: Mapping[str, tuple[str, dict[str, Any], dict[str, Any] | None]] = {
             "RandSimulateLowResolutiond", prob=1, zoom_range=[0.01, 0.011])}, None),
 }  # fmt: skip
 
-HOSTILE: tuple[Case, ...] = tuple(
-    Case(id=f"review-{id_}", family="metric", tries=tries, rules=RULES, edits={TRAIN: changes},
-         policy=policy)
-    for id_, (tries, changes, policy) in METRICS.items()
+TWICE = transform("RepeatChanneld", "image", repeats=2)
+LOAD = {"name": "LoadImaged#load", "args": {"keys": BOTH}}
+
+
+def some(count: int, inner: dict[str, Any]) -> dict[str, Any]:
+    """A transform that may run so often."""
+    return {"name": "SomeOf", "args": {
+        "transforms": [inner], "num_transforms": count, "replace": True}}  # fmt: skip
+
+
+def training(*transforms: Any) -> dict[str, Any]:
+    """Other transforms for the training, and one for the validation."""
+    return {"train/pre_transforms": [LOAD, *transforms],
+            "validate/pre_transforms": [{"ref": "load"}]}  # fmt: skip
+
+
+COPIES = {f"train/e{index}": compose(f"@e{index + 1}", f"@e{index + 1}") for index in range(40)} | {
+    "train/e40": compose(TWICE)
+}
+
+SIZES: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "free-copies": ("copies of copies in another entry", {
+        "train/mine": compose(*[transform("RepeatChanneld", "image", repeats=4000)] * 3),
+        "train/dataset/args/transform": "@mine"}),
+    "late-copies": ("copies behind the network", {
+        CROPS: [transform("RepeatChanneld", "pred", repeats=4000)] * 3}),
+    "doubled-by-references": ("a doubling by a chain of references", {
+        **COPIES, "train/dataset/args/transform": "@e0"}),
+    "doubled-in-expression": ("the same in expressions", {
+        **{name: {"name": "Compose", "args": {"transforms": f"#[@e{index + 1}, @e{index + 1}]"}}
+           for index, name in enumerate(list(COPIES)[:-1])},
+        "train/e40": compose(TWICE), "train/dataset/args/transform": "@e0"}),
+    "some-of": ("a doubling done sixty times", training(some(60, TWICE))),
+    "some-of-some": ("loops in loops", training(some(64, some(64, some(64, TWICE))))),
+    "some-of-many": ("one loop of four thousand", training(some(4096, TWICE))),
+    "concatenated": ("an image put together with itself", training(
+        *[transform("ConcatItemsd", ["image"] * 8, name="image")] * 12)),
+    "concatenated-computed": ("the same by an expression", training(
+        *[transform("ConcatItemsd", f"#{['image'] * 100}", name="image")] * 6)),
+    "windows": ("thousands of large windows at once", {
+        "validate/inferer/args/roi_size": [500, 500, 500],
+        "validate/inferer/args/sw_batch_size": 4096}),
+    "joint-bins": ("a joint histogram of every voxel", {
+        "train/loss": {"name": "GlobalMutualInformationLoss", "args": {"num_bins": 65_536}}}),
+    "copied-keys": ("copies of copies of keys, slow to follow", {
+        **training(*[
+            transform("CopyItemsd", f"#{[f'{index}{one}' for one in range(90)]}",
+                      names=f"#{[f'{index}x{one}' for one in range(60)]}")
+            for index in range(150)]),
+        "train/model/args/out_channels": 10**6}),
+}  # fmt: skip
+
+HOSTILE: tuple[Case, ...] = (
+    *(
+        Case(id=f"review-{id_}", family="metric", tries=tries, rules=RULES,
+             edits={TRAIN: changes}, policy=policy)
+        for id_, (tries, changes, policy) in METRICS.items()
+    ),
+    *(
+        Case(id=f"review-{id_}", family="component", tries=tries, rules=("limit",),
+             edits={TRAIN: changes})
+        for id_, (tries, changes) in SIZES.items()
+    ),
 )  # fmt: skip
 
 USUAL: Mapping[str, tuple[str, dict[str, Any]]] = {
@@ -122,6 +181,16 @@ USUAL: Mapping[str, tuple[str, dict[str, Any]]] = {
     "low-resolution": ("thick slices, as nnU-Net makes them", {
         "train/pre_transforms/-": transform(
             "RandSimulateLowResolutiond", "image", prob=0.25, zoom_range=[0.5, 1.0])}),
+    "augmentations": ("some of several, two times", training(
+        some(2, transform("RandFlipd", prob=0.5)), {"name": "OneOf", "args": {"transforms": [
+            transform("RandZoomd", min_zoom=0.9, max_zoom=1.1), transform("RandRotated")]}})),
+    "modalities": ("four modalities as channels of an image", training(
+        transform("ConcatItemsd", ["image", "label", "image", "label"], name="both"))),
+    "windows": ("many windows at once", {
+        "validate/inferer/args/roi_size": [160, 160, 160],
+        "validate/inferer/args/sw_batch_size": 16}),
+    "logged-loss": ("a log of losses", {"train/handlers/-": {"name": "MetricLogger", "args": {
+        "loss_transform": "#monai.handlers.from_engine(['loss'], first=True)"}}}),
     "mean-loss": ("the mean loss next to a label's name", {
         "train/key_metric": {"name": "Average", "log_label": "train_loss", "args": {
             "output_transform": "#monai.handlers.from_engine(['loss'], first=True)"}}}),
