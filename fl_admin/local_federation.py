@@ -65,11 +65,13 @@ class LocalFederation:
         kits: holds a folder for each participant.
         sites: names of the sites.
         environment: further environment variables of the kits' processes.
+        programs: the folder of the Python that the kits' processes run.
     """
 
     kits: Path
     sites: tuple[str, ...] = SITES
     environment: Mapping[str, str] = field(default_factory=dict)
+    programs: Path = Path(sys.executable).parent
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @classmethod
@@ -150,7 +152,7 @@ class LocalFederation:
 
     def launch(self, name: str) -> None:
         """Run a kit's script as a service would: in the foreground, without a watchdog."""
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        path = f"{self.programs}{os.pathsep}{os.environ['PATH']}"
         self.launched(
             name,
             ["bash", "./sub_start.sh", "--once"],

@@ -23,7 +23,16 @@ from fl_admin.local_federation import LEAD, SERVER, SITES, LocalFederation
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.audit_keys import LogKey
 
-__all__ = ["LEAD", "SERVER", "SITES", "Federation", "MakeFederation", "edit"]
+__all__ = [
+    "LEAD",
+    "SERVER",
+    "SITES",
+    "Federation",
+    "MakeFederation",
+    "assert_refused",
+    "edit",
+    "without_guard",
+]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 JOB = REPOSITORY / "jobs" / "spleen_ct_segmentation"
@@ -117,3 +126,26 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def without_guard(federation: Federation) -> None:
+    """A server as NVFlare provisions it, but for our classes on its list."""
+    local = federation.server / "local"
+    resources = json.loads((local / "resources.json").read_text())
+    del resources["app_validator"]
+    (local / "resources.json").write_text(json.dumps(resources))
+    everything = {"format_version": "1.0", "permissions": {"lead": "any"}}
+    (local / "authorization.json").write_text(json.dumps(everything))
+
+
+def assert_refused(federation: Federation, state: JobState, *rules: str) -> None:
+    """Both sites said no, each in one line with the rule and the place."""
+    assert state.status == "FINISHED:FAILED_TO_RUN"
+    for site in SITES:
+        answer = state.deployment[site]
+        assert answer.startswith("refused: ")
+        assert all(rule in answer for rule in rules), answer
+        assert "\n" not in answer
+        assert str(federation.kits) not in answer
+        last = [one for one in federation.audit(site) if one["job"] == state.job_id]
+        assert [one["verdict"] for one in last] == ["reject"]

@@ -33,7 +33,9 @@ from tests.federation.conftest import (
     SITES,
     Federation,
     MakeFederation,
+    assert_refused,
     edit,
+    without_guard,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -41,16 +43,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PATIENCE = 120.0
 SECRET = "CANARY-OF-THE-DATABASE"
 CLIENT = "app/config/config_fed_client.json"
-
-
-def without_guard(federation: Federation) -> None:
-    """A server as NVFlare provisions it, but for our classes on its list."""
-    local = federation.server / "local"
-    resources = json.loads((local / "resources.json").read_text())
-    del resources["app_validator"]
-    (local / "resources.json").write_text(json.dumps(resources))
-    everything = {"format_version": "1.0", "permissions": {"lead": "any"}}
-    (local / "authorization.json").write_text(json.dumps(everything))
 
 
 @pytest.fixture(scope="module")
@@ -82,19 +74,6 @@ def add_component(job: Path, component: Any) -> None:
 def touch(marker: Path) -> dict[str, Any]:
     """A class that runs a program, as NVFlare would build it."""
     return {"id": "x", "path": "subprocess.Popen", "args": {"args": ["touch", str(marker)]}}
-
-
-def assert_refused(federation: Federation, state: JobState, *rules: str) -> None:
-    """Both sites said no, each in one line with the rule and the place."""
-    assert state.status == "FINISHED:FAILED_TO_RUN"
-    for site in SITES:
-        answer = state.deployment[site]
-        assert answer.startswith("refused: ")
-        assert all(rule in answer for rule in rules), answer
-        assert "\n" not in answer
-        assert str(federation.kits) not in answer
-        last = [one for one in federation.audit(site) if one["job"] == state.job_id]
-        assert [one["verdict"] for one in last] == ["reject"]
 
 
 def files_with(folder: Path, text: str) -> list[Path]:
