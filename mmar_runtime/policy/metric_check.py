@@ -100,6 +100,9 @@ SCALE = 0.05, 20.0
 MOST_SPACING = 50.0
 """mm from voxel to voxel; a volume that is resampled to more has few voxels left."""
 
+COARSE = 10.0
+"""mm from voxel to voxel; more counts as a shrinking, where others follow."""
+
 REGIONS: Mapping[str, str] = MappingProxyType(
     {
         "CenterSpatialCropd": "roi_size",
@@ -362,16 +365,30 @@ def _between(first: Possible, last: Possible) -> float:
 
 
 def _shared_region_fault(section: Section) -> Iterator[Problem]:
-    """What several crops leave together; the axes may have been turned in between."""
-    table, lengths, axes = load_component_table(), list[float](), _AXES
+    """What several transforms leave together; the axes may have been turned in between."""
+    table, lengths, axes, left = load_component_table(), list[float](), _AXES, 1.0
     for spec in components_of_kind(section, "transform"):
         entry = table_entry(spec, "transform", table)
-        for argument, found in () if entry is None else _regions(spec, entry.name):
-            several = bool(lengths)
-            lengths, axes = sorted([*lengths, *found]), max(axes, len(found))
-            if several and math.prod(lengths[:axes]) < LEAST_VALUES <= math.prod(found):
-                yield _few_values(spec, argument)
-                return
+        regions = [] if entry is None else [found for _, found in _regions(spec, entry.name)]
+        scale = _least_scale(spec)
+        lengths = sorted([*lengths, *(length for one in regions for length in one)])
+        axes = max(axes, *(len(one) for one in regions), 0)
+        left *= scale
+        values = math.prod(lengths[:axes]) * left**axes if lengths else math.inf
+        if (regions or scale < 1) and (values < LEAST_VALUES or left < SCALE[0]):
+            message = f"{spec.title}: with the transforms before it, it leaves too few values"
+            yield Problem(spec.location, message, "Leave larger regions.", "limit")
+            return
+
+
+def _least_scale(spec: ComponentSpec) -> float:
+    """By how much a transform may shrink each axis."""
+    given = {name: possible_values(node) for name, node in spec.args.items.items()}
+    scales = [found.least for name, found in given.items() if name in SCALES]
+    scales += [1 + found.least for name, found in given.items() if name in SCALE_CHANGES]
+    scales += [COARSE / found.most for name, found in given.items()
+               if name in SPACINGS and found.most > COARSE]  # fmt: skip
+    return math.prod(scale for scale in scales if scale < 1)
 
 
 def _length(possible: Possible) -> float:

@@ -89,6 +89,17 @@ METRICS: Mapping[str, tuple[str, dict[str, Any], dict[str, Any] | None]] = {
     "resized-crop": ("a line resized and cropped", {CROPS: [
         transform("Resized", OUTPUT, spatial_size=[64, 1, 1]),
         transform("CenterSpatialCropd", OUTPUT, roi_size=[1, 64, 64])]}, None),
+    "scaled-crops": ("a twentieth of a twentieth", {
+        CROPS: [transform("CenterScaleCropd", OUTPUT, roi_scale=0.05)] * 3}, None),
+    "crop-and-zoom": ("64 values zoomed to one", {CROPS: [
+        transform("CenterSpatialCropd", OUTPUT, roi_size=[8, 8, 1]),
+        transform("Zoomd", OUTPUT, zoom=0.05, keep_size=False)]}, None),
+    "spacing-and-zoom": ("voxels of 50 mm, zoomed", {
+        "validate/pre_transforms/-": transform("Spacingd", pixdim=[50, 50, 50]),
+        CROPS: [transform("Zoomd", OUTPUT, zoom=0.06, keep_size=False)]}, None),
+    "affine-and-zoom": ("a small image, zoomed", {
+        "validate/pre_transforms/-": transform("RandAffined", prob=1, scale_range=[-0.9, -0.8]),
+        CROPS: [transform("Zoomd", OUTPUT, zoom=0.06, keep_size=False)]}, None),
     "corner-keys": ("corners that a case brings along", {
         "validate/pre_transforms/-": transform("SpatialCropd", roi_start="from", roi_end="to")},
         None),
@@ -178,6 +189,10 @@ USUAL: Mapping[str, tuple[str, dict[str, Any]]] = {
     "two-crops": ("a crop in a crop", {
         "train/pre_transforms/6": transform("RandSpatialCropd", roi_size=[96, 96, 96]),
         "train/pre_transforms/-": transform("CenterSpatialCropd", roi_size=[64, 64, 32])}),
+    "augmented": ("a usual augmentation", {"train/pre_transforms/6": transform(
+        "RandSpatialCropd", roi_size=[96, 96, 64]),
+        "train/pre_transforms/8": transform("RandZoomd", min_zoom=0.7, max_zoom=1.4),
+        "train/pre_transforms/-": transform("RandAffined", scale_range=[0.3, 0.3, 0.3])}),
     "low-resolution": ("thick slices, as nnU-Net makes them", {
         "train/pre_transforms/-": transform(
             "RandSimulateLowResolutiond", "image", prob=0.25, zoom_range=[0.5, 1.0])}),
