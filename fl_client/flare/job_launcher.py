@@ -46,7 +46,7 @@ class ConfinedJobLauncher(ClientProcessJobLauncher):
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Offer itself for a job; without a launcher NVFlare does not start the job.
 
-        The server sends the metadata beside the app, so nobody has judged them here before.
+        The server sends the metadata apart from the app, so nobody has judged them here before.
         """
         if event_type == EventType.BEFORE_JOB_LAUNCH:
             faults = [*launch_faults(fl_ctx.get_prop(FLContextKey.JOB_META))]
@@ -96,19 +96,28 @@ def _watch(handle: ProcessHandle, watch: RunWatch, root: Path, run: Path) -> Non
     """
     killed_at = math.inf
     while _is_running(handle.adapter.pid):
-        reason = watch.passed_limit()
+        reason = _passed_limit(watch)
         if reason is None:
             killed_at = math.inf
         elif killed_at == math.inf:
             killed_at = time.monotonic() + SECONDS_TO_STOP
         if time.monotonic() > killed_at:
-            log.error("the job in %s is killed: %s", run.name, reason)
+            handle.terminate()  # before anything is written: the disk may be what is full
+            remove_scratch(run / SCRATCH)
+            log.error("the job in %s was killed: %s", run.name, reason)
             audit = AuditLog(root / AUDIT_FILE, LogKey.of_kit(root))
             audit.append("job-killed", job=run.name, reason=reason)
-            handle.terminate()
-            break
+            return
         time.sleep(SECONDS_BETWEEN_LOOKS)
     remove_scratch(run / SCRATCH)
+
+
+def _passed_limit(watch: RunWatch) -> str | None:
+    """Which limit a run is past; a run that hides its files from the site is past one."""
+    try:
+        return watch.passed_limit()
+    except OSError as error:
+        return f"cannot be measured: {error.strerror}"
 
 
 def _is_running(number: int) -> bool:

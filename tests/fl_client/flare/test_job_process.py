@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -157,6 +158,30 @@ def test_a_run_past_a_limit_is_killed_from_outside(
     line = json.loads((kit / AUDIT_FILE).read_text())
     assert (line["event"], line["job"]) == ("job-killed", JOB)
     assert line["reason"] == "takes 1073741825 bytes; limits.disk_gib of this site is 1"
+
+
+@pytest.mark.parametrize("fault", ["no log can be written", "no file can be measured"])
+def test_a_run_is_killed_whatever_fails_meanwhile(
+    kit: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(job_launcher, "SECONDS_TO_STOP", 0.1)
+    monkeypatch.setattr(job_launcher, "SECONDS_BETWEEN_LOOKS", 0.05)
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(28, fault)
+
+    process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    watch = RunWatch(kit / JOB, Limits(wall_minutes=1), process=process.pid)
+    if fault == "no log can be written":
+        monkeypatch.setattr(job_launcher.AuditLog, "append", fails)
+        watch._started -= 61
+    else:
+        monkeypatch.setattr(watch, "passed_limit", fails)
+
+    with contextlib.suppress(OSError):
+        job_launcher._watch(ProcessHandle(process=process), watch, kit, kit / JOB)
+
+    assert process.wait(5) == -9
 
 
 def test_a_run_within_its_limits_ends_by_itself(kit: Path) -> None:
