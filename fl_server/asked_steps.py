@@ -24,5 +24,5 @@ def asked_steps(mmar: Mmar) -> int:
         executor = one.get("executor", {})
         if executor.get("path") == EXECUTOR:
             steps = executor.get("args", {}).get("steps_aggregation", 0)
-            return int(document["steps_aggregation"] if type(steps) is str else steps)
+            return int(document[steps.strip("{}")] if type(steps) is str else steps)
     return 0

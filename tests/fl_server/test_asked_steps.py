@@ -18,6 +18,7 @@ from mmar_runtime.mmar import Mmar
         ({"steps_aggregation": 250}, {"steps_aggregation": "{steps_aggregation}"}, 250),
         ({"steps_aggregation": 250}, {"steps_aggregation": 40}, 40),
         ({"steps_aggregation": 0}, {"steps_aggregation": "{steps_aggregation}"}, 0),
+        ({"local_epochs": 5}, {"steps_aggregation": "{local_epochs}"}, 5),
         ({}, {"local_epochs": 3}, 0),
     ],
 )
