@@ -25,6 +25,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.files import write_text_atomically
+from mmar_runtime.names import visible_line
 from mmar_runtime.policy.custom_check import code_hash, custom_faults
 from mmar_runtime.policy.site_policy import (
     POLICY_VERSION,
@@ -296,4 +297,4 @@ def printable_line(line: str) -> str:
     >>> printable_line("a\x1b[2J\tb\u202e")
     'a\\x1b[2J\tb\\u202e'
     """
-    return "".join(one if one.isprintable() or one == "\t" else ascii(one)[1:-1] for one in line)
+    return "\t".join(map(visible_line, line.split("\t")))

@@ -19,6 +19,7 @@ from mmar_runtime.cli.common import (
     add_output_arguments,
     json_text,
     print_json,
+    print_note,
     set_up_logging,
     stop_on_signals,
 )
@@ -82,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     set_up_logging(verbose=options.verbose)
     kit = SiteKit.open(options.kit)
     mmar, source = _mmar(kit, options)
-    print(f"note: by {Path(CROSS_VALIDATION_FILE).name} of {source}", file=sys.stderr)
+    print_note(f"by {Path(CROSS_VALIDATION_FILE).name} of {source}")
     with _output_folder(options.out) as out:
         site = kit.site(mmar, {OUTPUT_FOLDER: str(out)})
         started = time.monotonic()

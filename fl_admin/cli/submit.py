@@ -22,6 +22,7 @@ from mmar_runtime.cli.common import (
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import parse_overrides
 from mmar_runtime.errors import ConfigError, FederationError, Problem, RunAborted
+from mmar_runtime.names import visible_line
 
 if TYPE_CHECKING:
     from fl_admin.console import Console, JobState
@@ -144,7 +145,7 @@ def _judge(folder: Path, policy: Path | None) -> None:
     if any(problem.rule not in liftable for problem in verdict.problems):
         raise ConfigError(verdict.problems)
     for problem in verdict.problems:
-        print(f"a site may refuse this: {problem}", file=sys.stderr)
+        print(visible_line(f"a site may refuse this: {problem}"), file=sys.stderr)
 
 
 def follow(console: Console, job_id: str, options: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mmar_runtime.cli.common import add_output_arguments, print_json
 from mmar_runtime.errors import DataError
+from mmar_runtime.names import visible_line
 
 if TYPE_CHECKING:
     from mmar_runtime.datatools.document import Document
@@ -95,9 +96,9 @@ def _check(options: argparse.Namespace) -> int:
     if options.json:
         print_json(report.as_dict())
     else:
-        print("\n".join(_report_lines(report)), flush=True)
+        print("\n".join(map(visible_line, _report_lines(report))), flush=True)
     if not report.ok:
-        print("\n".join(_problem_lines(report)), file=sys.stderr)
+        print("\n".join(map(visible_line, _problem_lines(report))), file=sys.stderr)
     return 0 if report.ok else EXIT_PROBLEMS
 
 
@@ -225,7 +226,8 @@ def _list(options: argparse.Namespace) -> int:
         counts = {"training": listing.training, "test": listing.test}
         print_json({"file": str(output), "cases": counts, "passed_over": listing.passed_over})
     else:
-        print(f"{output}: {listing.training} training (with label), {listing.test} test (without)")
+        cases = f"{listing.training} training (with label), {listing.test} test (without)"
+        print(visible_line(f"{output}: {cases}"))
         if listing.passed_over:
             files = _counted(listing.passed_over, "file")
             print(f"note: not listed, as named in another way: {files}")
@@ -361,10 +363,12 @@ def _say_what_was_written(
         return
     per_patient = options.patient_key is not None or options.patient_pattern is not None
     for file, split in files.items():
-        print(f"{file}: {', '.join(_part_lines(split, per_patient=per_patient))}")
+        parts = ", ".join(_part_lines(split, per_patient=per_patient))
+        print(visible_line(f"{file}: {parts}"))
     # Paths stay as they are, and a reader may take them to be relative to the list's own folder.
     if any(file.parent.resolve() != document.file.parent.resolve() for file in files):
-        print(f"note: paths stay relative to the folder that those of {document.file.name} are")
+        name = visible_line(document.file.name)
+        print(f"note: paths stay relative to the folder that those of {name} are")
 
 
 def _part_lines(split: DataSplit, *, per_patient: bool) -> Iterator[str]:

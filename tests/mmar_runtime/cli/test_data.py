@@ -81,6 +81,20 @@ def test_problems_exit_with_2_and_their_places(
     assert "dataset.json: validation[0].image: is trained on too, as training[0]" in err
 
 
+def test_a_name_in_a_list_does_not_move_the_cursor(
+    demo: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = read(dataset)
+    content["labels"] = {"0": "background", "1": "\x1b[2Jspleen"}
+    dataset.write_text(json.dumps(content))
+
+    assert mmar("check", dataset, "--base", demo, "--full") == 0
+
+    out = capsys.readouterr().out
+    assert "label 1 \\x1b[2Jspleen: " in out
+    assert "\x1b" not in out
+
+
 def test_json_holds_report_and_problems(
     demo: Path, dataset: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
