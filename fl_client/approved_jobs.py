@@ -22,7 +22,7 @@ def job_digest(app: Path) -> str | None:
         return None  # a link or a device
 
 
-def approval_faults(policy: SitePolicy, digest: Callable[[], str | None]) -> Iterator[Problem]:
+def job_approval_faults(policy: SitePolicy, digest: Callable[[], str | None]) -> Iterator[Problem]:
     """Refuse a job that a site has not approved, where the site asks for that.
 
     Args:

@@ -13,7 +13,7 @@ from fl_client.job_documents import JOB_JSON, document_faults, substitution_faul
 from fl_client.job_files import (
     META,
     SIGNATURES,
-    approval_faults,
+    code_approval_faults,
     file_faults,
     files_of,
     job_problem,
@@ -96,7 +96,7 @@ def check_app(
         problems = [
             *file_faults(files, policy),
             *torchscript_faults(root, files, policy),
-            *approval_faults(root, files, policy),
+            *code_approval_faults(root, files, policy),
             *document_faults(root, policy),
         ]
         mmar = check_mmar(root, policy, overrides=overrides, site_values=site_values)

@@ -115,7 +115,7 @@ def torchscript_faults(root: Path, files: Iterable[Entry], policy: SitePolicy) -
             yield job_problem(str(one.name), message, "torchscript", advice)
 
 
-def approval_faults(root: Path, files: list[Entry], policy: SitePolicy) -> Iterator[Problem]:
+def code_approval_faults(root: Path, files: list[Entry], policy: SitePolicy) -> Iterator[Problem]:
     """Code that travels along without the approval of a site that asks for one, named or not."""
     if policy.byoc.mode == "by_hash" and any(one.name.parts[0] == "custom" for one in files):
         fault = approval_fault(root / "custom", policy)

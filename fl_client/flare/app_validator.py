@@ -16,7 +16,7 @@ from pathlib import Path
 from nvflare.apis.app_validation import AppValidator
 from nvflare.lighter.utils import verify_folder_signature_and_get_signers
 
-from fl_client.approved_jobs import approval_faults, job_digest
+from fl_client.approved_jobs import job_approval_faults, job_digest
 from fl_client.filter_plan import FilterPlan
 from fl_client.flare.encryption_keys import ability_faults
 from fl_client.job_files import SIGNATURES
@@ -106,7 +106,7 @@ def _judged(
     judged = limited_check(app, replace(policy, data_roots=()), subject="app")
     signers = _signers(app, root)
     faults = [*_version_faults(root), *judged.problems]
-    faults += approval_faults(policy, lambda: digest)
+    faults += job_approval_faults(policy, lambda: digest)
     if policy.signers is not None:
         allowed = set(policy.signers)
         unknown = [name for name in signers if name not in allowed]

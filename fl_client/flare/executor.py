@@ -15,7 +15,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
-from fl_client.approved_jobs import approval_faults, job_digest
+from fl_client.approved_jobs import job_approval_faults, job_digest
 from fl_client.client_config import job_trains, rounds_of
 from fl_client.done_tasks import DONE, DoneTasks
 from fl_client.flare.audit import done_before, note
@@ -137,7 +137,7 @@ class MmarExecutor(Executor):
             *mmar_problems(self.site),
             *self.filters.plan.faults(policy),
             *ability_faults(self.site.mmar.root, startup),
-            *approval_faults(policy, lambda: job_digest(self.site.mmar.root)),
+            *job_approval_faults(policy, lambda: job_digest(self.site.mmar.root)),
         ]
         note(
             fl_ctx,

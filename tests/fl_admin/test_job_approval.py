@@ -15,7 +15,7 @@ from fl_admin.approval import Approvals
 from fl_admin.cli.main import main
 from fl_admin.job_approval import JobApprovals, job_texts
 from fl_admin.local_files import AUTHORIZATION
-from fl_client.approved_jobs import approval_faults, job_digest
+from fl_client.approved_jobs import job_approval_faults, job_digest
 from fl_client.flare.app_validator import MmarAppValidator
 from mmar_runtime.audit import AUDIT_FILE
 from mmar_runtime.errors import ConfigError
@@ -127,13 +127,13 @@ def test_a_changed_byte_of_weights_is_refused(kit: Path, job: Path, index: int) 
     weights.parent.mkdir(exist_ok=True)
     weights.write_bytes(bytes(range(256)))
     allowed = SitePolicy(jobs="approved", approved_jobs=(str(job_digest(job / "app")),))
-    assert not list(approval_faults(allowed, lambda: job_digest(job / "app")))
+    assert not list(job_approval_faults(allowed, lambda: job_digest(job / "app")))
 
     changed = bytearray(weights.read_bytes())
     changed[index] ^= 1
     weights.write_bytes(changed)
 
-    assert list(approval_faults(allowed, lambda: job_digest(job / "app")))
+    assert list(job_approval_faults(allowed, lambda: job_digest(job / "app")))
 
 
 def test_a_job_with_a_link_has_no_digest_and_no_approval(job: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_job_with_a_link_has_no_digest_and_no_approval(job: Path) -> None:
     (job / "app/models/model.pt").symlink_to("/etc/passwd")
     asks = SitePolicy(jobs="approved")
 
-    assert list(approval_faults(asks, lambda: job_digest(job / "app")))
+    assert list(job_approval_faults(asks, lambda: job_digest(job / "app")))
 
 
 def test_by_default_no_job_needs_an_approval(kit: Path, job: Path) -> None:
