@@ -12,7 +12,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -22,15 +22,15 @@ from typing import Literal
 from fl_admin.follow import InlineFollower, RunFollower, SimulationView
 from fl_admin.inline.job_terms import ADVICE, job_terms
 from fl_admin.inline.plan import ERROR_FILE, RUN, InlinePlan
-from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
+from fl_admin.job import CLIENT_CONFIG, Job
 from fl_admin.processes import MEMORY_OF_NVFLARE, ProcessTree
 from fl_admin.report.html import write_report
 from fl_admin.report.plots import import_drawing
-from fl_client.encryption import encryption_faults, job_layers
+from fl_client.encryption import job_layers
 from fl_client.job_classes import ALLOWED_CLASSES
+from fl_client.job_documents import document_faults
 from fl_client.job_files import META
 from fl_client.site import PROCESSES_VARIABLE, Site
-from fl_client.transfer import transfer_faults
 from fl_server.cross_site import CrossSiteMatrix, read_cross_site_matrix
 from fl_server.run_record import RunRecord, finish_run, read_run_record, write_run_record
 from mmar_runtime.config.location import Location
@@ -42,7 +42,6 @@ from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.files import write_text_atomically
 from mmar_runtime.flare import HANDOVER
 from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
-from mmar_runtime.policy.custom_check import own_class_fault, undefined_fault
 from mmar_runtime.policy.mmar_check import approval_fault
 from mmar_runtime.policy.site_policy import (
     DEFAULT_POLICY,
@@ -392,41 +391,21 @@ def _checked(
                     notices.setdefault(notice.rule, notice)
             except ConfigError as error:
                 problems += error.problems
-    problems += [*_not_allowed(job, policy), *_document_faults(job)]
+    problems += _document_faults(job, policy)
     if problems:
         raise ConfigError(problems)
     return tuple(notices.values())
 
 
-def _not_allowed(job: Job, policy: SitePolicy) -> list[Problem]:
-    allowed = (*ALLOWED_CLASSES, *_own_classes(job, policy))
-    return [
-        Problem(
-            Location("config_fed_*.json"),
-            f"{path!r} is not among the classes that a simulated site allows",
-            "Only the components of mmar-fl and NVFlare's own workflow may be named here, and own "
-            "classes of custom/ where the sites' policy allows code.",
-            "class",
-        )
-        for path in job.class_paths()
-        if path not in allowed
-    ]
-
-
-def _own_classes(job: Job, policy: SitePolicy) -> tuple[str, ...]:
-    """Classes of the job's own code that its NVFlare configs name, where the policy allows them."""
-    custom, mode = job.mmar.custom, policy.byoc.mode
-    if mode == "off" or (mode == "by_hash" and approval_fault(custom, policy)):
-        return ()
-    own = [path for path in job.class_paths() if not undefined_fault(path, custom)]
-    return tuple(path for path in own if not own_class_fault(path, custom))
-
-
-def _document_faults(job: Job) -> Iterator[Problem]:
-    """What keeps updates of a job from being encrypted or rounded as it asks."""
-    server, client = (read_json(job.mmar.document(one)) for one in (SERVER_CONFIG, CLIENT_CONFIG))
-    yield from encryption_faults(server, client, (SERVER_CONFIG, CLIENT_CONFIG))
-    yield from transfer_faults(server, client, (SERVER_CONFIG, CLIENT_CONFIG))
+def _document_faults(job: Job, policy: SitePolicy) -> Iterator[Problem]:
+    """What a site refuses in the job's NVFlare documents, or cannot do on this machine."""
+    yield from document_faults(job.mmar.root, policy)
+    names_own = any(path not in ALLOWED_CLASSES for path in job.class_paths())
+    if names_own and policy.byoc.mode == "by_hash":
+        fault = approval_fault(job.mmar.custom, policy)
+        if fault:
+            message = f"is code that the sites' policy has not allowed: {fault}"
+            yield Problem(Location("custom"), message, "See 'mmar site approve'.", "code")
     if job_layers(job.mmar.root) is not None and not extra_is_installed():
         place = Location(CLIENT_CONFIG) / "task_result_filters"
         yield Problem(place, MISSING_EXTRA, "", "encryption")
@@ -530,8 +509,8 @@ def _prepare_inline(plan: SimulationPlan, folder: RunFolder, job: Job) -> None:
 
 def _prepare_nvflare(plan: SimulationPlan, folder: RunFolder) -> None:
     local = folder.flare / plan.job.name / "local"
-    own = _own_classes(plan.job, plan.policy)
-    write_local(local, plan.sites, policy=plan.policy, own_classes=own)
+    classes = {*ALLOWED_CLASSES, *plan.job.class_paths()}  # those of its own code were judged
+    write_local(local, plan.sites, policy=plan.policy, classes=sorted(classes))
     if plan.encrypted:
         from fl_admin.encryption_keys import write_simulation_keys  # brings NVFlare in
 
@@ -543,7 +522,7 @@ def write_local(
     sites: Mapping[str, Mapping[str, Scalar]],
     *,
     policy: SitePolicy = DEFAULT_POLICY,
-    own_classes: Iterable[str] = (),
+    classes: Sequence[str] = ALLOWED_CLASSES,
 ) -> None:
     """Write what all sites of NVFlare's simulator read in ``local/``: values, classes, policy.
 
@@ -551,14 +530,11 @@ def write_local(
         local: the folder, in NVFlare's workspace of the job.
         sites: site name -> the site's own values.
         policy: of every site and of the server.
-        own_classes: classes of the job's own code that the sites allow beside ours.
+        classes: that a job may name.
     """
     documents = {
         "environment.json": {**_common(sites), "sites": sites},
-        "resources.json": {
-            "format_version": 2,
-            "class_allow_list": [*ALLOWED_CLASSES, *own_classes],
-        },
+        "resources.json": {"format_version": 2, "class_allow_list": list(classes)},
         SITE_POLICY_FILE: policy_document(policy),
     }
     local.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ from nvflare.apis.shareable import Shareable
 
 class Median:
     def __init__(self, log):
-        self.log = Path(log)
+        self.log = Path(__file__).with_name(log)  # in the folder of the run
         self.received = {}
 
     def accept(self, shareable: Shareable, fl_ctx: FLContext):
@@ -105,7 +105,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def server(document: Any) -> None:
         [one] = [part for part in document["components"] if part["id"] == "aggregator"]
-        args = {"log": str(root / "aggregator.jsonl")}
+        args = {"log": "aggregator.jsonl"}
         one["args"]["aggregator"] = {"path": "own_aggregator.Median", "args": args}
 
     def client(document: Any) -> None:
@@ -147,9 +147,13 @@ def run(job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "runs" / "run-001"
 
 
-def test_the_own_aggregator_got_what_the_own_filter_made_of_it(run: Path, job: Path) -> None:
-    lines = (job.parent / "aggregator.jsonl").read_text().splitlines()
-    rounds = [json.loads(line) for line in lines]
+def moves_of_rounds(run: Path) -> list[dict[str, float]]:
+    [log] = (run / "nvflare").rglob("custom/aggregator.jsonl")
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def test_the_own_aggregator_got_what_the_own_filter_made_of_it(run: Path) -> None:
+    rounds = moves_of_rounds(run)
 
     assert len(rounds) == 2  # it has forgotten each round by itself
     for moves in rounds:
@@ -157,9 +161,8 @@ def test_the_own_aggregator_got_what_the_own_filter_made_of_it(run: Path, job: P
         assert moves["site-3"] == 1000
 
 
-def test_the_model_moved_by_the_median_and_not_by_the_mean(run: Path, job: Path) -> None:
-    lines = (job.parent / "aggregator.jsonl").read_text().splitlines()
-    last = json.loads(lines[-1])
+def test_the_model_moved_by_the_median_and_not_by_the_mean(run: Path) -> None:
+    last = moves_of_rounds(run)[-1]
     weights = read_checkpoint(run / "results/models/FL_global_model.pt").weights
 
     value = weights[first_tensor()].flatten()[0].item()
@@ -178,5 +181,5 @@ def test_without_consent_the_job_is_refused(job: Path, tmp_path: Path, run: Path
     done = simulate(job, {}, tmp_path)
 
     assert done.returncode == 2
-    assert "'own_aggregator.Median' is not among the classes" in done.stderr
+    assert "'own_aggregator.Median' is code that this site has not allowed" in done.stderr
     assert "'own_trainer.CountingTrainer' is code that this site has not allowed" in done.stderr

@@ -218,6 +218,15 @@ def test_the_problems_of_all_sites_and_configs_are_told_together(
     assert text.count("Did you mean 'num_res_units'") == 1
 
 
+def test_what_a_site_refuses_in_the_documents_is_refused_before_a_simulation(
+    job: Job, demo_data: Path, edited: Edited
+) -> None:
+    edited(job.mmar.document(CLIENT_CONFIG), lambda document: document.update(handlers=[]))
+
+    with pytest.raises(ConfigError, match=r"config_fed_client\.json: handlers: unknown key"):
+        plan_simulation(job, sites=2, data=demo_data)
+
+
 # --- the run's folder
 
 
