@@ -385,19 +385,19 @@ def _certificate_findings(kit: Kit) -> list[Finding]:
 def _state(meta: Any) -> JobState:
     detail = meta.get(JobMetaKey.JOB_DEPLOY_DETAIL.value) or ()
     return JobState(
-        job_id=_said(meta.get(JobMetaKey.JOB_ID.value, "")),
-        name=_said(meta.get(JobMetaKey.JOB_NAME.value, "")),
-        status=_said(meta.get(JobMetaKey.STATUS.value, "")),
-        submitter=_said(meta.get(JobMetaKey.SUBMITTER_NAME.value, "")),
-        submitted=_said(meta.get(JobMetaKey.SUBMIT_TIME_ISO.value, "")),
-        duration=_said(meta.get(JobMetaKey.DURATION.value, "")),
-        deployment=dict(_answer(one) for one in map(_said, detail) if ": " in one),
-        schedule=tuple(map(_said, meta.get(JobMetaKey.SCHEDULE_HISTORY.value) or ())),
+        job_id=_text_of(meta.get(JobMetaKey.JOB_ID.value, "")),
+        name=_text_of(meta.get(JobMetaKey.JOB_NAME.value, "")),
+        status=_text_of(meta.get(JobMetaKey.STATUS.value, "")),
+        submitter=_text_of(meta.get(JobMetaKey.SUBMITTER_NAME.value, "")),
+        submitted=_text_of(meta.get(JobMetaKey.SUBMIT_TIME_ISO.value, "")),
+        duration=_text_of(meta.get(JobMetaKey.DURATION.value, "")),
+        deployment=dict(_answer(one) for one in map(_text_of, detail) if ": " in one),
+        schedule=tuple(map(_text_of, meta.get(JobMetaKey.SCHEDULE_HISTORY.value) or ())),
     )
 
 
-def _said(value: object) -> str:
-    """What a server says of a job, or a site through the server, as it may be shown."""
+def _text_of(value: object) -> str:
+    """A text of the server, or of a site through the server, as it may be shown."""
     return shown(str(value))
 
 

@@ -1,4 +1,4 @@
-"""A site's approval of whole jobs: what a job says, how that differs, and the policy's list.
+"""A site's approval of whole jobs: what is in a job, what has changed, and the policy's list.
 
 What was shown of an approved job is kept in ``local/approved/<digest>.json``. So the next job of
 the same name can be shown as a difference to it.
@@ -183,7 +183,7 @@ def _app_of(path: Path) -> tuple[Path, str]:
         return job.mmar.root, printable_line(job.name)
     if (path / "config").is_dir():
         return path, printable_line(path.resolve().name)
-    message = f"{str(path)!r} is no folder of a job"
+    message = f"{str(path)!r} is not the folder of a job"
     advice = "Name the folder with meta.json, or the app in it; a zip has to be unpacked first."
     raise ConfigError([Problem(Location("PATH"), message, advice, "approval")])
 

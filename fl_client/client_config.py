@@ -12,7 +12,7 @@ from mmar_runtime.mmar import Mmar
 TRAIN_TASK = "train"
 TRAINING = "fl_server.flare.wake.WakingScatterAndGather"
 NVFLARES_ROUNDS = 5
-"""Of its ``ScatterAndGather`` where a job says nothing."""
+"""Of its ``ScatterAndGather`` where a job names none."""
 
 EVERY_TASK = "*"
 """How NVFlare writes that an executor takes whatever comes."""
@@ -29,10 +29,10 @@ def job_trains(mmar: Mmar) -> bool:
 
 
 def rounds_of(mmar: Mmar) -> int | None:
-    """The rounds of training that a job asks for; None where no training of ours does.
+    """The rounds of training that a job asks for; None for a job without our training workflow.
 
     Raises:
-        ConfigError: the document is no JSON.
+        ConfigError: the document is not JSON.
     """
     path = mmar.document(SERVER_CONFIG)
     document = read_json(path) if path.is_file() else {}

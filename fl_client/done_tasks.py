@@ -16,11 +16,11 @@ DONE = "task-out"
 class DoneTasks:
     """The tasks that a site has answered in one job, in whichever process.
 
-    A task that was stopped or failed has told nothing of the data, and may be asked for again.
+    A task that was stopped or failed has reported nothing of the data, and may be asked for again.
 
     Args:
         lines: of the site's audit log, as far as they are of the job.
-        rounds: that the job's documents ask for; None where they say nothing.
+        rounds: that the job's documents ask for; None where they name none.
     """
 
     def __init__(self, lines: Iterable[Mapping[str, Any]], rounds: int | None) -> None:

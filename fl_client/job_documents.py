@@ -319,7 +319,7 @@ class _Reading:
         yield from self._lent(entry.get("args"), place / "args")
 
     def _lent(self, arguments: Any, place: Location) -> Iterator[Problem]:
-        """Classes of ours inside the arguments of an own class, where no table judges them."""
+        """Refuse classes of the table among arguments of an own class, which no form judges."""
         for item, inner in _all_values(arguments, place):
             if isinstance(item, dict) and item.get("path") in ALLOWED_CLASSES:
                 message = "stands in the arguments of a class of the job's own code"
@@ -345,14 +345,14 @@ class _Reading:
                 yield one["executor"], place / "executor"
 
     def _repeated(self) -> Iterator[Problem]:
-        """Ids, classes of ours, and tasks that stand twice."""
+        """Ids, classes of the table, and tasks that a document names twice."""
         entries = [*self._entries()]
         for key in ("id", "path"):
             values = Counter(str(one[key]) for one, _ in entries if key in one)
             for entry, place in entries:
                 value = str(entry.get(key))
                 if values[value] > 1 and (key == "id" or value in CLASSES):
-                    message = f"{value!r} stands twice"
+                    message = f"{value!r} is named twice"
                     yield Problem(place / key, message, "A job has each once.", "course")
         found = [one.get("tasks") for one, _ in _objects(self.document, "executors", self.place)]
         tasks = Counter(str(task) for one in found if isinstance(one, list) for task in one)

@@ -26,7 +26,7 @@ END_BYTES = 64 * 1024
 
 
 def count_persons(items: Sequence[Mapping[str, Any]], patient_key: str | None = None) -> int:
-    """At least how many persons a list is of, as far as the list and its files say.
+    """Count the persons of a list, as far as the list and its files tell them apart.
 
     Args:
         items: with absolute paths; ``image`` is one path, or several of one person.

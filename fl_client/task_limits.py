@@ -17,7 +17,7 @@ VALIDATE = "validate"
 SUBMIT = "submit_model"
 
 EVALUATIONS = (SCORE, VALIDATE, SUBMIT)
-"""The tasks, beside the rounds, whose replies have metrics."""
+"""The tasks, other than the rounds, whose replies have metrics."""
 
 
 def mmar_problems(site: Site) -> tuple[Problem, ...]:

@@ -16,7 +16,7 @@ def asked_steps(mmar: Mmar) -> int:
         mmar: of a job whose documents have been judged.
 
     Raises:
-        ConfigError: the document is no JSON.
+        ConfigError: the document is not JSON.
     """
     path = mmar.document(CLIENT_CONFIG)
     document = read_json(path) if path.is_file() else {}

@@ -1079,13 +1079,13 @@ def check_format_version(found: object) -> None:
 
 
 def unique_names(values: object, name: str, *, ordered: bool = False) -> tuple[str, ...]:
-    """The names as a tuple, sorted where ``ordered``; none, no name or a repeated one raises."""
+    """The names as a tuple, sorted where ``ordered``; none or a repeated one raises."""
     names = tuple(name_text(value, name) for value in unique_texts(values, name))
     return tuple(sorted(names)) if ordered else names
 
 
 def unique_texts(values: object, name: str) -> tuple[str, ...]:
-    """The texts as a tuple, such as names of tensors; none, an empty or a repeated one raises."""
+    """The texts as a tuple; raises unless there is one, none is empty and none is repeated."""
     if not isinstance(values, (list, tuple)) or not values:
         raise FederationError(f"{name}: expected at least one name, found {values!r}")
     texts = tuple(nonempty_text(value, name) for value in values)

@@ -26,7 +26,7 @@ EXAMPLES = """examples:
   mmar audit verify audit/mmar_audit.jsonl --record run_record.json --site site-1
   mmar audit verify copy/mmar_audit.jsonl --key kit/startup/client.key
 
-exit code: 0 the logs are intact, 3 one is not, or nobody can say so, 2 it cannot be asked so
+exit code: 0 the logs are intact; 3 a log is not, or nobody can say; 2 the command line has a fault
 """
 
 NOT_INTACT = 3
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(results)
     else:
-        print("\n".join(line for one in results for line in _told(one)))
+        print("\n".join(line for one in results for line in _lines(one)))
     return 0 if all(_is_well(one) for one in results) else NOT_INTACT
 
 
@@ -106,7 +106,7 @@ def _verified(path: Path, keys: list[Path], heads: list[str]) -> dict[str, Any]:
     }
 
 
-def _told(result: dict[str, Any]) -> Iterator[str]:
+def _lines(result: dict[str, Any]) -> Iterator[str]:
     yield from (one["text"] for one in result["findings"])
     what = f"{result['file']}: {result['status']}"
     if result["status"] == "not authenticated":
@@ -120,7 +120,7 @@ def _known_heads(options: argparse.Namespace) -> dict[str, list[str]]:
 
     odd = [one for one in options.head if not HEAD_FORM.fullmatch(one)]
     if odd:
-        raise _fault("--head", f"{odd[0]!r} is no head: a number, a colon, 64 hexadecimal digits")
+        raise _fault("--head", f"{odd[0]!r} is not a head, such as 12:9f86d081...")
     if options.head and len(options.files) > 1:
         raise _fault("--head", "belongs to one log, and there are several")
     if (options.record is None) != (options.site is None):

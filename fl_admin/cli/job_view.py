@@ -43,8 +43,8 @@ def job_table(state: JobState, record: RunRecord | None, elapsed: float) -> Grou
     if record is None:
         for site, answer in state.deployment.items():
             if site != "server":
-                told = "starting" if answer == "OK" else answer[:LONGEST_STATE]
-                table.add_row(Text(site), "", Text(told))
+                progress = "starting" if answer == "OK" else answer[:LONGEST_STATE]
+                table.add_row(Text(site), "", Text(progress))
     else:
         for row in site_rows(record):
             table.add_row(*map(Text, row))

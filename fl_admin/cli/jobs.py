@@ -39,8 +39,8 @@ def run(options: argparse.Namespace) -> int:
 
     table = Table(*(Column(name, no_wrap=True) for name in COLUMNS))
     for one in states:
-        told = (one.job_id, one.name, one.status, one.submitted, one.duration, one.submitter)
-        table.add_row(*map(Text, told))  # a plain text would be read as markup
+        cells = (one.job_id, one.name, one.status, one.submitted, one.duration, one.submitter)
+        table.add_row(*map(Text, cells))  # a plain text would be read as markup
     terminal = Terminal()
     # A pipe has no width, and a script wants whole words.
     terminal.print(table) if terminal.is_terminal else Terminal(width=PIPE_WIDTH).print(table)

@@ -1,4 +1,4 @@
-"""``mmar site``: for a site itself: set up its kit, approve code, validate and decrypt models.
+"""``mmar site``: for a site itself: set up its kit, approve jobs, validate and decrypt models.
 
 ``setup`` fills in a site's values and checks its kit, ``validate`` tells how well a model does
 here; each has a ``--help`` of its own.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fl_admin.approval import Approvals, Candidate
     from fl_admin.job_approval import JobApprovals, JobCandidate
 
-HELP = "at a site: set it up, approve code, validate or decrypt a model, show the privacy budget"
+HELP = "at a site: set it up, approve jobs, validate or decrypt a model, show the privacy budget"
 EXAMPLES = """examples:
   mmar site setup path/to/kit --data-root DIR --datalist FILE
   mmar site approve path/to/job          (or an MMAR, or the folder custom itself)
@@ -47,7 +47,7 @@ POLICY = Path("local/mmar_site_policy.json")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
     actions = parser.add_subparsers(title="actions", dest="action", required=True)
-    approve = _action(actions, "approve", "show code, ask, and let it run here")
+    approve = _action(actions, "approve", "show a job or its code, ask, and let it run here")
     approve.add_argument(
         "path", nargs="?", type=Path, metavar="PATH", help="folder of a job, an MMAR, or its code"
     )

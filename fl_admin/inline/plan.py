@@ -47,7 +47,7 @@ class InlinePlan:
         return read_site_policy(self.policy).confinement != "off"
 
     def confine(self) -> str:
-        """Confine this process as the policy says: it has the sites, and so what all may read.
+        """Confine this process by the policy; it may read what any of its sites may read.
 
         Returns:
             What was done, in words.

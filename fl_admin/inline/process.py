@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def simulate_confined(plan: InlinePlan) -> bool:
-    """Confine this process as the plan's policy says, and run the job.
+    """Confine this process by the plan's policy, and run the job.
 
     Returns:
         Whether it ended well.

@@ -46,8 +46,8 @@ class SitesInWorkers:
         arguments: what it is called with; values that can be sent to a process.
         folder: where tensors pass from process to process: room for a model, and one for each
             process.
-        confined: whether this process is; theirs begin by giving up to start programs, which it
-            has to be able to until they run.
+        confined: whether the kernel confines this process. It gives up starting programs only
+            once the workers run; each worker gives that up as it begins.
     """
 
     def __init__(

@@ -54,7 +54,8 @@ def check_confinement(policy: SitePolicy | None) -> Finding:
     if wall.stands:
         return ok("confinement", str(wall))
     if mode == "required":
-        return fault("confinement", f"{wall}; policy 'required' refuses jobs", NEWER_KERNEL)
+        advice = "run a newer kernel; in a container the kernel is the host's"
+        return fault("confinement", f"{wall}; policy 'required' refuses jobs", advice)
     return warning("confinement", str(wall), NEWER_KERNEL)
 
 

@@ -45,7 +45,7 @@ HERE = Location("")
 UNSET = "this site's environment.json is not filled in; 'mmar site setup' there does that"
 UNREAD = "this site's data list has a fault; 'mmar site setup' there says which"
 
-UNTRUSTED = "this site's privacy ledger has a fault; 'mmar audit verify' there says which"
+UNTRUSTED = "this site's privacy ledger has a fault; 'mmar audit verify' there reports it"
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ def done_before(fl_ctx: FLContext, rounds: int | None) -> DoneTasks:
 
     Args:
         fl_ctx: of the job.
-        rounds: that the job asks for; None where its documents say nothing.
+        rounds: that the job asks for; None where its documents name none.
 
     Raises:
         OSError: the log cannot be read.

@@ -30,7 +30,7 @@ SCRATCH = "scratch"
 
 
 def confine_job(root: Path, *, site: str, job: str, parent: str) -> str:
-    """Confine this process as the site's policy says, and write into the site's log how.
+    """Confine this process by the site's policy, and note in the site's log what the kernel gave.
 
     Args:
         root: the site's kit.

@@ -124,7 +124,7 @@ class ResultGate(FLComponent):
             note(fl_ctx, "reply-stopped", faults=faults[:5])
             self.log_error(fl_ctx, f"a reply was stopped at the gate: {'; '.join(faults[:5])}")
         elif isinstance(reply, Shareable) and "DXO" in reply:
-            # The gate alone does so: a reply that comes here with such a header is stopped.
+            # The gate alone adds them: a reply that arrives here with this header is stopped.
             reply.set_header(LOGS, heads(fl_ctx))
 
     def _faults(self, reply: object, fl_ctx: FLContext) -> Iterator[str]:
@@ -340,7 +340,7 @@ def _report_faults(report: Any, policy: SitePolicy) -> Iterator[str]:
         yield "the name of the process is none"
     epochs = report.get("epochs", [])
     if not isinstance(epochs, list) or len(epochs) > policy.limits.epochs_per_round + 1:
-        yield "the epochs are no array, or more than a round may have"
+        yield "the epochs are not an array, or are more than a round may have"
         return
     for epoch in epochs:
         if not isinstance(epoch, dict) or set(epoch) - {"epoch", "loss", "metrics"}:

@@ -344,7 +344,7 @@ def test_what_is_no_job_is_told_so(
 
     assert approve(job / name) == 2
 
-    assert "is no folder of a job" in capsys.readouterr().err
+    assert "is not the folder of a job" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

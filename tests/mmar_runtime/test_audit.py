@@ -637,4 +637,4 @@ def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_a_head_has_a_form(log: Path, capsys: pytest.CaptureFixture[str], head: str) -> None:
     assert main(["audit", "verify", str(log), f"--head={head}"]) == 2
 
-    assert "is no head" in capsys.readouterr().err
+    assert "is not a head" in capsys.readouterr().err
