@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from mmar_runtime.config.nodes import ComponentSpec, ListNode, Node, walk
+from mmar_runtime.config.nodes import ComponentSpec, ListNode, Literal, Node, walk
 from mmar_runtime.config.sections import SLOT_KINDS, Section, WorkflowConfig
 from mmar_runtime.errors import Problem, did_you_mean
 from mmar_runtime.policy.argument_check import CONF, KindOf, argument_faults
@@ -214,7 +214,9 @@ def _arguments(spec: ComponentSpec, entry: ComponentEntry) -> Iterator[Problem]:
     if spec.data_list is not None:
         given["data"] = None
     for fault in check_arguments(entry, given):
-        place = spec.args.location
+        place, node = spec.args.location, spec.args.items.get(fault.argument)
+        if fault.kind == "denied" and isinstance(node, Literal) and node.value is None:
+            continue  # as good as left out
         location = place if fault.kind == "missing" else place / fault.argument
         rule = f"{fault.kind}-argument"
         advice = fault.advice or NEEDED.get((entry.name, fault.argument), "")

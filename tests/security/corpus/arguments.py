@@ -188,7 +188,7 @@ HAND: dict[str, tuple[str, dict[str, Any]]] = {
     "tag-long": ("a tag of 4000 letters", handler("StatsHandler", tag_name="a" * 4000)),
     "name-newline": ("a line break in a logger's name", handler("StatsHandler", name="a\nb")),
     "key-var-format": ("a format that walks", handler(
-        "StatsHandler", key_var_format="{0.__class__}")),
+        "StatsHandler", key_var_format="{{0.__class__}}")),
     "epoch-logger": ("a function", handler("StatsHandler", epoch_print_logger="lambda x: x")),
     "summary-writer": ("a writer", handler("TensorBoardStatsHandler", summary_writer="@model")),
     "summary-ops": ("an operation that is a path", handler(

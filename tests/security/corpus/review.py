@@ -204,6 +204,10 @@ USUAL: Mapping[str, tuple[str, dict[str, Any]]] = {
     "windows": ("many windows at once", {
         "validate/inferer/args/roi_size": [160, 160, 160],
         "validate/inferer/args/sw_batch_size": 16}),
+    "written-nulls": ("nothing, where a class takes a function", {
+        "train/post_transforms/0/args/other": None,
+        "train/trainer/args/compile_kwargs": None,
+        "train/pre_transforms/-": transform("DataStatsd", "image", additional_info=None)}),
     "logged-loss": ("a log of losses", {"train/handlers/-": {"name": "MetricLogger", "args": {
         "loss_transform": "#monai.handlers.from_engine(['loss'], first=True)"}}}),
     "mean-loss": ("the mean loss next to a label's name", {
