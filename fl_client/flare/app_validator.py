@@ -19,6 +19,7 @@ from nvflare.lighter.utils import verify_folder_signature_and_get_signers
 from fl_client.approved_jobs import job_approval_faults, job_digest
 from fl_client.filter_plan import FilterPlan
 from fl_client.flare.encryption_keys import ability_faults
+from fl_client.flare.job_launcher import ConfinedJobLauncher
 from fl_client.job_files import SIGNATURES
 from fl_client.limited_check import limited_check
 from fl_client.privacy_filters import filter_faults
@@ -27,7 +28,7 @@ from fl_client.versions import differences, federation_versions
 from mmar_runtime.audit import AUDIT_FILE, LEDGER_FILE, AuditLog, ledger_heads, verify_audit
 from mmar_runtime.audit_keys import LogKey
 from mmar_runtime.config.location import Location
-from mmar_runtime.config.sources import read_site_values
+from mmar_runtime.config.sources import read_json, read_site_values
 from mmar_runtime.confinement.wall import kernel_wall
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.policy.site_policy import SitePolicy, site_policy
@@ -37,6 +38,8 @@ MAX_TOLD = 3
 """Problems that the answer names; the rest are counted."""
 
 SITE_KIT = Path("startup") / "fed_client.json"
+RESOURCES = "resources.json"
+LAUNCHER = f"{ConfinedJobLauncher.__module__}.{ConfinedJobLauncher.__name__}"
 """A site has it and a server has not."""
 
 HERE = Location("")
@@ -122,18 +125,32 @@ def _judged(
     else:
         faults += filter_faults(local, policy)
     faults += _ledger_faults(root, policy)
-    faults += _wall_faults(policy)
+    faults += _wall_faults(root, policy)
     if not faults and (root / SITE_KIT).is_file():
         faults += _data_faults(app, local, policy)
     return verdict(judged.path, faults, judged.notices), signers
 
 
-def _wall_faults(policy: SitePolicy) -> Iterator[Problem]:
-    """Whether this machine can confine a job as the policy demands."""
-    wall = kernel_wall()
-    if policy.confinement == "required" and not wall.stands:
-        log.error("this machine cannot confine jobs: %s", wall)
+def _wall_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
+    """Whether this site can confine a job as the policy demands."""
+    if policy.confinement != "required":
+        return
+    wall, lacks = kernel_wall(), []
+    if not wall.stands:
+        lacks.append(str(wall))
+    if (root / SITE_KIT).is_file() and (others := _other_launchers(root / "local")):
+        lacks.append(f"the site's resources name another launcher: {', '.join(others)}")
+    if lacks:
+        log.error("this site cannot confine jobs: %s", "; ".join(lacks))
         yield Problem(HERE, "this site requires a confinement that it lacks", "", "confinement")
+
+
+def _other_launchers(local: Path) -> list[str]:
+    """The launchers of a site that start a job without confining it."""
+    own = local / RESOURCES
+    document = read_json(own if own.is_file() else own.with_name(f"{RESOURCES}.default"))
+    paths = [str(one.get("path")) for one in document.get("components", [])]
+    return [one for one in paths if one.endswith("JobLauncher") and one != LAUNCHER]
 
 
 def _version_faults(root: Path) -> Iterator[Problem]:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from fl_admin.cli.main import main
+from fl_admin.local_files import LAUNCHER, STOCK_LAUNCHER
 from fl_client import site_data
 from fl_client.flare.app_validator import MAX_TOLD, MmarAppValidator, told
 from fl_client.privacy_ledger import PrivacyLedger
@@ -22,9 +23,11 @@ from fl_client.versions import VERSIONS_FILE
 from mmar_runtime.audit import AUDIT_FILE, LEDGER_FILE, AuditLog, verify_audit
 from mmar_runtime.audit_keys import LogKey
 from mmar_runtime.config.location import Location
+from mmar_runtime.confinement.wall import Wall
 from mmar_runtime.errors import Problem
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SITE_POLICY_FILE
 from mmar_runtime.policy.verdict import verdict
+from tests.conftest import write_json
 
 APP = Path(__file__).resolve().parents[3] / "jobs" / "spleen_ct_segmentation" / "app"
 SECRET = "CANARY"
@@ -177,6 +180,28 @@ def test_a_site_with_its_data_takes_a_good_job(site_kit: Path) -> None:
     write_versions(site_kit, monai=version("monai"), torch=version("torch").partition("+")[0])
 
     assert answer(site_kit) == ""
+
+
+@pytest.mark.parametrize(
+    ("launcher", "said"),
+    [
+        (LAUNCHER, ""),
+        (STOCK_LAUNCHER, "refused: confinement: "),
+        ("nvflare.app_opt.job_launcher.slurm.ClientSlurmJobLauncher", "refused: confinement: "),
+    ],
+)
+def test_a_site_that_requires_confinement_needs_the_launcher_that_confines(
+    site_kit: Path, monkeypatch: pytest.MonkeyPatch, launcher: str, said: str
+) -> None:
+    whole = Wall(landlock=7, call_filter=True)
+    monkeypatch.setattr("fl_client.flare.app_validator.kernel_wall", lambda: whole)
+    resources = {"components": [{"id": "process_launcher", "path": launcher, "args": {}}]}
+    write_json(site_kit / "local/resources.json.default", resources)
+    assert answer(site_kit) == ""  # by default a job runs with what is there
+
+    write_policy(site_kit, confinement="required")
+
+    assert answer(site_kit).partition("this site")[0] == said
 
 
 def test_a_job_that_is_accepted_gets_a_key_for_the_log(site_kit: Path) -> None:
