@@ -27,7 +27,7 @@ from mmar_runtime.config.nodes import (
 from mmar_runtime.config.sections import Section, WorkflowConfig
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.policy.component_check import all_components, components_of_kind, table_entry
-from mmar_runtime.policy.component_table import ComponentEntry, load_component_table
+from mmar_runtime.policy.component_table import load_component_table
 from mmar_runtime.policy.image_header import ImageHeader, read_header
 from mmar_runtime.policy.possible_values import Possible, possible_of, possible_values
 from mmar_runtime.policy.site_policy import Limits
@@ -68,12 +68,20 @@ BATCH_VOXELS = 8_000_000_000
 """Voxels that the transforms may make of one batch, as far as the arguments say: 32 GB."""
 
 COUNTED_VOXELS = 2**17
-"""An image counts as so many at least, and as so many where nothing tells its size."""
+"""An image counts as so many at least, and as so many where its size is unknown."""
+
+PLANAR = frozenset(
+    {
+        "EfficientNet", "EfficientNetBN", "EfficientNetBNFeatures", "EfficientNetEncoder",
+        "FlexibleUNet", "HoVerNet", "MILModel", "NetAdapter", "Quicknat", "TorchVisionFCModel",
+    }
+)  # fmt: skip
+"""Networks of images with two axes, unless their ``spatial_dims`` is 3."""
 
 THREADS = "NUM_THREADS"
 MAX_THREADS = 1024
 BYTES_PER_PARAMETER = 16
-"""Of a file of weights: a number, and the two that an optimizer keeps beside it, with room."""
+"""Of a file of weights: a number, and the two that an optimizer keeps next to it, with room."""
 
 SPATIAL = 3
 """Axes of a volume that are in space."""
@@ -93,7 +101,7 @@ def limits_check(limits: Limits) -> Check:
             entry = table_entry(spec, kind, table)
             for name, node in () if entry is None else spec.args.items.items():
                 place = spec.args.location / name
-                for fault in _faults(name, node, entry, limits, axes):
+                for fault in _faults(name, node, limits, axes):
                     yield Problem(place, f"{spec.title}: {name} {fault}", "", "limit")
         for scope, section in config.scopes.items():
             yield from _batch_fault(config, scope, axes)
@@ -109,10 +117,9 @@ def limits_check(limits: Limits) -> Check:
     return check
 
 
-def _faults(
-    name: str, node: Node, entry: ComponentEntry | None, limits: Limits, axes: int
-) -> Iterator[str]:
-    if entry is None or isinstance(node, Reference):  # a reference leads to a component
+def _faults(name: str, node: Node, limits: Limits, axes: int) -> Iterator[str]:
+    """What is wrong with one argument, behind its name."""
+    if isinstance(node, Reference):  # it leads to a component
         return
     if name in WORKERS:
         most, reached = limits.workers, possible_values(node).most
@@ -137,13 +144,15 @@ def _shown(number: float) -> str:
 
 
 def _axes(config: WorkflowConfig) -> int:
-    """Axes of the network's images, as it says itself; where it does not, the fewest there are."""
+    """The most axes that images may have; an evaluation does not describe its network."""
+    table = load_component_table()
     for section in config.scopes.values():
         for spec in section.specs("model"):
-            node = spec.args.items.get("spatial_dims")
-            if isinstance(node, Literal) and node.value == 3:
-                return 3
-    return 2
+            entry, node = table_entry(spec, "network", table), spec.args.items.get("spatial_dims")
+            planar = entry is not None and entry.name in PLANAR
+            if planar if node is None else possible_values(node).most <= 2:
+                return 2
+    return SPATIAL
 
 
 def _choices(node: Node | Tree) -> Iterator[Node | Tree]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import pytest
 from mmar_runtime.config.loader import load_train_config
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.limits_check import image_limits_check
+from mmar_runtime.policy.component_table import load_component_table
+from mmar_runtime.policy.limits_check import PLANAR, image_limits_check
 from mmar_runtime.policy.mmar_check import check_mmar
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, Limits, SitePolicy
 
@@ -112,6 +115,53 @@ def test_a_transform_makes_no_image_that_nobody_can_hold(
     edited(train(tiny_mmar), transform(name, **values))
 
     assert problems(tiny_mmar)[0].startswith("train.pre_transforms[5].args.")
+
+
+def test_one_length_counts_for_all_axes_of_the_network(tiny_mmar: Path, edited: Edited) -> None:
+    def network(name: str, **values: object) -> None:
+        one = {"name": name, "args": values}
+        edited(train(tiny_mmar), lambda document: document["train"].update(model=one))
+
+    edited(train(tiny_mmar), transform("Resized", spatial_size=2000))
+
+    network("UNet", spatial_dims=2, in_channels=1, out_channels=2, channels=[4, 8], strides=[2])
+    assert problems(tiny_mmar) == []
+    network("EfficientNetBN", model_name="efficientnet-b0", pretrained=False)
+    assert problems(tiny_mmar) == []
+
+    network("UNet", spatial_dims="#3", in_channels=1, out_channels=2, channels=[4, 8], strides=[2])
+    assert problems(tiny_mmar) == ["train.pre_transforms[5].args.spatial_size"]
+    network("SegResNet")
+    assert problems(tiny_mmar) == ["train.pre_transforms[5].args.spatial_size"]
+
+
+def test_an_evaluation_may_be_of_volumes(tiny_mmar: Path, edited: Edited) -> None:
+    def resized(length: int) -> Callable[[Any], object]:
+        one = {"name": "Resized", "args": {"keys": "image", "spatial_size": length}}
+        return lambda document: document["pre_transforms"].append(one)
+
+    edited(tiny_mmar / "config/config_validation.json", resized(512))
+    assert problems(tiny_mmar) == []
+
+    edited(tiny_mmar / "config/config_validation.json", resized(2000))
+    assert problems(tiny_mmar)[-1:] == ["pre_transforms[5].args.spatial_size"]
+
+
+def test_planar_networks_are_those_whose_default_is_two_axes() -> None:
+    entries = [one for one in load_component_table().components.values() if one.kind == "network"]
+    defaults = {
+        one.name: signature(getattr(import_module(one.module), one.name)).parameters
+        for one in entries
+    }
+    planar = {
+        name
+        for name, parameters in defaults.items()
+        if "spatial_dims" in parameters and parameters["spatial_dims"].default == 2
+    }
+
+    assert planar <= PLANAR
+    without = [name for name in PLANAR - planar if "spatial_dims" in defaults[name]]
+    assert without == []
 
 
 def test_sizes_that_people_use_are_no_fault(tiny_mmar: Path, edited: Edited) -> None:
