@@ -9,11 +9,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mmar_runtime.cli.common import is_first_process
+from mmar_runtime.cli.common import is_first_process, print_note
 from mmar_runtime.components.launch import launched_processes
 from mmar_runtime.config.overrides import Scalar, parse_overrides
+from mmar_runtime.config.sources import BUILT_IN, OUTPUT_VARIABLES
 from mmar_runtime.confinement.places import job_environment, make_scratch, remove_scratch
-from mmar_runtime.confinement.wall import Confinement, confine, kernel_wall, require_wall
+from mmar_runtime.confinement.wall import (
+    Confinement,
+    ConfinementError,
+    confine_as,
+    kernel_wall,
+    require_wall,
+)
 from mmar_runtime.mmar import Mmar
 
 SCRATCH = "scratch"
@@ -21,9 +28,6 @@ SCRATCH = "scratch"
 
 READ_ONLY = ("config", "custom")
 """What a confined run must not change: what the next run reads as documents and as code."""
-
-OUTPUTS = ("MMAR_CKPT_DIR", "MMAR_EVAL_OUTPUT_PATH")
-"""Variables of folders that a run writes to."""
 
 
 def add_confine_argument(parser: argparse.ArgumentParser) -> None:
@@ -43,13 +47,15 @@ def confine_command(options: argparse.Namespace) -> None:
     start stays in its memory.
 
     Raises:
-        ConfinementError: this kernel does not cover files, programs and network.
+        ConfinementError: this kernel does not cover files, programs and network; or a link stands
+            where the run would write.
         ConfigError: there is no such MMAR, or an override is not one.
     """
     if not options.confine:
         return
     mmar, overrides = Mmar.open(options.mmar), parse_overrides(options.overrides)
     require_wall(kernel_wall())
+    _require_folders(mmar)
     scratch = mmar.root / SCRATCH / str(os.getpid())
     environment = job_environment(os.environ, scratch)
     if environment != dict(os.environ):
@@ -57,22 +63,36 @@ def confine_command(options: argparse.Namespace) -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
     atexit.register(remove_scratch, scratch)
     options.mmar = str(mmar.root)  # the working directory becomes one of the run
-    wall = confine(_confinement(mmar, overrides))
+    done = confine_as("required", _confinement(mmar, overrides))
     if is_first_process():
-        print(f"note: confinement: {wall}", file=sys.stderr)
+        print_note(f"confinement: {done}")
+
+
+def _own_outputs(mmar: Mmar) -> list[Path]:
+    return [mmar.root / str(BUILT_IN[name]) for name in OUTPUT_VARIABLES]
+
+
+def _require_folders(mmar: Mmar) -> None:
+    """Refuse an MMAR that would have the run write to wherever its own links lead."""
+    links = [one for one in (mmar.root / SCRATCH, *_own_outputs(mmar)) if one.is_symlink()]
+    if links:
+        raise ConfinementError(
+            f"{links[0]} is a link, and a confined run writes below the MMAR alone. Put a folder "
+            "in its place, or train without --confine"
+        )
 
 
 def _confinement(mmar: Mmar, overrides: Mapping[str, Scalar]) -> Confinement:
-    for folder in (mmar.models, mmar.root / "eval"):
-        folder.mkdir(exist_ok=True)
-    outputs = {name: Path(str(overrides[name])) for name in OUTPUTS if name in overrides}
+    named = [mmar.root / str(overrides[name]) for name in OUTPUT_VARIABLES if name in overrides]
+    for folder in (*_own_outputs(mmar), *named):
+        folder.mkdir(parents=True, exist_ok=True)  # what is not there cannot be allowed
     folders = [one for one in mmar.root.iterdir() if one.is_dir() and not one.is_symlink()]
     return Confinement(
         read=(mmar.root, *_named(overrides)),
         write=(
             mmar.models,
             *(one for one in folders if one.name not in READ_ONLY),
-            *outputs.values(),
+            *named,
         ),
         # The processes of one training find each other by ports that nobody knows beforehand.
         connect_ports=None if launched_processes().several else (),

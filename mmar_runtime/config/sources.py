@@ -32,6 +32,9 @@ BUILT_IN: Mapping[str, Scalar] = {
 }
 """What Clara assumes when nobody says otherwise; the paths are the MMAR's own layout."""
 
+OUTPUT_VARIABLES = ("MMAR_CKPT_DIR", "MMAR_EVAL_OUTPUT_PATH")
+"""The folders that a run writes to."""
+
 MAX_JSON_BYTES = 4 * 1024 * 1024
 MAX_DIGITS = 100
 MAX_REFUSALS = 100

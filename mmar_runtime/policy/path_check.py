@@ -1,6 +1,6 @@
 """Every path that a configuration names: does it stay where a job may read or write?
 
-This module finds the texts and says who wrote them; ``paths`` judges each. What a site, or who runs
+This module finds the texts and who wrote them; ``paths`` judges each. What a site, or who runs
 an MMAR of their own, has set as a variable may lead anywhere; what a job wrote stays in its MMAR.
 """
 
@@ -31,7 +31,7 @@ from mmar_runtime.config.nodes import (
 )
 from mmar_runtime.config.overrides import COMMAND_LINE
 from mmar_runtime.config.sections import WorkflowConfig
-from mmar_runtime.config.sources import SITE
+from mmar_runtime.config.sources import OUTPUT_VARIABLES, SITE
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.policy.component_check import all_components, table_entry
 from mmar_runtime.policy.component_table import ComponentEntry, load_component_table
@@ -41,9 +41,6 @@ from mmar_runtime.policy.run_folders import run_folders
 from mmar_runtime.policy.site_policy import SitePolicy
 
 DATA_VARIABLES = ("DATA_ROOT", "DATASET_JSON")
-
-WRITTEN_VARIABLES = ("MMAR_CKPT_DIR", "MMAR_EVAL_OUTPUT_PATH")
-"""Where the runtime itself writes."""
 
 LOOKED_UP = re.compile(r"/|~[\w.\-]*(/|$)|file:|(.*/)?\.\.(/|$)", re.DOTALL)
 """Texts that something could take for a file's name, wherever they stand."""
@@ -86,16 +83,14 @@ class _PathCheck:
         yield from () if self.owner else self._variable_faults()
         yield from () if self.owner else file_keys_check(self.config)
         for spec, entry in self._entries_of_table():
-            for name, role in () if entry is None else entry.paths.items():
-                if name in spec.args.items:
-                    node = spec.args.items[name]
-                    place = spec.args.location / name
-                    yield from self._argument(node, role, f"{spec.title}: {name}", place)
+            for name, form in () if entry is None else entry.arguments.items():
+                node = spec.args.items.get(name)
+                if node is None or form.path is None or (form.flag and _is_flag(node)):
+                    continue
+                place = spec.args.location / name
+                yield from self._argument(node, form.path, f"{spec.title}: {name}", place)
             if entry is not None:
                 yield from self._filled_in(spec, entry)
-            if spec.log_label is not None and LOOKED_UP.match(spec.log_label):
-                message = f"log_label: {spec.log_label!r} is a path; MetricsSaver names files by it"
-                yield Problem(spec.location / "log_label", message, _ADVICE["name"], "path")
             if spec.data_list is not None:
                 yield from self._data_list(spec.data_list)
             elif entry is not None and entry.kind == "dataset" and not self.owner:
@@ -111,7 +106,7 @@ class _PathCheck:
         for spec, kind in all_components(self.config):
             yield spec, table_entry(spec, kind, load_component_table())
 
-    # --- Where things may lie --------------------------------------------------------------------
+    # --- Where things may be ---------------------------------------------------------------------
 
     @cached_property
     def trusted(self) -> dict[str, str]:
@@ -166,7 +161,7 @@ class _PathCheck:
             if not name.startswith("MMAR_") or one.source in (Location(SITE), COMMAND_LINE):
                 continue
             role: Role
-            if name in WRITTEN_VARIABLES:
+            if name in OUTPUT_VARIABLES:
                 role, text = "write:run", str(one.value or "")
             elif isinstance(one.value, str):
                 role, text = "read:run", os.path.join(self.places.root, one.value)
@@ -242,7 +237,7 @@ class _PathCheck:
             yield Problem(place, message, _ADVICE["read:data"], "path")
 
     def _listed_cases(self, source: DataListSource) -> Iterator[Problem]:
-        """The files that a list names; what is wrong with the list itself, other checks tell."""
+        """The files that a list names; other checks report what is wrong with the list itself."""
         if not os.path.isfile(source.file):
             return
         try:
@@ -284,13 +279,17 @@ class _PathCheck:
             return next(filter(None, (self._image(text, base) for text in _texts(value))), "")
         for text in (key, *_texts(value)):
             if text in READERS_OWN:
-                return "is what a reader of images says, and not a list; results are named by it"
+                return "is for a reader of images and not for a list; results are named by it"
             if LOOKED_UP.match(text) and (fault := self._image(text, base)):
                 return fault
         return ""
 
     def _image(self, text: str, base: str) -> str:
         return text_fault(text) or path_fault(os.path.join(base, text), "read:image", self.places)
+
+
+def _is_flag(node: Node) -> bool:
+    return isinstance(node, Literal) and isinstance(node.value, bool)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -307,12 +306,12 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 _ADVICE: dict[Role, str] = {
-    "read:data": "Data lie below DATA_ROOT, or the data_roots of the site's policy.",
+    "read:data": "Put data below DATA_ROOT, or the data_roots of the site's policy.",
     "read:list": "The site names its list of cases; write {DATASET_JSON}.",
-    "read:image": "Images lie below DATA_ROOT, or the policy's data_roots, best as NIfTI.",
+    "read:image": "Put images below DATA_ROOT, or the policy's data_roots, best as NIfTI.",
     "read:base": "Write {DATA_ROOT}.",
     "read:run": "Name files of the MMAR, as {MMAR_CKPT_DIR}.",
-    "read:model": "Weights lie in the MMAR, as {MMAR_CKPT}; --set MMAR_CKPT=FILE names another.",
+    "read:model": "Put weights into the MMAR, as {MMAR_CKPT}; --set MMAR_CKPT=FILE names another.",
     "write:run": "Results go below the MMAR, as to {MMAR_CKPT_DIR}; a site may set that elsewhere.",
     "write:service": "Write the address of a service, or a place below {MMAR_CKPT_DIR}.",
     "name": "Write a name of letters, digits, '.', '_' and '-'; folders stand elsewhere.",

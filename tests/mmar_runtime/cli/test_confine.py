@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,30 @@ def test_a_confined_training_reaches_nothing_of_the_user(strange_mmar: Path) -> 
         "secret": None,
         "initial secret": False,
     }
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not kernel_wall().stands, reason=f"this kernel's wall is {kernel_wall()}")
+def test_a_confined_training_writes_to_a_new_folder_that_the_user_names(tiny_mmar: Path) -> None:
+    done = train(tiny_mmar, "--confine", "--set", "MMAR_CKPT_DIR=results/new")
+
+    assert done.returncode == 0, done.stderr
+    assert (tiny_mmar / "results/new/model.pt").is_file()
+
+
+@pytest.mark.skipif(not kernel_wall().stands, reason=f"this kernel's wall is {kernel_wall()}")
+@pytest.mark.parametrize("name", ["models", "eval", "scratch"])
+def test_links_of_a_strange_mmar_do_not_open_other_folders(tiny_mmar: Path, name: str) -> None:
+    outside = tiny_mmar.parent / "of-the-user"
+    outside.mkdir()
+    shutil.rmtree(tiny_mmar / name, ignore_errors=True)
+    (tiny_mmar / name).symlink_to(outside)
+
+    done = train(tiny_mmar, "--confine")
+
+    assert done.returncode == 2
+    assert f"{tiny_mmar / name} is a link" in done.stderr
+    assert list(outside.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -184,7 +184,8 @@ def test_names_that_become_names_of_files_are_plain_too(tiny_mmar: Path, edited:
 
     metric = {"log_label": "../../x"}
     edited(train(tiny_mmar), lambda document: document["validate"]["key_metric"].update(metric))
-    assert problems(tiny_mmar) == ["validate.key_metric.log_label"]
+    (problem,) = check_mmar(tiny_mmar).problems
+    assert (problem.rule, problem.location.place) == ("log-label", "validate.key_metric.log_label")
 
 
 def test_results_are_not_named_by_a_way_out(tiny_mmar: Path, edited: Edited) -> None:
@@ -221,6 +222,21 @@ def test_a_tracker_writes_where_everything_else_does(tiny_mmar: Path, edited: Ed
     for upload in ("/etc", ["{MMAR_ROOT}/config", "/etc"]):
         edited(train(tiny_mmar), track(artifacts=upload))
         assert problems(tiny_mmar, policy) == ["train.handlers[4].args.artifacts"]
+
+
+def test_a_service_may_be_switched_on_without_an_address(tiny_mmar: Path, edited: Edited) -> None:
+    policy = SitePolicy(egress=True)
+
+    def track(output_uri: object) -> Callable[[Any], object]:
+        tracker = {"name": "ClearMLStatsHandler", "args": {"output_uri": output_uri}}
+        return lambda document: document["train"]["handlers"].__setitem__(4, tracker)
+
+    for good in (True, False, "https://files.example:8081"):
+        edited(train(tiny_mmar), track(good))
+        assert problems(tiny_mmar, policy) == []
+    for bad in (1, "/tmp/x"):
+        edited(train(tiny_mmar), track(bad))
+        assert problems(tiny_mmar, policy) == ["train.handlers[4].args.output_uri"]
 
 
 # --- Weights -------------------------------------------------------------------------------------
