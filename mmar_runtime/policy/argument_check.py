@@ -1,4 +1,4 @@
-"""The value of each argument against its form: what the review of its class says it may be.
+"""The value of each argument against its form: which the review of its class has stated.
 
 A literal and an expression are judged alike, part by part. What cannot be known before the run,
 such as a text from a lambda's parameter, has no form and is refused.
@@ -115,7 +115,7 @@ class _Judge:
             case expressions.BooleanOperation(operator="and" | "or"):
                 yield from self._each(part.operands)
             case expressions.BooleanOperation() | expressions.Compare():
-                yield from self._scalar(True)
+                yield from self._scalar(True) if self.form.flag else self._number(0, 1)
             case expressions.Arithmetic():
                 yield from self._computed(part)
             case expressions.FormattedText():
@@ -226,7 +226,7 @@ _NAMES: dict[type, str] = {
 
 
 def _is_text_of(form: Form, text: str) -> bool:
-    """Whether a text is one of the form's words, or as its pattern says."""
+    """Whether a text is one of the form's words, or fits its pattern."""
     word = text if form.exact else text.lower()
     if word in form.words and text.isascii():
         return True

@@ -67,6 +67,18 @@ def test_a_whole_number_is_whole() -> None:
     ]
 
 
+def test_a_comparison_counts_as_both_0_and_1() -> None:
+    assert faults("transform", "Flipd", allow_missing_keys="#1 > 2") == []
+    assert faults("transform", "DivisiblePadd", k="#2 + (1 > 2)") == []
+
+    assert faults("transform", "DivisiblePadd", k="#1 > 2") == [
+        "k may be from 0 to 1; 1 is the least and 1024 the most"
+    ]
+    assert faults("transform", "DivisiblePadd", k="#not 4") == [
+        "k may be from 0 to 1; 1 is the least and 1024 the most"
+    ]
+
+
 def test_what_is_not_a_number_cannot_be_computed_with() -> None:
     assert faults("network", "UNet", in_channels="#@loss * 4") == [
         "in_channels is computed from something that is not a number"
