@@ -28,7 +28,7 @@ AUDIT_FILE = Path("audit") / "mmar_audit.jsonl"
 """Where a site or a server keeps the audit log, below its own folder."""
 
 LEDGER_FILE = Path("audit") / "mmar_privacy.jsonl"
-"""Where a site keeps the privacy ledger, which is such a log too."""
+"""Where a site keeps the privacy ledger, which is a log of the same form."""
 
 LEDGER_LOCK = LEDGER_FILE.with_suffix(".lock")
 """Held by whoever spends of the privacy budget."""
@@ -116,7 +116,7 @@ class AuditLog:
 
         Raises:
             OSError: the file cannot be written.
-            ValueError: a fact is no JSON value, or has the name of one of the log's own keys.
+            ValueError: a fact is not a JSON value, or has the name of one of the log's own keys.
         """
         taken = [key for key in OWN_KEYS if key in facts]
         if taken:
@@ -219,7 +219,7 @@ def verify_audit(path: Path, key: LogKey | None = None, heads: Collection[str] =
 def verified_lines(path: Path, key: LogKey | None = None) -> Iterator[dict[str, Any]]:
     """What the lines of a log hold, each as soon as it is checked.
 
-    Lines that others add meanwhile are left out: one that is half written is no broken one.
+    Lines that others add meanwhile are left out: a line that is half written is not a damaged one.
 
     Raises:
         AuditError: the file cannot be read, or has a finding, at the line that it is about.
@@ -270,7 +270,7 @@ def _checked(path: Path, key: LogKey | None) -> Iterator[tuple[int, dict[str, An
     for number, line in enumerate(_lines(path), start=1):
         entry = _entry(line)
         if entry is None:
-            yield number, None, "is no whole line of this log: damaged, or cut short by a crash"
+            yield number, None, "is not a whole line of this log: damaged, or cut short by a crash"
             continue
         yield number, entry, _fault(entry, last, path.name, key)
         last = entry
@@ -326,7 +326,7 @@ def _opened(path: Path, flags: int) -> int:
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "is no plain file", str(path))
+        raise OSError(errno.EINVAL, "is not a plain file", str(path))
     return descriptor
 
 
@@ -339,7 +339,7 @@ def _whole_bytes(stream: BinaryIO) -> int:
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
-    """What a line holds; None if it is no whole line of such a log."""
+    """What a line holds; None if it is not a whole line of a log."""
     if not line.endswith(b"\n"):
         return None
     try:
@@ -360,7 +360,7 @@ def _last(stream: BinaryIO) -> tuple[bool, dict[str, Any] | None]:
     while True:
         start = stream.seek(max(0, end - size))
         tail = stream.read(end - start)
-        lines = tail.splitlines(keepends=True)
+        lines = [line + b"\n" for line in tail.split(b"\n")[:-1]]  # as `_lines` reads them
         # The first of them may begin before this block.
         for line in reversed(lines if start == 0 else lines[1:]):
             entry = _entry(line)

@@ -189,7 +189,7 @@ def _unknown_metrics(section: Section) -> Iterator[Problem]:
 def unproduced_keys(config: WorkflowConfig) -> Iterator[Problem]:
     """``from_engine`` asks for a key that no engine, transform or data list produces.
 
-    This opens the lists, so it is no part of ``problems``: whether they may be opened comes first.
+    This opens the lists, so ``problems`` leaves it out: whether they may be opened comes first.
     """
     for section in config.scopes.values():
         yield from _unproduced_keys(section)

@@ -48,7 +48,7 @@ def file_keys(config: WorkflowConfig) -> frozenset[str]:
     waiting = list(opened)
     while waiting:
         key = waiting.pop()
-        # MONAI names a copy image_0 where it is not told a name.
+        # MONAI names a copy image_0 where ``names`` is left out.
         for sources in (*copies.pop((key, ""), ()), *copies.pop(("", key.rpartition("_")[0]), ())):
             waiting += sources - opened
             opened |= sources
@@ -75,7 +75,7 @@ def file_keys_check(config: WorkflowConfig) -> Iterator[Problem]:
                 message = f"{spec.title}: {argument} has to be texts that are written out"
                 yield Problem(spec.args.location / argument, message, "", "path")
         if spec.title in FLATTENER and not _texts(spec, "sub_keys"):
-            message = f"{spec.title}: sub_keys has to say what is taken out of a dictionary"
+            message = f"{spec.title}: sub_keys has to name what is taken out of a dictionary"
             yield Problem(spec.args.location, message, "", "path")
         brought |= dict.fromkeys(_brought(spec), spec)
     for key in sorted(brought.keys() & file_keys(config)):

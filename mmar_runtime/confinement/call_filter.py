@@ -1,6 +1,6 @@
 """A seccomp filter: the system calls that no training needs and that Landlock does not cover.
 
-Landlock has no rule for a program that lies in memory alone, for sockets other than TCP, for the
+Landlock has no rule for a program that is in memory alone, for sockets other than TCP, for the
 permissions of files, nor for a keyboard that is written to. The kernel asks this filter at each
 call, by number and plain arguments; what it cannot see is memory that an argument points to.
 """
@@ -250,7 +250,7 @@ def _argument(index: int) -> Instruction:
 
 
 def _socket(tcp: bool) -> list[Instruction]:
-    """Sockets of this machine always, TCP where it is allowed; protocols beside TCP never."""
+    """Sockets of this machine always, TCP where it is allowed; other protocols never."""
     local = [_argument(0), (EQUAL, 0, 1, UNIX), ALLOW]
     if not tcp:
         return [*local, REFUSE]

@@ -19,7 +19,7 @@ SYSTEM = tuple(
             *("/usr/lib", "/usr/lib32", "/usr/lib64", "/lib", "/lib32", "/lib64"),
             *("/usr/share", "/usr/local/lib", "/usr/local/share"),
             *("/usr/local/cuda", "/opt/rocm"),
-            # Where libraries lie, and how names become addresses.
+            # The places of libraries, and how names become addresses.
             *("/etc/ld.so.cache", "/etc/nsswitch.conf", "/etc/hosts", "/etc/host.conf"),
             *("/etc/gai.conf", "/etc/resolv.conf", "/etc/localtime", "/etc/mime.types"),
             *("/etc/ssl/openssl.cnf", "/etc/fonts", "/etc/OpenCL", "/etc/vulkan"),
@@ -55,7 +55,7 @@ EGRESS_PREFIXES = (
     *("MLFLOW_", "CLEARML_", "REQUESTS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
     *("http_proxy", "https_proxy", "no_proxy"),
 )
-"""What tells a tracker its server, for a site that lets a job send to other machines."""
+"""Variables that name a tracker's server, for a site that lets a job send to other machines."""
 
 FOLDERS = {
     "HOME": "home",

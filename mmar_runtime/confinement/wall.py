@@ -127,7 +127,7 @@ def kernel_wall() -> Wall:
 
 
 def confine_as(mode: Mode, confinement: Confinement, *, keep: Iterable[int] = ()) -> str:
-    """Confine this process as a site's policy says; see ``confine``.
+    """Confine this process by the mode of a site's policy; see ``confine``.
 
     Returns:
         What was done, in words.
@@ -177,7 +177,7 @@ def confine(confinement: Confinement, *, keep: Iterable[int] = ()) -> Wall:
 
     Raises:
         ConfinementError: this process has several threads; the kernel would confine one of them.
-        OSError: the kernel refuses a part that it says it has.
+        OSError: the kernel refuses a part that it claims to have.
     """
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:

@@ -1,6 +1,6 @@
 """The classes of MONAI, PyTorch and ignite that a configuration may name, and their arguments.
 
-The table is data: ``components.json`` beside this file, written by
+The table is data: ``components.json`` next to this file, written by
 ``scripts/generate_component_table.py`` from the pinned packages and reviewed like code. Nothing
 here imports those packages, so a configuration is checked in milliseconds and before any of its
 classes is imported.
@@ -284,7 +284,7 @@ def _given_fault(entry: ComponentEntry, name: str, given: Collection[str]) -> Ar
         return ArgumentFault(name, "denied", message, f"Remove {name!r}.")
     if form is not None:
         return None
-    # What is given already cannot be what was meant: `chanels` beside `in_channels`.
+    # What is given already cannot be what was meant: `chanels` next to `in_channels`.
     candidates = [argument for argument in entry.accepted if argument not in given]
     advice = did_you_mean(name, candidates)
     return ArgumentFault(name, "unknown", f"unknown argument {name!r}", advice)

@@ -43,7 +43,7 @@ DICOM_UNMARKED = (b"\2\0", b"\x08\0")
 
 BY_NAME = (".nii", ".nii.gz", ".npy", ".npz")
 """Suffixes for which MONAI takes one reader, which goes by the name, where no config names another.
-What such a file holds in the place of an image is for that reader to say."""
+What such a file holds in the place of an image is for that reader to report."""
 
 SUFFIXES = (*STARTS, *META_SUFFIXES, *DICOM_SUFFIXES)
 """How the name of an image may end."""
@@ -56,14 +56,14 @@ DATA_FILE = {
     NRRD_SUFFIXES: re.compile(r"^[ \t]*data[ \t]*file[ \t]*:=?[ \t]*(.*?)[ \t]*$", re.I | re.M),
     META_SUFFIXES: re.compile(r"^[ \t]*ElementDataFile[ \t]*[=:][ \t]*(.*?)[ \t]*$", re.I | re.M),
 }
-"""The field by which a header says where its voxels lie."""
+"""The field by which a header names the place of its voxels."""
 
 READERS_OWN = re.compile(r"^[ \t]*(filename_or_obj|patch_index)[ \t]*[:=]", re.I | re.M)
 """Fields that a reader fills in, and by which results are named."""
 
 LIST = re.compile(r"LIST([ \t]+\d+)?", re.I)
 LOCAL = ("LOCAL", "Local", "local")
-"""What says that the voxels follow the header in the same file."""
+"""The words for voxels that follow the header in the same file."""
 
 
 def has_known_suffix(name: str) -> bool:
@@ -78,7 +78,7 @@ def has_known_suffix(name: str) -> bool:
 def image_fault(place: str, other_fault: Callable[[str], str], *, reader_named: bool) -> str:
     """Why a file must not be given to a reader; empty if it may be.
 
-    An empty file, and one that cannot be read, has no fault here: the reader says what is wrong.
+    An empty file, and one that cannot be read, has no fault here: the reader reports what is wrong.
 
     Args:
         place: the file as the reader will open it.
@@ -101,7 +101,7 @@ def image_fault(place: str, other_fault: Callable[[str], str], *, reader_named: 
         return ""
     starts = STARTS.get(suffix, ())
     if not (META_IMAGE.match(head) if suffix in META_SUFFIXES else head.startswith(starts)):
-        return "holds something else than its name says"
+        return "does not begin as a file of its name does"
     for suffixes, field in DATA_FILE.items():
         if suffix in suffixes:
             return _header_fault(place, head, field, other_fault)
@@ -134,7 +134,7 @@ def _header_fault(
         return "has a field in its header by which results would be named"
     ended = "\n\n" in text if place.lower().endswith(".nrrd") else field.search(text)
     if not (ended or (whole and place.lower().endswith(".nrrd"))):
-        return f"does not say in its first {HEADER_BYTES} bytes where its voxels lie"
+        return f"does not name the place of its voxels in its first {HEADER_BYTES} bytes"
     folder = os.path.dirname(place)
     for lines in (text, text.replace("\r", "\n")):  # readers differ in what ends a line
         for named in _named_files(lines, field, whole):

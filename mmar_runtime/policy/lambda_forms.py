@@ -86,7 +86,7 @@ def lambda_advice(form: LambdaForm) -> str:
 
 
 def _taken_fault(call: Call) -> str:
-    """``from_engine`` hands over whole entries; of the first item alone where it says so."""
+    """``from_engine`` hands over whole entries; of the first item alone with ``first=True``."""
     first = any(isinstance(one.value, Constant) and one.value.value for one in call.keywords)
     keys = from_engine_keys(call) or ()
     return _first(_first_of(key) for key in keys if first) or _alone(keys)

@@ -43,8 +43,8 @@ class Places:
 
     Attributes:
         root: the MMAR's folder.
-        data: folders below which data lie.
-        data_list: the list of cases that a site has named, which may lie elsewhere; empty for none.
+        data: folders that hold the data.
+        data_list: the list of cases that a site has named, which may be elsewhere; empty for none.
         trusted: other places that a site, or who runs an MMAR of their own, has named.
         started_in: the folder that an owner's relative paths are below; empty for a job, which has
             no relative paths.
@@ -88,7 +88,7 @@ def path_fault(text: str, role: Role, places: Places) -> str:
         return fault
     if role == "name":
         plain = NAME.fullmatch(text) and text not in (".", "..")
-        return "" if plain else "is no plain name of a file"
+        return "" if plain else "is not a plain name of a file"
     if not places.started_in and not os.path.isabs(text):
         return "is relative, and would mean a place where the site's process was started"
     place = places.follow(text)
@@ -111,7 +111,7 @@ def path_fault(text: str, role: Role, places: Places) -> str:
 
 
 def text_fault(text: str) -> str:
-    """Why a text is no plain path of this machine; empty if it is."""
+    """Why a text is not a plain path of this machine; empty if it is."""
     if not text.isprintable():
         return "has signs that cannot be printed"
     if len(text) > MAX_PATH:
@@ -124,7 +124,7 @@ def text_fault(text: str) -> str:
 
 
 def is_below(place: str, roots: Iterable[str]) -> bool:
-    """Whether a path is one of the folders, or lies below one; all with their links followed.
+    """Whether a path is one of the folders, or is below one; all with their links followed.
 
     >>> is_below("/data/a", ["/data"]), is_below("/data2", ["/data"]), is_below("/x", ["/"])
     (True, False, True)
@@ -145,7 +145,7 @@ def resolve_inside(root: Path, path: str) -> Path | None:
     return Path(place) if is_below(place, [top]) else None
 
 
-_NOT_PLAIN = "is no plain file"
+_NOT_PLAIN = "is not a plain file"
 
 
 def _write_fault(place: str, places: Places) -> str:
@@ -155,27 +155,28 @@ def _write_fault(place: str, places: Places) -> str:
     own = (places.root, *places.trusted, *places.started_in)
     if not is_below(place, own) or (is_below(place, places.data) and not is_below(place, own[:1])):
         return "leads out of the run's own folder"
-    return "leads to something that is no folder" if _is_odd(place) else ""
+    return "leads to something that is not a folder" if _is_odd(place) else ""
 
 
 def _model_fault(place: str, text: str, places: Places) -> str:
     if not text.endswith(MODEL_SUFFIXES):
         return f"does not end as a file of weights does: {', '.join(MODEL_SUFFIXES)}"
     if is_below(place, [os.path.join(places.root, "custom")]):
-        return "lies among code"
+        return "is a file of the code folder"
     if not is_below(place, (places.root, *places.started_in, *places.trusted, *places.data)):
         return "leads out of the MMAR"
     return _NOT_PLAIN if os.path.exists(place) and not os.path.isfile(place) else ""
 
 
 def _data_fault(place: str, places: Places) -> str:
-
     if places.started_in:
         inside = is_below(place, (*places.data, places.root, *places.started_in))
         return "" if inside else "leads out of the data"
     if is_below(place, [places.root]):
-        own = [one for one in places.data if is_below(one, [places.root])]  # as the site has said
-        return "" if is_below(place, own) else "lies in the job's own folder"
+        own = [
+            one for one in places.data if is_below(one, [places.root])
+        ]  # where the site has put them
+        return "" if is_below(place, own) else "is in the job's own folder"
     return "" if is_below(place, places.data) else "leads out of the site's data"
 
 
@@ -185,10 +186,10 @@ def _image_fault(text: str, place: str, places: Places) -> str:
     # Results are named by the path as it is written, its ".." taken away as a text.
     written = os.path.abspath(text)
     if not all(is_below(written, [one]) for one in places.named_from):
-        return "lies out of data_root_dir, below which results are named after their images"
+        return "is not below data_root_dir, by which results are named after their images"
     try:
         mode = os.stat(place).st_mode
-    except OSError:  # not there, which is for another check to say
+    except OSError:  # not there, which another check reports
         return "" if places.started_in or has_known_suffix(text) else NOT_LISTED
     if not S_ISREG(mode) and not S_ISDIR(mode):
         return _NOT_PLAIN
@@ -202,7 +203,7 @@ def _image_fault(text: str, place: str, places: Places) -> str:
 
 
 def _folder_fault(folder: str, places: Places) -> str:
-    """A reader of DICOM opens whatever lies in the folder."""
+    """Judge every file of a folder, for a reader of DICOM opens them all."""
     with os.scandir(folder) as members:
         for count, one in enumerate(members):
             if count >= MAX_MEMBERS:

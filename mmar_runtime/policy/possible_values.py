@@ -204,7 +204,7 @@ def _part_texts(part: expressions.Constant | expressions.FormattedValue) -> froz
         found = possible_of(part.value).texts if _is_plain(part) else None
     if found is None:
         return None
-    # The interpreter cuts and blanks such texts, and nobody needs to know what comes of that.
+    # The interpreter cuts and blanks these texts, so they are not listed.
     odd = any(len(text) > MAX_TEXT or not text.isprintable() for text in found)
     return None if odd else found
 

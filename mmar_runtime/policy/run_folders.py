@@ -1,4 +1,4 @@
-"""The folders of a run, for components that are not told where to write.
+"""The folders of a run, for components whose arguments do not name a folder to write to.
 
 Savers of MONAI then write into the working directory, which may be any folder of a site.
 """

@@ -96,7 +96,7 @@ class Outgoing:
         metrics: their names; None means every aggregate metric of the job.
         round_digits: significant decimal digits that are kept; None means all of them.
         max_metrics: metrics in one report.
-        max_evaluations: models that one job may have evaluated here, beside those of its rounds.
+        max_evaluations: models that one job may have evaluated here, besides those of its rounds.
     """
 
     metrics: tuple[str, ...] | None = None
@@ -333,14 +333,14 @@ class _Reading:
         return found
 
     def _word(self, allowed: Sequence[T], otherwise: T) -> Callable[[Any, Location], T]:
-        """The reader of one word of a list; ``otherwise`` stands for what is no such word."""
+        """The reader of one word of a list; ``otherwise`` stands for any other value."""
 
         def read(raw: Any, location: Location) -> T:
             for word in allowed:
                 if raw == word:
                     return word
             advice = did_you_mean(str(raw), [str(word) for word in allowed])
-            self._problem(location, f"{raw!r} is no mode", advice)
+            self._problem(location, f"{raw!r} is not a mode", advice)
             return otherwise
 
         return read

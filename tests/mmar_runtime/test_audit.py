@@ -441,7 +441,7 @@ def test_after_a_crash_in_a_line_the_log_goes_on_and_shows_it(log: Path, key: Lo
     found = lines(log)
     assert json.loads(found[3])["previous"] == json.loads(found[1])["digest"]
     [finding] = verify_audit(log, key).findings
-    assert "line 3: is no whole line" in str(finding)
+    assert "line 3: is not a whole line" in str(finding)
 
 
 def test_a_line_longer_than_a_block_is_followed(log: Path, key: LogKey) -> None:

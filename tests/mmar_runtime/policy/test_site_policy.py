@@ -98,7 +98,7 @@ def test_every_field_can_be_written(tmp_path: Path) -> None:
         ({"policy_version": True}, "policy_version", "has to be 1"),
         ({"byok": {}}, "byok", "unknown key 'byok'"),
         ({"byoc": "on"}, "byoc", "has to be a JSON object"),
-        ({"byoc": {"mode": "ON"}}, "byoc.mode", "'ON' is no mode"),
+        ({"byoc": {"mode": "ON"}}, "byoc.mode", "'ON' is not a mode"),
         ({"byoc": {"mode": "by_hash"}}, "byoc.approved", "allows nothing"),
         ({"byoc": {"approved": ["A" * 64]}}, "byoc.approved[0]", "is no SHA-256"),
         ({"signers": "lead"}, "signers", "has to be an array of texts"),
