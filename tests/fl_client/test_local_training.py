@@ -573,12 +573,18 @@ def test_weights_that_do_not_fit_are_refused_by_name_and_leave_the_network_alone
 def test_a_model_that_is_not_a_number_any_more_is_not_sent(
     make_trainer: MakeTrainer, received: Weights, tiny_mmar: Path, edited: Edited
 ) -> None:
-    edited(
-        tiny_mmar / "config/config_train.json",
-        lambda document: document.update(learning_rate=1e30),
-    )
+    def diverge(document: Any) -> None:
+        """Multiply each weight by 1 - 1000 * 1000 in each step."""
+        document["learning_rate"] = 1000
+        document["train"]["optimizer"]["args"] |= {
+            "weight_decay": 1000,
+            "decoupled_weight_decay": True,
+        }
+        document["train"]["lr_scheduler"]["args"]["gamma"] = 1
 
-    trainer = make_trainer(epochs=3)
+    edited(tiny_mmar / "config/config_train.json", diverge)
+
+    trainer = make_trainer(epochs=5)
     with pytest.raises(WeightsError, match=r"not finite, in .*; nothing is sent"):
         trainer.train(received, 1)
 

@@ -117,6 +117,7 @@ class LocalTrainerAlone:
         from collections import Counter
 
         from fl_client.local_training import LocalWork
+        from fl_client.outgoing import outgoing_update
         from fl_server.initial_model import initial_model
         from mmar_runtime.workflows.session import session
 
@@ -127,7 +128,7 @@ class LocalTrainerAlone:
                 site, config, context, work=LocalWork(), process="p", counts=Counter()
             )
             update = trainer.train(initial_model(site.mmar, values={}).weights, 1)
-        return [epoch.as_dict() for epoch in update.report.epochs]
+        return [epoch.as_dict() for epoch in outgoing_update(update, site.policy).report.epochs]
 
 
 # --- sites that fail

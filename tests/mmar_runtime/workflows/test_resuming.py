@@ -204,7 +204,7 @@ def test_a_worse_model_does_not_replace_the_best_one_from_before_the_interruptio
 ) -> None:
     def change(conf: Any) -> None:
         # From the third epoch on the steps are so large that nothing of the network is left.
-        conf["train"]["lr_scheduler"]["args"].update(step_size=2, gamma=1e4)
+        conf["train"]["lr_scheduler"]["args"].update(step_size=2, gamma=100)
 
     edited(train_json(mmar), change)
     whole = uninterrupted(mmar)
