@@ -62,7 +62,11 @@ def confine_command(options: argparse.Namespace) -> None:
         make_scratch(scratch)
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
     atexit.register(remove_scratch, scratch)
-    options.mmar = str(mmar.root)  # the working directory becomes one of the run
+    # The working directory becomes one of the run.
+    options.mmar = str(mmar.root)
+    if isinstance(data := overrides.get("DATA_ROOT"), str):
+        overrides["DATA_ROOT"] = os.path.abspath(data)
+        options.overrides = [*options.overrides, f"DATA_ROOT={overrides['DATA_ROOT']}"]
     done = confine_as("required", _confinement(mmar, overrides))
     if is_first_process():
         print_note(f"confinement: {done}")

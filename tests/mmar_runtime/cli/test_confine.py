@@ -94,8 +94,10 @@ def test_a_confined_training_reaches_nothing_of_the_user(strange_mmar: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not kernel_wall().stands, reason=f"this kernel's wall is {kernel_wall()}")
-def test_a_confined_training_writes_to_a_new_folder_that_the_user_names(tiny_mmar: Path) -> None:
-    done = train(tiny_mmar, "--confine", "--set", "MMAR_CKPT_DIR=results/new")
+def test_a_confined_training_has_the_folders_that_the_user_names(tiny_mmar: Path) -> None:
+    (tiny_mmar / "data").rename(tiny_mmar.parent / "data")
+    named = ("DATA_ROOT=data", "DATASET_JSON=../data/dataset.json", "MMAR_CKPT_DIR=results/new")
+    done = train(tiny_mmar, "--confine", "--set", *named)
 
     assert done.returncode == 0, done.stderr
     assert (tiny_mmar / "results/new/model.pt").is_file()
