@@ -11,6 +11,7 @@ import re
 from typing import TypeGuard
 
 LONGEST_TEXT = 400
+MAX_QUOTED = 80
 MAX_NAME = 100
 NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.\- ]{0,98}[A-Za-z0-9_.\-])?")
 """ASCII letters, digits, ``_.-`` and blanks inside; a letter, a digit or ``_`` comes first."""
@@ -48,6 +49,11 @@ def shown(text: str, limit: int = LONGEST_TEXT) -> str:
     """
     visible = visible_line(" ".join(text.split()))
     return visible if len(visible) <= limit else f"{visible[:limit]}…"
+
+
+def quoted(text: str) -> str:
+    """The text, or the beginning of a long one, in quotation marks, as errors show it."""
+    return repr(text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}...")
 
 
 def visible_line(text: str) -> str:

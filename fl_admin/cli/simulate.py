@@ -113,7 +113,7 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
     for notice in plan.notices:
         print_note(notice)
     for problem in plan.not_inline:
-        print(f"note: runs on NVFlare's simulator: {problem.message}", file=sys.stderr)
+        print_note(f"runs on NVFlare's simulator: {problem.message}")
     folder = RunFolder.create(options.workspace, engine=plan.engine)
     print(f"run folder: {folder.root}", file=sys.stderr)
     if plan.encrypted:

@@ -25,6 +25,7 @@ from mmar_runtime.config.nodes import (
     TransformRef,
 )
 from mmar_runtime.errors import Problem
+from mmar_runtime.names import quoted
 from mmar_runtime.policy.component_table import MAX_TEXT, ComponentEntry, Form
 from mmar_runtime.policy.lambda_forms import lambda_advice, lambda_fault
 from mmar_runtime.policy.possible_values import possible_of
@@ -36,7 +37,6 @@ CONF = "conf"
 """The kind of ``@conf``, the configuration itself."""
 
 MAX_LISTED = 8
-MAX_SHOWN = 60
 
 
 def argument_faults(
@@ -134,7 +134,7 @@ class _Judge:
         form = self.form
         if isinstance(value, str):
             if not _is_text_of(form, value):
-                yield self._fault(f"is {_shown(value)}")
+                yield self._fault(f"is {quoted(value)}")
         elif isinstance(value, bool) and form.flag:
             if value and form.off:
                 message = f"must be false: {form.off}"
@@ -172,7 +172,7 @@ class _Judge:
             form = self.form.members.get(str(key), self.form.members.get("*"))
             # The check of paths judges the names of files.
             if form is None or not (self.form.path or _is_plain_key(str(key))):
-                yield self._fault(f"has the key {_shown(str(key))}")
+                yield self._fault(f"has the key {quoted(str(key))}")
                 continue
             place = getattr(value, "location", self.place)
             yield from _Judge(form, self.kind_of, place).faults(value)
@@ -248,10 +248,6 @@ def _reached(least: float, most: float) -> str:
 def _bounds(form: Form) -> str:
     assert form.number is not None
     return f"{form.number[0]:g} is the least and {form.number[1]:g} the most"
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "...")
 
 
 def _allowed_values(form: Form) -> Iterator[str]:

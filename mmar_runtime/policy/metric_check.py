@@ -135,7 +135,7 @@ CHOOSING = frozenset({"affine", "mask_data"})
 """Arguments by which a document picks out voxels one by one."""
 
 SPACINGS = frozenset({"pixdim", "min_pixdim"})
-MADE = ("names", "name", "output_key")
+NAMING = ("names", "name", "output_key")
 """Arguments by which a transform names a new entry."""
 
 _AXES = 2
@@ -211,7 +211,7 @@ class _Entries:
         """The entries of a section."""
         inputs, names_losses = {INPUT, "label"}, False
         for spec in components_of_kind(section, "transform"):
-            made = _texts(spec, MADE)
+            made = _texts(spec, NAMING)
             if made and _texts(spec, ("keys",)) <= inputs:
                 inputs |= made
             names_losses |= _may_name_a_loss(_texts(spec, spec.args.items))

@@ -33,6 +33,7 @@ from mmar_runtime.config.overrides import COMMAND_LINE
 from mmar_runtime.config.sections import WorkflowConfig
 from mmar_runtime.config.sources import OUTPUT_VARIABLES, SITE
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.names import quoted
 from mmar_runtime.policy.component_check import all_components, table_entry
 from mmar_runtime.policy.component_table import ComponentEntry, load_component_table
 from mmar_runtime.policy.paths import Places, Role, is_below, path_fault, text_fault
@@ -47,8 +48,6 @@ LOOKED_UP = re.compile(r"/|~[\w.\-]*(/|$)|file:|(.*/)?\.\.(/|$)", re.DOTALL)
 
 READERS_OWN = frozenset({"filename_or_obj", "patch_index"})
 """Keys of an image's metadata by which results are named; a reader fills them in."""
-
-MAX_SHOWN = 80
 
 
 def path_check(
@@ -200,8 +199,7 @@ class _PathCheck:
     def _text(self, text: str, role: Role, what: str, place: Location) -> Iterator[Problem]:
         fault = path_fault(text, role, self.places)
         if fault:
-            shown = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
-            yield Problem(place, f"{what}: {shown!r} {fault}", _ADVICE[role], "path")
+            yield Problem(place, f"{what}: {quoted(text)} {fault}", _ADVICE[role], "path")
 
     def _filled_in(self, spec: ComponentSpec, entry: ComponentEntry) -> Iterator[Problem]:
         """The folders of the run that a component gets where it names none."""
@@ -233,7 +231,7 @@ class _PathCheck:
         if not fault and not all(is_below(os.path.abspath(text), [one]) for one in named_from):
             fault = "is not below data_root_dir, so results would be named by a way out"
         if fault:
-            message = f"data_file_base_dir: {text[:MAX_SHOWN]!r} {fault}"
+            message = f"data_file_base_dir: {quoted(text)} {fault}"
             yield Problem(place, message, _ADVICE["read:data"], "path")
 
     def _listed_cases(self, source: DataListSource) -> Iterator[Problem]:
