@@ -43,6 +43,8 @@ REFUSALS: Mapping[str, str] = {
     "allow-list": "name only the components of mmar-fl and NVFlare's workflow that it uses",
     "signer": "its administrator names the people whose jobs the site takes",
     "policy": "its administrator mends the file",
+    "metric-count": "name fewer metrics, or its administrator raises outgoing.max_metrics",
+    "confinement": "its administrator runs: mmar site setup",
     "audit": "its administrator makes room for the log, or makes it writable",
     "data": "its administrator runs: mmar site setup",
     "environment": "its administrator runs: mmar site setup",

@@ -177,7 +177,8 @@ def _too_many(section: Section, policy: SitePolicy) -> Iterator[Problem]:
     count, most = sum(map(_numbers_of, _metrics(section))), policy.outgoing.max_metrics
     if count > most:
         message = f"has {count} metrics; a site reports {most} at most (outgoing.max_metrics)"
-        yield Problem(section.location / "additional_metrics", message, "", "limit")
+        rule = "metric-count" if count <= MOST_METRICS else "limit"  # a policy can allow the former
+        yield Problem(section.location / "additional_metrics", message, "", rule)
 
 
 def _numbers_of(spec: ComponentSpec) -> int:

@@ -32,7 +32,7 @@ BYOC_MODES: tuple[ByocMode, ...] = ("off", "by_hash", "on")
 JobsMode = Literal["signed", "approved"]
 JOBS_MODES: tuple[JobsMode, ...] = ("signed", "approved")
 
-CONSENT_RULES = frozenset({"code", "egress", "torchscript"})
+CONSENT_RULES = frozenset({"code", "egress", "metric-count", "torchscript"})
 """The rules whose refusals a site's policy can lift; every other refusal holds at every site."""
 
 SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -72,6 +72,22 @@ def test_what_a_site_has_to_allow_first_is_a_warning(job: Path, submit: Submit) 
     assert "no-kit" in told
 
 
+@pytest.mark.parametrize(("labels", "is_warning"), [(40, True), (300, False)])
+def test_more_metrics_than_by_default_are_for_a_site_to_allow(
+    job: Path, submit: Submit, labels: int, is_warning: bool
+) -> None:
+    document = json.loads((job / TRAIN).read_text())
+    metric = document["validate"]["key_metric"]
+    names = [f"organ-{number}" for number in range(labels)]
+    metric["args"] |= {"reduction": "mean_batch", "return_with_label": names}
+    (job / TRAIN).write_text(json.dumps(document))
+
+    _, told = submit()
+
+    assert "a site reports 32 at most (outgoing.max_metrics)" in told
+    assert ("a site may refuse this" in told) == ("no-kit" in told) == is_warning
+
+
 def test_a_sites_own_policy_has_the_last_word(job: Path, submit: Submit, tmp_path: Path) -> None:
     policy = tmp_path / "policy.json"
     policy.write_text(json.dumps({"policy_version": 1, "limits": {"rounds": 2}}))

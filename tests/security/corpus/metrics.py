@@ -11,8 +11,9 @@ from typing import Any
 
 from tests.security.case import GONE, TRAIN, VALIDATION, Case
 
-METRICS = ("metric", "limit", "argument", "expression", "unknown-argument", "denied-argument",
-           "unknown-component", "component-kind", "lambda", "missing-argument")  # fmt: skip
+METRICS = ("metric", "metric-count", "limit", "argument", "expression", "unknown-argument",
+           "denied-argument", "unknown-component", "component-kind", "lambda",
+           "missing-argument")  # fmt: skip
 PAIR = "#monai.handlers.from_engine(['pred', 'label'])"
 LOSS = "#monai.handlers.from_engine(['loss'], first=True)"
 KEY = "validate/key_metric"
