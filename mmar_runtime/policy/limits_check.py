@@ -46,11 +46,19 @@ SIZES = frozenset(
 ENLARGING = frozenset({"zoom", "max_zoom"})
 """Arguments by which each axis grows."""
 
-COPYING = frozenset({"num_patches", "num_samples", "repeats", "times"})
+COPYING = frozenset({"num_samples", "repeats", "times"})
 """Arguments that make several arrays of one."""
 
 WIDENING: Mapping[str, int] = MappingProxyType({"spatial_border": 2, "k": 1})
 """Argument -> how often it is added to the length of each axis, of a border and of a divisor."""
+
+ONE_HOT: Mapping[str, str] = MappingProxyType(
+    {"AsDiscrete": "to_onehot", "VoteEnsemble": "num_classes"}
+)
+"""How the transforms begin that make a channel of each class -> the argument with their number."""
+
+GRID = "GridPatch"
+"""In the names of the transforms that cut an image into patches, all of them before they choose."""
 
 CONCATENATING = "ConcatItems"
 """How the transforms begin that make one array of as many as their ``keys``."""
@@ -190,11 +198,16 @@ def _numbers(node: Node | Tree) -> list[Possible]:
     return [one for one in found if one.has_numbers]
 
 
-def _product(node: Node, axes: int) -> float:
-    """The product over all axes; 0 and below stand for an axis as it is, which counts as 1."""
+def _length(number: Possible) -> float:
+    """Of an axis; 0 and below stand for an axis as it is, which counts as 1."""
+    return max(1.0, number.most)
+
+
+def _product(node: Node, axes: int, length: Callable[[Possible], float] = _length) -> float:
+    """The product over all axes of what the number of each axis stands for."""
     found = 1.0
     for choice in _choices(node):
-        lengths = [max(1.0, one.most) for one in _numbers(choice)]
+        lengths = [length(one) for one in _numbers(choice)]
         found = max(found, math.prod(lengths) if len(lengths) > 1 else math.prod(lengths * axes))
     return found
 
@@ -221,7 +234,7 @@ def _batch_fault(config: WorkflowConfig, scope: str, axes: int) -> Iterator[Prob
         _most(spec.args.items.get("batch_size"))
         for spec in components_of_kind(section, "dataloader")
     )
-    voxels = float(COUNTED_VOXELS)
+    voxels, channels = float(COUNTED_VOXELS), 1.0
     for count, spec in enumerate(_run_through(config, scope)):
         if count == MOST_RUNS:
             message = f"transforms inside of others run more than {MOST_RUNS} times"
@@ -230,7 +243,11 @@ def _batch_fault(config: WorkflowConfig, scope: str, axes: int) -> Iterator[Prob
         if not isinstance(spec, ComponentSpec):
             continue
         sizes = [_product(node, axes) for name, node in spec.args.items.items() if name in MADE]
-        voxels = max(*sizes, COUNTED_VOXELS) if sizes else voxels
+        if GRID in spec.title:
+            patches, voxels = _patches(spec, voxels, axes)
+            copies *= patches
+        elif sizes:
+            voxels = max(*sizes, COUNTED_VOXELS)
         for name, node in spec.args.items.items():
             voxels *= _product(node, axes) if name in ENLARGING else 1
             copies *= _most(node) if name in COPYING else 1
@@ -239,8 +256,10 @@ def _batch_fault(config: WorkflowConfig, scope: str, axes: int) -> Iterator[Prob
                 voxels = math.prod([side] * axes)  # a power would raise where it is too large
         if spec.title.startswith(CONCATENATING):
             copies *= max(1, sum(1 for _ in _leaves(spec.args.items.get("keys", spec))))
-        if copies * voxels > BATCH_VOXELS:
-            message = f"{_shown(copies * voxels)} voxels in one batch; {BATCH_VOXELS} is the most"
+        channels = max(channels, *_channels(spec))
+        found = copies * channels * voxels * _neighbours(spec, axes)
+        if found > BATCH_VOXELS:
+            message = f"{_shown(found)} voxels in one batch; {BATCH_VOXELS} is the most"
             yield Problem(
                 spec.location,
                 f"{spec.title}: makes {message}",
@@ -248,6 +267,35 @@ def _batch_fault(config: WorkflowConfig, scope: str, axes: int) -> Iterator[Prob
                 "limit",
             )
             return
+
+
+def _channels(spec: ComponentSpec) -> Iterator[float]:
+    """The channels that a transform makes of one. It takes no other image, so none multiply."""
+    yield 1.0
+    for start, argument in ONE_HOT.items():
+        if spec.title.startswith(start):
+            yield _most(spec.args.items.get(argument))
+
+
+def _neighbours(spec: ComponentSpec, axes: int) -> float:
+    """The values that a median collects for each voxel; 1 for other transforms."""
+    radius = spec.args.items.get("radius")
+    return 1.0 if radius is None else _product(radius, axes, lambda one: 1 + 2 * max(0.0, one.most))
+
+
+def _patches(spec: ComponentSpec, voxels: float, axes: int) -> tuple[float, float]:
+    """The patches of a grid on an image of so many voxels, and the voxels of each of them."""
+    patch, overlap = (spec.args.items.get(name) for name in ("patch_size", "overlap"))
+    size = voxels  # the most: a patch has whole axes where a number is below 1
+    if patch is not None and possible_values(patch).least >= 1:
+        size = _product(patch, axes)
+    dense = 1.0 if overlap is None else _product(overlap, axes, _density)
+    return max(_most(spec.args.items.get("num_patches")), dense * voxels / size), size
+
+
+def _density(overlap: Possible) -> float:
+    """In how many patches of a grid a voxel is, along one axis."""
+    return 1 / (1 - max(0.0, overlap.most)) if overlap.most < 1 else math.inf
 
 
 def _run_through(config: WorkflowConfig, scope: str) -> Iterator[Node]:
@@ -302,8 +350,10 @@ def _most(node: Node | None) -> float:
 
 def _threads_fault(config: WorkflowConfig) -> Iterator[Problem]:
     threads = config.variables.get(THREADS)
-    if threads is not None and isinstance(threads.value, int) and threads.value > MAX_THREADS:
-        message = f"is {threads.value}; {MAX_THREADS} is the most"
+    if threads is not None and not (
+        type(threads.value) is int and 1 <= threads.value <= MAX_THREADS
+    ):
+        message = f"is {threads.value!r:.40}; a whole number from 1 to {MAX_THREADS} is allowed"
         yield Problem(threads.source / THREADS, message, "", "limit")
 
 

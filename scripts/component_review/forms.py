@@ -138,7 +138,7 @@ FORMS: Mapping[str, Fields] = {
     "copies": whole(0, 4096),
     "few": whole(0, 64),
     "kernel": whole(0, 65),
-    "radius": whole(0, 7),
+    "radius": whole(0, 3),
     "window": whole(0, 1001),
     "degree": whole(0, 8),
     "sigma": real(0, 64),

@@ -122,7 +122,7 @@ def test_one_length_counts_for_all_axes_of_the_network(tiny_mmar: Path, edited: 
         one = {"name": name, "args": values}
         edited(train(tiny_mmar), lambda document: document["train"].update(model=one))
 
-    edited(train(tiny_mmar), transform("Resized", spatial_size=2000))
+    edited(train(tiny_mmar), transform("Resized", spatial_size=1100))
 
     network("UNet", spatial_dims=2, in_channels=1, out_channels=2, channels=[4, 8], strides=[2])
     assert problems(tiny_mmar) == []
@@ -143,7 +143,7 @@ def test_an_evaluation_may_be_of_volumes(tiny_mmar: Path, edited: Edited) -> Non
     edited(tiny_mmar / "config/config_validation.json", resized(512))
     assert problems(tiny_mmar) == []
 
-    edited(tiny_mmar / "config/config_validation.json", resized(2000))
+    edited(tiny_mmar / "config/config_validation.json", resized(1100))
     assert problems(tiny_mmar)[-1:] == ["pre_transforms[5].args.spatial_size"]
 
 
@@ -238,12 +238,40 @@ def test_borders_of_borders_are_counted_together(tiny_mmar: Path, edited: Edited
     assert len(problems(tiny_mmar)) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("MedianSmoothd", {"radius": 1}, {"radius": 3}),  # 27 and 343 values for each voxel
+        ("AsDiscreted", {"to_onehot": 14}, {"to_onehot": 133}),
+        (
+            "GridPatchd",  # each voxel in 8 patches, and in 125
+            {"patch_size": [64] * 3, "overlap": 0.5},
+            {"patch_size": [64] * 3, "overlap": 0.8},
+        ),
+    ],
+)
+def test_values_that_are_made_of_each_voxel_are_counted(
+    tiny_mmar: Path, edited: Edited, name: str, good: dict[str, Any], bad: dict[str, Any]
+) -> None:
+    edited(train(tiny_mmar), lambda document: document["validate"].update(post_transforms=[]))
+    edited(train(tiny_mmar), transform("Resized", spatial_size=[512, 512, 512]))
+    edited(train(tiny_mmar), arguments("train", "dataloader", batch_size=2))
+    edited(train(tiny_mmar), transform(name, **good))
+    assert problems(tiny_mmar) == []
+
+    edited(train(tiny_mmar), transform(name, **bad))
+    assert problems(tiny_mmar) == ["train.pre_transforms[7]"]
+
+
 def test_a_job_starts_no_million_of_threads(tiny_mmar: Path, edited: Edited) -> None:
     edited(train(tiny_mmar), lambda document: document.update(NUM_THREADS=8))
     assert problems(tiny_mmar) == []
 
-    edited(train(tiny_mmar), lambda document: document.update(NUM_THREADS=10**9))
-    assert problems(tiny_mmar) == ["NUM_THREADS"]
+    for threads in (10**9, 0, True, 1.5, "8"):
+        edited(
+            train(tiny_mmar), lambda document, threads=threads: document.update(NUM_THREADS=threads)
+        )
+        assert problems(tiny_mmar) == ["NUM_THREADS"]
 
 
 def test_the_network_is_not_run_on_a_huge_input(tiny_mmar: Path, edited: Edited) -> None:

@@ -121,7 +121,13 @@ def some(count: int, inner: dict[str, Any]) -> dict[str, Any]:
 def training(*transforms: Any) -> dict[str, Any]:
     """Other transforms for the training, and one for the validation."""
     return {"train/pre_transforms": [LOAD, *transforms],
-            "validate/pre_transforms": [{"ref": "load"}]}  # fmt: skip
+            "validate/pre_transforms": [{"ref": "load"}], CROPS: []}  # fmt: skip
+
+
+def grown(*transforms: Any, batch: int = 1) -> dict[str, Any]:
+    """The same of images that were made large."""
+    large = transform("Resized", spatial_size=[512, 512, 512])
+    return training(large, *transforms) | {"train/dataloader/args/batch_size": batch}
 
 
 COPIES = {f"train/e{index}": compose(f"@e{index + 1}", f"@e{index + 1}") for index in range(40)} | {
@@ -150,6 +156,51 @@ SIZES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "windows": ("thousands of large windows at once", {
         "validate/inferer/args/roi_size": [500, 500, 500],
         "validate/inferer/args/sw_batch_size": 4096}),
+    "median": ("a median of 343 values for each of 512^3 voxels", grown(
+        transform("MedianSmoothd", radius=3))),
+    "median-computed": ("the same by an expression", grown(
+        transform("MedianSmoothd", radius="#3 if True else 1"))),
+    "median-late": ("a median behind the network, of large windows", {
+        "validate/dataloader/args/batch_size": 64,
+        CROPS: [transform("Resized", OUTPUT, spatial_size=[128, 128, 128]),
+                transform("MedianSmoothd", "pred", radius=3)]}),
+    "median-by-expression": ("a median in a network of 3 axes, by an expression", {
+        **grown(transform("MedianSmoothd", radius=2), batch=4),
+        "train/model/args/spatial_dims": "#1 + 2"}),
+    "one-hot": ("a thousand channels of a large image", grown(
+        transform("AsDiscreted", "label", to_onehot=1024))),
+    "one-hot-late": ("the same behind the network", {CROPS: [
+        transform("Resized", OUTPUT, spatial_size=[512, 512, 512]),
+        transform("AsDiscreted", OUTPUT, argmax=[True, False], to_onehot=[None, 1000])]}),
+    "one-hot-computed": ("the number by an expression", grown(
+        transform("AsDiscreted", "label", to_onehot="#2 if False else 1000"))),
+    "one-hot-then-large": ("a thousand channels, enlarged", training(
+        transform("AsDiscreted", "label", to_onehot=1000),
+        transform("Resized", spatial_size=[512, 512, 512]))),
+    "one-hot-copies": ("a thousand channels, and copies of them", training(
+        transform("AsDiscreted", "label", to_onehot=1000),
+        transform("RepeatChanneld", "label", repeats=1000))),
+    "one-hot-batch": ("a thousand channels of many crops", {
+        **training(transform("RandSpatialCropSamplesd", roi_size=[96, 96, 96], num_samples=16),
+                   transform("AsDiscreted", "label", to_onehot=1000)),
+        "train/dataloader/args/batch_size": 16}),
+    "votes": ("votes of thousands of classes", {CROPS: [
+        transform("Resized", OUTPUT, spatial_size=[256, 256, 256]),
+        transform("VoteEnsembled", OUTPUT, output_key="votes", num_classes=4000)]}),
+    "patches": ("patches a few voxels apart", grown(
+        transform("GridPatchd", patch_size=[64, 64, 64], overlap=0.95))),
+    "patches-random": ("the same at random places", grown(
+        transform("RandGridPatchd", patch_size=[64, 64, 64], overlap=0.9, num_patches=10))),
+    "patches-axes": ("close together on one axis, in a list", grown(
+        transform("GridPatchd", patch_size=[64, 64, 64], overlap=[0.0, 0.0, 0.95]), batch=16)),
+    "patches-unknown": ("of an image whose size nothing names", {
+        **training(transform("GridPatchd", patch_size=[32, 32, 32], overlap=0.95)),
+        "train/dataloader/args/batch_size": 8}),
+    "patches-whole-axes": ("thousands of slabs", grown(
+        transform("GridPatchd", patch_size=[64, 0, 0], num_patches=4096))),
+    "patches-enlarged": ("each of many patches enlarged", grown(
+        transform("GridPatchd", patch_size=[16, 16, 16]),
+        transform("Resized", spatial_size=[128, 128, 128]))),
     "joint-bins": ("a joint histogram of every voxel", {
         "train/loss": {"name": "GlobalMutualInformationLoss", "args": {"num_bins": 65_536}}}),
     "copied-keys": ("copies of copies of keys, slow to follow", {
@@ -208,6 +259,44 @@ USUAL: Mapping[str, tuple[str, dict[str, Any]]] = {
         "train/post_transforms/0/args/other": None,
         "train/trainer/args/compile_kwargs": None,
         "train/pre_transforms/-": transform("DataStatsd", "image", additional_info=None)}),
+    "median": ("a median of crops", {
+        "train/pre_transforms/-": transform("MedianSmoothd", "image", radius=1)}),
+    "median-wide": ("a wider median, axis by axis", training(
+        transform("RandSpatialCropSamplesd", roi_size=[96, 96, 96], num_samples=4),
+        transform("MedianSmoothd", "image", radius=[3, 3, 1]))),
+    "median-volume": ("a median of a volume", training(
+        transform("Resized", spatial_size=[256, 256, 256]),
+        transform("MedianSmoothd", "image", radius=2))),
+    "one-hot": ("two channels of full volumes", {CROPS: [
+        transform("Resized", OUTPUT, spatial_size=[512, 512, 700]),
+        transform("AsDiscreted", OUTPUT, argmax=[True, False], to_onehot=2)]}),
+    "one-hot-organs": ("channels of 13 organs and the rest, twice", {CROPS: [
+        transform("Resized", OUTPUT, spatial_size=[512, 512, 700]),
+        transform("AsDiscreted", "pred", argmax=True, to_onehot=14),
+        transform("AsDiscreted", "label", to_onehot=14)]}),
+    "one-hot-brain": ("channels of 133 regions of a brain, of many crops", {
+        **training(transform("RandCropByPosNegLabeld", label_key="label", num_samples=16,
+                             spatial_size=[96, 96, 96])),
+        "train/dataloader/args/batch_size": 4,
+        "train/post_transforms": [
+            transform("AsDiscreted", "pred", argmax=True, to_onehot=133),
+            transform("AsDiscreted", "label", to_onehot=133)]}),
+    "one-hot-slices": ("channels of a batch of slices", {
+        **training(transform("Resized", spatial_size=[512, 512, 1])),
+        "train/dataloader/args/batch_size": 256,
+        "train/post_transforms": [transform("AsDiscreted", OUTPUT, to_onehot=14)]}),
+    "patches": ("patches of a slide", {
+        **training(transform("RandGridPatchd", "image", patch_size=[256, 256], num_patches=44,
+                             sort_fn="min", pad_mode=None, constant_values=255)),
+        "train/dataloader/args/batch_size": 4}),
+    "patches-of-volume": ("patches of a volume that overlap by half", training(
+        transform("Resized", spatial_size=[256, 256, 256]),
+        transform("GridPatchd", patch_size=[64, 64, 64], overlap=0.5, pad_mode="constant"))),
+    "patches-of-axes": ("slabs that overlap by a quarter", training(
+        transform("GridPatchd", patch_size=[32, 0, 0], overlap=0.25))),
+    "patches-small": ("many small patches", {
+        **training(transform("GridPatchd", patch_size=[8, 8, 8], overlap=0.5)),
+        "train/dataloader/args/batch_size": 8}),
     "logged-loss": ("a log of losses", {"train/handlers/-": {"name": "MetricLogger", "args": {
         "loss_transform": "#monai.handlers.from_engine(['loss'], first=True)"}}}),
     "mean-loss": ("the mean loss next to a label's name", {
