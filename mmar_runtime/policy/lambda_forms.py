@@ -113,8 +113,10 @@ def _metric_item(item: Node) -> str:
     """An entry, scaled or shifted by numbers, or compared with a number."""
     if not isinstance(item, Compare):
         return _scaled_fault(item, scalable=True)
-    entries = [one for one in (item.left, item.right) if not isinstance(one, Constant)]
-    if len(entries) != 1:
+    sides = (item.left, item.right)
+    entries = [one for one in sides if not isinstance(one, Constant)]
+    constants = [one.value for one in sides if isinstance(one, Constant)]
+    if len(entries) != 1 or not isinstance(constants[0], int | float):
         return "compares other than one entry with one number"
     if INPUT in _keys(item):
         return f"picks voxels of {INPUT!r} by their values"

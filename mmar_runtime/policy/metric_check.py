@@ -347,12 +347,13 @@ def _range_faults(
 
 def _regions(spec: ComponentSpec, name: str) -> Iterator[tuple[str, list[float]]]:
     """The fewest values along each axis of the regions that a transform leaves."""
-    size = spec.args.items.get(REGIONS.get(name, ""))
+    argument = REGIONS.get(name)
+    size = None if argument is None else spec.args.items.get(argument)
     drops = name == "RandCoarseDropoutd" and _is(spec, "dropout_holes", (None, True))
-    if size is not None and not drops:
+    if argument is not None and size is not None and not drops:
         items = _items(size)
         axes = items * _AXES if len(items) == 1 else items
-        yield REGIONS[name], [_length(one) for one in axes]
+        yield argument, [_length(one) for one in axes]
     start, end = (spec.args.items.get(corner) for corner in ("roi_start", "roi_end"))
     if name == "SpatialCropd" and start is not None and end is not None:
         corners = zip(_items(start), _items(end), strict=False)

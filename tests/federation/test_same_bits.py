@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from fl_admin.demo_data import write_demo_data
+from fl_client.flare import job_process
 from mmar_runtime.weights import digest, read_checkpoint
 from mmar_runtime.wire import IN_MESSAGE
 from tests.end_to_end.test_engines import comparable
@@ -130,7 +131,7 @@ def workers(federation: Federation, site: str) -> list[psutil.Process]:
     found = []
     for process in federation.processes():
         words = " ".join(process.cmdline())
-        if kit in words and "worker_process" in words:
+        if kit in words and job_process.__name__ in words:
             found.append(process)
     assert found
     return found

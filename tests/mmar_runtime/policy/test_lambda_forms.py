@@ -50,6 +50,7 @@ def test_a_metric_is_computed_from_whole_entries(text: str) -> None:
     [
         ("lambda x: x[0]['image'][0][10][11][12]", "takes a part out of 'image'"),
         ("lambda x: x['pred'][0][0]", "takes a part out of 'pred'"),
+        ("lambda x: x['label'] == None", "compares other than one entry with one number"),
         ("lambda x: x['pred'][0]", "takes a part out of 'pred'"),
         ("lambda x: (x['pred'], x['image'][0][1][2])", "takes a part out of 'image'"),
         ("lambda x: x[0][0]['loss']", "takes a part out of 'loss'"),
