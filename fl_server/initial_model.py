@@ -23,7 +23,7 @@ from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
-from mmar_runtime.policy.limits_check import limits_check
+from mmar_runtime.policy.limits_check import limits_check, weights_size_check
 from mmar_runtime.policy.mmar_check import own_code_check
 from mmar_runtime.policy.paths import resolve_inside, text_fault
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
@@ -135,7 +135,8 @@ def _checks(mmar: Mmar, policy: SitePolicy) -> list[Check]:
     components = component_check(
         allow_code=mode != "off", allow_stored=mode == "on", allow_egress=policy.egress
     )
-    return [components, own_code_check(mmar, policy), limits_check(policy.limits)]
+    sizes = [limits_check(policy.limits), weights_size_check(policy.limits)]
+    return [components, own_code_check(mmar, policy), *sizes]
 
 
 def _loaders(config: TrainConfig) -> list[Literal]:

@@ -116,8 +116,16 @@ def limits_check(limits: Limits) -> Check:
             yield from _window_fault(section, axes)
         yield from _summary_fault(config, limits)
         yield from _threads_fault(config)
+
+    return check
+
+
+def weights_size_check(limits: Limits) -> Check:
+    """The check of the sizes of files of weights; the loader runs it behind that of paths."""
+    most = BYTES_PER_PARAMETER * limits.parameters
+
+    def check(config: WorkflowConfig) -> Iterator[Problem]:
         for place, path in _model_files(config):
-            most = BYTES_PER_PARAMETER * limits.parameters
             if os.path.isfile(path) and os.path.getsize(path) > most:
                 message = f"the file of weights has {os.path.getsize(path)} bytes; {most} "
                 yield Problem(place, message + "is the most", "", "limit")

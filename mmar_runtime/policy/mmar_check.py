@@ -43,7 +43,7 @@ from mmar_runtime.policy.document_check import (
     read_document,
     regular_file,
 )
-from mmar_runtime.policy.limits_check import limits_check
+from mmar_runtime.policy.limits_check import limits_check, weights_size_check
 from mmar_runtime.policy.metric_check import metric_check
 from mmar_runtime.policy.path_check import path_check
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, OWN_MMAR_POLICY, SitePolicy
@@ -296,6 +296,7 @@ def policy_checks(mmar: Mmar, policy: SitePolicy) -> list[Check]:
         limits_check(policy.limits),
         metric_check(policy),
         path_check(policy),
+        weights_size_check(policy.limits),
         partial(_torchscript, policy),
     ]
 
@@ -309,6 +310,7 @@ def own_mmar_checks() -> list[Check]:
         component_check(allow_code=True),
         limits_check(OWN_MMAR_POLICY.limits),
         path_check(OWN_MMAR_POLICY, owner=True),
+        weights_size_check(OWN_MMAR_POLICY.limits),
     ]
 
 
