@@ -187,11 +187,11 @@ def test_a_hostile_log_is_a_finding(kit: Path, way: Way, capfd: pytest.CaptureFi
     assert head is not None
     way(log)
 
-    began = time.perf_counter()
+    began = time.process_time()
     code = main(["audit", "verify", str(log), "--head", head, "--json"])
 
     assert code == 3
-    assert time.perf_counter() - began < MAX_SECONDS
+    assert time.process_time() - began < MAX_SECONDS
     [result] = json.loads(capfd.readouterr().out)
     assert result["status"] == "not intact"
     assert all(one["text"].isprintable() for one in result["findings"])

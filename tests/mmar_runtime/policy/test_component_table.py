@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from types import ModuleType
 
 import pytest
@@ -387,10 +387,10 @@ def test_table_is_read_without_importing_the_packages() -> None:
 
 def test_table_loads_in_a_fraction_of_a_second() -> None:
     load_component_table.cache_clear()
-    start = perf_counter()
+    start = process_time()
     load_component_table()
     # Takes some 10 ms; the limit leaves room for a busy machine.
-    assert perf_counter() - start < 0.5
+    assert process_time() - start < 0.5
 
 
 def test_table_is_loaded_once() -> None:
