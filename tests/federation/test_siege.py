@@ -111,7 +111,7 @@ def judging_nothing(folder: Path) -> Path:
     venv.EnvBuilder(symlinks=True).create(folder)
     packages = Path(sysconfig.get_path("purelib", scheme="venv", vars={"base": str(folder)}))
     lines = [str(REPOSITORY), *filter(os.path.isdir, sys.path)]
-    judgement = "import tests.federation.judges_nothing"
+    judgement = "import tests.federation.judges_nothing as this; this.judge_nothing()"
     (packages / "judging_nothing.pth").write_text("\n".join([*lines, judgement, ""]))
     return folder / "bin"
 
