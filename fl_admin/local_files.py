@@ -10,6 +10,7 @@ from nvflare.lighter.entity import Participant
 from nvflare.lighter.spec import Builder, Project, ProvisionContext
 
 from fl_client.job_classes import ALLOWED_CLASSES
+from fl_client.job_wall import LAUNCHER
 from fl_client.versions import PACKAGES, VERSIONS_FILE, installed_versions
 from mmar_runtime.files import write_text_atomically
 from mmar_runtime.flare import HANDOVER
@@ -22,7 +23,6 @@ from mmar_runtime.policy.site_policy import (
 
 GATE = "fl_client.flare.result_gate.ResultGate"
 VALIDATOR = "fl_client.flare.app_validator.MmarAppValidator"
-LAUNCHER = "fl_client.flare.job_launcher.ConfinedJobLauncher"
 STOCK_LAUNCHER = "nvflare.app_common.job_launcher.client_process_launcher.ClientProcessJobLauncher"
 LOG_SENDERS = ("site_log_streamer", "log_receiver")
 """NVFlare's components that send a site's log to the server, or take it there."""

@@ -33,6 +33,7 @@ from fl_admin.folder_job import FolderJob
 from fl_admin.job_create import JobRequest, create_job, mmar_to_federate
 from fl_admin.job_results import RESULTS
 from fl_admin.job_settings import JobSettings
+from fl_admin.refusals import refusal_text
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.errors import ConfigError, FederationError, Problem
@@ -127,7 +128,7 @@ class MmarFedAvgRecipe(Recipe):
         for notice in created.notices:
             log.info("%s", notice)
         for refusal in created.refusals:
-            log.warning("a site may refuse this: %s", refusal)
+            log.warning("%s", refusal_text(refusal))
         self._site_values: SiteValues = {}
         super().__init__(FolderJob(created.job.folder, created.job.name, min_clients))
 

@@ -12,6 +12,14 @@ from mmar_runtime.confinement.wall import Confinement
 from mmar_runtime.policy.site_policy import SitePolicy
 
 GIB = 2**30
+LAUNCHER = "fl_client.flare.job_launcher.ConfinedJobLauncher"
+
+
+def other_launchers(resources: Mapping[str, Any]) -> list[str]:
+    """The launchers in a site's ``resources.json`` that start a job without confining it."""
+    components = (one for one in resources.get("components", []) if isinstance(one, dict))
+    paths = [str(one.get("path")) for one in components]
+    return [one for one in paths if one.endswith("JobLauncher") and one != LAUNCHER]
 
 
 def readable_paths(values: Mapping[str, Scalar], policy: SitePolicy) -> Iterator[Path]:

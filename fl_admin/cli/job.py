@@ -267,8 +267,10 @@ def _tell(created: CreatedJob, *, as_json: bool, fields: Iterable[FieldReport] =
 
 def show_refusals(refusals: tuple[Problem, ...]) -> None:
     """Warn of what a site with the default policy would refuse."""
+    from fl_admin.refusals import refusal_text
+
     for problem in refusals[:MAX_SHOWN]:
-        print(f"a site may refuse this: {problem}", file=sys.stderr)
+        print(refusal_text(problem), file=sys.stderr)
     if len(refusals) > MAX_SHOWN:
         more = f"and {len(refusals) - MAX_SHOWN} more; 'mmar check' lists them"
         print(f"a site may refuse this: {more}", file=sys.stderr)

@@ -9,20 +9,20 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fl_admin.cli.job import add_settings_arguments
+from fl_admin.cli.job import add_settings_arguments, show_refusals
 from fl_admin.cli.kit import add_kit_argument, kit_of
 from fl_admin.cli.named_job import named_job
 from mmar_runtime.cli.common import (
     add_output_arguments,
     add_set_argument,
     print_json,
+    print_note,
     set_up_logging,
     stop_on_signals,
 )
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import parse_overrides
 from mmar_runtime.errors import ConfigError, FederationError, Problem, RunAborted
-from mmar_runtime.names import visible_line
 
 if TYPE_CHECKING:
     from fl_admin.console import Console, JobState
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError([Problem(Location("--out"), message, advice, "option")])
     with _named_job(options) as job:
         if not options.no_check:
-            _judge(job.folder, options.policy)
+            _judge(job, options.policy)
         with Console.connect(kit_of(options)) as console:
             lacks = job.shortage(console.sites())
             job_id = console.submit(job)
@@ -126,26 +126,31 @@ def _named_job(options: argparse.Namespace) -> AbstractContextManager[Job]:
     )
 
 
-def _judge(folder: Path, policy: Path | None) -> None:
+def _judge(job: Job, file: Path | None) -> None:
     """Refuse what no site's policy can allow; warn of what a site has to allow first.
 
     Args:
-        folder: the job.
-        policy: a site's own policy, which then has the last word; None for the defaults.
+        job: as it will be signed and sent.
+        file: a site's own policy, which then has the last word; None for the defaults.
 
     Raises:
         ConfigError: every site refuses the job, or the site with that policy does.
     """
+    from fl_admin.refusals import can_be_lifted
+    from fl_client.approved_jobs import job_approval_faults, job_digest
     from fl_client.limited_check import limited_check
-    from mmar_runtime.policy.site_policy import CONSENT_RULES, DEFAULT_POLICY, read_site_policy
+    from mmar_runtime.policy.site_policy import DEFAULT_POLICY, read_site_policy
 
-    known = DEFAULT_POLICY if policy is None else read_site_policy(policy)
-    verdict = limited_check(folder, known)
-    liftable = CONSENT_RULES if policy is None else frozenset()
-    if any(problem.rule not in liftable for problem in verdict.problems):
-        raise ConfigError(verdict.problems)
-    for problem in verdict.problems:
-        print(visible_line(f"a site may refuse this: {problem}"), file=sys.stderr)
+    policy = DEFAULT_POLICY if file is None else read_site_policy(file)
+    refusals = (
+        *limited_check(job.folder, policy).problems,
+        *job_approval_faults(policy, lambda: job_digest(job.mmar.root)),
+    )
+    if refusals and not (file is None and all(map(can_be_lifted, refusals))):
+        raise ConfigError(refusals)
+    show_refusals(refusals)
+    if policy.signers is not None:
+        print_note(f"that site takes only jobs signed by {' or '.join(policy.signers)}")
 
 
 def follow(console: Console, job_id: str, options: argparse.Namespace) -> int:

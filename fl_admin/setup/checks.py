@@ -42,7 +42,7 @@ def check_kit(kit: Kit, *, network: bool = True, seconds: float = 5.0) -> Iterat
         return
     finding, policy = check_policy(kit)
     yield finding
-    yield check_resources(kit)
+    yield check_resources(kit, policy)
     if kit.kind == "site":
         yield check_privacy(kit)
         yield from check_data(kit, policy)

@@ -11,6 +11,7 @@ from fl_admin.local_files import GATE, JSON_ONLY, LOG_SENDERS, STOCK_LAUNCHER, V
 from fl_admin.setup.finding import Finding, fault, ok, warning
 from fl_admin.setup.kit import CONFIGS, Kind, Kit
 from fl_client.job_classes import ALLOWED_CLASSES
+from fl_client.job_wall import other_launchers
 from fl_client.privacy_filters import PRIVACY_FILE, filter_faults
 from fl_client.versions import differences, federation_versions
 from mmar_runtime.config.sources import read_json
@@ -95,7 +96,7 @@ def check_policy(kit: Kit) -> tuple[Finding, SitePolicy | None]:
     return ok("policy", f"code of jobs: {policy.byoc.mode}"), policy
 
 
-def check_resources(kit: Kit) -> Finding:
+def check_resources(kit: Kit, policy: SitePolicy | None) -> Finding:
     """Whether ``local/resources.json`` still asks for our judgement and our classes alone."""
     document, problem = _document(_in_force(kit.local / RESOURCES))
     if problem is not None:
@@ -105,7 +106,12 @@ def check_resources(kit: Kit) -> Finding:
         advice = f"put it back from local/{RESOURCES}.default, or say why it has to differ"
         return fault("resources", f"local/{RESOURCES} {'; '.join(weaker)}", advice)
     listed = set(map(str, document["class_allow_list"]))
-    if _has_stock_launcher(document):
+    others = other_launchers(document) if kit.kind == "site" else []
+    if others and policy is not None and policy.confinement == "required":
+        message = f"local/{RESOURCES} starts jobs without the confinement: {_some(set(others))}"
+        advice = f"the policy requires it; take the launcher of local/{RESOURCES}.default"
+        return fault("resources", message, advice)
+    if STOCK_LAUNCHER in others:
         message = f"local/{RESOURCES} starts jobs by NVFlare's own launcher, which confines none"
         return warning("resources", message, NEWER.format(files=f"local/{RESOURCES}"))
     if more := listed - set(ALLOWED_CLASSES):
@@ -168,12 +174,6 @@ def _weaker(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"has a component that sends logs ({', '.join(LOG_SENDERS)})"
     if "client" in document and "site_config" not in (document.get("client") or {}):
         yield "tells the server all of its settings (client.site_config)"
-
-
-def _has_stock_launcher(document: Mapping[str, Any]) -> bool:
-    """Whether jobs are started on this machine, and not by our launcher."""
-    components = document.get("components", [])
-    return any(one.get("path") == STOCK_LAUNCHER for one in components if isinstance(one, dict))
 
 
 def _some(names: set[str]) -> str:

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nvflare.apis.app_validation import AppValidator
 from nvflare.lighter.utils import verify_folder_signature_and_get_signers
@@ -19,8 +20,8 @@ from nvflare.lighter.utils import verify_folder_signature_and_get_signers
 from fl_client.approved_jobs import job_approval_faults, job_digest
 from fl_client.filter_plan import FilterPlan
 from fl_client.flare.encryption_keys import ability_faults
-from fl_client.flare.job_launcher import ConfinedJobLauncher
 from fl_client.job_files import SIGNATURES
+from fl_client.job_wall import other_launchers
 from fl_client.limited_check import limited_check
 from fl_client.privacy_filters import filter_faults
 from fl_client.site_data import data_faults, unset_variables
@@ -38,9 +39,9 @@ MAX_TOLD = 3
 """Problems that the answer names; the rest are counted."""
 
 SITE_KIT = Path("startup") / "fed_client.json"
-RESOURCES = "resources.json"
-LAUNCHER = f"{ConfinedJobLauncher.__module__}.{ConfinedJobLauncher.__name__}"
 """A site has it and a server has not."""
+
+RESOURCES = "resources.json"
 
 HERE = Location("")
 """The place of what is wrong with the site itself and not with the job."""
@@ -138,19 +139,17 @@ def _wall_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
     wall, lacks = kernel_wall(), []
     if not wall.stands:
         lacks.append(str(wall))
-    if (root / SITE_KIT).is_file() and (others := _other_launchers(root / "local")):
+    if (root / SITE_KIT).is_file() and (others := other_launchers(_resources(root / "local"))):
         lacks.append(f"the site's resources name another launcher: {', '.join(others)}")
     if lacks:
         log.error("this site cannot confine jobs: %s", "; ".join(lacks))
         yield Problem(HERE, "this site requires a confinement that it lacks", "", "confinement")
 
 
-def _other_launchers(local: Path) -> list[str]:
-    """The launchers of a site that start a job without confining it."""
+def _resources(local: Path) -> Any:
+    """A site's settings: of the two files, the one that NVFlare reads."""
     own = local / RESOURCES
-    document = read_json(own if own.is_file() else own.with_name(f"{RESOURCES}.default"))
-    paths = [str(one.get("path")) for one in document.get("components", [])]
-    return [one for one in paths if one.endswith("JobLauncher") and one != LAUNCHER]
+    return read_json(own if own.is_file() else own.with_name(f"{RESOURCES}.default"))
 
 
 def _version_faults(root: Path) -> Iterator[Problem]:

@@ -38,6 +38,7 @@ from fl_admin.setup.finding import State
 from fl_admin.setup.kit import open_kit
 from fl_admin.setup.kit_files import check_files, check_resources
 from fl_client.job_check import check_job
+from mmar_runtime.policy.site_policy import DEFAULT_POLICY
 from tests.conftest import Edited
 from tests.provisioning.conftest import PROVISIONING, SERVER, SITE
 
@@ -84,7 +85,7 @@ def test_what_was_prepared_is_as_strict_as_the_kit(prepared: Path) -> None:
     kit = open_kit(prepared)
 
     assert check_files(kit).state is State.OK
-    assert check_resources(kit).state is State.OK
+    assert check_resources(kit, DEFAULT_POLICY).state is State.OK
     assert json.loads((prepared / "local/authorization.json").read_text()) == AUTHORIZATION
 
 

@@ -146,6 +146,22 @@ def test_a_job_that_the_default_policy_refuses_is_made_with_a_warning(
     assert f"and {len(printed['refusals']) - 5} more" in told.err
 
 
+def test_what_no_policy_can_allow_is_said_in_other_words(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mmar = Path(shutil.copytree(MMARS / "segmentation_3d", tmp_path / "mmar"))
+    file = mmar / "config/config_train.json"
+    document = json.loads(file.read_text())
+    document["train"]["dataloader"]["args"]["num_workers"] = 40
+    file.write_text(json.dumps(document))
+
+    assert main(["job", "create", str(mmar), "--out", f"{tmp_path}/job"]) == 0
+
+    told = capfd.readouterr().err
+    assert "every site refuses this: config_train.json: train.dataloader.args.num_workers" in told
+    assert "a site may refuse this" not in told
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fl_admin.cli.main import main
+from fl_client.approved_jobs import job_digest
 from tests.federation.conftest import JOB
 
 Submit = Callable[..., tuple[int, str]]
@@ -88,13 +89,42 @@ def test_more_metrics_than_by_default_are_for_a_site_to_allow(
     assert ("a site may refuse this" in told) == ("no-kit" in told) == is_warning
 
 
-def test_a_sites_own_policy_has_the_last_word(job: Path, submit: Submit, tmp_path: Path) -> None:
-    policy = tmp_path / "policy.json"
-    policy.write_text(json.dumps({"policy_version": 1, "limits": {"rounds": 2}}))
-    policy.chmod(0o600)
+@pytest.fixture
+def policy(tmp_path: Path) -> Callable[..., str]:
+    """``policy(**keys)``: the file of a site's policy."""
 
-    code, told = submit("--policy", str(policy))
+    def write(**keys: object) -> str:
+        file = tmp_path / "policy.json"
+        file.write_text(json.dumps({"policy_version": 1, **keys}))
+        file.chmod(0o600)
+        return str(file)
+
+    return write
+
+
+def test_a_sites_own_policy_has_the_last_word(submit: Submit, policy: Callable[..., str]) -> None:
+    code, told = submit("--policy", policy(limits={"rounds": 2}))
 
     assert code == 2
     assert "config_fed_server.json: num_rounds: has to be a whole number from 1 to 2" in told
     assert "no-kit" not in told
+
+
+def test_a_site_that_approves_jobs_takes_the_job_that_it_has_approved_and_no_other(
+    job: Path, submit: Submit, policy: Callable[..., str]
+) -> None:
+    digest = str(job_digest(job / "app"))
+
+    _, told = submit("--policy", policy(jobs="approved"))
+    assert f"runs the jobs that it has approved, and not this one ({digest})" in told
+    assert "no-kit" not in told
+
+    _, told = submit("--policy", policy(jobs="approved", approved_jobs=[digest]))
+    assert "no-kit" in told
+
+
+def test_whose_jobs_a_site_takes_is_a_note(submit: Submit, policy: Callable[..., str]) -> None:
+    _, told = submit("--policy", policy(signers=["lead@hub", "vice@hub"]))
+
+    assert "note: that site takes only jobs signed by lead@hub or vice@hub" in told
+    assert "no-kit" in told

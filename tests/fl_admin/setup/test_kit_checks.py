@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
+from fl_admin.local_files import STOCK_LAUNCHER
 from fl_admin.setup.checks import check_kit
 from fl_admin.setup.finding import Finding, State
 from fl_admin.setup.kit import open_kit
 from fl_client.job_classes import ALLOWED_CLASSES
+from fl_client.job_wall import LAUNCHER
 from fl_client.versions import PACKAGES, VERSIONS_FILE
 from mmar_runtime.errors import ConfigError
+from mmar_runtime.policy.site_policy import SITE_POLICY_FILE
 from tests.conftest import Edited
 from tests.fl_admin.setup.conftest import LEAD, SERVER, SITE, Federation
 
@@ -184,6 +187,25 @@ def test_a_class_too_many_is_a_fault_and_one_too_few_an_older_kit(
     missing = ALLOWED_CLASSES[0].rpartition(".")[2]
     assert f"made by an older mmar-fl; not allowed: {missing}" in told.message
     assert "mmar provision" in told.advice
+
+
+def test_the_confinement_needs_the_launcher_that_confines(site: Path, edited: Edited) -> None:
+    def put_back(document: Any) -> None:
+        [one] = [one for one in document["components"] if one["path"] == LAUNCHER]
+        one["path"] = STOCK_LAUNCHER
+
+    policy = site / "local" / SITE_POLICY_FILE
+    policy.write_text('{"policy_version": 1, "confinement": "required"}')
+    policy.chmod(0o600)
+    assert findings(site)["resources"].state is State.OK
+
+    edited(site / "local/resources.json", put_back)
+    told = findings(site)["resources"]
+    assert told.state is State.FAULT
+    assert "starts jobs without the confinement: ClientProcessJobLauncher" in told.message
+
+    policy.unlink()
+    assert findings(site)["resources"].state is State.WARNING
 
 
 def test_a_lost_gate(site: Path, edited: Edited) -> None:
