@@ -56,8 +56,6 @@ ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 
 ADVICE = "Usual documents take a small part of that. Leave out what is deep, long or repeated."
 
-log = logging.getLogger(__name__)
-
 
 def limited_check(
     path: str | Path,
@@ -65,6 +63,7 @@ def limited_check(
     *,
     subject: Subject = "path",
     overrides: Mapping[str, Scalar] | None = None,
+    debug: bool = False,
 ) -> Verdict:
     """The verdict on what lies at a path, within limits on time and memory; never raises.
 
@@ -73,6 +72,7 @@ def limited_check(
         policy: what the site allows.
         subject: whether ``path`` is the app folder of a job, as NVFlare hands it to a site.
         overrides: values from ``--set``.
+        debug: whether the process of the check writes tracebacks to the standard error.
     """
     question = {
         "path": os.path.abspath(path),  # the process works in another folder
@@ -80,7 +80,7 @@ def limited_check(
         "subject": subject,
         "overrides": dict(overrides or {}),
         "limits": [CPU_SECONDS, MEMORY, FILE_BYTES],
-        "debug": log.isEnabledFor(logging.DEBUG),
+        "debug": debug,
     }
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     with tempfile.TemporaryFile() as answer:
@@ -89,7 +89,7 @@ def limited_check(
                 [sys.executable, "-I", "-m", MODULE],
                 input=json.dumps(question).encode(),
                 stdout=answer,
-                stderr=None if question["debug"] else subprocess.DEVNULL,
+                stderr=None if debug else subprocess.DEVNULL,
                 env=environment,
                 timeout=WALL_SECONDS,
                 check=False,
@@ -123,7 +123,7 @@ def _over(path: str | Path, what: str) -> Verdict:
 
 def _unjudged(path: str | Path, why: str) -> Verdict:
     message = f"cannot be judged: {why}"
-    advice = "What cannot be judged does not run. See the output of --debug."
+    advice = "What cannot be judged does not run. See the output of 'mmar check --debug'."
     return verdict(path, [Problem(_place(path), message, advice, "check")])
 
 

@@ -35,7 +35,12 @@ NOT_INTACT = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
     actions = parser.add_subparsers(title="actions", dest="action", required=True)
-    verify = actions.add_parser("verify", help="check every line of a log")
+    verify = actions.add_parser(
+        "verify",
+        help="check every line of a log",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     verify.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a log")
     verify.add_argument(
         "--key",
@@ -95,7 +100,7 @@ def _verified(path: Path, keys: list[Path], heads: list[str]) -> dict[str, Any]:
     if key is not None and path.name == LEDGER_FILE.name and audit.is_file():
         heads = [*heads, *ledger_heads(audit, key)]
     if not path.is_file() and not heads:
-        raise _fault("FILE", f"there is no file {str(path)!r}")
+        raise _fault("FILE", f"{str(path)!r} is not a file")
     report = verify_audit(path, key, heads)
     return {
         "file": str(path),

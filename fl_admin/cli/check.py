@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     _must_be_there(options.paths)
     rejected = 0
     for path in options.paths:
-        verdict = limited_check(path, policy, overrides=overrides)
+        verdict = limited_check(path, policy, overrides=overrides, debug=options.debug)
         rejected += not verdict.accepted
         text = json.dumps(verdict.as_dict()) if options.json else _shown(_text(verdict))
         print(text, flush=True)

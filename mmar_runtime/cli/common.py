@@ -113,9 +113,14 @@ def _exit_code(command: Callable[[argparse.Namespace], int], options: argparse.N
     except BrokenPipeError:
         return 1
     except Exception as error:
-        text = f"internal error: {type(error).__name__}: {error}"
-        advice = "This is a fault of mmar-fl. Please report it with the output of --debug."
-        return _report(MmarError(f"{text}\n    {advice}"), EXIT_INTERNAL, options)
+        if isinstance(error, OSError) and error.filename is not None:
+            text = f"{str(error.filename)!r}: {error.strerror}"
+            code, advice = MmarError.exit_code, "Mend that there, or name another place."
+        else:
+            text = f"internal error: {type(error).__name__}: {error}"
+            code = EXIT_INTERNAL
+            advice = "This is a fault of mmar-fl. Please report it with the output of --debug."
+        return _report(MmarError(f"{text}\n    {advice}"), code, options)
 
 
 def _report(error: MmarError, code: int, options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
@@ -147,8 +148,11 @@ def read_json(path: Path, *, name: str | None = None) -> Any:
         advice = _what_is_there(path)
         message = f"there is no file {str(path)!r}"
         raise ConfigError([Problem(location, message, advice, "missing-file")]) from None
-    except (OSError, ValueError) as error:  # not UTF-8, or a NUL in the path
-        message = f"cannot be read: {error}"
+    except UnicodeDecodeError as error:
+        message = f"is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}"
+        raise ConfigError([Problem(location, message, "Save it as UTF-8.", "json")]) from None
+    except (OSError, ValueError) as error:  # or a NUL in the path
+        message = f"cannot be read: {getattr(error, 'strerror', None) or error}"
         raise ConfigError([Problem(location, message, "", "missing-file")]) from None
     return parse_json(text, location.file)
 
@@ -169,6 +173,8 @@ def _text_of(path: Path, location: Location) -> str:
 def _what_is_there(path: Path) -> str:
     if not path.parent.is_dir():
         return f"There is no folder {str(path.parent)!r} either; is the MMAR's path right?"
+    if not os.access(path.parent, os.R_OK):
+        return "That folder cannot be listed."
     names = sorted(entry.name for entry in path.parent.iterdir() if entry.suffix == ".json")
     return f"In that folder: {', '.join(names)}." if names else "That folder holds no JSON file."
 

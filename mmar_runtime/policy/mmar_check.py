@@ -117,8 +117,10 @@ def guarded(path: str | Path, judge: Callable[[], Verdict]) -> Verdict:
         return verdict(path, [Problem(Location(Path(path).name), message, advice, "cost")])
     except Exception as error:
         log.debug("the check of %s failed", path, exc_info=True)
-        message = f"cannot be judged: {type(error).__name__}"
-        advice = "What cannot be judged does not run. See the output of --debug."
+        # The text of an error of the system may have a path of the site; its reason has none.
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        message = f"cannot be judged: {reason}"
+        advice = "What cannot be judged does not run. See the output of 'mmar check --debug'."
         return verdict(path, [Problem(Location(Path(path).name), message, advice, "check")])
 
 

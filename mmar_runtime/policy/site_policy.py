@@ -295,7 +295,8 @@ class _Reading:
         given = self._object(raw, location, known)
         version = given.pop("policy_version", None)
         if version != POLICY_VERSION or isinstance(version, bool):
-            message = f"has to be {POLICY_VERSION}, found {version!r}"
+            found = "is missing" if version is None else f"is {version!r}"
+            message = f"{found}, and has to be {POLICY_VERSION}"
             self._problem(location / "policy_version", message)
         return self._record(
             SitePolicy,

@@ -7,6 +7,7 @@ import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,18 @@ def test_overrides_and_places_of_problems_arrive(job: Path) -> None:
 
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
     assert rules(limited_check(tmp_path / "nowhere")) == ["missing-file"]
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_a_check_that_fails_says_where_with_debug(
+    job: Path, debug: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    no_value: Any = {"MMAR_CKPT": []}
+
+    found = limited_check(job, overrides=no_value, debug=debug)
+
+    assert found.problems[0].message == "cannot be judged: TypeError"
+    assert ("Traceback" in capfd.readouterr().err) == debug
 
 
 def test_a_check_that_takes_too_much_memory_refuses(

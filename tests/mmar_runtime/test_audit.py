@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from fl_admin.cli.main import main
 from fl_server.run_record import RunRecorder, SiteContribution, begin_run, write_run_record
 from mmar_runtime.audit import FIRST, AuditError, AuditLog, verified_lines, verify_audit
-from mmar_runtime.audit_keys import LogKey
+from mmar_runtime.audit_keys import SECRET, LogKey
 
 
 def make_kit(root: Path, key: bytes = b"-----BEGIN PRIVATE KEY-----\nsite-1") -> LogKey:
@@ -630,7 +630,17 @@ def test_an_empty_log_is_not_well(log: Path, capsys: pytest.CaptureFixture[str])
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", "verify", str(tmp_path / "none")]) == 2
 
-    assert "there is no file" in capsys.readouterr().err
+    assert "none' is not a file" in capsys.readouterr().err
+
+
+def test_a_key_that_is_not_there_is_for_the_user_to_mend(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (log.parent / SECRET).write_bytes(b"s" * 32)
+
+    assert main(["audit", "verify", str(log), "--key", "nokey"]) == 2
+
+    assert "mmar: 'nokey': No such file or directory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("head", ["", "3", "x", f"0:{FIRST}", f"3:{FIRST}x", f"-3:{FIRST}"])

@@ -60,6 +60,8 @@ def raising(error: BaseException) -> Callable[[argparse.Namespace], int]:
         (KeyboardInterrupt(), 130),
         (BrokenPipeError(), 1),
         (ZeroDivisionError("division by zero"), EXIT_INTERNAL),
+        (FileExistsError(17, "File exists", "runs"), 2),
+        (OSError("nothing that a user could mend"), EXIT_INTERNAL),
     ],
 )
 def test_each_kind_of_end_has_its_exit_code_and_no_traceback(

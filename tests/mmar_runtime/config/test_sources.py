@@ -164,11 +164,27 @@ def test_a_missing_folder_asks_for_the_mmars_path(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_text_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    path.write_bytes(b"\xff\xfe")
+    path.write_bytes(b'{"a": "\xe9"}')
 
     [fault] = faults(lambda: read_json(path))
 
-    assert fault.startswith("a.json: cannot be read: 'utf-8' codec can't decode byte 0xff")
+    assert fault == "a.json: is not UTF-8: byte 7 is 0xe9\n    Save it as UTF-8."
+
+
+def test_a_folder_that_cannot_be_listed_is_no_fault_of_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+
+    [fault] = faults(lambda: read_json(tmp_path / "a.json"))
+
+    assert fault.endswith("\n    That folder cannot be listed.")
+
+
+def test_what_cannot_be_read_is_named_without_its_folder(tmp_path: Path) -> None:
+    [fault] = faults(lambda: read_json(tmp_path / f"{'a' * 300}.json"))
+
+    assert fault == f"{'a' * 300}.json: cannot be read: File name too long"
 
 
 def test_a_folder_in_place_of_a_file_cannot_be_read(tmp_path: Path) -> None:

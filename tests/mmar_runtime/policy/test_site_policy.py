@@ -96,6 +96,7 @@ def test_every_field_can_be_written(tmp_path: Path) -> None:
     [
         ({"policy_version": 2}, "policy_version", "has to be 1"),
         ({"policy_version": True}, "policy_version", "has to be 1"),
+        ({"policy_version": None}, "policy_version", "is missing, and has to be 1"),
         ({"byok": {}}, "byok", "unknown key 'byok'"),
         ({"byoc": "on"}, "byoc", "has to be a JSON object"),
         ({"byoc": {"mode": "ON"}}, "byoc.mode", "'ON' is not a mode"),
