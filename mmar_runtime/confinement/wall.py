@@ -207,8 +207,10 @@ def confine(confinement: Confinement, *, keep: Iterable[int] = ()) -> Wall:
 def forbid_programs() -> None:
     """Let this process start no program any more, whichever thread asks for it.
 
-    For a process that had to start others first; a kernel without seccomp cannot forbid it.
+    For a process that had to start others first, and for those: whoever starts as a program can be
+    read by others of its user until it forbids that. A kernel without seccomp forbids no programs.
     """
+    process_control(PR_SET_DUMPABLE, 0)
     if has_call_filter():
         process_control(PR_SET_NO_NEW_PRIVS, 1)
         refuse_programs()

@@ -20,7 +20,7 @@ import sys
 import threading
 from pathlib import Path
 
-from mmar_runtime.confinement.system_calls import MACHINE, system_call
+from mmar_runtime.confinement.system_calls import LIBC, MACHINE, system_call
 from mmar_runtime.confinement.wall import Confinement, confine
 
 SECRET = "secret-of-the-site"
@@ -40,7 +40,7 @@ CALLS = {
     "truncate": (76, 45),
 }
 PTRACE_SEIZE = 0x4206
-GET_DUMPABLE = 3
+GET_DUMPABLE, GET_NO_NEW_PRIVS = 3, 39
 
 
 def call(name: str, *arguments: object) -> int:
@@ -112,6 +112,14 @@ class Attempts:
     def read_what_was_open(self) -> object:
         return os.read(int(os.environ["MMAR_OPEN"]), 10)
 
+    def leave_a_file_that_others_read(self) -> object:
+        mine = self.run / "for others"
+        mine.touch()
+        return _raise_unless(bool(mine.stat().st_mode & 0o044))
+
+    def leave_an_image_of_its_memory(self) -> object:
+        return _raise_unless(resource.getrlimit(resource.RLIMIT_CORE)[1] != 0)
+
     # --- programs
 
     def start_a_program(self) -> object:
@@ -146,6 +154,10 @@ class Attempts:
                 os._exit(error.errno)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         return _raise_unless(code == 0, code)
+
+    def gain_rights_by_a_program(self) -> object:
+        """Whether a program that belongs to another user would run with the rights of that user."""
+        return _raise_unless(LIBC.prctl(GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 0)
 
     # --- network
 
@@ -249,8 +261,6 @@ class Attempts:
 
     def read_its_memory_as_another(self) -> object:
         """Whether another process of the user could: that needs a process that can be dumped."""
-        from mmar_runtime.confinement.system_calls import LIBC
-
         return _raise_unless(LIBC.prctl(GET_DUMPABLE, 0, 0, 0, 0) == 1)
 
 
@@ -273,6 +283,7 @@ def main() -> int:
     """Try everything; the last line is the result."""
     folder, port, confined = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "confined"
     came = {}
+    os.umask(0o022)
     if confined:
         confine(Confinement(write=(folder / "run",), connect_ports=(1,)))
     attempts = Attempts(folder, port, os.getppid())

@@ -151,6 +151,52 @@ def test_a_process_with_several_threads_is_not_confined() -> None:
     assert "has 2 threads, and the kernel confines a single one" in done.stderr
 
 
+def test_a_process_gets_no_more_than_its_confinement_says() -> None:
+    code = (
+        "from resource import *; from mmar_runtime.confinement import wall; wall.MOST_FILES = 100; "
+        "wall.confine(wall.Confinement(memory=2**33, file_bytes=2**20)); "
+        "print(*(getrlimit(one)[1] for one in (RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_NOFILE)))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert list(map(int, done.stdout.split())) == [2**33, 2**20, 100]
+
+
+def test_a_process_that_was_started_anew_closes_itself_again() -> None:
+    code = (
+        "from mmar_runtime.confinement.system_calls import LIBC; "
+        "from mmar_runtime.confinement.wall import forbid_programs; "
+        "state = lambda: [LIBC.prctl(one, 0, 0, 0, 0) for one in (3, 39)]; "  # dumpable, no rights
+        "print(state()); forbid_programs(); print(state())"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines() == ["[1, 0]", "[0, 1]"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("required", "ConfinementError: the process of a job cannot be confined here as asked for"),
+        ("preferred", "files only, no network rule (Landlock 3; Linux 6.7 brings it)"),
+        ("off", "off: nothing but the user's own rights bounds this process"),
+    ],
+)
+def test_a_process_that_requires_the_wall_ends_where_it_has_none(mode: str, said: str) -> None:
+    code = (
+        "from mmar_runtime.confinement import wall; "
+        "wall.kernel_wall = lambda: wall.Wall(landlock=3, call_filter=True); "
+        f"print(wall.confine_as('{mode}', wall.Confinement()))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert said in (done.stderr if mode == "required" else done.stdout)
+    assert done.returncode == (1 if mode == "required" else 0)
+
+
 @pytest.mark.parametrize(
     ("wall", "words", "stands"),
     [
