@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -198,9 +197,13 @@ def test_a_run_within_its_limits_ends_by_itself(kit: Path) -> None:
 
 
 def test_memory_and_time_of_a_run_have_bounds_too(tmp_path: Path) -> None:
-    own = RunWatch(tmp_path, Limits(memory_gib=1), process=os.getpid())
-    assert own._memory() > 2**20
-    assert own.passed_limit() is None
+    command = [sys.executable, "-c", "print('started', flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as small:
+        assert small.stdout
+        assert small.stdout.readline() == b"started\n"
+        watch = RunWatch(tmp_path, Limits(memory_gib=1), process=small.pid)
+        assert 2**20 < watch._memory() < 2**30
+        assert watch.passed_limit() is None
 
     assert RunWatch(tmp_path, Limits(wall_minutes=1)).passed_limit() is None
     late = RunWatch(tmp_path, Limits(wall_minutes=1))
