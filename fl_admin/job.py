@@ -44,8 +44,9 @@ class Job:
         """
         root = Path(folder).expanduser().resolve()
         if not root.is_dir():
-            message = f"the job folder {str(root)!r} does not exist"
-            raise ConfigError([Problem(Location("job"), message, "", "job")])
+            what = "is not a folder" if root.exists() else "does not exist"
+            advice = "Name the folder with meta.json; a zip has to be unpacked first."
+            raise ConfigError([Problem(Location("job"), f"{str(root)!r} {what}", advice, "job")])
         meta = read_json(root / "meta.json")
         location = Location("meta.json")
         apps = list(meta.get("deploy_map", {})) if isinstance(meta, dict) else []

@@ -26,6 +26,7 @@ from fl_admin.job import CLIENT_CONFIG, Job
 from fl_admin.processes import MEMORY_OF_NVFLARE, ProcessTree
 from fl_admin.report.html import write_report
 from fl_admin.report.plots import import_drawing
+from fl_admin.split_paths import SPLIT_AT, is_split
 from fl_client.encryption import job_layers
 from fl_client.job_classes import ALLOWED_CLASSES
 from fl_client.job_documents import document_faults
@@ -71,11 +72,11 @@ class RunFolder:
         """The next free folder of a workspace; earlier runs stay.
 
         Raises:
-            ConfigError: the path has a space, which NVFlare's simulator cannot pass on.
+            ConfigError: NVFlare's simulator cannot pass the path on.
         """
         workspace = workspace.expanduser().resolve()
-        if engine == "nvflare" and any(character.isspace() for character in str(workspace)):
-            message = f"NVFlare cannot simulate below a path with spaces: {str(workspace)!r}"
+        if engine == "nvflare" and is_split(workspace):
+            message = f"NVFlare cannot simulate below a path with {SPLIT_AT}: {str(workspace)!r}"
             raise ConfigError(
                 [Problem(Location("--workspace"), message, "Choose another one.", "workspace")]
             )

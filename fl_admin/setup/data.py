@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ FILL_IN = "mmar site setup {kit} --data-root DIR --datalist FILE"
 
 def check_data(kit: Kit, policy: SitePolicy | None) -> Iterator[Finding]:
     """The findings ``environment`` and ``data`` of a site's kit."""
-    fill_in = FILL_IN.format(kit=kit.folder)
+    fill_in = FILL_IN.format(kit=shlex.quote(str(kit.folder)))
     try:
         values = read_site_values(kit.local, kit.name)
     except ConfigError as error:

@@ -10,6 +10,7 @@ from typing import Any
 from fl_admin.local_files import GATE, JSON_ONLY, LOG_SENDERS, STOCK_LAUNCHER, VALIDATOR
 from fl_admin.setup.finding import Finding, fault, ok, warning
 from fl_admin.setup.kit import CONFIGS, Kind, Kit
+from fl_admin.split_paths import SPLIT_AT, is_split
 from fl_client.job_classes import ALLOWED_CLASSES
 from fl_client.job_wall import other_launchers
 from fl_client.privacy_filters import PRIVACY_FILE, filter_faults
@@ -48,6 +49,9 @@ def check_files(kit: Kit) -> Finding:
     missing = [str(one.relative_to(kit.folder)) for one in wanted if not _in_force(one).is_file()]
     if missing:
         return fault("files", f"missing: {', '.join(missing)}", FROM_KIT)
+    if scripts and is_split(kit.folder):
+        message = f"NVFlare cannot start a job below a path with {SPLIT_AT}: {str(kit.folder)!r}"
+        return fault("files", message, "move the kit to a path without them")
     if not os.access(kit.folder, os.W_OK):
         message = f"{kit.folder} cannot be written to, where runs and logs are kept"
         return fault("files", message, "let the user of this process own the kit's folder")

@@ -45,8 +45,15 @@ def test_a_nested_class_is_found_too(job: Job, edited: Edited) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"the job folder '.*/nothing' does not exist"):
+    with pytest.raises(ConfigError, match=r"job: '.*/nothing' does not exist"):
         Job.open(tmp_path / "nothing")
+
+
+def test_a_zip_is_not_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "job.zip").write_bytes(b"PK")
+
+    with pytest.raises(ConfigError, match=r"job: '.*/job.zip' is not a folder\n.*unpacked first"):
+        Job.open(tmp_path / "job.zip")
 
 
 def test_a_folder_without_meta_json(tmp_path: Path) -> None:

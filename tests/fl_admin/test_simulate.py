@@ -244,11 +244,11 @@ def test_earlier_runs_and_other_files_stay(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*/kept"))) == 3
 
 
-@pytest.mark.parametrize("name", ["my runs", "my\truns"])
-def test_a_path_with_spaces_is_refused_before_anything_is_written(
+@pytest.mark.parametrize("name", ["my runs", "my\truns", "#runs", "lab's"])
+def test_a_path_that_nvflare_splits_is_refused_before_anything_is_written(
     tmp_path: Path, name: str
 ) -> None:
-    with pytest.raises(ConfigError, match="cannot simulate below a path with spaces"):
+    with pytest.raises(ConfigError, match="cannot simulate below a path with blanks"):
         RunFolder.create(tmp_path / name, engine="nvflare")
     assert not (tmp_path / name).exists()
 

@@ -15,6 +15,7 @@ from fl_admin.local_files import STOCK_LAUNCHER
 from fl_admin.setup.checks import check_kit
 from fl_admin.setup.finding import Finding, State
 from fl_admin.setup.kit import open_kit
+from fl_admin.setup.kit_files import check_files
 from fl_client.job_classes import ALLOWED_CLASSES
 from fl_client.job_wall import LAUNCHER
 from fl_client.versions import PACKAGES, VERSIONS_FILE
@@ -92,6 +93,19 @@ def test_a_missing_file_is_named(site: Path) -> None:
 
     assert found["files"].message == "missing: startup/rootCA.pem"
     assert found["certificate"].state is State.FAULT
+
+
+@pytest.mark.parametrize("folder", ["our kits", "the lab's", "kits #1"])
+def test_a_path_that_nvflare_splits_is_a_fault_of_the_kits_that_run_jobs(
+    ours: Federation, tmp_path: Path, folder: str
+) -> None:
+    for name, state in ((SITE, State.FAULT), (SERVER, State.FAULT), (LEAD, State.OK)):
+        moved = shutil.copytree(ours.kits / name, tmp_path / folder / name)
+
+        found = check_files(open_kit(moved))
+
+        assert found.state is state
+        assert ("cannot start a job below" in found.message) == (state is State.FAULT)
 
 
 def test_a_key_that_others_can_read(site: Path) -> None:
