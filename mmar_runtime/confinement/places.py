@@ -34,7 +34,8 @@ SYSTEM = tuple(
 
 GPU_DEVICES = ("nvidia*", "dri", "kfd")
 
-INTERPRETER_FOLDERS = ("/usr/bin", "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/local/lib")
+LOADER_FOLDERS = ("/usr/lib", "/usr/lib64", "/lib", "/lib64")
+"""Where the program lies that loads the libraries of a program; shells are elsewhere."""
 
 VARIABLES = frozenset(
     (
@@ -84,9 +85,9 @@ def devices() -> Iterator[Path]:
         yield from Path("/dev").glob(pattern)
 
 
-def program_folders() -> Iterator[Path]:
-    """What has to be executable for the interpreter to start anew: it and its libraries."""
-    yield from _existing((sys.executable, sys.prefix, sys.base_prefix, *INTERPRETER_FOLDERS))
+def interpreter() -> Iterator[Path]:
+    """What has to be executable for the interpreter to start anew: it and its loader."""
+    yield from _existing((sys.executable, *LOADER_FOLDERS))
 
 
 def job_environment(

@@ -37,7 +37,7 @@ from mmar_runtime.confinement.landlock import (
 from mmar_runtime.confinement.places import (
     SHARED_MEMORY,
     devices,
-    program_folders,
+    interpreter,
     runtime_folders,
 )
 from mmar_runtime.confinement.system_calls import (
@@ -223,7 +223,7 @@ def _rules(confinement: Confinement) -> Iterator[tuple[Path, Access]]:
     yield from ((path, DEVICE) for path in devices())
     yield from ((path, WRITE) for path in (SHARED_MEMORY, *confinement.write))
     if confinement.programs:
-        yield from ((path, EXECUTE) for path in program_folders())
+        yield from ((path, EXECUTE) for path in interpreter())
         yield PROC, READ  # each process that is started looks for itself there
 
 

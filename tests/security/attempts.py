@@ -11,10 +11,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
+import mmap
 import os
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -145,7 +147,7 @@ class Attempts:
 
     def start_a_program_in_memory(self) -> object:
         descriptor = call("memfd_create", ctypes.c_char_p(b"x"), 0)
-        os.write(descriptor, Path("/bin/true").read_bytes() if _readable("/bin/true") else b"#!/")
+        os.write(descriptor, ends_at_once())
         child = os.fork()
         if child == 0:
             try:
@@ -221,6 +223,24 @@ class Attempts:
     def handle_faults_of_memory(self) -> object:
         return call("userfaultfd", 1)
 
+    def call_by_a_second_number(self) -> object:
+        """``getpid`` by its number for x32, a second set of numbers that x86-64 alone has."""
+        return system_call(0x40000000 + 39)
+
+    def call_as_a_32_bit_program(self) -> object:
+        """``getpid`` by its 32-bit number and gate, which a process of 64 bits may use as well."""
+        _raise_unless(MACHINE == "x86_64", errno.ENOSYS)  # others have no such gate
+        memory = mmap.mmap(
+            -1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
+        )
+        memory.write(bytes.fromhex("b814000000cd80c3"))  # mov eax, 20; int 0x80; ret
+        place = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if ctypes.CFUNCTYPE(ctypes.c_int)(place)() > 0 else errno.EPERM)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return _raise_unless(code == 0)
+
     def load_a_program_into_the_kernel(self) -> object:
         return call("bpf", 0, ctypes.create_string_buffer(128), 128)
 
@@ -262,6 +282,23 @@ class Attempts:
     def read_its_memory_as_another(self) -> object:
         """Whether another process of the user could: that needs a process that can be dumped."""
         return _raise_unless(LIBC.prctl(GET_DUMPABLE, 0, 0, 0, 0) == 1)
+
+
+def ends_at_once() -> bytes:
+    """A program that needs no other file: it exits with code 0."""
+    machine, code = {
+        "x86_64": (62, "31ff b83c000000 0f05"),  # xor edi, edi; mov eax, 60; syscall
+        "aarch64": (183, "000080d2 a80b80d2 010000d4"),  # mov x0, 0; mov x8, 93; svc 0
+    }[MACHINE]
+    start, headers = 0x400000, 64 + 56
+    elf = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, machine, 1, start + headers, 64,
+                      0, 0, 64, 56, 1, 0, 0, 0)  # fmt: skip
+    whole = headers + len(bytes.fromhex(code))
+    return (
+        elf
+        + struct.pack("<IIQQQQQQ", 1, 5, 0, start, start, whole, whole, 4096)
+        + bytes.fromhex(code)
+    )
 
 
 def _raise_unless(done: bool, number: int = errno.EPERM) -> None:

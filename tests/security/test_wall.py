@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from mmar_runtime.confinement.places import SHARED_MEMORY, job_environment
+from mmar_runtime.confinement.system_calls import MACHINE
 from mmar_runtime.confinement.wall import Wall, kernel_wall
-from tests.security.attempts import NAMES, SECRET
+from tests.security.attempts import NAMES, SECRET, ends_at_once
 from tests.security.case import REPOSITORY
 
 NO_WALL = not kernel_wall().stands
@@ -24,6 +26,8 @@ REFUSED_ANYWAY = {
     "connect_by_multipath_tcp",
     "connect_with_the_first_packet",
     "make_a_device",
+    "call_as_a_32_bit_program",
+    "call_by_a_second_number",
     "call_without_a_call",
     "handle_faults_of_memory",
     "load_a_program_into_the_kernel",
@@ -96,6 +100,95 @@ def test_nothing_outside_has_changed(confined: tuple[Path, dict[str, str]]) -> N
 
     assert sorted(path.name for path in outside.iterdir()) == ["doomed", "long", "script", "secret"]
     assert {path.read_text() for path in outside.iterdir()} == {SECRET}
+
+
+def test_the_kernel_refuses_each_call_of_the_list_by_its_number() -> None:
+    code = """
+import errno, json
+from mmar_runtime.confinement import call_filter, wall
+
+wall.confine(wall.Confinement())
+came = {}
+for name, numbers in call_filter.NUMBERS.items():
+    if (number := numbers[call_filter.MACHINES[call_filter.MACHINE].column]) is not None:
+        arguments = (-1, call_filter.TERMINAL_INPUT) if name == "ioctl" else (-1,) * 6
+        try:
+            came[name] = call_filter.system_call(number, *arguments)
+        except OSError as error:
+            came[name] = errno.errorcode[error.errno]
+print(json.dumps(came))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    came = json.loads(done.stdout)
+    assert len(came) > 70
+    assert came.pop("clone3") == "ENOSYS"  # the C library then calls clone
+    assert set(came.values()) == {"EPERM"}
+
+
+@pytest.mark.skipif(MACHINE != "x86_64", reason="other machines have one set of numbers")
+def test_numbers_of_another_kind_are_refused_and_not_unknown(
+    confined: tuple[Path, dict[str, str]],
+) -> None:
+    assert confined[1]["call_by_a_second_number"] == "refused: [Errno 1] Operation not permitted"
+
+
+def test_who_has_to_start_the_interpreter_starts_neither_a_shell_nor_what_it_wrote(
+    tmp_path: Path,
+) -> None:
+    code = """
+import subprocess, sys
+from pathlib import Path
+from mmar_runtime.confinement.wall import Confinement, confine
+
+run = Path(sys.argv[1])
+confine(Confinement(write=(run,), programs=True))
+for program in (sys.executable, run / "program", "/usr/bin/true", "/bin/sh"):
+    try:
+        print(subprocess.run([program, "-c", ""]).returncode)
+    except OSError as error:
+        print(type(error).__name__)
+"""
+    program = tmp_path / "program"
+    program.write_bytes(ends_at_once())
+    program.chmod(0o700)
+    assert subprocess.run([program]).returncode == 0
+
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["0", *["PermissionError"] * 3]
+
+
+# --- What a process is given ---------------------------------------------------------------------
+
+
+def test_a_job_gets_the_variables_of_a_list_and_folders_of_its_own(tmp_path: Path) -> None:
+    given = {
+        "PATH": "/usr/bin",
+        "OMP_NUM_THREADS": "2",
+        "PYTHONPATH": ":own:/opt/packages:",
+        "HOME": "/home/doctor",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "MLFLOW_TRACKING_URI": "https://tracker",
+    }
+
+    clean = job_environment(given, tmp_path)
+
+    assert Path(clean.pop("TMPDIR")).parent == SHARED_MEMORY
+    assert clean == {
+        "PATH": "/usr/bin",
+        "OMP_NUM_THREADS": "2",
+        "PYTHONPATH": "/opt/packages",
+        "HOME": str(tmp_path / "home"),
+        "XDG_CACHE_HOME": str(tmp_path / "home/.cache"),
+        "XDG_CONFIG_HOME": str(tmp_path / "home/.config"),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    to_a_tracker = job_environment(given, tmp_path, egress=True)
+    assert to_a_tracker["MLFLOW_TRACKING_URI"] == "https://tracker"
+    assert "AWS_SECRET_ACCESS_KEY" not in to_a_tracker
 
 
 # --- The corpus, with nobody's judgement ---------------------------------------------------------
