@@ -36,8 +36,7 @@ from mmar_runtime.config.sections import TrainConfig, WorkflowConfig
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, MmarError, Problem
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.component_check import all_components, component_check, table_entry
-from mmar_runtime.policy.component_table import load_component_table
+from mmar_runtime.policy.component_check import all_components, component_check
 from mmar_runtime.policy.custom_check import own_class_fault, undefined_fault
 from mmar_runtime.policy.mmar_check import (
     ENGINES,
@@ -461,8 +460,7 @@ def _code(request: JobRequest, app: Path, configs: Iterable[WorkflowConfig]) -> 
 
 
 def _own_components(configs: Iterable[WorkflowConfig]) -> Iterator[tuple[str, Location]]:
-    table = load_component_table()
     for config in configs:
-        for spec, kind in all_components(config):
-            if spec.path is not None and table_entry(spec, kind, table) is None:
-                yield spec.path, spec.location / "path"
+        for spec, entry in all_components(config):
+            if spec.path is not None and entry is None:
+                yield spec.path, spec.named_at

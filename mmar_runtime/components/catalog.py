@@ -28,7 +28,7 @@ from mmar_runtime.components.trackers import (
 from mmar_runtime.config.nodes import ComponentSpec
 from mmar_runtime.errors import ComponentError, ConfigError, Problem, did_you_mean
 from mmar_runtime.policy.component_check import table_entry
-from mmar_runtime.policy.component_table import ComponentEntry, load_component_table
+from mmar_runtime.policy.component_table import ComponentEntry
 
 OURS: Mapping[str, type] = {
     "monai.handlers.checkpoint_loader.CheckpointLoader": WholeCheckpointLoader,
@@ -68,7 +68,7 @@ def find_class(
         ConfigError: an unknown name, or code where none is allowed.
         ComponentError: the MMAR's code cannot be imported or has no such class.
     """
-    entry = table_entry(spec, kind, load_component_table())
+    entry = table_entry(spec, kind)
     if entry is not None:
         return OURS.get(entry.path) or _from_table(entry), entry
     if spec.path is None:

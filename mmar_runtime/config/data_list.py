@@ -11,7 +11,7 @@ from typing import Any
 from mmar_runtime.config.file_keys import FILE_KEYS, TASKS, file_keys
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import DataListSource
-from mmar_runtime.config.sections import WorkflowConfig
+from mmar_runtime.config.sections import Section, WorkflowConfig
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
 
@@ -31,6 +31,11 @@ class DataList:
     file: Path
     key: str
     items: tuple[dict[str, Any], ...]
+
+    @property
+    def location(self) -> Location:
+        """The place of the list."""
+        return Location(self.file.name) / self.key
 
 
 def read_data_list(source: DataListSource, *, file_keys: Collection[str] = FILE_KEYS) -> DataList:
@@ -167,6 +172,19 @@ def data_sources(config: WorkflowConfig) -> tuple[DataListSource, ...]:
         (one.file, one.base, one.key): one for one in (spec.data_list for spec in specs) if one
     }
     return tuple(found.values())
+
+
+def lists_of_cases(config: WorkflowConfig) -> Iterator[tuple[Section, DataList]]:
+    """The data lists with their sections; ``data_check`` reports those that cannot be read."""
+    keys = file_keys(config)
+    for section in config.scopes.values():
+        for source in (spec.data_list for spec in section.specs("dataset")):
+            try:
+                found = None if source is None else read_data_list(source, file_keys=keys)
+            except ConfigError:
+                continue
+            if found is not None:
+                yield section, found
 
 
 def listed_keys(source: DataListSource) -> frozenset[str] | None:

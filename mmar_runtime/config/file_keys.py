@@ -130,8 +130,6 @@ def _is_written_out(node: Node) -> bool:
 
 
 def _specs(config: WorkflowConfig, titles: tuple[str, ...]) -> Iterator[ComponentSpec]:
-    for section in config.scopes.values():
-        for entry in section.entries.values():
-            for node in walk(entry):
-                if isinstance(node, ComponentSpec) and node.title in titles:
-                    yield node
+    for node in config.nodes():
+        if isinstance(node, ComponentSpec) and node.title in titles:
+            yield node

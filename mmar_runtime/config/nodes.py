@@ -103,6 +103,11 @@ class ComponentSpec:
         """The class as the config calls it, without the package."""
         return self.name or (self.path or "").rpartition(".")[2]
 
+    @property
+    def named_at(self) -> Location:
+        """Where the config names the class."""
+        return self.location / ("name" if self.path is None else "path")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformRef:
@@ -122,6 +127,11 @@ class WeightsFile:
     path: str
     disabled: bool = False
 
+    @property
+    def named_at(self) -> Location:
+        """Where the config names the file."""
+        return self.location / self.kind
+
 
 Node = (
     Literal
@@ -140,23 +150,23 @@ def map_node(location: Location, items: Mapping[str, Node]) -> MapNode:
     return MapNode(location=location, items=MappingProxyType(dict(items)))
 
 
-def children(node: Node) -> Iterator[Node]:
+def children(node: Node) -> tuple[Node, ...]:
     """The nodes directly inside a node."""
     if isinstance(node, ListNode):
-        yield from node.items
-    elif isinstance(node, MapNode):
-        yield from node.items.values()
-    elif isinstance(node, ComponentSpec):
-        yield node.args
+        return node.items
+    if isinstance(node, MapNode):
+        return tuple(node.items.values())
+    return (node.args,) if isinstance(node, ComponentSpec) else ()
 
 
 def walk(node: Node, *, with_disabled: bool = False) -> Iterator[Node]:
     """A node and everything inside it, parents first; disabled components are left out."""
-    if is_disabled(node) and not with_disabled:
-        return
-    yield node
-    for child in children(node):
-        yield from walk(child, with_disabled=with_disabled)
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if with_disabled or not is_disabled(node):
+            yield node
+            waiting += reversed(children(node))
 
 
 def is_disabled(node: Node) -> bool:

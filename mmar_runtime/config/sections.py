@@ -16,6 +16,7 @@ from mmar_runtime.config.nodes import (
     Node,
     WeightsFile,
     plain,
+    walk,
 )
 from mmar_runtime.config.sources import Variable
 from mmar_runtime.config.upgrades import Notice
@@ -127,6 +128,12 @@ class WorkflowConfig(ABC):
     @abstractmethod
     def as_json(self) -> dict[str, Any]:
         """The configuration as it runs: variables filled in, old constructs translated."""
+
+    def nodes(self) -> Iterator[Node]:
+        """Every enabled node of all sections, parents first."""
+        for section in self.scopes.values():
+            for entry in section.entries.values():
+                yield from walk(entry)
 
     def find(self, scope: str, name: str) -> tuple[str, str] | None:
         """Section and entry that ``@name`` means when it stands in the section ``scope``.

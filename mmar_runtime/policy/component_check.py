@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from mmar_runtime.config.nodes import ComponentSpec, ListNode, Literal, Node, walk
+from mmar_runtime.config.nodes import ComponentSpec, ListNode, Literal, walk
 from mmar_runtime.config.sections import SLOT_KINDS, Section, WorkflowConfig
 from mmar_runtime.errors import Problem, did_you_mean
 from mmar_runtime.policy.argument_check import CONF, KindOf, argument_faults
@@ -42,16 +42,15 @@ def component_check(
             of their own has decided that by writing them into it; for a job from elsewhere the
             site decides.
     """
-    table = load_component_table()
 
     def check(config: WorkflowConfig) -> Iterator[Problem]:
         for scope, section in config.scopes.items():
-            kind_of = _kinds(config, scope, table)
-            for spec, kind in _components_of(section):
-                yield from _component(spec, kind, table, allow_code)
-                entry = table_entry(spec, kind, table)
+            kind_of = _kinds(config, scope)
+            for spec, kind, entry in _components_of(section):
                 if entry is None:
+                    yield from _not_in_the_table(spec, kind, allow_code)
                     continue
+                yield from _arguments(spec, entry)
                 yield from argument_faults(spec, entry, kind_of)
                 if entry.consent == EGRESS and not allow_egress:
                     yield _not_allowed_to_send(spec, entry)
@@ -61,25 +60,24 @@ def component_check(
     return check
 
 
-def all_components(config: WorkflowConfig) -> Iterator[tuple[ComponentSpec, str | None]]:
-    """Each component that is not disabled, with the kind that its place asks for, if any."""
+def all_components(
+    config: WorkflowConfig,
+) -> Iterator[tuple[ComponentSpec, ComponentEntry | None]]:
+    """Each component that is not disabled, with its entry in the table, if it has one."""
     for section in config.scopes.values():
-        yield from _components_of(section)
+        yield from ((spec, entry) for spec, _, entry in _components_of(section))
 
 
-def components_of_kind(section: Section, *kinds: str) -> Iterator[ComponentSpec]:
-    """Each component of some kinds in a section, in whatever entry and however deep it stands."""
-    table = load_component_table()
-    for spec, kind in _components_of(section):
-        entry = table_entry(spec, kind, table)
-        if (kind if entry is None else entry.kind) in kinds:
+def components_of_kind(section: Section, wanted: str) -> Iterator[ComponentSpec]:
+    """Each component of a kind in a section, in whatever entry and however deep it stands."""
+    for spec, kind, entry in _components_of(section):
+        if (kind if entry is None else entry.kind) == wanted:
             yield spec
 
 
-def table_entry(
-    spec: ComponentSpec, kind: str | None, table: ComponentTable
-) -> ComponentEntry | None:
+def table_entry(spec: ComponentSpec, kind: str | None) -> ComponentEntry | None:
     """The table's entry for a component; None if it is not in the table (or not of that kind)."""
+    table = load_component_table()
     if spec.path is not None:
         entry = table.by_path(spec.path)
         return entry if entry is not None and kind in (None, entry.kind) else None
@@ -95,12 +93,20 @@ def slot_kind(entry_name: str) -> str | None:
     return SLOT_KINDS.get(entry_name)
 
 
-def _components_of(section: Section) -> Iterator[tuple[ComponentSpec, str | None]]:
+def _components_of(
+    section: Section,
+) -> Iterator[tuple[ComponentSpec, str | None, ComponentEntry | None]]:
+    """Each component, the kind that its place asks for, if any, and its entry in the table."""
     for name, node in section.entries.items():
-        yield from _components(name, node)
+        top = node.items if isinstance(node, ListNode) else (node,)
+        for inner in walk(node):
+            if isinstance(inner, ComponentSpec):
+                nested = not any(inner is item for item in top)
+                kind = "transform" if nested else slot_kind(name)
+                yield inner, kind, table_entry(inner, kind)
 
 
-def _kinds(config: WorkflowConfig, scope: str, table: ComponentTable) -> KindOf:
+def _kinds(config: WorkflowConfig, scope: str) -> KindOf:
     """The kind of entry that a reference in a section means."""
 
     def kind_of(name: str) -> str | None:
@@ -111,30 +117,17 @@ def _kinds(config: WorkflowConfig, scope: str, table: ComponentTable) -> KindOf:
             return None  # the check of the references reports this
         section, entry_name = found
         node = config.scopes[section].entries[entry_name]
-        entry = table_entry(node, None, table) if isinstance(node, ComponentSpec) else None
+        entry = table_entry(node, None) if isinstance(node, ComponentSpec) else None
         return slot_kind(entry_name) or (None if entry is None else entry.kind)
 
     return kind_of
 
 
-def _components(name: str, node: Node) -> Iterator[tuple[ComponentSpec, str | None]]:
-    top = node.items if isinstance(node, ListNode) else (node,)
-    for inner in walk(node):
-        if isinstance(inner, ComponentSpec):
-            nested = not any(inner is item for item in top)
-            yield inner, "transform" if nested else slot_kind(name)
-
-
-def _component(
-    spec: ComponentSpec, kind: str | None, table: ComponentTable, allow_code: bool
-) -> Iterator[Problem]:
-    entry = table_entry(spec, kind, table)
-    if entry is not None:
-        yield from _arguments(spec, entry)
-    elif _is_gone(spec):
+def _not_in_the_table(spec: ComponentSpec, kind: str | None, allow_code: bool) -> Iterator[Problem]:
+    table = load_component_table()
+    if _is_gone(spec):
         message = f"MONAI no longer has {spec.title!r} as Clara had it"
-        place = spec.location / ("name" if spec.path is None else "path")
-        yield Problem(place, message, GONE[spec.title], "gone-component")
+        yield Problem(spec.named_at, message, GONE[spec.title], "gone-component")
     elif spec.path is None:
         yield _unknown_name(spec, kind, table)
     elif (known := table.by_path(spec.path)) is not None:
@@ -168,7 +161,7 @@ def _gone_arguments(spec: ComponentSpec) -> Iterator[Problem]:
 
 def _not_allowed_to_send(spec: ComponentSpec, entry: ComponentEntry) -> Problem:
     return Problem(
-        spec.location / ("name" if spec.path is None else "path"),
+        spec.named_at,
         f"{entry.name} can send metrics, images and models to another machine; this site has not "
         "allowed that",
         "Disable it here; TensorBoardStatsHandler and TensorBoardImageHandler write to files only.",
@@ -178,7 +171,7 @@ def _not_allowed_to_send(spec: ComponentSpec, entry: ComponentEntry) -> Problem:
 
 def _reads_back(spec: ComponentSpec, entry: ComponentEntry) -> Problem:
     return Problem(
-        spec.location / ("name" if spec.path is None else "path"),
+        spec.named_at,
         f"{entry.name} reads back files of its cache, which a job could have brought along; only a "
         "site that allows all code of jobs allows it",
         "CacheDataset keeps its cache in memory.",

@@ -11,8 +11,7 @@ from importlib.util import find_spec
 
 from mmar_runtime.config.sections import WorkflowConfig
 from mmar_runtime.errors import Problem
-from mmar_runtime.policy.component_check import all_components, table_entry
-from mmar_runtime.policy.component_table import load_component_table
+from mmar_runtime.policy.component_check import all_components
 
 EXTRAS: Mapping[str, str] = {
     "monai.handlers.clearml_handlers": "clearml",
@@ -23,13 +22,11 @@ EXTRAS: Mapping[str, str] = {
 
 def extras_check(config: WorkflowConfig) -> Iterator[Problem]:
     """A problem for each component whose package is missing."""
-    table = load_component_table()
-    for spec, kind in all_components(config):
-        entry = table_entry(spec, kind, table)
+    for spec, entry in all_components(config):
         extra = EXTRAS.get(entry.module) if entry is not None else None
         if extra is not None and find_spec(extra) is None:
             yield Problem(
-                spec.location / ("name" if spec.path is None else "path"),
+                spec.named_at,
                 f"{spec.title} needs the package {extra!r}, which is not installed",
                 f"Run pip install 'mmar-fl[{extra}]', or disable the handler.",
                 "missing-package",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from mmar_runtime.config import expressions
-from mmar_runtime.config.data_list import read_data_list
+from mmar_runtime.config.data_list import lists_of_cases
 from mmar_runtime.config.file_keys import file_keys
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import (
@@ -22,12 +22,10 @@ from mmar_runtime.config.nodes import (
     Node,
     Reference,
     WeightsFile,
-    walk,
 )
 from mmar_runtime.config.sections import Section, WorkflowConfig
-from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.errors import Problem
 from mmar_runtime.policy.component_check import all_components, components_of_kind, table_entry
-from mmar_runtime.policy.component_table import load_component_table
 from mmar_runtime.policy.image_header import ImageHeader, read_header
 from mmar_runtime.policy.possible_values import Possible, possible_of, possible_values
 from mmar_runtime.policy.site_policy import Limits
@@ -104,9 +102,8 @@ def limits_check(limits: Limits) -> Check:
     """The check of numbers in arguments, to hand to the loader."""
 
     def check(config: WorkflowConfig) -> Iterator[Problem]:
-        table, axes = load_component_table(), _axes(config)
-        for spec, kind in all_components(config):
-            entry = table_entry(spec, kind, table)
+        axes = _axes(config)
+        for spec, entry in all_components(config):
             for name, node in () if entry is None else spec.args.items.items():
                 place = spec.args.location / name
                 for fault in _faults(name, node, limits, axes):
@@ -161,10 +158,9 @@ def _shown(number: float) -> str:
 
 def _axes(config: WorkflowConfig) -> int:
     """The most axes that images may have; an evaluation does not describe its network."""
-    table = load_component_table()
     for section in config.scopes.values():
         for spec in section.specs("model"):
-            entry, node = table_entry(spec, "network", table), spec.args.items.get("spatial_dims")
+            entry, node = table_entry(spec, "network"), spec.args.items.get("spatial_dims")
             planar = entry is not None and entry.name in PLANAR
             if planar if node is None else possible_values(node).most <= 2:
                 return 2
@@ -308,7 +304,6 @@ def _density(overlap: Possible) -> float:
 
 def _run_through(config: WorkflowConfig, scope: str) -> Iterator[Node]:
     """The transforms of a section as often as a case runs them, and what leads to those inside."""
-    table = load_component_table()
     waiting: list[Iterator[Node]] = [iter(config.scopes[scope].entries.values())]
     while waiting:
         node = next(waiting[-1], None)
@@ -318,7 +313,7 @@ def _run_through(config: WorkflowConfig, scope: str) -> Iterator[Node]:
             yield node
             waiting.append(iter(node.items))
         elif isinstance(node, ComponentSpec):
-            entry = table_entry(node, None, table)
+            entry = table_entry(node, None)
             if node.disabled or entry is None or entry.kind != "transform":
                 continue
             yield node
@@ -376,18 +371,14 @@ def _summary_fault(config: WorkflowConfig, limits: Limits) -> Iterator[Problem]:
 
 def _model_files(config: WorkflowConfig) -> Iterator[tuple[Location, str]]:
     """Every file of weights that a configuration names."""
-    table = load_component_table()
-    for spec, kind in all_components(config):
-        entry = table_entry(spec, kind, table)
+    for spec, entry in all_components(config):
         for name, role in () if entry is None else entry.paths.items():
             node = spec.args.items.get(name) if role == "read:model" else None
-            if isinstance(node, Literal) and isinstance(node.value, str) and "\0" not in node.value:
+            if isinstance(node, Literal) and isinstance(node.value, str):
                 yield spec.args.location / name, node.value
-    for section in config.scopes.values():
-        for entry_node in section.entries.values():
-            for inner in walk(entry_node):
-                if isinstance(inner, WeightsFile) and "\0" not in inner.path:
-                    yield inner.location / inner.kind, inner.path
+    for one in config.nodes():
+        if isinstance(one, WeightsFile):
+            yield one.named_at, one.path
 
 
 # --- Images --------------------------------------------------------------------------------------
@@ -397,32 +388,19 @@ def image_limits_check(limits: Limits) -> Check:
     """The check of the images that data lists name, by their headers: no voxel is read."""
 
     def check(config: WorkflowConfig) -> Iterator[Problem]:
-        found = 0
-        for section in config.scopes.values():
-            for place, path in _images(config, section):
-                header = read_header(path)
-                fault = "" if header is None else _size_fault(header, section, limits)
-                if fault:
-                    yield Problem(place, fault, "", "limit")
-                    found += 1
-                if found >= MAX_LISTED:
-                    return
+        yield from islice(_too_large(config, limits), MAX_LISTED)
 
     return check
 
 
-def _images(config: WorkflowConfig, section: Section) -> Iterator[tuple[Location, Path]]:
+def _too_large(config: WorkflowConfig, limits: Limits) -> Iterator[Problem]:
     keys = file_keys(config)
-    for spec in section.specs("dataset"):
-        if spec.data_list is None:
-            continue
-        try:
-            found = read_data_list(spec.data_list, file_keys=keys)
-        except ConfigError:
-            continue  # the data check tells of this
+    for section, found in lists_of_cases(config):
         for index, item in enumerate(found.items):
             for key, path in _paths(item, keys):
-                yield Location(found.file.name) / found.key / index / key, path
+                header = read_header(path)
+                if header is not None and (fault := _size_fault(header, section, limits)):
+                    yield Problem(found.location / index / key, fault, "", "limit")
 
 
 def _paths(item: dict[str, Any], keys: frozenset[str]) -> Iterator[tuple[str, Path]]:

@@ -22,7 +22,6 @@ from mmar_runtime.config.nodes import Literal as LiteralNode
 from mmar_runtime.config.sections import SLOT_KINDS, Section, WorkflowConfig
 from mmar_runtime.errors import Problem
 from mmar_runtime.policy.component_check import components_of_kind, slot_kind, table_entry
-from mmar_runtime.policy.component_table import load_component_table
 from mmar_runtime.policy.lambda_forms import INPUT, LOSS
 from mmar_runtime.policy.possible_values import Possible, possible_of, possible_values
 from mmar_runtime.policy.site_policy import MOST_METRICS, SitePolicy
@@ -224,14 +223,14 @@ class _Entries:
 
 
 def _metric_faults(spec: ComponentSpec, entries: _Entries) -> Iterator[Problem]:
-    entry = table_entry(spec, "metric", load_component_table())
+    entry = table_entry(spec, "metric")
     if entry is None:
         return  # code, which a site has allowed; or an unknown class, which is refused as such
     use = USES.get(entry.path)
     if use is None:
-        place = spec.location / ("name" if spec.path is None else "path")
         message = f"{spec.title} does not compare predictions with labels, so it may not leave"
-        yield Problem(place, message, "Use a metric such as MeanDice or Accuracy.", "metric")
+        advice = "Use a metric such as MeanDice or Accuracy."
+        yield Problem(spec.named_at, message, advice, "metric")
         return
     output = spec.args.items.get("output_transform")
     names = _entries(output)
@@ -297,9 +296,8 @@ WATCHED = ("metric", "dataset", "dataloader", "trainer", "evaluator")
 def _place_faults(config: WorkflowConfig, scope: str) -> Iterator[Problem]:
     """No metric, and no data of one, where nobody looks: under another name, or elsewhere."""
     section = config.scopes[scope]
-    table = load_component_table()
     for name, node in section.entries.items():
-        entry = table_entry(node, None, table) if isinstance(node, ComponentSpec) else None
+        entry = table_entry(node, None) if isinstance(node, ComponentSpec) else None
         if slot_kind(name) is None and entry is not None and entry.kind in WATCHED:
             message = f"{entry.name} may only stand in its own entry of a section"
             advice = f"The entries: {', '.join(SLOT_KINDS)}."
@@ -314,7 +312,7 @@ def _place_faults(config: WorkflowConfig, scope: str) -> Iterator[Problem]:
 
 def _region_faults(spec: ComponentSpec) -> Iterator[Problem]:
     """Whole tensors: no region of a few voxels."""
-    entry = table_entry(spec, "transform", load_component_table())
+    entry = table_entry(spec, "transform")
     if entry is None:
         return
     for argument, lengths in _regions(spec, entry.name):
@@ -368,9 +366,9 @@ def _between(first: Possible, last: Possible) -> float:
 
 def _shared_region_fault(section: Section) -> Iterator[Problem]:
     """What several transforms leave together; the axes may have been turned in between."""
-    table, lengths, axes, left = load_component_table(), list[float](), _AXES, 1.0
+    lengths, axes, left = list[float](), _AXES, 1.0
     for spec in components_of_kind(section, "transform"):
-        entry = table_entry(spec, "transform", table)
+        entry = table_entry(spec, "transform")
         regions = [] if entry is None else [found for _, found in _regions(spec, entry.name)]
         scale = _least_scale(spec)
         lengths = sorted([*lengths, *(length for one in regions for length in one)])
@@ -426,7 +424,7 @@ def _part_faults(section: Section, policy: SitePolicy, *, trains: bool) -> Itera
             message = f"{spec.title}: drop_last leaves cases out"
             yield Problem(spec.args.location / "drop_last", message, advice, "metric")
     for spec in section.specs("dataset"):
-        entry = table_entry(spec, "dataset", load_component_table())
+        entry = table_entry(spec, "dataset")
         if entry is not None and entry.name == "SmartCacheDataset":
             message = f"{spec.title} holds a part of the list at a time"
             yield Problem(spec.location, message, "Use CacheDataset.", "metric")

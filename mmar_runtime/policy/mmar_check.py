@@ -23,13 +23,12 @@ from mmar_runtime.config.loader import (
 )
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.log_config import read_log_config
-from mmar_runtime.config.nodes import WeightsFile, walk
+from mmar_runtime.config.nodes import WeightsFile
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sections import WorkflowConfig
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.component_check import all_components, component_check, table_entry
-from mmar_runtime.policy.component_table import load_component_table
+from mmar_runtime.policy.component_check import all_components, component_check
 from mmar_runtime.policy.custom_check import (
     code_hash,
     custom_faults,
@@ -318,15 +317,13 @@ def own_mmar_checks() -> list[Check]:
 
 def _torchscript(policy: SitePolicy, config: WorkflowConfig) -> Iterator[Problem]:
     """TorchScript is code; a site may know single files of it by their hash."""
-    for section in config.scopes.values():
-        for node in section.entries.values():
-            for inner in walk(node):
-                if not isinstance(inner, WeightsFile) or inner.kind != "ts_path":
-                    continue
-                if unlisted_torchscript(Path(inner.path), policy):
-                    message = "is TorchScript, which is code; this site has not allowed this file"
-                    advice = "Evaluate a checkpoint, {MMAR_CKPT}, with the network beside it."
-                    yield Problem(inner.location / inner.kind, message, advice, "torchscript")
+    for node in config.nodes():
+        if not isinstance(node, WeightsFile) or node.kind != "ts_path":
+            continue
+        if unlisted_torchscript(Path(node.path), policy):
+            message = "is TorchScript, which is code; this site has not allowed this file"
+            advice = "Evaluate a checkpoint, {MMAR_CKPT}, with the network beside it."
+            yield Problem(node.named_at, message, advice, "torchscript")
 
 
 def unlisted_torchscript(path: Path, policy: SitePolicy) -> bool:
@@ -344,15 +341,12 @@ def unlisted_torchscript(path: Path, policy: SitePolicy) -> bool:
 
 def _denied(policy: SitePolicy, config: WorkflowConfig) -> Iterator[Problem]:
     """Classes that the table has and the site has taken out, under whatever name."""
-    table = load_component_table()
     denied = frozenset(policy.denied_components)
-    for spec, kind in all_components(config) if denied else ():
-        entry = table_entry(spec, kind, table)
+    for spec, entry in all_components(config) if denied else ():
         names = {spec.title, spec.path} | ({entry.name, entry.path} if entry else set())
         if names & denied:
-            place = spec.location / ("name" if spec.path is None else "path")
             message = f"{spec.title!r} is denied by this site's policy"
-            yield Problem(place, message, "", "denied-component")
+            yield Problem(spec.named_at, message, "", "denied-component")
 
 
 def own_code_check(mmar: Mmar, policy: SitePolicy) -> Check:
@@ -363,11 +357,10 @@ def own_code_check(mmar: Mmar, policy: SitePolicy) -> Check:
     """
     by_hash = policy.byoc.mode == "by_hash"
     refusal = approval_fault(mmar.custom, policy) if by_hash else ""
-    table = load_component_table()
 
     def check(config: WorkflowConfig) -> Iterator[Problem]:
-        for spec, kind in all_components(config) if policy.byoc.mode != "off" else ():
-            if spec.path is None or table_entry(spec, kind, table) is not None:
+        for spec, entry in all_components(config) if policy.byoc.mode != "off" else ():
+            if spec.path is None or entry is not None:
                 continue
             if not by_hash and own_module(spec.path, mmar.custom) is None:
                 continue

@@ -31,11 +31,11 @@ from mmar_runtime.config.nodes import (
 )
 from mmar_runtime.config.overrides import COMMAND_LINE
 from mmar_runtime.config.sections import WorkflowConfig
-from mmar_runtime.config.sources import OUTPUT_VARIABLES, SITE
+from mmar_runtime.config.sources import OUTPUT_VARIABLES, SITE, Variable
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.names import quoted
-from mmar_runtime.policy.component_check import all_components, table_entry
-from mmar_runtime.policy.component_table import ComponentEntry, load_component_table
+from mmar_runtime.policy.component_check import all_components
+from mmar_runtime.policy.component_table import ComponentEntry
 from mmar_runtime.policy.paths import Places, Role, is_below, path_fault, text_fault
 from mmar_runtime.policy.possible_values import possible_values
 from mmar_runtime.policy.run_folders import run_folders
@@ -81,29 +81,17 @@ class _PathCheck:
         yield from self._root_faults()
         yield from () if self.owner else self._variable_faults()
         yield from () if self.owner else file_keys_check(self.config)
-        for spec, entry in self._entries_of_table():
-            for name, form in () if entry is None else entry.arguments.items():
-                node = spec.args.items.get(name)
-                if node is None or form.path is None or (form.flag and _is_flag(node)):
-                    continue
-                place = spec.args.location / name
-                yield from self._argument(node, form.path, f"{spec.title}: {name}", place)
+        for spec, entry in all_components(self.config):
             if entry is not None:
+                yield from self._arguments(spec, entry)
                 yield from self._filled_in(spec, entry)
             if spec.data_list is not None:
                 yield from self._data_list(spec.data_list)
             elif entry is not None and entry.kind == "dataset" and not self.owner:
                 yield from self._written_cases(spec.args.items.get("data"))
-        for section in self.config.scopes.values():
-            for node in section.entries.values():
-                for inner in walk(node):
-                    if isinstance(inner, WeightsFile):
-                        place = inner.location / inner.kind
-                        yield from self._text(inner.path, "read:model", inner.kind, place)
-
-    def _entries_of_table(self) -> Iterator[tuple[ComponentSpec, ComponentEntry | None]]:
-        for spec, kind in all_components(self.config):
-            yield spec, table_entry(spec, kind, load_component_table())
+        for node in self.config.nodes():
+            if isinstance(node, WeightsFile):
+                yield from self._text(node.path, "read:model", node.kind, node.named_at)
 
     # --- Where things may be ---------------------------------------------------------------------
 
@@ -116,7 +104,7 @@ class _PathCheck:
             if isinstance(one.value, str)
             and os.path.isabs(one.value)
             and not text_fault(one.value)
-            and (self.owner or one.source in (Location(SITE), COMMAND_LINE))
+            and (self.owner or _is_sites(one))
         }
 
     @cached_property
@@ -141,7 +129,7 @@ class _PathCheck:
 
     def _bases(self) -> Iterator[str]:
         """Folders relative to which results are named after their images, as they are written."""
-        for spec, entry in self._entries_of_table():
+        for spec, entry in all_components(self.config):
             for name, role in () if entry is None else entry.paths.items():
                 if role == "read:base" and name in spec.args.items:
                     yield from filter(None, possible_values(spec.args.items[name]).texts or ())
@@ -157,7 +145,7 @@ class _PathCheck:
     def _variable_faults(self) -> Iterator[Problem]:
         """``MMAR_*`` of a job name places in the MMAR; the runtime itself writes to some."""
         for name, one in self.config.variables.items():
-            if not name.startswith("MMAR_") or one.source in (Location(SITE), COMMAND_LINE):
+            if not name.startswith("MMAR_") or _is_sites(one):
                 continue
             role: Role
             if name in OUTPUT_VARIABLES:
@@ -171,6 +159,13 @@ class _PathCheck:
                 yield Problem(one.source / name, f"{name} {fault}", _ADVICE[role], "path")
 
     # --- Texts of the configuration --------------------------------------------------------------
+
+    def _arguments(self, spec: ComponentSpec, entry: ComponentEntry) -> Iterator[Problem]:
+        for name, role in entry.paths.items():
+            node, flag = spec.args.items.get(name), entry.arguments[name].flag
+            if node is not None and not (flag and _is_flag(node)):
+                place = spec.args.location / name
+                yield from self._argument(node, role, f"{spec.title}: {name}", place)
 
     def _argument(self, node: Node, role: Role, what: str, place: Location) -> Iterator[Problem]:
         if role == "name" and isinstance(node, MapNode):
@@ -284,6 +279,11 @@ class _PathCheck:
 
     def _image(self, text: str, base: str) -> str:
         return text_fault(text) or path_fault(os.path.join(base, text), "read:image", self.places)
+
+
+def _is_sites(variable: Variable) -> bool:
+    """Whether a site, or who runs the command, has set a variable."""
+    return variable.source in (Location(SITE), COMMAND_LINE)
 
 
 def _is_flag(node: Node) -> bool:

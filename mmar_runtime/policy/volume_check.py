@@ -12,12 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmar_runtime.config.data_list import read_data_list
-from mmar_runtime.config.file_keys import file_keys
+from mmar_runtime.config.data_list import lists_of_cases
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import ComponentSpec, Node, plain
 from mmar_runtime.config.sections import Section, WorkflowConfig
-from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.errors import Problem
 from mmar_runtime.policy.image_header import read_header
 
 NIFTI = (".nii", ".nii.gz")
@@ -37,17 +36,9 @@ CROPS = frozenset({"RandCropByPosNegLabeld", "RandCropByLabelClassesd", "RandWei
 
 def volume_check(config: WorkflowConfig) -> Iterator[Problem]:
     """The loader's check that no crop is larger than a volume it is taken from."""
-    for section in config.scopes.values():
-        for spec in section.specs("dataset"):
-            if spec.data_list is None:
-                continue
-            try:
-                items = read_data_list(spec.data_list, file_keys=file_keys(config))
-            except ConfigError:
-                return  # the data check tells of this
-            for index, item in enumerate(items.items):
-                place = Location(items.file.name) / items.key / index
-                yield from _too_large(section, item.get("image"), place)
+    for section, found in lists_of_cases(config):
+        for index, item in enumerate(found.items):
+            yield from _too_large(section, item.get("image"), found.location / index)
 
 
 def _too_large(section: Section, image: Any, place: Location) -> Iterator[Problem]:

@@ -11,7 +11,6 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import ComponentSpec
 from mmar_runtime.config.parser import NodeParser
 from mmar_runtime.policy.component_check import component_check, slot_kind, table_entry
-from mmar_runtime.policy.component_table import load_component_table
 
 Check = Callable[..., list[str]]
 
@@ -354,10 +353,8 @@ def spec(raw: dict[str, Any]) -> ComponentSpec:
 
 
 def test_the_tables_entry_of_a_component() -> None:
-    table = load_component_table()
-
     def path(raw: dict[str, Any], kind: str | None) -> str | None:
-        entry = table_entry(spec(raw), kind, table)
+        entry = table_entry(spec(raw), kind)
         return None if entry is None else entry.name
 
     assert path({"name": "Unet"}, "network") == "UNet"
