@@ -16,28 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Literal, TypeAlias, get_args
 
-from mmar_runtime.config.expressions import (
-    FROM_ENGINE,
-    Arithmetic,
-    Attribute,
-    BooleanOperation,
-    Call,
-    Compare,
-    Conditional,
-    Constant,
-    Display,
-    ExpressionTree,
-    FormattedText,
-    FormattedValue,
-    Lambda,
-    MethodCall,
-    NamedConstant,
-    Node,
-    Parameter,
-    ReferenceName,
-    Subscript,
-    from_engine_keys,
-)
+from mmar_runtime.config import expressions
+from mmar_runtime.config.expressions import Node, from_engine_keys
 
 LambdaForm: TypeAlias = Literal["metric_output", "log_output", "number", "mask"]
 """What a function is for.
@@ -63,17 +43,20 @@ Metrics are rounded before they leave; a larger factor would bring the lost digi
 """
 
 
-def lambda_fault(tree: ExpressionTree, form: LambdaForm) -> str:
+def lambda_fault(tree: Node, form: LambdaForm) -> str:
     """Why an expression is not a function of that form; empty if it is.
 
     Args:
         tree: the whole expression of the argument.
         form: what the argument is for.
     """
-    if isinstance(tree, Lambda):
+    if isinstance(tree, expressions.Lambda):
         return _RESULTS[form](tree.body)
-    if isinstance(tree, Call) and tree.callee == FROM_ENGINE and form in _FROM_ENGINE_FORMS:
-        return _taken_fault(tree) if form == "metric_output" else ""
+    match form, tree:
+        case "metric_output", expressions.Call(callee=expressions.FROM_ENGINE):
+            return _taken_fault(tree)
+        case "log_output", expressions.Call(callee=expressions.FROM_ENGINE):
+            return ""
     return "is not a function such as from_engine(['pred']) or lambda x: x['loss']"
 
 
@@ -85,9 +68,10 @@ def lambda_advice(form: LambdaForm) -> str:
 # --- What a metric is computed from --------------------------------------------------------------
 
 
-def _taken_fault(call: Call) -> str:
+def _taken_fault(call: expressions.Call) -> str:
     """``from_engine`` hands over whole entries; of the first item alone with ``first=True``."""
-    first = any(isinstance(one.value, Constant) and one.value.value for one in call.keywords)
+    values = (keyword.value for keyword in call.keywords)
+    first = any(isinstance(one, expressions.Constant) and one.value for one in values)
     keys = from_engine_keys(call) or ()
     return _first(_first_of(key) for key in keys if first) or _alone(keys)
 
@@ -99,23 +83,20 @@ def _first_of(key: str) -> str:
 
 
 def _alone(keys: Iterable[str]) -> str:
-    return (
-        f"takes {INPUT!r} alone, which says nothing about a model" if set(keys) == {INPUT} else ""
-    )
+    fault = f"takes {INPUT!r} alone, which says nothing about a model"
+    return fault if set(keys) == {INPUT} else ""
 
 
 def _metric_result(body: Node) -> str:
-    items = body.items if isinstance(body, Display) else (body,)
+    items = body.items if isinstance(body, expressions.Display) else (body,)
     return _first(map(_metric_item, items)) or _alone(_keys(body))
 
 
 def _metric_item(item: Node) -> str:
     """An entry, scaled or shifted by numbers, or compared with a number."""
-    if not isinstance(item, Compare):
+    if not isinstance(item, expressions.Compare):
         return _scaled_fault(item, scalable=True)
-    sides = (item.left, item.right)
-    entries = [one for one in sides if not isinstance(one, Constant)]
-    constants = [one.value for one in sides if isinstance(one, Constant)]
+    entries, constants = _sides(item)
     if len(entries) != 1 or not isinstance(constants[0], int | float):
         return "compares other than one entry with one number"
     if INPUT in _keys(item):
@@ -124,17 +105,15 @@ def _metric_item(item: Node) -> str:
 
 
 def _scaled_fault(item: Node, *, scalable: bool) -> str:
-    if not isinstance(item, Arithmetic):
+    if not isinstance(item, expressions.Arithmetic):
         return _metric_entry(item)
-    sides = [item.left, item.right]
-    numbers = [one.value for one in sides if isinstance(one, Constant)]
-    entries = [one for one in sides if not isinstance(one, Constant)]
+    entries, constants = _sides(item)
     if not entries:
         return "holds a number alone"
     if item.operator in ("+", "-"):
         return _first(_scaled_fault(one, scalable=scalable) for one in entries)
-    number = numbers[0] if len(numbers) == 1 else None
-    divisor = item.operator == "/" and isinstance(item.right, Constant)
+    number = constants[0] if constants else None
+    divisor = item.operator == "/" and isinstance(item.right, expressions.Constant)
     fits = isinstance(number, int | float) and SCALES[0] <= abs(number) <= SCALES[1]
     if not (scalable and fits and (item.operator == "*" or divisor)):
         low, high = SCALES
@@ -142,12 +121,21 @@ def _scaled_fault(item: Node, *, scalable: bool) -> str:
     return _first(_scaled_fault(one, scalable=False) for one in entries)
 
 
+def _sides(
+    node: expressions.Compare | expressions.Arithmetic,
+) -> tuple[list[Node], list[float | str | None]]:
+    """What stands on the two sides, constants apart from the rest."""
+    sides = (node.left, node.right)
+    constants = [one.value for one in sides if isinstance(one, expressions.Constant)]
+    return [one for one in sides if not isinstance(one, expressions.Constant)], constants
+
+
 def _metric_entry(node: Node) -> str:
     """A whole entry of the engine's output, or the output itself."""
-    if isinstance(node, Parameter):
+    if isinstance(node, expressions.Parameter):
         return ""
     root, keys = _chain(node)
-    if not isinstance(root, Parameter):
+    if not isinstance(root, expressions.Parameter):
         return f"holds {_named(node)}, which is not an entry of the engine's output"
     names = [key for key in keys if isinstance(key, str)]
     if len(names) != 1 or keys[-1] != names[0] or len(keys) > 2:
@@ -162,11 +150,11 @@ def _part_of(names: list[str]) -> str:
 def _keys(node: Node) -> list[str]:
     """The names of all entries in a result."""
     match node:
-        case Display():
+        case expressions.Display():
             return [key for item in node.items for key in _keys(item)]
-        case Arithmetic() | Compare():
+        case expressions.Arithmetic() | expressions.Compare():
             return [*_keys(node.left), *_keys(node.right)]
-        case Subscript():
+        case expressions.Subscript():
             return [key for key in _chain(node)[1] if isinstance(key, str)]
     return []
 
@@ -176,56 +164,56 @@ def _keys(node: Node) -> list[str]:
 
 def _log_result(node: Node) -> str:
     match node:
-        case FormattedText():
-            values = (part.value for part in node.parts if isinstance(part, FormattedValue))
+        case expressions.FormattedText():
+            values = (one.value for one in node.parts if not isinstance(one, expressions.Constant))
             return _first(map(_log_result, values))
-        case Display():
+        case expressions.Display():
             return _first(map(_log_result, node.items))
-        case Call():  # print, for from_engine gives a function and not a result
-            fault = "gives a function back" if node.callee == FROM_ENGINE else ""
+        case expressions.Call():  # print, for from_engine gives a function and not a result
+            fault = "gives a function back" if node.callee == expressions.FROM_ENGINE else ""
             return fault or _first(map(_log_result, node.arguments))
     return _value_fault(node, _log_result)
 
 
 def _number_result(node: Node) -> str:
     """A number, or a tuple of them: a scheduler is called with ``()`` or with a metric."""
-    if isinstance(node, Display) and node.kind == "tuple":
+    if isinstance(node, expressions.Display) and node.kind == "tuple":
         return _first(map(_number_result, node.items))
-    if isinstance(node, Constant) and not isinstance(node.value, int | float):
+    if isinstance(node, expressions.Constant) and not isinstance(node.value, int | float):
         return "is not a number"
     return _value_fault(node, _number_result)
 
 
 def _mask_result(node: Node) -> str:
     match node:
-        case Compare():
+        case expressions.Compare():
             return _first(map(_voxel_fault, (node.left, node.right)))
-        case BooleanOperation():
+        case expressions.BooleanOperation():
             return _first(map(_mask_result, node.operands))
-        case Arithmetic(operator="*" | "+"):  # 'and' and 'or' of tensors
+        case expressions.Arithmetic(operator="*" | "+"):  # 'and' and 'or' of tensors
             return _first(map(_mask_result, (node.left, node.right)))
     return "is not a comparison"
 
 
 def _voxel_fault(node: Node) -> str:
-    if isinstance(node, Arithmetic):
+    if isinstance(node, expressions.Arithmetic):
         return _first(map(_voxel_fault, (node.left, node.right)))
-    number = isinstance(node, Constant) and isinstance(node.value, int | float)
-    return "" if number or isinstance(node, Parameter) else f"holds {_named(node)}"
+    number = isinstance(node, expressions.Constant) and isinstance(node.value, int | float)
+    return "" if number or isinstance(node, expressions.Parameter) else f"holds {_named(node)}"
 
 
 def _value_fault(node: Node, inner: Callable[[Node], str]) -> str:
     """A value of the argument and what may be computed of it; ``inner`` judges the operands."""
     match node:
-        case Constant() | Parameter():
+        case expressions.Constant() | expressions.Parameter():
             return ""
-        case Subscript() | Attribute():
+        case expressions.Subscript() | expressions.Attribute():
             return _item_fault(node)
-        case Arithmetic() | Compare():
+        case expressions.Arithmetic() | expressions.Compare():
             return _first(map(inner, (node.left, node.right)))
-        case BooleanOperation():
+        case expressions.BooleanOperation():
             return _first(map(inner, node.operands))
-        case Conditional():
+        case expressions.Conditional():
             return _first(map(inner, (node.condition, node.then, node.otherwise)))
     return f"holds {_named(node)}"
 
@@ -243,7 +231,7 @@ def _item_fault(node: Node) -> str:
 def _chain(node: Node) -> tuple[Node, list[str | int]]:
     """What is subscripted, and the keys in their order."""
     keys: list[str | int] = []
-    while isinstance(node, Subscript):
+    while isinstance(node, expressions.Subscript):
         keys.insert(0, node.key)
         node = node.value
     return node, keys
@@ -257,20 +245,19 @@ def _first(faults: Iterable[str]) -> str:
     return next(filter(None, faults), "")
 
 
-_FROM_ENGINE_FORMS = ("metric_output", "log_output")
 _NAMES: Mapping[type[object], str] = MappingProxyType(
     {
-        Attribute: "the engine's state",
-        Call: "a call",
-        Conditional: "a choice",
-        BooleanOperation: "a choice",
-        Compare: "a comparison",
-        Constant: "a constant",
-        Display: "a list in a list",
-        FormattedText: "a text",
-        MethodCall: "a call",
-        NamedConstant: "a dtype",
-        ReferenceName: "a reference",
+        expressions.Attribute: "the engine's state",
+        expressions.Call: "a call",
+        expressions.Conditional: "a choice",
+        expressions.BooleanOperation: "a choice",
+        expressions.Compare: "a comparison",
+        expressions.Constant: "a constant",
+        expressions.Display: "a list in a list",
+        expressions.FormattedText: "a text",
+        expressions.MethodCall: "a call",
+        expressions.NamedConstant: "a dtype",
+        expressions.ReferenceName: "a reference",
     }
 )
 _RESULTS: Mapping[LambdaForm, Callable[[Node], str]] = MappingProxyType(
