@@ -10,7 +10,7 @@ What is left open is in docs/security.md: a comparison reveals some of the value
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -29,58 +29,31 @@ from mmar_runtime.policy.site_policy import MOST_METRICS, SitePolicy
 Use = Literal["compares", "averages", "weighted"]
 """``compares`` predictions with labels; ``averages`` losses, or gives late ones more weight."""
 
-_COMPARING = (
-    "ignite.metrics.accuracy.Accuracy",
-    "ignite.metrics.average_precision.AveragePrecision",
-    "ignite.metrics.cohen_kappa.CohenKappa",
-    "ignite.metrics.confusion_matrix.ConfusionMatrix",
-    "ignite.metrics.cosine_similarity.CosineSimilarity",
-    "ignite.metrics.hsic.HSIC",
-    "ignite.metrics.js_divergence.JSDivergence",
-    "ignite.metrics.kl_divergence.KLDivergence",
-    "ignite.metrics.loss.Loss",
-    "ignite.metrics.matthews_corrcoef.MatthewsCorrCoef",
-    "ignite.metrics.maximum_mean_discrepancy.MaximumMeanDiscrepancy",
-    "ignite.metrics.mean_absolute_error.MeanAbsoluteError",
-    "ignite.metrics.mean_average_precision.MeanAveragePrecision",
-    "ignite.metrics.mean_pairwise_distance.MeanPairwiseDistance",
-    "ignite.metrics.mean_squared_error.MeanSquaredError",
-    "ignite.metrics.multilabel_confusion_matrix.MultiLabelConfusionMatrix",
-    "ignite.metrics.precision.Precision",
-    "ignite.metrics.psnr.PSNR",
-    "ignite.metrics.rec_sys.hitrate.HitRate",
-    "ignite.metrics.rec_sys.ndcg.NDCG",
-    "ignite.metrics.recall.Recall",
-    "ignite.metrics.roc_auc.ROC_AUC",
-    "ignite.metrics.root_mean_squared_error.RootMeanSquaredError",
-    "ignite.metrics.ssim.SSIM",
-    "ignite.metrics.top_k_categorical_accuracy.TopKCategoricalAccuracy",
-    "ignite.metrics.vision.object_detection_average_precision_recall.CommonObjectDetectionMetrics",
-    "ignite.metrics.vision.object_detection_average_precision_recall"
-    ".ObjectDetectionAvgPrecisionRecall",
-    "monai.handlers.average_precision.AveragePrecision",
-    "monai.handlers.calibration.CalibrationError",
-    "monai.handlers.confusion_matrix.ConfusionMatrix",
-    "monai.handlers.hausdorff_distance.HausdorffDistance",
-    "monai.handlers.ignite_metric.IgniteMetricHandler",
-    "monai.handlers.mean_dice.MeanDice",
-    "monai.handlers.mean_iou.MeanIoUHandler",
-    "monai.handlers.metrics_reloaded_handler.MetricsReloadedBinaryHandler",
-    "monai.handlers.metrics_reloaded_handler.MetricsReloadedCategoricalHandler",
-    "monai.handlers.panoptic_quality.PanopticQuality",
-    "monai.handlers.regression_metrics.MeanAbsoluteError",
-    "monai.handlers.regression_metrics.MeanSquaredError",
-    "monai.handlers.regression_metrics.PeakSignalToNoiseRatio",
-    "monai.handlers.regression_metrics.RootMeanSquaredError",
-    "monai.handlers.roc_auc.ROCAUC",
-    "monai.handlers.surface_distance.SurfaceDistance",
-)
+_COMPARING = {
+    "ignite.metrics": """
+        Accuracy AveragePrecision CohenKappa CommonObjectDetectionMetrics ConfusionMatrix
+        CosineSimilarity HSIC HitRate JSDivergence KLDivergence Loss MatthewsCorrCoef
+        MaximumMeanDiscrepancy MeanAbsoluteError MeanAveragePrecision MeanPairwiseDistance
+        MeanSquaredError MultiLabelConfusionMatrix NDCG ObjectDetectionAvgPrecisionRecall PSNR
+        Precision ROC_AUC Recall RootMeanSquaredError SSIM TopKCategoricalAccuracy
+    """,
+    "monai.handlers": """
+        AveragePrecision CalibrationError ConfusionMatrix HausdorffDistance IgniteMetricHandler
+        MeanAbsoluteError MeanDice MeanIoUHandler MeanSquaredError MetricsReloadedBinaryHandler
+        MetricsReloadedCategoricalHandler PanopticQuality PeakSignalToNoiseRatio ROCAUC
+        RootMeanSquaredError SurfaceDistance
+    """,
+}
 USES: Mapping[str, Use] = MappingProxyType(
     {
-        **dict.fromkeys(_COMPARING, "compares"),
-        "ignite.metrics.accumulation.Average": "averages",
-        "ignite.metrics.accumulation.GeometricAverage": "averages",
-        "ignite.metrics.running_average.RunningAverage": "weighted",
+        "ignite.metrics.Average": "averages",
+        "ignite.metrics.GeometricAverage": "averages",
+        "ignite.metrics.RunningAverage": "weighted",
+        **{
+            f"{namespace}.{name}": "compares"
+            for namespace, names in _COMPARING.items()
+            for name in names.split()
+        },
     }
 )
 """The classes whose numbers may leave. Not among them are those that look at one input alone
@@ -102,25 +75,17 @@ MOST_SPACING = 50.0
 COARSE = 10.0
 """mm from voxel to voxel; more counts as a shrinking, where others follow."""
 
+_SIZES = {
+    "patch_size": "GridPatchd RandGridPatchd",
+    "roi_size": "CenterSpatialCropd RandSpatialCropSamplesd RandSpatialCropd SpatialCropd",
+    "spatial_size": """
+        Affined Rand2DElasticd Rand3DElasticd RandAffined RandCoarseDropoutd
+        RandCropByLabelClassesd RandCropByPosNegLabeld RandWeightedCropd ResizeWithPadOrCropd
+        Resized
+    """,
+}
 REGIONS: Mapping[str, str] = MappingProxyType(
-    {
-        "CenterSpatialCropd": "roi_size",
-        "GridPatchd": "patch_size",
-        "Rand2DElasticd": "spatial_size",
-        "Rand3DElasticd": "spatial_size",
-        "Affined": "spatial_size",
-        "RandAffined": "spatial_size",
-        "RandCoarseDropoutd": "spatial_size",
-        "RandCropByLabelClassesd": "spatial_size",
-        "RandCropByPosNegLabeld": "spatial_size",
-        "RandGridPatchd": "patch_size",
-        "RandSpatialCropSamplesd": "roi_size",
-        "RandSpatialCropd": "roi_size",
-        "RandWeightedCropd": "spatial_size",
-        "ResizeWithPadOrCropd": "spatial_size",
-        "Resized": "spatial_size",
-        "SpatialCropd": "roi_size",
-    }
+    {name: argument for argument, names in _SIZES.items() for name in names.split()}
 )
 """The transforms that leave a region of a given size -> the argument with the size.
 
@@ -134,6 +99,15 @@ CHOOSING = frozenset({"affine", "mask_data"})
 """Arguments by which a document picks out voxels one by one."""
 
 SPACINGS = frozenset({"pixdim", "min_pixdim"})
+RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        **dict.fromkeys(SCALES, SCALE),
+        **dict.fromkeys(SCALE_CHANGES, (SCALE[0] - 1, SCALE[1] - 1)),
+        **dict.fromkeys(SPACINGS, (-math.inf, MOST_SPACING)),
+    }
+)
+"""Arguments of transforms -> the least and the most of their numbers."""
+
 NAMING = ("names", "name", "output_key")
 """Arguments by which a transform names a new entry."""
 
@@ -149,12 +123,13 @@ def metric_check(policy: SitePolicy) -> Callable[[WorkflowConfig], Iterator[Prob
     def check(config: WorkflowConfig) -> Iterator[Problem]:
         for name, section in config.scopes.items():
             yield from _too_many(section, policy)
-            entries = _Entries.of(section)
+            transforms = tuple(components_of_kind(section, "transform"))
+            entries = _Entries.of(transforms)
             for spec in _metrics(section):
                 yield from _metric_faults(spec, entries)
-            for spec in components_of_kind(section, "transform"):
+            for spec in transforms:
                 yield from _region_faults(spec)
-            yield from _shared_region_fault(section)
+            yield from _shared_region_fault(transforms)
             yield from _place_faults(config, name)
             yield from _part_faults(section, policy, trains=name == "train")
             if _least(policy) > 1:
@@ -207,10 +182,10 @@ class _Entries:
     names_losses: bool
 
     @classmethod
-    def of(cls, section: Section) -> _Entries:
-        """The entries of a section."""
+    def of(cls, transforms: Iterable[ComponentSpec]) -> _Entries:
+        """The entries behind the transforms of a section."""
         inputs, names_losses = {INPUT, "label"}, False
-        for spec in components_of_kind(section, "transform"):
+        for spec in transforms:
             made = _texts(spec, NAMING)
             if made and _texts(spec, ("keys",)) <= inputs:
                 inputs |= made
@@ -226,7 +201,7 @@ def _metric_faults(spec: ComponentSpec, entries: _Entries) -> Iterator[Problem]:
     entry = table_entry(spec, "metric")
     if entry is None:
         return  # code, which a site has allowed; or an unknown class, which is refused as such
-    use = USES.get(entry.path)
+    use = USES.get(f"{entry.namespace}.{entry.name}")
     if use is None:
         message = f"{spec.title} does not compare predictions with labels, so it may not leave"
         advice = "Use a metric such as MeanDice or Accuracy."
@@ -312,40 +287,30 @@ def _place_faults(config: WorkflowConfig, scope: str) -> Iterator[Problem]:
 
 def _region_faults(spec: ComponentSpec) -> Iterator[Problem]:
     """Whole tensors: no region of a few voxels."""
+    if table_entry(spec, "transform") is None:
+        return
+    for argument, lengths in _regions(spec):
+        if math.prod(lengths) < LEAST_VALUES:
+            message = f"{spec.title}: a region of fewer than {LEAST_VALUES} values may be left"
+            yield Problem(spec.args.location / argument, message, "", "limit")
+    for name, node in spec.args.items.items():
+        place = spec.args.location / name
+        if name in RANGES:
+            (least, most), found = RANGES[name], possible_values(node)
+            if found.has_numbers and not least <= found.least <= found.most <= most:
+                message = f"{spec.title}: {name} has to be from {least:g} to {most:g}"
+                yield Problem(place, message, "", "limit")
+        elif name in CHOOSING and not _is(spec, name, (None,)):
+            message = f"{spec.title}: {name} picks out voxels one by one"
+            yield Problem(place, message, "Take it out.", "metric")
+
+
+def _regions(spec: ComponentSpec) -> Iterator[tuple[str, list[float]]]:
+    """The fewest values along each axis of the regions that a transform leaves."""
     entry = table_entry(spec, "transform")
     if entry is None:
         return
-    for argument, lengths in _regions(spec, entry.name):
-        if math.prod(lengths) < LEAST_VALUES:
-            yield _few_values(spec, argument)
-    least, most = SCALE
-    yield from _range_faults(spec, SCALES, least, most)
-    yield from _range_faults(spec, SCALE_CHANGES, least - 1, most - 1)
-    yield from _range_faults(spec, SPACINGS, -math.inf, MOST_SPACING)
-    for name in CHOOSING & spec.args.items.keys():
-        if not _is(spec, name, (None,)):
-            message = f"{entry.name}: {name} picks out voxels one by one"
-            yield Problem(spec.args.location / name, message, "Take it out.", "metric")
-
-
-def _few_values(spec: ComponentSpec, argument: str) -> Problem:
-    message = f"{spec.title}: a region of fewer than {LEAST_VALUES} values may be left"
-    return Problem(spec.args.location / argument, message, "", "limit")
-
-
-def _range_faults(
-    spec: ComponentSpec, arguments: frozenset[str], least: float, most: float
-) -> Iterator[Problem]:
-    for name in arguments & spec.args.items.keys():
-        found = possible_values(spec.args.items[name])
-        if found.has_numbers and not least <= found.least <= found.most <= most:
-            message = f"{spec.title}: {name} has to be from {least:g} to {most:g}"
-            yield Problem(spec.args.location / name, message, "", "limit")
-
-
-def _regions(spec: ComponentSpec, name: str) -> Iterator[tuple[str, list[float]]]:
-    """The fewest values along each axis of the regions that a transform leaves."""
-    argument = REGIONS.get(name)
+    name, argument = entry.name, REGIONS.get(entry.name)
     size = None if argument is None else spec.args.items.get(argument)
     drops = name == "RandCoarseDropoutd" and _is(spec, "dropout_holes", (None, True))
     if argument is not None and size is not None and not drops:
@@ -364,13 +329,11 @@ def _between(first: Possible, last: Possible) -> float:
     return max(last.least - max(first.most, 0), 0) if known else 0
 
 
-def _shared_region_fault(section: Section) -> Iterator[Problem]:
+def _shared_region_fault(transforms: Iterable[ComponentSpec]) -> Iterator[Problem]:
     """What several transforms leave together; the axes may have been turned in between."""
     lengths, axes, left = list[float](), _AXES, 1.0
-    for spec in components_of_kind(section, "transform"):
-        entry = table_entry(spec, "transform")
-        regions = [] if entry is None else [found for _, found in _regions(spec, entry.name)]
-        scale = _least_scale(spec)
+    for spec in transforms:
+        regions, scale = [found for _, found in _regions(spec)], _least_scale(spec)
         lengths = sorted([*lengths, *(length for one in regions for length in one)])
         axes = max(axes, *(len(one) for one in regions), 0)
         left *= scale
@@ -383,12 +346,15 @@ def _shared_region_fault(section: Section) -> Iterator[Problem]:
 
 def _least_scale(spec: ComponentSpec) -> float:
     """By how much a transform may shrink each axis."""
-    given = {name: possible_values(node) for name, node in spec.args.items.items()}
-    scales = [found.least for name, found in given.items() if name in SCALES]
-    scales += [1 + found.least for name, found in given.items() if name in SCALE_CHANGES]
-    scales += [COARSE / found.most for name, found in given.items()
-               if name in SPACINGS and found.most > COARSE]  # fmt: skip
-    return math.prod(scale for scale in scales if scale < 1)
+    left = 1.0
+    for name, node in spec.args.items.items():
+        if name in SCALES:
+            left *= min(1.0, possible_values(node).least)
+        elif name in SCALE_CHANGES:
+            left *= min(1.0, 1 + possible_values(node).least)
+        elif name in SPACINGS:
+            left *= COARSE / max(COARSE, possible_values(node).most)
+    return left
 
 
 def _length(possible: Possible) -> float:

@@ -39,7 +39,9 @@ def more(section: str, name: str, **arguments: Any) -> Callable[[Any], object]:
 def test_every_class_that_may_leave_is_in_the_table() -> None:
     table = load_component_table()
 
-    assert {table.components[path].kind for path in USES} == {"metric"}
+    found = [table.by_path(path) for path in USES]
+    assert {entry and f"{entry.namespace}.{entry.name}" for entry in found} == set(USES)
+    assert {entry and entry.kind for entry in found} == {"metric"}
 
 
 def test_a_mean_is_of_the_loss_alone(found: Callable[..., dict[str, str]]) -> None:
