@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from mmar_runtime.files import write_text_atomically
+from mmar_runtime.files import flush_to_disk, write_text_atomically
 
 KIT_KEYS = ("client.key", "server.key")
 """The private key of a kit, below its ``startup``."""
@@ -141,6 +141,7 @@ def _make_secret(logs: Path) -> None:
         os.fsync(stream.fileno())
         with suppress(FileExistsError):
             os.link(stream.name, logs / SECRET)
+    flush_to_disk(logs)
 
 
 def _job_secret(secret: bytes, job: str) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +26,7 @@ def write_atomically(
     ordinary new file would get; a private one is its owner's alone, always.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o600 if private else 0o666)
     try:
@@ -41,7 +40,7 @@ def write_atomically(
         temporary.unlink(missing_ok=True)
         raise
     if flush:
-        _flush(path.parent)
+        flush_to_disk(path.parent)
 
 
 def write_text_atomically(path: Path, text: str, *, private: bool = False) -> None:
@@ -63,7 +62,7 @@ def link(existing: Path, name: Path, *, flush: bool = True) -> None:
         shutil.copyfile(existing, temporary)
     temporary.replace(name)
     if flush:
-        _flush(name.parent)
+        flush_to_disk(name.parent)
 
 
 def bytes_below(folder: Path) -> int:
@@ -79,11 +78,12 @@ def bytes_below(folder: Path) -> int:
 def flush_below(folder: Path) -> None:
     """Flush the files of a folder and the folder to the disk."""
     for path in folder.iterdir():
-        _flush(path)
-    _flush(folder)
+        flush_to_disk(path)
+    flush_to_disk(folder)
 
 
-def _flush(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
+    """Flush a file, or the names in a folder, so that a power cut does not lose them."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -58,6 +58,8 @@ def quoted(text: str) -> str:
 
 def visible_line(text: str) -> str:
     """The text with escapes for what has no sign of its own, line breaks among them."""
+    if text.isprintable():
+        return text
     return "".join(one if one.isprintable() else _escaped(one) for one in text)
 
 

@@ -14,6 +14,8 @@ import re
 import subprocess
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 OUT = Path("provisioning/requirements")
 CONSTRAINTS = Path("constraints.txt")
 PYTHON = "3.11"
@@ -59,7 +61,7 @@ def _locked(*words: str) -> dict[str, str]:
 
 def _name(line: str) -> str:
     """The name of a package in a line ``name==version``, in the spelling of the index."""
-    return re.sub(r"[-_.]+", "-", line.partition("==")[0]).lower()
+    return canonicalize_name(line.partition("==")[0])
 
 
 if __name__ == "__main__":

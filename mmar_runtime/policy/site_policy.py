@@ -307,15 +307,32 @@ class _Reading:
                 "confinement": self._word(MODES, "required"),
                 "signers": self._texts,
                 "data_roots": self._roots,
-                "limits": self._limits,
+                "limits": self._part(
+                    Limits, {one.name: self._at_most(one.default) for one in fields(Limits)}
+                ),
                 "denied_components": self._texts,
                 "egress": self._flag,
-                "outgoing": self._outgoing,
+                "outgoing": self._part(
+                    Outgoing,
+                    {
+                        "metrics": self._texts,
+                        "round_digits": self._digits,
+                        "max_metrics": self._at_most(MOST_METRICS),
+                        "max_evaluations": self._count,
+                    },
+                ),
                 "min_dataset_size": self._count,
                 "patient_key": self._text,
-                "cross_site": self._cross_site,
+                "cross_site": self._part(
+                    CrossSite,
+                    {
+                        "evaluate_others": self._flag,
+                        "share_model": self._flag,
+                        "min_cases": self._count,
+                    },
+                ),
                 "required_filters": self._texts,
-                "privacy": self._privacy,
+                "privacy": self._part(Privacy, {"epsilon_max": self._epsilon}),
                 "torchscript_sha256": self._digests,
                 "jobs": self._word(JOBS_MODES, "approved"),
                 "approved_jobs": self._digests,
@@ -324,7 +341,7 @@ class _Reading:
 
     def _byoc(self, raw: Any, location: Location) -> Byoc:
         readers = {"mode": self._word(BYOC_MODES, "off"), "approved": self._digests}
-        found = self._record(Byoc, self._object(raw, location, readers), location, readers)
+        found = self._part(Byoc, readers)(raw, location)
         if found.mode == "by_hash" and not found.approved:
             self._problem(
                 location / "approved",
@@ -346,30 +363,15 @@ class _Reading:
 
         return read
 
-    def _limits(self, raw: Any, location: Location) -> Limits:
-        readers = {one.name: self._at_most(one.default) for one in fields(Limits)}
-        return self._record(Limits, self._object(raw, location, readers), location, readers)
+    def _part(
+        self, kind: Callable[..., T], readers: Mapping[str, Callable[[Any, Location], Any]]
+    ) -> Callable[[Any, Location], T]:
+        """The reader of an object in the policy."""
 
-    def _outgoing(self, raw: Any, location: Location) -> Outgoing:
-        readers = {
-            "metrics": self._texts,
-            "round_digits": self._digits,
-            "max_metrics": self._at_most(MOST_METRICS),
-            "max_evaluations": self._count,
-        }
-        return self._record(Outgoing, self._object(raw, location, readers), location, readers)
+        def read(raw: Any, location: Location) -> T:
+            return self._record(kind, self._object(raw, location, readers), location, readers)
 
-    def _cross_site(self, raw: Any, location: Location) -> CrossSite:
-        readers = {
-            "evaluate_others": self._flag,
-            "share_model": self._flag,
-            "min_cases": self._count,
-        }
-        return self._record(CrossSite, self._object(raw, location, readers), location, readers)
-
-    def _privacy(self, raw: Any, location: Location) -> Privacy:
-        readers = {"epsilon_max": self._epsilon}
-        return self._record(Privacy, self._object(raw, location, readers), location, readers)
+        return read
 
     def _epsilon(self, raw: Any, location: Location) -> float:
         if type(raw) in (int, float) and math.isfinite(raw) and raw > 0:

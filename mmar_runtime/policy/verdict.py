@@ -8,6 +8,7 @@ from typing import Any
 
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import Problem
+from mmar_runtime.names import visible_line
 
 MAX_PROBLEMS = 100
 MAX_TEXT = 500
@@ -84,8 +85,5 @@ def printable(text: str) -> str:
     >>> printable("a\x1b[2Jb\n")
     'a\\x1b[2Jb\\n'
     """
-    head = text[:MAX_TEXT]
-    if not head.isprintable():
-        escaped = (one if one.isprintable() else ascii(one)[1:-1] for one in head)
-        head = "".join(escaped)
+    head = visible_line(text[:MAX_TEXT])
     return head if len(text) <= MAX_TEXT else f"{head}..."

@@ -444,6 +444,23 @@ def test_after_a_crash_in_a_line_the_log_goes_on_and_shows_it(log: Path, key: Lo
     assert "line 3: is not a whole line" in str(finding)
 
 
+def test_after_a_forged_number_the_log_goes_on(log: Path, key: LogKey) -> None:
+    """Whoever may add lines to the file could else use up all numbers that a line may have."""
+    head = head_of(log)
+    forged = {"count": 10**15 - 1, "event": "x", "previous": FIRST, "time": "x", "digest": "x"}
+    with log.open("a") as stream:
+        stream.write(json.dumps(forged, sort_keys=True, separators=(",", ":")) + "\n")
+    assert head_of(log) == head
+
+    AuditLog(log, key).append("job-judged", job="job-3")
+    AuditLog(log, key).append("job-judged", job="job-4")
+
+    assert [json.loads(line)["count"] for line in lines(log)] == [1, 2, 3, 10**15 - 1, 4, 5]
+    report = verify_audit(log, key)
+    assert [one.line for one in report.findings] == [4, 5]
+    assert report.head == head_of(log)
+
+
 def test_a_line_longer_than_a_block_is_followed(log: Path, key: LogKey) -> None:
     digest = AuditLog(log, key).append("task-in", text="x" * 200_000)
     AuditLog(log, key).append("task-out")
