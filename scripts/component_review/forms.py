@@ -94,6 +94,12 @@ LAYER = dict.fromkeys(
 )
 """Arguments of the layers of ``torch.nn`` that MONAI's factories build."""
 
+READERS = ["ITKReader", "NibabelReader", "NrrdReader", "NumpyReader", "PILReader", "PydicomReader"]
+
+THRESHOLD = real(-1e10, 1e10) | words(
+    "otsu isodata li local mean minimum niblack sauvola triangle yen"
+)
+
 FORMS: Mapping[str, Fields] = {
     # --- refused, with the reason ---
     "no function": denied("it takes a function, which a configuration cannot give"),
@@ -218,14 +224,7 @@ FORMS: Mapping[str, Fields] = {
     "layer detail": FLAG | real(-16_384, 16_384) | words("none tanh"),
     "dropout": real(0, 1) | words("dropout alphadropout", members=LAYER),
     "pooling": words("max adaptivemax avg adaptiveavg", members=LAYER),
-    "image reader": {
-        "words": [
-            *("ITKReader", "NibabelReader", "NrrdReader", "NumpyReader", "PILReader"),
-            *("PydicomReader", "itkreader", "nibabelreader", "nrrdreader", "numpyreader"),
-            *("pilreader", "pydicomreader"),
-        ],
-        "exact": True,
-    },
+    "image reader": {"words": [*READERS, *map(str.lower, READERS)], "exact": True},
     "image writer": {"words": ["ITKWriter", "NibabelWriter", "PILWriter"], "exact": True},
     "merger": {"words": ["AvgMerger"], "exact": True},
     "state fields": words("iteration epoch epoch_length max_epochs best_metric best_metric_epoch "
@@ -255,23 +254,18 @@ FORMS: Mapping[str, Fields] = {
     "n-grams": whole(1, 9) | words("L"),
     "cache while running": FLAG | words("threads thread process processes"),
     # --- references ---
-    "network": refers("network"),
-    "loss": refers("loss"),
-    "optimizer": refers("optimizer"),
-    "lr_scheduler": refers("lr_scheduler"),
-    "dataset": refers("dataset"),
+    **{
+        kind: refers(kind)
+        for kind in (
+            *("network", "loss", "optimizer", "lr_scheduler", "dataset", "dataloader", "inferer"),
+            *("prepare_batch", "iteration", "trainer", "evaluator", "splitter"),
+        )
+    },
     "dataset map": {"members": {"*": "dataset"}},
-    "dataloader": refers("dataloader"),
-    "inferer": refers("inferer"),
     "handlers": refers("handler"),
     "metrics": refers("metric"),
     "metric map": {"members": {"*": "metrics"}, "refers": ["metric"]},
-    "prepare_batch": refers("prepare_batch"),
-    "iteration": refers("iteration"),
-    "trainer": refers("trainer"),
-    "evaluator": refers("evaluator"),
     "noise scheduler": refers("scheduler"),
-    "splitter": refers("splitter"),
     "transforms": refers("transform"),
     "transforms written out": refers("transform", components=True),
     "parameters": {"parameters": True, "members": {"params": "parameters of a group", "*": "real"}},
@@ -312,12 +306,8 @@ FORMS: Mapping[str, Fields] = {
     "flags by name": FLAG | {"members": {"*": "label flag"}},
     "label numbers": {"members": {"*": "count"}},
     "sizes by key": whole(-1, 8192) | {"members": {"*": "size"}},
-    "thresholds": real(-1e10, 1e10)
-    | words("otsu isodata li local mean minimum niblack sauvola triangle yen",
-            members={"R": "threshold", "G": "threshold", "B": "threshold", "H": "threshold",
-                     "S": "threshold", "V": "threshold"}),
-    "threshold": real(-1e10, 1e10)
-    | words("otsu isodata li local mean minimum niblack sauvola triangle yen"),
+    "thresholds": THRESHOLD | {"members": dict.fromkeys("RGBHSV", "threshold")},
+    "threshold": THRESHOLD,
     "high-resolution layers": mapping(
         name="key", n_features="width", kernel_size="kernel", kernels="kernel",
         repeat="layers",
