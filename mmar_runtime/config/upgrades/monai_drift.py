@@ -7,7 +7,8 @@ check of components then refuses it at its place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from mmar_runtime.config.upgrades.draft import (
@@ -26,6 +27,37 @@ FINAL_MODEL = "final_model.pt"
 
 DEEPGROW = "monai.apps.deepgrow."
 """MONAI's own, but always given by ``path``, as Clara's documents did."""
+
+_ENGINES = ("SupervisedTrainer", "GanTrainer", "SupervisedEvaluator", "EnsembleEvaluator")
+RENAMED_ARGUMENTS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "pos_embed": ("proj_type", ("UNETR", "ViT", "ViTAutoEnc")),
+        "n_classes": ("num_classes", ("ResNet", "NetAdapter", "TorchVisionFCModel")),
+        "ndim": ("spatial_dims", ("LocalNormalizedCrossCorrelationLoss",)),
+        "post_transform": ("postprocessing", _ENGINES),
+    }
+)
+"""Argument -> its name today, and the classes that renamed it without a change of meaning."""
+
+_METRICS = ("MeanDice", "ROCAUC", "HausdorffDistance", "SurfaceDistance", "ConfusionMatrix")
+_OWN_META = dictionary_names(
+    *("Spacing", "Orientation", "EnsureChannelFirst", "RandSpatialCropSamples", "RandWeightedCrop"),
+    *("RandCropByPosNegLabel", "RandCropByLabelClasses"),
+)
+_OWN_TYPE = dictionary_names(
+    *("Affine", "RandAffine", "Rand2DElastic", "Rand3DElastic", "GibbsNoise", "RandGibbsNoise"),
+    *("KSpaceSpikeNoise", "RandKSpaceSpikeNoise"),
+)
+DROPPED_ARGUMENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "img_size": ("SwinUNETR",),  # takes images of any size
+        "device": _METRICS,  # compute where the images are
+        "meta_keys": _OWN_META,  # an image carries its metadata itself
+        "meta_key_postfix": _OWN_META,
+        "as_tensor_output": _OWN_TYPE,  # images are tensors throughout
+    }
+)
+"""Argument -> the classes that do the same without it."""
 
 
 def _to_tensor(draft: Draft) -> Iterator[Place]:
@@ -130,6 +162,44 @@ def _spatial_dims(draft: Draft) -> Iterator[Place]:
             yield place
 
 
+def _split_channel(draft: Draft) -> Iterator[Place]:
+    for place, component in draft.named(*dictionary_names("SplitChannel")):
+        args = args_of(component)
+        draft.rename(component, "SplitDimd")
+        if "channel_dim" in args:
+            set_args(component, dim=args.pop("channel_dim"))
+        yield place
+
+
+def _renamed(draft: Draft) -> Iterator[Place]:
+    for old, (new, names) in RENAMED_ARGUMENTS.items():
+        for place, component in draft.named(*names):
+            args = args_of(component)
+            if old in args and new not in args:
+                set_args(component, **{new: args.pop(old)})
+                yield (*place, "args", old)
+
+
+def _dropped(draft: Draft) -> Iterator[Place]:
+    for argument, names in DROPPED_ARGUMENTS.items():
+        for place, component in draft.named(*names):
+            if argument in args_of(component):
+                del args_of(component)[argument]
+                yield (*place, "args", argument)
+
+
+def _intervals(draft: Draft) -> Iterator[Place]:
+    """``iteration_log: true, iteration_interval: 5`` -> ``iteration_log: 5``."""
+    for place, component in draft.named("TensorBoardStatsHandler"):
+        args = args_of(component)
+        for event in ("iteration", "epoch"):
+            interval, log = f"{event}_interval", f"{event}_log"
+            if _is_number(args.get(interval)) and isinstance(args.get(log, True), bool):
+                count = args.pop(interval)
+                set_args(component, **{log: args.get(log, True) and count})
+                yield (*place, "args", interval)
+
+
 def _fully_convolutional(draft: Draft) -> Iterator[Place]:
     for place, component in draft.named("TorchVisionFullyConvModel"):
         args = args_of(component)
@@ -205,6 +275,18 @@ RULES = (
     ),
     Rule("one-hot", "AsDiscreted's n_classes runs as to_onehot", _one_hot),
     Rule("spatial-dims", "the argument 'dimensions' is now 'spatial_dims'", _spatial_dims),
+    Rule(
+        "split-channel",
+        "SplitChanneld is gone from MONAI; runs as SplitDimd",
+        _split_channel,
+    ),
+    Rule("renamed", "MONAI has renamed this argument", _renamed),
+    Rule("dropped", "MONAI has dropped this argument; it has no effect any more", _dropped),
+    Rule(
+        "intervals",
+        "TensorBoardStatsHandler's intervals run as iteration_log and epoch_log",
+        _intervals,
+    ),
     Rule(
         "fully-convolutional",
         "TorchVisionFullyConvModel is now TorchVisionFCModel with use_conv=true",

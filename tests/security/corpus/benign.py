@@ -150,12 +150,34 @@ OLD: dict[str, tuple[str, dict[str, Any]]] = {
         "AddChanneld, which is gone",
         {"train/pre_transforms/1": {"name": "AddChanneld", "args": {"keys": ["image", "label"]}}},
     ),
+    "old-meta-keys": (
+        "where the metadata was",
+        {"train/pre_transforms/3": {"name": "Orientationd", "args": {
+            "keys": "image", "axcodes": "RAS", "meta_keys": "image_meta_dict",
+            "meta_key_postfix": "meta_dict"}}},
+    ),
+    "old-swin-unetr": (
+        "a size of images that no longer matters",
+        {"train/model": {"name": "SwinUNETR", "args": {
+            "img_size": [32, 32, 32], "in_channels": 1, "out_channels": 2, "feature_size": 12}}},
+    ),
+    "old-unetr": (
+        "an embedding of patches by its old name",
+        {"train/model": {"name": "UNETR", "args": {
+            "img_size": [32, 32, 32], "in_channels": 1, "out_channels": 2, "pos_embed": "conv"}}},
+    ),
+    "old-intervals": (
+        "how often a handler writes",
+        {"train/handlers/5": {"name": "TensorBoardStatsHandler", "args": {
+            "log_dir": "{MMAR_CKPT_DIR}", "iteration_interval": 5, "epoch_interval": 1,
+            "output_transform": "lambda x: x['loss']"}}},
+    ),
     "old-metrics": ("metrics in one array", {"validate/metrics/0/args/include_background": True}),
     "old-output": (
         "an output as a lambda",
         {"train/handlers/5/args/output_transform": "lambda x: x['loss']"},
     ),
-}
+}  # fmt: skip
 
 FILES: dict[str, tuple[str, dict[str, Any]]] = {
     "data-list-beside": ("a data list beside the configs",

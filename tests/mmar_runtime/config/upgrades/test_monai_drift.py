@@ -8,6 +8,7 @@ import pytest
 
 from mmar_runtime.config.upgrades import Notice, upgrade_document
 from mmar_runtime.config.upgrades.monai_drift import RULES
+from mmar_runtime.policy.component_table import check_arguments, load_component_table
 
 
 def upgraded(raw: Any) -> tuple[Any, tuple[Notice, ...]]:
@@ -136,6 +137,46 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         deepgrow("AddGuidanceFromPointsd", spatial_dims=3),
     ),
     (
+        "split-channel",
+        spec("SplitChanneld", keys="image", channel_dim=1),
+        spec("SplitDimd", keys="image", dim=1),
+    ),
+    ("split-channel", spec("SplitChannelD", keys="image"), spec("SplitDimd", keys="image")),
+    (
+        "intervals",
+        spec("TensorBoardStatsHandler", log_dir="e", iteration_interval=5),
+        spec("TensorBoardStatsHandler", log_dir="e", iteration_log=5),
+    ),
+    (
+        "intervals",
+        spec("TensorBoardStatsHandler", log_dir="e", epoch_log=False, epoch_interval=2),
+        spec("TensorBoardStatsHandler", log_dir="e", epoch_log=False),
+    ),
+    *(
+        ("renamed", spec(name, **{old: value}), spec(name, **{new: value}))
+        for name, old, new, value in (
+            ("UNETR", "pos_embed", "proj_type", "conv"),
+            ("ViT", "pos_embed", "proj_type", "conv"),
+            ("ViTAutoEnc", "pos_embed", "proj_type", "conv"),
+            ("ResNet", "n_classes", "num_classes", 3),
+            ("NetAdapter", "n_classes", "num_classes", 3),
+            ("TorchVisionFCModel", "n_classes", "num_classes", 3),
+            ("LocalNormalizedCrossCorrelationLoss", "ndim", "spatial_dims", 2),
+            ("GanTrainer", "post_transform", "postprocessing", "@post_transforms"),
+        )
+    ),
+    *(
+        ("dropped", spec(name, **{argument: value}), spec(name))
+        for name, argument, value in (
+            ("SwinUNETR", "img_size", [96, 96, 96]),
+            ("MeanDice", "device", "cuda"),
+            ("Spacingd", "meta_keys", ["image_meta_dict", "label_meta_dict"]),
+            ("OrientationD", "meta_key_postfix", "meta_dict"),
+            ("RandCropByPosNegLabeld", "meta_keys", "image_meta_dict"),
+            ("RandAffineDict", "as_tensor_output", False),
+        )
+    ),
+    (
         "fully-convolutional",
         spec("TorchVisionFullyConvModel", model_name="resnet18", n_classes=2),
         spec(
@@ -187,6 +228,10 @@ MESSAGES = {
     "MONAI ignores them",
     "one-hot": "AsDiscreted's n_classes runs as to_onehot",
     "spatial-dims": "the argument 'dimensions' is now 'spatial_dims'",
+    "split-channel": "SplitChanneld is gone from MONAI; runs as SplitDimd",
+    "renamed": "MONAI has renamed this argument",
+    "dropped": "MONAI has dropped this argument; it has no effect any more",
+    "intervals": "TensorBoardStatsHandler's intervals run as iteration_log and epoch_log",
     "fully-convolutional": "TorchVisionFullyConvModel is now TorchVisionFCModel with use_conv=true",
     "batched": "deepgrow's argument 'batched' is gone: MONAI takes batches apart before transforms",
     "best-name": "CheckpointSaver writes the best model as model.pt, as Clara did",
@@ -200,7 +245,34 @@ def test_an_old_construct_runs_as_its_successor(rule: str, before: Any, after: A
 
     assert found == after
     assert notice.rule == rule
-    assert str(notice) == f"{MESSAGES[rule]} (config_train.json: train.part)"
+    assert str(notice.message) == MESSAGES[rule]
+    assert str(notice.places[0]).startswith("config_train.json: train.part")
+
+
+def test_a_notice_names_the_argument_that_it_is_about() -> None:
+    _, [renamed, dropped] = upgraded(
+        [spec("UNETR", pos_embed="conv"), spec("SwinUNETR", img_size=96)]
+    )
+
+    assert str(renamed.places[0]) == "config_train.json: train.part[0].args.pos_embed"
+    assert str(dropped.places[0]) == "config_train.json: train.part[1].args.img_size"
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param(after, id=f"{rule}-{after['name']}")
+        for rule, _, after in EXAMPLES
+        if "name" in after
+    ],
+)
+def test_what_a_rule_writes_is_known_today(after: dict[str, Any]) -> None:
+    table, name = load_component_table(), after["name"].partition("#")[0]
+
+    [entry] = [found for kind in table.kinds if (found := table.lookup(kind, name)) is not None]
+    faults = check_arguments(entry, after.get("args", {}))
+
+    assert [fault for fault in faults if fault.kind == "unknown"] == []
 
 
 def test_every_rule_has_an_example() -> None:
