@@ -70,13 +70,15 @@ class ProcessTree:
 
     def end(self) -> None:
         """End every process of the tree: asked first, then forced. Returns when none is left."""
-        self.look()
-        _each(self._seen, "terminate")
-        _, alive = psutil.wait_procs(self._seen, timeout=SECONDS_TO_END)
-        _each(alive, "kill")
-        psutil.wait_procs(alive, timeout=SECONDS_TO_END)
-        self._process.wait()
-        self._log.close()
+        try:
+            self.look()
+            _each(self._seen, "terminate")
+            psutil.wait_procs(self._seen, timeout=SECONDS_TO_END)
+        finally:  # also where a second Ctrl-C interrupts the waiting
+            _each(self._seen, "kill")
+            psutil.wait_procs(self._seen, timeout=SECONDS_TO_END)
+            self._process.wait()
+            self._log.close()
 
 
 def _each(processes: Iterable[psutil.Process], action: str) -> None:

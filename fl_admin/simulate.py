@@ -423,10 +423,10 @@ def simulate(
         view: shown how far the run is, several times a second.
     """
     _prepare(plan, folder)
-    make_scratch(folder.scratch)
     started = time.monotonic()
     follower = _follower(plan, folder)
     try:
+        make_scratch(folder.scratch)
         if plan.engine == "nvflare":
             folder.handover.mkdir(mode=0o700)
         log = folder.log_of(plan.engine)

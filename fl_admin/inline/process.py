@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fl_admin.inline.plan import ERROR_FILE, InlinePlan
-from fl_admin.inline.signals import end_on_sigterm
+from fl_admin.inline.signals import end_on_sigterm, end_soon
 from mmar_runtime.files import write_text_atomically
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_text_atomically(options.plan.with_name(ERROR_FILE), f"{error}\n\n{text}")
         logging.exception("the simulation failed")
         return 1
+    finally:
+        end_soon()
 
 
 if __name__ == "__main__":

@@ -46,7 +46,6 @@ def _crew(plan: InlinePlan, terms: JobTerms) -> SitesInTurn | SitesInWorkers:
         plan.workers,
         sites_in_turn,
         (plan, work),
-        folder=plan.results.parent,
         confined=plan.confined,
     )
 

@@ -2,7 +2,8 @@
 
 Tensors go from one process to another as a file of safetensors, which the receiver maps into its
 memory: all workers share one copy of a task's model, and none of it goes through a pipe. A file
-lives until its receivers have mapped it, so hardly anything of it reaches the disk.
+lives until its receivers have mapped it, so hardly anything of it reaches the disk. The files lie
+in the folder for temporary files: room for a model, and one for each process.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, cast
 
 from safetensors.torch import load_file
 
-from fl_admin.inline.signals import end_on_sigterm
+from fl_admin.inline.signals import end_on_sigterm, end_soon
 from fl_admin.inline.tasks import Crew, Reply, Score, Task, Train, Validate
 from fl_client.simulated_site import SubmittedModel
 from fl_client.updates import LocalUpdate
@@ -44,8 +45,6 @@ class SitesInWorkers:
         count: how many processes.
         make: makes the crew of some of the sites; a function of a module, called in each process.
         arguments: what it is called with; values that can be sent to a process.
-        folder: where tensors pass from process to process: room for a model, and one for each
-            process.
         confined: whether the kernel confines this process. It gives up starting programs only
             once the workers run; each worker gives that up as it begins.
     """
@@ -57,12 +56,10 @@ class SitesInWorkers:
         make: MakeCrew,
         arguments: tuple[Any, ...],
         *,
-        folder: Path,
         confined: bool = False,
     ) -> None:
         self.names = tuple(sorted(names))
-        folder.mkdir(parents=True, exist_ok=True)
-        self._exchange = tempfile.TemporaryDirectory(prefix=".exchange-", dir=folder)
+        self._exchange = tempfile.TemporaryDirectory(prefix="exchange-")
         context = multiprocessing.get_context("spawn")
         self._workers: list[Connection] = []
         self._worker_of: dict[str, int] = {}
@@ -159,6 +156,7 @@ def _work(
         pass
     finally:
         crew.close()
+        end_soon()
 
 
 def _apart(value: Any, folder: Path) -> tuple[Any, Path | None]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import atexit
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mmar_runtime.cli.common import is_first_process, print_note
+from mmar_runtime.cli.common import StopRequest, is_first_process, print_note
 from mmar_runtime.components.launch import launched_processes
 from mmar_runtime.config.overrides import Scalar, parse_overrides
 from mmar_runtime.config.sources import BUILT_IN, OUTPUT_VARIABLES
@@ -28,6 +29,10 @@ SCRATCH = "scratch"
 
 READ_ONLY = ("config", "custom")
 """What a confined run must not change: what the next run reads as documents and as code."""
+
+
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+"""They wait while the process begins anew, until something removes the scratch folder."""
 
 
 def add_confine_argument(parser: argparse.ArgumentParser) -> None:
@@ -59,9 +64,12 @@ def confine_command(options: argparse.Namespace) -> None:
     scratch = mmar.root / SCRATCH / str(os.getpid())
     environment = job_environment(os.environ, scratch)
     if environment != dict(os.environ):
+        signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
         make_scratch(scratch)
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
     atexit.register(remove_scratch, scratch)
+    signal.signal(signal.SIGTERM, StopRequest().handle)  # by default nothing would be removed
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
     # The working directory becomes one of the run.
     options.mmar = str(mmar.root)
     if isinstance(data := overrides.get("DATA_ROOT"), str):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -122,6 +124,22 @@ def test_a_process_that_does_not_listen_is_forced(
 
         assert time.monotonic() - asked < PATIENCE
         assert not is_running(lines(pids)[0])
+
+
+def test_a_second_interrupt_leaves_none_of_them(tmp_path: Path) -> None:
+    """Whoever presses Ctrl-C again while a deaf process has time to end."""
+    pids = tmp_path / "pids"
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+    note = f"import os; open({str(pids)!r}, 'a').write(str(os.getpid()));"
+    tree = tree_of(deaf + note + SLEEP, tmp_path)
+    wait_for(lambda: lines(pids))
+    again = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+
+    again.start()
+    with pytest.raises(KeyboardInterrupt):
+        tree.end()
+
+    assert not is_running(lines(pids)[0])
 
 
 def test_an_error_inside_the_with_ends_it_too(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -221,13 +222,18 @@ def test_weights_of_sites_and_rounds_of_steps_change_the_mean(
     assert {steps.record.rounds[0].sites[name].as_dict()["steps"] for name in NAMES} == {1}
 
 
-def test_a_process_that_dies_ends_the_run_with_a_reason(tmp_path: Path) -> None:
+def test_a_process_that_dies_ends_the_run_with_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from fl_admin.inline.tasks import Submit
     from fl_admin.inline.workers import SitesInWorkers
     from tests.fl_admin.inline.dying import dying_crew
 
-    crew = SitesInWorkers(NAMES, 2, dying_crew, (), folder=tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    crew = SitesInWorkers(NAMES, 2, dying_crew, ())
+    assert [path.name[:9] for path in tmp_path.iterdir()] == ["exchange-"]
 
     with pytest.raises(FederationError, match="a process that simulates sites has ended"):
         list(crew.ask(Submit()))
     crew.close()
+    assert not list(tmp_path.iterdir())

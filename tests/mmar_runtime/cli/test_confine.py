@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mmar_runtime.confinement.places import job_environment
 from mmar_runtime.confinement.wall import Wall, kernel_wall, require_wall
 from mmar_runtime.errors import MmarError
 from tests.conftest import edit_json
@@ -70,6 +73,27 @@ def strange_mmar(tiny_mmar: Path) -> Path:
 
     edit_json(tiny_mmar / "config/config_train.json", change)
     return tiny_mmar
+
+
+@pytest.mark.skipif(not kernel_wall().stands, reason=f"this kernel's wall is {kernel_wall()}")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_at_its_start_leaves_no_scratch_folder(
+    tiny_mmar: Path, number: signal.Signals
+) -> None:
+    command = [sys.executable, "-m", "fl_admin.cli.main", "train", "-m", str(tiny_mmar)]
+    run = subprocess.Popen([*command, "--confine"], stderr=subprocess.PIPE, text=True)
+    scratch = tiny_mmar / "scratch" / str(run.pid)
+    while not (scratch / "tmp").exists():  # then the process begins anew
+        assert run.poll() is None
+        time.sleep(0.001)
+    short = Path(job_environment({}, scratch)["TMPDIR"])
+
+    run.send_signal(number)
+    _, said = run.communicate(timeout=60)
+
+    assert (run.returncode, "Traceback" in said) == (130, False), said
+    assert not scratch.exists()
+    assert not short.is_symlink()
 
 
 @pytest.mark.slow
