@@ -90,17 +90,35 @@ def test_a_service_has_no_rights_and_leaves_nothing_behind(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", UNITS)
+def test_a_service_leaves_the_machine_and_other_processes_alone(name: str) -> None:
+    found = unit(name)
+
+    for what in ("KernelTunables", "KernelModules", "KernelLogs", "ControlGroups", "Clock"):
+        assert found[f"Protect{what}"] == "yes"
+    for what in ("RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID", "LockPersonality"):
+        assert found[what] == "yes"
+    assert (found["ProtectHostname"], found["ProtectProc"]) == ("yes", "invisible")
+    assert found["SystemCallArchitectures"] == "native"
+    assert (found["MemoryMax"], found["TasksMax"]) == ("90%", "4096")
+    assert found["KillMode"] == "control-group"
+
+
+@pytest.mark.parametrize("name", UNITS)
 def test_a_service_can_shut_in_its_jobs(name: str) -> None:
     calls = unit(name)["SystemCallFilter"].split()
 
-    wall = {"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "seccomp"}
-    assert calls[0] == "@system-service"
-    assert wall < set(calls)
+    wall = ["landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "seccomp"]
+    taken_away = ["~io_uring_setup", "io_uring_enter", "io_uring_register", "userfaultfd"]
+    assert calls == ["@system-service", *wall, *taken_away]
 
 
-def test_processes_of_one_job_find_each_other() -> None:
+def test_a_server_needs_no_device_and_a_site_the_addresses_of_its_machine() -> None:
     """gloo and NCCL ask the kernel for the machine's addresses by a netlink socket."""
-    assert "AF_NETLINK" in unit("mmar-site")["RestrictAddressFamilies"].split()
+    server, site = unit("mmar-server"), unit("mmar-site")
+
+    assert server["PrivateDevices"] == server["MemoryDenyWriteExecute"] == "yes"
+    assert server["RestrictAddressFamilies"] == "AF_INET AF_INET6 AF_UNIX"
+    assert site["RestrictAddressFamilies"] == "AF_INET AF_INET6 AF_UNIX AF_NETLINK"
 
 
 # --- containers

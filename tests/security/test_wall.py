@@ -160,6 +160,25 @@ for program in (sys.executable, run / "program", "/usr/bin/true", "/bin/sh"):
     assert done.stdout.split() == ["0", *["PermissionError"] * 3]
 
 
+@pytest.mark.parametrize(("ports", "tcp"), [("", "PermissionError"), ("1,", "made")])
+def test_who_reports_to_nobody_gets_no_socket_of_a_network(ports: str, tcp: str) -> None:
+    code = f"""
+import socket
+from mmar_runtime.confinement.wall import Confinement, confine
+
+confine(Confinement(connect_ports=({ports})))
+for family in (socket.AF_UNIX, socket.AF_INET):
+    try:
+        socket.socket(family).close()
+        print("made")
+    except OSError as error:
+        print(type(error).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["made", tcp]
+
+
 # --- What a process is given ---------------------------------------------------------------------
 
 
