@@ -86,7 +86,7 @@ def restrict_to(
         OSError: the kernel has no Landlock, or this process has no ``no_new_privs``.
     """
     version = landlock_version()
-    handled = _known(version)
+    handled = known_rights(version)
     tcp = BIND_TCP | CONNECT_TCP if version >= TCP_SINCE and connect_ports is not None else 0
     scopes = ABSTRACT_UNIX_SOCKET | SIGNAL if version >= SCOPES_SINCE else 0
     attributes = struct.pack("=QQQ", handled, tcp, scopes)
@@ -103,7 +103,7 @@ def restrict_to(
         os.close(ruleset)
 
 
-def _known(version: int) -> Access:
+def known_rights(version: int) -> Access:
     """The rights that a version knows of."""
     newest = {1: Access.MAKE_SYM, 2: Access.REFER, 3: Access.TRUNCATE, 4: Access.TRUNCATE}
     return Access(2 * newest.get(version, Access.IOCTL_DEV) - 1)

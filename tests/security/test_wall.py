@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from mmar_runtime.confinement.landlock import known_rights
 from mmar_runtime.confinement.places import SHARED_MEMORY, job_environment
 from mmar_runtime.confinement.system_calls import MACHINE
 from mmar_runtime.confinement.wall import Wall, kernel_wall
@@ -133,7 +134,7 @@ def test_numbers_of_another_kind_are_refused_and_not_unknown(
     assert confined[1]["call_by_a_second_number"] == "refused: [Errno 1] Operation not permitted"
 
 
-def test_who_has_to_start_the_interpreter_starts_neither_a_shell_nor_what_it_wrote(
+def test_who_has_to_start_the_interpreter_starts_no_shell_and_no_program_of_a_job(
     tmp_path: Path,
 ) -> None:
     code = """
@@ -141,23 +142,25 @@ import subprocess, sys
 from pathlib import Path
 from mmar_runtime.confinement.wall import Confinement, confine
 
-run = Path(sys.argv[1])
-confine(Confinement(write=(run,), programs=True))
-for program in (sys.executable, run / "program", "/usr/bin/true", "/bin/sh"):
+data, run = map(Path, sys.argv[1:])
+confine(Confinement(read=(data,), write=(run,), programs=True))
+for program in (sys.executable, data / "program", run / "program", "/usr/bin/true", "/bin/sh"):
     try:
         print(subprocess.run([program, "-c", ""]).returncode)
     except OSError as error:
         print(type(error).__name__)
 """
-    program = tmp_path / "program"
-    program.write_bytes(ends_at_once())
-    program.chmod(0o700)
-    assert subprocess.run([program]).returncode == 0
+    folders = [tmp_path / "data", tmp_path / "run"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "program").write_bytes(ends_at_once())
+        (folder / "program").chmod(0o700)
+        assert subprocess.run([folder / "program"]).returncode == 0
 
-    command = [sys.executable, "-c", code, str(tmp_path)]
+    command = [sys.executable, "-c", code, *map(str, folders)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
 
-    assert done.stdout.split() == ["0", *["PermissionError"] * 3]
+    assert done.stdout.split() == ["0", *["PermissionError"] * 4]
 
 
 @pytest.mark.parametrize(("ports", "tcp"), [("", "PermissionError"), ("1,", "made")])
@@ -252,6 +255,14 @@ def test_the_wall_is_what_stops_it(wall: bool) -> None:
 # --- The wall as a value -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("version", "bits"), [(1, 13), (2, 14), (3, 15), (4, 15), (5, 16), (6, 16), (7, 16)]
+)
+def test_a_kernel_is_asked_for_all_the_rights_that_it_knows(version: int, bits: int) -> None:
+    """The second version brought links between folders, the third shortening, the fifth ioctl."""
+    assert known_rights(version) == 2**bits - 1
+
+
 def test_a_process_with_several_threads_is_not_confined() -> None:
     code = (
         "import threading, time; threading.Thread(target=time.sleep, args=(9,), daemon=True)"
@@ -307,6 +318,22 @@ def test_a_process_that_requires_the_wall_ends_where_it_has_none(mode: str, said
 
     assert said in (done.stderr if mode == "required" else done.stdout)
     assert done.returncode == (1 if mode == "required" else 0)
+
+
+def test_what_a_wall_leaves_open_is_said_too() -> None:
+    code = (
+        "from mmar_runtime.confinement.wall import *; "
+        "print(confine_as('required', Confinement(connect_ports=None, programs=True, "
+        "permissions=True)))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip().split("; ")[-3:] == [
+        "the network is left open",
+        "the interpreter can be started",
+        "permissions of files can be changed",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from mmar_runtime.errors import ConfigError
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.mmar_check import check_mmar, own_mmar_checks
 from mmar_runtime.policy.path_check import path_check
-from mmar_runtime.policy.paths import resolve_inside, text_fault
+from mmar_runtime.policy.paths import Places, path_fault, resolve_inside, text_fault
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
@@ -90,6 +90,28 @@ def test_no_text_leads_out(parts: list[str], tmp_path_factory: pytest.TempPathFa
 def test_a_text_that_means_another_place_elsewhere_is_no_path(text: str) -> None:
     assert text_fault(text)
     assert not text_fault("/data/study 7/case-1.nii.gz")
+
+
+# --- One place after another ---------------------------------------------------------------------
+
+
+def test_results_go_to_no_data_but_those_that_lie_in_the_mmar() -> None:
+    """A site may have named a folder of its own below its data, and keep data in an MMAR."""
+    places = Places(root="/job", data=("/data", "/job/data"), trusted=("/data/results", "/runs"))
+
+    assert path_fault("/runs/a", "write:run", places) == ""
+    assert path_fault("/job/data/a", "write:run", places) == ""
+    assert path_fault("/data/results/a", "write:run", places)
+    assert path_fault("/elsewhere/a", "write:run", places)
+
+
+def test_results_go_to_no_pipe(tmp_path: Path) -> None:
+    places = Places(root=str(tmp_path), data=())
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+
+    assert path_fault(f"{tmp_path}/folder", "write:run", places) == ""
+    assert path_fault(f"{tmp_path}/pipe", "write:run", places)
 
 
 # --- Writing -------------------------------------------------------------------------------------
