@@ -67,6 +67,9 @@ class Attempts:
     def read_a_file(self) -> object:
         return (self.outside / "secret").read_text()
 
+    def read_the_users_of_the_machine(self) -> object:
+        return Path("/etc/passwd").read_text()
+
     def list_a_folder(self) -> object:
         return os.listdir(self.outside)
 

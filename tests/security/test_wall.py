@@ -112,19 +112,96 @@ wall.confine(wall.Confinement())
 came = {}
 for name, numbers in call_filter.NUMBERS.items():
     if (number := numbers[call_filter.MACHINES[call_filter.MACHINE].column]) is not None:
-        arguments = (-1, call_filter.TERMINAL_INPUT) if name == "ioctl" else (-1,) * 6
-        try:
-            came[name] = call_filter.system_call(number, *arguments)
-        except OSError as error:
-            came[name] = errno.errorcode[error.errno]
-print(json.dumps(came))
+        inputs = (call_filter.TERMINAL_INPUT, call_filter.CONSOLE_INPUT)
+        for second in inputs if name == "ioctl" else (-1,):
+            try:
+                came[name, second] = call_filter.system_call(number, -1, second, *(-1,) * 4)
+            except OSError as error:
+                came[name, second] = errno.errorcode[error.errno]
+print(json.dumps([[name, how] for (name, _), how in came.items()]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     came = json.loads(done.stdout)
     assert len(came) > 70
-    assert came.pop("clone3") == "ENOSYS"  # the C library then calls clone
-    assert set(came.values()) == {"EPERM"}
+    assert [how for name, how in came if name == "clone3"] == [
+        "ENOSYS"
+    ]  # the C library then calls clone
+    assert {how for name, how in came if name != "clone3"} == {"EPERM"}
+
+
+@pytest.mark.parametrize("how", ["free", "confined"])
+def test_permissions_times_and_attributes_stay_whatever_function_is_asked(
+    how: str, tmp_path: Path
+) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from mmar_runtime.confinement.wall import Confinement, confine
+
+folder = Path(sys.argv[1])
+if sys.argv[2] == "confined":
+    confine(Confinement(write=(folder,)))
+here, user = os.open(folder, os.O_RDONLY), (os.getuid(), os.getgid())
+file = os.open(folder / "file", os.O_CREAT | os.O_RDWR)
+for change in (
+    lambda: os.chmod(folder / "file", 0o666),
+    lambda: os.chmod("file", 0o666, dir_fd=here),
+    lambda: os.fchmod(file, 0o666),
+    lambda: os.chown(folder / "file", *user),
+    lambda: os.chown("file", *user, dir_fd=here),
+    lambda: os.lchown(folder / "file", *user),
+    lambda: os.fchown(file, *user),
+    lambda: os.utime(folder / "file"),
+    lambda: os.utime("file", dir_fd=here),
+    lambda: os.utime(file),
+    lambda: os.setxattr(folder / "file", "user.x", b"1"),
+    lambda: os.setxattr(folder / "file", "user.x", b"1", follow_symlinks=False),
+    lambda: os.setxattr(file, "user.x", b"1"),
+    lambda: os.removexattr(folder / "file", "user.x"),
+    lambda: os.removexattr(folder / "file", "user.x", follow_symlinks=False),
+    lambda: os.removexattr(file, "user.x"),
+    lambda: os.truncate(folder / "file", 0),
+):
+    try:
+        change()
+        print("done")
+    except PermissionError:
+        print("refused")
+    except OSError:  # this file system has no attributes, or the file none of that name
+        print("done")
+"""
+    command = [sys.executable, "-c", code, str(tmp_path), how]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == [{"free": "done", "confined": "refused"}[how]] * 17
+
+
+def test_a_process_forbids_programs_to_the_threads_that_it_has_already() -> None:
+    code = """
+import subprocess, sys, threading
+from mmar_runtime.confinement.wall import forbid_programs
+
+def start():
+    print(subprocess.run([sys.executable, "-c", ""]).returncode)
+    ready.set()
+    forbidden.wait()
+    try:
+        subprocess.run([sys.executable, "-c", ""])
+    except PermissionError:
+        print("refused")
+
+forbidden, ready = threading.Event(), threading.Event()
+thread = threading.Thread(target=start)
+thread.start()
+ready.wait()
+forbid_programs()
+forbidden.set()
+thread.join()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["0", "refused"]
 
 
 @pytest.mark.skipif(MACHINE != "x86_64", reason="other machines have one set of numbers")
