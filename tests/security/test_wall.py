@@ -14,7 +14,12 @@ from typing import Any
 import pytest
 
 from mmar_runtime.confinement.landlock import known_rights
-from mmar_runtime.confinement.places import SHARED_MEMORY, job_environment
+from mmar_runtime.confinement.places import (
+    SHARED_MEMORY,
+    job_environment,
+    make_scratch,
+    remove_scratch,
+)
 from mmar_runtime.confinement.system_calls import MACHINE
 from mmar_runtime.confinement.wall import Wall, kernel_wall
 from tests.security.attempts import NAMES, SECRET, ends_at_once
@@ -286,6 +291,18 @@ def test_a_job_gets_the_variables_of_a_list_and_folders_of_its_own(tmp_path: Pat
     to_a_tracker = job_environment(given, tmp_path, egress=True)
     assert to_a_tracker["MLFLOW_TRACKING_URI"] == "https://tracker"
     assert "AWS_SECRET_ACCESS_KEY" not in to_a_tracker
+
+
+def test_a_name_that_another_user_has_taken_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_scratch(tmp_path)
+    make_scratch(tmp_path)  # its own name it takes once more
+    monkeypatch.setattr(os, "geteuid", lambda: -1)
+
+    with pytest.raises(FileExistsError):
+        make_scratch(tmp_path)
+    remove_scratch(tmp_path)
 
 
 # --- The corpus, with nobody's judgement ---------------------------------------------------------
