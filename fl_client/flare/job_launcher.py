@@ -76,9 +76,9 @@ class ConfinedJobLauncher(ClientProcessJobLauncher):
 
     def get_command(self, job_meta: dict[str, Any], fl_ctx: FLContext) -> str:
         """NVFlare's command, with our module in the place of its own."""
+        # Made for this job alone. NVFlare may refuse to set a new property, and says so in a log.
         arguments = fl_ctx.get_prop(FLContextKey.JOB_PROCESS_ARGS)
-        own = {**arguments, JobProcessArgs.EXE_MODULE: ("-m", job_process.__name__)}
-        fl_ctx.set_prop(FLContextKey.JOB_PROCESS_ARGS, own, private=True, sticky=False)
+        arguments[JobProcessArgs.EXE_MODULE] = ("-m", job_process.__name__)
         return str(super().get_command(job_meta, fl_ctx))
 
 

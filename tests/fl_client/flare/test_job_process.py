@@ -183,6 +183,20 @@ def test_a_run_is_killed_whatever_fails_meanwhile(
     assert process.wait(5) == -9
 
 
+def test_a_run_past_a_limit_has_time_to_end_by_itself(
+    kit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_launcher, "SECONDS_BETWEEN_LOOKS", 0.05)
+    process = subprocess.Popen(["sleep", "0.5"], start_new_session=True)
+    watch = RunWatch(kit / JOB, Limits(wall_minutes=1), process=process.pid)
+    watch._started -= 61
+
+    job_launcher._watch(ProcessHandle(process=process), watch, kit, kit / JOB)
+
+    assert process.wait(5) == 0
+    assert (kit / AUDIT_FILE).read_text() == ""
+
+
 def test_a_run_within_its_limits_ends_by_itself(kit: Path) -> None:
     (kit / JOB / SCRATCH).mkdir()
     process = subprocess.Popen(["true"], start_new_session=True)
