@@ -355,6 +355,12 @@ def test_the_jobs_own_description_is_a_closed_list(
     assert "job-file" in rules(job)
 
 
+def test_a_job_has_a_name(job: Path, edited: Edited) -> None:
+    edited(job / "meta.json", lambda meta: meta.pop("name"))
+
+    assert rules(job) == {"job-file"}
+
+
 @pytest.mark.parametrize(
     ("file", "change"),
     [

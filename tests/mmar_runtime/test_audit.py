@@ -124,6 +124,14 @@ def test_a_chain_that_was_computed_again_is_found(log: Path, key: LogKey) -> Non
     assert verify_audit(log).status == "not authenticated"
 
 
+def test_lines_are_counted_one_by_one(log: Path) -> None:
+    rechained(log, {"count": 7})
+
+    second, third = verify_audit(log).findings
+    assert (second.line, third.line) == (2, 3)
+    assert "does not follow the line before" in str(second)
+
+
 def test_a_log_without_codes_is_found(log: Path, key: LogKey) -> None:
     """As whoever has no key writes it, or an earlier version."""
     path = log.with_name("other") / log.name
