@@ -41,6 +41,10 @@ COPIES = "approved"
 AUTHORIZATION_FILE = "authorization.json"
 CUSTOM = "custom"
 APP = "app"
+
+Texts = Mapping[str, list[str]]
+"""Name of a file -> its lines."""
+
 NOTHING_YET = ({"mode": "by_hash"}, {"mode": "by_hash", "approved": []})
 
 
@@ -126,16 +130,13 @@ class Approvals:
         faults = list(custom_faults(custom))
         if faults:
             raise ConfigError(faults)
-        copies = self.local / COPIES
-        copies.mkdir(mode=0o700, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=copies, prefix=".") as folder:
-            copy = Path(folder) / CUSTOM
-            without = shutil.ignore_patterns(*SIGNATURE_FILES)
-            shutil.copytree(custom, copy, symlinks=True, ignore=without)
+        with self.copied(custom, CUSTOM) as copy:
             faults = list(custom_faults(copy))
             if faults:
                 raise ConfigError(faults)
             last = next(filter(self.copy_of, reversed(self.approved)), None)
+            before = self.copy_of(last) if last else None
+            lines = difference(code_texts(copy), code_texts(before) if before else {}, CUSTOM)
             yield Candidate(
                 copy=copy,
                 digest=code_hash(copy),
@@ -143,9 +144,20 @@ class Approvals:
                 files=tuple(
                     printable_line(one.relative_to(copy).as_posix()) for one in tree_files(copy)
                 ),
-                difference=tuple(difference(copy, self.copy_of(last) if last else None)),
+                difference=tuple(lines),
                 last=last,
             )
+
+    @contextmanager
+    def copied(self, folder: Path, name: str) -> Iterator[Path]:
+        """A copy of a folder, by another name and without signatures; it goes away afterwards."""
+        copies = self.local.resolve() / COPIES  # a check of the copy runs in another folder
+        copies.mkdir(mode=0o700, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=copies, prefix=".") as place:
+            copy = Path(place) / name
+            without = shutil.ignore_patterns(*SIGNATURE_FILES)
+            shutil.copytree(folder, copy, symlinks=True, ignore=without)
+            yield copy
 
     def approve(self, candidate: Candidate) -> bool:
         """Put a candidate on the list; returns whether NVFlare's own rights had to change."""
@@ -259,27 +271,31 @@ def set_byoc_right(local: Path, condition: str) -> bool:
     return changed
 
 
-def difference(new: Path, old: Path | None) -> Iterator[str]:
-    """A unified diff of two folders of text, file by file; every line can be printed safely."""
-    before = _texts(old) if old is not None else {}
-    after = _texts(new)
-    for name in sorted({*before, *after}):
+def difference(new: Texts, old: Texts, what: str) -> Iterator[str]:
+    """A unified diff, file by file; every line can be printed safely.
+
+    Args:
+        new: what is to be approved.
+        old: what was approved before.
+        what: in front of the names of new files.
+    """
+    for name in sorted({*old, *new}):
         yield from map(
             printable_line,
             difflib.unified_diff(
-                before.get(name, []),
-                after.get(name, []),
-                fromfile=f"approved/{name}" if name in before else "/dev/null",
-                tofile=f"custom/{name}" if name in after else "/dev/null",
+                old.get(name, []),
+                new.get(name, []),
+                fromfile=f"approved/{name}" if name in old else "/dev/null",
+                tofile=f"{what}/{name}" if name in new else "/dev/null",
                 lineterm="",
             ),
         )
-        if name not in before and not after[name]:
-            yield f"+++ custom/{printable_line(name)} (empty)"
+        if name not in old and not new[name]:
+            yield f"+++ {what}/{printable_line(name)} (empty)"
 
 
-def _texts(folder: Path) -> dict[str, list[str]]:
-    """Lines by file; a carriage return within a line stays there, to be seen."""
+def code_texts(folder: Path) -> dict[str, list[str]]:
+    """The lines of each file; a carriage return within a line stays there, to be seen."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         .decode("utf-8")

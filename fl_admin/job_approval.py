@@ -6,17 +6,23 @@ the same name can be shown as a difference to it.
 
 from __future__ import annotations
 
-import difflib
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fl_admin.approval import APP, COPIES, CUSTOM, Approvals, Candidate, printable_line
+from fl_admin.approval import (
+    APP,
+    COPIES,
+    CUSTOM,
+    Approvals,
+    Candidate,
+    Texts,
+    difference,
+    printable_line,
+)
 from fl_admin.job import Job
 from fl_client.approved_jobs import job_digest
 from fl_client.job_files import META
@@ -31,9 +37,6 @@ from mmar_runtime.policy.verdict import Verdict
 
 MAX_TEXT_BYTES = 4 * 2**20
 """A file that is larger is shown by its digest, as weights are."""
-
-Texts = Mapping[str, list[str]]
-"""Name of a file -> its lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,13 +97,8 @@ class JobApprovals:
         """
         app, name = _app_of(path)
         tree_files(app, leave_out=SIGNATURE_FILES)  # refuses what cannot be copied
-        copies = self._approvals.local.resolve() / COPIES  # the check runs in another folder
-        copies.mkdir(mode=0o700, exist_ok=True)
         with ExitStack() as stack:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(dir=copies, prefix="."))
-            copy = Path(folder) / APP
-            without = shutil.ignore_patterns(*SIGNATURE_FILES)
-            shutil.copytree(app, copy, symlinks=True, ignore=without)
+            copy = stack.enter_context(self._approvals.copied(app, APP))
             texts = job_texts(copy)
             digest = job_digest(copy)
             assert digest is not None  # else there would be no texts
@@ -113,7 +111,7 @@ class JobApprovals:
                 digest=digest,
                 known=digest in self.approved and (code is None or code.known),
                 texts=texts,
-                difference=tuple(difference(texts, self._texts(last) if last else {})),
+                difference=tuple(difference(texts, self._texts(last) if last else {}, "job")),
                 last=last,
                 verdict=limited_check(copy, self._policy_with(code), subject="app"),
                 code=code,
@@ -227,15 +225,3 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a key stands twice")
     return found
-
-
-def difference(new: Texts, old: Texts) -> Iterator[str]:
-    """A unified diff of two jobs, file by file."""
-    for name in sorted({*new, *old}):
-        yield from difflib.unified_diff(
-            old.get(name, []),
-            new.get(name, []),
-            fromfile=f"approved/{name}" if name in old else "/dev/null",
-            tofile=f"job/{name}" if name in new else "/dev/null",
-            lineterm="",
-        )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fl_admin.approval import Approvals, custom_folder, difference, set_byoc_right
+from fl_admin.approval import Approvals, code_texts, custom_folder, difference, set_byoc_right
 from fl_admin.local_files import AUTHORIZATION
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.errors import ConfigError
@@ -290,7 +290,7 @@ def test_nothing_in_code_can_move_the_terminal_or_hide(tmp_path: Path) -> None:
     (new / "b\n+++ c.py").write_text("x\n")
     (new / "empty.py").write_text("")
 
-    lines = list(difference(new, None))
+    lines = list(difference(code_texts(new), {}, "custom"))
 
     assert "+good\\rbad\\x1b[2J\\u202e\\u200b" in lines
     assert "+\ttab" in lines
@@ -304,6 +304,6 @@ def test_files_that_are_gone_are_shown_too(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / name).write_text("x = 1\n")
 
-    lines = list(difference(tmp_path / "new", tmp_path / "old"))
+    lines = list(difference(*(code_texts(tmp_path / one) for one in ("new", "old")), "custom"))
 
     assert {"--- approved/a.py", "+++ /dev/null", "--- /dev/null", "+++ custom/b.py"} <= set(lines)
