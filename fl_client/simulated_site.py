@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -27,12 +28,11 @@ from fl_client.task_limits import (
     VALIDATE,
     AskedTask,
     mmar_problems,
-    refusal,
     too_long,
 )
 from fl_client.updates import LocalUpdate
 from mmar_runtime.compact_weights import compacted
-from mmar_runtime.errors import ConfigError, RunAborted
+from mmar_runtime.errors import ConfigError, Problem, RunAborted
 from mmar_runtime.results import EvaluationResult, Metrics
 from mmar_runtime.transfer_form import Form
 from mmar_runtime.weights import Weights
@@ -99,8 +99,6 @@ class SimulatedSite:
         self._storage = storage
         self._tasks: LocalTasks | None = None
         self._done = DoneTasks((), rounds=None)
-        self._refusal: ConfigError | None = None
-        self._is_judged = False
         self._seconds = 0.0
         self._task_started = 0.0
         self._deadline = math.inf
@@ -222,11 +220,8 @@ class SimulatedSite:
 
     def _may(self, task: str, *, round_number: int, is_anothers: bool) -> None:
         """Raise unless the site's policy allows a task at this moment."""
-        if not self._is_judged:  # in its own process, as a deployed site does
-            self._refusal = refusal(mmar_problems(self.site))
-            self._is_judged = True
-        if self._refusal is not None:
-            raise self._refusal
+        if self._problems:
+            raise ConfigError(self._problems)
         if self._out_of_time():
             raise too_long(self.site)
         asked = AskedTask(
@@ -237,6 +232,11 @@ class SimulatedSite:
             is_anothers=lambda: is_anothers,
         )
         asked.require_allowed(self.site, self._progress.path.parent)
+
+    @cached_property
+    def _problems(self) -> tuple[Problem, ...]:
+        """What the policy has against the MMAR; judged in this process, as a deployed site does."""
+        return mmar_problems(self.site)
 
     def _out_of_time(self) -> bool:
         """Whether the site has worked for as long as its policy allows; sites take turns here."""

@@ -13,9 +13,9 @@ from fl_client.local_training import LocalWork
 from fl_client.outgoing import outgoing_result
 from fl_client.site import Site
 from fl_client.site_tasks import LocalTasks
-from fl_client.task_limits import mmar_problems, refusal
+from fl_client.task_limits import mmar_problems
 from fl_client.updates import first_not_finite
-from mmar_runtime.errors import WeightsError
+from mmar_runtime.errors import ConfigError, WeightsError
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
 from mmar_runtime.workflows.observing import ShouldStop, SilentObserver
@@ -54,9 +54,8 @@ def validate_here(
         RunAborted: ``should_stop`` said so.
     """
     site = site.alone
-    refused = refusal(mmar_problems(site))
-    if refused is not None:
-        raise refused
+    if problems := mmar_problems(site):
+        raise ConfigError(problems)
     name = first_not_finite(weights)
     if name is not None:
         raise WeightsError(f"the weights from {source} are not finite, in {name!r}")

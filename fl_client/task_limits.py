@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +27,6 @@ def mmar_problems(site: Site) -> tuple[Problem, ...]:
     except ConfigError as error:
         return error.problems
     return check_mmar(site.mmar.root, site.policy, site_values=values).problems
-
-
-def refusal(problems: Iterable[Problem]) -> ConfigError | None:
-    """The error of problems; None of none."""
-    found = list(problems)
-    return ConfigError(found) if found else None
 
 
 def over_limit(what: str) -> PolicyError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +44,9 @@ from fl_client.task_limits import (
     AskedTask,
     mmar_problems,
     over_limit,
-    refusal,
 )
 from mmar_runtime.config.sources import read_site_values
-from mmar_runtime.errors import ConfigError, MmarError, PolicyError, RunAborted
+from mmar_runtime.errors import ConfigError, PolicyError, Problem, RunAborted
 from mmar_runtime.flare.tensors import send_tensors
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import site_policy
@@ -55,6 +55,72 @@ from mmar_runtime.wire import pack, unpack
 
 SERVERS_OWN = "SRV_"
 """How NVFlare begins the names of the global models."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteRun:
+    """The run of a job at this site.
+
+    Attributes:
+        site: where this is.
+        filters: what stands between a contribution and the server.
+        progress: where the progress of the site is reported.
+        done: the tasks that the site has done in the job.
+        watch: measures what the run takes of the site.
+    """
+
+    site: Site
+    filters: RunFilters
+    progress: ProgressFile
+    done: DoneTasks
+    watch: RunWatch
+
+    @classmethod
+    def begun(cls, fl_ctx: FLContext) -> SiteRun:
+        """The run that begins.
+
+        Raises:
+            ConfigError: the site's values or policy, or the documents of the job, have a fault.
+            OSError: the site's audit log cannot be read.
+        """
+        workspace = fl_ctx.get_engine().get_workspace()
+        name, job = fl_ctx.get_identity_name(), fl_ctx.get_job_id()
+        local, run = Path(workspace.get_site_config_dir()), Path(workspace.get_run_dir(job))
+        site = Site(
+            name=name,
+            mmar=Mmar.open(workspace.get_app_dir(job)),
+            values=read_site_values(local, name),
+            policy=site_policy(local),
+        )
+        return cls(
+            site=site,
+            filters=RunFilters.read(fl_ctx, site),
+            progress=ProgressFile(run / "progress.jsonl"),
+            done=done_before(fl_ctx, rounds_of(site.mmar)),
+            watch=RunWatch(run, site.policy.limits),
+        )
+
+    def judged(self, fl_ctx: FLContext) -> list[Problem]:
+        """Judge the MMAR once more, with the site's own values; the log notes the verdict.
+
+        What was judged when the job arrived lay on the disk since then, and this text stays here.
+        """
+        policy, app = self.site.policy, self.site.mmar.root
+        startup = Path(fl_ctx.get_engine().get_workspace().get_startup_kit_dir())
+        problems = [
+            *mmar_problems(self.site),
+            *self.filters.plan.faults(policy),
+            *ability_faults(app, startup),
+            *job_approval_faults(policy, lambda: job_digest(app)),
+        ]
+        note(
+            fl_ctx,
+            "mmar-judged",
+            policy=policy.digest,
+            verdict="reject" if problems else "accept",
+            rules=sorted({one.rule for one in problems}),
+        )
+        return problems
 
 
 class MmarExecutor(Executor):
@@ -77,16 +143,11 @@ class MmarExecutor(Executor):
         self.shared_names = shared_names
         self.local_epochs = local_epochs
         self.steps_aggregation = steps_aggregation
+        self._run: SiteRun | Exception = PolicyError("this job was not judged at this site")
         self._tasks: SiteTasks | None = None
-        self._abort: Signal | None = None
+        self._abort = Signal()
         self._leaving: Shareable | None = None
         send_tensors()
-        self._site: Site | None = None
-        self._filters: RunFilters | None = None
-        self._progress: ProgressFile | None = None
-        self._done = DoneTasks((), None)
-        self._watch: RunWatch | None = None
-        self._refusal: Exception | None = PolicyError("this job was not judged at this site")
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Find out where this is when the run starts; put process settings back at its end.
@@ -106,80 +167,24 @@ class MmarExecutor(Executor):
             self._tasks.close()
 
     def _start(self, fl_ctx: FLContext) -> None:
-        workspace = fl_ctx.get_engine().get_workspace()
-        name, job_id = fl_ctx.get_identity_name(), fl_ctx.get_job_id()
-        local = Path(workspace.get_site_config_dir())
-        self._site = Site(
-            name=name,
-            mmar=Mmar.open(workspace.get_app_dir(job_id)),
-            values=read_site_values(local, name),
-            policy=site_policy(local),
-        )
-        run = Path(workspace.get_run_dir(job_id))
-        self._progress = ProgressFile(run / "progress.jsonl")
-        self._watch = RunWatch(run, self._site.policy.limits)
         try:
-            self._done = done_before(fl_ctx, rounds_of(self._site.mmar))
-            self._refusal = self._judged(fl_ctx)
+            run = SiteRun.begun(fl_ctx)
+            problems = run.judged(fl_ctx)
+            self._run = ConfigError(problems) if problems else run
         except Exception as error:  # NVFlare logs it, as it is one of an event, and goes on
-            self._refusal = error
+            self._run = error
             raise
 
-    def _judged(self, fl_ctx: FLContext) -> ConfigError | None:
-        """Judge the MMAR once more in this process, with the site's own values.
-
-        What was judged when the job arrived lay on the disk since then, and this text stays here.
-        """
-        policy = self.site.policy
-        startup = Path(fl_ctx.get_engine().get_workspace().get_startup_kit_dir())
-        self._filters = RunFilters.read(fl_ctx, self.site)
-        problems = [
-            *mmar_problems(self.site),
-            *self.filters.plan.faults(policy),
-            *ability_faults(self.site.mmar.root, startup),
-            *job_approval_faults(policy, lambda: job_digest(self.site.mmar.root)),
-        ]
-        note(
-            fl_ctx,
-            "mmar-judged",
-            policy=policy.digest,
-            verdict="reject" if problems else "accept",
-            rules=sorted({one.rule for one in problems}),
-        )
-        return refusal(problems)
-
     @property
-    def site(self) -> Site:
-        """This site.
+    def run(self) -> SiteRun:
+        """The run that this site takes part in.
 
         Raises:
-            MmarError: no run has started.
+            Exception: why it takes no part: no run has started, or the job is refused.
         """
-        if self._site is None:
-            raise MmarError("no run has started at this site")
-        return self._site
-
-    @property
-    def filters(self) -> RunFilters:
-        """What stands between a contribution and the server.
-
-        Raises:
-            MmarError: no run has started.
-        """
-        if self._filters is None:
-            raise MmarError("no run has started at this site")
-        return self._filters
-
-    @property
-    def progress(self) -> ProgressFile:
-        """Where this site's progress is told.
-
-        Raises:
-            MmarError: no run has started.
-        """
-        if self._progress is None:
-            raise MmarError("no run has started at this site")
-        return self._progress
+        if isinstance(self._run, Exception):
+            raise self._run
+        return self._run
 
     def execute(
         self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal
@@ -197,42 +202,39 @@ class MmarExecutor(Executor):
         try:
             self._may(task_name, shareable)
             if task_name == SUBMIT:
-                self.filters.require_none()
+                self.run.filters.require_none()
             note(fl_ctx, "task-in", task=task_name, **_tensors(shareable))
             if task_name == TRAIN:
-                self.filters.prepare(
+                self.run.filters.prepare(
                     fl_ctx, lambda: self.tasks().shared_tensors(), _round_of(shareable)
                 )
             reply = tasks[task_name](shareable)
             self._remember(task_name, shareable, fl_ctx, **_tensors(reply))
             return reply
         except RunAborted as aborted:
-            if passed := self._passed_limit():
+            if passed := self.run.watch.passed_limit():
                 error = over_limit(passed)
                 error.__cause__ = aborted
                 return failure(error, task=task_name, by=self, fl_ctx=fl_ctx)
             return make_reply(ReturnCode.TASK_ABORTED)
         except Exception as error:
             return failure(error, task=task_name, by=self, fl_ctx=fl_ctx)
-        finally:
-            self._abort = None
 
     def _may(self, task: str, shareable: Shareable) -> None:
         """Raise unless the job was judged and the site's policy allows this task at this moment."""
-        if self._refusal is not None:
-            raise self._refusal
-        if self._watch is not None and (over := self._watch.time_is_over()):
+        run = self.run
+        if over := run.watch.time_is_over():
             raise over_limit(over)
-        epochs = self.site.local_epochs(self.local_epochs)
+        epochs = run.site.local_epochs(self.local_epochs)
         asked = AskedTask(
             name=task,
             epochs=0 if self.steps_aggregation else epochs,
             round_number=_round_of(shareable) if task == TRAIN else 0,
-            evaluations=self._done.evaluations,
+            evaluations=run.done.evaluations,
             is_anothers=lambda: self._is_anothers(shareable),
         )
-        asked.require_allowed(self.site, self.progress.path.parent)
-        self._done.require_new(task, asked.round_number, _model_of(shareable))
+        asked.require_allowed(run.site, run.progress.path.parent)
+        run.done.require_new(task, asked.round_number, _model_of(shareable))
 
     def _remember(
         self, task: str, shareable: Shareable, fl_ctx: FLContext, **facts: object
@@ -244,74 +246,71 @@ class MmarExecutor(Executor):
         if task == VALIDATE:
             facts["model"] = _model_of(shareable)
         note(fl_ctx, DONE, task=task, **facts)
-        self._done.add(task, round_number, _model_of(shareable))
+        self.run.done.add(task, round_number, _model_of(shareable))
 
     def _is_anothers(self, shareable: Shareable) -> bool:
         """Whether a model is neither this site's nor of a training that it takes part in."""
         owner = _model_of(shareable)
         if owner.startswith(SERVERS_OWN):
-            return not job_trains(self.site.mmar)
-        return owner != self.site.name
-
-    def _passed_limit(self) -> str | None:
-        return None if self._watch is None else self._watch.passed_limit()
+            return not job_trains(self.run.site.mmar)
+        return owner != self.run.site.name
 
     def _should_stop(self) -> bool:
-        aborted = self._abort is not None and bool(self._abort.triggered)
-        return aborted or self._passed_limit() is not None
+        return bool(self._abort.triggered) or self.run.watch.passed_limit() is not None
 
     def tasks(self) -> SiteTasks:
         """What this site does in the job, made when first needed."""
         if self._tasks is None:
-            epochs = self.site.local_epochs(self.local_epochs)
+            site = self.run.site
+            epochs = site.local_epochs(self.local_epochs)
             work = LocalWork(epochs=epochs, steps=self.steps_aggregation)
-            self._tasks = self._several(work) if self.site.processes > 1 else self._single(work)
+            self._tasks = self._several(work) if site.processes > 1 else self._single(work)
         return self._tasks
 
     def _single(self, work: LocalWork) -> SiteTasks:
         return LocalTasks(
-            self.site,
+            self.run.site,
             work=work,
             shared=self.shared_names,
             process=uuid.uuid4().hex[:12],
-            observer=self.progress,
+            observer=self.run.progress,
             should_stop=self._should_stop,
         )
 
     def _several(self, work: LocalWork) -> SiteTasks:
         return RankTasks(
-            self.site,
+            self.run.site,
             work=work,
             shared=self.shared_names,
-            run=self.progress.path.parent,
-            progress=self.progress.path,
+            run=self.run.progress.path.parent,
+            progress=self.run.progress.path,
             should_stop=self._should_stop,
         )
 
     def _train(self, shareable: Shareable) -> Shareable:
         round_number = _round_of(shareable)
-        self.progress.round_number = round_number
-        self.progress.task(TRAIN)
+        self.run.progress.round_number = round_number
+        self.run.progress.task(TRAIN)
         update = self.tasks().train(received_weights(shareable), round_number)
-        return update_reply(outgoing_update(update, self.site.policy))
+        return update_reply(outgoing_update(update, self.run.site.policy))
 
     def _score(self, shareable: Shareable) -> Shareable:
-        self.progress.task(SCORE)
+        self.run.progress.task(SCORE)
         result = self.tasks().score(received_weights(shareable))
-        return metrics_reply(outgoing_result(result, self.site.policy))
+        return metrics_reply(outgoing_result(result, self.run.site.policy))
 
     def _submit(self, shareable: Shareable) -> Shareable:
-        self.progress.task(SUBMIT)
+        self.run.progress.task(SUBMIT)
         best = self.tasks().best()
-        result = outgoing_result(best.result, self.site.policy)
+        result = outgoing_result(best.result, self.run.site.policy)
         meta = {"round": best.round_number, "metrics": dict(result.metrics)}
         return weights_reply(best.weights, meta=meta)
 
     def _validate(self, shareable: Shareable) -> Shareable:
         owner = _model_of(shareable)
-        self.progress.task(VALIDATE, model=owner)
+        self.run.progress.task(VALIDATE, model=owner)
         result = self.tasks().evaluate(received_weights(shareable), owner=owner)
-        return metrics_reply(outgoing_result(result, self.site.policy))
+        return metrics_reply(outgoing_result(result, self.run.site.policy))
 
 
 def _round_of(shareable: Shareable) -> int:

@@ -173,7 +173,7 @@ def test_an_abort_during_training_ends_it_between_two_iterations(
 ) -> None:
     signal = Signal()
     executor.local_epochs = 100
-    executor.progress.iteration = lambda **_: signal.trigger(True)  # type: ignore[method-assign]
+    executor.run.progress.iteration = lambda **_: signal.trigger(True)  # type: ignore[method-assign]
 
     reply = execute("train", train_task(received), signal)
 

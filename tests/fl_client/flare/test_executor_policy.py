@@ -287,7 +287,7 @@ def test_a_job_that_runs_too_long_is_ended(
 ) -> None:
     site = start(epochs=50, limits={"wall_minutes": 1, "epochs_per_round": 50})
     assert site.do("score_model", received).get_return_code() == ReturnCode.OK
-    site.executor._watch._started -= 59.5
+    site.executor.run.watch._started -= 59.5
 
     assert declined(site.train(received))  # within an iteration or two, not after 50 epochs
     assert declined(site.do("score_model", received))  # nor does it begin another task

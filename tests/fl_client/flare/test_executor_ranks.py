@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from nvflare.app_common.app_constant import AppConstants
 
 from fl_client.done_tasks import DoneTasks
 from fl_client.flare.exchange import REPORT, STATUS, as_arrays
-from fl_client.flare.executor import MmarExecutor
+from fl_client.flare.executor import MmarExecutor, SiteRun
 from fl_client.ranks.tasks import RankTasks
 from fl_server.initial_model import initial_model
 from mmar_runtime.mmar import Mmar
@@ -63,7 +63,9 @@ class Running:
             shareable = DXO(DataKind.WEIGHTS, data=as_arrays(weights)).to_shareable()
         for name, value in headers.items():
             shareable.set_header(name, value)
-        self.executor._done = DoneTasks((), None)  # several tests ask one executor the same
+        run = self.executor._run
+        if isinstance(run, SiteRun):  # several tests ask one executor the same
+            self.executor._run = replace(run, done=DoneTasks((), None))
         return self.executor.execute(task, shareable, self.fl_ctx, abort or Signal())
 
     def train(self, weights: Weights, number: int = 1, abort: Signal | None = None) -> Shareable:
