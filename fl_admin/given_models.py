@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from fl_admin.job_settings import SETTINGS_PLACE, TEMPLATES
 from fl_admin.results import results_folder
-from fl_client.job_files import CLIENT_CONFIG, META, SERVER_CONFIG
+from fl_client.job_files import META
 from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, MODEL_NAME
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import CheckpointError, ConfigError, Problem
+from mmar_runtime.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.mmar_check import SITE_VARIABLES
 from mmar_runtime.policy.site_policy import OWN_MMAR_POLICY

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from fl_client.client_config import job_trains
+from fl_client.job_meta import META_FORMS
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.names import JOB_NAME
 
-SERVER_CONFIG = "config_fed_server.json"
-CLIENT_CONFIG = "config_fed_client.json"
 ALL_SITES = "@ALL"
 
 
@@ -54,9 +53,9 @@ class Job:
             message = f"'deploy_map' has to name one app for all sites, found {apps}"
             raise ConfigError([Problem(location / "deploy_map", message, "", "job")])
         name = meta.get("name")
-        if not isinstance(name, str) or JOB_NAME.fullmatch(name) is None:
-            message = "has to be a name of letters, digits, blanks and ._-, at most 100 characters"
-            raise ConfigError([Problem(location / "name", message, "", "job")])
+        form = META_FORMS["name"]
+        if not form.fits(name):
+            raise ConfigError([Problem(location / "name", f"has to be {form.text}", "", "job")])
         mmar = Mmar.open(root / apps[0])
         for document in (SERVER_CONFIG, CLIENT_CONFIG):
             read_json(mmar.document(document))

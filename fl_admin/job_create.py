@@ -19,7 +19,7 @@ from fl_admin.given_models import ValidationSettings, write_given_models
 from fl_admin.job import Job
 from fl_admin.job_settings import APP, JobSettings, name_problems
 from fl_client.job_check import check_job
-from fl_client.job_files import CLIENT_CONFIG, FOLDERS, META, SERVER_CONFIG
+from fl_client.job_files import FOLDERS, META
 from mmar_runtime.cli.upgrade import document_text
 from mmar_runtime.config.loader import (
     CROSS_VALIDATION_FILE,
@@ -35,6 +35,7 @@ from mmar_runtime.config.overrides import COMMAND_LINE, Scalar
 from mmar_runtime.config.sections import TrainConfig, WorkflowConfig
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, MmarError, Problem
+from mmar_runtime.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import all_components, component_check
 from mmar_runtime.policy.custom_check import own_class_fault, undefined_fault

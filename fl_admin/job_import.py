@@ -36,7 +36,7 @@ from fl_admin.job_import_rules import (
     refused,
 )
 from fl_admin.job_settings import JobSettings
-from fl_client.job_files import CLIENT_CONFIG, META, SERVER_CONFIG
+from fl_client.job_files import META
 from mmar_runtime.config.loader import ENVIRONMENT_FILE, TRAIN_FILE, load_train_config
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
@@ -44,6 +44,7 @@ from mmar_runtime.config.sources import BUILT_IN, first_level_primitives, read_j
 from mmar_runtime.config.upgrades import upgrade_document
 from mmar_runtime.config.variables import EXACT
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
+from mmar_runtime.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_table import load_component_table
 from mmar_runtime.policy.custom_check import own_class_fault, own_module, undefined_fault

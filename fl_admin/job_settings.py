@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from fl_client.encryption import encrypting
-from fl_client.job_files import CLIENT_CONFIG, META, SERVER_CONFIG
+from fl_client.job_files import META
 from fl_client.privacy import MODULE, SETTINGS, filter_settings
 from fl_client.transfer import compacting
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar, parse_overrides
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
 from mmar_runtime.names import JOB_NAME, SITE_NAME
 from mmar_runtime.shared_names import NOT, form_problems

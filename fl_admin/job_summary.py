@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
+from fl_admin.job import Job
 from fl_client.job_check import check_job
 from fl_client.job_files import META, SIGNATURES
 from mmar_runtime.config.loader import load_train_config
 from mmar_runtime.config.sources import read_json
+from mmar_runtime.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.policy.mmar_check import SITE_VARIABLES
 from mmar_runtime.policy.tree_hash import tree_files, tree_hash
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from fl_client.job_files import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.config.sources import read_json
+from mmar_runtime.flare_documents import (
+    CLIENT_CONFIG,
+    SERVER_CONFIG,
+    own_value,
+    read_flare_document,
+)
 from mmar_runtime.mmar import Mmar
 
 TRAIN_TASK = "train"
@@ -34,12 +39,10 @@ def rounds_of(mmar: Mmar) -> int | None:
     Raises:
         ConfigError: the document is not JSON.
     """
-    path = mmar.document(SERVER_CONFIG)
-    document = read_json(path) if path.is_file() else {}
+    document = read_flare_document(mmar.root, SERVER_CONFIG)
     for one in document.get("workflows", []):
         if one.get("path") == TRAINING:
-            rounds = one.get("args", {}).get("num_rounds", NVFLARES_ROUNDS)
-            return int(document["num_rounds"] if rounds == "{num_rounds}" else rounds)
+            return int(own_value(one.get("args", {}).get("num_rounds", NVFLARES_ROUNDS), document))
     return None
 
 

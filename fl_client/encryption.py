@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from fl_client.job_filters import (
-    client_document,
     component_argument,
     filter_argument,
     parted_chains,
 )
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import Problem
+from mmar_runtime.flare_documents import CLIENT_CONFIG, read_flare_document
 from mmar_runtime.shared_names import form_problems
 
 DECRYPT = "fl_client.flare.encryption.DecryptModel"
@@ -49,7 +49,7 @@ def job_layers(app: Path) -> Any:
         ConfigError: the document cannot be read.
         AttributeError, TypeError, KeyError: it is none of NVFlare's.
     """
-    return encrypt_layers_of(client_document(app))
+    return encrypt_layers_of(read_flare_document(app, CLIENT_CONFIG))
 
 
 def encryption_faults(server: Any, client: Any, files: tuple[str, str]) -> Iterator[Problem]:

@@ -23,11 +23,10 @@ from fl_client.privacy_ledger import PrivacyLedger
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.flare_documents import CLIENT_CONFIG, SERVER_CONFIG, own_value
 from mmar_runtime.policy.site_policy import SitePolicy
 from mmar_runtime.shared_names import matching
 
-CLIENT_CONFIG = "config_fed_client.json"
-SERVER_CONFIG = "config_fed_server.json"
 AGGREGATOR = "fl_server.flare.aggregator.MmarAggregator"
 TRAIN = "train"
 TASKS = (TRAIN, "score_model", "submit_model", "validate")
@@ -274,12 +273,7 @@ def _filled(arguments: Any, values: Mapping[str, Any]) -> Any:
     """The arguments, with the document's own values where just their names stand in braces."""
     if not isinstance(arguments, dict):
         return arguments
-    return {
-        key: values.get(value[1:-1], value)
-        if isinstance(value, str) and value.startswith("{") and value.endswith("}")
-        else value
-        for key, value in arguments.items()
-    }
+    return {key: own_value(value, values) for key, value in arguments.items()}
 
 
 def _may_lack(document: Any) -> tuple[str, ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mmar_runtime.config.location import Location
+from mmar_runtime.errors import Problem, did_you_mean
 from mmar_runtime.shared_names import pattern_problems
 
 
@@ -104,3 +105,18 @@ TENSOR_NAMES = Form(
     lambda value: type(value) is list and not any(pattern_problems(value, Location(""))),
 )
 FLAG = word(False, True)
+
+
+def unknown_keys(
+    values: Mapping[str, Any], known: Collection[str], place: Location
+) -> Iterator[Problem]:
+    """The keys of an object that have no meaning there."""
+    for key in values.keys() - set(known):
+        yield unknown_key(place / key, key, known)
+
+
+def unknown_key(
+    place: Location, key: str, known: Collection[str], rule: str = "job-file"
+) -> Problem:
+    """The problem of a key that has no meaning, with the known one that looks like it."""
+    return Problem(place, f"unknown key {key!r}", did_you_mean(key, known), rule)

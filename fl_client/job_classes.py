@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
@@ -127,6 +128,10 @@ LIMITS = record(
 )
 """Bounds of the update guard; ``fl_server.update_limits`` reads them."""
 
+_component = partial(JobClass, document="server", slot="component")
+_workflow = partial(JobClass, document="server", slot="workflow")
+_result_filter = partial(JobClass, document="client", slot="task_result_filter")
+
 CLASSES: Mapping[str, JobClass] = MappingProxyType(
     {
         EXECUTOR: JobClass(
@@ -143,38 +148,23 @@ CLASSES: Mapping[str, JobClass] = MappingProxyType(
             slot="component",
             arguments={"max_wait": number(0, 60), "idle_wait": number(0, 60)},
         ),
-        **{path: JobClass(document="client", slot="task_result_filter") for path in SETTINGS},
-        COMPACT: JobClass(
-            document="client",
-            slot="task_result_filter",
-            arguments={"transfer": word(*FORMS)},
-            required=("transfer",),
-        ),
-        ENCRYPT: JobClass(
-            document="client",
-            slot="task_result_filter",
-            arguments={"encrypt_layers": TENSOR_NAMES},
-            required=("encrypt_layers",),
+        **{path: _result_filter() for path in SETTINGS},
+        COMPACT: _result_filter(arguments={"transfer": word(*FORMS)}, required=("transfer",)),
+        ENCRYPT: _result_filter(
+            arguments={"encrypt_layers": TENSOR_NAMES}, required=("encrypt_layers",)
         ),
         DECRYPT: JobClass(document="client", slot="task_data_filter"),
-        PERSISTOR: JobClass(
-            document="server",
-            slot="component",
+        PERSISTOR: _component(
             arguments={
                 "shared_names": optional(TENSOR_NAMES),
                 "encrypt_layers": optional(TENSOR_NAMES),
             },
         ),
-        GIVEN_MODELS: JobClass(
-            document="server",
-            slot="component",
-            arguments={"models": several(MODEL, MAX_MODELS)},
-            required=("models",),
+        GIVEN_MODELS: _component(
+            arguments={"models": several(MODEL, MAX_MODELS)}, required=("models",)
         ),
-        FULL_MODEL: JobClass(document="server", slot="component"),
-        AGGREGATOR: JobClass(
-            document="server",
-            slot="component",
+        FULL_MODEL: _component(),
+        AGGREGATOR: _component(
             arguments={
                 "min_sites": SITES,
                 "aggregation_weights": optional(FACTORS),
@@ -185,12 +175,8 @@ CLASSES: Mapping[str, JobClass] = MappingProxyType(
             },
             required=("min_sites",),
         ),
-        MODEL_LOCATOR: JobClass(
-            document="server", slot="component", arguments={"persistor_id": TO_PERSISTOR}
-        ),
-        RECORDER: JobClass(
-            document="server",
-            slot="component",
+        MODEL_LOCATOR: _component(arguments={"persistor_id": TO_PERSISTOR}),
+        RECORDER: _component(
             arguments={
                 "min_sites": SITES,
                 "num_rounds": LIMITED,
@@ -199,9 +185,7 @@ CLASSES: Mapping[str, JobClass] = MappingProxyType(
             },
             required=("min_sites",),
         ),
-        TRAINING: JobClass(
-            document="server",
-            slot="workflow",
+        TRAINING: _workflow(
             arguments={
                 "min_clients": SITES,
                 "num_rounds": LIMITED,
@@ -221,9 +205,7 @@ CLASSES: Mapping[str, JobClass] = MappingProxyType(
                 "enable_tensor_disk_offload": FLAG,
             },
         ),
-        SCORING: JobClass(
-            document="server",
-            slot="workflow",
+        SCORING: _workflow(
             arguments={
                 "min_sites": SITES,
                 "task_name": word("score_model"),
@@ -232,9 +214,7 @@ CLASSES: Mapping[str, JobClass] = MappingProxyType(
             },
             required=("min_sites",),
         ),
-        VALIDATION: JobClass(
-            document="server",
-            slot="workflow",
+        VALIDATION: _workflow(
             arguments={
                 "aggregator_id": TO_AGGREGATOR,
                 "task_check_period": PERIOD,
@@ -250,9 +230,7 @@ CLASSES: Mapping[str, JobClass] = MappingProxyType(
                 "wait_for_clients_timeout": SECONDS,
             },
         ),
-        PUBLISHING: JobClass(
-            document="server",
-            slot="workflow",
+        PUBLISHING: _workflow(
             arguments={"recorder_id": Reference((RECORDER,))},
         ),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 from fl_client.client_config import EVERY_TASK
 from fl_client.encryption import encryption_faults
 from fl_client.filter_plan import AGGREGATOR, TASKS, chain_faults
-from fl_client.forms import Form, number, word
+from fl_client.forms import Form, number, unknown_key, unknown_keys, word
 from fl_client.job_classes import (
     ALLOWED_CLASSES,
     CLASSES,
@@ -23,12 +22,13 @@ from fl_client.job_classes import (
     Reference,
     Slot,
 )
-from fl_client.job_files import CLIENT_CONFIG, SERVER_CONFIG, job_problem
+from fl_client.job_files import job_problem
 from fl_client.privacy import SETTINGS, filter_settings
 from fl_client.transfer import transfer_faults
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import SCALARS
-from mmar_runtime.errors import ConfigError, Problem, did_you_mean
+from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.flare_documents import CLIENT_CONFIG, OWN_VALUE, SERVER_CONFIG, own_value
 from mmar_runtime.names import NAME_FORM, is_name
 from mmar_runtime.policy.custom_check import own_class_fault, own_module, undefined_fault
 from mmar_runtime.policy.document_check import DocumentLimits, read_document
@@ -37,9 +37,6 @@ from mmar_runtime.policy.site_policy import SitePolicy
 JOB_JSON = DocumentLimits(size=256 * 1024, values=5_000, depth=32, text=4096)
 CLASS_KEYS = ("path", "name", "class_path", "ref", "_target_")
 """Keys by which one library or another takes an object for a component."""
-
-OWN_VALUE = re.compile(r"\{([A-Za-z][A-Za-z0-9_]*)\}")
-"""All that an NVFlare config may fill in: the value of an entry at its own top level."""
 
 FILES: Mapping[Document, str] = {"server": SERVER_CONFIG, "client": CLIENT_CONFIG}
 SECTIONS: Mapping[Document, Mapping[str, Slot]] = {
@@ -156,7 +153,7 @@ def _limit_faults(
     for item, place in _all_values(document, location):
         for key, most in limits.items() if isinstance(item, dict) else ():
             value = item.get(key, 1)
-            filled = document.get(key) if value == f"{{{key}}}" else value
+            filled = own_value(value, document)
             if type(filled) is not int or not 1 <= filled <= most:
                 message = f"has to be a whole number from 1 to {most}, found {value!r}"
                 yield Problem(place / key, message, "", "limit")
@@ -196,7 +193,7 @@ class _Reading:
         used = self._variables_in_use()
         for key, value in self.document.items():
             if key not in known and key not in used:
-                yield _unknown(self.place / key, key, known)
+                yield unknown_key(self.place / key, key, known)
             elif key in VARIABLES[self.kind] and not VARIABLES[self.kind][key].fits(value):
                 text = VARIABLES[self.kind][key].text
                 yield Problem(self.place / key, f"has to be {text}", "", "limit")
@@ -206,7 +203,7 @@ class _Reading:
             yield from _list_faults(self.document.get(section, []), self.place / section)
         for section, slot in sections.items():
             for entry, place in _listed(self.document, section, self.place):
-                yield from self._entry(entry, place, slot, keys=("id", "path", "args"))
+                yield from self._entry(entry, place, slot)
         for section, slot in CHAINS.items():
             yield from self._chains(section, slot)
         yield from self._server() if self.kind == "server" else self._executors()
@@ -240,29 +237,27 @@ class _Reading:
             if not isinstance(entry, dict):
                 yield Problem(place, "has to be an object of tasks and executor", "", "job-file")
                 continue
-            yield from _unknown_keys(entry, ("tasks", "executor"), place)
+            yield from unknown_keys(entry, ("tasks", "executor"), place)
             yield from _task_faults(entry.get("tasks"), place / "tasks")
-            keys = ("id", "path", "args")
-            yield from self._entry(entry.get("executor"), place / "executor", "executor", keys)
+            yield from self._entry(entry.get("executor"), place / "executor", "executor")
 
     def _chains(self, section: str, slot: Slot) -> Iterator[Problem]:
         for chain, place in _listed(self.document, section, self.place):
             if not isinstance(chain, dict):
                 yield Problem(place, "has to be an object of tasks and filters", "", "job-file")
                 continue
-            yield from _unknown_keys(chain, ("tasks", "filters"), place)
+            yield from unknown_keys(chain, ("tasks", "filters"), place)
             yield from _list_faults(chain.get("filters"), place / "filters")
             for entry, inner in _listed(chain, "filters", place):
-                yield from self._entry(entry, inner, slot, keys=("path", "args"))
+                yield from self._entry(entry, inner, slot)
 
-    def _entry(
-        self, entry: Any, place: Location, slot: Slot, keys: tuple[str, ...]
-    ) -> Iterator[Problem]:
-        """One class with its arguments; that of an own class are its own affair."""
+    def _entry(self, entry: Any, place: Location, slot: Slot) -> Iterator[Problem]:
+        """One class with its arguments; those of an own class are its own affair."""
+        keys = ("path", "args") if slot in CHAINS.values() else ("id", "path", "args")
         if not isinstance(entry, dict):
             yield Problem(place, f"has to be an object of {', '.join(keys)}", "", "job-file")
             return
-        yield from _unknown_keys(entry, keys, place)
+        yield from unknown_keys(entry, keys, place)
         if "id" in entry and not is_name(entry["id"]):
             yield Problem(place / "id", f"has to be {NAME_FORM}", "", "job-file")
         if slot == "component" and "id" not in entry:
@@ -285,7 +280,7 @@ class _Reading:
     def _arguments(
         self, path: str, arguments: Mapping[str, Any], place: Location
     ) -> Iterator[Problem]:
-        filled = {key: self._filled(value) for key, value in arguments.items()}
+        filled = {key: own_value(value, self.document) for key, value in arguments.items()}
         if path in SETTINGS:
             try:
                 filter_settings(path, filled, place)
@@ -295,14 +290,8 @@ class _Reading:
         if path == AGGREGATOR and filled.get(OWN_AGGREGATOR) is not None:
             yield from self._own_aggregator(filled.pop(OWN_AGGREGATOR), place / OWN_AGGREGATOR)
         one = CLASSES[path]
-        forms = {key: form for key, form in one.arguments.items() if isinstance(form, Form)}
-        referring = {key: to for key, to in one.arguments.items() if isinstance(to, Reference)}
-        yield from _form_faults(filled, {**forms, **dict.fromkeys(referring, ANY)}, place)
-        for key, reference in referring.items():
-            if key in filled and not self._refers(filled[key], reference):
-                named = " or ".join(to.rpartition(".")[2] for to in reference.to)
-                message = f"has to be the id of a component that is a {named}"
-                yield Problem(place / key, message, "", "argument")
+        forms = {key: self._form(form) for key, form in one.arguments.items()}
+        yield from _form_faults(filled, forms, place)
         for key in one.required:
             if key not in arguments:
                 yield Problem(place / key, "is missing", "", "argument")
@@ -312,7 +301,7 @@ class _Reading:
         if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
             yield Problem(place, "has to be an object of path, args", "", "argument")
             return
-        yield from _unknown_keys(entry, ("path", "args"), place)
+        yield from unknown_keys(entry, ("path", "args"), place)
         if entry["path"] in CLASSES:
             message = f"{entry['path']!r} is not a class of the job's own code"
             yield Problem(place / "path", message, "", "allow-list")
@@ -325,10 +314,13 @@ class _Reading:
                 message = "stands in the arguments of a class of the job's own code"
                 yield Problem(inner / "path", message, "", "allow-list")
 
-    def _filled(self, value: Any) -> Any:
-        """A value, with the document's own where just its name stands in braces."""
-        exact = OWN_VALUE.fullmatch(value) if isinstance(value, str) else None
-        return self.document.get(exact[1], value) if exact else value
+    def _form(self, argument: Form | Reference) -> Form:
+        """The form of an argument in this document."""
+        if isinstance(argument, Form):
+            return argument
+        named = " or ".join(to.rpartition(".")[2] for to in argument.to)
+        text = f"the id of a component that is a {named}"
+        return Form(text, lambda value: self._refers(value, argument))
 
     def _refers(self, value: Any, reference: Reference) -> bool:
         """Whether an id is that of a component of one of these classes, or of an own class."""
@@ -369,9 +361,6 @@ class _Reading:
             yield Problem(self.place / "workflows", message, "", "course")
 
 
-ANY = Form("anything", lambda value: True)
-
-
 def _listed(
     holder: Mapping[str, Any], key: str, location: Location
 ) -> Iterator[tuple[Any, Location]]:
@@ -399,20 +388,9 @@ def _form_faults(
     """Keys that are not there, and values of another form."""
     for key, value in values.items():
         if key not in forms:
-            yield _unknown(place / key, key, forms, rule)
+            yield unknown_key(place / key, key, forms, rule)
         elif not forms[key].fits(value):
             yield Problem(place / key, f"has to be {forms[key].text}", "", rule)
-
-
-def _unknown_keys(
-    values: Mapping[str, Any], known: Collection[str], place: Location
-) -> Iterator[Problem]:
-    for key in values.keys() - set(known):
-        yield _unknown(place / key, key, known)
-
-
-def _unknown(place: Location, key: str, known: Collection[str], rule: str = "job-file") -> Problem:
-    return Problem(place, f"unknown key {key!r}", did_you_mean(key, known), rule)
 
 
 def _task_faults(tasks: Any, place: Location) -> Iterator[Problem]:

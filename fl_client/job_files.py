@@ -11,13 +11,12 @@ from pathlib import Path, PurePosixPath
 
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.policy.mmar_check import approval_fault, unlisted_torchscript
 from mmar_runtime.policy.site_policy import SitePolicy
 from mmar_runtime.policy.tree_hash import SIGNATURE_FILES
 
 META = "meta.json"
-SERVER_CONFIG = "config_fed_server.json"
-CLIENT_CONFIG = "config_fed_client.json"
 
 SIGNATURES = SIGNATURE_FILES
 """What NVFlare puts into each folder of a signed job."""

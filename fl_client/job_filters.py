@@ -2,20 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-from mmar_runtime.config.sources import read_json
-
-
-def client_document(app: Path) -> Any:
-    """A job's ``config_fed_client.json``; empty if it has none.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    file = app / "config" / "config_fed_client.json"
-    return read_json(file) if file.is_file() else {}
 
 
 def filter_argument(client: Any, path: str, name: str) -> Any:

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fl_client.forms import Form, mapping, number, record, several, text, whole
+from fl_client.forms import Form, mapping, number, record, several, text, unknown_keys, whole
 from fl_client.job_files import META, job_problem, name_fault
 from mmar_runtime.config.location import Location
-from mmar_runtime.errors import Problem, did_you_mean
+from mmar_runtime.errors import Problem
 from mmar_runtime.names import JOB_NAME, SITE_NAME
 
 ALL_SITES = "@ALL"
@@ -46,10 +46,7 @@ def meta_faults(meta: Any) -> Iterator[Problem]:
         yield job_problem(META, "has to be a JSON object", "job-file")
         return
     location = Location(META)
-    known = (*META_FORMS, "deploy_map")
-    for key in meta.keys() - set(known):
-        message, advice = f"unknown key {key!r}", did_you_mean(key, known)
-        yield Problem(location / key, message, advice, "job-file")
+    yield from unknown_keys(meta, (*META_FORMS, "deploy_map"), location)
     for key, form in META_FORMS.items():
         if (key in meta or key == "name") and not form.fits(meta.get(key)):
             yield Problem(location / key, f"has to be {form.text}", "", "job-file")

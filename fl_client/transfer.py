@@ -8,13 +8,13 @@ from typing import Any
 
 from fl_client.filter_plan import AGGREGATOR, TRAIN
 from fl_client.job_filters import (
-    client_document,
     component_argument,
     filter_argument,
     parted_chains,
 )
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import Problem
+from mmar_runtime.flare_documents import CLIENT_CONFIG, read_flare_document
 from mmar_runtime.transfer_form import FORMS
 
 COMPACT = "fl_client.flare.compact.CompactUpdate"
@@ -38,7 +38,7 @@ def job_transfer(app: Path) -> Any:
         ConfigError: the document cannot be read.
         AttributeError, TypeError, KeyError: it is none of NVFlare's.
     """
-    return transfer_of(client_document(app))
+    return transfer_of(read_flare_document(app, CLIENT_CONFIG))
 
 
 def compact_filter(form: str) -> dict[str, Any]:

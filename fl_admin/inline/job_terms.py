@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
+from fl_admin.job import Job
 from fl_client.client_config import TRAINING
 from fl_client.encryption import PERSISTOR
 from fl_client.filter_plan import AGGREGATOR, TASKS
@@ -21,11 +21,11 @@ from fl_client.job_classes import (
     VALIDATION,
     WAKER,
 )
-from fl_client.job_documents import OWN_VALUE
 from fl_client.transfer import compact_filter, transfer_faults
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.flare_documents import CLIENT_CONFIG, SERVER_CONFIG, own_value
 from mmar_runtime.transfer_form import FORMS, Form
 
 ADVICE = "Run it with --engine nvflare."
@@ -130,8 +130,7 @@ def _filled(document: Any) -> dict[str, Any]:
             return {key: fill(item) for key, item in value.items()}
         if isinstance(value, list):
             return [fill(item) for item in value]
-        named = OWN_VALUE.fullmatch(value) if isinstance(value, str) else None
-        return document.get(named[1], value) if named else value
+        return own_value(value, document)
 
     return {key: fill(value) for key, value in document.items()}
 

@@ -21,6 +21,7 @@ from fl_server.flare.audit import note
 from fl_server.flare.exchange import (
     AGGREGATION_WEIGHTS,
     BASE_MODEL,
+    app_folder,
     as_arrays,
     digest_of,
     global_arrays,
@@ -41,7 +42,6 @@ from fl_server.reply_guard import PlainReplyGuard, require_patterns
 from fl_server.round_mean import RoundMean
 from fl_server.update_guard import UpdateFault
 from mmar_runtime.errors import ConfigError, FederationError, WeightsError
-from mmar_runtime.mmar import Mmar
 from mmar_runtime.transfer_form import FORMS, Form
 from mmar_runtime.weights import Weights, digest
 
@@ -135,7 +135,7 @@ class MmarAggregator(Aggregator):
                 encrypted=None if encryption is None else encryption.layout,
                 factors=self.aggregation_weights,
                 transfer=self.transfer,
-                steps=_asked_steps(fl_ctx),
+                steps=asked_steps(app_folder(fl_ctx)),
             )
             self._guard = ReplyGuard(plain)
         return self._guard
@@ -308,16 +308,6 @@ class MmarAggregator(Aggregator):
             tensors=digest_of(arrays, fl_ctx),
         )
         return DXO(DataKind.WEIGHTS, data=arrays).to_shareable()
-
-
-def _asked_steps(fl_ctx: FLContext) -> int:
-    """The optimizer steps that a round of the job has; 0 where it has epochs.
-
-    Raises:
-        ConfigError: ``config_fed_client.json`` cannot be read.
-    """
-    workspace = fl_ctx.get_engine().get_workspace()
-    return asked_steps(Mmar.open(workspace.get_app_dir(fl_ctx.get_job_id())))
 
 
 def _left_out(update: ReceivedUpdate, optional: Collection[str]) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,11 @@ def global_arrays(fl_ctx: FLContext) -> Mapping[str, np.ndarray[Any, Any]]:
 def round_number(fl_ctx: FLContext) -> int:
     """The current round, counted from 1; NVFlare counts from 0."""
     return int(fl_ctx.get_prop(AppConstants.CURRENT_ROUND)) + 1
+
+
+def app_folder(fl_ctx: FLContext) -> Path:
+    """The job's app as it was deployed to this server."""
+    return Path(fl_ctx.get_engine().get_workspace().get_app_dir(fl_ctx.get_job_id()))
 
 
 def cookie(reply: Shareable, name: str) -> object:

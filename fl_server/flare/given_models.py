@@ -7,6 +7,7 @@ from pathlib import Path
 from nvflare.apis.fl_context import FLContext
 
 from fl_server.cross_site import MODEL_NAME
+from fl_server.flare.exchange import app_folder
 from fl_server.flare.persistor import MmarModelPersistor
 from fl_server.initial_model import InitialModel, initial_model
 from mmar_runtime.config.overrides import Scalar
@@ -57,8 +58,7 @@ class GivenModels(MmarModelPersistor):
 
     def file(self, name: str, fl_ctx: FLContext) -> Path:
         """Where a model lies: in the job's app."""
-        app = fl_ctx.get_engine().get_workspace().get_app_dir(fl_ctx.get_job_id())
-        return _file(Mmar(Path(app)), name)
+        return _file(Mmar(app_folder(fl_ctx)), name)
 
 
 def _is_name(value: object) -> bool:

@@ -6,7 +6,6 @@ import threading
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from nvflare.apis.event_type import EventType
@@ -25,6 +24,7 @@ from fl_server.flare.aggregator import aggregator_of
 from fl_server.flare.audit import note
 from fl_server.flare.exchange import (
     answered_round,
+    app_folder,
     failure_of,
     global_digest,
     job_name,
@@ -178,7 +178,7 @@ class RunRecordKeeper(FLComponent):
             "run-started",
             name=record.job,
             sites=list(record.sites),
-            job_digest=tree_hash(_app_folder(fl_ctx), leave_out=SIGNATURES),
+            job_digest=tree_hash(app_folder(fl_ctx), leave_out=SIGNATURES),
             tensors=record.initial_weights_sha256,
             shared_names=record.shared_names and list(record.shared_names),
             encrypted=encryption and list(encryption.layout.tensors),
@@ -329,7 +329,7 @@ class RunRecordKeeper(FLComponent):
             of_server=of_server,
             weights_sha256={name: digest(persistor.read(name, fl_ctx)) for name in there},
             evaluation_sha256=evaluation_digest(
-                Mmar(_app_folder(fl_ctx)), shared_names=record.shared_names
+                Mmar(app_folder(fl_ctx)), shared_names=record.shared_names
             ),
         )
 
@@ -359,11 +359,6 @@ class RunRecordKeeper(FLComponent):
                 file.write(record)
 
         write_later(self, fl_ctx, "the run record", write)
-
-
-def _app_folder(fl_ctx: FLContext) -> Path:
-    """The job's app as it was deployed to this server."""
-    return Path(fl_ctx.get_engine().get_workspace().get_app_dir(fl_ctx.get_job_id()))
 
 
 def keeper_of(engine: Any, component_id: str) -> RunRecordKeeper:

@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 from fl_admin.cli.main import main
-from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
+from fl_admin.job import Job
 from fl_admin.simulate import plan_simulation
 from fl_client.job_check import check_job
 from fl_server.initial_model import initial_model
 from fl_server.run_record import begin_run, write_run_record
 from mmar_runtime.errors import ConfigError
+from mmar_runtime.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import Weights, digest, write_checkpoint
 

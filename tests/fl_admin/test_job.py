@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
+from fl_admin.job import Job
 from fl_client.job_classes import ALLOWED_CLASSES
 from mmar_runtime.errors import ConfigError
+from mmar_runtime.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
+from fl_admin.job import Job
 from fl_admin.job_create import CreatedJob, JobRequest, create_job, mmar_to_federate, temporary_job
 from fl_admin.job_settings import JobSettings
 from fl_client.job_check import check_job
 from mmar_runtime.config.loader import load_evaluation_config, load_train_config
 from mmar_runtime.errors import ConfigError, MmarError
+from mmar_runtime.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.mmar_check import SITE_VARIABLES
 from mmar_runtime.policy.site_policy import OWN_MMAR_POLICY

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
+from fl_admin.job import Job
 from fl_admin.job_create import CreatedJob
 from fl_admin.job_import import OldFederation, import_job, read_old_federation
 from fl_admin.job_import_rules import CLASSES, DEFAULTS, FIELDS
 from fl_client.job_check import check_job
 from mmar_runtime.errors import ConfigError
+from mmar_runtime.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.policy.site_policy import OWN_MMAR_POLICY
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from fl_admin import simulate as module
-from fl_admin.job import CLIENT_CONFIG, Job
+from fl_admin.job import Job
 from fl_admin.processes import MEMORY_OF_NVFLARE
 from fl_admin.simulate import (
     RunFolder,
@@ -30,6 +30,7 @@ from fl_client.job_classes import ALLOWED_CLASSES
 from fl_server.run_record import begin_run, read_run_record, write_run_record
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.flare import HANDOVER
+from mmar_runtime.flare_documents import CLIENT_CONFIG
 from mmar_runtime.policy.site_policy import Outgoing, SitePolicy, read_site_policy, site_policy
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from fl_server.asked_steps import EXECUTOR, asked_steps
-from mmar_runtime.mmar import Mmar
 
 
 @pytest.mark.parametrize(
@@ -30,7 +29,7 @@ def test_the_steps_are_those_of_the_executor(
     text = json.dumps({**top, "executors": executors})
     (tmp_path / "config/config_fed_client.json").write_text(text)
 
-    assert asked_steps(Mmar(tmp_path)) == steps
+    assert asked_steps(tmp_path) == steps
 
 
 def test_another_executor_counts_as_it_likes(tmp_path: Path) -> None:
@@ -38,4 +37,4 @@ def test_another_executor_counts_as_it_likes(tmp_path: Path) -> None:
     own = {"executor": {"path": "own.Executor", "args": {"steps_aggregation": 9}}}
     (tmp_path / "config/config_fed_client.json").write_text(json.dumps({"executors": [own]}))
 
-    assert asked_steps(Mmar(tmp_path)) == 0
+    assert asked_steps(tmp_path) == 0

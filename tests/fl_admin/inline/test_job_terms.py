@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from fl_admin.inline.job_terms import job_terms
-from fl_admin.job import CLIENT_CONFIG, SERVER_CONFIG, Job
+from fl_admin.job import Job
 from fl_admin.simulate import plan_simulation
 from fl_client.transfer import compacting
 from mmar_runtime.errors import ConfigError
+from mmar_runtime.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 
