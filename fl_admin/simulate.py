@@ -22,7 +22,7 @@ from typing import Literal
 from fl_admin.follow import InlineFollower, RunFollower, SimulationView
 from fl_admin.inline.job_terms import ADVICE, job_terms
 from fl_admin.inline.plan import ERROR_FILE, RUN, InlinePlan
-from fl_admin.job import CLIENT_CONFIG, Job
+from fl_admin.job import Job
 from fl_admin.processes import MEMORY_OF_NVFLARE, ProcessTree
 from fl_admin.report.html import write_report
 from fl_admin.report.plots import import_drawing
@@ -42,6 +42,7 @@ from mmar_runtime.confinement.places import job_environment, make_scratch, remov
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.files import write_text_atomically
 from mmar_runtime.flare import HANDOVER
+from mmar_runtime.flare_documents import CLIENT_CONFIG
 from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
 from mmar_runtime.policy.mmar_check import approval_fault
 from mmar_runtime.policy.site_policy import (
@@ -493,7 +494,7 @@ def _prepare_inline(plan: SimulationPlan, folder: RunFolder, job: Job) -> None:
         results=folder.results,
         sites=plan.sites,
         folders={site: folder.site(site) for site in plan.sites},
-        policy=folder.policy,
+        policy=plan.policy,
         common=_common(plan.sites),
         workers=plan.workers,
     )

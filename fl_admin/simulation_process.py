@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fl_client.job_wall import job_confinement, readable_paths
+from fl_client.job_wall import job_confinement
 from mmar_runtime.config.sources import read_json
-from mmar_runtime.confinement.wall import confine_as
+from mmar_runtime.confinement.wall import Confinement, confine_as
 from mmar_runtime.policy.site_policy import site_policy
 
 logger = logging.getLogger(__name__)
@@ -36,18 +36,9 @@ def confine_simulation(run: Path, local: Path) -> str:
     Raises:
         ConfinementError: the policy demands more than this kernel gives.
     """
-    policy = site_policy(local)
-    sites = read_json(local / "environment.json")["sites"]
-    read = {path for values in sites.values() for path in readable_paths(values, policy)}
-    confinement = job_confinement(
-        policy,
-        read=tuple(sorted(read)),
-        write=(run,),
-        connect_ports=None,
-        programs=True,
-        permissions=True,
-    )
-    return confine_as(policy.confinement, confinement)
+    policy, sites = site_policy(local), read_json(local / "environment.json")["sites"]
+    rights = Confinement(write=(run,), connect_ports=None, programs=True, permissions=True)
+    return confine_as(policy.confinement, job_confinement(rights, policy, sites.values()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

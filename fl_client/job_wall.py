@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +23,29 @@ def other_launchers(resources: Mapping[str, Any]) -> list[str]:
     return [one for one in paths if one.endswith("JobLauncher") and one != LAUNCHER]
 
 
-def readable_paths(values: Mapping[str, Scalar], policy: SitePolicy) -> Iterator[Path]:
+def job_confinement(
+    rights: Confinement, policy: SitePolicy, sites: Iterable[Mapping[str, Scalar]]
+) -> Confinement:
+    """The confinement of a process that runs a job at some sites, with the limits of their policy.
+
+    Args:
+        rights: what the process may do besides reading the data of the sites.
+        policy: of the sites. If it lets handlers send to other machines, nobody can list the ports.
+        sites: the own values of each site.
+    """
+    data = {path for values in sites for path in _readable_paths(values, policy)}
+    return replace(
+        rights,
+        read=(*rights.read, *sorted(data)),
+        connect_ports=None if policy.egress else rights.connect_ports,
+        memory=policy.limits.memory_gib * GIB,
+        file_bytes=policy.limits.disk_gib * GIB,
+    )
+
+
+def _readable_paths(values: Mapping[str, Scalar], policy: SitePolicy) -> Iterator[Path]:
     """The data of a site: its data roots, and every path among its own values."""
     yield from policy.data_roots
     for value in values.values():
         if isinstance(value, str) and os.path.isabs(value):
             yield Path(value)
-
-
-def job_confinement(
-    policy: SitePolicy, *, connect_ports: tuple[int, ...] | None, **rights: Any
-) -> Confinement:
-    """The confinement of a process that runs a job at a site, with the limits of its policy.
-
-    Args:
-        policy: of the site. If it lets handlers send to other machines, nobody can list the ports.
-        connect_ports: where the process reports to; None for any port.
-        rights: further attributes of ``Confinement``.
-    """
-    return Confinement(
-        connect_ports=None if policy.egress else connect_ports,
-        memory=policy.limits.memory_gib * GIB,
-        file_bytes=policy.limits.disk_gib * GIB,
-        **rights,
-    )

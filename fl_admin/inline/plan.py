@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fl_client.job_wall import job_confinement, readable_paths
+from fl_client.job_wall import job_confinement
+from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
-from mmar_runtime.confinement.wall import confine_as
-from mmar_runtime.policy.site_policy import read_site_policy
+from mmar_runtime.confinement.wall import Confinement, confine_as
+from mmar_runtime.policy.site_policy import SitePolicy, parse_policy, policy_document
 
 ERROR_FILE = "error.txt"
 """Beside the plan: what ended the process early."""
@@ -28,7 +29,7 @@ class InlinePlan:
         results: where results go.
         sites: site name -> its own values.
         folders: site name -> where its run writes, with its copy of the MMAR.
-        policy: file with the policy of every site and of the server.
+        policy: of every site and of the server.
         workers: processes in which the sites take turns.
         common: the values that all sites share; those are the server's too.
     """
@@ -37,14 +38,14 @@ class InlinePlan:
     results: Path
     sites: Mapping[str, Mapping[str, Scalar]]
     folders: Mapping[str, Path]
-    policy: Path
+    policy: SitePolicy
     common: Mapping[str, Scalar]
     workers: int = 1
 
     @property
     def confined(self) -> bool:
         """Whether the policy lets the kernel confine the processes of the simulation."""
-        return read_site_policy(self.policy).confinement != "off"
+        return self.policy.confinement != "off"
 
     def confine(self) -> str:
         """Confine this process by the policy; it may read what any of its sites may read.
@@ -55,16 +56,9 @@ class InlinePlan:
         Raises:
             ConfinementError: the policy demands more than this kernel gives.
         """
-        policy = read_site_policy(self.policy)
-        read = {path for values in self.sites.values() for path in readable_paths(values, policy)}
-        confinement = job_confinement(
-            policy,
-            read=(self.job, *sorted(read)),
-            write=(self.job.parent,),
-            connect_ports=(),
-            programs=self.workers > 1,
-        )
-        return confine_as(policy.confinement, confinement)
+        rights = Confinement(read=(self.job,), write=(self.job.parent,), programs=self.workers > 1)
+        confinement = job_confinement(rights, self.policy, self.sites.values())
+        return confine_as(self.policy.confinement, confinement)
 
     def app(self, site: str) -> Path:
         """A site's copy of the MMAR, where ``mmar site`` looks for it."""
@@ -77,7 +71,7 @@ class InlinePlan:
             "results": str(self.results),
             "sites": {name: dict(values) for name, values in self.sites.items()},
             "folders": {name: str(folder) for name, folder in self.folders.items()},
-            "policy": str(self.policy),
+            "policy": policy_document(self.policy),
             "common": dict(self.common),
             "workers": self.workers,
         }
@@ -92,7 +86,7 @@ class InlinePlan:
             results=Path(document["results"]),
             sites=document["sites"],
             folders={name: Path(folder) for name, folder in document["folders"].items()},
-            policy=Path(document["policy"]),
+            policy=parse_policy(document["policy"], Location("policy")),
             common=document["common"],
             workers=document["workers"],
         )

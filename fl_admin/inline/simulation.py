@@ -16,15 +16,13 @@ from fl_server.evaluation_digest import evaluation_digest
 from fl_server.initial_model import initial_model
 from mmar_runtime.confinement.wall import forbid_programs
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.site_policy import read_site_policy
 from mmar_runtime.workflows.process_state import ProcessState
 
 
 def sites_in_turn(plan: InlinePlan, work: JobWork, *, names: Collection[str]) -> SitesInTurn:
     """Sites of a plan, in this process."""
-    policy = read_site_policy(plan.policy)
     sites = [
-        Site(name=name, mmar=Mmar.open(plan.app(name)), values=values, policy=policy)
+        Site(name=name, mmar=Mmar.open(plan.app(name)), values=values, policy=plan.policy)
         for name, values in plan.sites.items()
         if name in names
     ]
@@ -68,7 +66,7 @@ def _ran(plan: InlinePlan, job: Job, terms: JobTerms, crew: SitesInTurn | SitesI
     initial = initial_model(
         job.mmar,
         values=plan.common,
-        policy=read_site_policy(plan.policy),
+        policy=plan.policy,
         shared=terms.shared_names,
     )
     fresh.put_back()

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from fl_client.job_wall import job_confinement, readable_paths
+from fl_client.job_wall import job_confinement
 from fl_client.site import PROCESSES_VARIABLE
 from mmar_runtime.audit import AUDIT_FILE, SHARED_FILES, AuditLog
 from mmar_runtime.audit_keys import LogKey
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.confinement.places import remove_scratch
-from mmar_runtime.confinement.wall import confine_as
+from mmar_runtime.confinement.wall import Confinement, confine_as
 from mmar_runtime.policy.site_policy import site_policy
 
 MODULE = "nvflare.private.fed.app.client.worker_process"
@@ -48,20 +48,19 @@ def confine_job(root: Path, *, site: str, job: str, parent: str) -> str:
     run, local = root / job, root / "local"
     policy, values = site_policy(local), read_site_values(local, site)
     several = values.get(PROCESSES_VARIABLE, 1) != 1
+    key = LogKey.of_run(run, job)
     # NVFlare looks there every second whether the site's own process is still alive.
     parent_process = Path(f"/proc/{os.getppid()}")
-    confinement = job_confinement(
-        policy,
+    rights = Confinement(
         # NVFlare loads the kit's private key in this process too, though it connects to no server.
-        read=(local, root / "startup", *readable_paths(values, policy), parent_process),
+        read=(local, root / "startup", parent_process),
         names=(root,),  # NVFlare looks for its documents below
         write=(run,),
         append=tuple(root / one for one in SHARED_FILES),
         connect_ports=None if several else (urlsplit(parent).port or 0,),
         programs=several,
     )
-    key = LogKey.of_run(run, job)
-    done = confine_as(policy.confinement, confinement)
+    done = confine_as(policy.confinement, job_confinement(rights, policy, [values]))
     AuditLog(root / AUDIT_FILE, key).append("job-confined", job=job, confinement=done)
     return done
 

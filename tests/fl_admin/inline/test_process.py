@@ -13,6 +13,7 @@ import pytest
 
 from fl_admin.inline.plan import InlinePlan
 from mmar_runtime.confinement.wall import kernel_wall
+from mmar_runtime.policy.site_policy import SitePolicy
 
 pytestmark = pytest.mark.skipif(
     not kernel_wall().stands, reason=f"this kernel's wall is {kernel_wall()}"
@@ -55,15 +56,12 @@ def confined(folder: Path, *, workers: int) -> dict[str, Any]:
     (run / "job").mkdir(parents=True)
     (folder / "data").mkdir()
     (folder / "data/image").write_text("x")
-    policy = run / "policy.json"
-    policy.write_text('{"policy_version": 1, "confinement": "required"}')
-    policy.chmod(0o600)
     plan = InlinePlan(
         job=run / "job",
         results=run / "results",
         sites={"site-1": {"DATA_ROOT": str(folder / "data")}},
         folders={"site-1": run / "site-1"},
-        policy=policy,
+        policy=SitePolicy(confinement="required"),
         common={},
         workers=workers,
     )
