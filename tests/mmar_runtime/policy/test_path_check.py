@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mmar_runtime.config.loader import Check, load_train_config
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.mmar import Mmar
+from mmar_runtime.policy import paths
 from mmar_runtime.policy.mmar_check import check_mmar, own_mmar_checks
 from mmar_runtime.policy.path_check import path_check
 from mmar_runtime.policy.paths import Places, path_fault, resolve_inside, text_fault
@@ -103,6 +104,31 @@ def test_results_go_to_no_data_but_those_that_lie_in_the_mmar() -> None:
     assert path_fault("/job/data/a", "write:run", places) == ""
     assert path_fault("/data/results/a", "write:run", places)
     assert path_fault("/elsewhere/a", "write:run", places)
+
+
+def test_the_list_of_a_site_may_lie_anywhere_but_in_the_job() -> None:
+    def fault(text: str, named: str) -> str:
+        return path_fault(text, "read:list", Places(root="/job", data=("/data",), data_list=named))
+
+    assert fault("/lists/a.json", named="/lists/a.json") == ""
+    assert fault("/data/b.json", named="/lists/a.json") == ""
+    assert fault("/lists/b.json", named="/lists/a.json")
+    assert fault("/job/a.json", named="/job/a.json")
+
+
+def test_a_list_is_no_pipe_and_a_folder_of_slices_no_flood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = Places(root="/job", data=(str(tmp_path),))
+    os.mkfifo(tmp_path / "list.json")
+    (tmp_path / "series").mkdir()
+    for number in range(3):
+        (tmp_path / f"series/{number}.dcm").touch()
+    assert path_fault(f"{tmp_path}/list.json", "read:list", places) == "is not a plain file"
+    assert path_fault(f"{tmp_path}/series", "read:image", places) == ""
+
+    monkeypatch.setattr(paths, "MAX_MEMBERS", 2)
+    assert path_fault(f"{tmp_path}/series", "read:image", places) == "holds more than 2 files"
 
 
 def test_results_go_to_no_pipe(tmp_path: Path) -> None:
