@@ -20,7 +20,14 @@ from hypothesis import strategies as st
 
 from fl_admin.cli.main import main
 from fl_server.run_record import RunRecorder, SiteContribution, begin_run, write_run_record
-from mmar_runtime.audit import FIRST, AuditError, AuditLog, verified_lines, verify_audit
+from mmar_runtime.audit import (
+    FIRST,
+    AuditError,
+    AuditLog,
+    ledger_heads,
+    verified_lines,
+    verify_audit,
+)
 from mmar_runtime.audit_keys import SECRET, LogKey
 
 
@@ -392,6 +399,26 @@ def test_a_job_gets_its_key_in_its_run_folder(tmp_path: Path, key: LogKey) -> No
     assert LogKey.of_run(tmp_path, "job-1") == key.for_job("job-1")
     assert key.for_job("job-1") != key.for_job("job-2") != key
     assert stat.S_IMODE((tmp_path / "audit.key").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("named", [{}, {"writer": "nobody"}, {"writer": "job", "job": 5}])
+def test_a_line_names_the_kit_or_a_job_as_its_writer(key: LogKey, named: dict[str, object]) -> None:
+    line = {"digest": FIRST, "mac": key.sign("mmar_audit.jsonl", FIRST)}
+
+    assert key.has_signed("mmar_audit.jsonl", {**line, "writer": "kit"})
+    assert not key.has_signed("mmar_audit.jsonl", {**line, **named})
+
+
+def test_heads_of_the_ledger_are_taken_from_lines_that_somebody_with_a_key_wrote(
+    log: Path, key: LogKey
+) -> None:
+    """A job writes lines of its own, and may name anything as a head."""
+    run = key.for_job("job-1")
+    for head in (f"1:{FIRST}", "none", f"0:{FIRST}"):
+        AuditLog(log, run).append("round-done", job="job-1", ledger=head)
+    AuditLog(log).append("round-done", job="job-1", ledger=f"2:{FIRST}")
+
+    assert ledger_heads(log, key) == [f"1:{FIRST}"]
 
 
 def test_the_private_key_of_the_kit_is_not_enough(log: Path, kit: Path) -> None:

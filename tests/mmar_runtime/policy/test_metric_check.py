@@ -52,6 +52,22 @@ def test_a_mean_is_of_the_loss_alone(found: Callable[..., dict[str, str]]) -> No
     assert "Average reports 'image' itself" in problems.values()
 
 
+@pytest.mark.parametrize(
+    ("further", "message"),
+    [
+        ({"alpha": 0.9}, None),
+        ({"alpha": 0.6}, "RunningAverage: alpha is below 0.9, so that single cases show"),
+        ({"src": "@key_metric"}, "RunningAverage: src hides what is averaged"),
+    ],
+)
+def test_a_running_mean_is_of_losses_of_about_the_same_weight(
+    found: Callable[..., dict[str, str]], further: dict[str, Any], message: str | None
+) -> None:
+    problems = found(more("train", "RunningAverage", output_transform=LOSS, **further))
+
+    assert [*problems.values()] == ([] if message is None else [message])
+
+
 def test_a_class_that_looks_at_one_input_is_refused(found: Callable[..., dict[str, str]]) -> None:
     [message] = found(more("validate", "Entropy", output_transform=PAIR)).values()
 
@@ -81,6 +97,20 @@ def test_a_region_has_64_values(
     problems = found(lambda config: config["validate"]["pre_transforms"].append(crop))
 
     assert (problems == {}) is least
+
+
+def test_a_flat_region_of_a_large_volume_counts_by_itself(
+    found: Callable[..., dict[str, str]],
+) -> None:
+    def crops(*sizes: list[int]) -> Callable[[Any], object]:
+        made = [
+            {"name": "CenterSpatialCropd", "args": {"keys": ["image", "label"], "roi_size": size}}
+            for size in sizes
+        ]
+        return lambda config: config["validate"]["pre_transforms"].extend(made)
+
+    assert found(crops([64, 64, 64], [8, 8])) == {}
+    assert found(crops([7, 7])) != {}
 
 
 def test_where_persons_are_counted_epochs_are_whole_and_lists_are_files(
