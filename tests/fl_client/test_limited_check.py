@@ -143,6 +143,15 @@ def test_an_interpreter_that_is_not_there_is_a_refusal(
     assert rules(limited_check(job)) == ["check"]
 
 
+def test_the_process_of_a_check_is_given_few_variables(
+    job: Path, interpreter: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    interpreter(f'test -n "$PATH" -a -z "$AWS_SECRET_ACCESS_KEY" && echo \'{GOOD}\'')
+
+    assert limited_check(job).accepted
+
+
 def test_nothing_of_the_environment_or_the_folder_is_imported(
     job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

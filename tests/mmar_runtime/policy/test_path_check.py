@@ -131,6 +131,18 @@ def test_a_list_is_no_pipe_and_a_folder_of_slices_no_flood(
     assert path_fault(f"{tmp_path}/series", "read:image", places) == "holds more than 2 files"
 
 
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [("https://tracker", True), ("file:///job/runs", True), ("sqlite:////job/runs.db", True),
+     ("/job/runs", True), ("file://etc/x", False), ("sqlite://etc/x", False),
+     ("file:///etc/x", False), ("sqlite:////etc/x", False)],
+)  # fmt: skip
+def test_a_service_is_elsewhere_or_a_file_of_the_run(text: str, good: bool) -> None:
+    fault = path_fault(text, "write:service", Places(root="/job", data=("/data",)))
+
+    assert (fault == "") is good
+
+
 def test_results_go_to_no_pipe(tmp_path: Path) -> None:
     places = Places(root=str(tmp_path), data=())
     os.mkfifo(tmp_path / "pipe")
