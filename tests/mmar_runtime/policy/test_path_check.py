@@ -143,6 +143,21 @@ def test_a_service_is_elsewhere_or_a_file_of_the_run(text: str, good: bool) -> N
     assert (fault == "") is good
 
 
+def test_a_header_names_a_plain_file_by_a_plain_name(tmp_path: Path) -> None:
+    places, header = Places(root="/job", data=(str(tmp_path),)), tmp_path / "a.mhd"
+    for name in ("voxels.raw", "$voxels.raw"):
+        (tmp_path / name).touch()
+
+    def fault(named: str) -> str:
+        header.write_text(f"ObjectType = Image\nElementDataFile = {named}\n")
+        return path_fault(str(header), "read:image", places)
+
+    assert fault("voxels.raw") == ""
+    assert "another place" in fault("$voxels.raw")
+    assert "not a plain file" in fault("gone.raw")
+    assert "site's data" in fault("../voxels.raw")
+
+
 def test_results_go_to_no_pipe(tmp_path: Path) -> None:
     places = Places(root=str(tmp_path), data=())
     os.mkfifo(tmp_path / "pipe")
