@@ -355,6 +355,13 @@ def test_the_jobs_own_description_is_a_closed_list(
     assert "job-file" in rules(job)
 
 
+def test_no_name_of_a_job_asks_for_a_value(job: Path, edited: Edited) -> None:
+    (job / "app").rename(job / "{WORKSPACE}")
+    edited(job / "meta.json", lambda meta: meta.update(deploy_map={"{WORKSPACE}": ["@ALL"]}))
+
+    assert rules(job) == {"job-file"}
+
+
 def test_a_job_has_a_name(job: Path, edited: Edited) -> None:
     edited(job / "meta.json", lambda meta: meta.pop("name"))
 

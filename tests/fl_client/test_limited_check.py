@@ -118,6 +118,8 @@ GOOD = '{"accepted": true, "problems": [], "notices": []}'
         ("echo null", "check"),
         (f"echo '{GOOD}'; exit 1", "check"),
         (f"echo '{GOOD}{GOOD}'", "check"),
+        (f"head -c 5000000 /dev/zero | tr '\\0' ' '; echo '{GOOD}'", "check"),
+        ("echo '{}'".format(GOOD.replace("true", "1")), "check"),
         ('echo \'{"accepted": true}\'', "check"),
         ('echo \'{"accepted": false, "problems": [], "notices": []}\'', "check"),
         ('echo \'{"accepted": true, "problems": [{}], "notices": []}\'', "check"),

@@ -135,6 +135,20 @@ def test_files_that_are_alike_at_both_ends_are_read_whole(tmp_path: Path) -> Non
     assert count_persons(rows(*paths)) == 3
 
 
+def test_a_series_is_the_same_by_whatever_names(tmp_path: Path) -> None:
+    slices = {"first": ("1", "2"), "again": ("2", "1"), "other": ("1", "3")}
+    for series, contents in slices.items():
+        (tmp_path / series).mkdir()
+        for name, content in zip("ab", contents, strict=True):
+            (tmp_path / series / name).write_text(content)
+
+    def persons(*series: str) -> int:
+        return count_persons([{"image": str(tmp_path / one)} for one in series])
+
+    assert persons("first", "again") == 1
+    assert persons("first", "other") == 2
+
+
 def test_an_image_and_a_key_may_join_three_rows(data: Path) -> None:
     items = [
         {"image": str(data / "0.nii"), "patient": "a"},

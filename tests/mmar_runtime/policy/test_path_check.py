@@ -557,6 +557,8 @@ def test_links_in_the_data_lead_nowhere_else(
         (["/tmp/y"], True),
         ({"a": "/tmp/y"}, True),
         (7, True),
+        ("#7", True),
+        ("#torch.float32", True),
     ],
 )
 def test_a_path_is_a_text_or_texts_that_can_be_listed(
@@ -567,6 +569,19 @@ def test_a_path_is_a_text_or_texts_that_can_be_listed(
     edited(train(tiny_mmar), lambda document: handler(document, SAVER, save_dir=value))
 
     assert problems(tiny_mmar) == ["train.handlers[3].args.save_dir"] * refused
+
+
+@pytest.mark.parametrize(("folder", "refused"), [("models", False), ("/tmp/x", True), (None, True)])
+def test_a_folder_that_is_left_out_is_that_of_the_run(
+    tiny_mmar: Path, edited: Edited, folder: str | None, refused: bool
+) -> None:
+    place = None if folder is None else str(tiny_mmar / folder)
+    edited(tiny_mmar / "config/environment.json", lambda values: values.update(MMAR_CKPT_DIR=place))
+    edited(train(tiny_mmar), lambda document: handler(document, SAVER, save_dir=None))
+
+    found = problems(tiny_mmar)
+
+    assert ("train.handlers[3].args.save_dir" in found) is refused
 
 
 def test_data_lie_where_the_policy_says(tiny_mmar: Path, tmp_path: Path) -> None:
