@@ -421,13 +421,31 @@ def test_a_link_is_refused(job: Path, name: str) -> None:
     assert "archive" in rules(job)
 
 
+def test_a_folder_that_cannot_be_listed_is_refused(
+    job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = os.scandir
+
+    def refusing(path: str) -> Any:
+        if str(path) == str(job / "app/docs"):
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    (job / "app/docs/x.md").touch()
+    assert rules(job) == set()
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert rules(job) != set()
+
+
 def test_a_pipe_is_refused_unread(job: Path) -> None:
     os.mkfifo(job / "app/docs/x.md")
 
     assert rules(job) == {"archive"}
 
 
-@pytest.mark.parametrize("name", ["a\nb.md", "a\x1bb.md", "$HOME.md", "a\\b.md", "C:.md"])
+@pytest.mark.parametrize(
+    "name", ["a\nb.md", "a\x1bb.md", "$HOME.md", "a\\b.md", "C:.md", "a\u202eb.md"]
+)
 def test_a_name_that_means_something_elsewhere_is_refused(job: Path, name: str) -> None:
     (job / "app/docs" / name).write_text("")
 

@@ -165,6 +165,9 @@ def test_a_site_can_name_the_key(data: Path) -> None:
     assert count_persons(items) == 6
     assert count_persons(items, "code") == 2
     assert count_persons(items, "missing") == 1
+    codes = ("a0", " A0 ", "a1", "A1", "a2", "a2 ")  # each in two ways
+    written = [{**row, "mrn": code} for row, code in zip(six(data), codes, strict=True)]
+    assert count_persons(written, "mrn") == 3
 
 
 def test_an_image_that_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -46,6 +46,35 @@ def test_what_is_beyond_the_bound_is_neither_allowed_nor_written(tmp_path: Path)
     assert len(ledger.account().spendings) == 10
 
 
+def test_sums_that_are_not_exact_reach_the_bound(tmp_path: Path) -> None:
+    ledger = PrivacyLedger(tmp_path)
+    for _ in range(3):
+        spend(ledger, 0.1, most=0.3)  # three times 0.1 is 0.30000000000000004
+
+    with pytest.raises(PolicyError):
+        spend(ledger, 0.001, most=0.3)
+
+
+def test_a_spending_waits_for_another_to_end(tmp_path: Path) -> None:
+    ledger = PrivacyLedger(tmp_path)
+    with ThreadPoolExecutor(1) as pool:
+        with ledger._alone():
+            waiting = pool.submit(spend, PrivacyLedger(tmp_path), 1)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.2)
+        assert waiting.result(10) == 1
+
+
+def test_a_ledger_that_leads_nowhere_counts_as_spent(tmp_path: Path) -> None:
+    ledger = PrivacyLedger(tmp_path)
+    ledger.path.parent.mkdir()
+    assert ledger.require(1, 5) == 0
+
+    ledger.path.symlink_to("nothing")
+    with pytest.raises(PolicyError, match="cannot be trusted"):
+        ledger.require(1, 5)
+
+
 def test_jobs_at_the_same_time_cannot_spend_more_than_there_is(tmp_path: Path) -> None:
     def one(_: int) -> bool:
         try:

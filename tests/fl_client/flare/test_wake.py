@@ -92,6 +92,16 @@ def test_nobody_but_the_server_of_the_job_wakes_a_site(
     assert not asking.is_alive()
 
 
+def test_a_site_that_knows_no_others_does_not_wake_itself(
+    engine: EngineStandIn, fl_ctx: FLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "get_clients", lambda: None)
+    started(fl_ctx)
+
+    assert engine.wake(fl_ctx, sender="site-1").get_return_code() == ReturnCode.BAD_PEER_CONTEXT
+    assert engine.wake(fl_ctx).get_return_code() == ReturnCode.OK
+
+
 def test_a_flood_of_messages_makes_a_site_ask_only_a_few_times(
     engine: EngineStandIn, fl_ctx: FLContext
 ) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mmar_runtime.config.loader import Check, load_train_config
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy import paths
+from mmar_runtime.policy import image_file, paths
 from mmar_runtime.policy.mmar_check import check_mmar, own_mmar_checks
 from mmar_runtime.policy.path_check import path_check
 from mmar_runtime.policy.paths import Places, path_fault, resolve_inside, text_fault
@@ -156,6 +156,36 @@ def test_a_header_names_a_plain_file_by_a_plain_name(tmp_path: Path) -> None:
     assert "another place" in fault("$voxels.raw")
     assert "not a plain file" in fault("gone.raw")
     assert "site's data" in fault("../voxels.raw")
+
+
+def test_a_header_lists_its_files_in_the_part_that_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places, header = Places(root="/job", data=(str(tmp_path),)), tmp_path / "a.mhd"
+    listed = "ObjectType = Image\nElementDataFile = LIST\nvoxels.raw\n"
+    (tmp_path / "voxels.raw").touch()
+    header.write_text(listed)
+    assert path_fault(str(header), "read:image", places) == ""
+
+    header.write_text(f"{listed}/etc/passwd\n")
+    assert "site's data" in path_fault(str(header), "read:image", places)
+    monkeypatch.setattr(image_file, "HEADER_BYTES", len(listed))
+    assert "by a pattern" in path_fault(str(header), "read:image", places)
+
+
+def test_a_word_that_begins_as_that_for_a_list_is_no_name(tmp_path: Path) -> None:
+    """Readers compare its first letters alone."""
+    places, header = Places(root="/job", data=(str(tmp_path),)), tmp_path / "a.nhdr"
+    for name in ("LIST2", "skiplist.raw", "my-list.raw"):
+        (tmp_path / name).touch()
+
+    def fault(named: str) -> str:
+        header.write_text(f"NRRD0004\ntype: float\ndata file: {named}\n")
+        return path_fault(str(header), "read:image", places)
+
+    assert fault("my-list.raw") == ""
+    assert "by a pattern" in fault("LIST2")
+    assert "by a pattern" in fault("skiplist.raw")
 
 
 def test_results_go_to_no_pipe(tmp_path: Path) -> None:
