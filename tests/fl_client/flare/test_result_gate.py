@@ -200,6 +200,13 @@ def with_part(name: str, value: object) -> Shareable:
     return reply
 
 
+def failed_with(name: str, value: object) -> Shareable:
+    """A reply without data, which NVFlare reads the headers of alone."""
+    reply = make_reply(ReturnCode.EXECUTION_EXCEPTION)
+    reply.set_header(name, value)
+    return reply
+
+
 def report(**changes: Any) -> Callable[[DXO], None]:
     return lambda dxo: dxo.meta[REPORT].update(changes)
 
@@ -215,6 +222,7 @@ def hostile() -> Iterator[tuple[str, Shareable]]:
     yield "status-object", with_header(STATUS, {"name": CANARY})
     yield "return-code", with_header(ReservedHeaderKey.RC, CANARY)
     yield "return-code-object", with_header(ReservedHeaderKey.RC, [CANARY])
+    yield "content-type", failed_with(ReservedHeaderKey.CONTENT_TYPE, CANARY)
     yield "no-data", Shareable()
     yield "meta-key", with_dxo(lambda dxo: dxo.meta.update({"files": patients}))
     yield "meta-key-name", with_dxo(lambda dxo: dxo.meta.update({CANARY: 1}))
