@@ -180,7 +180,7 @@ class Approvals:
             ConfigError: it is not on the list.
         """
         if digest not in self.approved:
-            message = f"{digest!r} is not among the {len(self.approved)} approved"
+            message = f"{digest!r} is not approved"
             raise ConfigError([Problem(Location("--revoke"), message, "See --list.", "code")])
         others = [one for one in self.approved if one != digest]
         mode = self.policy.byoc.mode if others or self.policy.byoc.mode == "on" else "off"

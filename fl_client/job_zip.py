@@ -81,8 +81,10 @@ def _end_fault(path: Path) -> str:
         first = stream.read(4)
         stream.seek(max(0, size - END_RECORD.size - 20))
         tail = stream.read()
+    if first == b"PK\x05\x06":
+        return "has no files"
     if first != b"PK\x03\x04" or len(tail) < END_RECORD.size:
-        return "is no zip"
+        return "is not a zip"
     mark, _, _, _, count, length, start, comment = END_RECORD.unpack(tail[-END_RECORD.size :])
     if mark != b"PK\x05\x06" or comment:
         return "does not end as a plain zip does"

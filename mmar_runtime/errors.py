@@ -50,7 +50,8 @@ class Problem:
     rule: str = "invalid"
 
     def __str__(self) -> str:
-        text = f"{self.location}: {self.message}"
+        place = str(self.location)
+        text = f"{place}: {self.message}" if place else self.message
         return f"{text}\n    {self.advice}" if self.advice else text
 
     def as_dict(self) -> dict[str, str]:

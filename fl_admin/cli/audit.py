@@ -133,8 +133,12 @@ def _known_heads(options: argparse.Namespace) -> dict[str, list[str]]:
     if options.record is None:
         return {}
     from fl_server.run_record import read_run_record
+    from mmar_runtime.errors import FederationError
 
-    found = read_run_record(options.record).log_heads(options.site)
+    try:
+        found = read_run_record(options.record).log_heads(options.site)
+    except FederationError as error:
+        raise _fault("--record", str(error)) from error
     if not found:
         raise _fault("--site", f"the record holds no head of a log of {options.site!r}")
     return found

@@ -114,6 +114,10 @@ def guarded(path: str | Path, judge: Callable[[], Verdict]) -> Verdict:
         message = "takes more memory than a check may take"
         advice = "Leave out what is deep, long or repeated."
         return verdict(path, [Problem(Location(Path(path).name), message, advice, "cost")])
+    except PermissionError as error:
+        message = f"cannot be read: {error.strerror}"
+        advice = "Give the user of this process the right to read all of it."
+        return verdict(path, [Problem(Location(Path(path).name), message, advice, "check")])
     except Exception as error:
         log.debug("the check of %s failed", path, exc_info=True)
         # The text of an error of the system may have a path of the site; its reason has none.

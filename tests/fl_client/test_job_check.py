@@ -411,6 +411,16 @@ def test_an_app_that_is_not_there_is_refused(job: Path) -> None:
     assert rules(job) == {"job-file"}
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "is not a zip"), (b"PK\5\6" + bytes(18), "has no files")],
+)
+def test_a_zip_without_files_says_so(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "job.zip").write_bytes(content)
+
+    assert [one.message for one in check_path(tmp_path / "job.zip").problems] == [message]
+
+
 # --- Links and odd files -------------------------------------------------------------------------
 
 

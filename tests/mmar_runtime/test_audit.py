@@ -670,6 +670,9 @@ def test_an_end_that_is_gone_is_found_with_the_run_record(
     assert "has 3 lines; line 4 is known from elsewhere and gone" in capsys.readouterr().out
     assert main([*command, "site-2"]) == 2
     assert main(["audit", "verify", str(log), "--record", record]) == 2
+    Path(record).write_text("{")
+    assert main([*command, "site-1"]) == 2
+    assert "run_record.json: this is no JSON document" in capsys.readouterr().err
 
 
 def test_an_empty_log_is_not_well(log: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,7 +116,7 @@ def test_a_site_that_approves_jobs_takes_the_job_that_it_has_approved_and_no_oth
     digest = str(job_digest(job / "app"))
 
     _, told = submit("--policy", policy(jobs="approved"))
-    assert f"runs the jobs that it has approved, and not this one ({digest})" in told
+    assert f"\nthis site runs the jobs that it has approved, and not this one ({digest})" in told
     assert "no-kit" not in told
 
     _, told = submit("--policy", policy(jobs="approved", approved_jobs=[digest]))

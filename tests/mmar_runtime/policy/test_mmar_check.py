@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -283,7 +284,10 @@ def test_what_is_no_mmar_is_refused(tmp_path: Path, path: str) -> None:
     assert not check_mmar(f"{tmp_path}/{path}").accepted
 
 
-@pytest.mark.parametrize(("fault", "rule"), [(RecursionError, "check"), (MemoryError, "cost")])
+@pytest.mark.parametrize(
+    ("fault", "rule"),
+    [(RecursionError, "check"), (PermissionError, "check"), (MemoryError, "cost")],
+)
 def test_a_fault_of_the_check_itself_is_a_refusal(
     tiny_mmar: Path, monkeypatch: pytest.MonkeyPatch, fault: type[Exception], rule: str
 ) -> None:
@@ -293,6 +297,21 @@ def test_a_fault_of_the_check_itself_is_a_refusal(
     monkeypatch.setattr("mmar_runtime.policy.mmar_check.load_train_config", broken)
 
     assert rules(tiny_mmar) == {rule}
+
+
+def test_a_folder_that_may_not_be_read_asks_for_the_right(
+    tiny_mmar: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/home/me/config")
+
+    monkeypatch.setattr("mmar_runtime.policy.mmar_check.load_train_config", closed)
+    [problem] = check_mmar(tiny_mmar).problems
+
+    assert (problem.message, problem.advice) == (
+        "cannot be read: Permission denied",
+        "Give the user of this process the right to read all of it.",
+    )
 
 
 def test_weights_are_not_opened(tiny_mmar: Path) -> None:
