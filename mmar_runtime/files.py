@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
+
+
+def make_folder_to_write(folder: Path) -> None:
+    """Make a folder, unless it is there, and find out before a run whether files can be made in it.
+
+    Raises:
+        OSError: the folder cannot be made, or nothing can be written there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def write_atomically(

@@ -17,6 +17,7 @@ from mmar_runtime.components.processes import asked_together
 from mmar_runtime.config.nodes import WeightsFile
 from mmar_runtime.config.sections import EvaluationConfig
 from mmar_runtime.errors import ConfigError, Problem, RunAborted
+from mmar_runtime.files import make_folder_to_write
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights, load_into
 from mmar_runtime.workflows.conf_report import conf_report
@@ -107,7 +108,7 @@ def evaluate(
     """
     _has_weights(config)
     with session(config, allow_code=allow_code) as context:
-        Path(str(config.value("MMAR_EVAL_OUTPUT_PATH"))).mkdir(parents=True, exist_ok=True)
+        make_folder_to_write(Path(str(config.value("MMAR_EVAL_OUTPUT_PATH"))))
         workflow = EvaluationWorkflow(config, context, should_stop=should_stop)
         if config.settings.print_conf:
             for line in conf_report(config, workflow.builder):

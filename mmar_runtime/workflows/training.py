@@ -20,6 +20,7 @@ from mmar_runtime.components.summary import log_network_summary
 from mmar_runtime.components.trackers import log_checkpoints
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import CheckpointError, ComponentError, RunAborted
+from mmar_runtime.files import make_folder_to_write
 from mmar_runtime.results import EpochReport, EvaluationResult, TrainResult
 from mmar_runtime.workflows.conf_report import conf_report
 from mmar_runtime.workflows.evaluation import result_of
@@ -247,7 +248,7 @@ def train(
     """
     with session(config, allow_code=allow_code) as context:
         folder = Path(str(config.value("MMAR_CKPT_DIR")))
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder_to_write(folder)
         asked_for = comparable(config, processes=context.processes.count)
         if resume:
             # It would put a file's weights in the place of those of the interrupted run.

@@ -10,7 +10,12 @@ from typing import IO
 
 import pytest
 
-from mmar_runtime.files import flush_below, write_atomically, write_text_atomically
+from mmar_runtime.files import (
+    flush_below,
+    make_folder_to_write,
+    write_atomically,
+    write_text_atomically,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -116,3 +121,18 @@ def test_a_private_file_was_never_anybody_elses(
     write_text_atomically(tmp_path / "environment.json", "{}", private=True)
 
     assert modes == [0o600]
+
+
+def test_a_folder_to_write_is_made_or_its_name_is_in_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "mmar/models"
+    for _ in range(2):
+        make_folder_to_write(folder)
+    assert folder.is_dir()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+
+    with pytest.raises(PermissionError, match="Permission denied") as caught:
+        make_folder_to_write(folder)
+
+    assert caught.value.filename == str(folder)
