@@ -24,7 +24,9 @@ class Mmar:
         """
         root = Path(folder).expanduser().resolve()
         if not (root / "config").is_dir():
-            what = "holds no folder 'config'" if root.is_dir() else "does not exist"
+            what = "is a file" if root.exists() else "does not exist"
+            if root.is_dir():
+                what = "holds no folder 'config'"
             message = f"the MMAR folder {str(root)!r} {what}"
             advice = "Point -m/--mmar at the folder above 'config'."
             nested = sorted(path.parent.name for path in root.glob("*/config") if path.is_dir())

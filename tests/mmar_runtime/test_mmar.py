@@ -45,6 +45,14 @@ def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     )
 
 
+def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "job.zip").touch()
+
+    assert fault(tmp_path / "job.zip").startswith(
+        f"MMAR: the MMAR folder {str(tmp_path / 'job.zip')!r} is a file\n"
+    )
+
+
 def test_a_folder_without_a_config_folder(tmp_path: Path) -> None:
     assert fault(tmp_path) == (
         f"MMAR: the MMAR folder {str(tmp_path)!r} holds no folder 'config'\n"
