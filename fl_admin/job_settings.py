@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fl_client.client_config import SUBMIT, TRAIN
 from fl_client.encryption import encrypting
 from fl_client.job_files import META
 from fl_client.privacy import MODULE, SETTINGS, filter_settings
@@ -156,10 +157,10 @@ class JobSettings:
         """One for the contributions; filters of ours hold whole models back as well."""
         filters = [dict(one) for one in self.result_filters]
         if filters:
-            yield {"tasks": ["train"], "filters": filters}
+            yield {"tasks": [TRAIN], "filters": filters}
         ours = [one for one in filters if one["path"] in SETTINGS]
         if ours:
-            yield {"tasks": ["submit_model"], "filters": ours[:1]}
+            yield {"tasks": [SUBMIT], "filters": ours[:1]}
 
 
 def named_class(words: Sequence[str]) -> dict[str, Any]:

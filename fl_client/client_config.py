@@ -14,7 +14,13 @@ from mmar_runtime.flare_documents import (
 )
 from mmar_runtime.mmar import Mmar
 
-TRAIN_TASK = "train"
+TRAIN = "train"
+SCORE = "score_model"
+SUBMIT = "submit_model"
+VALIDATE = "validate"
+TASKS = (TRAIN, SCORE, SUBMIT, VALIDATE)
+"""The tasks of a site."""
+
 TRAINING = "fl_server.flare.wake.WakingScatterAndGather"
 NVFLARES_ROUNDS = 5
 """Of its ``ScatterAndGather`` where a job names none."""
@@ -30,7 +36,7 @@ def job_trains(mmar: Mmar) -> bool:
         ConfigError: the document is missing, or no JSON.
     """
     tasks = {task for one in _executors(mmar) for task in one.get("tasks") or ()}
-    return bool(tasks & {TRAIN_TASK, EVERY_TASK})
+    return bool(tasks & {TRAIN, EVERY_TASK})
 
 
 def rounds_of(mmar: Mmar) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fl_client.client_config import SCORE, SUBMIT, TRAIN, VALIDATE
 from fl_client.job_filters import (
     component_argument,
     filter_argument,
@@ -20,10 +21,10 @@ DECRYPT = "fl_client.flare.encryption.DecryptModel"
 ENCRYPT = "fl_client.flare.encryption.EncryptReply"
 PERSISTOR = "fl_server.flare.persistor.MmarModelPersistor"
 
-DECRYPTED_TASKS = ("train", "score_model", "validate")
+DECRYPTED_TASKS = (TRAIN, SCORE, VALIDATE)
 """Tasks that bring a model to a site."""
 
-ENCRYPTED_TASKS = ("train", "submit_model")
+ENCRYPTED_TASKS = (TRAIN, SUBMIT)
 """Tasks whose reply holds weights."""
 
 ALL = ("*",)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fl_client.client_config import TASKS, TRAIN
 from fl_client.privacy import SETTINGS, Settings, SvtSettings, filter_settings
 from fl_client.privacy_filters import (
     PRIVACY_FILE,
@@ -28,8 +29,6 @@ from mmar_runtime.policy.site_policy import SitePolicy
 from mmar_runtime.shared_names import matching
 
 AGGREGATOR = "fl_server.flare.aggregator.MmarAggregator"
-TRAIN = "train"
-TASKS = (TRAIN, "score_model", "submit_model", "validate")
 """All that a site does; NVFlare looks filters up by these names and knows no wildcard there."""
 
 CHAINS = ("task_result_filters", "task_data_filters")

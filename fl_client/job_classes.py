@@ -13,7 +13,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
-from fl_client.client_config import TRAINING
+from fl_client.client_config import SCORE, SUBMIT, TRAIN, TRAINING, VALIDATE
 from fl_client.encryption import DECRYPT, ENCRYPT, PERSISTOR
 from fl_client.filter_plan import AGGREGATOR
 from fl_client.forms import (
@@ -194,7 +194,7 @@ CLASSES: Mapping[str, JobClass] = MappingProxyType(
                 "aggregator_id": TO_AGGREGATOR,
                 "persistor_id": TO_PERSISTOR,
                 "shareable_generator_id": Reference((FULL_MODEL,)),
-                "train_task_name": word("train"),
+                "train_task_name": word(TRAIN),
                 "train_timeout": SECONDS,
                 "ignore_result_error": optional(FLAG),
                 "allow_empty_global_weights": word(False),
@@ -208,7 +208,7 @@ CLASSES: Mapping[str, JobClass] = MappingProxyType(
         SCORING: _workflow(
             arguments={
                 "min_sites": SITES,
-                "task_name": word("score_model"),
+                "task_name": word(SCORE),
                 "timeout": SECONDS,
                 "aggregator_id": TO_AGGREGATOR,
             },
@@ -223,8 +223,8 @@ CLASSES: Mapping[str, JobClass] = MappingProxyType(
                 "validation_timeout": SECONDS,
                 "model_locator_id": Reference((MODEL_LOCATOR,)),
                 "formatter_id": word(""),
-                "submit_model_task_name": word("submit_model", ""),
-                "validation_task_name": word("validate"),
+                "submit_model_task_name": word(SUBMIT, ""),
+                "validation_task_name": word(VALIDATE),
                 "cleanup_models": FLAG,
                 "participating_clients": optional(several(SITE, MAX_SITES)),
                 "wait_for_clients_timeout": SECONDS,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fl_client.client_config import EVERY_TASK
+from fl_client.client_config import EVERY_TASK, TASKS
 from fl_client.encryption import encryption_faults
-from fl_client.filter_plan import AGGREGATOR, TASKS, chain_faults
+from fl_client.filter_plan import AGGREGATOR, chain_faults
 from fl_client.forms import Form, number, unknown_key, unknown_keys, word
 from fl_client.job_classes import (
     ALLOWED_CLASSES,

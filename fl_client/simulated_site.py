@@ -14,6 +14,7 @@ from functools import cached_property
 
 import torch
 
+from fl_client.client_config import SCORE, SUBMIT, TRAIN, VALIDATE
 from fl_client.done_tasks import DoneTasks
 from fl_client.local_training import LocalWork
 from fl_client.outgoing import outgoing_result, outgoing_update
@@ -22,10 +23,6 @@ from fl_client.shared_storage import SharedStorage
 from fl_client.site import Site
 from fl_client.site_tasks import LocalTasks
 from fl_client.task_limits import (
-    SCORE,
-    SUBMIT,
-    TRAIN,
-    VALIDATE,
     AskedTask,
     mmar_problems,
     too_long,

@@ -6,15 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fl_client.client_config import SCORE, SUBMIT, VALIDATE
 from fl_client.site import Site
 from mmar_runtime.errors import ConfigError, PolicyError, Problem
 from mmar_runtime.files import bytes_below
 from mmar_runtime.policy.mmar_check import check_mmar
-
-TRAIN = "train"
-SCORE = "score_model"
-VALIDATE = "validate"
-SUBMIT = "submit_model"
 
 EVALUATIONS = (SCORE, VALIDATE, SUBMIT)
 """The tasks, other than the rounds, whose replies have metrics."""

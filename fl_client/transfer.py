@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fl_client.filter_plan import AGGREGATOR, TRAIN
+from fl_client.client_config import TRAIN
+from fl_client.filter_plan import AGGREGATOR
 from fl_client.job_filters import (
     component_argument,
     filter_argument,

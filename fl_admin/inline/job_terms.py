@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fl_admin.job import Job
-from fl_client.client_config import TRAINING
+from fl_client.client_config import TASKS, TRAIN, TRAINING
 from fl_client.encryption import PERSISTOR
-from fl_client.filter_plan import AGGREGATOR, TASKS
+from fl_client.filter_plan import AGGREGATOR
 from fl_client.job_classes import (
     COURSE,
     EXECUTOR,
@@ -54,7 +54,7 @@ PASSED_OVER = frozenset(
 """Arguments that only say how NVFlare's parts find each other and how they wait."""
 
 FILTERS = ("task_data_filters", "task_result_filters")
-ROUNDING = [[{"tasks": ["train"], "filters": [compact_filter(form)]}] for form in FORMS]
+ROUNDING = [[{"tasks": [TRAIN], "filters": [compact_filter(form)]}] for form in FORMS]
 """The chains that this engine stands for."""
 
 

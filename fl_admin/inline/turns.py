@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fl_admin.inline.tasks import Failure, Reply, Score, Submit, Task, Train, Validate
+from fl_client.client_config import SCORE, SUBMIT, TRAIN, VALIDATE
 from fl_client.progress import ProgressFile
 from fl_client.set_aside import SetAside
 from fl_client.shared_storage import SharedStorage
 from fl_client.simulated_site import JobWork, SimulatedSite
 from fl_client.site import Site
 from fl_client.status_words import status_word
-from fl_client.task_limits import SCORE, SUBMIT, TRAIN, VALIDATE
 from mmar_runtime.errors import RunAborted
 from mmar_runtime.workflows.process_state import ProcessState
 

@@ -17,7 +17,7 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
 from fl_client.approved_jobs import job_approval_faults, job_digest
-from fl_client.client_config import job_trains, rounds_of
+from fl_client.client_config import SCORE, SUBMIT, TRAIN, VALIDATE, job_trains, rounds_of
 from fl_client.done_tasks import DONE, DoneTasks
 from fl_client.flare.audit import done_before, note
 from fl_client.flare.encryption_keys import ability_faults
@@ -37,10 +37,6 @@ from fl_client.run_watch import RunWatch
 from fl_client.site import Site
 from fl_client.site_tasks import LocalTasks, SiteTasks
 from fl_client.task_limits import (
-    SCORE,
-    SUBMIT,
-    TRAIN,
-    VALIDATE,
     AskedTask,
     mmar_problems,
     over_limit,
