@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from fl_client.client_config import job_trains
-from fl_client.job_meta import META_FORMS
+from fl_client.job_meta import ALL_SITES, META_FORMS
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.mmar import Mmar
-
-ALL_SITES = "@ALL"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

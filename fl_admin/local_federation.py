@@ -12,7 +12,6 @@ hospitals; but the server is called ``localhost``, so nothing of it can be reach
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import random
@@ -33,6 +32,7 @@ import yaml
 from fl_admin.processes import MEMORY_OF_NVFLARE
 from fl_admin.provision import provision
 from mmar_runtime.config.overrides import Scalar
+from mmar_runtime.confinement.system_calls import process_control
 from mmar_runtime.errors import FederationError
 from mmar_runtime.files import write_text_atomically
 
@@ -52,7 +52,6 @@ SECONDS_TO_END = 10.0
 SECONDS_BETWEEN_LOOKS = 0.2
 LINES_TOLD = 15
 PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass
@@ -303,4 +302,4 @@ def _connections(process: psutil.Process) -> list[Any]:
 
 def _end_with_us() -> None:
     """Have the kernel end a kit's process if ours is killed; the kit's jobs end without it."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    process_control(PR_SET_PDEATHSIG, signal.SIGKILL)

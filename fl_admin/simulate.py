@@ -36,6 +36,7 @@ from fl_server.cross_site import CrossSiteMatrix, read_cross_site_matrix
 from fl_server.run_record import RunRecord, finish_run, read_run_record, write_run_record
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
+from mmar_runtime.config.sections import THREADS_VARIABLE
 from mmar_runtime.config.sources import read_json, read_site_values
 from mmar_runtime.config.upgrades import Notice
 from mmar_runtime.confinement.places import job_environment, make_scratch, remove_scratch
@@ -57,7 +58,6 @@ Engine = Literal["inline", "nvflare"]
 SECONDS_BETWEEN_LOOKS = 0.2
 """How soon the end of a run is noticed."""
 
-THREADS_VARIABLE = "NUM_THREADS"
 FATAL = "due to FATAL_SYSTEM_ERROR received:"
 """What NVFlare's log says before the reason of an aborted run."""
 

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fl_admin.setup.environment import COUNT, ENVIRONMENT, LIST, ROOT
+from fl_admin.setup.environment import ENVIRONMENT, LIST, ROOT
 from fl_admin.setup.finding import Finding, fault, ok, warning
 from fl_admin.setup.kit import Kit
 from fl_client.site_data import unset_variables
 from mmar_runtime.config.file_keys import FILE_KEYS, TASKS
 from mmar_runtime.config.overrides import Scalar
+from mmar_runtime.config.sections import THREADS_VARIABLE
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.datatools.document import TRAINING, VALIDATION, Item, read_document
 from mmar_runtime.errors import ConfigError
@@ -53,13 +54,14 @@ class _Looked:
 
 
 def _environment(values: dict[str, Scalar]) -> Finding:
-    count = values.get(COUNT)
+    count = values.get(THREADS_VARIABLE)
+    paths = f"{ROOT} and {LIST} set"
     if count is None:
         cores = os.cpu_count()
-        message = f"{ROOT} and {LIST} set; {COUNT} is not, so torch takes up to {cores} threads"
-        advice = f"--set {COUNT}=N: the same number gives the same bits in every run"
+        message = f"{paths}; {THREADS_VARIABLE} is not, so torch takes up to {cores} threads"
+        advice = f"--set {THREADS_VARIABLE}=N: the same number gives the same bits in every run"
         return warning("environment", message, advice)
-    return ok("environment", f"{ROOT} and {LIST} set; {COUNT} {count}")
+    return ok("environment", f"{paths}; {THREADS_VARIABLE} {count}")
 
 
 def _data(values: dict[str, Scalar], policy: SitePolicy | None) -> Finding:

@@ -13,6 +13,7 @@ from fl_admin.setup.kit import OWNERS, PLACE, Kit
 from fl_client.site import PROCESSES_VARIABLE
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
+from mmar_runtime.config.sections import THREADS_VARIABLE
 from mmar_runtime.config.sources import read_json, read_site_values
 from mmar_runtime.datatools.document import read_document
 from mmar_runtime.errors import ConfigError, Problem
@@ -22,8 +23,7 @@ from mmar_runtime.policy.paths import text_fault
 ENVIRONMENT = "environment.json"
 ROOT, LIST = "DATA_ROOT", "DATASET_JSON"
 OWN_ARGUMENTS = {ROOT: "--data-root", LIST: "--datalist"}
-COUNT = "NUM_THREADS"
-COUNTS = (COUNT, PROCESSES_VARIABLE)
+COUNTS = (THREADS_VARIABLE, PROCESSES_VARIABLE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

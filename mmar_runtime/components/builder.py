@@ -37,7 +37,7 @@ from mmar_runtime.config.nodes import (
     TransformRef,
     WeightsFile,
 )
-from mmar_runtime.config.sections import WorkflowConfig
+from mmar_runtime.config.sections import TRANSFORM_SLOTS, WorkflowConfig
 from mmar_runtime.errors import ComponentError, MmarError
 from mmar_runtime.policy.component_check import ENGINE_KINDS, slot_kind
 from mmar_runtime.policy.component_table import ComponentEntry
@@ -46,7 +46,6 @@ from mmar_runtime.policy.site_policy import DEFAULT_POLICY
 
 logger = logging.getLogger(__name__)
 
-TRANSFORM_SLOTS = ("pre_transforms", "post_transforms")
 METRIC_SLOTS = ("key_metric", "additional_metrics")
 WRITTEN_ONCE = ("CheckpointSaver",)
 """Handlers that are the first process's, even if the config does not say so."""

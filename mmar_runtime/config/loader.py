@@ -29,6 +29,7 @@ from mmar_runtime.config.sections import (
     EVALUATE_ONLY,
     LIST_SLOTS,
     SLOT_KINDS,
+    THREADS_VARIABLE,
     TRAIN_ONLY,
     TRANSFORM_SLOTS,
     EvaluationConfig,
@@ -62,7 +63,7 @@ SETTINGS = frozenset(
     {
         *BUILT_IN,
         *("MMAR_ROOT", "DATA_ROOT", "DATASET_JSON", "PROCESSING_TASK"),
-        *("NUM_THREADS", "NUM_PROCESSES", "cudnn_benchmark", "tf32"),
+        *(THREADS_VARIABLE, "NUM_PROCESSES", "cudnn_benchmark", "tf32"),
     }
 )
 """Variables that mean something whether or not a document writes them."""

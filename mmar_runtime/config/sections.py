@@ -43,6 +43,9 @@ SLOT_KINDS: Mapping[str, str] = MappingProxyType(
 )
 """Section entry -> the kind of component that stands there."""
 
+THREADS_VARIABLE = "NUM_THREADS"
+"""A site's own value: how many threads torch computes with. It changes the last bits of sums."""
+
 TRANSFORM_SLOTS = ("pre_transforms", "post_transforms")
 LIST_SLOTS = frozenset({*TRANSFORM_SLOTS, "handlers", "additional_metrics"})
 TRAIN_ONLY = frozenset({"loss", "optimizer", "lr_scheduler", "trainer"})

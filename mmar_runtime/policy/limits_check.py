@@ -23,7 +23,7 @@ from mmar_runtime.config.nodes import (
     Reference,
     WeightsFile,
 )
-from mmar_runtime.config.sections import Section, WorkflowConfig
+from mmar_runtime.config.sections import THREADS_VARIABLE, Section, WorkflowConfig
 from mmar_runtime.errors import Problem
 from mmar_runtime.policy.component_check import all_components, components_of_kind, table_entry
 from mmar_runtime.policy.image_header import ImageHeader, read_header
@@ -84,7 +84,6 @@ PLANAR = frozenset(
 )  # fmt: skip
 """Networks of images with two axes, unless their ``spatial_dims`` is 3."""
 
-THREADS = "NUM_THREADS"
 MAX_THREADS = 1024
 BYTES_PER_PARAMETER = 16
 """Of a file of weights: a number, and the two that an optimizer keeps next to it, with room."""
@@ -352,12 +351,12 @@ def _most(node: Node | None) -> float:
 
 
 def _threads_fault(config: WorkflowConfig) -> Iterator[Problem]:
-    threads = config.variables.get(THREADS)
+    threads = config.variables.get(THREADS_VARIABLE)
     if threads is not None and not (
         type(threads.value) is int and 1 <= threads.value <= MAX_THREADS
     ):
         message = f"is {threads.value!r:.40}; a whole number from 1 to {MAX_THREADS} is allowed"
-        yield Problem(threads.source / THREADS, message, "", "limit")
+        yield Problem(threads.source / THREADS_VARIABLE, message, "", "limit")
 
 
 def _summary_fault(config: WorkflowConfig, limits: Limits) -> Iterator[Problem]:

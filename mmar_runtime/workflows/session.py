@@ -19,14 +19,11 @@ from mmar_runtime.components.launch import (
     launched_processes,
 )
 from mmar_runtime.components.processes import process_group
-from mmar_runtime.config.sections import RuntimeSettings, WorkflowConfig
+from mmar_runtime.config.sections import THREADS_VARIABLE, RuntimeSettings, WorkflowConfig
 from mmar_runtime.errors import ConfigError, LaunchError, Problem
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY
 
 logger = logging.getLogger(__name__)
-
-THREADS_VARIABLE = "NUM_THREADS"
-"""A site's own value: how many threads torch computes with. It changes the last bits of sums."""
 
 
 @contextmanager
