@@ -40,11 +40,11 @@ from fl_admin.setup.certificates import check_certificate
 from fl_admin.setup.connection import check_connection
 from fl_admin.setup.finding import Finding, State
 from fl_admin.setup.kit import CONFIGS, Kit, open_kit
-from fl_client.job_files import SIGNATURES
 from fl_server.run_record import RECORD_TOPIC, RunRecord
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, FederationError, Problem
 from mmar_runtime.names import shown
+from mmar_runtime.policy.tree_hash import SIGNATURE_FILES
 
 CONNECT_SECONDS = 15.0
 SECONDS_BETWEEN_LOOKS = 2.0
@@ -181,7 +181,7 @@ class Console:
         """
         with tempfile.TemporaryDirectory(prefix="mmar-submit-") as folder, _explained(job.name):
             copy = Path(folder) / re.sub(r"[^A-Za-z0-9._-]", "_", job.folder.name)
-            shutil.copytree(job.folder, copy, ignore=shutil.ignore_patterns(*SIGNATURES))
+            shutil.copytree(job.folder, copy, ignore=shutil.ignore_patterns(*SIGNATURE_FILES))
             return str(self._session.submit_job(str(copy)))
 
     def sites(self) -> tuple[str, ...]:

@@ -9,12 +9,12 @@ from typing import Any
 
 from fl_admin.job import Job
 from fl_client.job_check import check_job
-from fl_client.job_files import META, SIGNATURES
+from fl_client.job_files import META
 from mmar_runtime.config.loader import load_train_config
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.policy.mmar_check import SITE_VARIABLES
-from mmar_runtime.policy.tree_hash import tree_files, tree_hash
+from mmar_runtime.policy.tree_hash import SIGNATURE_FILES, tree_files, tree_hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ def summary_of(job: Job) -> JobSummary:
     files = tree_files(job.folder)
     return JobSummary(
         name=job.name,
-        digest=tree_hash(job.mmar.root, leave_out=SIGNATURES),
+        digest=tree_hash(job.mmar.root, leave_out=SIGNATURE_FILES),
         min_sites=meta.get("min_clients", 1),
         mandatory_sites=tuple(meta.get("mandatory_clients", [])),
         rounds=job.rounds,

@@ -12,7 +12,6 @@ from pathlib import Path
 from fl_client.job_documents import JOB_JSON, document_faults, substitution_faults
 from fl_client.job_files import (
     META,
-    SIGNATURES,
     code_approval_faults,
     file_faults,
     files_of,
@@ -27,6 +26,7 @@ from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.policy.document_check import read_document
 from mmar_runtime.policy.mmar_check import check_mmar, guarded
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
+from mmar_runtime.policy.tree_hash import SIGNATURE_FILES
 from mmar_runtime.policy.verdict import Verdict, verdict
 
 JOB_FILES = "A job holds meta.json and one app folder, which is an MMAR."
@@ -123,7 +123,7 @@ def _job_verdict(
     problems += [
         job_problem(str(one.name), "does not belong into a job", "job-file", JOB_FILES)
         for one in outside
-        if str(one.name) not in (META, *SIGNATURES)
+        if str(one.name) not in (META, *SIGNATURE_FILES)
     ]
     judged = check_app(root / app, policy, overrides=overrides, site_values=site_values)
     return verdict(name, [*problems, *judged.problems], judged.notices)

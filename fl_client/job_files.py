@@ -18,9 +18,6 @@ from mmar_runtime.policy.tree_hash import SIGNATURE_FILES
 
 META = "meta.json"
 
-SIGNATURES = SIGNATURE_FILES
-"""What NVFlare puts into each folder of a signed job."""
-
 FOLDERS: Mapping[str, tuple[str, ...]] = {
     "config": (".json",),
     "models": (".pt", ".pth", ".safetensors", ".ts", ".json"),
@@ -84,7 +81,7 @@ def file_faults(files: Iterable[Entry], policy: SitePolicy) -> Iterator[Problem]
     """Each file of an app that has no place in an MMAR."""
     for one in files:
         folder, name = one.name.parts[0], one.name.name
-        if name in (*SIGNATURES, ".gitkeep"):
+        if name in (*SIGNATURE_FILES, ".gitkeep"):
             continue
         if folder == "custom" and len(one.name.parts) > 1:
             if policy.byoc.mode == "off":

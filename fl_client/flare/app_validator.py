@@ -20,7 +20,6 @@ from nvflare.lighter.utils import verify_folder_signature_and_get_signers
 from fl_client.approved_jobs import job_approval_faults, job_digest
 from fl_client.filter_plan import FilterPlan
 from fl_client.flare.encryption_keys import ability_faults
-from fl_client.job_files import SIGNATURES
 from fl_client.job_wall import other_launchers
 from fl_client.limited_check import limited_check
 from fl_client.privacy_filters import filter_faults
@@ -33,6 +32,7 @@ from mmar_runtime.config.sources import read_json, read_site_values
 from mmar_runtime.confinement.wall import kernel_wall
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.policy.site_policy import SitePolicy, site_policy
+from mmar_runtime.policy.tree_hash import SIGNATURE_FILES
 from mmar_runtime.policy.verdict import Verdict, printable, verdict
 
 MAX_TOLD = 3
@@ -208,7 +208,7 @@ def _data_faults(app: Path, local: Path, policy: SitePolicy) -> Iterator[Problem
 def _signers(app: Path, root: Path) -> list[str]:
     """The names in the verified certificates of whoever signed the app."""
     authority = root / "startup" / "rootCA.pem"
-    if not authority.is_file() or not (app / SIGNATURES[0]).is_file():
+    if not authority.is_file() or not (app / SIGNATURE_FILES[0]).is_file():
         return []
     verified, signers = verify_folder_signature_and_get_signers(str(app), str(authority))
     return sorted({str(name) for name, _, _ in signers}) if verified else []

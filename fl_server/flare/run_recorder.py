@@ -15,7 +15,6 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
-from nvflare.lighter.tool_consts import NVFLARE_SIG_FILE, NVFLARE_SUBMITTER_CRT_FILE
 
 from fl_server.cross_site import expected_models
 from fl_server.cross_site_results import CrossSiteResults, MatrixRows
@@ -49,13 +48,11 @@ from fl_server.run_record import (
 from mmar_runtime.errors import FederationError
 from mmar_runtime.he_extra import EXTRA
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.tree_hash import tree_hash
+from mmar_runtime.policy.tree_hash import SIGNATURE_FILES, tree_hash
 from mmar_runtime.weights import digest
 
 ENGINE = "nvflare"
 PACKAGES = ("mmar-fl", "torch", "monai", "pytorch-ignite", "nvflare")
-SIGNATURES = (NVFLARE_SIG_FILE, NVFLARE_SUBMITTER_CRT_FILE)
-"""What NVFlare adds to the folders of a signed job."""
 
 SERVER_PREFIX = "SRV_"
 """What NVFlare puts before the names of the server's models."""
@@ -178,7 +175,7 @@ class RunRecordKeeper(FLComponent):
             "run-started",
             name=record.job,
             sites=list(record.sites),
-            job_digest=tree_hash(app_folder(fl_ctx), leave_out=SIGNATURES),
+            job_digest=tree_hash(app_folder(fl_ctx), leave_out=SIGNATURE_FILES),
             tensors=record.initial_weights_sha256,
             shared_names=record.shared_names and list(record.shared_names),
             encrypted=encryption and list(encryption.layout.tensors),
