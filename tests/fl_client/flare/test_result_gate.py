@@ -244,6 +244,9 @@ def hostile() -> Iterator[tuple[str, Shareable]]:
         with_dxo(lambda dxo: dxo.data.update({f"case {n}": 0.5 for n in range(32)}), metrics),
     )
     yield "metric-digits", with_dxo(lambda dxo: dxo.data.update(dice=0.12345), metrics)
+    finer = {"dice": 0.12345}
+    yield "first-digits", with_dxo(lambda dxo: dxo.meta.update({MetaKey.INITIAL_METRICS: finer}))
+    yield "model-digits", with_dxo(lambda dxo: dxo.meta.update(metrics=finer), model)
     yield "loss-digits", with_dxo(report(epochs=[{"epoch": 1, "loss": 0.12345}]))
     yield "report-digits", with_dxo(report(local_metrics={"dice": 0.12345}))
     yield "epochs-many", with_dxo(report(epochs=[{"epoch": n} for n in range(102)]))

@@ -45,6 +45,22 @@ def _faults(entry: ComponentEntry, arguments: Mapping[str, Any]) -> Iterator[str
 # --- Numbers, flags and words --------------------------------------------------------------------
 
 
+def test_a_word_is_written_in_plain_letters_and_a_text_is_short() -> None:
+    assert faults("network", "ResNet", block="Bottleneck") == []
+    [found] = faults("network", "ResNet", block="bottlenec\u212a")  # whose small letter is a k
+    assert found.startswith("block is ")
+
+    assert faults("inferer", "SaliencyInferer", target_layers="a" * 200) == []
+    [found] = faults("inferer", "SaliencyInferer", target_layers="a" * 201)
+    assert found.startswith("target_layers is ")
+
+
+def test_the_parameters_of_a_network_are_for_an_optimizer() -> None:
+    assert faults("optimizer", "Adam", params="#@model.parameters()") == []
+    assert faults("optimizer", "Adam", params="#@loss.parameters()") != []
+    assert faults("transform", "GaussianSmoothd", sigma="#@model.parameters()") != []
+
+
 def test_a_number_stays_within_its_bounds_however_it_is_written() -> None:
     bound = "0 is the least and 64 the most"
     assert faults("transform", "GaussianSmoothd", sigma=3) == []

@@ -62,6 +62,14 @@ def test_numbers_are_an_interval(raw: object, interval: tuple[float, float]) -> 
     assert numbers(raw) == interval
 
 
+@pytest.mark.parametrize("number", [2**53 + 1, -(2**53) - 1, 10**18 + 1])
+def test_a_number_that_a_real_one_does_not_hold_is_inside(number: int) -> None:
+    least, most = numbers(number)
+
+    assert least <= number <= most
+    assert numbers(2**53 - 1) == (2**53 - 1, 2**53 - 1)
+
+
 @pytest.mark.parametrize("raw", [None, "text", [], "#None", "#'text'", "#print(5)", "#torch.int8"])
 def test_what_is_not_a_number_has_no_interval(raw: object) -> None:
     assert not possible(raw).has_numbers
@@ -94,6 +102,8 @@ def test_texts_are_listed(raw: object, texts: set[str]) -> None:
         "#f\"{'a':>8}\"",
         "#f'a\\n'",
         '#f"' + "{'a' or 'b'}" * 7 + '"',
+        "#f\"{'' or 7}\"",
+        "#@model.named_parameters()",
     ],
 )
 def test_texts_that_cannot_be_listed_are_not_guessed(raw: object) -> None:
@@ -109,6 +119,8 @@ def test_texts_that_cannot_be_listed_are_not_guessed(raw: object) -> None:
         ("#monai.handlers.from_engine('pred')", True),
         ("#[1, @model.parameters()]", True),
         ({"deep": ["@model"]}, True),
+        ("#@model > 1", True),
+        ("#1 + @model", True),
         ([1, "a", None, True], False),
     ],
 )
