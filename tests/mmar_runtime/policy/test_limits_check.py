@@ -227,6 +227,17 @@ def test_copies_of_copies_are_counted_together(tiny_mmar: Path, edited: Edited) 
     assert problems(tiny_mmar) == ["train.pre_transforms[7]"]
 
 
+def test_windows_that_the_network_is_given_at_once_are_counted_together(
+    tiny_mmar: Path, edited: Edited
+) -> None:
+    window = {"roi_size": [1000, 1000, 1000], "sw_batch_size": 8}
+    edited(train(tiny_mmar), arguments("validate", "inferer", **window))
+    assert problems(tiny_mmar) == []  # 8 billion voxels, which is the most
+
+    edited(train(tiny_mmar), arguments("validate", "inferer", sw_batch_size=9))
+    assert problems(tiny_mmar) == ["validate.inferer"]
+
+
 def test_borders_of_borders_are_counted_together(tiny_mmar: Path, edited: Edited) -> None:
     for _ in range(3):
         edited(train(tiny_mmar), transform("BorderPadd", spatial_border=64))

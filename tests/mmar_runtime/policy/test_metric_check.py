@@ -99,6 +99,15 @@ def test_a_region_has_64_values(
     assert (problems == {}) is least
 
 
+def test_no_volume_is_resampled_to_a_few_voxels(found: Callable[..., dict[str, str]]) -> None:
+    def spacing(step: float) -> Callable[[Any], object]:
+        made = {"name": "Spacingd", "args": {"keys": ["image", "label"], "pixdim": [step] * 3}}
+        return lambda config: config["validate"]["pre_transforms"].append(made)
+
+    assert found(spacing(50)) == {}
+    assert "Spacingd: pixdim has to be from -inf to 50" in found(spacing(51)).values()
+
+
 def test_a_flat_region_of_a_large_volume_counts_by_itself(
     found: Callable[..., dict[str, str]],
 ) -> None:
