@@ -6,14 +6,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 
+from mmar_runtime.policy import custom_check
 from mmar_runtime.policy.custom_check import (
     MAX_FILES,
     MAX_MODULE_BYTES,
     custom_faults,
+    own_class_fault,
+    own_module,
     undefined_fault,
 )
 from mmar_runtime.policy.mmar_check import approval_fault
@@ -121,6 +125,36 @@ def test_too_much_to_be_read_is_not_read(custom: Path) -> None:
     assert [one.message for one in custom_faults(custom)] == [
         f"holds {MAX_FILES + 3} files of 19 bytes, too much to be read"
     ]
+
+
+def test_a_few_large_files_are_too_much_as_well(
+    custom: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(custom_check, "MAX_BYTES", 19)
+    assert places(custom) == []
+
+    monkeypatch.setattr(custom_check, "MAX_BYTES", 18)
+    assert places(custom) == ["custom"]
+
+
+def test_a_module_is_no_link(custom: Path) -> None:
+    (custom / "linked.py").symlink_to("own_loss.py")
+
+    assert own_module("own_loss.Loss", custom) == custom / "own_loss.py"
+    assert own_module("linked.Loss", custom) is None
+
+
+def test_a_package_that_is_installed_for_editing_keeps_its_name(
+    custom: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Finder:
+        def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
+            return ModuleSpec(name, None, origin="/src/edited.py") if name == "edited" else None
+
+    assert own_class_fault("edited.Loss", custom) == ""
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder()])
+    assert "is installed here" in own_class_fault("edited.Loss", custom)
+    assert own_class_fault("own_loss.Loss", custom) == ""
 
 
 def test_an_empty_folder_is_nothing_to_approve(tmp_path: Path) -> None:

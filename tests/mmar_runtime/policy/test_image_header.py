@@ -28,6 +28,12 @@ def nifti2(path: Path) -> None:
     nibabel.save(nibabel.Nifti2Image(ARRAY, np.diag([0.5, 0.5, 3, 1])), path)
 
 
+def swapped(path: Path) -> None:
+    """The bytes of each number the other way round."""
+    header = nibabel.Nifti2Image(ARRAY, np.diag([0.5, 0.5, 3, 1])).header
+    path.write_bytes(header.as_byteswapped(">").binaryblock + bytes(4) + ARRAY.tobytes())
+
+
 def nrrd(path: Path) -> None:
     header = "NRRD0004\ntype: short\ndimension: 3\nsizes: 4 5 6\nencoding: raw\n\n"
     path.write_bytes(header.encode() + ARRAY.tobytes())
@@ -46,6 +52,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "a.nii": nifti,
     "a.nii.gz": nifti,
     "b.nii": nifti2,
+    "c.nii": swapped,
     "A.NII.GZ": nifti,
     "a.npy": lambda path: np.save(path, ARRAY),
     "a.npz": lambda path: np.savez_compressed(path, small=ARRAY[:1], all=ARRAY),
