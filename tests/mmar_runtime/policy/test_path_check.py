@@ -614,6 +614,18 @@ def test_a_folder_that_is_left_out_is_that_of_the_run(
     assert ("train.handlers[3].args.save_dir" in found) is refused
 
 
+def test_a_file_of_a_folder_that_is_null_is_not_guessed(tiny_mmar: Path, edited: Edited) -> None:
+    mapping = {"name": "WriteFileMappingd", "args": {"keys": "image"}}
+    edited(train(tiny_mmar), lambda document: document["train"]["pre_transforms"].append(mapping))
+    assert problems(tiny_mmar) == []
+
+    environment = tiny_mmar / "config/environment.json"
+    edited(environment, lambda values: values.update(MMAR_EVAL_OUTPUT_PATH=None))
+    messages = [one.message for one in check_mmar(tiny_mmar).problems]
+    left_out = "mapping_file_path is left out, and so is the run's folder"
+    assert f"WriteFileMappingd: {left_out}" in messages
+
+
 def test_data_lie_where_the_policy_says(tiny_mmar: Path, tmp_path: Path) -> None:
     study = SitePolicy(data_roots=(tmp_path / "study",))
     inside = {"DATA_ROOT": str(tmp_path / "study/a"),
