@@ -117,6 +117,25 @@ def test_an_answer_holds_nothing_of_the_site(kit: Path) -> None:
     assert str(kit) not in text
 
 
+def test_what_a_job_says_of_its_data_is_not_judged_by_the_folders_of_a_site(kit: Path) -> None:
+    """The process of the job does that, where the site's own values are known."""
+    write_policy(kit, data_roots=["/another/folder/of-this-hospital"])
+    environment = kit / "job-1/app_site-1/config/environment.json"
+    values = json.loads(environment.read_text())
+    environment.write_text(json.dumps({**values, "DATA_ROOT": "/data/anywhere"}))
+
+    assert answer(kit) == ""
+
+
+def test_a_site_that_approves_whole_jobs_takes_no_other(kit: Path) -> None:
+    write_policy(kit, jobs="approved")
+    assert answer(kit).startswith("refused: approval: this site runs the jobs that it has approved")
+
+    [line] = logged(kit)
+    write_policy(kit, jobs="approved", approved_jobs=[line["job_digest"]])
+    assert answer(kit) == ""
+
+
 def test_a_job_of_somebody_else_is_refused(kit: Path) -> None:
     write_policy(kit, signers=["lead@hub.org"])
 
@@ -136,6 +155,13 @@ def test_a_site_that_cannot_keep_its_log_takes_no_job(kit: Path) -> None:
     (kit / "audit").write_text("no folder")
 
     assert answer(kit).startswith("refused: audit: ")
+
+
+def test_an_answer_is_one_line_that_can_be_printed() -> None:
+    text = told(verdict("job", [Problem(Location("a.json"), "is\nbad\x1b[2J", "", "json")]))
+
+    assert text.startswith("refused: json: a.json: is")
+    assert text.isprintable()
 
 
 def test_a_long_answer_is_counted() -> None:
