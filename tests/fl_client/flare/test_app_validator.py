@@ -27,7 +27,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.confinement.wall import Wall
 from mmar_runtime.errors import Problem
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SITE_POLICY_FILE
-from mmar_runtime.policy.verdict import verdict
+from mmar_runtime.policy.verdict import MAX_TEXT, verdict
 from tests.conftest import write_json
 
 APP = Path(__file__).resolve().parents[3] / "jobs" / "spleen_ct_segmentation" / "app"
@@ -117,14 +117,21 @@ def test_an_answer_holds_nothing_of_the_site(kit: Path) -> None:
     assert str(kit) not in text
 
 
-def test_what_a_job_says_of_its_data_is_not_judged_by_the_folders_of_a_site(kit: Path) -> None:
-    """The process of the job does that, where the site's own values are known."""
-    write_policy(kit, data_roots=["/another/folder/of-this-hospital"])
-    environment = kit / "job-1/app_site-1/config/environment.json"
-    values = json.loads(environment.read_text())
-    environment.write_text(json.dumps({**values, "DATA_ROOT": "/data/anywhere"}))
+def test_an_answer_does_not_show_which_folders_a_site_has(kit: Path) -> None:
+    """A job that names a path itself is refused, whether or not the path is the site's."""
+    config = kit / "job-1/app_site-1/config/config_train.json"
+    document = json.loads(config.read_text())
+    dataset = document["train"]["dataset"]
+    dataset["data_list_file_path"] = "/another/folder/of-this-hospital/list.json"
+    config.write_text(json.dumps(document))
 
-    assert answer(kit) == ""
+    answers = set()
+    for root in ("/another/folder/of-this-hospital", "/elsewhere"):
+        write_policy(kit, data_roots=[root])
+        answers.add(answer(kit))
+
+    [text] = answers
+    assert text.startswith("refused: path: config_train.json: train.dataset")
 
 
 def test_a_site_that_approves_whole_jobs_takes_no_other(kit: Path) -> None:
@@ -162,6 +169,8 @@ def test_an_answer_is_one_line_that_can_be_printed() -> None:
 
     assert text.startswith("refused: json: a.json: is")
     assert text.isprintable()
+    long = [Problem(Location("a.json"), sign * 10_000, "", "json") for sign in "abc"]
+    assert len(told(verdict("job", long))) <= MAX_TEXT + 3
 
 
 def test_a_long_answer_is_counted() -> None:
