@@ -17,6 +17,7 @@ import pytest
 from fl_admin.cli.main import main
 from fl_admin.local_files import STOCK_LAUNCHER
 from fl_client import site_data
+from fl_client.flare import app_validator
 from fl_client.flare.app_validator import MAX_TOLD, MmarAppValidator, told
 from fl_client.job_wall import LAUNCHER
 from fl_client.privacy_ledger import PrivacyLedger
@@ -27,6 +28,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.confinement.wall import Wall
 from mmar_runtime.errors import Problem
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SITE_POLICY_FILE
+from mmar_runtime.policy.tree_hash import SIGNATURE_FILES
 from mmar_runtime.policy.verdict import MAX_TEXT, verdict
 from tests.conftest import write_json
 
@@ -149,6 +151,21 @@ def test_a_job_of_somebody_else_is_refused(kit: Path) -> None:
     assert answer(kit).startswith("refused: signer: ")
 
 
+@pytest.mark.parametrize(("verified", "said"), [(True, ""), (False, "refused: signer: ")])
+def test_a_signature_that_does_not_hold_names_nobody(
+    kit: Path, monkeypatch: pytest.MonkeyPatch, verified: bool, said: str
+) -> None:
+    write_policy(kit, signers=["lead@hub.org"])
+    (kit / "startup/rootCA.pem").touch()
+    (kit / "job-1/app_site-1" / SIGNATURE_FILES[0]).touch()
+    found = verified, [("lead@hub.org", None, None)]
+    name = "verify_folder_signature_and_get_signers"
+    monkeypatch.setattr(app_validator, name, lambda *_: found)
+
+    assert answer(kit).startswith(said)
+    assert [line["verdict"] for line in logged(kit)] == ["accept" if verified else "reject"]
+
+
 def test_a_site_whose_policy_has_a_fault_takes_no_job_and_does_not_say_which(kit: Path) -> None:
     write_policy(kit, byoc={"mode": "of-this-hospital"})
 
@@ -237,6 +254,14 @@ def test_a_site_that_requires_confinement_needs_the_launcher_that_confines(
 
     write_policy(site_kit, confinement="required")
 
+    assert answer(site_kit).partition("this site")[0] == said
+
+    # NVFlare reads the file without an ending, where a site has one.
+    confining = {"components": [{"id": "process_launcher", "path": LAUNCHER, "args": {}}]}
+    write_json(site_kit / "local/resources.json", confining)
+    assert answer(site_kit) == ""
+    write_json(site_kit / "local/resources.json.default", confining)
+    write_json(site_kit / "local/resources.json", resources)
     assert answer(site_kit).partition("this site")[0] == said
 
 
