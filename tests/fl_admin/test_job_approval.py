@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -142,6 +143,16 @@ def test_a_job_with_a_link_has_no_digest_and_no_approval(job: Path) -> None:
     asks = SitePolicy(jobs="approved")
 
     assert list(job_approval_faults(asks, lambda: job_digest(job / "app")))
+
+
+def test_a_job_with_a_pipe_is_not_copied(kit: Path, job: Path) -> None:
+    approvals = JobApprovals(Approvals(kit / "local" / SITE_POLICY_FILE))
+    with approvals.candidate(job) as candidate:
+        assert candidate.verdict.accepted
+
+    os.mkfifo(job / "app/docs/pipe")
+    with pytest.raises(ConfigError, match="docs/pipe"), approvals.candidate(job):
+        pass
 
 
 def test_by_default_no_job_needs_an_approval(kit: Path, job: Path) -> None:
