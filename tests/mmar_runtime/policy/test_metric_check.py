@@ -99,6 +99,23 @@ def test_a_region_has_64_values(
     assert (problems == {}) is least
 
 
+@pytest.mark.parametrize(
+    ("name", "argument", "good", "bad", "bounds"),
+    [("Zoomd", "zoom", 0.5, 0.04, "0.05 to 20"),
+     ("RandAffined", "scale_range", [0.5], [-0.96], "-0.95 to 19")],
+)  # fmt: skip
+def test_no_axis_is_scaled_to_almost_nothing(
+    found: Callable[..., dict[str, str]], name: str, argument: str, good: Any, bad: Any, bounds: str
+) -> None:
+    def scaled(value: Any) -> Callable[[Any], object]:
+        made = {"name": name, "args": {"keys": ["image", "label"], argument: value}}
+        return lambda config: config["validate"]["pre_transforms"].append(made)
+
+    assert found(scaled(good)) == {}
+    message = f"{name}: {argument} has to be from {bounds}"
+    assert message in found(scaled(bad)).values()
+
+
 def test_no_volume_is_resampled_to_a_few_voxels(found: Callable[..., dict[str, str]]) -> None:
     def spacing(step: float) -> Callable[[Any], object]:
         made = {"name": "Spacingd", "args": {"keys": ["image", "label"], "pixdim": [step] * 3}}
