@@ -75,7 +75,9 @@ def test_no_round(refusal: Refusal) -> None:
 
 
 def test_a_workspace_with_a_space(refusal: Refusal, tmp_path: Path) -> None:
-    assert "path with spaces" in refusal("--engine=nvflare", workspace=tmp_path / "my runs")
+    said = refusal("--engine=nvflare", workspace=tmp_path / "my runs")
+
+    assert "blanks, quotes, backslashes or '#'" in said
 
 
 def test_a_class_that_no_site_allows(refusal: Refusal, edited: Edited) -> None:
