@@ -280,7 +280,12 @@ RULES = (
         "SplitChanneld is gone from MONAI; runs as SplitDimd",
         _split_channel,
     ),
-    Rule("renamed", "MONAI has renamed this argument", _renamed),
+    Rule(
+        "renamed",
+        "MONAI has renamed "
+        + ", ".join(f"{old} to {new}" for old, (new, _) in RENAMED_ARGUMENTS.items()),
+        _renamed,
+    ),
     Rule("dropped", "MONAI has dropped this argument; it has no effect any more", _dropped),
     Rule(
         "intervals",

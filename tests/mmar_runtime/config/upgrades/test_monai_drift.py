@@ -229,7 +229,8 @@ MESSAGES = {
     "one-hot": "AsDiscreted's n_classes runs as to_onehot",
     "spatial-dims": "the argument 'dimensions' is now 'spatial_dims'",
     "split-channel": "SplitChanneld is gone from MONAI; runs as SplitDimd",
-    "renamed": "MONAI has renamed this argument",
+    "renamed": "MONAI has renamed pos_embed to proj_type, n_classes to num_classes, "
+    "ndim to spatial_dims, post_transform to postprocessing",
     "dropped": "MONAI has dropped this argument; it has no effect any more",
     "intervals": "TensorBoardStatsHandler's intervals run as iteration_log and epoch_log",
     "fully-convolutional": "TorchVisionFullyConvModel is now TorchVisionFCModel with use_conv=true",
