@@ -38,12 +38,12 @@ LIMITS = {0.1: 0.02, 20.0: 0.1}
 COPY, WRITTEN, INLINE = "copy, average", "copy, average, written", "inline"
 PARTS = {
     "inline, no guard": (
-        "fl_server.reply_guard.PlainReplyGuard.contribution_faults",
+        "fl_server.guard.reply_guard.PlainReplyGuard.contribution_faults",
         lambda *_, **__: (),
     ),
-    "inline, no digest": ("fl_admin.inline.server.digest", lambda _: "0" * 64),
+    "inline, no digest": ("fl_admin.simulation.inline.server.digest", lambda _: "0" * 64),
     "inline, no file": (
-        "fl_admin.inline.server.write_checkpoint",
+        "fl_admin.simulation.inline.server.write_checkpoint",
         lambda path, *_, **__: path.write_bytes(b""),
     ),
 }
@@ -62,13 +62,13 @@ def inline(megabytes: float, rounds: int, folder: Path, *, without: str = "") ->
     """When each round of the inline engine's server starts, and when all is done."""
     import torch
 
-    from fl_admin.inline.job_terms import JobTerms
-    from fl_admin.inline.server import InlineServer
-    from fl_admin.inline.tasks import Reply, Submit, Task, Train
-    from fl_client.simulated_site import SubmittedModel
+    from fl_admin.simulation.inline.job_terms import JobTerms
+    from fl_admin.simulation.inline.server import InlineServer
+    from fl_admin.simulation.inline.tasks import Reply, Submit, Task, Train
+    from fl_client.simulation.simulated_site import SubmittedModel
     from fl_client.updates import LocalUpdate, weight_difference
+    from fl_server.guard.metric_contract import MetricContract
     from fl_server.initial_model import InitialModel
-    from fl_server.metric_contract import MetricContract
     from mmar_runtime.results import EvaluationResult, SiteReport
     from mmar_runtime.weights import load_into
 

@@ -19,10 +19,10 @@ from flare_job import gaps, simulate, write_data, write_job, write_policy
 from harness import in_turn, keep, rows, show
 from large_state import in_child
 
-from fl_admin.approval import set_byoc_right
-from fl_admin.console import Console
-from fl_admin.job import Job
-from fl_admin.local_federation import LocalFederation
+from fl_admin.at_server.console import Console
+from fl_admin.jobs.job import Job
+from fl_admin.kits.approval import set_byoc_right
+from fl_admin.simulation.local_federation import LocalFederation
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE
 
 SITES = 2

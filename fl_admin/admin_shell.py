@@ -1,7 +1,7 @@
 """NVFlare's own admin console, ``startup/fl_admin.sh`` of a kit, spoken to by a program.
 
-For rehearsals and tests of what a person types there; ``fl_admin.console`` is how this project
-itself talks to a server.
+For rehearsals and tests of what a person types there; this project itself talks to a server by
+``fl_admin.at_server.console``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from fl_admin.console import admin_kit
+from fl_admin.at_server.console import admin_kit
 from mmar_runtime.errors import FederationError
 
 PROMPT = "> "

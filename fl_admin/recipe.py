@@ -9,7 +9,7 @@
     print(results_of(run.get_result()))
 
 The job is the one that ``mmar job create`` makes. It runs in NVFlare's ``SimEnv`` and ``ProdEnv``,
-and in ``fl_admin.recipe_env.MmarPocEnv``.
+and in ``fl_admin.recipes.recipe_env.MmarPocEnv``.
 
 NVFlare takes ``--export`` and ``--export-dir`` out of ``sys.argv`` when its recipes are imported.
 Importing this module leaves ``sys.argv`` as it is; ``execute`` heeds the two all the same.
@@ -28,16 +28,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from fl_admin import simulate
-from fl_admin.folder_job import FolderJob
-from fl_admin.job_create import JobRequest, create_job, mmar_to_federate
-from fl_admin.job_results import RESULTS
-from fl_admin.job_settings import JobSettings
-from fl_admin.refusals import refusal_text
+from fl_admin.at_server.job_results import RESULTS
+from fl_admin.jobs.create import JobRequest, create_job, mmar_to_federate
+from fl_admin.jobs.refusals import refusal_text
+from fl_admin.jobs.settings import JobSettings
+from fl_admin.recipes.folder_job import FolderJob
+from fl_admin.simulation import simulate
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.errors import ConfigError, FederationError, Problem
-from mmar_runtime.transfer_form import Form
+from mmar_runtime.exchange.rounding_forms import Form
 
 
 @contextmanager
@@ -56,7 +56,7 @@ with arguments_kept():
     from nvflare.recipe.spec import ExecEnv, Recipe
 
 if TYPE_CHECKING:
-    from fl_admin.recipe_env import MmarPocEnv
+    from fl_admin.recipes.recipe_env import MmarPocEnv
 
 SiteValues = Mapping[str, Mapping[str, Scalar]]
 """Site -> the values that its ``environment.json`` would have."""
@@ -153,7 +153,7 @@ class MmarFedAvgRecipe(Recipe):
         elif not isinstance(env, ProdEnv):
             raise FederationError(
                 f"the sites of a {type(env).__name__} allow none of our classes\n"
-                "    fl_admin.recipe_env.MmarPocEnv makes a federation whose sites do."
+                "    fl_admin.recipes.recipe_env.MmarPocEnv makes a federation whose sites do."
             )
         elif self._site_values:
             message = "the sites of a federation have values of their own"
@@ -163,7 +163,7 @@ class MmarFedAvgRecipe(Recipe):
 
 def _is_made_for_this(env: ExecEnv) -> TypeGuard[MmarPocEnv]:
     # That module imports this one; and whoever has made one has imported it.
-    module = sys.modules.get("fl_admin.recipe_env")
+    module = sys.modules.get("fl_admin.recipes.recipe_env")
     return module is not None and isinstance(env, module.MmarPocEnv)
 
 

@@ -9,8 +9,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from fl_client.job_documents import JOB_JSON, document_faults, substitution_faults
-from fl_client.job_files import (
+from fl_client.jobs.archive import zip_verdict
+from fl_client.jobs.documents import JOB_JSON, document_faults, substitution_faults
+from fl_client.jobs.files import (
     META,
     code_approval_faults,
     file_faults,
@@ -18,8 +19,7 @@ from fl_client.job_files import (
     job_problem,
     torchscript_faults,
 )
-from fl_client.job_meta import meta_faults
-from fl_client.job_zip import zip_verdict
+from fl_client.jobs.meta import meta_faults
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.errors import ConfigError, Problem

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fl_client.updates import first_not_finite
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import WeightsError
-from mmar_runtime.shared_names import shared_names
+from mmar_runtime.exchange.sharing import shared_names
 from mmar_runtime.weights import Weights, copy_of
 
 PLACE = Location("config_fed_client.json") / "executors" / "args" / "shared_names"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fl_client.client_config import shared_names_of
+from fl_client.jobs.client_config import shared_names_of
 from fl_client.local_training import LocalWork
 from fl_client.outgoing import outgoing_result
 from fl_client.site import Site

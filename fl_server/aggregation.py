@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from mmar_runtime.errors import FederationError, WeightsError
-from mmar_runtime.model_files import StoredWeights
-from mmar_runtime.spare_memory import SpareMemory
+from mmar_runtime.exchange.spare_memory import SpareMemory
+from mmar_runtime.exchange.tensor_files import StoredWeights
 from mmar_runtime.weights import BLOCK, Weights, blocks, is_finite, not_finite
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmar_runtime.flare_documents import CLIENT_CONFIG, own_value, read_flare_document
+from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, own_value, read_flare_document
 
 EXECUTOR = "fl_client.flare.executor.MmarExecutor"
 

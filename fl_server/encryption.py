@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mmar_runtime.encrypted_weights import EncryptedPart, Layout
 from mmar_runtime.errors import FederationError
+from mmar_runtime.exchange.encryption import EncryptedPart, Layout
 from mmar_runtime.weights import Weights
 
 if TYPE_CHECKING:  # brings TenSEAL in, which only an encrypted job needs
-    from mmar_runtime.ckks import Keys, Loaded
+    from mmar_runtime.exchange.ckks import Keys, Loaded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class EncryptedMean:
     """The weighted mean of encrypted parts, summed up while they arrive."""
 
     def __init__(self, layout: Layout) -> None:
-        from mmar_runtime.ckks import EncryptedSum
+        from mmar_runtime.exchange.ckks import EncryptedSum
 
         self._layout = layout
         self._sum = EncryptedSum()

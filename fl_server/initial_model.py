@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fl_server.metric_contract import MetricContract, metric_contract
+from fl_server.guard.metric_contract import MetricContract, metric_contract
 from mmar_runtime.config.loader import (
     CROSS_VALIDATION_FILE,
     Check,
@@ -21,13 +21,13 @@ from mmar_runtime.config.nodes import ComponentSpec, Literal, plain
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.exchange.sharing import shared_names
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
 from mmar_runtime.policy.limits_check import limits_check, weights_size_check
 from mmar_runtime.policy.mmar_check import own_code_check
 from mmar_runtime.policy.paths import resolve_inside, text_fault
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
-from mmar_runtime.shared_names import shared_names
 from mmar_runtime.weights import Weights, load_into, read_checkpoint, weights_of
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fl_server.run_record import Metrics, RunRecorder, mean_over_sites
+from fl_server.record.run_record import Metrics, RunRecorder, mean_over_sites
 from mmar_runtime.errors import FederationError
 
 

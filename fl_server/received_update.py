@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from fl_server.run_record import EpochReport, SiteContribution
-from mmar_runtime.compact_weights import SCALES, widened
+from fl_server.record.run_record import EpochReport, SiteContribution
 from mmar_runtime.errors import FederationError
+from mmar_runtime.exchange.rounding import SCALES, widened
 from mmar_runtime.weights import Weights
 
 

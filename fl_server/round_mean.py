@@ -10,9 +10,9 @@ import torch
 from fl_server.aggregation import InTimeWeightedMean
 from fl_server.encryption import EncryptedAddend, EncryptedMean, ServerEncryption
 from fl_server.update_guard import UpdateFault, outlying_norms, update_norm
-from mmar_runtime.encrypted_weights import plain_part
 from mmar_runtime.errors import FederationError, WeightsError
-from mmar_runtime.spare_memory import SpareMemory
+from mmar_runtime.exchange.encryption import plain_part
+from mmar_runtime.exchange.spare_memory import SpareMemory
 from mmar_runtime.weights import Weights, copy_of
 
 

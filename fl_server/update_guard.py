@@ -19,8 +19,7 @@ from typing import Any, Literal, TypeAlias, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from mmar_runtime.compact_weights import form_faults, widened
-from mmar_runtime.encrypted_weights import (
+from mmar_runtime.exchange.encryption import (
     ARRAYS,
     LAYOUT,
     LENGTHS,
@@ -29,8 +28,9 @@ from mmar_runtime.encrypted_weights import (
     part_faults,
     plain_part,
 )
+from mmar_runtime.exchange.rounding import form_faults, widened
+from mmar_runtime.exchange.rounding_forms import Form
 from mmar_runtime.names import is_name
-from mmar_runtime.transfer_form import Form
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 Range: TypeAlias = tuple[float, float]

@@ -28,6 +28,9 @@ JOB_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,98}[A-Za-z0-9._-])?")
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """Of a site or a model; without blanks, as it stands in files' names and in addresses."""
 
+ENCRYPTED_PREFIX = "@encrypted/"
+"""Of the arrays that stand for encrypted tensors; see ``mmar_runtime.exchange.encryption``."""
+
 
 def is_name(value: object) -> TypeGuard[str]:
     r"""Whether a value is a name; texts that are something else to a reader are not.

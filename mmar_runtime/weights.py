@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from mmar_runtime.errors import CheckpointError, WeightsError
 from mmar_runtime.files import write_atomically
-from mmar_runtime.he_extra import ENCRYPTED_PREFIX
+from mmar_runtime.names import ENCRYPTED_PREFIX
 
 Weights = Mapping[str, torch.Tensor]
 """Parameters and buffers of a network by name, dense, on the CPU, owned by whoever holds them."""

@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from fl_admin.admin_shell import AdminShell
+from fl_admin.at_server.job_results import RESULTS
 from fl_admin.demo_data import write_demo_data
-from fl_admin.job_results import RESULTS
-from fl_admin.local_federation import SERVER, SITES, THIS_MACHINE, LocalFederation
-from fl_admin.processes import ProcessTree
-from fl_admin.simulate import RunFolder
-from fl_server.cross_site import GLOBAL_MODEL, CrossSiteMatrix, read_cross_site_matrix
-from fl_server.run_record import read_run_record
+from fl_admin.simulation.local_federation import SERVER, SITES, THIS_MACHINE, LocalFederation
+from fl_admin.simulation.processes import ProcessTree
+from fl_admin.simulation.simulate import RunFolder
+from fl_server.record.cross_site import GLOBAL_MODEL, CrossSiteMatrix, read_cross_site_matrix
+from fl_server.record.run_record import read_run_record
 from mmar_runtime.cli.common import stop_on_signals
 from mmar_runtime.errors import FederationError, MmarError, RunAborted
 from mmar_runtime.weights import digest, read_checkpoint

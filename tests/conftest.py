@@ -94,7 +94,7 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def he_keys() -> tuple[bytes, bytes]:
     """Keys as ``mmar simulate`` draws them."""
-    from fl_admin.he_builder import new_keys
+    from fl_admin.kits.he_builder import new_keys
 
     return new_keys()
 

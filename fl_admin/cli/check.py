@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Judge each path and print the verdicts."""
-    from fl_client.limited_check import limited_check
+    from fl_client.jobs.limited_check import limited_check
     from mmar_runtime.config.overrides import parse_overrides
     from mmar_runtime.policy.site_policy import DEFAULT_POLICY, read_site_policy
 

@@ -18,15 +18,15 @@ from mmar_runtime.cli.common import (
 )
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.exchange.rounding_forms import FORMS
 from mmar_runtime.names import visible_line
-from mmar_runtime.transfer_form import FORMS
 
 if TYPE_CHECKING:
-    from fl_admin.given_models import ValidationSettings
-    from fl_admin.job_create import CreatedJob
-    from fl_admin.job_import import FieldReport
-    from fl_admin.job_settings import JobSettings
-    from fl_admin.job_summary import JobSummary
+    from fl_admin.jobs.clara.reading import FieldReport
+    from fl_admin.jobs.create import CreatedJob
+    from fl_admin.jobs.given_models import ValidationSettings
+    from fl_admin.jobs.settings import JobSettings
+    from fl_admin.jobs.summary import JobSummary
 
 HELP = "make a job of an MMAR, import an old federation's configs, show a job"
 EXAMPLES = """examples:
@@ -141,8 +141,8 @@ def settings_of(options: argparse.Namespace, *, min_sites: int) -> JobSettings:
     Raises:
         ConfigError: a weight is no number, or names no site.
     """
-    from fl_admin.job_settings import JobSettings
-    from fl_client.encryption import ALL
+    from fl_admin.jobs.settings import JobSettings
+    from fl_client.jobs.encryption import ALL
 
     given = {"rounds": options.rounds, "local_epochs": options.local_epochs}
     numbers = {name: value for name, value in given.items() if value is not None}
@@ -164,7 +164,7 @@ def _sharing(options: argparse.Namespace) -> dict[str, Any]:
 
     Buffers that a privacy filter keeps at the sites are allowed to be missing.
     """
-    from fl_admin.job_settings import BATCH_NORM_BUFFERS, keeps_buffers, named_class
+    from fl_admin.jobs.settings import BATCH_NORM_BUFFERS, keeps_buffers, named_class
 
     filters = tuple(named_class(words) for words in options.result_filter)
     optional = list(options.optional_names)
@@ -229,7 +229,7 @@ def _make(
     models: Mapping[str, Path] | None = None,
 ) -> None:
     """Make the job that the options ask for, and tell of it."""
-    from fl_admin.job_create import JobRequest, create_job, mmar_to_federate, replaced_configs
+    from fl_admin.jobs.create import JobRequest, create_job, mmar_to_federate, replaced_configs
     from mmar_runtime.config.overrides import parse_overrides
 
     request = JobRequest(
@@ -267,7 +267,7 @@ def _tell(created: CreatedJob, *, as_json: bool, fields: Iterable[FieldReport] =
 
 def show_refusals(refusals: tuple[Problem, ...]) -> None:
     """Warn of what a site with the default policy would refuse."""
-    from fl_admin.refusals import refusal_text
+    from fl_admin.jobs.refusals import refusal_text
 
     for problem in refusals[:MAX_SHOWN]:
         print(refusal_text(problem), file=sys.stderr)
@@ -306,7 +306,7 @@ def _add_validate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from fl_admin.given_models import ValidationSettings
+    from fl_admin.jobs.given_models import ValidationSettings
 
     models = _models(options)
     _make(options, ValidationSettings(models=tuple(models), min_sites=options.min_sites), models)
@@ -319,7 +319,7 @@ def _models(options: argparse.Namespace) -> dict[str, Path]:
     Raises:
         ConfigError: there is none, one is no ``NAME=FILE``, or two have one name.
     """
-    from fl_admin.given_models import models_of
+    from fl_admin.jobs.given_models import models_of
 
     place = Location("--model")
     problems = []
@@ -368,7 +368,7 @@ def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from fl_admin.job_import import import_job, read_old_federation
+    from fl_admin.jobs.clara.reading import import_job, read_old_federation
     from mmar_runtime.config.overrides import parse_overrides
 
     values = parse_overrides(options.overrides)
@@ -395,8 +395,8 @@ def _add_show_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from fl_admin.job import Job
-    from fl_admin.job_summary import summary_of
+    from fl_admin.jobs.job import Job
+    from fl_admin.jobs.summary import summary_of
 
     summary = summary_of(Job.open(options.job))
     print_json(summary.as_dict()) if options.json else print(summary_text(summary))

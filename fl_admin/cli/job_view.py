@@ -12,9 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fl_admin.at_server.console import JobState
 from fl_admin.cli.live import number
-from fl_admin.console import JobState
-from fl_server.run_record import RoundRecord, RunRecord, SiteAbsence, SiteContribution
+from fl_server.record.run_record import RoundRecord, RunRecord, SiteAbsence, SiteContribution
 
 View = Callable[[JobState, RunRecord | None], object]
 COLUMNS = ("site", "round", "state", "steps", "loss", "received", "own", "seconds")

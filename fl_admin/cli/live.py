@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fl_admin.follow import SimulationView, SiteView
+from fl_admin.simulation.follow import SimulationView, SiteView
 from mmar_runtime.names import shown
 
 View = Callable[[SimulationView], object]

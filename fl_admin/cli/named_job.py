@@ -15,7 +15,7 @@ from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from fl_admin.job import Job
+    from fl_admin.jobs.job import Job
 
 
 @contextmanager
@@ -41,14 +41,14 @@ def named_job(
     Raises:
         ConfigError: the folder is neither, or a job was given what only an MMAR takes.
     """
-    from fl_admin.job import Job
-    from fl_admin.job_create import (
+    from fl_admin.jobs.create import (
         JobRequest,
         is_plain_mmar,
         mmar_to_federate,
         replaced_configs,
         temporary_job,
     )
+    from fl_admin.jobs.job import Job
 
     if not is_plain_mmar(folder):
         _require_none(options, for_mmars or {})

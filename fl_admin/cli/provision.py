@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mmar_runtime.cli.common import add_output_arguments, print_json
 
 if TYPE_CHECKING:
-    from fl_admin.provision import Kits
+    from fl_admin.kits.provision import Kits
 
 HELP = "make start-up kits for a federation"
 EXAMPLES = """examples:
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Make the kits and say where they are."""
-    from fl_admin.provision import provision
+    from fl_admin.kits.provision import provision
 
     kits = provision(options.project, options.out, renew=options.renew)
     if options.json:

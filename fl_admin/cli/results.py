@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Merge, write, show."""
-    from fl_admin.results import merge_results
+    from fl_admin.at_server.results import merge_results
 
     set_up_logging(verbose=options.verbose)
     matrix = merge_results(options.runs, options.out)

@@ -25,8 +25,8 @@ from mmar_runtime.errors import ConfigError, FederationError, Problem
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy, read_site_policy
 
 if TYPE_CHECKING:
-    from fl_admin.job import Job
-    from fl_admin.simulate import SimulationPlan, SimulationResult
+    from fl_admin.jobs.job import Job
+    from fl_admin.simulation.simulate import SimulationPlan, SimulationResult
 
 HELP = "run a federated job, or a plain MMAR, on this machine"
 EXAMPLES = """examples:
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _simulate(job: Job, options: argparse.Namespace) -> int:
-    from fl_admin.simulate import RunFolder, plan_simulation, simulate
+    from fl_admin.simulation.simulate import RunFolder, plan_simulation, simulate
 
     plan = plan_simulation(
         job,
@@ -196,7 +196,7 @@ def _same_number(plan: SimulationPlan, result: SimulationResult, model: str) -> 
     if not plan.job.trains:
         file = folder.job / plan.job.mmar.root.name / "models" / f"{model}.safetensors"
     elif plan.encrypted:
-        from mmar_runtime.encrypted_files import SUFFIX
+        from mmar_runtime.exchange.encrypted_files import SUFFIX
 
         encrypted, file = file.with_suffix(SUFFIX), folder.root / file.name
         keys = folder.startup(plan.job.name).parent

@@ -20,8 +20,8 @@ from fl_admin.cli import site_privacy, site_setup, site_validate
 from mmar_runtime.cli.common import examples_of, print_json
 
 if TYPE_CHECKING:
-    from fl_admin.approval import Approvals, Candidate
-    from fl_admin.job_approval import JobApprovals, JobCandidate
+    from fl_admin.kits.approval import Approvals, Candidate
+    from fl_admin.kits.job_approval import JobApprovals, JobCandidate
 
 HELP = "at a site: set it up, approve jobs, validate or decrypt a model, show the privacy budget"
 EXAMPLES = """examples:
@@ -108,8 +108,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _act(options: argparse.Namespace) -> int:
     """List, revoke or approve."""
-    from fl_admin.approval import Approvals
-    from fl_admin.job_approval import JobApprovals
+    from fl_admin.kits.approval import Approvals
+    from fl_admin.kits.job_approval import JobApprovals
 
     _one_of(options)
     approvals = Approvals(options.policy)
@@ -128,8 +128,8 @@ def _act(options: argparse.Namespace) -> int:
 
 
 def _decrypt(options: argparse.Namespace) -> int:
-    from fl_admin.encryption_keys import decrypt_model
-    from fl_admin.site_kit import SiteKit
+    from fl_admin.kits.encryption_keys import decrypt_model
+    from fl_admin.kits.site_kit import SiteKit
 
     count = decrypt_model(SiteKit.open(options.kit).root, options.model, options.out)
     if options.json:
@@ -199,7 +199,7 @@ def _show_job(candidate: JobCandidate, stream: TextIO) -> None:
 
 
 def _approve(approvals: Approvals, options: argparse.Namespace) -> int:
-    from fl_admin.approval import custom_folder
+    from fl_admin.kits.approval import custom_folder
 
     with approvals.candidate(custom_folder(options.path)) as candidate:
         if candidate.known:

@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the account; its chain is verified on the way."""
-    from fl_admin.site_kit import SiteKit
-    from fl_client.privacy_ledger import PrivacyLedger
+    from fl_admin.kits.site_kit import SiteKit
+    from fl_client.privacy.ledger import PrivacyLedger
     from mmar_runtime.audit_keys import LogKey
 
     kit = SiteKit.open(options.kit)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mmar_runtime.cli.common import print_json
 
 if TYPE_CHECKING:
-    from fl_admin.setup.finding import Finding
-    from fl_admin.setup.kit import Kit
+    from fl_admin.kits.setup.finding import Finding
+    from fl_admin.kits.setup.kit import Kit
 
 HELP = "fill in a site's values and check its kit"
 EXAMPLES = """examples:
@@ -65,9 +65,9 @@ def _seconds(text: str) -> float:
 
 def run(options: argparse.Namespace) -> int:
     """Fill in what was given, then check."""
-    from fl_admin.setup.checks import check_kit, is_ready
-    from fl_admin.setup.environment import Wishes, fill_in
-    from fl_admin.setup.kit import open_kit
+    from fl_admin.kits.setup.checks import check_kit, is_ready
+    from fl_admin.kits.setup.environment import Wishes, fill_in
+    from fl_admin.kits.setup.kit import open_kit
     from mmar_runtime.config.location import Location
     from mmar_runtime.config.overrides import parse_overrides
     from mmar_runtime.errors import ConfigError, Problem
@@ -111,8 +111,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _head(kit: Kit, changed: Mapping[str, Any]) -> None:
-    from fl_admin.setup.environment import ENVIRONMENT
-    from fl_admin.setup.kit import OWNERS
+    from fl_admin.kits.setup.environment import ENVIRONMENT
+    from fl_admin.kits.setup.kit import OWNERS
 
     print(f"{kit.name}: kit of {OWNERS[kit.kind]}, for the server {kit.address}")
     if changed:

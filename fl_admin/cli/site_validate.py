@@ -28,7 +28,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from fl_admin.site_kit import SiteKit
+    from fl_admin.kits.site_kit import SiteKit
     from fl_client.site import Site
     from fl_client.site_validation import SiteValidation
     from mmar_runtime.mmar import Mmar
@@ -78,7 +78,7 @@ def add_action(actions: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check everything, evaluate, print what a federation would be told."""
-    from fl_admin.site_kit import SiteKit
+    from fl_admin.kits.site_kit import SiteKit
 
     set_up_logging(verbose=options.verbose)
     kit = SiteKit.open(options.kit)

@@ -25,9 +25,9 @@ from mmar_runtime.config.overrides import parse_overrides
 from mmar_runtime.errors import ConfigError, FederationError, Problem, RunAborted
 
 if TYPE_CHECKING:
-    from fl_admin.console import Console, JobState
-    from fl_admin.job import Job
-    from fl_admin.job_results import JobResults
+    from fl_admin.at_server.console import Console, JobState
+    from fl_admin.at_server.job_results import JobResults
+    from fl_admin.jobs.job import Job
 
 HELP = "send a job, or a plain MMAR, to a federation"
 EXAMPLES = """examples:
@@ -88,7 +88,7 @@ def add_start_argument(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Judge the job as a site would, send it, and follow it if asked to."""
-    from fl_admin.console import Console
+    from fl_admin.at_server.console import Console
 
     set_up_logging(verbose=options.verbose)
     if options.out is not None and not options.wait:
@@ -136,9 +136,9 @@ def _judge(job: Job, file: Path | None) -> None:
     Raises:
         ConfigError: every site refuses the job, or the site with that policy does.
     """
-    from fl_admin.refusals import can_be_lifted
-    from fl_client.approved_jobs import job_approval_faults, job_digest
-    from fl_client.limited_check import limited_check
+    from fl_admin.jobs.refusals import can_be_lifted
+    from fl_client.jobs.approved import job_approval_faults, job_digest
+    from fl_client.jobs.limited_check import limited_check
     from mmar_runtime.policy.site_policy import DEFAULT_POLICY, read_site_policy
 
     policy = DEFAULT_POLICY if file is None else read_site_policy(file)
@@ -163,8 +163,8 @@ def follow(console: Console, job_id: str, options: argparse.Namespace) -> int:
         FederationError: the job ended otherwise, or does not start.
         RunAborted: the waiting was interrupted; the job goes on.
     """
+    from fl_admin.at_server.job_end import explained_end
     from fl_admin.cli.job_view import job_view
-    from fl_admin.job_end import explained_end
 
     try:
         with stop_on_signals(), job_view() as view:
@@ -192,7 +192,7 @@ def follow(console: Console, job_id: str, options: argparse.Namespace) -> int:
 
 def fetch(console: Console, job_id: str, out: Path) -> JobResults:
     """Fetch a job's results and write the report among them."""
-    from fl_admin.job_results import read_job_results, write_job_report
+    from fl_admin.at_server.job_results import read_job_results, write_job_report
 
     results = read_job_results(console.download(job_id, out))
     if write_job_report(results):
@@ -202,7 +202,7 @@ def fetch(console: Console, job_id: str, out: Path) -> JobResults:
 
 def _looked_at(console: Console, job_id: str) -> JobResults | None:
     """What the server kept of a job, for its explanation alone; None if it cannot be had."""
-    from fl_admin.job_results import read_job_results
+    from fl_admin.at_server.job_results import read_job_results
 
     with tempfile.TemporaryDirectory(prefix="mmar-job-") as folder:
         try:

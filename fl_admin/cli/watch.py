@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Follow it."""
-    from fl_admin.console import Console
+    from fl_admin.at_server.console import Console
 
     set_up_logging(verbose=options.verbose)
     with Console.connect(kit_of(options)) as console:

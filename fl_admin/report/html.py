@@ -13,8 +13,8 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from fl_admin.report import plots, summary
-from fl_server.cross_site import CrossSiteMatrix
-from fl_server.run_record import (
+from fl_server.record.cross_site import CrossSiteMatrix
+from fl_server.record.run_record import (
     RunRecord,
     SiteContribution,
     SiteOutcome,

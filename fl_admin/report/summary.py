@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, CrossSiteMatrix
-from fl_server.run_record import RoundScores, RunRecord, shortfalls
+from fl_server.record.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, CrossSiteMatrix
+from fl_server.record.run_record import RoundScores, RunRecord, shortfalls
 from mmar_runtime.errors import FederationError
 
 NO_MATRIX = (

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fl_admin.report import summary
-from fl_server.cross_site import CrossSiteMatrix
-from fl_server.run_record import RunRecord, shortfalls
+from fl_server.record.cross_site import CrossSiteMatrix
+from fl_server.record.run_record import RunRecord, shortfalls
 from mmar_runtime.names import shown
 
 MISSING = "\N{EN DASH}"

@@ -17,12 +17,12 @@ from typing import Any
 from nvflare.apis.app_validation import AppValidator
 from nvflare.lighter.utils import verify_folder_signature_and_get_signers
 
-from fl_client.approved_jobs import job_approval_faults, job_digest
-from fl_client.filter_plan import FilterPlan
 from fl_client.flare.encryption_keys import ability_faults
 from fl_client.job_wall import other_launchers
-from fl_client.limited_check import limited_check
-from fl_client.privacy_filters import filter_faults
+from fl_client.jobs.approved import job_approval_faults, job_digest
+from fl_client.jobs.limited_check import limited_check
+from fl_client.privacy.filter_plan import FilterPlan
+from fl_client.privacy.filters import filter_faults
 from fl_client.site_data import data_faults, unset_variables
 from fl_client.versions import differences, federation_versions
 from mmar_runtime.audit import AUDIT_FILE, LEDGER_FILE, AuditLog, ledger_heads, verify_audit

@@ -15,8 +15,8 @@ from nvflare.apis.shareable import Shareable
 from fl_client.flare.audit import note
 from fl_client.flare.exchange import as_tensor
 from fl_client.flare.failure import failure
-from mmar_runtime.compact_weights import compacted
-from mmar_runtime.transfer_form import Form
+from mmar_runtime.exchange.rounding import compacted
+from mmar_runtime.exchange.rounding_forms import Form
 from mmar_runtime.weights import digest
 
 

@@ -24,7 +24,8 @@ from fl_client.flare.audit import note
 from fl_client.flare.encryption_keys import PLACE, asked_layers, site_keys
 from fl_client.flare.exchange import NOT_DECRYPTED, as_tensor
 from fl_client.flare.failure import failure
-from mmar_runtime.encrypted_weights import (
+from mmar_runtime.errors import WeightsError
+from mmar_runtime.exchange.encryption import (
     ARRAYS,
     LAYOUT,
     EncryptedPart,
@@ -32,11 +33,10 @@ from mmar_runtime.encrypted_weights import (
     layout_of,
     plain_part,
 )
-from mmar_runtime.errors import WeightsError
 from mmar_runtime.weights import digest
 
 if TYPE_CHECKING:  # brings TenSEAL in, which only an encrypted job needs
-    from mmar_runtime.ckks import Keys
+    from mmar_runtime.exchange.ckks import Keys
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from nvflare.apis.fl_context import FLContext
 from nvflare.fuel.sec.security_content_service import LoadResult, SecurityContentManager
 
-from fl_client.encryption import RULE, job_layers
+from fl_client.jobs.encryption import RULE, job_layers
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import MmarError, Problem, WeightsError
-from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
+from mmar_runtime.exchange.encryption_extra import MISSING_EXTRA, extra_is_installed
 
 if TYPE_CHECKING:  # brings TenSEAL in, which only an encrypted job needs
-    from mmar_runtime.ckks import Keys
+    from mmar_runtime.exchange.ckks import Keys
 
 PLACE = Location("config_fed_client.json") / "task_result_filters" / "encrypt_layers"
 
@@ -43,7 +43,7 @@ def site_keys(startup: Path) -> Keys:
     """
     if not extra_is_installed():
         raise MmarError(MISSING_EXTRA)
-    from mmar_runtime.ckks import CLIENT_CONTEXT, Keys
+    from mmar_runtime.exchange.ckks import CLIENT_CONTEXT, Keys
 
     return Keys(_signed(startup, CLIENT_CONTEXT), source=CLIENT_CONTEXT)
 
@@ -73,7 +73,7 @@ def ability_faults(app: Path, startup: Path) -> Iterator[Problem]:
         return
     message = MISSING_EXTRA
     if extra_is_installed():
-        from mmar_runtime.ckks import CLIENT_CONTEXT, SERVER_CONTEXT, Keys
+        from mmar_runtime.exchange.ckks import CLIENT_CONTEXT, SERVER_CONTEXT, Keys
 
         is_server = (startup / SERVER_CONTEXT).is_file() and not (
             startup / CLIENT_CONTEXT

@@ -16,8 +16,6 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
-from fl_client.approved_jobs import job_approval_faults, job_digest
-from fl_client.client_config import SCORE, SUBMIT, TRAIN, VALIDATE, job_trains, rounds_of
 from fl_client.done_tasks import DONE, DoneTasks
 from fl_client.flare.audit import done_before, note
 from fl_client.flare.encryption_keys import ability_faults
@@ -29,6 +27,8 @@ from fl_client.flare.exchange import (
 )
 from fl_client.flare.failure import failure
 from fl_client.flare.privacy import RunFilters
+from fl_client.jobs.approved import job_approval_faults, job_digest
+from fl_client.jobs.client_config import SCORE, SUBMIT, TRAIN, VALIDATE, job_trains, rounds_of
 from fl_client.local_training import LocalWork
 from fl_client.outgoing import outgoing_result, outgoing_update
 from fl_client.progress import ProgressFile
@@ -43,11 +43,11 @@ from fl_client.task_limits import (
 )
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.errors import ConfigError, PolicyError, Problem, RunAborted
+from mmar_runtime.exchange.arrays import pack, unpack
 from mmar_runtime.flare.tensors import send_tensors
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import site_policy
 from mmar_runtime.weights import Weights, digest
-from mmar_runtime.wire import pack, unpack
 
 SERVERS_OWN = "SRV_"
 """How NVFlare begins the names of the global models."""

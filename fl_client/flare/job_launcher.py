@@ -24,7 +24,7 @@ from nvflare.utils.process_utils import spawn_process
 
 from fl_client.flare import job_process
 from fl_client.flare.job_process import SCRATCH
-from fl_client.job_meta import launch_faults
+from fl_client.jobs.meta import launch_faults
 from fl_client.run_watch import SECONDS_BETWEEN_LOOKS, RunWatch
 from mmar_runtime.audit import AUDIT_FILE, SHARED_FILES, AuditLog
 from mmar_runtime.audit_keys import LogKey

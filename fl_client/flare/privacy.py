@@ -24,12 +24,18 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.filters import percentile_privacy, svt_privacy
 
-from fl_client.filter_plan import FilterPlan
 from fl_client.flare.audit import ledger, note
 from fl_client.flare.failure import failure
 from fl_client.local_training import SharedTensors
-from fl_client.privacy import MODULE, Settings, SvtSettings, TrainedTensors, filter_settings
-from fl_client.privacy_ledger import PrivacyLedger, data_digest
+from fl_client.privacy.filter_plan import FilterPlan
+from fl_client.privacy.ledger import PrivacyLedger, data_digest
+from fl_client.privacy.settings import (
+    MODULE,
+    Settings,
+    SvtSettings,
+    TrainedTensors,
+    filter_settings,
+)
 from fl_client.site import Site
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import MmarError, PolicyError

@@ -25,18 +25,18 @@ from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 
-from fl_client.filter_plan import FilterPlan
 from fl_client.flare.audit import heads, ledger, note
 from fl_client.flare.encryption_keys import PLACE, asked_layers
 from fl_client.flare.exchange import CASES, LOGS, REPORT, STATUS
+from fl_client.jobs.transfer import job_transfer
 from fl_client.outgoing import LOSS
-from fl_client.transfer import job_transfer
-from mmar_runtime.compact_weights import SCALES, Arrays, form_faults
-from mmar_runtime.encrypted_weights import ARRAYS, LAYOUT, LENGTHS, Layout, layout_of, part_faults
+from fl_client.privacy.filter_plan import FilterPlan
 from mmar_runtime.errors import PolicyError
+from mmar_runtime.exchange.encryption import ARRAYS, LAYOUT, LENGTHS, Layout, layout_of, part_faults
+from mmar_runtime.exchange.rounding import SCALES, Arrays, form_faults
+from mmar_runtime.exchange.rounding_forms import Form
 from mmar_runtime.names import is_name
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy, site_policy
-from mmar_runtime.transfer_form import Form
 
 REFUSED = "gate-refused"
 """The status word in place of a reply that may not leave."""

@@ -23,7 +23,7 @@ from mmar_runtime.errors import (
     Problem,
     WeightsError,
 )
-from mmar_runtime.model_files import write_tensors
+from mmar_runtime.exchange.tensor_files import write_tensors
 from mmar_runtime.results import EpochReport, EvaluationResult, SiteReport
 from mmar_runtime.weights import Weights
 

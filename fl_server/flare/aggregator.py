@@ -37,12 +37,12 @@ from fl_server.flare.guard import ReplyGuard, reason_of
 from fl_server.flare.later import finish
 from fl_server.flare.own_aggregation import OwnAggregation, Reply, widened_reply
 from fl_server.flare.persistor import MmarModelPersistor
+from fl_server.guard.reply_guard import PlainReplyGuard, require_patterns
 from fl_server.received_update import ReceivedUpdate, added_up, contribution_from
-from fl_server.reply_guard import PlainReplyGuard, require_patterns
 from fl_server.round_mean import RoundMean
 from fl_server.update_guard import UpdateFault
 from mmar_runtime.errors import ConfigError, FederationError, WeightsError
-from mmar_runtime.transfer_form import FORMS, Form
+from mmar_runtime.exchange.rounding_forms import FORMS, Form
 from mmar_runtime.weights import Weights, digest
 
 
@@ -56,7 +56,7 @@ class MmarAggregator(Aggregator):
         min_sites: contributions that a round needs; with fewer the run fails.
         aggregation_weights: factor of a site's steps in the mean; 1 for a site not named.
         persistor_id: the component that knows the job's model and metrics.
-        limits: bounds of the update guard; see ``fl_server.update_limits``.
+        limits: bounds of the update guard; see ``fl_server.guard.update_limits``.
         optional_names: tensors that a contribution may lack, by exact name or with ``*`` for any
             characters. Each is averaged over the sites that sent it; one that nobody sent stays.
         transfer: the form in which sites send large tensors, ``float16`` or ``int8``; None for as

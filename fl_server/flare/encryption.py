@@ -8,9 +8,9 @@ from nvflare.fuel.sec.security_content_service import LoadResult, SecurityConten
 
 from fl_server.encryption import ServerEncryption
 from mmar_runtime.config.location import Location
-from mmar_runtime.encrypted_weights import layout_of
 from mmar_runtime.errors import FederationError
-from mmar_runtime.he_extra import MISSING_EXTRA, extra_is_installed
+from mmar_runtime.exchange.encryption import layout_of
+from mmar_runtime.exchange.encryption_extra import MISSING_EXTRA, extra_is_installed
 from mmar_runtime.weights import Weights
 
 PLACE = Location("config_fed_server.json") / "components" / "persistor" / "args" / "encrypt_layers"
@@ -32,7 +32,7 @@ def server_encryption(startup: Path, weights: Weights, patterns: list[str]) -> S
     layout = layout_of(weights, patterns, PLACE)
     if not extra_is_installed():
         raise FederationError(MISSING_EXTRA)
-    from mmar_runtime.ckks import SERVER_CONTEXT, Keys
+    from mmar_runtime.exchange.ckks import SERVER_CONTEXT, Keys
 
     kit = SecurityContentManager(str(startup))
     content, result = kit.load_content(SERVER_CONTEXT)

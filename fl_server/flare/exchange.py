@@ -25,9 +25,9 @@ from nvflare.app_common.app_constant import AppConstants
 
 from fl_server.received_update import ReceivedUpdate
 from mmar_runtime.errors import FederationError
-from mmar_runtime.model_files import StoredWeights
+from mmar_runtime.exchange.arrays import change_data, stored_weights, unpack
+from mmar_runtime.exchange.tensor_files import StoredWeights
 from mmar_runtime.weights import Weights, digest
-from mmar_runtime.wire import change_data, stored_weights, unpack
 
 REPORT = "mmar_report"
 STATUS = "mmar_status"

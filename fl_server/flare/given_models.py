@@ -6,10 +6,10 @@ from pathlib import Path
 
 from nvflare.apis.fl_context import FLContext
 
-from fl_server.cross_site import MODEL_NAME
 from fl_server.flare.exchange import app_folder
 from fl_server.flare.persistor import MmarModelPersistor
 from fl_server.initial_model import InitialModel, initial_model
+from fl_server.record.cross_site import MODEL_NAME
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.errors import FederationError
 from mmar_runtime.mmar import Mmar

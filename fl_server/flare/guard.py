@@ -16,7 +16,7 @@ from fl_server.flare.exchange import (
     plain_metadata,
     raw_reply,
 )
-from fl_server.reply_guard import PlainReplyGuard, reason_of
+from fl_server.guard.reply_guard import PlainReplyGuard, reason_of
 from fl_server.update_guard import Arrays, UpdateFault
 from mmar_runtime.errors import FederationError
 

@@ -14,8 +14,8 @@ from nvflare.apis.shareable import Shareable
 
 from fl_server.aggregation import moved_by, replaced_by
 from fl_server.flare.exchange import as_tensor, raw_reply
-from mmar_runtime.compact_weights import widened
 from mmar_runtime.errors import FederationError, WeightsError
+from mmar_runtime.exchange.rounding import widened
 from mmar_runtime.weights import Weights
 
 

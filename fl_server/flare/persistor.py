@@ -14,7 +14,6 @@ from nvflare.app_common.abstract.model_persistor import ModelPersistor
 from nvflare.app_common.app_event_type import AppEventType
 from nvflare.fuel.utils.memory_utils import try_malloc_trim
 
-from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL
 from fl_server.encryption import ServerEncryption
 from fl_server.flare.encryption import server_encryption
 from fl_server.flare.exchange import (
@@ -25,11 +24,16 @@ from fl_server.flare.exchange import (
 )
 from fl_server.flare.later import finish, write_later
 from fl_server.initial_model import InitialModel, initial_model, like
+from fl_server.record.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_site_values
-from mmar_runtime.encrypted_files import SUFFIX, read_encrypted_model, write_encrypted_model
-from mmar_runtime.encrypted_weights import is_encrypted
 from mmar_runtime.errors import FederationError
+from mmar_runtime.exchange.encrypted_files import (
+    SUFFIX,
+    read_encrypted_model,
+    write_encrypted_model,
+)
+from mmar_runtime.exchange.encryption import is_encrypted
 from mmar_runtime.files import link
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import SitePolicy, site_policy
@@ -51,7 +55,7 @@ class MmarModelPersistor(ModelPersistor):
     """Keeps the last and the best global model as checkpoints that ``mmar evaluate`` reads.
 
     Where the sites share some tensors only, the checkpoints hold those. Where sites send theirs
-    encrypted, so are the models, in files of ``mmar_runtime.encrypted_weights``.
+    encrypted, so are the models, in files of ``mmar_runtime.exchange.encryption``.
 
     Args:
         shared_names: the tensors that the sites share, by exact name or with ``*`` for any

@@ -16,9 +16,6 @@ from nvflare.apis.shareable import Shareable
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 
-from fl_server.cross_site import expected_models
-from fl_server.cross_site_results import CrossSiteResults, MatrixRows
-from fl_server.evaluation_digest import evaluation_digest
 from fl_server.flare.aggregator import aggregator_of
 from fl_server.flare.audit import note
 from fl_server.flare.exchange import (
@@ -38,7 +35,10 @@ from fl_server.flare.later import begin, end, finish, write_later
 from fl_server.flare.persistor import MmarModelPersistor, results_folder
 from fl_server.model_selection import ModelSelection
 from fl_server.received_update import contribution_from
-from fl_server.run_record import (
+from fl_server.record.cross_site import expected_models
+from fl_server.record.cross_site_results import CrossSiteResults, MatrixRows
+from fl_server.record.evaluation_digest import evaluation_digest
+from fl_server.record.run_record import (
     RECORD_TOPIC,
     RecordFile,
     RunRecorder,
@@ -46,7 +46,7 @@ from fl_server.run_record import (
     begin_run,
 )
 from mmar_runtime.errors import FederationError
-from mmar_runtime.he_extra import EXTRA
+from mmar_runtime.exchange.encryption_extra import EXTRA
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.tree_hash import SIGNATURE_FILES, tree_hash
 from mmar_runtime.weights import digest

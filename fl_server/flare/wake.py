@@ -25,8 +25,8 @@ from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
 from fl_server.flare.audit import note
 from fl_server.flare.exchange import own_names, size_and_digest, take_as_arrays
 from fl_server.flare.guarded import GuardedCrossSiteEval
+from mmar_runtime.exchange.arrays import pack
 from mmar_runtime.flare.tensors import send_tensors
-from mmar_runtime.wire import pack
 
 WAKE_TOPIC = "mmar.task_ready"
 SECONDS_BETWEEN_LOOKS = 0.2

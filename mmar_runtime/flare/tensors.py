@@ -22,15 +22,15 @@ from nvflare.fuel.utils.fobs.datum import DatumManager
 from nvflare.fuel.utils.fobs.decomposers.via_downloader import EncKey, EncType
 
 from mmar_runtime.errors import WeightsError
-from mmar_runtime.flare import HANDOVER
-from mmar_runtime.model_files import (
+from mmar_runtime.exchange.arrays import WHOLE, goes_in_message, piece_of
+from mmar_runtime.exchange.tensor_files import (
     KeptFile,
     KeptFolder,
     packed_tensors,
     read_tensors,
     write_tensors,
 )
-from mmar_runtime.wire import WHOLE, goes_in_message, piece_of
+from mmar_runtime.flare import HANDOVER
 
 FILE_NAME = re.compile(r"[0-9a-f]{32}")
 GIVEN = {"given": True}

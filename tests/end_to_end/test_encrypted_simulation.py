@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from mmar_runtime.encrypted_files import read_encrypted_model
-from mmar_runtime.encrypted_weights import EncryptedPart, plain_part
+from mmar_runtime.exchange.encrypted_files import read_encrypted_model
+from mmar_runtime.exchange.encryption import EncryptedPart, plain_part
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY
 from mmar_runtime.weights import Weights, read_checkpoint
 

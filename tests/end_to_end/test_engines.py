@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from fl_admin.job_create import JobRequest, create_job
-from fl_admin.job_settings import JobSettings
+from fl_admin.jobs.create import JobRequest, create_job
+from fl_admin.jobs.settings import JobSettings
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import digest, read_checkpoint
 
@@ -193,7 +193,7 @@ def test_what_the_handlers_write_lies_at_each_site(inline: Run) -> None:
 def test_the_inline_engine_imports_no_nvflare(inline: Run, tmp_path: Path) -> None:
     plan = inline.folder / "inline.json"
     code = (
-        "import sys; from fl_admin.inline.process import main; main(sys.argv[1:]); "
+        "import sys; from fl_admin.simulation.inline.process import main; main(sys.argv[1:]); "
         "sys.exit('nvflare' in sys.modules)"
     )
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from fl_admin.console import Console, JobState
+from fl_admin.at_server.console import Console, JobState
 from fl_admin.demo_data import write_demo_data
-from fl_admin.local_federation import LEAD, SERVER, SITES, LocalFederation
+from fl_admin.simulation.local_federation import LEAD, SERVER, SITES, LocalFederation
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.audit_keys import LogKey
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from fl_client.encryption import encrypting
 from fl_client.flare.encryption import decrypted
 from fl_client.flare.encryption_keys import site_keys
-from mmar_runtime.ckks import CLIENT_CONTEXT
-from mmar_runtime.encrypted_files import read_encrypted_model
+from fl_client.jobs.encryption import encrypting
+from mmar_runtime.exchange.ckks import CLIENT_CONTEXT
+from mmar_runtime.exchange.encrypted_files import read_encrypted_model
 from mmar_runtime.weights import read_checkpoint
 from tests.federation.conftest import SERVER, SITES, Federation, MakeFederation, edit
 from tests.federation.search import unpacked

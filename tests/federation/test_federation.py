@@ -18,8 +18,8 @@ from typing import Any
 import nibabel
 import pytest
 
-from fl_client.transfer import compacting
-from mmar_runtime.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
+from fl_client.jobs.transfer import compacting
+from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
 from tests.federation.conftest import SERVER, SITES, Federation, MakeFederation, edit
 from tests.federation.search import files_with
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from fl_admin.at_server.console import JobState
 from fl_admin.cli.main import main
-from fl_admin.console import JobState
-from fl_client.privacy_ledger import PrivacyLedger
+from fl_client.privacy.ledger import PrivacyLedger
 from mmar_runtime.audit import AUDIT_FILE, LEDGER_FILE
 from mmar_runtime.weights import read_checkpoint
 from tests.federation.conftest import Federation, MakeFederation, edit

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from fl_admin.console import Console
+from fl_admin.at_server.console import Console
 from tests.federation.conftest import SITES, Federation, MakeFederation, edit
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

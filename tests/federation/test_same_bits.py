@@ -22,8 +22,8 @@ import pytest
 
 from fl_admin.demo_data import write_demo_data
 from fl_client.flare import job_process
+from mmar_runtime.exchange.arrays import IN_MESSAGE
 from mmar_runtime.weights import digest, read_checkpoint
-from mmar_runtime.wire import IN_MESSAGE
 from tests.end_to_end.test_engines import comparable
 from tests.federation.conftest import JOB, SERVER, Federation, edit
 

@@ -17,7 +17,7 @@ import pytest
 from nvflare.fuel.flare_api.api_spec import AuthorizationError, InvalidJobDefinition
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
-from fl_admin.console import JobState
+from fl_admin.at_server.console import JobState
 from tests.federation.conftest import LEAD, SERVER, Federation, MakeFederation, edit
 from tests.federation.search import files_with
 

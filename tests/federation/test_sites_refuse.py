@@ -19,14 +19,14 @@ import psutil
 import pytest
 import yaml
 
-from fl_admin.console import JobState
-from fl_admin.job_end import explained_end
-from fl_admin.local_federation import project_document
-from fl_admin.provision import provision
-from fl_admin.setup.checks import check_kit, is_ready
-from fl_admin.setup.connection import check_connection
-from fl_admin.setup.finding import State
-from fl_admin.setup.kit import open_kit
+from fl_admin.at_server.console import JobState
+from fl_admin.at_server.job_end import explained_end
+from fl_admin.kits.provision import provision
+from fl_admin.kits.setup.checks import check_kit, is_ready
+from fl_admin.kits.setup.connection import check_connection
+from fl_admin.kits.setup.finding import State
+from fl_admin.kits.setup.kit import open_kit
+from fl_admin.simulation.local_federation import project_document
 from fl_client.versions import VERSIONS_FILE
 from tests.federation.conftest import (
     LEAD,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fl_admin.demo_data import write_demo_data
-from fl_admin.job import Job
+from fl_admin.jobs.job import Job
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "jobs" / "spleen_ct_segmentation"
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from nvflare.recipe.sim_env import SimEnv
 
-from fl_admin import simulate
 from fl_admin.cli.main import main
-from fl_admin.job import Job
+from fl_admin.jobs.job import Job
 from fl_admin.recipe import MmarFedAvgRecipe, data_of_sites, results_of
-from fl_admin.simulate import RunFolder, plan_simulation
+from fl_admin.simulation import simulate
+from fl_admin.simulation.simulate import RunFolder, plan_simulation
 from mmar_runtime.errors import ConfigError, FederationError, MmarError
 from mmar_runtime.policy.tree_hash import tree_hash
 from tests.conftest import write_data
@@ -35,7 +35,7 @@ def test_importing_it_leaves_the_arguments_of_the_program_as_they_are() -> None:
         "import sys, warnings\n"
         "warnings.simplefilter('ignore')\n"
         "from fl_admin.recipe import MmarFedAvgRecipe\n"
-        "import fl_admin.recipe_env\n"
+        "import fl_admin.recipes.recipe_env\n"
         "from nvflare.recipe.spec import _peek_recipe_args\n"
         "print(sys.argv[1:], _peek_recipe_args())\n"
     )
@@ -183,7 +183,7 @@ if kind == "sim":
     from nvflare.recipe.sim_env import SimEnv
     environment = SimEnv(num_clients=2, workspace_root=workspace)
 else:
-    from fl_admin.recipe_env import MmarPocEnv
+    from fl_admin.recipes.recipe_env import MmarPocEnv
     environment = MmarPocEnv(workspace, num_clients=2)
 run = recipe.execute(environment)
 print("result:", results_of(run.get_result()))

@@ -17,8 +17,14 @@ from rich.console import Console
 from fl_admin.report.html import heat_colours, render_matrix, render_report, write_report
 from fl_admin.report.summary import status_text, summary_facts
 from fl_admin.report.text import render_text
-from fl_server.cross_site import GLOBAL_MODEL, CrossSiteMatrix, build_cross_site_matrix
-from fl_server.run_record import EpochReport, RunRecord, RunRecorder, SiteContribution, begin_run
+from fl_server.record.cross_site import GLOBAL_MODEL, CrossSiteMatrix, build_cross_site_matrix
+from fl_server.record.run_record import (
+    EpochReport,
+    RunRecord,
+    RunRecorder,
+    SiteContribution,
+    begin_run,
+)
 from mmar_runtime.errors import FederationError
 from mmar_runtime.names import shown
 

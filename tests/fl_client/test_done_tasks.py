@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fl_client.client_config import rounds_of
 from fl_client.done_tasks import DONE, DoneTasks
+from fl_client.jobs.client_config import rounds_of
 from mmar_runtime.audit import AuditLog, lines_of_job
 from mmar_runtime.errors import PolicyError
 from mmar_runtime.mmar import Mmar

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from fl_client.job_check import check_app, check_job, check_path
-from fl_client.job_classes import ALLOWED_CLASSES
-from fl_client.job_files import MAX_FILES
+from fl_client.jobs.classes import ALLOWED_CLASSES
+from fl_client.jobs.files import MAX_FILES
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.policy.custom_check import code_hash
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, Byoc, Limits, SitePolicy

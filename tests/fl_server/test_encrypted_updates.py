@@ -11,7 +11,7 @@ import pytest
 
 from fl_server.update_guard import Expected, UpdateLimits, check_update
 from mmar_runtime.config.location import Location
-from mmar_runtime.encrypted_weights import (
+from mmar_runtime.exchange.encryption import (
     CIPHERTEXTS,
     LAYOUT,
     LENGTHS,

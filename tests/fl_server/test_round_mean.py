@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from fl_server.round_mean import RoundMean
-from mmar_runtime.model_files import StoredWeights, stored_tensors, write_tensors
-from mmar_runtime.spare_memory import SpareMemory
+from mmar_runtime.exchange.spare_memory import SpareMemory
+from mmar_runtime.exchange.tensor_files import StoredWeights, stored_tensors, write_tensors
 from mmar_runtime.weights import BLOCK, Weights, digest
 
 NAMES = ("site-1", "site-2", "site-3", "site-4")

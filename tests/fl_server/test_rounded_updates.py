@@ -13,8 +13,8 @@ import torch
 
 from fl_server.received_update import added_up
 from fl_server.update_guard import Expected, UpdateLimits, check_update, update_norm
-from mmar_runtime.compact_weights import SCALES, compacted, widened
-from mmar_runtime.transfer_form import FORMS
+from mmar_runtime.exchange.rounding import SCALES, compacted, widened
+from mmar_runtime.exchange.rounding_forms import FORMS
 from tests.fl_server.test_update_guard import CONTRIBUTION, metadata
 
 MODEL = {

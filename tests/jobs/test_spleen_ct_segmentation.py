@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from fl_admin.demo_data import write_demo_data
-from fl_admin.job import Job
-from fl_admin.simulate import plan_simulation
-from fl_client.job_classes import ALLOWED_CLASSES
+from fl_admin.jobs.job import Job
+from fl_admin.simulation.simulate import plan_simulation
+from fl_client.jobs.classes import ALLOWED_CLASSES
 from mmar_runtime.config.data_list import data_check
 from mmar_runtime.config.loader import load_evaluation_config, load_train_config
 from mmar_runtime.config.overrides import Scalar
-from mmar_runtime.flare_documents import SERVER_CONFIG
+from mmar_runtime.exchange.flare_documents import SERVER_CONFIG
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
 from mmar_runtime.policy.volume_check import volume_check

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fl_admin.cli.main import main
-from fl_server.run_record import RunRecorder, SiteContribution, begin_run, write_run_record
+from fl_server.record.run_record import RunRecorder, SiteContribution, begin_run, write_run_record
 from mmar_runtime.audit import (
     FIRST,
     AuditError,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_admin.provision import Kits, provision
+from fl_admin.kits.provision import Kits, provision
 
 PROVISIONING = Path(__file__).resolve().parents[2] / "provisioning"
 SERVER, SITE = "fl.example.org", "site-1"

@@ -32,11 +32,11 @@ from nvflare.utils.job_launcher_utils import (
     validate_portable_resource_spec,
 )
 
-from fl_admin.local_files import AUTHORIZATION
-from fl_admin.provision import Kits
-from fl_admin.setup.finding import State
-from fl_admin.setup.kit import open_kit
-from fl_admin.setup.kit_files import check_files, check_resources
+from fl_admin.kits.local_files import AUTHORIZATION
+from fl_admin.kits.provision import Kits
+from fl_admin.kits.setup.finding import State
+from fl_admin.kits.setup.kit import open_kit
+from fl_admin.kits.setup.kit_files import check_files, check_resources
 from fl_client.job_check import check_job
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY
 from tests.conftest import Edited

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fl_admin.provision import Kits
+from fl_admin.kits.provision import Kits
 from tests.provisioning.conftest import PROVISIONING, SERVER, SITE
 
 DOCKER, SYSTEMD = PROVISIONING / "docker", PROVISIONING / "systemd"

@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import fl_client.limited_check  # what the command imports when it is run
+import fl_client.jobs.limited_check  # what the command imports when it is run
 from fl_admin.cli.main import main as mmar
 from fl_client.job_check import check_path
 from mmar_runtime.policy.component_table import load_component_table
@@ -92,7 +92,7 @@ def _judged_here(
 
 def run(cases: Iterable[AnyCase]) -> Iterator[Outcome]:
     """The outcome of each case, one after another."""
-    fl_client.limited_check.limited_check = _judged_here
+    fl_client.jobs.limited_check.limited_check = _judged_here
     load_component_table()  # every process of a site has read it once
     for case in cases:
         with workplace() as place:

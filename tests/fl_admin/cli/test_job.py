@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from fl_admin.cli.main import main
-from fl_admin.job import Job
-from fl_client.job_classes import ALLOWED_CLASSES
+from fl_admin.jobs.job import Job
+from fl_client.jobs.classes import ALLOWED_CLASSES
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 EXAMPLE = REPOSITORY / "jobs" / "spleen_ct_segmentation"

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from fl_admin.cli.live import Lines, headline, live_view, number, progress_table
-from fl_admin.follow import SimulationView, SiteView
-from fl_server.run_record import RunRecord, RunRecorder, begin_run
+from fl_admin.simulation.follow import SimulationView, SiteView
+from fl_server.record.run_record import RunRecord, RunRecorder, begin_run
 
 DICE = "val_mean_dice"
 TRAINING = SiteView(task="train", round_number=2, epoch=5, iteration=(1, 4), loss=0.5, metric=0.25)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fl_admin.cli.main import main
-from fl_server.cross_site import (
+from fl_server.record.cross_site import (
     build_cross_site_matrix,
     read_cross_site_matrix,
     write_cross_site_json,

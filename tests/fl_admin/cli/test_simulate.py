@@ -13,10 +13,10 @@ import pytest
 
 from fl_admin.cli import simulate as command
 from fl_admin.cli.main import build_parser
-from fl_admin.job import Job
-from fl_admin.simulate import Engine, RunFolder, SimulationResult, plan_simulation
-from fl_server.cross_site import build_cross_site_matrix
-from mmar_runtime.flare_documents import CLIENT_CONFIG
+from fl_admin.jobs.job import Job
+from fl_admin.simulation.simulate import Engine, RunFolder, SimulationResult, plan_simulation
+from fl_server.record.cross_site import build_cross_site_matrix
+from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 

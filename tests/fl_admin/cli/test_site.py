@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fl_admin.cli.main import main
-from fl_client.privacy_ledger import PrivacyLedger
+from fl_client.privacy.ledger import PrivacyLedger
 from mmar_runtime.policy.tree_hash import tree_hash
 
 REPOSITORY = Path(__file__).resolve().parents[3]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fl_admin.cli.main import main
-from fl_admin.provision import Kits, provision
+from fl_admin.kits.provision import Kits, provision
 from mmar_runtime.config.sources import read_json
 
 TEMPLATE = Path(__file__).resolve().parents[3] / "provisioning" / "project.yml"

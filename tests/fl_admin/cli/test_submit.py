@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fl_admin.cli.main import main
-from fl_client.approved_jobs import job_digest
+from fl_client.jobs.approved import job_digest
 from tests.federation.conftest import JOB
 
 Submit = Callable[..., tuple[int, str]]

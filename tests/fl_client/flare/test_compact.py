@@ -19,10 +19,10 @@ from nvflare.app_common.filters.percentile_privacy import PercentilePrivacy
 from fl_client.flare.compact import CompactUpdate
 from fl_client.flare.exchange import STATUS
 from fl_client.flare.result_gate import REFUSED, ResultGate
-from fl_client.transfer import compacting
+from fl_client.jobs.transfer import compacting
 from mmar_runtime.audit import AUDIT_FILE
-from mmar_runtime.compact_weights import SCALES, error_bound, widened
-from mmar_runtime.transfer_form import FORMS, Form
+from mmar_runtime.exchange.rounding import SCALES, error_bound, widened
+from mmar_runtime.exchange.rounding_forms import FORMS, Form
 
 MODEL = {
     "conv.weight": np.linspace(-1, 1, 600, dtype=np.float32).reshape(20, 30),

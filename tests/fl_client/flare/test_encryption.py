@@ -15,7 +15,6 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.utils.event import fire_event_to_components
 
-from fl_client.encryption import encrypting
 from fl_client.flare.encryption import (
     AGGREGATION_WEIGHTS,
     DecryptModel,
@@ -26,9 +25,10 @@ from fl_client.flare.encryption import (
 from fl_client.flare.encryption_keys import ability_faults, site_keys
 from fl_client.flare.exchange import NOT_DECRYPTED, STATUS, received_weights
 from fl_client.flare.result_gate import REFUSED, ResultGate
-from mmar_runtime.ckks import CLIENT_CONTEXT, SERVER_CONTEXT, Keys
-from mmar_runtime.encrypted_weights import ARRAYS, LENGTHS, WEIGHT
+from fl_client.jobs.encryption import encrypting
 from mmar_runtime.errors import WeightsError
+from mmar_runtime.exchange.ckks import CLIENT_CONTEXT, SERVER_CONTEXT, Keys
+from mmar_runtime.exchange.encryption import ARRAYS, LENGTHS, WEIGHT
 
 MODEL = {
     "conv.weight": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,

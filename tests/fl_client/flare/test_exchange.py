@@ -24,8 +24,8 @@ from fl_client.flare.exchange import (
 )
 from fl_client.updates import LocalUpdate
 from mmar_runtime.errors import WeightsError
+from mmar_runtime.exchange.arrays import pack, unpack
 from mmar_runtime.results import EpochReport, EvaluationResult, SiteReport
-from mmar_runtime.wire import pack, unpack
 
 WEIGHTS = {"w": torch.tensor([1.0, 2.0]), "n": torch.tensor(3)}
 

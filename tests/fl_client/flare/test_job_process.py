@@ -16,7 +16,7 @@ from nvflare.app_common.job_launcher.process_launcher import ProcessHandle
 
 from fl_client.flare import job_launcher
 from fl_client.flare.job_launcher import SCRATCH
-from fl_client.privacy_ledger import PrivacyLedger
+from fl_client.privacy.ledger import PrivacyLedger
 from fl_client.run_watch import RunWatch
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.audit_keys import LogKey
@@ -29,7 +29,7 @@ IN_THE_PROCESS = """
 import json, os, socket, sys
 from pathlib import Path
 from fl_client.flare.job_process import confine_job
-from fl_client.privacy_ledger import PrivacyLedger
+from fl_client.privacy.ledger import PrivacyLedger
 from mmar_runtime.audit_keys import LogKey
 
 root, data, port = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])

@@ -23,8 +23,8 @@ from fl_client.flare.privacy import (
     unforeseeable_noise,
 )
 from fl_client.flare.result_gate import reply_faults
-from fl_client.privacy import TrainedTensors
-from fl_client.privacy_ledger import PrivacyLedger
+from fl_client.privacy.ledger import PrivacyLedger
+from fl_client.privacy.settings import TrainedTensors
 from mmar_runtime.errors import ConfigError, MmarError
 from mmar_runtime.results import EvaluationResult
 

@@ -33,8 +33,8 @@ from fl_client.flare.exchange import (
 from fl_client.flare.executor import MmarExecutor
 from fl_client.flare.privacy import TRAINED, ModelFilter, SVTPrivacy
 from fl_client.flare.result_gate import REFUSED, ResultGate
-from fl_client.privacy import MODULE, TrainedTensors
-from fl_client.privacy_ledger import LEDGER_FILE, PrivacyLedger
+from fl_client.privacy.ledger import LEDGER_FILE, PrivacyLedger
+from fl_client.privacy.settings import MODULE, TrainedTensors
 from fl_client.updates import LocalUpdate
 from fl_server.initial_model import initial_model
 from mmar_runtime.audit import AUDIT_FILE, AuditLog

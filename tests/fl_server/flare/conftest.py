@@ -29,11 +29,11 @@ from fl_server.flare.exchange import REPORT, as_arrays, learnable_from, take_as_
 from fl_server.flare.later import LATER
 from fl_server.flare.persistor import MmarModelPersistor, results_folder
 from fl_server.flare.run_recorder import RunRecordKeeper
-from fl_server.run_record import RunRecord, read_run_record
+from fl_server.record.run_record import RunRecord, read_run_record
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
-from mmar_runtime.model_files import read_tensors, write_tensors
+from mmar_runtime.exchange.arrays import as_sent
+from mmar_runtime.exchange.tensor_files import read_tensors, write_tensors
 from mmar_runtime.weights import Weights
-from mmar_runtime.wire import as_sent
 
 MakeMmar = Callable[..., Path]
 

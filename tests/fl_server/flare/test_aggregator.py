@@ -14,7 +14,7 @@ from nvflare.apis.shareable import Shareable
 from fl_server.flare.aggregator import MmarAggregator
 from fl_server.flare.exchange import REPORT
 from mmar_runtime.errors import FederationError
-from mmar_runtime.model_files import StoredWeights
+from mmar_runtime.exchange.tensor_files import StoredWeights
 from mmar_runtime.policy.tree_hash import tree_hash
 from mmar_runtime.weights import digest
 

@@ -12,8 +12,8 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.shareable import Shareable
 
 from fl_server.flare.exchange import as_tensor
-from mmar_runtime.compact_weights import SCALES, compacted, is_rounded, widened
-from mmar_runtime.transfer_form import FORMS
+from mmar_runtime.exchange.rounding import SCALES, compacted, is_rounded, widened
+from mmar_runtime.exchange.rounding_forms import FORMS
 from mmar_runtime.weights import digest
 
 

@@ -16,8 +16,8 @@ from nvflare.apis.shareable import Shareable
 from nvflare.app_common.app_constant import AppConstants
 
 from fl_server.flare.exchange import AGGREGATION_WEIGHTS
-from mmar_runtime.ckks import SERVER_CONTEXT, Keys
-from mmar_runtime.encrypted_weights import (
+from mmar_runtime.exchange.ckks import SERVER_CONTEXT, Keys
+from mmar_runtime.exchange.encryption import (
     ARRAYS,
     CIPHERTEXTS,
     WEIGHT,

@@ -18,7 +18,6 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 from safetensors.torch import save_file
 
-from fl_server.cross_site import read_cross_site_matrix
 from fl_server.flare.aggregator import MmarAggregator
 from fl_server.flare.exchange import STATUS
 from fl_server.flare.given_models import GivenModels
@@ -26,6 +25,7 @@ from fl_server.flare.model_locator import MmarModelLocator
 from fl_server.flare.publish import PublishResults
 from fl_server.flare.run_recorder import RunRecordKeeper
 from fl_server.initial_model import initial_model
+from fl_server.record.cross_site import read_cross_site_matrix
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import Weights, digest
 from tests.fl_server.flare.conftest import DICE, JOB, SITES, Federation

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from nvflare.apis.event_type import EventType
 
-from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL
 from fl_server.flare import exchange
 from fl_server.flare.later import Later, finish, write_later
+from fl_server.record.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL
 from mmar_runtime.errors import FederationError
 from mmar_runtime.weights import Weights, digest
 

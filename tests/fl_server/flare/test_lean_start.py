@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fl_client.job_classes import ALLOWED_CLASSES
+from fl_client.jobs.classes import ALLOWED_CLASSES
 
 MODULES = sorted({path.rpartition(".")[0] for path in ALLOWED_CLASSES if "fl_server" in path})
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from nvflare.apis.event_type import EventType
 
-from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL
 from fl_server.flare.exchange import weights_from
 from fl_server.flare.model_locator import MmarModelLocator
 from fl_server.flare.persistor import MmarModelPersistor
 from fl_server.initial_model import initial_model
+from fl_server.record.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL
 from mmar_runtime.errors import CheckpointError, FederationError
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import digest

@@ -16,7 +16,6 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 
-from fl_server.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, read_cross_site_matrix
 from fl_server.flare.exchange import STATUS, RefusedReply, weights_dxo
 from fl_server.flare.publish import PublishResults
 from fl_server.flare.run_recorder import (
@@ -25,7 +24,8 @@ from fl_server.flare.run_recorder import (
     RECORD_TOPIC,
     keeper_of,
 )
-from fl_server.run_record import RunRecord, SiteAbsence
+from fl_server.record.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, read_cross_site_matrix
+from fl_server.record.run_record import RunRecord, SiteAbsence
 from mmar_runtime.errors import FederationError
 from mmar_runtime.weights import digest, read_checkpoint
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from nvflare.apis.event_type import EventType
 
-from fl_server.run_record import RunRecord
+from fl_server.record.run_record import RunRecord
 from mmar_runtime.weights import read_checkpoint
 
 SHARED = ["*.conv.weight"]

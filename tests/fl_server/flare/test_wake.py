@@ -35,7 +35,7 @@ from fl_server.flare.exchange import STORED, weights_dxo
 from fl_server.flare.last_model import ScoreLastModel
 from fl_server.flare.wake import WakingController
 from mmar_runtime.audit import AUDIT_FILE
-from mmar_runtime.model_files import StoredWeights, read_tensors, write_tensors
+from mmar_runtime.exchange.tensor_files import StoredWeights, read_tensors, write_tensors
 from mmar_runtime.weights import digest
 
 SITES = ("site-1", "site-2")

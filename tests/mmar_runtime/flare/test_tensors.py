@@ -18,9 +18,9 @@ from nvflare.fuel.f3.streaming.download_service import ProduceRC
 from nvflare.fuel.utils.fobs import FOBSContextKey
 from safetensors.torch import load
 
+from mmar_runtime.exchange.arrays import IN_MESSAGE, WHOLE
+from mmar_runtime.exchange.tensor_files import stored_of, write_tensors
 from mmar_runtime.flare.tensors import HandingOver, ModelDecomposer, Offer, Taking
-from mmar_runtime.model_files import stored_of, write_tensors
-from mmar_runtime.wire import IN_MESSAGE, WHOLE
 
 ITEMS = {"T0": torch.arange(6.0).reshape(2, 3), "T1": torch.tensor([True, False])}
 

@@ -1,0 +1,1 @@
+"""Jobs at a server, and their results."""

@@ -1,0 +1,436 @@
+"""Jobs at a server: submitted, listed, followed, aborted and fetched through NVFlare's Session API.
+
+``Console`` is one connection of an admin kit. What NVFlare says is turned into values of ours, and
+what it raises into errors that say what to do.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from nvflare.apis.job_def import JobMetaKey, RunStatus
+from nvflare.fuel.flare_api.api_spec import (
+    AuthenticationError,
+    AuthorizationError,
+    InternalError,
+    InvalidJobDefinition,
+    JobNotDone,
+    JobNotFound,
+    JobNotRunning,
+    NoConnection,
+    NoReply,
+    SessionClosed,
+    SessionExpired,
+)
+from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
+
+from fl_admin.jobs.job import Job
+from fl_admin.kits.setup.certificates import check_certificate
+from fl_admin.kits.setup.connection import check_connection
+from fl_admin.kits.setup.finding import Finding, State
+from fl_admin.kits.setup.kit import CONFIGS, Kit, open_kit
+from fl_server.record.run_record import RECORD_TOPIC, RunRecord
+from mmar_runtime.config.location import Location
+from mmar_runtime.errors import ConfigError, FederationError, Problem
+from mmar_runtime.names import shown
+from mmar_runtime.policy.tree_hash import SIGNATURE_FILES
+
+CONNECT_SECONDS = 15.0
+SECONDS_BETWEEN_LOOKS = 2.0
+SECONDS_TO_START = 300.0
+"""How long whoever waits for a job waits for the sites that it lacks."""
+
+SECONDS_TO_RETURN = 120.0
+"""How long whoever waits for a job waits for a server that does not answer."""
+
+SECONDS_TO_BE_SURE = 30.0
+"""How long a job may seem to run that the server does not have among its running ones."""
+
+FINISHED = "FINISHED:"
+DEPLOYED = "OK"
+SCHEDULED = "scheduled"
+NVFLARE_ERROR = "NVFLARE_ERROR: "
+GONE = (NoConnection, NoReply, SessionClosed, SessionExpired)
+"""What NVFlare raises if the server does not answer any more."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobState:
+    """A job at the server.
+
+    Attributes:
+        job_id: NVFlare's id.
+        name: the job's name.
+        status: NVFlare's word, such as ``RUNNING`` or ``FINISHED:COMPLETED``.
+        submitter: who submitted it.
+        submitted: when, as NVFlare writes it.
+        duration: how long it ran, as NVFlare writes it.
+        deployment: site -> what it said when the job was sent to it.
+        schedule: why the server did not start it yet, latest last.
+    """
+
+    job_id: str
+    name: str
+    status: str
+    submitter: str
+    submitted: str
+    duration: str
+    deployment: dict[str, str]
+    schedule: tuple[str, ...]
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.status.startswith(FINISHED)
+
+    @property
+    def completed(self) -> bool:
+        """Whether it ended as was asked."""
+        return bool(self.status == RunStatus.FINISHED_COMPLETED.value)
+
+    @property
+    def waits_for_sites(self) -> bool:
+        """Whether the server has tried to start it, and lacked something."""
+        return bool(self.status == RunStatus.SUBMITTED.value and self.schedule)
+
+    @property
+    def obstacles(self) -> tuple[str, ...]:
+        """Why the server did not start it, without the times at which it tried."""
+        tries = [line.partition(": ")[2] for line in self.schedule]
+        return tuple(one for one in dict.fromkeys(tries) if one != SCHEDULED)
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """What sites said that did not take the job, each with the site's name."""
+        return tuple(
+            f"{site}: {answer}" for site, answer in self.deployment.items() if answer != DEPLOYED
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same, for ``--json``."""
+        return {
+            "id": self.job_id,
+            "name": self.name,
+            "status": self.status,
+            "submitter": self.submitter,
+            "submitted": self.submitted,
+            "duration": self.duration,
+            "deployment": self.deployment,
+            "schedule": list(self.schedule),
+        }
+
+
+Watch = Callable[[JobState, RunRecord | None], object]
+"""Told of a job's state, and of its record as far as it is known."""
+
+
+class Console:
+    """A connection to a server, as the admin of a kit."""
+
+    def __init__(self, session: Session, log_in: Callable[[], Session] | None = None) -> None:
+        self._session = session
+        self._log_in = log_in
+
+    @classmethod
+    def connect(cls, folder: Path, *, seconds: float = CONNECT_SECONDS) -> Self:
+        """Log in with an admin's start-up kit.
+
+        Raises:
+            ConfigError: the folder is no admin kit.
+            FederationError: the server cannot be reached, or does not accept the kit.
+        """
+        kit = admin_kit(folder)
+
+        def log_in() -> Session:
+            return _logged_in(kit, seconds)
+
+        return cls(log_in(), log_in)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # NVFlare's threads keep the process alive until the session is closed.
+        self._session.close()
+
+    def submit(self, job: Job) -> str:
+        """Sign and send a job; returns its id.
+
+        NVFlare signs a folder by writing into it, and takes no blank in its name: it gets a copy.
+
+        Raises:
+            FederationError: the server does not take it.
+        """
+        with tempfile.TemporaryDirectory(prefix="mmar-submit-") as folder, _explained(job.name):
+            copy = Path(folder) / re.sub(r"[^A-Za-z0-9._-]", "_", job.folder.name)
+            shutil.copytree(job.folder, copy, ignore=shutil.ignore_patterns(*SIGNATURE_FILES))
+            return str(self._session.submit_job(str(copy)))
+
+    def sites(self) -> tuple[str, ...]:
+        """The sites that the server has now, by name."""
+        with _explained("the list of sites"):
+            found = self._session.get_system_info().client_info
+        return tuple(sorted(str(one.name) for one in found))
+
+    def jobs(self) -> tuple[JobState, ...]:
+        """All jobs of the server, in the order of submission."""
+        with _explained("the list of jobs"):
+            found = self._session.list_jobs(detailed=True)
+        return tuple(sorted(map(_state, found), key=lambda one: one.submitted))
+
+    def job(self, job_id: str) -> JobState:
+        """One job.
+
+        Raises:
+            FederationError: there is none with this id.
+        """
+        with _explained(job_id):
+            return _state(self._session.get_job_meta(job_id))
+
+    def record(self, job_id: str) -> RunRecord | None:
+        """The record of a running job so far; None where it has none to show yet."""
+        try:
+            found = self._session.do_app_command(job_id, RECORD_TOPIC, {})
+        except (*GONE, JobNotRunning, InternalError, RuntimeError, AuthorizationError):
+            # It starts, or has just ended; or this admin may not ask a running job. A server that
+            # does not answer is found out by the next question.
+            return None
+        return RunRecord.from_dict(found) if found else None
+
+    def abort(self, job_id: str) -> None:
+        """Stop a job.
+
+        Raises:
+            FederationError: there is none, or it is over.
+        """
+        state = self.job(job_id)
+        if state.finished:
+            raise FederationError(f"{state.name} ({job_id}) is over already: {state.status}")
+        with _explained(job_id):
+            self._session.abort_job(job_id)
+
+    def download(self, job_id: str, folder: Path) -> Path:
+        """Fetch a finished job into ``folder/<id>``; returns that folder.
+
+        Raises:
+            FederationError: it is not done yet, or there is none.
+            ConfigError: the folder is there already.
+        """
+        target = folder.expanduser().resolve() / job_id
+        if target.exists():
+            message = f"{str(target)!r} is there already"
+            advice = "Name another folder with --out, or remove it."
+            raise ConfigError([Problem(Location("--out"), message, advice, "folder")])
+        with _explained(job_id), redirect_stdout(sys.stderr):
+            location = Path(self._session.download_job_result(job_id))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(location, target)
+        return target
+
+    def follow(
+        self, job_id: str, watch: Watch, *, start_within: float = SECONDS_TO_START
+    ) -> JobState:
+        """Tell of a job until it is finished; returns its last state.
+
+        Args:
+            job_id: NVFlare's id.
+            watch: told of the job again and again.
+            start_within: seconds that the job may lack sites before it starts. Jobs that run before
+                it do not count.
+
+        Raises:
+            FederationError: there is no such job; it lacks sites for too long; the server does not
+                answer any more, or has forgotten that it runs.
+        """
+        record: RunRecord | None = None
+        lacking, lost = _Clock(), _Clock()
+        while not (state := self._patiently(job_id)).finished:
+            running = state.status == RunStatus.RUNNING.value
+            found = self.record(job_id) if running else None
+            record = found or record
+            watch(state, record)
+            if lacking.since(state.waits_for_sites) > start_within:
+                raise FederationError(
+                    f"{state.name} has not started within {start_within:.0f} s: "
+                    f"{state.obstacles[-1]}\n"
+                    "    The server goes on trying, in growing intervals for about 40 minutes: "
+                    f"'mmar watch {job_id}' waits again, 'mmar abort {job_id}' takes it back."
+                )
+            if lost.since(running and found is None and not self._runs(job_id)) > (
+                SECONDS_TO_BE_SURE
+            ):
+                raise FederationError(
+                    f"the server says that {state.name} is running, and runs it no more: it was "
+                    f"started anew meanwhile\n    'mmar abort {job_id}' clears that; then submit "
+                    "the job again."
+                )
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        watch(state, record)
+        return state
+
+    def _runs(self, job_id: str) -> bool:
+        """Whether the server has a job among its running ones."""
+        try:
+            found = self._session.get_system_info().job_info
+        except (*GONE, InternalError, RuntimeError):
+            return True  # which the next look at the job will tell
+        return job_id in {str(one.job_id) for one in found}
+
+    def _patiently(self, job_id: str) -> JobState:
+        """A job's state; a server that does not answer for a while is asked again."""
+        deadline = time.monotonic() + SECONDS_TO_RETURN
+        while True:
+            try:
+                return self.job(job_id)
+            except FederationError as error:
+                if not isinstance(error.__cause__, GONE) or self._log_in is None:
+                    raise
+                if time.monotonic() > deadline:
+                    raise FederationError(
+                        f"{error}\n    The job may go on: 'mmar watch {job_id}' looks again."
+                    ) from error
+                log.warning("the server does not answer; trying again")
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            with suppress(FederationError):
+                session, self._session = self._session, self._log_in()
+                session.close()
+
+
+class _Clock:
+    """How long something has been true without a break."""
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+
+    def since(self, holds: bool) -> float:
+        """Seconds since it holds; 0 if it does not."""
+        now = time.monotonic()
+        if not holds:
+            self._start = None
+        elif self._start is None:
+            self._start = now
+        return 0.0 if self._start is None else now - self._start
+
+
+def admin_kit(folder: Path) -> Kit:
+    """The kit of an admin.
+
+    Raises:
+        ConfigError: the folder is none.
+    """
+    kit = open_kit(folder)
+    if kit.kind == "admin":
+        return kit
+    others = sorted(kit.folder.parent.glob(f"*/startup/{CONFIGS['admin']}"))
+    advice = "Jobs are sent and looked after with the kit of an admin"
+    advice += f", such as {str(others[-1].parents[1])!r}." if others else "; see 'mmar provision'."
+    message = f"is the kit of the {kit.kind} {kit.name}, and no admin's"
+    raise ConfigError([Problem(Location("--kit"), message, advice, "kit")])
+
+
+def _logged_in(kit: Kit, seconds: float) -> Session:
+    """A session with the server; what would keep NVFlare from one is found out beforehand.
+
+    Raises:
+        FederationError: the certificate, the connection or the server stands in the way.
+    """
+    for look in (_certificate_findings, lambda one: [check_connection(one, seconds)]):
+        for finding in look(kit):
+            if finding.state is State.FAULT:
+                raise FederationError(
+                    f"no connection to {kit.address} as {kit.name}: {finding.check}: "
+                    f"{finding.message}\n    What to do: {finding.advice}"
+                )
+            if finding.state is State.WARNING:
+                log.warning("%s: %s; %s", finding.check, finding.message, finding.advice)
+    try:
+        with redirect_stdout(sys.stderr):  # NVFlare says there that it connects
+            return new_secure_session(kit.name, str(kit.folder), timeout=seconds)
+    except NoConnection as error:
+        raise FederationError(
+            f"no connection to {kit.address} within {seconds:.0f} s: {error}\n"
+            "    What listens there takes the kit's certificate, and does not answer as NVFlare's "
+            "server does. Is it still starting?"
+        ) from error
+    except (AuthenticationError, AuthorizationError) as error:
+        raise FederationError(
+            f"{kit.address} does not accept {kit.name}: {error}\n"
+            "    A kit is good for the federation that it was provisioned for."
+        ) from error
+
+
+def _certificate_findings(kit: Kit) -> list[Finding]:
+    # What else is found there, such as a key that others can read, is 'mmar site setup's to tell.
+    return [one for one in check_certificate(kit) if one.check == "certificate"]
+
+
+def _state(meta: Any) -> JobState:
+    detail = meta.get(JobMetaKey.JOB_DEPLOY_DETAIL.value) or ()
+    return JobState(
+        job_id=_text_of(meta.get(JobMetaKey.JOB_ID.value, "")),
+        name=_text_of(meta.get(JobMetaKey.JOB_NAME.value, "")),
+        status=_text_of(meta.get(JobMetaKey.STATUS.value, "")),
+        submitter=_text_of(meta.get(JobMetaKey.SUBMITTER_NAME.value, "")),
+        submitted=_text_of(meta.get(JobMetaKey.SUBMIT_TIME_ISO.value, "")),
+        duration=_text_of(meta.get(JobMetaKey.DURATION.value, "")),
+        deployment=dict(_answer(one) for one in map(_text_of, detail) if ": " in one),
+        schedule=tuple(map(_text_of, meta.get(JobMetaKey.SCHEDULE_HISTORY.value) or ())),
+    )
+
+
+def _text_of(value: object) -> str:
+    """A text of the server, or of a site through the server, as it may be shown."""
+    return shown(str(value))
+
+
+def _answer(line: str) -> tuple[str, str]:
+    """``site-1: OK`` as a pair; a line without a site only adds up the others."""
+    site, _, answer = line.partition(": ")
+    return site, answer.removeprefix(NVFLARE_ERROR)
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """What NVFlare raises, in words for the person at the console.
+
+    Raises:
+        FederationError: something was raised.
+    """
+    try:
+        yield
+    except InvalidJobDefinition as error:
+        raise FederationError(f"the server does not take {what}: {error}") from error
+    except JobNotFound as error:
+        raise FederationError(
+            f"the server has no job {what!r}\n    'mmar jobs' lists those that it has."
+        ) from error
+    except JobNotDone as error:
+        raise FederationError(
+            f"{what} is still running\n    'mmar watch' waits for it, 'mmar abort' ends it."
+        ) from error
+    except JobNotRunning as error:
+        raise FederationError(f"{what} does not run") from error
+    except (AuthenticationError, AuthorizationError) as error:
+        raise FederationError(f"the server does not allow that: {error}") from error
+    except GONE as error:
+        raise FederationError(f"the connection to the server is gone: {error}") from error
+    except (InternalError, RuntimeError) as error:
+        raise FederationError(f"the server answered with an error: {error}") from error

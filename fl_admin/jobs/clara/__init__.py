@@ -1,0 +1,1 @@
+"""Jobs from the configurations of an old federation."""

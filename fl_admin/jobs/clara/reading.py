@@ -1,0 +1,614 @@
+"""Clara Train's federated configs -> a job of today, with a word on each field of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fl_admin.jobs.clara.encryption import encrypted_layers
+from fl_admin.jobs.clara.privacy import (
+    EXCLUDE_PATH,
+    FILTERS,
+    argument_rules,
+    exclusion,
+    filter_of,
+    in_order,
+)
+from fl_admin.jobs.clara.rules import (
+    CLASSES,
+    DEFAULTS,
+    ENCRYPTING,
+    FIELDS,
+    KEPT,
+    NO_RESUME,
+    ONE_NETWORK,
+    OWN_CODE,
+    OWN_IMPORTS,
+    UNKNOWN_CLASS,
+    UNKNOWN_FIELD,
+    Outcome,
+    Rule,
+    ignored,
+    refused,
+)
+from fl_admin.jobs.create import CreatedJob, JobRequest, create_job, start_files, temporary_job
+from fl_admin.jobs.settings import JobSettings
+from fl_client.jobs.files import META
+from mmar_runtime.config.loader import ENVIRONMENT_FILE, TRAIN_FILE, load_train_config
+from mmar_runtime.config.location import Location
+from mmar_runtime.config.overrides import Scalar
+from mmar_runtime.config.sources import BUILT_IN, first_level_primitives, read_json
+from mmar_runtime.config.upgrades import upgrade_document
+from mmar_runtime.config.variables import EXACT
+from mmar_runtime.errors import ConfigError, Problem, did_you_mean
+from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
+from mmar_runtime.mmar import Mmar
+from mmar_runtime.policy.component_table import load_component_table
+from mmar_runtime.policy.custom_check import own_class_fault, own_module, undefined_fault
+from mmar_runtime.policy.mmar_check import SITE_VARIABLES
+
+FORMATS = (1, 2)
+OURS = ("fl_client.", "fl_server.")
+KNOWN_PACKAGES = ("medl.", "nvflare.")
+"""Where the old classes come from, if their ``path`` says so; all else is somebody's own code."""
+
+CROSS_SITE = ("cross_validate", "cross_site_validation", "CrossSiteModelEval")
+ADDED_CROSS_SITE = (
+    "the job ends with cross-site validation, which the old one did not ask for; a site that does "
+    "not want it says so in its policy: cross_site"
+)
+VARIABLE = ignored("a variable of this document, filled in where it is named")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldReport:
+    """What became of one field.
+
+    Attributes:
+        location: the document and the place in it.
+        name: the field's key, or the name of its class.
+        value: what stood there; empty for a class.
+        outcome: what became of it.
+        text: what it is now, or why it is not there any more.
+    """
+
+    location: Location
+    name: str
+    value: str
+    outcome: Outcome
+    text: str
+
+    def __str__(self) -> str:
+        what = f" {self.value}" if self.value else f" {self.name}"
+        return f"{self.outcome:<10} {self.location}:{what} -> {self.text}"
+
+    def as_dict(self) -> dict[str, str]:
+        """The same, for ``--json``."""
+        return {
+            "file": self.location.file,
+            "place": self.location.place,
+            "name": self.name,
+            "value": self.value,
+            "outcome": self.outcome,
+            "text": self.text,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OldFederation:
+    """An old federation's configs, read.
+
+    Attributes:
+        mmar: what it trains.
+        name: the job's name, where the configs lie in a job; else empty.
+        settings: what its configs ask for, as far as it can be had.
+        fields: what becomes of each field, in the order of the documents.
+        problems: what has to be mended in the configs first.
+        values: variables for the new job.
+    """
+
+    mmar: Mmar
+    name: str
+    settings: JobSettings
+    fields: tuple[FieldReport, ...]
+    problems: tuple[Problem, ...]
+    values: Mapping[str, Scalar]
+
+
+def import_job(
+    old: OldFederation,
+    out: Path,
+    *,
+    name: str = "",
+    with_code: bool = False,
+    overwrite: bool = False,
+    allow_dropped: Collection[str] = (),
+) -> CreatedJob:
+    """Make a job of an old federation's configs; arguments as for ``create_job``.
+
+    Args:
+        old: what was read.
+        out: becomes the job's folder.
+        name: the job's name.
+        with_code: whether the MMAR's own code goes along.
+        overwrite: whether a job that is there already is replaced.
+        allow_dropped: refused fields without which the job is made nevertheless: places, keys or
+            names of classes.
+
+    Raises:
+        ConfigError: with every refused field that is not allowed to be dropped, and every other
+            fault of the configs and of the MMAR. Nothing is written then.
+    """
+    request = JobRequest(
+        mmar=old.mmar,
+        settings=old.settings,
+        name=name or old.name,
+        with_code=with_code,
+        values=old.values,
+    )
+    problems = [*old.problems, *_dropped(old.fields, allow_dropped)]
+    if not problems:
+        created = create_job(request, out, overwrite=overwrite)
+        return replace(created, notices=(*_added(old), *created.notices))
+    try:
+        with temporary_job(request):
+            pass  # only for its problems, so that all are told at once
+    except ConfigError as error:
+        problems += error.problems
+    raise ConfigError(problems)
+
+
+def _added(old: OldFederation) -> Iterator[str]:
+    asked = {step for one in old.fields for step in (one.name, *one.location.path)}
+    if asked.isdisjoint(CROSS_SITE):
+        yield ADDED_CROSS_SITE
+
+
+def _dropped(fields: tuple[FieldReport, ...], allowed: Collection[str]) -> Iterator[Problem]:
+    lost = [one for one in fields if one.outcome == "refused"]
+    for one in lost:
+        if one.name not in allowed and one.location.place not in allowed:
+            advice = f"--allow-dropped {one.name} goes on without it."
+            message = f"{one.value or one.name}: {one.text}"
+            yield Problem(one.location, message, advice, "dropped")
+    names = {name for one in lost for name in (one.name, one.location.place)}
+    for word in allowed:
+        if word not in names:
+            message = f"no refused field is called {word!r}"
+            yield Problem(
+                Location("--allow-dropped"), message, did_you_mean(word, names), "dropped"
+            )
+
+
+# --- Reading -------------------------------------------------------------------------------------
+
+
+def read_old_federation(
+    folder: Path, *, mmar: Path | None = None, values: Mapping[str, Scalar] | None = None
+) -> OldFederation:
+    """The federated configs in a folder: of an MMAR, of a job with one app, or lying bare.
+
+    Args:
+        folder: holds ``config_fed_server.json`` and ``config_fed_client.json``, or ``config`` does.
+        mmar: the MMAR, if it is another folder.
+        values: variables for the new job.
+
+    Raises:
+        ConfigError: a document is missing or no JSON object, is not of the old formats, or there
+            is no MMAR.
+    """
+    app, name = _app_of(folder.expanduser().resolve())
+    config = app / "config" if (app / "config").is_dir() else app
+    documents = _documents(config)
+    home = _mmar_of(app, mmar)
+    reading = _Reading(home, documents, values or {})
+    for file, document in documents.items():
+        reading.visit(document, Location(file), ())
+    reading.checkpoint()
+    return OldFederation(
+        mmar=home,
+        name=name,
+        settings=reading.settings(),
+        fields=tuple(reading.fields),
+        problems=tuple(reading.problems),
+        values=values or {},
+    )
+
+
+def _app_of(folder: Path) -> tuple[Path, str]:
+    """The folder with the configs, and the job's name if it is a job's app."""
+    if not (folder / META).is_file():
+        return folder, ""
+    meta = read_json(folder / META)
+    apps = list(meta.get("deploy_map", {})) if isinstance(meta, dict) else []
+    if len(apps) != 1:
+        message = f"the job has to have one app for all sites, found {apps}"
+        raise ConfigError([Problem(Location(META) / "deploy_map", message, "", "job")])
+    return folder / str(apps[0]), str(meta.get("name", ""))
+
+
+def _documents(config: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    problems: list[Problem] = []
+    for file in (SERVER_CONFIG, CLIENT_CONFIG):
+        try:
+            document = read_json(config / file)
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        problems += _format_problems(document, Location(file))
+        found[file] = document
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _format_problems(document: Any, location: Location) -> Iterator[Problem]:
+    if not isinstance(document, dict):
+        yield Problem(location, "has to be a JSON object", "", "json")
+    elif document.get("format_version") not in FORMATS:
+        message = f"has to be 1 or 2, found {document.get('format_version')!r}"
+        yield Problem(location / "format_version", message, "", "job")
+    elif any(path.startswith(OURS) for path in _paths(document)):
+        advice = "'mmar submit' and 'mmar simulate' take the job as it is."
+        yield Problem(location, "is of today already", advice, "job")
+
+
+def _paths(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("path"), str):
+            yield value["path"]
+        value = list(value.values())
+    for item in value if isinstance(value, list) else ():
+        yield from _paths(item)
+
+
+def _mmar_of(app: Path, given: Path | None) -> Mmar:
+    if given is None and not (app / TRAIN_FILE).is_file():
+        message = f"holds no {TRAIN_FILE}, so there is nothing to train"
+        advice = "Name the MMAR with --mmar."
+        raise ConfigError([Problem(Location(app.name), message, advice, "mmar")])
+    return Mmar.open(given or app)
+
+
+@dataclass
+class _Reading:
+    """Both documents on their way to settings and reports."""
+
+    mmar: Mmar
+    documents: Mapping[str, Mapping[str, Any]]
+    values: Mapping[str, Scalar]
+    fields: list[FieldReport] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    _found: dict[Any, tuple[Any, Location]] = field(default_factory=dict)
+    _filters: list[Mapping[str, Any]] = field(default_factory=list)
+    _left_out: list[str] = field(default_factory=list)
+    _kept: list[str] = field(default_factory=list)
+    _aggregator: Mapping[str, Any] | None = None
+
+    def visit(self, value: Any, location: Location, path: tuple[str, ...]) -> None:
+        """Judge whatever stands at a place.
+
+        Args:
+            value: what stands there.
+            location: the place.
+            path: its keys without list indices.
+        """
+        if isinstance(value, list) and not _is_plain(value):
+            for index, item in enumerate(value):
+                self.visit(item, location / index, path)
+        elif isinstance(value, dict) and _is_component(value, path):
+            self._class(value, location)
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                self.visit(item, location / key, (*path, key))
+        else:
+            variable = VARIABLE if len(path) == 1 else UNKNOWN_FIELD
+            rule = FIELDS.get(".".join(path), variable)
+            self._field(rule, value, location, path[-1] if path else "")
+
+    def _class(self, component: Mapping[str, Any], location: Location) -> None:
+        named = str(component.get("path") or component.get("name"))
+        name = named.rpartition(".")[2]
+        foreign = "path" in component and not named.startswith(KNOWN_PACKAGES)
+        known = UNKNOWN_CLASS if foreign else CLASSES.get(name, UNKNOWN_CLASS)
+        if component.get("id") is not None and component["id"] == self._network_id():
+            self._network(component, location)
+            return
+        if self._own_class(named, component, location) or (
+            name in FILTERS and not foreign and self._filter(name, component, location)
+        ):
+            return
+        rule = known.rule
+        self._report(location, name, "", rule.outcome, rule.text)
+        arguments = component.get("args") or {}
+        if rule.outcome == "refused" or not isinstance(arguments, dict):
+            return
+        for key, value in arguments.items():
+            place = location / "args" / key
+            if name.endswith("Persistor") and key == "model":
+                self._network(value, place)
+            elif key == "encrypt_layers" and key in known.arguments:
+                continue  # below, whether or not it is there
+            elif key == "exclude_vars" and key in known.arguments:
+                self._exclusion(known.arguments[key].text, value, place)
+            elif isinstance(value, dict) and _is_component(value, (key,)):
+                self._class(value, place)
+            elif _are_components(value, key):
+                for index, item in enumerate(value):
+                    self._class(item, place / index)
+            else:
+                self._field(known.arguments.get(key, UNKNOWN_FIELD), value, place, key)
+        if "encrypt_layers" in known.arguments:
+            self._encryption(arguments.get("encrypt_layers"), location / "args" / "encrypt_layers")
+        for key, rule in known.arguments.items():
+            default = DEFAULTS.get(f"{name}.{key}")
+            if default is not None and key not in arguments:
+                self._field(rule, default, location / "args" / key, key)
+
+    def _encryption(self, value: Any, location: Location) -> None:
+        """The tensors that sites encrypted; all of them where they are not named."""
+        value = self._filled(value, location.file)
+        rule, names = encrypted_layers(value)
+        text = f"encrypt_layers = {value!r}"
+        self._report(location, "encrypt_layers", text, rule.outcome, rule.text)
+        before, place = self._found.setdefault("encrypt_layers", (names, location))
+        if before != names:
+            message = f"asks for {names!r}, and {place} for {before!r}"
+            self.problems.append(Problem(location, message, "Let both say the same.", "job"))
+
+    def _unencrypted(self) -> Iterator[Problem]:
+        """Parts of an encrypted federation whose sites encrypt nothing."""
+        named = [one for one in self.fields if one.name in ENCRYPTING]
+        if named and "encrypt_layers" not in self._found:
+            message = f"{named[0].name} asks for encrypted updates, and no site encrypts"
+            advice = "Add HEModelEncryptor to the sites' filters, or take this class out."
+            yield Problem(named[0].location, message, advice, "job")
+
+    def _filter(self, name: str, component: Mapping[str, Any], location: Location) -> bool:
+        """A privacy filter on the way out of the sites; whether it stands there."""
+        if not _is_outwards(location):
+            return False
+        arguments = component.get("args") or {}
+        if not isinstance(arguments, dict):
+            return False
+        filled = {key: self._filled(value, location.file) for key, value in arguments.items()}
+        rule, entry = filter_of(name, filled)
+        self._report(location, name, "", rule.outcome, rule.text)
+        if entry is not None:
+            self._filters.append(entry)
+            for key, one in argument_rules(name, filled):
+                place, value = location / "args" / key, f"{key} = {filled[key]!r}"
+                self._report(place, key, value, one.outcome, one.text)
+        return True
+
+    def _own_class(self, named: str, component: Mapping[str, Any], location: Location) -> bool:
+        """A class of the MMAR's own, where a job of today takes one; whether it is such a one."""
+        custom, outwards = self.mmar.custom, _is_outwards(location)
+        if "path" not in component or own_module(named, custom) is None:
+            return False
+        if not outwards and not self._is_aggregator(component, location):
+            return False
+        name = named.rpartition(".")[2]
+        fault = undefined_fault(named, custom) or own_class_fault(named, custom)
+        if fault:
+            rule = refused(fault)
+            self._report(location, name, "", rule.outcome, rule.text)
+            return True
+        arguments = component.get("args") or {}
+        entry: dict[str, Any] = {"path": named, "args": arguments}
+        if outwards:
+            self._filters.append(entry)
+        else:
+            self._aggregator = entry
+        self._report(location, name, "", "translated", f"{OWN_CODE}; {OWN_IMPORTS}")
+        for key, value in arguments.items():
+            self._report(location / "args" / key, key, f"{key} = {value!r}", "translated", key)
+        return True
+
+    def _is_aggregator(self, component: Mapping[str, Any], location: Location) -> bool:
+        if location.file != SERVER_CONFIG:
+            return False
+        ids = {"aggregator"}
+        for one in self.documents[SERVER_CONFIG].get("workflows") or ():
+            arguments = one.get("args") if isinstance(one, dict) else None
+            if isinstance(arguments, dict) and isinstance(arguments.get("aggregator_id"), str):
+                ids.add(arguments["aggregator_id"])
+        return location.path == ("aggregator",) or (
+            location.path[0] == "components" and component.get("id") in ids
+        )
+
+    def _exclusion(self, text: str, value: Any, location: Location) -> None:
+        """Tensors that the server left alone, or never shared."""
+        rule, patterns = exclusion(self._filled(value, location.file), text)
+        (self._kept if text == KEPT else self._left_out).extend(patterns)
+        self._report(location, "exclude_vars", f"exclude_vars = {value!r}", rule.outcome, rule.text)
+
+    def _field(self, rule: Rule, value: Any, location: Location, name: str) -> None:
+        value = self._filled(value, location.file)
+        outcome, text = rule.outcome, rule.text
+        if outcome == "refused" and any(_same(value, one) for one in rule.harmless):
+            outcome, text = "ignored", "asks for nothing but what happens anyway"
+        if rule.sets:
+            self._set(rule, value, location)
+        self._report(location, name, f"{name} = {value!r}", outcome, text)
+
+    def _set(self, rule: Rule, value: Any, location: Location) -> None:
+        if rule.sets == "aggregation_weights":
+            value = {} if value is None else value
+        elif _is_whole(value):
+            value = int(value) * rule.factor
+        else:
+            message = f"has to be a whole number, found {value!r}"
+            self.problems.append(Problem(location, message, "", "job"))
+            return
+        before, place = self._found.setdefault(rule.sets, (value, location))
+        if before != value:
+            message = f"asks for {value!r}, and {place} for {before!r}"
+            self.problems.append(Problem(location, message, "Let both say the same.", "job"))
+
+    def _filled(self, value: Any, file: str) -> Any:
+        """A value of its document, where just its name stands in braces."""
+        match = EXACT.fullmatch(value) if isinstance(value, str) else None
+        return self.documents[file].get(match[1], value) if match else value
+
+    def _network_id(self) -> Any:
+        """The id of the component that is the server's network, where it is one by itself."""
+        components = self.documents[SERVER_CONFIG].get("components")
+        for component in components if isinstance(components, list) else ():
+            arguments = component.get("args") if isinstance(component, dict) else None
+            if isinstance(arguments, dict) and isinstance(arguments.get("model"), str):
+                return arguments["model"]
+        return None
+
+    def _network(self, network: Any, location: Location) -> None:
+        """The server's own network, which has to be the one that the sites train."""
+        if isinstance(network, str):
+            self._report(location, "model", f"model = {network!r}", "ignored", "an id")
+            return
+        document = read_json(self.mmar.root / TRAIN_FILE)
+        train = document if isinstance(document, dict) else {}  # making the job tells of it
+        section = train.get("train")
+        trained = section.get("model") if isinstance(section, dict) else None
+        variables = {**BUILT_IN, **first_level_primitives(train), **self._environment()}
+        same = _network_of(network, variables) == _network_of(trained, variables)
+        rule = ignored("it is the network of config_train.json") if same else refused(ONE_NETWORK)
+        self._report(location, "model", "", rule.outcome, rule.text)
+
+    def _environment(self) -> dict[str, Any]:
+        path = self.mmar.root / ENVIRONMENT_FILE
+        found = read_json(path) if path.is_file() else {}
+        return found if isinstance(found, dict) else {}
+
+    def _report(
+        self, location: Location, name: str, value: str, outcome: Outcome, text: str
+    ) -> None:
+        self.fields.append(
+            FieldReport(location=location, name=name, value=value, outcome=outcome, text=text)
+        )
+
+    def checkpoint(self) -> None:
+        """The file from which Clara's server started, if it was there."""
+        file = {**BUILT_IN, **self._environment()}.get("MMAR_CKPT")
+        if not file or not (self.mmar.root / str(file)).is_file():
+            return
+        try:
+            config = load_train_config(self.mmar, site=SITE_VARIABLES, overrides=self.values)
+        except ConfigError:
+            return  # which making the job tells of
+        if "dont_load_ckpt_model" in self.values or any(start_files([config], self.mmar.root)):
+            return
+        text = f"{NO_RESUME}, here with --set dont_load_ckpt_model=false"
+        location = Location(Path(ENVIRONMENT_FILE).name) / "MMAR_CKPT"
+        self._report(location, "MMAR_CKPT", f"MMAR_CKPT = {file!r}", "refused", text)
+
+    def settings(self) -> JobSettings:
+        """What was asked for; what is missing is a problem."""
+        given = {key: value for key, (value, _) in self._found.items() if isinstance(key, str)}
+        arguments: dict[str, dict[str, Scalar]] = {}
+        for key, (value, _) in self._found.items():
+            if isinstance(key, tuple):
+                arguments.setdefault(key[0], {})[key[1]] = value
+        for name, (file, text) in _REQUIRED.items():
+            if name not in given:
+                self.problems.append(Problem(Location(file), text, "", "job"))
+        self.problems += self._unencrypted()
+        return JobSettings(**given, **self._privacy(), arguments=arguments)
+
+    def _privacy(self) -> dict[str, Any]:
+        """Filters, exclusions and an own aggregator, as far as there are any."""
+        kept = set(self._kept)
+        filters = [*self._filters]
+        if self._left_out:
+            filters.append({"path": EXCLUDE_PATH, "args": {"exclude_vars": self._left_out}})
+        filters = [one for one in (_without(one, kept) for one in filters) if one is not None]
+        left_out = [
+            name
+            for one in filters
+            if one["path"] == EXCLUDE_PATH
+            for name in one["args"]["exclude_vars"]
+        ]
+        return {
+            "exclude_vars": tuple(dict.fromkeys(self._kept)),
+            "optional_names": tuple(dict.fromkeys(left_out)),
+            "result_filters": tuple(in_order(filters)),
+            "aggregator": self._aggregator,
+        }
+
+
+_REQUIRED = {
+    "rounds": (SERVER_CONFIG, "does not say how many rounds: num_rounds"),
+    "min_sites": (SERVER_CONFIG, "does not say how many sites a round needs: min_num_clients"),
+    "local_epochs": (CLIENT_CONFIG, "does not say how a site trains: no trainer that is known"),
+}
+
+
+def _is_outwards(location: Location) -> bool:
+    """Whether a filter stands where a site's contributions pass on their way out."""
+    words = tuple(step for step in location.path if isinstance(step, str))
+    return location.file == CLIENT_CONFIG and words in (
+        ("client", "outbound_filters"),
+        ("task_result_filters", "filters"),
+    )
+
+
+def _without(entry: Mapping[str, Any], kept: Collection[str]) -> Mapping[str, Any] | None:
+    """An exclusion without what is not shared anyway; None if nothing of it is left."""
+    if entry["path"] != EXCLUDE_PATH:
+        return entry
+    names = [one for one in dict.fromkeys(entry["args"]["exclude_vars"]) if one not in kept]
+    return {**entry, "args": {"exclude_vars": names}} if names else None
+
+
+def _is_component(value: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+    """Whether an object names a class; a server has a name as well."""
+    if path == ("servers",):
+        return False
+    named = isinstance(value.get("path"), str) or isinstance(value.get("name"), str)
+    return named and value.keys() <= {"id", "name", "path", "args"}
+
+
+def _are_components(value: Any, key: str) -> bool:
+    """Whether an argument is an array of classes, as an executor's own components are."""
+    items = value if isinstance(value, list) else []
+    return bool(items) and all(
+        isinstance(one, dict) and _is_component(one, (key,)) for one in items
+    )
+
+
+def _is_plain(values: list[Any]) -> bool:
+    """Whether an array is one value, and no sequence of parts."""
+    return bool(values) and not any(isinstance(one, dict | list) for one in values)
+
+
+def _is_whole(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value == int(value) and value >= 0
+
+
+def _same(value: Any, other: Any) -> bool:
+    """Equality that takes ``0`` for no ``False``."""
+    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
+
+
+def _network_of(component: Any, variables: Mapping[str, Any]) -> Any:
+    """A network in today's names, with its variables filled in: to be compared."""
+    if not isinstance(component, dict):
+        return component
+    today = upgrade_document({"train": {"model": component}}, "").document["train"]["model"]
+    table = load_component_table()
+    path, name = today.get("path"), str(today.get("name")).partition("#")[0]
+    entry = table.by_path(str(path)) if path else table.lookup("network", name)
+    arguments = today.get("args") or {}
+    if not isinstance(arguments, dict):
+        return today  # for the loader to refuse
+    filled = {key: _variable(value, variables) for key, value in arguments.items()}
+    return (entry.path if entry else path or name), filled
+
+
+def _variable(value: Any, variables: Mapping[str, Any]) -> Any:
+    match = EXACT.fullmatch(value) if isinstance(value, str) else None
+    return variables.get(match[1], value) if match else value

@@ -1,0 +1,148 @@
+"""A job folder: ``meta.json`` and the app folders that it deploys, each of which is an MMAR."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fl_client.jobs.client_config import job_trains
+from fl_client.jobs.meta import ALL_SITES, META_FORMS
+from mmar_runtime.config.location import Location
+from mmar_runtime.config.sources import read_json
+from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
+from mmar_runtime.mmar import Mmar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A submit-ready job.
+
+    Attributes:
+        folder: the folder that holds ``meta.json``.
+        name: the job's name.
+        mmar: the app that every site gets.
+    """
+
+    folder: Path
+    name: str
+    mmar: Mmar
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Job:
+        """The job in a folder.
+
+        Raises:
+            ConfigError: no ``meta.json``, not exactly one app, or a config of the app is missing.
+        """
+        root = Path(folder).expanduser().resolve()
+        if not root.is_dir():
+            what = "is not a folder" if root.exists() else "does not exist"
+            advice = "Name the folder with meta.json; a zip has to be unpacked first."
+            raise ConfigError([Problem(Location("job"), f"{str(root)!r} {what}", advice, "job")])
+        meta = read_json(root / "meta.json")
+        location = Location("meta.json")
+        apps = list(meta.get("deploy_map", {})) if isinstance(meta, dict) else []
+        if len(apps) != 1:
+            message = f"'deploy_map' has to name one app for all sites, found {apps}"
+            raise ConfigError([Problem(location / "deploy_map", message, "", "job")])
+        name = meta.get("name")
+        form = META_FORMS["name"]
+        if not form.fits(name):
+            raise ConfigError([Problem(location / "name", f"has to be {form.text}", "", "job")])
+        mmar = Mmar.open(root / apps[0])
+        for document in (SERVER_CONFIG, CLIENT_CONFIG):
+            read_json(mmar.document(document))
+        return cls(folder=root, name=name, mmar=mmar)
+
+    def copied_to(self, folder: Path, *, rounds: int | None, min_sites: int) -> Job:
+        """A copy of this job with another number of rounds and of sites.
+
+        Args:
+            folder: becomes the copy; must not exist.
+            rounds: None keeps the job's own number.
+            min_sites: sites that each round needs.
+        """
+        shutil.copytree(self.folder, folder)
+        app = folder / self.mmar.root.name
+        _change(folder / "meta.json", {"min_clients": min_sites})
+        changes: dict[str, Any] = {"min_clients": min_sites}
+        if rounds is not None and self.trains:
+            changes["num_rounds"] = rounds
+        _change(app / "config" / SERVER_CONFIG, changes)
+        return Job(folder=folder, name=self.name, mmar=Mmar(app))
+
+    @property
+    def trains(self) -> bool:
+        """Whether the job trains; one that does not has the models evaluated that it brings."""
+        return job_trains(self.mmar)
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds the job asks for; 0 where it does not train.
+
+        Raises:
+            ConfigError: ``num_rounds`` is no positive whole number.
+        """
+        if not self.trains:
+            return 0
+        document = read_json(self.mmar.document(SERVER_CONFIG))
+        rounds = document.get("num_rounds")
+        if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+            location = Location(SERVER_CONFIG) / "num_rounds"
+            message = f"has to be a positive whole number, found {rounds!r}"
+            raise ConfigError([Problem(location, message, "", "job")])
+        return rounds
+
+    def shortage(self, connected: Collection[str]) -> str:
+        """Which sites the job lacks before it can start, in one sentence; empty if it lacks none.
+
+        Args:
+            connected: the sites that the server has.
+        """
+        meta = read_json(self.folder / "meta.json")
+        named = set(_participants(meta["deploy_map"][self.mmar.root.name])) - {"server"}
+        taking_part = [one for one in sorted(connected) if named & {ALL_SITES, one}]
+        absent = sorted(set(meta.get("mandatory_clients") or ()) - set(taking_part))
+        if absent:
+            return f"the job needs {', '.join(absent)}, not connected now"
+        least = meta.get("min_clients") or 1
+        if len(taking_part) >= least:
+            return ""
+        among = "" if ALL_SITES in named else f" of {', '.join(sorted(named))}"
+        names = f": {', '.join(taking_part)}" if taking_part else ""
+        are = "is" if len(taking_part) == 1 else "are"
+        return f"the job needs {least} sites{among}, {len(taking_part)} {are} connected{names}"
+
+    def class_paths(self) -> tuple[str, ...]:
+        """Every class that the job's NVFlare configs name: what a site has to allow for it."""
+        found: set[str] = set()
+        for document in (SERVER_CONFIG, CLIENT_CONFIG):
+            _collect_paths(read_json(self.mmar.document(document)), found)
+        return tuple(sorted(found))
+
+
+def _participants(deployment: Any) -> list[str]:
+    """The sites of an entry of ``deploy_map``, which is a list of names or names its ``sites``."""
+    names = deployment.get("sites", []) if isinstance(deployment, dict) else deployment
+    return [ALL_SITES if str(one).upper() == ALL_SITES else str(one) for one in names]
+
+
+def _collect_paths(value: Any, found: set[str]) -> None:
+    if isinstance(value, dict):
+        if isinstance(value.get("path"), str):
+            found.add(value["path"])
+        for item in value.values():
+            _collect_paths(item, found)
+    elif isinstance(value, list):
+        for item in value:
+            _collect_paths(item, found)
+
+
+def _change(path: Path, changes: Mapping[str, Any]) -> None:
+    document = {**read_json(path), **changes}
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Start-up kits: made, set up, and what their owner approves."""

@@ -1,0 +1,1 @@
+"""What a site reads and judges of a job."""

@@ -1,0 +1,167 @@
+"""The files of a job: where they may lie, what they may be called, and how large they may be."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from mmar_runtime.config.location import Location
+from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
+from mmar_runtime.policy.mmar_check import approval_fault, unlisted_torchscript
+from mmar_runtime.policy.site_policy import SitePolicy
+from mmar_runtime.policy.tree_hash import SIGNATURE_FILES
+
+META = "meta.json"
+
+FOLDERS: Mapping[str, tuple[str, ...]] = {
+    "config": (".json",),
+    "models": (".pt", ".pth", ".safetensors", ".ts", ".json"),
+    "resources": (".config", ".json", ".txt", ".md"),
+    "docs": (".md", ".txt", ".png", ".jpg", ".pdf"),
+    "commands": (".sh",),
+    "eval": (),
+}
+"""The folders of an app -> what files in them may be; ``custom`` is judged by itself."""
+
+TORCHSCRIPT = ".ts"
+CODE = (".py", ".pyc", ".pyo", ".pyd", ".pyx", ".pyz", ".so", ".dll", ".dylib", ".egg", ".whl")
+
+MAX_FILES = 2000
+MAX_NAME = 240
+MAX_FILE_BYTES = 2 * 2**30
+MAX_TOTAL_BYTES = 4 * 2**30
+
+NOT_IN_A_NAME = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|$~]')
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file of a job: its name below the job's folder, and its bytes."""
+
+    name: PurePosixPath
+    size: int
+
+
+def files_of(root: Path) -> list[Entry]:
+    """Every file below a folder.
+
+    Raises:
+        ConfigError: a link, a device, an odd name, too many or too large.
+    """
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    for folder, folders, files in os.walk(root, onerror=_raise):
+        for name in sorted((*folders, *files)):
+            path = Path(folder, name)
+            relative, status = path.relative_to(root).as_posix(), path.lstat()
+            fault = name_fault(relative) or mode_fault(status.st_mode)
+            if fault:
+                problems.append(job_problem(relative, *fault))
+            elif stat.S_ISREG(status.st_mode):
+                entries.append(Entry(PurePosixPath(relative), status.st_size))
+        if len(entries) > MAX_FILES or len(problems) > MAX_FILES:
+            break
+    problems += size_faults(entries)
+    if problems:
+        raise ConfigError(problems)
+    return entries
+
+
+def _raise(error: OSError) -> None:
+    # os.walk would pass over a folder that it cannot read; what is not seen is not judged.
+    raise error
+
+
+def file_faults(files: Iterable[Entry], policy: SitePolicy) -> Iterator[Problem]:
+    """Each file of an app that has no place in an MMAR."""
+    for one in files:
+        folder, name = one.name.parts[0], one.name.name
+        if name in (*SIGNATURE_FILES, ".gitkeep"):
+            continue
+        if folder == "custom" and len(one.name.parts) > 1:
+            if policy.byoc.mode == "off":
+                advice = "The site can allow code by its hash, or without one; see byoc."
+                message = "is code that this site has not allowed"
+                yield job_problem(str(one.name), message, "code", advice)
+        elif one.name.suffix.lower() in CODE:
+            message = "is code outside of custom/"
+            yield job_problem(str(one.name), message, "code", "Code has its place in custom/.")
+        elif len(one.name.parts) != 2 or one.name.suffix not in FOLDERS.get(folder, ()):
+            yield job_problem(
+                str(one.name), "does not belong into an MMAR", "job-file", _MMAR_FILES
+            )
+        elif _is_further_config(one.name):
+            message = "is a further config of NVFlare's"
+            advice = f"A job has {SERVER_CONFIG} and {CLIENT_CONFIG}."
+            yield job_problem(str(one.name), message, "job-file", advice)
+
+
+def torchscript_faults(root: Path, files: Iterable[Entry], policy: SitePolicy) -> Iterator[Problem]:
+    """TorchScript is code, whether or not a workflow names it."""
+    for one in files:
+        is_script = one.name.suffix.lower() == TORCHSCRIPT
+        if is_script and unlisted_torchscript(root / one.name, policy):
+            message = "is TorchScript, which is code; this site has not allowed this file"
+            advice = "Leave it out, or see torchscript_sha256 of the site's policy."
+            yield job_problem(str(one.name), message, "torchscript", advice)
+
+
+def code_approval_faults(root: Path, files: list[Entry], policy: SitePolicy) -> Iterator[Problem]:
+    """Code that travels along without the approval of a site that asks for one, named or not."""
+    if policy.byoc.mode == "by_hash" and any(one.name.parts[0] == "custom" for one in files):
+        fault = approval_fault(root / "custom", policy)
+        if fault:
+            advice = "See 'mmar site approve'."
+            yield job_problem(
+                "custom", f"is code that this site has not allowed: {fault}", "code", advice
+            )
+
+
+_MMAR_FILES = "Allowed are " + ", ".join(
+    f"{folder}/*({'|'.join(suffixes)})" for folder, suffixes in FOLDERS.items() if suffixes
+)
+
+
+def _is_further_config(name: PurePosixPath) -> bool:
+    """Whether NVFlare, which looks for its configs by their names, could find it in any folder."""
+    fed = name.name.lower().startswith(("config_fed_", "config_exchange"))
+    return fed and str(name) not in (f"config/{SERVER_CONFIG}", f"config/{CLIENT_CONFIG}")
+
+
+def name_fault(name: str) -> tuple[str, str] | None:
+    """What is wrong with a name below the job's folder, and the rule."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in name.split("/") or NOT_IN_A_NAME.search(name):
+        return "has a name that may lead elsewhere", "archive"
+    if len(name) > MAX_NAME or not name.isprintable() or str(path) != name.rstrip("/"):
+        return "has a name that is too long or not plain", "archive"
+    return None
+
+
+def mode_fault(mode: int) -> tuple[str, str] | None:
+    """What is wrong with the kind of a file, and the rule."""
+    if stat.S_IFMT(mode) in (0, stat.S_IFREG, stat.S_IFDIR):
+        return None
+    return ("is a link" if stat.S_ISLNK(mode) else "is no ordinary file"), "archive"
+
+
+def size_faults(entries: list[Entry]) -> Iterator[Problem]:
+    """Too many files, or too many bytes."""
+    if len(entries) > MAX_FILES:
+        yield job_problem("job", f"has more than {MAX_FILES} files", "archive")
+    if sum(one.size for one in entries) > MAX_TOTAL_BYTES:
+        yield job_problem("job", f"has more than {MAX_TOTAL_BYTES} bytes", "archive")
+    for one in entries:
+        if one.size > MAX_FILE_BYTES:
+            message = f"has {one.size} bytes; {MAX_FILE_BYTES} is the most"
+            yield job_problem(str(one.name), message, "archive")
+
+
+def job_problem(file: str, message: str, rule: str, advice: str = "") -> Problem:
+    """The problem of a whole file of a job."""
+    return Problem(Location(file), message, advice, rule)

@@ -1,0 +1,1 @@
+"""Privacy filters: their settings, their order, and what is spent."""

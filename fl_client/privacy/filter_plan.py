@@ -1,0 +1,286 @@
+"""The filters that a contribution passes on its way out of a site: the site's own, then the job's.
+
+NVFlare applies them in this order. What would go wrong is told before anything is trained.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fl_client.jobs.client_config import TASKS, TRAIN
+from fl_client.privacy.filters import (
+    PRIVACY_FILE,
+    is_disabled,
+    is_outwards,
+    lacking_filters,
+    names_by_scope,
+)
+from fl_client.privacy.ledger import PrivacyLedger
+from fl_client.privacy.settings import SETTINGS, Settings, SvtSettings, filter_settings
+from mmar_runtime.config.location import Location
+from mmar_runtime.config.sources import read_json
+from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG, own_value
+from mmar_runtime.exchange.sharing import matching
+from mmar_runtime.policy.site_policy import SitePolicy
+
+AGGREGATOR = "fl_server.flare.aggregator.MmarAggregator"
+"""All that a site does; NVFlare looks filters up by these names and knows no wildcard there."""
+
+CHAINS = ("task_result_filters", "task_data_filters")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedFilter:
+    """A filter of ours on the way out.
+
+    Attributes:
+        owner: who asks for it.
+        location: where it stands.
+        settings: what it is told.
+    """
+
+    owner: Literal["site", "job"]
+    location: Location
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class FilterPlan:
+    """The filters of ours at one site for one job, in the order in which they run.
+
+    Attributes:
+        filters: in that order.
+        may_lack: patterns of the tensors that the job's aggregator does without.
+        scopes: names of all filters on the way out, whosever, in each scope of the site.
+        misplaced: chains of the job that NVFlare would not run as they seem.
+    """
+
+    filters: tuple[PlannedFilter, ...]
+    may_lack: tuple[str, ...] = ()
+    scopes: tuple[frozenset[str], ...] = ()
+    misplaced: tuple[Problem, ...] = ()
+
+    @classmethod
+    def read(cls, local: Path, app: Path) -> FilterPlan:
+        """The plan of a site for a job.
+
+        Args:
+            local: the folder that the site owns.
+            app: the job's app, an MMAR with NVFlare's configs.
+
+        Raises:
+            ConfigError: an argument of a filter has a fault, or a document cannot be read.
+        """
+        client, server = (_document(app / "config" / one) for one in (CLIENT_CONFIG, SERVER_CONFIG))
+        privacy, place = _document(local / PRIVACY_FILE), Location(CLIENT_CONFIG)
+        return cls(
+            filters=(*_site_filters(privacy), *job_filters(client, place)),
+            may_lack=_may_lack(server),
+            scopes=names_by_scope(privacy),
+            misplaced=tuple(chain_faults(client, place)),
+        )
+
+    def faults(self, policy: SitePolicy) -> Iterator[Problem]:
+        """What is wrong whatever the network is."""
+        yield from lacking_filters(self.scopes, policy)
+        yield from self.misplaced
+        first_private = next((one for one in self.filters if one.settings.is_private), None)
+        behind = False
+        for one in self.filters:
+            if behind and not one.settings.is_private and first_private is not None:
+                message = (
+                    f"{one.settings.name} of the {one.owner} comes behind "
+                    f"{first_private.settings.name} of the {first_private.owner}, which would "
+                    "count and choose among values that do not leave"
+                )
+                yield Problem(one.location, message, _REORDER[one.owner], "privacy")
+            behind = behind or one is first_private
+        bounded = any(_is_bound(one) for one in self.filters)
+        if policy.privacy.epsilon_max is not None and not bounded:
+            message = (
+                "this site bounds its epsilon, and no SVTPrivacy is on the way out that keeps "
+                "buffers at the site"
+            )
+            advice = (
+                "A job can ask for one with buffers 'keep'; only the site itself, in its "
+                "privacy.json, for one that sends them."
+            )
+            yield Problem(Location(CLIENT_CONFIG), message, advice, "privacy")
+
+    def spendings(self, policy: SitePolicy) -> int:
+        """How many lines each contribution adds to the ledger: one for each SVTPrivacy.
+
+        A site that bounds its epsilon counts at least one, whatever the plan is.
+        """
+        counted = sum(isinstance(one.settings, SvtSettings) for one in self.filters)
+        return max(counted, int(policy.privacy.epsilon_max is not None))
+
+    def holds_models_back(self, policy: SitePolicy) -> bool:
+        """Whether a whole model would leave what the filters or the budget are to hold back."""
+        return policy.privacy.epsilon_max is not None or bool(self.filters)
+
+    def require(
+        self,
+        sizes: Mapping[str, int],
+        buffers: frozenset[str],
+        policy: SitePolicy,
+        ledger: PrivacyLedger,
+    ) -> None:
+        """Judge what only shows once the network is there, before it is trained.
+
+        Args:
+            sizes: name -> numbers of each tensor that would be sent.
+            buffers: names of those that no optimizer moves.
+            policy: of the site.
+            ledger: of the site.
+
+        Raises:
+            ConfigError: an exclusion fits no tensor, nothing is left, or the job's aggregator takes
+                no contribution without the tensors that are left out.
+            PolicyError: the privacy budget is spent.
+        """
+        left, cost = tuple(sizes), 0.0
+        for one in self.filters:
+            gone = one.settings.left_out(left, buffers)
+            _require_used(one, left, gone)
+            _require_allowed(one, gone, self.may_lack)
+            left = tuple(name for name in left if name not in gone)
+            filtered = sum(sizes[name] for name in left if name not in buffers)
+            if not filtered:
+                raise _unfit(one, "nothing is left to send")
+            cost += one.settings.cost(filtered)
+        if cost:
+            ledger.require(cost, policy.privacy.epsilon_max)
+
+
+_REORDER = {
+    "site": f"Write it before the other one in {PRIVACY_FILE}.",
+    "job": (
+        "Filters of a site come first. Keep tensors at the sites by shared_names instead, or let "
+        "the sites exclude them."
+    ),
+}
+
+
+def _is_bound(one: PlannedFilter) -> bool:
+    """Whether all that leaves is counted; buffers go without noise only if the site says so."""
+    kept = one.owner == "site" or getattr(one.settings, "buffers", "") == "keep"
+    return isinstance(one.settings, SvtSettings) and kept
+
+
+def _require_used(one: PlannedFilter, names: Collection[str], gone: Collection[str]) -> None:
+    """A pattern that fits nothing would let leave what it was to keep."""
+    for pattern in getattr(one.settings, "exclude_vars", ()):
+        if not matching([pattern], gone):
+            raise _unfit(one, f"{pattern!r} fits none of the {len(names)} tensors")
+
+
+def _require_allowed(one: PlannedFilter, gone: Collection[str], may_lack: Collection[str]) -> None:
+    refused = sorted(set(gone) - set(matching(may_lack, gone)))
+    if refused:
+        more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
+        raise _unfit(
+            one,
+            f"leaves out {', '.join(refused[:3])}{more}, without which the server refuses a "
+            "contribution",
+            "Add them to optional_names of MmarAggregator, or keep them at the sites by "
+            "shared_names.",
+        )
+
+
+def _unfit(one: PlannedFilter, message: str, advice: str = "") -> ConfigError:
+    return ConfigError(
+        [Problem(one.location, f"{one.settings.name}: {message}", advice, "privacy")]
+    )
+
+
+# --- Reading -------------------------------------------------------------------------------------
+
+
+def _document(path: Path) -> Any:
+    return read_json(path) if os.path.lexists(path) else {}
+
+
+def _site_filters(document: Any) -> Iterator[PlannedFilter]:
+    """Those of the scope that a job gets: a job of ours names none, so it is the default one."""
+    scopes = document.get("scopes", []) if isinstance(document, dict) else []
+    default = document.get("default_scope") if isinstance(document, dict) else None
+    for index, scope in enumerate(scopes if isinstance(scopes, list) else ()):
+        if default and isinstance(scope, dict) and scope.get("name") == default:
+            place = Location(PRIVACY_FILE) / "scopes" / index / "task_result_filters"
+            yield from _planned("site", scope.get("task_result_filters"), place, {})
+
+
+def chain_faults(document: Any, location: Location) -> Iterator[Problem]:
+    """Chains of a job that NVFlare would never run, or for other tasks than it seems.
+
+    Args:
+        document: its ``config_fed_client.json``.
+        location: of that document.
+    """
+    for key in CHAINS:
+        chains = document.get(key) if isinstance(document, dict) else None
+        for index, chain in enumerate(chains if isinstance(chains, list) else ()):
+            tasks = chain.get("tasks") if isinstance(chain, dict) else None
+            if not isinstance(tasks, list) or not all(one in TASKS for one in tasks):
+                message = f"has to list tasks of a site: {', '.join(TASKS)}; found {tasks!r}"
+                advice = "NVFlare looks up filters by the exact name of a task; '*' is none."
+                yield Problem(location / key / index / "tasks", message, advice, "privacy")
+
+
+def job_filters(document: Any, location: Location) -> Iterator[PlannedFilter]:
+    """The filters of ours that a job asks for.
+
+    Args:
+        document: its ``config_fed_client.json``.
+        location: of that document.
+
+    Raises:
+        ConfigError: an argument of one has a fault.
+    """
+    chains = document.get("task_result_filters") if isinstance(document, dict) else None
+    for index, chain in enumerate(chains if isinstance(chains, list) else ()):
+        if isinstance(chain, dict) and _is_of_training(chain.get("tasks")) and is_outwards(chain):
+            place = location / "task_result_filters" / index / "filters"
+            yield from _planned("job", chain.get("filters"), place, document)
+
+
+def _planned(
+    owner: Literal["site", "job"], entries: Any, location: Location, values: Mapping[str, Any]
+) -> Iterator[PlannedFilter]:
+    """Filters of ours in a list; others are somebody else's to judge."""
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        path = entry.get("path") if isinstance(entry, dict) else None
+        if not isinstance(path, str) or path not in SETTINGS or is_disabled(entry):
+            continue
+        if owner == "job" or is_outwards(entry):
+            place = location / index
+            settings = filter_settings(path, _filled(entry.get("args"), values), place / "args")
+            yield PlannedFilter(owner=owner, location=place, settings=settings)
+
+
+def _is_of_training(tasks: Any) -> bool:
+    return isinstance(tasks, list) and TRAIN in tasks
+
+
+def _filled(arguments: Any, values: Mapping[str, Any]) -> Any:
+    """The arguments, with the document's own values where just their names stand in braces."""
+    if not isinstance(arguments, dict):
+        return arguments
+    return {key: own_value(value, values) for key, value in arguments.items()}
+
+
+def _may_lack(document: Any) -> tuple[str, ...]:
+    components = document.get("components") if isinstance(document, dict) else None
+    for one in components if isinstance(components, list) else ():
+        if isinstance(one, dict) and one.get("path") == AGGREGATOR:
+            arguments = one.get("args")
+            names = arguments.get("optional_names") if isinstance(arguments, dict) else None
+            listed = names if isinstance(names, list) else ()
+            return tuple(name for name in listed if isinstance(name, str))
+    return ()

@@ -1,0 +1,220 @@
+"""The guard of one job: what each kind of reply of its sites has to be, over plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from fl_server.guard.update_limits import update_limits
+from fl_server.initial_model import InitialModel
+from fl_server.update_guard import Arrays, Expected, UpdateFault, check_update, largest_magnitude
+from mmar_runtime.config.location import Location
+from mmar_runtime.errors import ConfigError
+from mmar_runtime.exchange.encryption import ARRAYS, Layout
+from mmar_runtime.exchange.rounding_forms import Form
+from mmar_runtime.exchange.sharing import form_problems, matching
+from mmar_runtime.weights import Weights
+
+SHOWN_FAULTS = 3
+OPTIONAL_NAMES = (
+    Location("config_fed_server.json") / "components" / "aggregator" / "args" / "optional_names"
+)
+
+
+class PlainReplyGuard:
+    """Judges the replies of one job's sites; each method gives the faults, none if it is good.
+
+    Data and metadata are plain values, as ``fl_server.update_guard.check_update`` takes them.
+
+    Args:
+        initial: where the run started: the tensors of the model, and the metrics of the job.
+        job: id of the job.
+        limits: the job's own limits.
+        optional_names: patterns of the tensors that a contribution may lack.
+        encrypted: the tensors that the sites send encrypted; None for none.
+        factors: site -> factor of its steps in the mean; 1 for a site not named.
+        transfer: the form in which large tensors of contributions come; None for as they are.
+        steps: optimizer steps that the job asks for in a round; 0 where it asks for epochs.
+
+    Attributes:
+        optional: the tensors that fit these patterns.
+
+    Raises:
+        ConfigError: a limit is unknown or out of its bounds, or a pattern is none.
+    """
+
+    def __init__(
+        self,
+        initial: InitialModel,
+        job: str,
+        limits: Mapping[str, Any],
+        *,
+        optional_names: list[str] | None = None,
+        encrypted: Layout | None = None,
+        factors: Mapping[str, float] | None = None,
+        transfer: Form | None = None,
+        steps: int = 0,
+    ) -> None:
+        self._steps = steps
+        self._key_metric = initial.key_metric
+        self._encrypted = encrypted
+        self._factors = factors or {}
+        self._transfer = transfer
+        self._model = _declared(self._plain(arrays_of(initial.weights)))
+        self.optional = _optional(optional_names, initial.weights)
+        self._job = job
+        self._names = initial.metrics.names
+        self._limits = update_limits(limits, initial.metrics.ranges)
+        self._largest: tuple[str | None, Mapping[str, float]] = (None, {})
+        self._cross_site_names = initial.cross_site_metrics.names
+        self._cross_site_limits = update_limits(limits, initial.cross_site_metrics.ranges)
+
+    def _plain(self, model: Arrays) -> Arrays:
+        """Of a model what does not come encrypted."""
+        if self._encrypted is None:
+            return model
+        hidden = {*self._encrypted.tensors, *ARRAYS}
+        return {name: array for name, array in model.items() if name not in hidden}
+
+    @property
+    def norm_ratio(self) -> float | None:
+        """The bound of a norm as a multiple of the round's median; None for none."""
+        return self._limits.norm_ratio
+
+    def contribution_faults(
+        self,
+        data: object,
+        metadata: object,
+        *,
+        site: str,
+        round_number: int,
+        model: Arrays,
+        base_model: str | None,
+        contributors: Collection[str],
+    ) -> tuple[UpdateFault, ...]:
+        """A reply to ``train``.
+
+        Args:
+            data: the difference as it came.
+            metadata: what came with it.
+            site: its sender, as the server knows it.
+            round_number: the current round, counted from 1.
+            model: the global model.
+            base_model: what identifies it, such as its digest; None where the tasks carry none.
+            contributors: who has answered in this round.
+        """
+        expected = Expected(
+            site=site,
+            job=self._job,
+            kind="WEIGHT_DIFF",
+            model=self._plain(model),
+            encrypted=self._encrypted,
+            factor=self._factors.get(site, 1.0),
+            optional=self.optional,
+            key_metric=self._key_metric,
+            metric_names=self._names,
+            round=round_number,
+            base_model=base_model,
+            contributors=contributors,
+            largest=self._largest_of(model, base_model),
+            transfer=self._transfer,
+            steps=self._steps,
+        )
+        return check_update(data, metadata, expected, self._limits)
+
+    def _largest_of(self, model: Arrays, base_model: str | None) -> Mapping[str, float]:
+        """The largest magnitudes in the global model, computed once for all sites of a round."""
+        if base_model is None:
+            return {}
+        if self._largest[0] != base_model:
+            found = {
+                name: largest_magnitude(array)
+                for name, array in model.items()
+                if array.dtype.kind == "f"
+            }
+            self._largest = (base_model, found)
+        return self._largest[1]
+
+    def model_faults(
+        self, data: object, metadata: object, *, site: str, answered: Collection[str]
+    ) -> tuple[UpdateFault, ...]:
+        """A reply to ``submit_model``; ``answered`` have done so already."""
+        expected = Expected(
+            site=site,
+            job=self._job,
+            kind="WEIGHTS",
+            model=self._model,
+            encrypted=self._encrypted,
+            key_metric=self._key_metric,
+            metric_names=self._names,
+            contributors=answered,
+        )
+        return check_update(data, metadata, expected, self._limits)
+
+    def score_faults(self, data: object, metadata: object, *, site: str) -> tuple[UpdateFault, ...]:
+        """A reply to ``score_model``."""
+        expected = self._metrics_of(site, self._names, ())
+        return check_update(data, metadata, expected, self._limits)
+
+    def validation_faults(
+        self, data: object, metadata: object, *, site: str, answered: Collection[str]
+    ) -> tuple[UpdateFault, ...]:
+        """A reply to ``validate``; ``answered`` have done so for the same model already."""
+        expected = self._metrics_of(site, self._cross_site_names, answered)
+        return check_update(data, metadata, expected, self._cross_site_limits)
+
+    def _metrics_of(
+        self, site: str, names: Collection[str] | None, answered: Collection[str]
+    ) -> Expected:
+        return Expected(
+            site=site,
+            job=self._job,
+            kind="METRICS",
+            key_metric=self._key_metric,
+            metric_names=names,
+            contributors=answered,
+        )
+
+
+def _declared(model: Arrays) -> Arrays:
+    """What whole weights are compared with: shapes and dtypes, and of integers the numbers.
+
+    Floating-point numbers are not kept, so that the model in memory is the current one alone.
+    """
+    return {
+        name: np.broadcast_to(np.zeros((), array.dtype), array.shape)
+        if array.dtype.kind == "f"
+        else array
+        for name, array in model.items()
+    }
+
+
+def require_patterns(optional_names: list[str]) -> None:
+    """Judge patterns of tensors that a contribution may lack.
+
+    Raises:
+        ConfigError: one of them is none.
+    """
+    problems = list(form_problems(optional_names, OPTIONAL_NAMES))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _optional(patterns: list[str] | None, weights: Weights) -> frozenset[str]:
+    """The tensors that fit; a permission that nobody can use is no fault."""
+    if patterns is None:
+        return frozenset()
+    require_patterns(patterns)
+    return frozenset(matching(patterns, weights))
+
+
+def arrays_of(weights: Weights) -> Arrays:
+    """Arrays that share the tensors' memory."""
+    return {name: tensor.numpy() for name, tensor in weights.items()}
+
+
+def reason_of(faults: Collection[UpdateFault]) -> str:
+    """The first few faults in one line."""
+    return "; ".join(str(fault) for fault in list(faults)[:SHOWN_FAULTS])

@@ -1,0 +1,1 @@
+"""What a run leaves: who contributed what, and each model at each site."""

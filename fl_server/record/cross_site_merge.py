@@ -1,0 +1,124 @@
+"""Several matrices as one, such as that of a run and that of a site which joined later.
+
+Rows are joined by the names of the models, and only where a name stands for the same weights in
+each matrix that has it; columns by the names of the sites. What two matrices both hold has to be
+the same number. So the result depends on neither the order of the matrices nor on how often one of
+them is given: ``merged([a, b]) == merged([b, a, b])`` and ``merged([merged([a, b]), c]) ==
+merged([a, b, c])``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from fl_server.record.cross_site import (
+    BEST_GLOBAL_MODEL,
+    GLOBAL_MODEL,
+    CrossSiteMatrix,
+    build_cross_site_matrix,
+)
+from mmar_runtime.errors import FederationError
+
+MAX_TOLD = 10
+"""Reasons that an error names; the rest are counted."""
+
+
+def merged(matrices: Mapping[str, CrossSiteMatrix]) -> CrossSiteMatrix:
+    """One matrix with every cell of several.
+
+    The global models come first, the others by their names. A pair of model and site that none of
+    the matrices has is missing in the result too; a model that has not reached any of the runs, so
+    that nobody knows its weights, is left out.
+
+    Args:
+        matrices: what each is called, for errors -> the matrix.
+
+    Raises:
+        FederationError: with every reason for which they cannot be one: nobody knows the weights
+            of a row, models were evaluated or are compared in different ways, a name stands for
+            different weights, or a cell for different values.
+    """
+    if not matrices:
+        raise FederationError("no matrix is given to merge")
+    faults = [*_without_digests(matrices)] or [*_unlike(matrices), *_contradictions(matrices)]
+    if faults:
+        rest = len(faults) - MAX_TOLD
+        more = [f"and {rest} more"] if rest > 0 else []
+        listed = "\n    ".join([*faults[:MAX_TOLD], *more])
+        raise FederationError(f"the matrices cannot be merged:\n    {listed}")
+    found = list(matrices.values())
+    digests = {name: digest for one in found for name, digest in one.weights_sha256.items()}
+    cells: dict[str, dict[str, dict[str, float]]] = {}
+    for (model, site, metric), value in _entries(found):
+        cells.setdefault(model, {}).setdefault(site, {})[metric] = value
+    return build_cross_site_matrix(
+        cells,
+        key_metric=found[0].key_metric,
+        models=sorted(digests, key=_display_order),
+        sites=sorted({site for one in found for site in one.sites}),
+        weights_sha256=digests,
+        evaluation_sha256=found[0].evaluation_sha256,
+    )
+
+
+def _display_order(model: str) -> tuple[int, str]:
+    first = (GLOBAL_MODEL, BEST_GLOBAL_MODEL)
+    return (first.index(model) if model in first else len(first), model)
+
+
+def _entries(
+    matrices: Iterable[CrossSiteMatrix],
+) -> Iterator[tuple[tuple[str, str, str], float]]:
+    """Every value with its model, site and metric."""
+    for one in matrices:
+        for model, row in one.cells.items():
+            for site, cell in row.items():
+                for metric, value in cell.items():
+                    yield (model, site, metric), value
+
+
+def _without_digests(matrices: Mapping[str, CrossSiteMatrix]) -> Iterator[str]:
+    """Which models nobody could compare."""
+    for name, one in sorted(matrices.items()):
+        lacking = [model for model in one.cells if model not in one.weights_sha256]
+        if lacking:
+            yield f"{name} does not say which weights {', '.join(lacking)} stands for"
+
+
+def _unlike(matrices: Mapping[str, CrossSiteMatrix]) -> Iterator[str]:
+    """What all of them have to share and do not."""
+    shared: dict[str, Callable[[CrossSiteMatrix], str]] = {
+        "key metric": lambda one: one.key_metric,
+        "digest of config_cross_validation.json with its values and code": (
+            lambda one: one.evaluation_sha256
+        ),
+    }
+    for what, value_of in shared.items():
+        values = {name: value_of(one) for name, one in sorted(matrices.items())}
+        if len(set(values.values())) > 1:
+            listed = ", ".join(f"{_short(value)} in {name}" for name, value in values.items())
+            yield f"the {what} differs: {listed}"
+
+
+def _contradictions(matrices: Mapping[str, CrossSiteMatrix]) -> Iterator[str]:
+    """Names that stand for different weights, and cells with different values."""
+    digests: dict[str, dict[str, str]] = defaultdict(dict)
+    values: dict[tuple[str, str, str], dict[str, float]] = defaultdict(dict)
+    for name, one in sorted(matrices.items()):
+        for model, digest in one.weights_sha256.items():
+            digests[model][name] = digest
+        for key, value in _entries([one]):
+            values[key][name] = value
+    for model, found in digests.items():
+        if len(set(found.values())) > 1:
+            listed = ", ".join(f"{_short(digest)} in {name}" for name, digest in found.items())
+            yield f"{model} is not the same model: its weights are {listed}"
+    for (model, site, metric), told in values.items():
+        if len(set(told.values())) > 1:
+            listed = ", ".join(f"{value!r} in {name}" for name, value in told.items())
+            yield f"{metric} of {model} at {site} is {listed}"
+
+
+def _short(text: str) -> str:
+    return f"{text[:12]}..." if len(text) == 64 else repr(text)

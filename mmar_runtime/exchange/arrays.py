@@ -1,0 +1,130 @@
+"""Weights as NVFlare sends them, and as filters and guards see them: tensors, and arrays.
+
+NVFlare packs tensors faster than arrays, so they travel as tensors. Everybody who judges or filters
+them knows numpy arrays. Both share one memory, so going from one to the other costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmar_runtime.exchange.tensor_files import StoredWeights, stored_of
+
+IN_MESSAGE = 2**20
+"""Bytes of a message's tensors that go in the message itself; whoever receives asks for the rest.
+
+So a small model needs no second message, and a large one none for its small tensors.
+"""
+
+CARRIED = "mmar_carried_bytes"
+"""Where they are counted while a message is packed."""
+
+WHOLE = 64 * 2**20
+PIECE = 16 * 2**20
+"""A model of at most so many bytes goes in one piece, a larger one in pieces of so many.
+
+Whoever receives asks for each piece; whoever sends holds a few of them.
+"""
+
+
+def goes_in_message(packing: dict[str, Any], tensor: torch.Tensor) -> bool:
+    """Whether a tensor goes in the message itself; if so, it is counted there.
+
+    Args:
+        packing: what is known of the message while it is packed, of one message alone.
+        tensor: the next one.
+    """
+    carried: int = packing.get(CARRIED, 0) + tensor.nbytes
+    if carried > IN_MESSAGE:
+        return False
+    packing[CARRIED] = carried
+    return True
+
+
+def piece_of(tensors: dict[str, torch.Tensor]) -> int:
+    """Bytes of a piece in which these tensors go."""
+    return WHOLE if sum(tensor.nbytes for tensor in tensors.values()) <= WHOLE else PIECE
+
+
+def pack(message: object) -> None:
+    """Give a message that is about to leave its model as NVFlare sends it best."""
+    change_data(message, as_sent)
+
+
+def unpack(message: object) -> None:
+    """Give a message that has come the arrays that guard, gate and filters know."""
+    change_data(message, as_judged)
+
+
+def stored_weights(message: object) -> StoredWeights | None:
+    """The difference of weights that a message carries in files; None if it carries none so.
+
+    It is what came: whatever is changed in the message from now on is not in it.
+    """
+    dxo = message.get("DXO") if isinstance(message, dict) else None
+    if not isinstance(dxo, dict) or dxo.get("kind") != "WEIGHT_DIFF":
+        return None
+    data = dxo.get("data")
+    if type(data) is not dict or not all(type(one) is torch.Tensor for one in data.values()):
+        return None
+    places = {name: stored_of(tensor) for name, tensor in data.items()}
+    if not any(places.values()):
+        return None
+    return StoredWeights({name: places[name] or tensor for name, tensor in data.items()})
+
+
+def change_data(message: object, change: Callable[[object], object]) -> None:
+    """Change what a message carries, if it does; NVFlare's messages are dictionaries."""
+    if not isinstance(message, dict):
+        return
+    dxo = message.get("DXO")
+    if isinstance(dxo, dict) and "data" in dxo:
+        message["DXO"] = {**dxo, "data": change(dxo["data"])}
+
+
+def as_sent(data: object) -> object:
+    """The tensors in place of the arrays of a model; whatever else it is, as it is.
+
+    Args:
+        data: what a message carries.
+    """
+    if not isinstance(data, dict) or not all(type(one) is np.ndarray for one in data.values()):
+        return data
+    try:
+        return {name: _tensor(array) for name, array in data.items()}
+    except (TypeError, ValueError):  # a type of numbers that torch does not have
+        return data
+
+
+def as_judged(data: object) -> object:
+    """The arrays in place of tensors; a value that is none, or has no array, stays as it is."""
+    if type(data) is not dict:
+        return data
+    return {name: _array(value) for name, value in data.items()}
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    base: object = array.base
+    if isinstance(base, torch.Tensor) and _is_all_of(array, base):
+        return base  # so the same arrays are the same tensors in each message
+    if not (array.flags.c_contiguous and array.flags.writeable):
+        array = array.copy(order="C")
+    return torch.from_numpy(array)
+
+
+def _is_all_of(array: np.ndarray, tensor: torch.Tensor) -> bool:
+    is_whole = tensor.shape == array.shape and tensor.is_contiguous()
+    return is_whole and bool(tensor.data_ptr() == array.ctypes.data)
+
+
+def _array(value: object) -> object:
+    if type(value) is not torch.Tensor:
+        return value
+    try:
+        return value.numpy()
+    except (TypeError, RuntimeError):  # a type of numbers that numpy does not have, or not dense
+        return value

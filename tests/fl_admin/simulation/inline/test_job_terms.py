@@ -1,0 +1,171 @@
+"""Which jobs the inline engine runs, and what it says of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl_admin.jobs.job import Job
+from fl_admin.simulation.inline.job_terms import job_terms
+from fl_admin.simulation.simulate import plan_simulation
+from fl_client.jobs.transfer import compacting
+from mmar_runtime.errors import ConfigError
+from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
+
+Edited = Callable[[Path, Callable[[Any], object]], Path]
+
+
+def test_the_terms_of_the_example_job(job: Job) -> None:
+    terms = job_terms(job)
+
+    assert (terms.rounds, terms.min_sites) == (3, 2)
+    assert (terms.local_epochs, terms.steps_aggregation) == (3, 0)
+    assert (terms.train_timeout, terms.validation_timeout) == (0, 6000)  # NVFlare's own
+
+
+def component(document: Any, name: str) -> Any:
+    return next(
+        one for one in (*document["components"], *document["workflows"]) if one["id"] == name
+    )
+
+
+def without(*names: str, argument: str) -> Callable[[Any], object]:
+    def change(document: Any) -> None:
+        for name in names:
+            del component(document, name)["args"][argument]
+
+    return change
+
+
+REFUSED: dict[str, tuple[str, Callable[[Any], object], str]] = {
+    "component": (
+        SERVER_CONFIG,
+        lambda document: document["components"].append({"id": "x", "path": "some.Thing"}),
+        "does not know 'some.Thing'",
+    ),
+    "argument": (
+        SERVER_CONFIG,
+        lambda document: component(document, "aggregator")["args"].update(momentum=0.9),
+        "does not know the argument 'momentum'",
+    ),
+    "workflow": (
+        SERVER_CONFIG,
+        lambda document: document["workflows"].pop(1),
+        "runs the workflows WakingScatterAndGather, ScoreLastModel",
+    ),
+    "filter": (
+        CLIENT_CONFIG,
+        lambda document: document["task_result_filters"].append({"tasks": ["train"]}),
+        "runs no filters",
+    ),
+    "executor": (
+        CLIENT_CONFIG,
+        lambda document: document["executors"][0]["executor"].update(path="some.Executor"),
+        "stands for one fl_client.flare.executor.MmarExecutor",
+    ),
+    "executor's argument": (
+        CLIENT_CONFIG,
+        lambda document: document["executors"][0]["executor"]["args"].update(processes=2),
+        "does not know the argument 'processes'",
+    ),
+    "contradiction": (
+        SERVER_CONFIG,
+        lambda document: component(document, "aggregator")["args"].update(min_sites=1),
+        "components name different min_sites: [2, 2, 1, 2]",
+    ),
+    "number that nothing names": (
+        SERVER_CONFIG,
+        without("scatter_and_gather", "recorder", argument="num_rounds"),
+        "no component names num_rounds",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_it_does_not_know_is_refused_with_the_way_out(
+    job: Job, edited: Edited, name: str
+) -> None:
+    file, change, message = REFUSED[name]
+    edited(job.mmar.document(file), change)
+
+    with pytest.raises(ConfigError) as caught:
+        job_terms(job)
+
+    assert message in str(caught.value)
+    assert "--engine nvflare" in str(caught.value)
+
+
+def rounding(job: Job, edited: Edited, *, server: object, client: str) -> None:
+    edited(
+        job.mmar.document(SERVER_CONFIG),
+        lambda document: component(document, "aggregator")["args"].update(transfer=server),
+    )
+    edited(
+        job.mmar.document(CLIENT_CONFIG),
+        lambda document: document.update(compacting(document, client)),
+    )
+
+
+def test_it_rounds_updates_as_the_filter_of_a_site_does(job: Job, edited: Edited) -> None:
+    assert job_terms(job).transfer is None
+
+    rounding(job, edited, server="int8", client="int8")
+
+    assert job_terms(job).transfer == "int8"
+
+
+def test_documents_that_ask_for_different_forms_are_refused(job: Job, edited: Edited) -> None:
+    rounding(job, edited, server="int8", client="float16")
+
+    with pytest.raises(ConfigError, match="transfer is 'float16' here, and 'int8' in config_fed_s"):
+        job_terms(job)
+
+
+def test_such_a_job_runs_on_nvflare_unless_inline_was_asked_for(
+    job: Job, demo_data: Path, edited: Edited
+) -> None:
+    edited(
+        job.mmar.document(SERVER_CONFIG),
+        lambda document: component(document, "scatter_and_gather")["args"].update(
+            ignore_result_error=True
+        ),
+    )
+
+    plan = plan_simulation(job, sites=2, data=demo_data)
+
+    assert plan.engine == "nvflare"
+    assert "'ignore_result_error'" in plan.not_inline[0].message
+    with pytest.raises(ConfigError, match="--engine nvflare"):
+        plan_simulation(job, sites=2, data=demo_data, engine="inline")
+
+
+def test_else_the_inline_engine_is_the_one(job: Job, demo_data: Path) -> None:
+    plan = plan_simulation(job, sites=2, data=demo_data)
+
+    assert (plan.engine, plan.not_inline, plan.workers) == ("inline", (), 1)
+
+
+def test_several_processes_at_a_site_are_nvflares_too(
+    job: Job, demo_data: Path, tmp_path: Path
+) -> None:
+    environment = tmp_path / "environment.json"
+    environment.write_text('{"sites": {"site-2": {"NUM_PROCESSES": 2}}}')
+
+    plan = plan_simulation(job, sites=2, data=demo_data, environment=environment)
+
+    assert plan.engine == "nvflare"
+    assert [one.message for one in plan.not_inline] == ["NUM_PROCESSES needs NVFlare's simulator"]
+    with pytest.raises(ConfigError, match="NUM_PROCESSES needs NVFlare's simulator"):
+        plan_simulation(job, sites=2, data=demo_data, environment=environment, engine="inline")
+
+
+def test_what_only_nvflares_simulator_has_is_told(job: Job, demo_data: Path) -> None:
+    with pytest.raises(ConfigError, match="needs NVFlare's simulator"):
+        plan_simulation(job, sites=2, data=demo_data, engine="inline", gpu="0")
+    with pytest.raises(ConfigError, match="is for the inline engine"):
+        plan_simulation(job, sites=2, data=demo_data, engine="nvflare", workers=2)
+    with pytest.raises(ConfigError, match="has to be a positive whole number, found 0"):
+        plan_simulation(job, sites=2, data=demo_data, workers=0)
