@@ -64,12 +64,19 @@ def inline(megabytes: float, rounds: int, folder: Path, *, without: str = "") ->
 
     from fl_admin.simulation.inline.job_terms import JobTerms
     from fl_admin.simulation.inline.server import InlineServer
-    from fl_admin.simulation.inline.tasks import Reply, Submit, Task, Train
-    from fl_client.simulation.simulated_site import SubmittedModel
-    from fl_client.updates import LocalUpdate, weight_difference
+    from fl_client.updates import weight_difference
     from fl_server.guard.metric_contract import MetricContract
     from fl_server.initial_model import InitialModel
-    from mmar_runtime.results import EvaluationResult, SiteReport
+    from mmar_runtime.exchange.messages import (
+        BestModel,
+        Reply,
+        SiteReport,
+        Submit,
+        Task,
+        Train,
+        Update,
+    )
+    from mmar_runtime.results import EvaluationResult
     from mmar_runtime.weights import load_into
 
     torch.set_num_threads(1)
@@ -90,7 +97,7 @@ def inline(megabytes: float, rounds: int, folder: Path, *, without: str = "") ->
                     load_into(self.network, task.weights, source="the server")
                     yield (
                         name,
-                        LocalUpdate(
+                        Update(
                             round_number=task.round_number,
                             difference=weight_difference(
                                 self.network.state_dict(),
@@ -103,7 +110,7 @@ def inline(megabytes: float, rounds: int, folder: Path, *, without: str = "") ->
                     )
                 elif isinstance(task, Submit):
                     best = {key: one.clone() for key, one in self.network.state_dict().items()}
-                    yield name, SubmittedModel(weights=best, round_number=1, metrics=metrics)
+                    yield name, BestModel(weights=best, round_number=1, metrics=metrics)
                 else:
                     yield name, EvaluationResult(key_metric="dice", metrics=metrics, cases=1)
 

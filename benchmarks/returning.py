@@ -13,10 +13,11 @@ from fl_client.flare.executor import MmarExecutor
 from fl_client.local_best import LocalBest
 from fl_client.local_training import LocalWork, SharedTensors
 from fl_client.site_tasks import SiteTasks
-from fl_client.updates import LocalUpdate, weight_difference
+from fl_client.updates import weight_difference
 from fl_server.flare.publish import PublishResults
 from fl_server.flare.run_recorder import keeper_of
-from mmar_runtime.results import EvaluationResult, SiteReport
+from mmar_runtime.exchange.messages import SiteReport, Update
+from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
 
 METRICS = {"val_mean_dice": 0.5, "val_acc": 0.5}
@@ -25,7 +26,7 @@ METRICS = {"val_mean_dice": 0.5, "val_acc": 0.5}
 class ReturningTasks:
     """The tasks of a site that needs no time for them."""
 
-    def train(self, weights: Weights, round_number: int) -> LocalUpdate:
+    def train(self, weights: Weights, round_number: int) -> Update:
         """The received model after no step at all."""
         report = SiteReport(
             received_metrics=METRICS,
@@ -35,7 +36,7 @@ class ReturningTasks:
             built={},
             process="returning",
         )
-        return LocalUpdate(
+        return Update(
             round_number=round_number,
             difference=weight_difference(weights, weights),
             steps=1,

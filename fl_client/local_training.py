@@ -16,12 +16,13 @@ from monai.data.utils import set_rnd
 from fl_client.local_best import LocalBest
 from fl_client.own_tensors import OwnTensors
 from fl_client.site import Site
-from fl_client.updates import LocalUpdate, first_not_finite, weight_difference
+from fl_client.updates import first_not_finite, weight_difference
 from mmar_runtime.components.builder import BuildContext
 from mmar_runtime.components.processes import agree_on_buffers, asked_together
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import ConfigError, MmarError, Problem, RunAborted, WeightsError
-from mmar_runtime.results import EpochReport, EvaluationResult, SiteReport
+from mmar_runtime.exchange.messages import SiteReport, Update
+from mmar_runtime.results import EpochReport, EvaluationResult
 from mmar_runtime.weights import Weights, load_into, weights_of
 from mmar_runtime.workflows.evaluation import result_of
 from mmar_runtime.workflows.explaining import explained
@@ -176,7 +177,7 @@ class LocalTrainer:
             name: part for name, part in self._workflow.parts().items() if part is not self.network
         }
 
-    def train(self, received: Weights, round_number: int) -> LocalUpdate:
+    def train(self, received: Weights, round_number: int) -> Update:
         """Validate the received model, train on from it, and return what that changed.
 
         Args:
@@ -203,7 +204,7 @@ class LocalTrainer:
         local_result = self._validated_at_the_end()
         shared = self._own.kept_apart(self.network.state_dict())
         difference = weight_difference(shared, received, in_place=self._in_place)
-        return LocalUpdate(
+        return Update(
             round_number=round_number,
             difference=difference,
             steps=steps,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from fl_client.updates import LocalUpdate
 from mmar_runtime.errors import PolicyError
+from mmar_runtime.exchange.messages import Update
 from mmar_runtime.policy.site_policy import SitePolicy
 from mmar_runtime.results import EpochReport, EvaluationResult
 
@@ -33,7 +33,7 @@ def bucket(count: int) -> int:
     return best
 
 
-def outgoing_update(update: LocalUpdate, policy: SitePolicy) -> LocalUpdate:
+def outgoing_update(update: Update, policy: SitePolicy) -> Update:
     """The update with the metrics that may leave, rounded as the policy says.
 
     Raises:

@@ -20,10 +20,10 @@ from fl_client.site_limits import (
     require_metrics_may_leave,
     require_within_limits,
 )
-from fl_client.updates import LocalUpdate
 from mmar_runtime.components.builder import BuildContext
 from mmar_runtime.config.sections import WorkflowConfig
 from mmar_runtime.errors import WeightsError
+from mmar_runtime.exchange.messages import Update
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
 from mmar_runtime.workflows.observing import Observer, ShouldStop
@@ -37,7 +37,7 @@ class SiteTasks(Protocol):
     A task may raise any ``MmarError``; ``RunAborted`` if it was asked to stop.
     """
 
-    def train(self, weights: Weights, round_number: int) -> LocalUpdate:
+    def train(self, weights: Weights, round_number: int) -> Update:
         """Validate the received weights, train on from them; rounds are counted from 1."""
 
     def score(self, weights: Weights) -> EvaluationResult:
@@ -100,7 +100,7 @@ class LocalTasks:
         self._evaluator: CrossSiteEvaluator | None = None
         self._sessions = ExitStack()
 
-    def train(self, weights: Weights, round_number: int) -> LocalUpdate:
+    def train(self, weights: Weights, round_number: int) -> Update:
         """See ``SiteTasks``."""
         return self.trainer().train(weights, round_number)
 

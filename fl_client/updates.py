@@ -3,30 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 import torch
 
 from mmar_runtime.errors import WeightsError
-from mmar_runtime.results import SiteReport
 from mmar_runtime.weights import Weights, blocks, is_finite, mismatches, not_finite
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalUpdate:
-    """One site's contribution to one round.
-
-    Attributes:
-        round_number: the round, counted from 1.
-        difference: local minus received weights, by name, in the dtypes of the weights.
-        steps: optimizer steps done in this round; the update's weight in the mean.
-        report: metrics, losses and seconds.
-    """
-
-    round_number: int
-    difference: Weights
-    steps: int
-    report: SiteReport
 
 
 def weight_difference(

@@ -10,7 +10,7 @@ from mmar_runtime.errors import FederationError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BestModel:
+class Best:
     """The best global model so far.
 
     Attributes:
@@ -23,12 +23,12 @@ class BestModel:
 
 
 def better_model(
-    best: BestModel | None,
+    best: Best | None,
     *,
     round_number: int,
     scores: Mapping[str, Metrics],
     key_metric: str,
-) -> BestModel | None:
+) -> Best | None:
     """The model of ``round_number`` if it beats the best so far, else None.
 
     Higher is better; at a tie the earlier model stays. The initial model (round 0) is never
@@ -42,7 +42,7 @@ def better_model(
     mean = mean_over_sites(scores)
     if key_metric not in mean:
         raise FederationError(f"the sites report {sorted(mean)}, not the key metric {key_metric!r}")
-    candidate = BestModel(round_number=round_number, mean=mean[key_metric])
+    candidate = Best(round_number=round_number, mean=mean[key_metric])
     return candidate if best is None or candidate.mean > best.mean else None
 
 
@@ -57,7 +57,7 @@ class ModelSelection:
     def __init__(self, recorder: RunRecorder, key_metric: str) -> None:
         self._recorder = recorder
         self._key_metric = key_metric
-        self._best: BestModel | None = None
+        self._best: Best | None = None
 
     def is_best(self, round_number: int) -> bool:
         """Whether the model of this round, all of whose scores are there, is the best so far.

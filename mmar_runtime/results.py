@@ -142,35 +142,3 @@ class ExportResult:
             "input_shape": None if self.input_shape is None else list(self.input_shape),
             "notices": list(self.notices),
         }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteReport:
-    """What a site tells about one round of training, besides its weights.
-
-    Attributes:
-        received_metrics: metrics of the received model on the site's validation data.
-        local_metrics: metrics of the locally trained model on the same data.
-        epochs: one report for each epoch that ended in this round.
-        seconds: wall time of validation and training.
-        built: how often each component has been built in this process, as ``section.entry``.
-        process: an opaque name of the site's process; another name means it was restarted.
-    """
-
-    received_metrics: Metrics
-    local_metrics: Metrics
-    epochs: tuple[EpochReport, ...]
-    seconds: float
-    built: Mapping[str, int]
-    process: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same as plain values, for the way to the server."""
-        return {
-            "received_metrics": dict(self.received_metrics),
-            "local_metrics": dict(self.local_metrics),
-            "epochs": [report.as_dict() for report in self.epochs],
-            "seconds": self.seconds,
-            "built": dict(self.built),
-            "process": self.process,
-        }

@@ -11,8 +11,9 @@ from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import Shareable, make_reply
 
-from fl_client.updates import LocalUpdate, first_not_finite
+from fl_client.updates import first_not_finite
 from mmar_runtime.errors import WeightsError
+from mmar_runtime.exchange.messages import Update
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
 
@@ -74,7 +75,7 @@ def as_arrays(weights: Weights) -> dict[str, np.ndarray[Any, Any]]:
     return {name: tensor.numpy() for name, tensor in weights.items()}
 
 
-def update_reply(update: LocalUpdate) -> Shareable:
+def update_reply(update: Update) -> Shareable:
     """A contribution as NVFlare's workflows expect it."""
     meta = {
         MetaKey.NUM_STEPS_CURRENT_ROUND: update.steps,

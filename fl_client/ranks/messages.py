@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from fl_client.updates import LocalUpdate
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import (
     CheckpointError,
@@ -23,8 +22,9 @@ from mmar_runtime.errors import (
     Problem,
     WeightsError,
 )
+from mmar_runtime.exchange.messages import SiteReport, Update
 from mmar_runtime.exchange.tensor_files import write_tensors
-from mmar_runtime.results import EpochReport, EvaluationResult, SiteReport
+from mmar_runtime.results import EpochReport, EvaluationResult
 from mmar_runtime.weights import Weights
 
 KINDS: Mapping[str, type[Exception]] = {
@@ -61,7 +61,7 @@ def read_weights(message: Mapping[str, Any], folder: Path) -> dict[str, torch.Te
 # --- results
 
 
-def update_message(update: LocalUpdate) -> dict[str, Any]:
+def update_message(update: Update) -> dict[str, Any]:
     """An update without its tensors."""
     return {
         "round_number": update.round_number,
@@ -70,11 +70,11 @@ def update_message(update: LocalUpdate) -> dict[str, Any]:
     }
 
 
-def update_from(message: Mapping[str, Any], difference: Weights) -> LocalUpdate:
+def update_from(message: Mapping[str, Any], difference: Weights) -> Update:
     """The update of a message and its tensors."""
     report = dict(message["report"])
     epochs = tuple(EpochReport(**one) for one in report.pop("epochs"))
-    return LocalUpdate(
+    return Update(
         round_number=message["round_number"],
         difference=difference,
         steps=message["steps"],

@@ -16,8 +16,8 @@ from fl_client.local_training import LocalWork, SharedTensors
 from fl_client.ranks.launcher import START_SECONDS, Ranks
 from fl_client.ranks.messages import read_weights, result_from, update_from, write_weights
 from fl_client.site import Site
-from fl_client.updates import LocalUpdate
 from mmar_runtime.errors import ProcessLostError, WeightsError
+from mmar_runtime.exchange.messages import Update
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, policy_document
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
@@ -74,7 +74,7 @@ class RankTasks:
         """The processes' numbers in the system, by rank; none while there are none."""
         return [] if self._ranks is None else self._ranks.pids
 
-    def train(self, weights: Weights, round_number: int) -> LocalUpdate:
+    def train(self, weights: Weights, round_number: int) -> Update:
         """See ``SiteTasks``."""
         answer = self._ask("train", weights, round_number=round_number)
         self._trained = True

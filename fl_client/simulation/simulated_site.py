@@ -27,11 +27,11 @@ from fl_client.task_limits import (
     mmar_problems,
     too_long,
 )
-from fl_client.updates import LocalUpdate
 from mmar_runtime.errors import ConfigError, Problem, RunAborted
+from mmar_runtime.exchange.messages import BestModel, Update
 from mmar_runtime.exchange.rounding import compacted
 from mmar_runtime.exchange.rounding_forms import Form
-from mmar_runtime.results import EvaluationResult, Metrics
+from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
 
 
@@ -50,21 +50,6 @@ class JobWork:
     steps_aggregation: int = 0
     shared_names: list[str] | None = None
     transfer: Form | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubmittedModel:
-    """A site's own best model.
-
-    Attributes:
-        weights: those that may leave the site.
-        round_number: the round that it is of.
-        metrics: its metrics at this site.
-    """
-
-    weights: Weights
-    round_number: int
-    metrics: Metrics
 
 
 class SimulatedSite:
@@ -100,7 +85,7 @@ class SimulatedSite:
         self._task_started = 0.0
         self._deadline = math.inf
 
-    def train(self, received: Weights, round_number: int, *, timeout: float = 0) -> LocalUpdate:
+    def train(self, received: Weights, round_number: int, *, timeout: float = 0) -> Update:
         """One round; ``timeout`` is in seconds, 0 means as long as it takes.
 
         The tensors of the update lie in the memory that the networks share: they hold until the
@@ -114,7 +99,7 @@ class SimulatedSite:
             self._storage.lend_gradients(trainer.network, trainer.engine)
             return self._rounded(outgoing_update(update, self.site.policy))
 
-    def _rounded(self, update: LocalUpdate) -> LocalUpdate:
+    def _rounded(self, update: Update) -> Update:
         """The update as the job has it sent."""
         form = self._work.transfer
         if form is None:
@@ -129,13 +114,13 @@ class SimulatedSite:
             self._progress.task(SCORE)
             return outgoing_result(self.tasks().score(received), self.site.policy)
 
-    def submit(self) -> SubmittedModel:
+    def submit(self) -> BestModel:
         """This site's best model."""
         with self._task(SUBMIT):
             self._progress.task(SUBMIT)
             best = self.tasks().best()
             result = outgoing_result(best.result, self.site.policy)
-            return SubmittedModel(
+            return BestModel(
                 # Tensors of their own: the site's may be set aside when its turn is over.
                 weights={name: tensor.detach() for name, tensor in best.weights.items()},
                 round_number=best.round_number,

@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fl_client.outgoing import bucket, outgoing_result, outgoing_update
-from fl_client.updates import LocalUpdate
 from mmar_runtime.errors import PolicyError
+from mmar_runtime.exchange.messages import SiteReport, Update
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, CrossSite, Outgoing, SitePolicy
-from mmar_runtime.results import EpochReport, EvaluationResult, SiteReport
+from mmar_runtime.results import EpochReport, EvaluationResult
 
 DICE = {"val_mean_dice": 0.123456789, "val_acc": 0.987654321}
 FEW = SitePolicy(outgoing=Outgoing(metrics=("val_mean_dice",), round_digits=2))
 
 
-def update() -> LocalUpdate:
+def update() -> Update:
     epoch = EpochReport(epoch=1, iteration=2, loss=0.5555, metrics={"train_acc": 0.75})
     report = SiteReport(
         received_metrics=DICE,
@@ -27,7 +27,7 @@ def update() -> LocalUpdate:
         built={"train.trainer": 1},
         process="p",
     )
-    return LocalUpdate(round_number=1, difference={"w": torch.ones(2)}, steps=2, report=report)
+    return Update(round_number=1, difference={"w": torch.ones(2)}, steps=2, report=report)
 
 
 def result(cases: int) -> EvaluationResult:

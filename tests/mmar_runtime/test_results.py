@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from mmar_runtime.results import EpochReport, EvaluationResult, SiteReport, TrainResult
+from mmar_runtime.exchange.messages import SiteReport
+from mmar_runtime.results import EpochReport, EvaluationResult, TrainResult
 
 EVALUATION = EvaluationResult(
     key_metric="val_mean_dice", metrics={"val_mean_dice": 0.75, "val_acc": 0.5}, cases=3

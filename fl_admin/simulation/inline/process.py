@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fl_admin.simulation.inline.plan import ERROR_FILE, InlinePlan
-from fl_admin.simulation.inline.signals import end_on_sigterm, end_soon
+from fl_client.simulation.signals import end_on_sigterm, end_soon
 from mmar_runtime.files import write_text_atomically
 
 logger = logging.getLogger(__name__)

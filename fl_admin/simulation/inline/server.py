@@ -20,9 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fl_admin.simulation.inline.job_terms import JobTerms
-from fl_admin.simulation.inline.tasks import Crew, Failure, Score, Submit, Train, Validate
-from fl_client.simulation.simulated_site import SubmittedModel
-from fl_client.updates import LocalUpdate
+from fl_client.simulation.sites import Sites
 from fl_server.guard.reply_guard import PlainReplyGuard, arrays_of, reason_of
 from fl_server.initial_model import InitialModel
 from fl_server.model_selection import ModelSelection
@@ -41,6 +39,15 @@ from fl_server.record.run_record import (
 from fl_server.round_mean import RoundMean
 from fl_server.update_guard import UpdateFault
 from mmar_runtime.errors import FederationError
+from mmar_runtime.exchange.messages import (
+    BestModel,
+    Failure,
+    Score,
+    Submit,
+    Train,
+    Update,
+    Validate,
+)
 from mmar_runtime.exchange.spare_memory import SpareMemory
 from mmar_runtime.files import flush_below, link
 from mmar_runtime.results import EvaluationResult
@@ -69,7 +76,7 @@ class InlineServer:
         name: the job's name.
         terms: what it asks for.
         initial: where it starts.
-        crew: its sites.
+        sites: its sites.
         folder: where results are written.
         evaluation_sha256: digest of how the job evaluates models.
     """
@@ -79,7 +86,7 @@ class InlineServer:
         name: str,
         terms: JobTerms,
         initial: InitialModel,
-        crew: Crew,
+        sites: Sites,
         folder: Path,
         *,
         evaluation_sha256: str,
@@ -96,10 +103,10 @@ class InlineServer:
         self._weights: Weights = initial.weights
         size = sum(tensor.nbytes for tensor in self._weights.values())
         # With more sites there is a sum, which takes as much; then the memory goes back.
-        self._spare = SpareMemory(size if len(crew.names) < 3 else 0)
+        self._spare = SpareMemory(size if len(sites.names) < 3 else 0)
         # These weights are let go of after the first round.
         self._initial = replace(initial, weights={})
-        self._crew = crew
+        self._sites = sites
         self._folder = folder
         self._evaluation_sha256 = evaluation_sha256
         self._recorder = RunRecorder(self._begin())
@@ -115,7 +122,7 @@ class InlineServer:
             started=datetime.now(UTC),
             key_metric=self._initial.key_metric,
             rounds_asked=self._terms.rounds,
-            sites=self._crew.names,
+            sites=self._sites.names,
             min_sites=self._terms.min_sites,
             versions={name: version(name) for name in PACKAGES},
             initial_weights_sha256=digest(self._weights),
@@ -164,7 +171,7 @@ class InlineServer:
         self._recorder.start_round(number)
         self._files.record()
         mean = RoundMean(
-            self._crew.names,
+            self._sites.names,
             min_sites=self._terms.min_sites,
             aggregation_weights=self._terms.aggregation_weights,
             norm_ratio=self._guard.norm_ratio,
@@ -174,11 +181,11 @@ class InlineServer:
         failed: set[str] = set()
         model = arrays_of(self._weights)
         task = Train(weights=self._weights, round_number=number, timeout=self._terms.train_timeout)
-        for site, reply in self._crew.ask(task):
+        for site, reply in self._sites.ask(task):
             if isinstance(reply, Failure):
                 self._failed(site, reply, failed, number)
                 continue
-            if not isinstance(reply, LocalUpdate):
+            if not isinstance(reply, Update):
                 raise TypeError(f"{site} answered {task} with {type(reply).__name__}")
             found = self._judged(site, reply, number, model)
             if isinstance(found, SiteContribution):
@@ -218,16 +225,14 @@ class InlineServer:
             return
         self._recorder.failed(site, failure.status)
         self._files.record()
-        left = len(self._crew.names) - len(failed)
+        left = len(self._sites.names) - len(failed)
         if left < self._terms.min_sites:
             raise FederationError(
                 f"{site} failed in round {number}: {failure.status}; {left} sites are left, "
                 f"the job asks for {self._terms.min_sites}"
             )
 
-    def _judged(
-        self, site: str, update: LocalUpdate, number: int, model: Any
-    ) -> SiteContribution | str:
+    def _judged(self, site: str, update: Update, number: int, model: Any) -> SiteContribution | str:
         """A contribution that is good, or why it is not."""
         report = update.report.as_dict()
         metadata = self._claims(
@@ -267,7 +272,7 @@ class InlineServer:
     def _score_last_model(self) -> None:
         number = len(self._recorder.record.rounds)
         task = Score(weights=self._weights, timeout=self._terms.score_timeout)
-        for site, reply in self._crew.ask(task):
+        for site, reply in self._sites.ask(task):
             if not isinstance(reply, EvaluationResult):
                 continue
             metrics = dict(reply.metrics)
@@ -288,14 +293,14 @@ class InlineServer:
         self._digests[BEST_GLOBAL_MODEL] = self._hashing.submit(digest, best)
         self._validate(BEST_GLOBAL_MODEL, best, is_global=True)
         del best
-        for owner in self._crew.names:
-            for site, reply in self._crew.ask(Submit(), only=owner):
-                if isinstance(reply, SubmittedModel):
+        for owner in self._sites.names:
+            for site, reply in self._sites.ask(Submit(), only=owner):
+                if isinstance(reply, BestModel):
                     self._take_model(site, reply)
                 elif isinstance(reply, Failure) and reply.status:
                     self._cross_site.model_failed(site, reply.status)
 
-    def _take_model(self, site: str, model: SubmittedModel) -> None:
+    def _take_model(self, site: str, model: BestModel) -> None:
         """Keep a site's own model, and have all evaluate it, unless the guard refuses it."""
         metrics = dict(model.metrics)
         claims = self._claims(site, kind="WEIGHTS", model_round=model.round_number, metrics=metrics)
@@ -317,7 +322,7 @@ class InlineServer:
             is_global=is_global,
             timeout=self._terms.validation_timeout,
         )
-        for site, reply in self._crew.ask(task):
+        for site, reply in self._sites.ask(task):
             if isinstance(reply, Failure):
                 if reply.status:
                     self._cross_site.cell_failed(owner, site, reply.status)
@@ -344,7 +349,7 @@ class InlineServer:
         self._recorder.finish("complete")
 
     def _rows(self) -> MatrixRows:
-        models = expected_models(self._crew.names)
+        models = expected_models(self._sites.names)
         return MatrixRows(
             key_metric=self._initial.key_metric,
             models=models,

@@ -8,9 +8,9 @@ from fl_admin.jobs.job import Job
 from fl_admin.simulation.inline.job_terms import JobTerms, job_terms
 from fl_admin.simulation.inline.plan import InlinePlan
 from fl_admin.simulation.inline.server import InlineServer
-from fl_admin.simulation.inline.turns import MEMORY, SitesInTurn
-from fl_admin.simulation.inline.workers import SitesInWorkers
 from fl_client.simulation.simulated_site import JobWork
+from fl_client.simulation.turns import MEMORY, SitesInTurn
+from fl_client.simulation.workers import SitesInWorkers
 from fl_client.site import Site
 from fl_server.initial_model import initial_model
 from fl_server.record.evaluation_digest import evaluation_digest
@@ -29,7 +29,7 @@ def sites_in_turn(plan: InlinePlan, work: JobWork, *, names: Collection[str]) ->
     return SitesInTurn(sites, plan.folders, work, memory=MEMORY // plan.workers)
 
 
-def _crew(plan: InlinePlan, terms: JobTerms) -> SitesInTurn | SitesInWorkers:
+def _sites(plan: InlinePlan, terms: JobTerms) -> SitesInTurn | SitesInWorkers:
     work = JobWork(
         local_epochs=terms.local_epochs,
         steps_aggregation=terms.steps_aggregation,
@@ -52,16 +52,16 @@ def simulate(plan: InlinePlan) -> bool:
     """Run the job; returns whether it ended well."""
     job = Job.open(plan.job)
     terms = job_terms(job)
-    crew = _crew(plan, terms)
+    sites = _sites(plan, terms)
     if plan.confined:
         forbid_programs()  # the processes of the workers have started
     try:
-        return _ran(plan, job, terms, crew)
+        return _ran(plan, job, terms, sites)
     finally:
-        crew.close()
+        sites.close()
 
 
-def _ran(plan: InlinePlan, job: Job, terms: JobTerms, crew: SitesInTurn | SitesInWorkers) -> bool:
+def _ran(plan: InlinePlan, job: Job, terms: JobTerms, sites: SitesInTurn | SitesInWorkers) -> bool:
     fresh = ProcessState.now()
     initial = initial_model(
         job.mmar,
@@ -72,7 +72,7 @@ def _ran(plan: InlinePlan, job: Job, terms: JobTerms, crew: SitesInTurn | SitesI
     fresh.put_back()
     evaluation = evaluation_digest(job.mmar, shared_names=initial.shared_names)
     server = InlineServer(
-        job.name, terms, initial, crew, plan.results, evaluation_sha256=evaluation
+        job.name, terms, initial, sites, plan.results, evaluation_sha256=evaluation
     )
     del initial  # the server lets go of its weights after the first round
     return server.run().status == "complete"

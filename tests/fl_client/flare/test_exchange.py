@@ -22,10 +22,10 @@ from fl_client.flare.exchange import (
     update_reply,
     weights_reply,
 )
-from fl_client.updates import LocalUpdate
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.exchange.arrays import pack, unpack
-from mmar_runtime.results import EpochReport, EvaluationResult, SiteReport
+from mmar_runtime.exchange.messages import SiteReport, Update
+from mmar_runtime.results import EpochReport, EvaluationResult
 
 WEIGHTS = {"w": torch.tensor([1.0, 2.0]), "n": torch.tensor(3)}
 
@@ -112,8 +112,8 @@ def test_a_task_without_weights_is_refused(shareable: Shareable) -> None:
 # --- sent
 
 
-def update() -> LocalUpdate:
-    return LocalUpdate(
+def update() -> Update:
+    return Update(
         round_number=2,
         difference=WEIGHTS,
         steps=12,

@@ -35,13 +35,13 @@ from fl_client.flare.privacy import TRAINED, ModelFilter, SVTPrivacy
 from fl_client.flare.result_gate import REFUSED, ResultGate
 from fl_client.privacy.ledger import LEDGER_FILE, PrivacyLedger
 from fl_client.privacy.settings import MODULE, TrainedTensors
-from fl_client.updates import LocalUpdate
 from fl_server.initial_model import initial_model
 from mmar_runtime.audit import AUDIT_FILE, AuditLog
 from mmar_runtime.errors import ConfigError
+from mmar_runtime.exchange.messages import SiteReport, Update
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE
-from mmar_runtime.results import EpochReport, EvaluationResult, SiteReport
+from mmar_runtime.results import EpochReport, EvaluationResult
 from mmar_runtime.weights import Weights
 
 Pass = Callable[[Shareable], Shareable]
@@ -98,7 +98,7 @@ def update() -> Shareable:
         built={"train.model": 1},
         process="0123456789ab",
     )
-    return update_reply(LocalUpdate(round_number=1, difference=MODEL, steps=2, report=report))
+    return update_reply(Update(round_number=1, difference=MODEL, steps=2, report=report))
 
 
 def metrics() -> Shareable:

@@ -20,7 +20,6 @@ from fl_client.ranks.messages import (
     write_weights,
 )
 from fl_client.status_words import status_word
-from fl_client.updates import LocalUpdate
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import (
     CheckpointError,
@@ -32,7 +31,8 @@ from mmar_runtime.errors import (
     Problem,
     WeightsError,
 )
-from mmar_runtime.results import EpochReport, EvaluationResult, SiteReport
+from mmar_runtime.exchange.messages import SiteReport, Update
+from mmar_runtime.results import EpochReport, EvaluationResult
 
 
 def over_the_wire(message: Any) -> Any:
@@ -67,7 +67,7 @@ def test_an_update_keeps_every_digit() -> None:
         process="p",
     )
     difference = {"w": torch.ones(1)}
-    update = LocalUpdate(round_number=2, difference=difference, steps=4, report=report)
+    update = Update(round_number=2, difference=difference, steps=4, report=report)
 
     found = update_from(over_the_wire(update_message(update)), difference)
 

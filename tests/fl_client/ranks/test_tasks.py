@@ -16,9 +16,9 @@ from fl_client.ranks import tasks as module
 from fl_client.ranks.messages import update_message, write_weights
 from fl_client.ranks.tasks import FOLDER, RankTasks
 from fl_client.site import Site
-from fl_client.updates import LocalUpdate
 from mmar_runtime.errors import ProcessLostError, WeightsError
-from mmar_runtime.results import EvaluationResult, SiteReport
+from mmar_runtime.exchange.messages import SiteReport, Update
+from mmar_runtime.results import EvaluationResult
 
 WEIGHTS = {"w": torch.ones(2)}
 REPORT = SiteReport(
@@ -43,7 +43,7 @@ class StandIn:
         if kind != "train":
             return {"result": result(0.0)}
         number = task["round_number"]
-        update = LocalUpdate(round_number=number, difference={}, steps=1, report=REPORT)
+        update = Update(round_number=number, difference={}, steps=1, report=REPORT)
         path = self.folder / "update.safetensors"
         return {
             "update": update_message(update),

@@ -12,12 +12,13 @@ import pytest
 
 from fl_admin.simulation.inline.job_terms import JobTerms
 from fl_admin.simulation.inline.server import InlineServer
-from fl_admin.simulation.inline.tasks import Crew, Reply, Task
-from fl_admin.simulation.inline.turns import SitesInTurn
 from fl_client.simulation.simulated_site import JobWork
+from fl_client.simulation.sites import Sites
+from fl_client.simulation.turns import SitesInTurn
 from fl_client.site import Site
 from fl_server.initial_model import initial_model
 from fl_server.record.run_record import RunRecord
+from mmar_runtime.exchange.messages import Reply, Task
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import SitePolicy
 from mmar_runtime.weights import digest, read_checkpoint
@@ -58,20 +59,20 @@ class Ran:
 
 @dataclass
 class InAnyOrder:
-    """A crew that does each task in another order of the sites."""
+    """Sites that do each task in another order."""
 
-    crew: Crew
+    sites: Sites
     random: random.Random = field(default_factory=lambda: random.Random(5))
 
     @property
     def names(self) -> tuple[str, ...]:
-        return self.crew.names
+        return self.sites.names
 
     def ask(self, task: Task, *, only: str | None = None) -> Iterator[tuple[str, Reply]]:
         names = list(self.names if only is None else (only,))
         self.random.shuffle(names)
         for name in names:
-            yield from self.crew.ask(task, only=name)
+            yield from self.sites.ask(task, only=name)
 
 
 @dataclass
@@ -85,7 +86,7 @@ class Federation:
     def run(
         self,
         *,
-        crew: Callable[[SitesInTurn], Crew] = lambda sites: sites,
+        through: Callable[[SitesInTurn], Sites] = lambda sites: sites,
         policies: Mapping[str, SitePolicy] | None = None,
         memory: int = 2**30,
         work: JobWork | None = None,
@@ -100,7 +101,12 @@ class Federation:
         initial = initial_model(sites[0].mmar, values=THREADS)
         try:
             server = InlineServer(
-                "job", asked, initial, crew(in_turn), root / "results", evaluation_sha256="0" * 64
+                "job",
+                asked,
+                initial,
+                through(in_turn),
+                root / "results",
+                evaluation_sha256="0" * 64,
             )
             return Ran(server.run(), root / "results", folders)
         finally:

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from fl_admin.simulation.inline.turns import SitesInTurn
 from fl_client.simulation.simulated_site import JobWork
-from fl_client.updates import LocalUpdate
+from fl_client.simulation.turns import SitesInTurn
 from fl_server.received_update import added_up
+from mmar_runtime.exchange.messages import Update
 from mmar_runtime.exchange.rounding import error_bound, is_rounded
 from mmar_runtime.exchange.rounding_forms import FORMS
 from mmar_runtime.weights import Weights, digest, read_checkpoint
@@ -28,14 +28,14 @@ forms = pytest.mark.parametrize("form", FORMS)
 
 
 class Overheard:
-    """A crew that keeps what its sites send."""
+    """Sites whose replies are kept."""
 
-    def __init__(self, crew: SitesInTurn, sent: dict[tuple[int, str], LocalUpdate]) -> None:
-        self.crew, self.sent, self.names = crew, sent, crew.names
+    def __init__(self, sites: SitesInTurn, sent: dict[tuple[int, str], Update]) -> None:
+        self.sites, self.sent, self.names = sites, sent, sites.names
 
     def ask(self, task: Any, *, only: str | None = None) -> Any:
-        for site, reply in self.crew.ask(task, only=only):
-            if isinstance(reply, LocalUpdate):
+        for site, reply in self.sites.ask(task, only=only):
+            if isinstance(reply, Update):
                 # Its tensors hold until the next site works.
                 kept = {name: tensor.clone() for name, tensor in reply.difference.items()}
                 self.sent[task.round_number, site] = replace(reply, difference=kept)
@@ -46,7 +46,7 @@ class Runs:
     """The same job with each form, and what the sites sent."""
 
     def __init__(self, federation: Federation) -> None:
-        self.sent: dict[str, dict[tuple[int, str], LocalUpdate]] = {}
+        self.sent: dict[str, dict[tuple[int, str], Update]] = {}
         self.after: dict[str, Ran] = {}
         self.first: dict[str, Weights] = {}
         for form in (None, *FORMS):
@@ -54,7 +54,7 @@ class Runs:
             how: Any = {
                 "work": JobWork(transfer=form),
                 "transfer": form,
-                "crew": lambda crew, sent=sent: Overheard(crew, sent),
+                "through": lambda sites, sent=sent: Overheard(sites, sent),
             }
             one = federation.run(rounds=1, **how)
             path = one.results / "models" / "FL_global_model.pt"

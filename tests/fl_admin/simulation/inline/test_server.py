@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from fl_admin.simulation.inline import server
-from fl_admin.simulation.inline.turns import ASIDE
 from fl_client.local_training import LocalTrainer
 from fl_client.simulation.simulated_site import JobWork
+from fl_client.simulation.turns import ASIDE
 from fl_server.record.run_record import RunRecorder, read_run_record
 from mmar_runtime.errors import FederationError
 from mmar_runtime.policy.site_policy import CrossSite, Limits, SitePolicy
@@ -83,7 +83,7 @@ def test_each_site_builds_its_entries_once_in_the_one_process(ran: Ran) -> None:
 
 
 def test_nothing_depends_on_the_order_of_the_sites(federation: Federation, ran: Ran) -> None:
-    shuffled = federation.run(crew=InAnyOrder)
+    shuffled = federation.run(through=InAnyOrder)
 
     assert shuffled.digests == ran.digests
     assert (shuffled.models, shuffled.matrix) == (ran.models, ran.matrix)
@@ -225,15 +225,15 @@ def test_weights_of_sites_and_rounds_of_steps_change_the_mean(
 def test_a_process_that_dies_ends_the_run_with_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fl_admin.simulation.inline.tasks import Submit
-    from fl_admin.simulation.inline.workers import SitesInWorkers
-    from tests.fl_admin.simulation.inline.dying import dying_crew
+    from fl_client.simulation.workers import SitesInWorkers
+    from mmar_runtime.exchange.messages import Submit
+    from tests.fl_client.simulation.dying import dying_sites
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    crew = SitesInWorkers(NAMES, 2, dying_crew, ())
+    sites = SitesInWorkers(NAMES, 2, dying_sites, ())
     assert [path.name[:9] for path in tmp_path.iterdir()] == ["exchange-"]
 
     with pytest.raises(FederationError, match="a process that simulates sites has ended"):
-        list(crew.ask(Submit()))
-    crew.close()
+        list(sites.ask(Submit()))
+    sites.close()
     assert not list(tmp_path.iterdir())

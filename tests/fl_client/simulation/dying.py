@@ -1,14 +1,14 @@
-"""A crew that dies of its first task, for the process of a worker."""
+"""Sites that die of their first task, for the process of a worker."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
 
-from fl_admin.simulation.inline.tasks import Reply, Task
+from mmar_runtime.exchange.messages import Reply, Task
 
 
-class DyingCrew:
+class DyingSites:
     def __init__(self, names: Collection[str]) -> None:
         self.names = tuple(names)
 
@@ -19,5 +19,5 @@ class DyingCrew:
         """Nothing to end."""
 
 
-def dying_crew(*, names: Collection[str]) -> DyingCrew:
-    return DyingCrew(names)
+def dying_sites(*, names: Collection[str]) -> DyingSites:
+    return DyingSites(names)

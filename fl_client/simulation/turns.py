@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from fl_admin.simulation.inline.tasks import Failure, Reply, Score, Submit, Task, Train, Validate
 from fl_client.jobs.client_config import SCORE, SUBMIT, TRAIN, VALIDATE
 from fl_client.progress import ProgressFile
 from fl_client.simulation.set_aside import SetAside
@@ -18,6 +17,7 @@ from fl_client.simulation.simulated_site import JobWork, SimulatedSite
 from fl_client.site import Site
 from fl_client.status_words import status_word
 from mmar_runtime.errors import RunAborted
+from mmar_runtime.exchange.messages import Failure, Reply, Score, Submit, Task, Train, Validate
 from mmar_runtime.workflows.process_state import ProcessState
 
 logger = logging.getLogger(__name__)

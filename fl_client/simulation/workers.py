@@ -22,28 +22,27 @@ from typing import Any, cast
 
 from safetensors.torch import load_file
 
-from fl_admin.simulation.inline.signals import end_on_sigterm, end_soon
-from fl_admin.simulation.inline.tasks import Crew, Reply, Score, Task, Train, Validate
-from fl_client.simulation.simulated_site import SubmittedModel
-from fl_client.updates import LocalUpdate
+from fl_client.simulation.signals import end_on_sigterm, end_soon
+from fl_client.simulation.sites import Sites
 from mmar_runtime.confinement.wall import forbid_programs
 from mmar_runtime.errors import FederationError
+from mmar_runtime.exchange.messages import BestModel, Reply, Score, Task, Train, Update, Validate
 from mmar_runtime.exchange.tensor_files import write_tensors
 from mmar_runtime.weights import Weights
 
-MakeCrew = Callable[..., Any]
+MakeSites = Callable[..., Any]
 """``make(*arguments, names=...)``: the sites of these names, in the process that calls it."""
 
 
 class SitesInWorkers:
-    """A crew whose sites work in processes of their own, always the same sites in the same one.
+    """Sites that work in processes of their own, always the same sites in the same one.
 
     Which process runs a site changes no bit of what it computes.
 
     Args:
         names: of all sites.
         count: how many processes.
-        make: makes the crew of some of the sites; a function of a module, called in each process.
+        make: makes some of the sites; a function of a module, called in each process.
         arguments: what it is called with; values that can be sent to a process.
         confined: whether the kernel confines this process. It gives up starting programs only
             once the workers run; each worker gives that up as it begins.
@@ -53,7 +52,7 @@ class SitesInWorkers:
         self,
         names: Sequence[str],
         count: int,
-        make: MakeCrew,
+        make: MakeSites,
         arguments: tuple[Any, ...],
         *,
         confined: bool = False,
@@ -132,7 +131,7 @@ def _ask_one(
 
 def _work(
     server: Connection,
-    make: MakeCrew,
+    make: MakeSites,
     arguments: tuple[Any, ...],
     names: tuple[str, ...],
     exchange: Path,
@@ -142,28 +141,28 @@ def _work(
     if confined:
         forbid_programs()
     end_on_sigterm()
-    crew = make(*arguments, names=names)
+    sites = make(*arguments, names=names)
     try:
         while (message := server.recv()) is not None:
             asked, rest, file = message
             task = _together(rest, file)
             for name in asked:
-                for site, reply in cast(Crew, crew).ask(task, only=name):
+                for site, reply in cast(Sites, sites).ask(task, only=name):
                     server.send((site, *_apart(reply, exchange)))
                     del reply  # it is in the file
             del task
     except EOFError:
         pass
     finally:
-        crew.close()
+        sites.close()
         end_soon()
 
 
 def _apart(value: Any, folder: Path) -> tuple[Any, Path | None]:
     """A task or a reply without its tensors, and the file with those, if it has any."""
-    if isinstance(value, LocalUpdate):
+    if isinstance(value, Update):
         return replace(value, difference={}), _written(value.difference, folder)
-    if isinstance(value, SubmittedModel | Train | Score | Validate):
+    if isinstance(value, BestModel | Train | Score | Validate):
         return replace(value, weights={}), _written(value.weights, folder)
     return value, None
 
@@ -181,7 +180,7 @@ def _together(value: Any, file: Path | None, *, is_last: bool = False) -> Any:
     weights = load_file(file)
     if is_last:
         file.unlink()
-    if isinstance(value, LocalUpdate):
+    if isinstance(value, Update):
         return replace(value, difference=weights)
     return replace(value, weights=weights)
 

@@ -1,0 +1,147 @@
+"""What a server asks of a site, and what the site answers: values, whoever carries them.
+
+Nothing here imports torch, so that a check of a job may read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from mmar_runtime.results import EpochReport, EvaluationResult, Metrics
+
+if TYPE_CHECKING:
+    from mmar_runtime.weights import Weights
+
+
+# --- tasks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Train:
+    """Train a round from these weights.
+
+    Attributes:
+        weights: of the global model.
+        round_number: the round, counted from 1.
+        timeout: seconds that the site may take; 0 for as long as the task takes. The same below.
+    """
+
+    weights: Weights
+    round_number: int
+    timeout: float = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """Validate these weights as a received global model is validated."""
+
+    weights: Weights
+    timeout: float = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submit:
+    """Hand over the site's own best model, which takes no time worth a bound."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validate:
+    """Evaluate a model by the cross-site validation.
+
+    Attributes:
+        weights: of the model.
+        owner: its name.
+        is_global: whether the model is the federation's, not one site's.
+    """
+
+    weights: Weights
+    owner: str
+    is_global: bool
+    timeout: float = 0
+
+
+Task: TypeAlias = Train | Score | Submit | Validate
+
+
+# --- answers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteReport:
+    """What a site reports of one round of training, besides its weights.
+
+    Attributes:
+        received_metrics: metrics of the received model on the site's validation data.
+        local_metrics: metrics of the locally trained model on the same data.
+        epochs: one report for each epoch that ended in this round.
+        seconds: wall time of validation and training.
+        built: how often each component has been built in this process, as ``section.entry``.
+        process: an opaque name of the site's process; another name means that it was restarted.
+    """
+
+    received_metrics: Metrics
+    local_metrics: Metrics
+    epochs: tuple[EpochReport, ...]
+    seconds: float
+    built: Mapping[str, int]
+    process: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as plain values, for the way to the server."""
+        return {
+            "received_metrics": dict(self.received_metrics),
+            "local_metrics": dict(self.local_metrics),
+            "epochs": [report.as_dict() for report in self.epochs],
+            "seconds": self.seconds,
+            "built": dict(self.built),
+            "process": self.process,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """One site's contribution to one round.
+
+    Attributes:
+        round_number: the round, counted from 1.
+        difference: local minus received weights, by name, in the dtypes of the weights.
+        steps: optimizer steps done in this round; the update's weight in the mean.
+        report: metrics, losses and seconds.
+    """
+
+    round_number: int
+    difference: Weights
+    steps: int
+    report: SiteReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestModel:
+    """A site's own best model.
+
+    Attributes:
+        weights: those that may leave the site.
+        round_number: the round after which the site had the model.
+        metrics: of the model at this site.
+    """
+
+    weights: Weights
+    round_number: int
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A site could not do a task.
+
+    Attributes:
+        status: one word, with the reference under which the site keeps the text of its error;
+            empty for a site that did not answer in time.
+    """
+
+    status: str
+
+
+Reply: TypeAlias = Update | EvaluationResult | BestModel | Failure
