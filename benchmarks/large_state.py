@@ -62,11 +62,11 @@ def inline(megabytes: float, rounds: int, folder: Path, *, without: str = "") ->
     """When each round of the inline engine's server starts, and when all is done."""
     import torch
 
-    from fl_admin.simulation.inline.job_terms import JobTerms
     from fl_admin.simulation.inline.server import InlineServer
     from fl_client.updates import weight_difference
     from fl_server.guard.metric_contract import MetricContract
     from fl_server.initial_model import InitialModel
+    from mmar_runtime.exchange.job_terms import JobTerms
     from mmar_runtime.exchange.messages import (
         BestModel,
         Reply,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from fl_admin.jobs.job import Job
@@ -26,7 +25,8 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG, own_value
-from mmar_runtime.exchange.rounding_forms import FORMS, Form
+from mmar_runtime.exchange.job_terms import JobTerms
+from mmar_runtime.exchange.rounding_forms import FORMS
 
 ADVICE = "Run it with --engine nvflare."
 MEANT: Mapping[str, frozenset[str]] = {
@@ -56,38 +56,6 @@ PASSED_OVER = frozenset(
 FILTERS = ("task_data_filters", "task_result_filters")
 ROUNDING = [[{"tasks": [TRAIN], "filters": [compact_filter(form)]}] for form in FORMS]
 """The chains that this engine stands for."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobTerms:
-    """What a job asks for.
-
-    Attributes:
-        rounds: rounds of training.
-        min_sites: contributions that a round needs.
-        local_epochs: epochs that a site trains in a round.
-        steps_aggregation: optimizer steps that a site trains in a round; 0 means whole epochs.
-        shared_names: the tensors that the sites share; None for all.
-        aggregation_weights: factor of a site's steps in the mean.
-        limits: bounds of the update guard.
-        transfer: the form in which large tensors of updates are sent; None for as they are.
-        train_timeout: seconds that a site may take for a round; 0 means as long as it takes. So for
-            the other timeouts.
-        score_timeout: for the score of the last global model.
-        validation_timeout: for evaluating one model.
-    """
-
-    rounds: int
-    min_sites: int
-    local_epochs: int = 1
-    steps_aggregation: int = 0
-    shared_names: list[str] | None = None
-    aggregation_weights: Mapping[str, float] = field(default_factory=dict)
-    limits: Mapping[str, Any] = field(default_factory=dict)
-    transfer: Form | None = None
-    train_timeout: float = 0
-    score_timeout: float = 0
-    validation_timeout: float = 6000
 
 
 def job_terms(job: Job) -> JobTerms:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from fl_admin.jobs.job import Job
-from fl_admin.simulation.inline.job_terms import JobTerms, job_terms
+from fl_admin.simulation.inline.engine import Carrier, inline_run
+from fl_admin.simulation.inline.job_terms import job_terms
 from fl_admin.simulation.inline.plan import InlinePlan
-from fl_admin.simulation.inline.server import InlineServer
 from fl_client.simulation.simulated_site import JobWork
 from fl_client.simulation.turns import MEMORY, SitesInTurn
 from fl_client.simulation.workers import SitesInWorkers
@@ -15,6 +15,7 @@ from fl_client.site import Site
 from fl_server.initial_model import initial_model
 from fl_server.record.evaluation_digest import evaluation_digest
 from mmar_runtime.confinement.wall import forbid_programs
+from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.workflows.process_state import ProcessState
 
@@ -71,8 +72,8 @@ def _ran(plan: InlinePlan, job: Job, terms: JobTerms, sites: SitesInTurn | Sites
     )
     fresh.put_back()
     evaluation = evaluation_digest(job.mmar, shared_names=initial.shared_names)
-    server = InlineServer(
-        job.name, terms, initial, sites, plan.results, evaluation_sha256=evaluation
+    run = inline_run(
+        job.name, terms, initial, sites.names, plan.results, evaluation_sha256=evaluation
     )
-    del initial  # the server lets go of its weights after the first round
-    return server.run().status == "complete"
+    del initial  # the run lets go of its weights after the first round
+    return Carrier(run, sites).carry().status == "complete"

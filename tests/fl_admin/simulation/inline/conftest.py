@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from fl_admin.simulation.inline.job_terms import JobTerms
-from fl_admin.simulation.inline.server import InlineServer
+from fl_admin.simulation.inline.engine import Carrier, inline_run
 from fl_client.simulation.simulated_site import JobWork
 from fl_client.simulation.sites import Sites
 from fl_client.simulation.turns import SitesInTurn
 from fl_client.site import Site
 from fl_server.initial_model import initial_model
 from fl_server.record.run_record import RunRecord
+from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.exchange.messages import Reply, Task
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import SitePolicy
@@ -100,15 +100,10 @@ class Federation:
         asked = JobTerms(**{"rounds": 2, "min_sites": 3, **terms})
         initial = initial_model(sites[0].mmar, values=THREADS)
         try:
-            server = InlineServer(
-                "job",
-                asked,
-                initial,
-                through(in_turn),
-                root / "results",
-                evaluation_sha256="0" * 64,
+            run = inline_run(
+                "job", asked, initial, NAMES, root / "results", evaluation_sha256="0" * 64
             )
-            return Ran(server.run(), root / "results", folders)
+            return Ran(Carrier(run, through(in_turn)).carry(), root / "results", folders)
         finally:
             in_turn.close()
 

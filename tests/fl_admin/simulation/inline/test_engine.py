@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from fl_admin.simulation.inline import server
 from fl_client.local_training import LocalTrainer
 from fl_client.simulation.simulated_site import JobWork
 from fl_client.simulation.turns import ASIDE
+from fl_server import federation as course
+from fl_server import run_files
 from fl_server.record.run_record import RunRecorder, read_run_record
 from mmar_runtime.errors import FederationError
 from mmar_runtime.policy.site_policy import CrossSite, Limits, SitePolicy
@@ -57,7 +58,7 @@ def test_a_best_model_that_was_not_written_in_its_round_is_written_when_it_is_se
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of rounds that follow each other soon only the first and the last model are written."""
-    monkeypatch.setattr(server, "ModelSelection", SecondIsBest)
+    monkeypatch.setattr(course, "ModelSelection", SecondIsBest)
 
     ran = federation.run(rounds=4)
 
@@ -203,7 +204,7 @@ def test_an_error_of_the_engine_itself_ends_the_run_and_is_raised(
     def full(path: Path, *_: object, flush: bool) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(server, "write_checkpoint", full)
+    monkeypatch.setattr(run_files, "write_checkpoint", full)
 
     with pytest.raises(OSError, match="no space left"):
         federation.run()

@@ -1,0 +1,162 @@
+"""Carries a federated run in this process: tasks to the sites, one after another, replies back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fl_client.simulation.sites import Sites
+from fl_server.federation import FederatedRun, Received
+from fl_server.guard.reply_guard import arrays_of
+from fl_server.initial_model import InitialModel
+from fl_server.record.run_record import RunRecord, begin_run
+from fl_server.run_files import RunFiles
+from mmar_runtime.errors import FederationError
+from mmar_runtime.exchange.job_terms import JobTerms
+from mmar_runtime.exchange.messages import BestModel, Failure, Reply, Update
+from mmar_runtime.exchange.spare_memory import SpareMemory
+from mmar_runtime.results import EvaluationResult
+from mmar_runtime.weights import digest
+
+ENGINE = "inline"
+PACKAGES = ("mmar-fl", "torch", "monai", "pytorch-ignite")
+
+
+def inline_run(
+    name: str,
+    terms: JobTerms,
+    initial: InitialModel,
+    sites: tuple[str, ...],
+    folder: Path,
+    *,
+    evaluation_sha256: str,
+) -> FederatedRun:
+    """The run of a job in this process.
+
+    Args:
+        name: the job's name.
+        terms: what it asks for.
+        initial: where it starts.
+        sites: the names of its sites.
+        folder: where results are written.
+        evaluation_sha256: digest of how the job evaluates models.
+    """
+    record = begin_run(
+        job=name,
+        engine=ENGINE,
+        started=datetime.now(UTC),
+        key_metric=initial.key_metric,
+        rounds_asked=terms.rounds,
+        sites=sites,
+        min_sites=terms.min_sites,
+        versions={name: version(name) for name in PACKAGES},
+        initial_weights_sha256=digest(initial.weights),
+        shared_names=initial.shared_names,
+    )
+    size = sum(tensor.nbytes for tensor in initial.weights.values())
+    return FederatedRun(
+        record,
+        name,
+        terms,
+        initial,
+        RunFiles(folder, initial.train_conf, durable=False),
+        evaluation_sha256=evaluation_sha256,
+        # With more sites there is a sum, which takes as much; then the memory goes back.
+        spare=SpareMemory(size if len(sites) < 3 else 0),
+    )
+
+
+class Carrier:
+    """Moves the tasks and replies of a run between its server and its sites.
+
+    Args:
+        run: of the server.
+        sites: of the simulation.
+    """
+
+    def __init__(self, run: FederatedRun, sites: Sites) -> None:
+        self._run = run
+        self._sites = sites
+        self._job = run.record.job
+
+    def carry(self) -> RunRecord:
+        """Carry the run to its end; the finished record. What falls short is in it."""
+        run = self._run
+        try:
+            for _ in range(run.record.rounds_asked):
+                self._train()
+                run.close_round()
+            self._score()
+            run.close_scores()
+            self._submit()
+            self._validate()
+            run.end()
+        except Exception as error:
+            run.fail(str(error) or type(error).__name__)
+            if not isinstance(error, FederationError):
+                raise
+        finally:
+            run.close()
+        return run.record
+
+    def _train(self) -> None:
+        for site, reply in self._sites.ask(self._run.open_round()):
+            if isinstance(reply, Failure):
+                self._run.absent(site, reply.status)
+            else:
+                self._run.take(site, self._received(site, reply))
+            del reply  # its tensors hold until the next site works
+
+    def _score(self) -> None:
+        for site, reply in self._sites.ask(self._run.scores_wanted()):
+            if not isinstance(reply, Failure):
+                self._run.scored(site, self._received(site, reply))
+
+    def _submit(self) -> None:
+        for site, reply in self._sites.ask(self._run.models_wanted()):
+            if isinstance(reply, Failure):
+                self._run.model_absent(site, reply.status)
+            else:
+                self._run.model(site, self._received(site, reply))
+
+    def _validate(self) -> None:
+        for task in self._run.cells_wanted():
+            for site, reply in self._sites.ask(task):
+                if isinstance(reply, Failure):
+                    self._run.cell_absent(task.owner, site, reply.status)
+                else:
+                    self._run.cell(task.owner, site, self._received(site, reply))
+
+    def _received(self, site: str, reply: Reply) -> Received:
+        """A reply as a server gets it: plain values, with what the site says of itself."""
+        own: dict[str, Any] = {"site": site, "job": self._job}
+        match reply:
+            case Update():
+                report = reply.report.as_dict()
+                metadata = {
+                    "kind": "WEIGHT_DIFF",
+                    "round": reply.round_number,
+                    "base_model": self._run.base_model(),
+                    "steps": reply.steps,
+                    "initial_metrics": report["received_metrics"],
+                    "report": report,
+                }
+                weights = reply.difference
+            case BestModel():
+                metrics = dict(reply.metrics)
+                metadata = {
+                    "kind": "WEIGHTS",
+                    "model_round": reply.round_number,
+                    "metrics": metrics,
+                }
+                weights = reply.weights
+            case EvaluationResult():
+                metadata = {"kind": "METRICS", "cases": reply.cases}
+                return Received(data=dict(reply.metrics), metadata={**own, **metadata})
+            case _:
+                raise TypeError(f"{site} answered with {type(reply).__name__}")
+        return Received(
+            data=arrays_of(weights), metadata={**own, **metadata}, weights=lambda: weights
+        )

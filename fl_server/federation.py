@@ -1,0 +1,574 @@
+"""The course of a federated run, whoever carries its messages.
+
+    open_round -> take, for each site -> close_round          in each round
+    scores_wanted -> scored, for each site -> close_scores
+    models_wanted -> model, for each site
+    cells_wanted -> cell, for each model and each site
+    end
+
+In place of ``take``, ``model`` and ``cell`` stand ``absent``, ``model_absent`` and ``cell_absent``
+where a site has nothing to give. A carrier moves tasks and replies, and decides nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+from fl_server.encryption import ServerEncryption
+from fl_server.guard.reply_guard import PlainReplyGuard, arrays_of, reason_of
+from fl_server.initial_model import InitialModel
+from fl_server.model_selection import ModelSelection
+from fl_server.received_update import ReceivedUpdate, added_up, contribution_from
+from fl_server.record.cross_site import GLOBAL_MODEL, expected_models
+from fl_server.record.cross_site_results import CrossSiteResults, MatrixRows, Outcome
+from fl_server.record.run_record import (
+    RunRecord,
+    RunRecorder,
+    SiteAbsence,
+    SiteContribution,
+    add_digest,
+)
+from fl_server.round_mean import RoundMean
+from fl_server.run_files import RunFiles
+from fl_server.update_guard import UpdateFault, check_first
+from mmar_runtime.errors import FederationError, WeightsError
+from mmar_runtime.exchange.job_terms import JobTerms
+from mmar_runtime.exchange.messages import Score, Submit, Train, Validate
+from mmar_runtime.exchange.spare_memory import SpareMemory
+from mmar_runtime.weights import Weights, digest
+
+logger = logging.getLogger(__name__)
+
+Faults = tuple[UpdateFault, ...]
+"""Why the server rejects a reply; empty for a good one."""
+
+OwnMean = Callable[[Weights, Collection[str], Collection[str]], Weights]
+"""``own(weights, sites, optional)``: the new global weights by an aggregator of the job's own."""
+
+
+class Note(Protocol):
+    """Writes a line of the server's audit log."""
+
+    def __call__(self, event: str, **facts: Any) -> None:
+        """Note an event; a fact that is a function is called for its value."""
+
+
+def _unnoted(event: str, **facts: Any) -> None:
+    """A simulation has no audit log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """What a site sent; nothing of it has been judged.
+
+    Attributes:
+        data: arrays, or metrics, by name.
+        metadata: plain values that came with the data; see ``fl_server.update_guard``.
+        weights: gives the arrays as tensors, once the guard has let them through.
+        logs: heads of the site's logs.
+    """
+
+    data: object
+    metadata: Mapping[str, Any]
+    weights: Callable[[], Weights] = dict
+    logs: object = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Round:
+    """The open round.
+
+    Attributes:
+        number: from 1.
+        mean: of what came until now.
+        answered: the sites whose reply was to this round.
+        failed: the sites that could not train.
+        rejections: site -> why its update does not count.
+    """
+
+    number: int
+    mean: RoundMean
+    answered: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    rejections: dict[str, str] = field(default_factory=dict)
+
+
+class FederatedRun:
+    """One run, from its first weights to its published results.
+
+    Replies may come on several threads; whatever a site sends, nothing is raised for it.
+
+    Args:
+        record: of ``begin_run``.
+        job: the id by which replies name the job.
+        terms: what the job asks for.
+        initial: where the run starts.
+        files: where models and record are written.
+        evaluation_sha256: digest of how the job evaluates models.
+        given: the models of a job that trains none: name -> what reads the weights.
+        encryption: what is needed to add up encrypted tensors; None if the job encrypts none.
+        own_mean: an aggregator of the job's own in place of the weighted mean.
+        spare: memory for copies where updates are lent for the time of ``take`` alone; None where
+            they are the run's to keep.
+        note: writes the server's audit log.
+    """
+
+    def __init__(
+        self,
+        record: RunRecord,
+        job: str,
+        terms: JobTerms,
+        initial: InitialModel,
+        files: RunFiles,
+        *,
+        evaluation_sha256: str,
+        given: Mapping[str, Callable[[], Weights]] | None = None,
+        encryption: ServerEncryption | None = None,
+        own_mean: OwnMean | None = None,
+        spare: SpareMemory | None = None,
+        note: Note = _unnoted,
+    ) -> None:
+        self._guard = PlainReplyGuard(
+            initial,
+            job,
+            terms.limits,
+            optional_names=terms.optional_names,
+            encrypted=None if encryption is None else encryption.layout,
+            factors=terms.aggregation_weights,
+            transfer=terms.transfer,
+            steps=terms.steps_aggregation,
+        )
+        self._terms = terms
+        self._weights: Weights = initial.weights
+        self._key_metric = initial.key_metric
+        self._files = files
+        self._evaluation_sha256 = evaluation_sha256
+        self._given = given or {}
+        self._encryption = encryption
+        self._own_mean = own_mean
+        self._spare = spare
+        self._note = note
+        self._recorder = RunRecorder(record)
+        self._selection = ModelSelection(self._recorder, initial.key_metric)
+        self._cross_site = CrossSiteResults()
+        self._hashing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="digests")
+        self._round_digests: dict[int, Future[str]] = {}
+        self._digests: dict[str, Future[str]] = {}
+        self._round: _Round | None = None
+        self._submitted: set[str] = set()
+        self._own_models: list[str] = []
+        self._validated: dict[str, set[str]] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def record(self) -> RunRecord:
+        """The record as it stands, once the digests of all its models are there."""
+        record = self._recorder.record
+        for one in record.rounds:
+            if one.awaits_digest:
+                record = add_digest(record, one.number, self._round_digests[one.number].result())
+        return record
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The sites of the run, in the order of their names."""
+        return self._recorder.record.sites
+
+    def base_model(self) -> str:
+        """What identifies the global model to which updates of the open round are a difference."""
+        return f"model of round {len(self._recorder.record.closed_rounds)}"
+
+    def close(self) -> None:
+        """End the threads, when all is written."""
+        self._hashing.shutdown(wait=True)
+        self._files.close()
+
+    # --- training
+
+    def open_round(self) -> Train:
+        """Open the next round; what its sites are asked for."""
+        with self._lock:
+            number = len(self._recorder.record.rounds) + 1
+            self._recorder.start_round(number)
+            mean = RoundMean(
+                self.sites,
+                min_sites=self._terms.min_sites,
+                aggregation_weights=self._terms.aggregation_weights,
+                norm_ratio=self._guard.norm_ratio,
+                optional_names=self._guard.optional,
+                encryption=self._encryption,
+                averages=self._own_mean is None,
+                spare=self._spare,
+            )
+            self._round = _Round(number, mean)
+            self._write_record()
+            return Train(
+                weights=self._weights, round_number=number, timeout=self._terms.train_timeout
+            )
+
+    def take(self, site: str, reply: Received) -> Faults:
+        """Take a site's update; why not, where the server rejects it.
+
+        A reply to another round than the open one is not recorded: the site's own may follow.
+        """
+        with self._lock:
+            faults = self._judged(lambda: self._update_faults(site, reply), "update")
+            faults = faults or self._counted(self._open(), site, reply)
+            if faults:
+                self._reject(site, faults)
+            self._write_record(soon=False)
+            return faults
+
+    def _update_faults(self, site: str, reply: Received) -> Faults:
+        if site not in self.sites:
+            return (UpdateFault("site", "site", f"{site} is not a site of this run"),)
+        current = self._round
+        if current is None:
+            return (UpdateFault("late", "round", "arrived after the round was aggregated"),)
+        faults = self._guard.contribution_faults(
+            reply.data,
+            reply.metadata,
+            site=site,
+            round_number=current.number,
+            model=arrays_of(self._weights),
+            base_model=self.base_model(),
+            contributors=current.answered,
+        )
+        if not any(fault.rule in ("round", "base_model") for fault in faults):
+            current.answered.add(site)
+        return faults
+
+    def _counted(self, current: _Round, site: str, reply: Received) -> Faults:
+        """Add an update that the guard has let through to the mean and to the record."""
+        difference = reply.weights()
+        update = ReceivedUpdate(
+            difference=difference,
+            steps=reply.metadata["steps"],
+            report=reply.metadata["report"],
+            logs=reply.logs,
+        )
+        try:
+            contribution = contribution_from(update)
+        except FederationError as error:
+            return (UpdateFault("report", "report", str(error)),)
+        try:
+            addend = None if self._encryption is None else self._encryption.loaded(difference)
+        except WeightsError as error:
+            return (UpdateFault("encryption", "update", str(error)),)
+        fault = current.mean.add(site, added_up(difference), update.steps, addend)
+        if fault is not None:
+            return (fault,)
+        self._record_contribution(current, site, contribution)
+        left_out = [name for name in self._guard.optional if name not in difference]
+        self._note(
+            "contribution-accepted",
+            site=site,
+            round=current.number,
+            steps=contribution.steps,
+            bytes=contribution.sent_bytes,
+            logs=dict(contribution.logs),
+            tensors=partial(digest, difference),
+            **({"left_out": sorted(left_out)} if left_out else {}),
+        )
+        return ()
+
+    def _record_contribution(
+        self, current: _Round, site: str, contribution: SiteContribution
+    ) -> None:
+        if self._is_recorded(site):  # it failed, or seemed to, and has contributed after all
+            self._recorder.changed(site, contribution)
+        else:
+            self._recorder.contribution(site, contribution)
+        self._recorder.score(current.number - 1, site, contribution.received_metrics)
+
+    def _reject(self, site: str, faults: Faults) -> None:
+        reason, current = reason_of(faults), self._round
+        logger.warning("contribution of %s rejected: %s", site, reason)
+        self._note(
+            "contribution-rejected",
+            site=site,
+            round=len(self._recorder.record.rounds),
+            rules=sorted({fault.rule for fault in faults}),
+            reason=reason,
+        )
+        is_anothers = any(fault.rule in ("round", "site") for fault in faults)
+        if current is not None and not is_anothers and not self._is_recorded(site):
+            current.rejections[site] = reason
+            self._recorder.rejected(site, reason)
+
+    def _is_recorded(self, site: str) -> bool:
+        """Whether the record knows what came of a site in the open round."""
+        current = self._recorder.record.open_round
+        return current is not None and site in current.sites
+
+    def absent(self, site: str, status: str, *, round_number: int | None = None) -> None:
+        """Record that a site could not train; go on if enough others are left.
+
+        Args:
+            site: whose reply says so.
+            status: the site's word for the reason; empty where it did not answer in time.
+            round_number: the round that the reply is to, where the carrier knows.
+
+        Raises:
+            FederationError: too few sites are left for the round.
+        """
+        with self._lock:
+            current = self._round
+            if current is None or self._is_recorded(site) or site not in self.sites:
+                return
+            if round_number not in (None, current.number):
+                return
+            current.failed.add(site)
+            if not status:
+                logger.warning("%s did not answer in round %d in time", site, current.number)
+                return
+            self._recorder.failed(site, status)
+            self._write_record()
+            left = len(self.sites) - len(current.failed)
+            if left < self._terms.min_sites:
+                raise FederationError(
+                    f"{site} failed in round {current.number}: {status}; {left} sites are left, "
+                    f"the job asks for {self._terms.min_sites}"
+                )
+
+    def close_round(self) -> None:
+        """Aggregate the open round: its mean is the new global model.
+
+        Raises:
+            FederationError: fewer sites contributed than the job asks for, or no site has scored
+                the model of the round before.
+            WeightsError: the new weights are not finite; the ones before stay.
+        """
+        with self._lock:
+            current = self._open()
+            for site, fault in current.mean.settle().items():
+                current.rejections[site] = str(fault)
+                self._recorder.changed(site, SiteAbsence(status="rejected", reason=str(fault)))
+            self._round = None
+            current.mean.require_enough(current.rejections)
+            if self._selection.is_best(current.number - 1):
+                self._files.best_model(self._weights, current.number - 1)
+            self._weights = self._new_global(current)
+            is_last = current.number == self._terms.rounds
+            self._files.global_model(self._weights, current.number, soon=is_last)
+            self._record_model(current.number)
+            self._note(
+                "global-model",
+                round=current.number,
+                contributors=list(current.mean.contributors),
+                bytes=sum(tensor.nbytes for tensor in self._weights.values()),
+                tensors=self._round_digests[current.number].result,
+            )
+            self._write_record()
+
+    def _open(self) -> _Round:
+        if self._round is None:
+            raise FederationError("no round is open")
+        return self._round
+
+    def _new_global(self, current: _Round) -> Weights:
+        if self._own_mean is None:
+            return current.mean.new_global(self._weights)
+        sites, optional = current.mean.contributors, self._guard.optional
+        return self._own_mean(self._weights, sites, optional)
+
+    def _record_model(self, number: int) -> None:
+        """The digest of the new model is taken while the sites work on, one at a time."""
+        if number > 1:
+            self._recorder.digest(number - 1, self._round_digests[number - 1].result())
+        self._round_digests[number] = self._hashing.submit(digest, self._weights)
+        self._recorder.close_round()
+
+    # --- the scores of the last model
+
+    def scores_wanted(self) -> Score:
+        """The last global model, which no round scores."""
+        return Score(weights=self._weights, timeout=self._terms.score_timeout)
+
+    def scored(self, site: str, reply: Received) -> Faults:
+        """Take a site's score of the last global model."""
+        with self._lock:
+            faults = self._judged(
+                lambda: self._guard.score_faults(reply.data, reply.metadata, site=site), "score"
+            )
+            if faults:
+                self._refused("score", site, faults)
+            else:
+                metrics = _metrics(reply)
+                self._recorder.score(len(self._recorder.record.rounds), site, metrics)
+                self._note("metrics-in", site=site, metrics=metrics)
+            return faults
+
+    def close_scores(self) -> None:
+        """Select the last global model if it is the best.
+
+        Raises:
+            FederationError: no site has scored it.
+        """
+        with self._lock:
+            number = len(self._recorder.record.rounds)
+            if self._selection.is_best(number):
+                self._files.best_model(self._weights, number)
+            self._write_record()
+
+    # --- cross-site validation
+
+    def models_wanted(self) -> Submit:
+        """Each site's own best model."""
+        return Submit()
+
+    def model(self, site: str, reply: Received) -> Faults:
+        """Keep a site's own model, which every site is asked to evaluate."""
+        with self._lock:
+            faults = self._judged(
+                lambda: self._guard.model_faults(
+                    reply.data, reply.metadata, site=site, answered=self._submitted
+                ),
+                "model",
+            )
+            if faults:
+                self._cross_site.model_failed(site, self._refused("model", site, faults))
+            else:
+                weights = reply.weights()
+                metadata = reply.metadata
+                self._recorder.local_best(site, metadata["model_round"], metadata["metrics"])
+                self._digests[site] = self._hashing.submit(digest, weights)
+                self._own_models.append(site)
+                self._files.model(site, weights)
+                size = sum(tensor.nbytes for tensor in weights.values())
+                self._note("model-in", site=site, bytes=size, tensors=self._digests[site].result)
+                self._write_record(soon=False)
+            self._submitted.add(site)
+            return faults
+
+    def model_absent(self, site: str, status: str) -> None:
+        """A site has no model to give, or keeps it at home."""
+        with self._lock:
+            if status and not check_first(site, self._submitted):
+                self._cross_site.model_failed(site, status)
+            self._submitted.add(site)
+
+    def cells_wanted(self) -> Iterator[Validate]:
+        """Each model that every site is asked to evaluate, one after another."""
+        for name in self._of_server():
+            yield self._asked(name, self._server_model(name), is_global=True)
+        for site in sorted(self._own_models):
+            yield self._asked(site, self._files.read(site), is_global=False)
+
+    def _of_server(self) -> tuple[str, ...]:
+        return expected_models(()) if self._terms.rounds else tuple(self._given)
+
+    def _server_model(self, name: str) -> Weights:
+        if name == GLOBAL_MODEL and self._terms.rounds:
+            self._digests[name] = self._round_digests[self._terms.rounds]
+            return self._weights
+        weights = self._given[name]() if name in self._given else self._files.read(name)
+        self._digests[name] = self._hashing.submit(digest, weights)
+        return weights
+
+    def _asked(self, owner: str, weights: Weights, *, is_global: bool) -> Validate:
+        self._validated[owner] = set()
+        return Validate(
+            weights=weights,
+            owner=owner,
+            is_global=is_global,
+            timeout=self._terms.validation_timeout,
+        )
+
+    def cell(self, owner: str, site: str, reply: Received) -> Faults:
+        """Take the metrics of a model at a site."""
+        with self._lock:
+            answered = self._validated[owner]
+            faults = self._judged(
+                lambda: self._guard.validation_faults(
+                    reply.data, reply.metadata, site=site, answered=answered
+                ),
+                "metrics",
+            )
+            if faults:
+                refused = self._refused("metrics", site, faults, model=owner)
+                self._cross_site.cell_failed(owner, site, refused)
+            else:
+                metrics = _metrics(reply)
+                self._cross_site.cell(owner, site, metrics)
+                self._note("metrics-in", site=site, model=owner, metrics=metrics)
+            answered.add(site)
+            return faults
+
+    def cell_absent(self, owner: str, site: str, status: str) -> None:
+        """A site could not evaluate a model, or declined to."""
+        with self._lock:
+            answered = self._validated[owner]
+            if status and not check_first(site, answered):
+                self._cross_site.cell_failed(owner, site, status)
+            answered.add(site)
+
+    # --- the end
+
+    def end(self) -> Outcome:
+        """Write matrix and record; the run is complete, or failed where something is missing."""
+        with self._lock:
+            outcome = self._cross_site.publish(
+                self.record, self._files.folder, rows=self._rows(), min_sites=self._terms.min_sites
+            )
+            for sentence in outcome.told:
+                logger.warning("%s", sentence)
+            if outcome.blocking:
+                self._recorder.finish("failed", "; ".join(outcome.blocking))
+            else:
+                self._recorder.finish("complete")
+            self._write_record()
+            return outcome
+
+    def fail(self, reason: str) -> None:
+        """The run ends early; what its rounds have given until now is kept."""
+        with self._lock:
+            if self._recorder.record.status == "running":
+                self._recorder.finish("failed", reason)
+            number = len(self._recorder.record.closed_rounds)
+            if number > self._files.written:
+                self._files.global_model(self._weights, number, soon=True)
+            self._write_record()
+
+    def _rows(self) -> MatrixRows:
+        of_server = self._of_server()
+        models = expected_models(self.sites) if self._terms.rounds else of_server
+        digests = {name: self._digests[name].result() for name in models if name in self._digests}
+        return MatrixRows(
+            key_metric=self._key_metric,
+            models=models,
+            of_server=of_server,
+            weights_sha256=digests,
+            evaluation_sha256=self._evaluation_sha256,
+        )
+
+    def _write_record(self, *, soon: bool = True) -> None:
+        self._files.record(lambda: self.record, soon=soon)
+
+    @staticmethod
+    def _judged(judge: Callable[[], Faults], what: str) -> Faults:
+        """What a judge finds; a reply that no judge can read is a fault of its sender."""
+        try:
+            return judge()
+        except Exception as error:
+            logger.exception("a reply cannot be judged")
+            return (UpdateFault("unreadable", what, f"cannot be judged ({type(error).__name__})"),)
+
+    def _refused(self, what: str, site: str, faults: Faults, **about: str) -> str:
+        """Log why the server refuses a reply; the sentence for the record."""
+        reason = reason_of(faults)
+        logger.warning("%s of %s refused: %s", what, site, reason)
+        rules = sorted({fault.rule for fault in faults})
+        self._note("reply-refused", site=site, rules=rules, reason=reason, **about)
+        return f"refused by the server: {reason}"
+
+
+def _metrics(reply: Received) -> dict[str, float]:
+    """The metrics of a reply that the guard has let through."""
+    return dict(reply.data)  # type: ignore[call-overload,no-any-return]
