@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fl_client.jobs.client_config import TRAIN, VALIDATE
 from mmar_runtime.errors import PolicyError
+from mmar_runtime.exchange.messages import TRAIN, VALIDATE
 from mmar_runtime.names import NAME_FORM, is_name
 
 DONE = "task-out"

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fl_client.jobs.client_config import SCORE, SUBMIT, VALIDATE
 from fl_client.site import Site
 from mmar_runtime.errors import ConfigError, PolicyError, Problem
+from mmar_runtime.exchange.messages import SCORE, SUBMIT, VALIDATE
 from mmar_runtime.files import bytes_below
 from mmar_runtime.policy.mmar_check import check_mmar
 

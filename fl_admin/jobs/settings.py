@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fl_client.jobs.client_config import SUBMIT, TRAIN
 from fl_client.jobs.encryption import encrypting
 from fl_client.jobs.files import META
 from fl_client.jobs.transfer import compacting
@@ -22,6 +21,7 @@ from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.exchange.encryption_extra import MISSING_EXTRA, extra_is_installed
 from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
+from mmar_runtime.exchange.messages import SUBMIT, TRAIN
 from mmar_runtime.exchange.rounding_forms import FORMS, Form
 from mmar_runtime.exchange.sharing import NOT, form_problems
 from mmar_runtime.names import JOB_NAME, SITE_NAME

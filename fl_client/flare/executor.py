@@ -28,7 +28,7 @@ from fl_client.flare.exchange import (
 from fl_client.flare.failure import failure
 from fl_client.flare.privacy import RunFilters
 from fl_client.jobs.approved import job_approval_faults, job_digest
-from fl_client.jobs.client_config import SCORE, SUBMIT, TRAIN, VALIDATE, job_trains, rounds_of
+from fl_client.jobs.client_config import job_trains, rounds_of
 from fl_client.local_training import LocalWork
 from fl_client.outgoing import outgoing_result, outgoing_update
 from fl_client.progress import ProgressFile
@@ -44,6 +44,7 @@ from fl_client.task_limits import (
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.errors import ConfigError, PolicyError, Problem, RunAborted
 from mmar_runtime.exchange.arrays import pack, unpack
+from mmar_runtime.exchange.messages import SCORE, SUBMIT, TRAIN, VALIDATE
 from mmar_runtime.flare.tensors import send_tensors
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import site_policy

@@ -13,7 +13,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
-from fl_client.jobs.client_config import SCORE, SUBMIT, TRAIN, TRAINING, VALIDATE
+from fl_client.jobs.client_config import TRAINING
 from fl_client.jobs.encryption import DECRYPT, ENCRYPT, PERSISTOR
 from fl_client.jobs.forms import (
     FLAG,
@@ -32,6 +32,7 @@ from fl_client.jobs.meta import MAX_SITES, SITE
 from fl_client.jobs.transfer import COMPACT
 from fl_client.privacy.filter_plan import AGGREGATOR
 from fl_client.privacy.settings import SETTINGS
+from mmar_runtime.exchange.messages import SCORE, SUBMIT, TRAIN, VALIDATE
 from mmar_runtime.exchange.rounding_forms import FORMS
 from mmar_runtime.names import NAME, NAME_FORM, SITE_NAME
 from mmar_runtime.policy.site_policy import Limits

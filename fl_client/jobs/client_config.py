@@ -12,14 +12,8 @@ from mmar_runtime.exchange.flare_documents import (
     own_value,
     read_flare_document,
 )
+from mmar_runtime.exchange.messages import TRAIN
 from mmar_runtime.mmar import Mmar
-
-TRAIN = "train"
-SCORE = "score_model"
-SUBMIT = "submit_model"
-VALIDATE = "validate"
-TASKS = (TRAIN, SCORE, SUBMIT, VALIDATE)
-"""The tasks of a site."""
 
 TRAINING = "fl_server.flare.wake.WakingScatterAndGather"
 NVFLARES_ROUNDS = 5

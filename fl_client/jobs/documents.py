@@ -18,7 +18,7 @@ from fl_client.jobs.classes import (
     Reference,
     Slot,
 )
-from fl_client.jobs.client_config import EVERY_TASK, TASKS
+from fl_client.jobs.client_config import EVERY_TASK
 from fl_client.jobs.encryption import encryption_faults
 from fl_client.jobs.files import job_problem
 from fl_client.jobs.forms import Form, number, unknown_key, unknown_keys, word
@@ -29,6 +29,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import SCALARS
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, OWN_VALUE, SERVER_CONFIG, own_value
+from mmar_runtime.exchange.messages import TASKS
 from mmar_runtime.names import NAME_FORM, is_name
 from mmar_runtime.policy.custom_check import own_class_fault, own_module, undefined_fault
 from mmar_runtime.policy.document_check import DocumentLimits, read_document

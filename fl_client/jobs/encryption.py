@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fl_client.jobs.client_config import SCORE, SUBMIT, TRAIN, VALIDATE
 from fl_client.jobs.filters import (
     component_argument,
     filter_argument,
@@ -15,6 +14,7 @@ from fl_client.jobs.filters import (
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import Problem
 from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, read_flare_document
+from mmar_runtime.exchange.messages import SCORE, SUBMIT, TRAIN, VALIDATE
 from mmar_runtime.exchange.sharing import form_problems
 
 DECRYPT = "fl_client.flare.encryption.DecryptModel"

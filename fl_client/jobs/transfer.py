@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fl_client.jobs.client_config import TRAIN
 from fl_client.jobs.filters import (
     component_argument,
     filter_argument,
@@ -16,6 +15,7 @@ from fl_client.privacy.filter_plan import AGGREGATOR
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import Problem
 from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, read_flare_document
+from mmar_runtime.exchange.messages import TRAIN
 from mmar_runtime.exchange.rounding_forms import FORMS
 
 COMPACT = "fl_client.flare.compact.CompactUpdate"

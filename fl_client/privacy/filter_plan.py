@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fl_client.jobs.client_config import TASKS, TRAIN
 from fl_client.privacy.filters import (
     PRIVACY_FILE,
     is_disabled,
@@ -25,6 +24,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG, own_value
+from mmar_runtime.exchange.messages import TASKS, TRAIN
 from mmar_runtime.exchange.sharing import matching
 from mmar_runtime.policy.site_policy import SitePolicy
 

@@ -15,7 +15,6 @@ from functools import cached_property
 import torch
 
 from fl_client.done_tasks import DoneTasks
-from fl_client.jobs.client_config import SCORE, SUBMIT, TRAIN, VALIDATE
 from fl_client.local_training import LocalWork
 from fl_client.outgoing import outgoing_result, outgoing_update
 from fl_client.progress import ProgressFile
@@ -28,7 +27,7 @@ from fl_client.task_limits import (
     too_long,
 )
 from mmar_runtime.errors import ConfigError, Problem, RunAborted
-from mmar_runtime.exchange.messages import BestModel, Update
+from mmar_runtime.exchange.messages import SCORE, SUBMIT, TRAIN, VALIDATE, BestModel, Update
 from mmar_runtime.exchange.rounding import compacted
 from mmar_runtime.exchange.rounding_forms import Form
 from mmar_runtime.results import EvaluationResult

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from fl_client.jobs.client_config import SCORE, SUBMIT, TRAIN, VALIDATE
 from fl_client.progress import ProgressFile
 from fl_client.simulation.set_aside import SetAside
 from fl_client.simulation.shared_storage import SharedStorage
@@ -17,15 +16,22 @@ from fl_client.simulation.simulated_site import JobWork, SimulatedSite
 from fl_client.site import Site
 from fl_client.status_words import status_word
 from mmar_runtime.errors import RunAborted
-from mmar_runtime.exchange.messages import Failure, Reply, Score, Submit, Task, Train, Validate
+from mmar_runtime.exchange.messages import (
+    Failure,
+    Reply,
+    Score,
+    Submit,
+    Task,
+    Train,
+    Validate,
+    name_of,
+)
 from mmar_runtime.workflows.process_state import ProcessState
 
 logger = logging.getLogger(__name__)
 
 MEMORY = 2**30
 ASIDE = "set_aside.safetensors"
-
-TITLES = {Train: TRAIN, Score: SCORE, Submit: SUBMIT, Validate: VALIDATE}
 
 
 class SitesInTurn:
@@ -110,7 +116,7 @@ class SitesInTurn:
     def _failed(self, name: str, task: Task, error: Exception) -> Failure:
         """Keep the error's text at the site; the server gets one word and a reference to it."""
         reference, word = uuid.uuid4().hex[:8], status_word(error)
-        title = TITLES[type(task)]
+        title = name_of(task)
         text = "".join(traceback.format_exception(error))
         path = self._folders[name] / f"error-{reference}.txt"
         path.write_text(f"{title}: {error}\n\n{text}", encoding="utf-8")

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from mmar_runtime.weights import Weights
 
 
+TRAIN = "train"
+SCORE = "score_model"
+SUBMIT = "submit_model"
+VALIDATE = "validate"
+TASKS = (TRAIN, SCORE, SUBMIT, VALIDATE)
+"""The names of a site's tasks."""
+
 # --- tasks
 
 
@@ -63,6 +70,11 @@ class Validate:
 
 
 Task: TypeAlias = Train | Score | Submit | Validate
+
+
+def name_of(task: Task) -> str:
+    """Return the name by which jobs and logs know a task."""
+    return {Train: TRAIN, Score: SCORE, Submit: SUBMIT, Validate: VALIDATE}[type(task)]
 
 
 # --- answers

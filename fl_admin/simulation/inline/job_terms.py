@@ -17,7 +17,7 @@ from fl_client.jobs.classes import (
     VALIDATION,
     WAKER,
 )
-from fl_client.jobs.client_config import TASKS, TRAIN, TRAINING
+from fl_client.jobs.client_config import TRAINING
 from fl_client.jobs.encryption import PERSISTOR
 from fl_client.jobs.transfer import compact_filter, transfer_faults
 from fl_client.privacy.filter_plan import AGGREGATOR
@@ -26,6 +26,7 @@ from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG, own_value
 from mmar_runtime.exchange.job_terms import JobTerms
+from mmar_runtime.exchange.messages import TASKS, TRAIN
 from mmar_runtime.exchange.rounding_forms import FORMS
 
 ADVICE = "Run it with --engine nvflare."
