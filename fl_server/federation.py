@@ -74,8 +74,8 @@ class Received:
         logs: heads of the site's logs.
     """
 
-    data: object
-    metadata: Mapping[str, Any]
+    data: Any
+    metadata: Any
     weights: Callable[[], Weights] = dict
     logs: object = field(default_factory=dict)
 
@@ -400,7 +400,7 @@ class FederatedRun:
             if faults:
                 self._refused("score", site, faults)
             else:
-                metrics = _metrics(reply)
+                metrics = dict(reply.data)
                 self._recorder.score(len(self._recorder.record.rounds), site, metrics)
                 self._note("metrics-in", site=site, metrics=metrics)
             return faults
@@ -421,11 +421,13 @@ class FederatedRun:
 
     def models_wanted(self) -> Submit:
         """Each site's own best model."""
-        return Submit()
+        return Submit(timeout=self._terms.submit_timeout)
 
     def model(self, site: str, reply: Received) -> Faults:
         """Keep a site's own model, which every site is asked to evaluate."""
         with self._lock:
+            if self._validated:
+                return (UpdateFault("late", "model", "arrived after the models were sent out"),)
             faults = self._judged(
                 lambda: self._guard.model_faults(
                     reply.data, reply.metadata, site=site, answered=self._submitted
@@ -450,40 +452,41 @@ class FederatedRun:
     def model_absent(self, site: str, status: str) -> None:
         """A site has no model to give, or keeps it at home."""
         with self._lock:
-            if status and not check_first(site, self._submitted):
+            if status and not self._validated and not check_first(site, self._submitted):
                 self._cross_site.model_failed(site, status)
             self._submitted.add(site)
 
     def cells_wanted(self) -> Iterator[Validate]:
         """Each model that every site is asked to evaluate, one after another."""
-        for name in self._of_server():
-            yield self._asked(name, self._server_model(name), is_global=True)
-        for site in sorted(self._own_models):
-            yield self._asked(site, self._files.read(site), is_global=False)
+        of_server = self._of_server()
+        for owner in (*of_server, *sorted(self._own_models)):
+            self._validated[owner] = set()
+            yield Validate(
+                weights=self._model_of(owner),
+                owner=owner,
+                is_global=owner in of_server,
+                timeout=self._terms.validation_timeout,
+            )
 
     def _of_server(self) -> tuple[str, ...]:
         return expected_models(()) if self._terms.rounds else tuple(self._given)
 
-    def _server_model(self, name: str) -> Weights:
-        if name == GLOBAL_MODEL and self._terms.rounds:
-            self._digests[name] = self._round_digests[self._terms.rounds]
+    def _model_of(self, owner: str) -> Weights:
+        """The weights of a model; the digest of the server's is taken by the way."""
+        if owner in self._own_models:
+            return self._files.read(owner)
+        if owner == GLOBAL_MODEL and self._terms.rounds:
+            self._digests[owner] = self._round_digests[self._terms.rounds]
             return self._weights
-        weights = self._given[name]() if name in self._given else self._files.read(name)
-        self._digests[name] = self._hashing.submit(digest, weights)
+        weights = self._given[owner]() if owner in self._given else self._files.read(owner)
+        self._digests[owner] = self._hashing.submit(digest, weights)
         return weights
-
-    def _asked(self, owner: str, weights: Weights, *, is_global: bool) -> Validate:
-        self._validated[owner] = set()
-        return Validate(
-            weights=weights,
-            owner=owner,
-            is_global=is_global,
-            timeout=self._terms.validation_timeout,
-        )
 
     def cell(self, owner: str, site: str, reply: Received) -> Faults:
         """Take the metrics of a model at a site."""
         with self._lock:
+            if owner not in self._validated or self._recorder.record.status != "running":
+                return (UpdateFault("late", "model", f"nobody waits for metrics of {owner!r}"),)
             answered = self._validated[owner]
             faults = self._judged(
                 lambda: self._guard.validation_faults(
@@ -495,7 +498,7 @@ class FederatedRun:
                 refused = self._refused("metrics", site, faults, model=owner)
                 self._cross_site.cell_failed(owner, site, refused)
             else:
-                metrics = _metrics(reply)
+                metrics = dict(reply.data)
                 self._cross_site.cell(owner, site, metrics)
                 self._note("metrics-in", site=site, model=owner, metrics=metrics)
             answered.add(site)
@@ -504,7 +507,7 @@ class FederatedRun:
     def cell_absent(self, owner: str, site: str, status: str) -> None:
         """A site could not evaluate a model, or declined to."""
         with self._lock:
-            answered = self._validated[owner]
+            answered = self._validated.get(owner, {site})
             if status and not check_first(site, answered):
                 self._cross_site.cell_failed(owner, site, status)
             answered.add(site)
@@ -567,8 +570,3 @@ class FederatedRun:
         rules = sorted({fault.rule for fault in faults})
         self._note("reply-refused", site=site, rules=rules, reason=reason, **about)
         return f"refused by the server: {reason}"
-
-
-def _metrics(reply: Received) -> dict[str, float]:
-    """The metrics of a reply that the guard has let through."""
-    return dict(reply.data)  # type: ignore[call-overload,no-any-return]

@@ -23,9 +23,11 @@ from nvflare.app_common.abstract.model import (
 )
 from nvflare.app_common.app_constant import AppConstants
 
+from fl_server.federation import Received
 from fl_server.received_update import ReceivedUpdate
 from mmar_runtime.errors import FederationError
 from mmar_runtime.exchange.arrays import change_data, stored_weights, unpack
+from mmar_runtime.exchange.messages import Submit, Task, Train, Validate
 from mmar_runtime.exchange.tensor_files import StoredWeights
 from mmar_runtime.weights import Weights, digest
 
@@ -49,6 +51,9 @@ META_NAMES: Mapping[str, str] = {
     "metrics": "metrics",
 }
 """NVFlare's and our names on the wire, and what the guard calls them."""
+
+SERVERS_OWN = "SRV_"
+"""What NVFlare's sites expect in front of the names of the server's models."""
 
 STATUS_WORD = re.compile(r"[a-z][a-z-]{0,40}( \(reference [0-9a-f]{1,32}\))?")
 STORED = "mmar_stored"
@@ -248,6 +253,60 @@ class RefusedReply(Shareable):
         self.set_return_code(ReturnCode.EXECUTION_RESULT_ERROR)
         self.set_cookie_jar(reply.get_cookie_jar())
         self.set_header(ServerCommandKey.FL_CLIENT, reply.get_header(ServerCommandKey.FL_CLIENT))
+
+
+def message_of(
+    task: Task, *, rounds: int, base_model: str, factors: Mapping[str, float] | None
+) -> Shareable:
+    """A task as it goes to a site.
+
+    Args:
+        task: what the run wants.
+        rounds: how many the job asks for.
+        base_model: what identifies the global model that a round starts from.
+        factors: site -> factor of its steps, which sites of an encrypted job have to know.
+    """
+    if isinstance(task, Submit):
+        return Shareable()
+    message = weights_dxo(task.weights).to_shareable()
+    if isinstance(task, Train):
+        message.set_header(AppConstants.CURRENT_ROUND, task.round_number - 1)
+        message.set_header(AppConstants.NUM_ROUNDS, rounds)
+        message.add_cookie(AppConstants.CONTRIBUTION_ROUND, task.round_number - 1)
+        message.add_cookie(BASE_MODEL, base_model)
+        if factors is not None:
+            message.set_header(AGGREGATION_WEIGHTS, dict(factors))
+    elif isinstance(task, Validate):
+        owner = f"{SERVERS_OWN}{task.owner}" if task.is_global else task.owner
+        message.set_header(AppConstants.MODEL_OWNER, owner)
+        message.add_cookie(AppConstants.MODEL_OWNER, task.owner)
+    return message
+
+
+def received_from(reply: Shareable, fl_ctx: FLContext) -> Received:
+    """A reply of a site as plain values, of which nothing has been judged."""
+    claims = claimed(fl_ctx)
+    if cookie(reply, AppConstants.CONTRIBUTION_ROUND) is not None:
+        claims |= {"round": answered_round(reply), "base_model": cookie(reply, BASE_MODEL)}
+    try:
+        raw = raw_reply(reply)
+    except FederationError:
+        return Received(data=None, metadata={"kind": "none", **claims})
+
+    def weights() -> Weights:
+        arrays: Any = raw.data
+        stored = _as_it_came(reply, arrays)
+        return stored or {name: as_tensor(value) for name, value in arrays.items()}
+
+    return Received(
+        data=raw.data,
+        metadata=plain_metadata(raw, claims),
+        weights=lambda: (
+            _as_it_came(reply, raw.data)
+            or {name: as_tensor(value) for name, value in raw.data.items()}
+        ),  # type: ignore[attr-defined]
+        logs=reply.get_header(LOGS, {}),
+    )
 
 
 def update_from(result: Shareable) -> ReceivedUpdate:

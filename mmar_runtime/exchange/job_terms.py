@@ -26,6 +26,7 @@ class JobTerms:
         train_timeout: seconds that a site may take for a round; 0 means as long as it takes. So for
             the other timeouts.
         score_timeout: for the score of the last global model.
+        submit_timeout: for handing over a site's own model.
         validation_timeout: for evaluating one model.
     """
 
@@ -40,4 +41,5 @@ class JobTerms:
     transfer: Form | None = None
     train_timeout: float = 0
     score_timeout: float = 0
+    submit_timeout: float = 600
     validation_timeout: float = 6000

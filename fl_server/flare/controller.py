@@ -1,0 +1,366 @@
+"""Carries a federated run over NVFlare: one workflow, from the first weights to the results."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from nvflare.apis.client import Client
+from nvflare.apis.controller_spec import ClientTask, TaskCompletionStatus
+from nvflare.apis.controller_spec import Task as FlareTask
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.signal import Signal
+from nvflare.app_common.app_constant import AppConstants
+
+from fl_server.federation import FederatedRun
+from fl_server.flare.encryption import server_encryption
+from fl_server.flare.exchange import (
+    answered_round,
+    app_folder,
+    cookie,
+    failure_of,
+    in_memory,
+    job_name,
+    learnable_from,
+    message_of,
+    received_from,
+    site_names,
+)
+from fl_server.flare.own_aggregation import OwnAggregation, Reply, widened_reply
+from fl_server.flare.wake import SECONDS_BETWEEN_LOOKS, WakingController
+from fl_server.given_models import given_models
+from fl_server.initial_model import initial_model
+from fl_server.record.evaluation_digest import evaluation_digest
+from fl_server.record.run_record import RECORD_TOPIC, begin_run
+from fl_server.run_files import RunFiles
+from mmar_runtime.audit import AUDIT_FILE, AuditLog
+from mmar_runtime.audit_keys import LogKey
+from mmar_runtime.config.sources import read_site_values
+from mmar_runtime.errors import FederationError, MmarError
+from mmar_runtime.exchange.encryption_extra import EXTRA
+from mmar_runtime.exchange.job_terms import JobTerms
+from mmar_runtime.exchange.messages import SUBMIT, TRAIN, VALIDATE, Task, name_of
+from mmar_runtime.mmar import Mmar
+from mmar_runtime.policy.site_policy import site_policy
+from mmar_runtime.policy.tree_hash import SIGNATURE_FILES, tree_hash
+from mmar_runtime.weights import Weights, digest
+
+ENGINE = "nvflare"
+PACKAGES = ("mmar-fl", "torch", "monai", "pytorch-ignite", "nvflare")
+RESULTS = "results"
+STANDING_MODELS = 3
+"""Models that are out for evaluation at a time: so a slow site keeps no other waiting, and memory
+stays bounded."""
+
+Taken = Callable[[str, Shareable, FLContext], None]
+"""``taken(site, reply, fl_ctx)``: hands a reply to the run."""
+
+
+class FederationController(WakingController):
+    """Asks the sites of a job for what a ``FederatedRun`` wants, and hands it their replies.
+
+    Args:
+        min_sites: contributions that a round needs; with fewer the run fails.
+        num_rounds: rounds of training; 0 for a job that only has models evaluated.
+        models: names of the models that the job brings along; see ``given_models``.
+        aggregator: an aggregator of the job's own in place of the weighted mean; see
+            ``own_aggregation``.
+        wait_for_others: seconds that a task waits for further sites once ``min_sites`` replied.
+        **terms: further fields of ``JobTerms``.
+    """
+
+    def __init__(
+        self,
+        min_sites: int,
+        num_rounds: int = 0,
+        models: list[str] | None = None,
+        aggregator: Any = None,
+        wait_for_others: int = 10,
+        encrypt_layers: list[str] | None = None,
+        **terms: Any,
+    ) -> None:
+        super().__init__()
+        self.terms = JobTerms(rounds=num_rounds, min_sites=min_sites, **terms)
+        self.models = models or []
+        self.aggregator = aggregator
+        self.encrypt_layers = encrypt_layers
+        self.wait_for_others = wait_for_others
+        self._run: FederatedRun | None = None
+        self._own: OwnAggregation | None = None
+        self._replied = threading.Event()
+        self._failure: Exception | None = None
+
+    @property
+    def run(self) -> FederatedRun:
+        """The run of the job.
+
+        Raises:
+            FederationError: the run has not begun.
+        """
+        if self._run is None:
+            raise FederationError("the run has not begun")
+        return self._run
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """End the record with the run, however NVFlare ends it."""
+        super().handle_event(event_type, fl_ctx)
+        if self._run is None:
+            return
+        if event_type == EventType.FATAL_SYSTEM_ERROR:
+            self._run.fail(str(fl_ctx.get_prop(FLContextKey.EVENT_DATA)))
+        elif event_type == EventType.END_RUN:
+            self._run.fail("the run ended before its results were complete")
+            self._run.close()
+
+    # --- begin
+
+    def start_controller(self, fl_ctx: FLContext) -> None:
+        """Judge what the job asks for, and build its first model, before any site is asked."""
+        try:
+            self._run = self._begun(fl_ctx)
+        except (MmarError, OSError) as error:
+            self.system_panic(f"the run cannot begin: {error}", fl_ctx)
+            return
+        fl_ctx.get_engine().register_app_command(RECORD_TOPIC, self._record_asked)
+
+    def _record_asked(self, topic: str, data: object, fl_ctx: FLContext) -> dict[str, Any]:
+        return self.run.record.as_dict()
+
+    def _begun(self, fl_ctx: FLContext) -> FederatedRun:
+        workspace, job = fl_ctx.get_engine().get_workspace(), fl_ctx.get_job_id()
+        local, mmar = Path(workspace.get_site_config_dir()), Mmar.open(app_folder(fl_ctx))
+        initial = initial_model(
+            mmar,
+            values=read_site_values(local, fl_ctx.get_identity_name()),
+            policy=site_policy(local),
+            shared=self.terms.shared_names,
+            load_checkpoint=not self.models,
+        )
+        startup = Path(workspace.get_startup_kit_dir())
+        encryption = (
+            None
+            if self.encrypt_layers is None
+            else server_encryption(startup, initial.weights, self.encrypt_layers)
+        )
+        self._own = None if self.aggregator is None else OwnAggregation(self.aggregator)
+        packages = PACKAGES if encryption is None else (*PACKAGES, EXTRA)
+        record = begin_run(
+            job=job_name(fl_ctx),
+            engine=ENGINE,
+            started=datetime.now(UTC),
+            key_metric=initial.key_metric,
+            rounds_asked=self.terms.rounds,
+            sites=site_names(fl_ctx),
+            min_sites=self.terms.min_sites,
+            versions={name: version(name) for name in packages},
+            initial_weights_sha256=digest(initial.weights) if self.terms.rounds else None,
+            shared_names=initial.shared_names,
+        )
+        results = Path(workspace.get_run_dir(job)) / RESULTS
+        files = RunFiles(results, initial.train_conf, durable=True)
+        root = Path(workspace.get_root_dir())
+        self._log, self._files = AuditLog(root / AUDIT_FILE, LogKey.of_kit(root)), files
+        self._job = job
+        self._note(
+            "run-started",
+            name=record.job,
+            sites=list(record.sites),
+            job_digest=tree_hash(mmar.root, leave_out=SIGNATURE_FILES),
+            tensors=record.initial_weights_sha256,
+            shared_names=record.shared_names and list(record.shared_names),
+            encrypted=encryption and list(encryption.layout.tensors),
+        )
+        return FederatedRun(
+            record,
+            job,
+            self.terms,
+            initial,
+            files,
+            evaluation_sha256=evaluation_digest(mmar, shared_names=initial.shared_names),
+            given=given_models(mmar, self.models, initial.weights),
+            encryption=encryption,
+            own_mean=None if self._own is None else partial(self._aggregated, fl_ctx, self._own),
+            note=self._note,
+        )
+
+    def _note(self, event: str, **facts: Any) -> None:
+        """Have a line of the server's log written, in its turn."""
+
+        def write() -> None:
+            found = {name: fact() if callable(fact) else fact for name, fact in facts.items()}
+            self._log.append(event, job=self._job, **found)
+
+        self._files.do(write)
+
+    # --- the course
+
+    def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
+        """Ask the sites for everything that the run wants, in order."""
+        if self._run is None:
+            return
+        try:
+            self._carry(self._run, fl_ctx, abort_signal)
+        except _Aborted:
+            return
+        except Exception as error:
+            self.log_exception(fl_ctx, "the run has failed")
+            self.system_panic(str(error) or type(error).__name__, fl_ctx)
+
+    def _carry(self, run: FederatedRun, fl_ctx: FLContext, abort: Signal) -> None:
+        least, every = self.terms.min_sites, len(run.sites)
+        for number in range(1, self.terms.rounds + 1):
+            fl_ctx.set_prop(AppConstants.CURRENT_ROUND, number - 1, private=True, sticky=True)
+            self._ask(run.open_round(), self._trained, fl_ctx, abort, least=least)
+            run.close_round()
+        if self.terms.rounds:
+            self._ask(run.scores_wanted(), self._scored, fl_ctx, abort, least=least)
+            run.close_scores()
+            self._ask(run.models_wanted(), self._submitted, fl_ctx, abort, least=every)
+        standing: deque[FlareTask] = deque()
+        for task in run.cells_wanted():
+            if len(standing) == STANDING_MODELS:
+                self._wait(standing.popleft(), abort)
+            standing.append(self._sent(task, self._validated, fl_ctx, least=every))
+        while standing:
+            self._wait(standing.popleft(), abort)
+        outcome = run.end()
+        if outcome.blocking:
+            self.system_panic("; ".join(outcome.blocking), fl_ctx)
+
+    def _trained(self, site: str, reply: Shareable, fl_ctx: FLContext) -> None:
+        status = failure_of(reply)
+        if status is not None:
+            self.run.absent(site, status, round_number=answered_round(reply))
+            return
+        faults = self.run.take(site, received_from(reply, fl_ctx))
+        if not faults and self._own is not None:
+            own = in_memory(reply)
+            whole = own if self.terms.transfer is None else widened_reply(own)
+            self._own.add(site, Reply(shareable=whole, peer=fl_ctx.get_peer_context()))
+
+    def _aggregated(
+        self,
+        fl_ctx: FLContext,
+        own: OwnAggregation,
+        weights: Weights,
+        sites: Collection[str],
+        optional: frozenset[str],
+    ) -> Weights:
+        """The mean by the job's own aggregator, which may go on with its tensors."""
+        fl_ctx.set_prop(
+            AppConstants.GLOBAL_MODEL, learnable_from(weights), private=True, sticky=True
+        )
+        found = own.new_global(weights, fl_ctx, sites=sites, optional=optional)
+        own.forget(fl_ctx)
+        return {name: tensor.clone() for name, tensor in found.items()}
+
+    def _scored(self, site: str, reply: Shareable, fl_ctx: FLContext) -> None:
+        if failure_of(reply) is None:
+            self.run.scored(site, received_from(reply, fl_ctx))
+
+    def _submitted(self, site: str, reply: Shareable, fl_ctx: FLContext) -> None:
+        status = failure_of(reply)
+        if status is None:
+            self.run.model(site, received_from(reply, fl_ctx))
+        else:
+            self.run.model_absent(site, status)
+
+    def _validated(self, site: str, reply: Shareable, fl_ctx: FLContext) -> None:
+        owner, status = str(cookie(reply, AppConstants.MODEL_OWNER)), failure_of(reply)
+        if status is None:
+            self.run.cell(owner, site, received_from(reply, fl_ctx))
+        else:
+            self.run.cell_absent(owner, site, status)
+
+    # --- messages
+
+    def _ask(
+        self, task: Task, taken: Taken, fl_ctx: FLContext, abort: Signal, *, least: int
+    ) -> None:
+        """Have the sites do a task; return when NVFlare calls the task complete."""
+        self._wait(self._sent(task, taken, fl_ctx, least=least), abort)
+
+    def _sent(self, task: Task, taken: Taken, fl_ctx: FLContext, *, least: int) -> FlareTask:
+        """Send a task to all sites.
+
+        Args:
+            task: what the run wants.
+            taken: gets each reply.
+            fl_ctx: of the workflow.
+            least: replies after which the task waits for the others only a while.
+        """
+        encrypts = self.encrypt_layers is not None
+        message = message_of(
+            task,
+            rounds=self.terms.rounds,
+            base_model=self.run.base_model(),
+            factors=self.terms.aggregation_weights if encrypts else None,
+        )
+        sent = FlareTask(
+            name=name_of(task),
+            data=message,
+            timeout=int(task.timeout),
+            props={AppConstants.MODEL_OWNER: getattr(task, "owner", None)},
+            result_received_cb=partial(self._received, taken),
+        )
+        sites = list(self.run.sites)
+        self.broadcast(sent, fl_ctx, sites, least, self.wait_for_others)
+        return sent
+
+    def _received(self, taken: Taken, client_task: ClientTask, fl_ctx: FLContext) -> None:
+        """Hand a reply over; what fails in the server itself ends the run."""
+        try:
+            taken(client_task.client.name, client_task.result, fl_ctx)
+        except Exception as error:
+            self._failure = self._failure or error
+        finally:
+            client_task.result = None
+            self._replied.set()
+
+    def _wait(self, sent: FlareTask, abort: Signal) -> None:
+        """Return when a task is complete.
+
+        Raises:
+            _Aborted: the job is aborted.
+            Exception: what failed at a reply.
+        """
+        while sent.completion_status is None:
+            if abort.triggered or self._failure is not None:
+                self.cancel_task(sent, completion_status=TaskCompletionStatus.ABORTED)
+                raise self._failure or _Aborted
+            self._replied.wait(SECONDS_BETWEEN_LOOKS)
+            self._replied.clear()
+            # NVFlare's own thread looks five times a second. This takes the lock that the handling
+            # of a reply holds, so what was just received is counted.
+            self.communicator.check_tasks()
+
+    def process_result_of_unknown_task(
+        self,
+        client: Client,
+        task_name: str,
+        client_task_id: str,
+        result: Shareable,
+        fl_ctx: FLContext,
+    ) -> None:
+        """Hand over a reply to a task that is complete; the run knows what is too late."""
+        late = {TRAIN: self._trained, SUBMIT: self._submitted, VALIDATE: self._validated}
+        if self._run is not None and task_name in late:
+            late[task_name](client.name, result, fl_ctx)
+        else:
+            self.log_warning(fl_ctx, f"late reply of {client.name} to {task_name} is not used")
+
+    def stop_controller(self, fl_ctx: FLContext) -> None:
+        """The end of the run, which may come without this call, puts everything away."""
+
+
+class _Aborted(Exception):
+    """The job is aborted."""
