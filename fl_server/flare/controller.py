@@ -342,6 +342,8 @@ class FederationController(WakingController):
             # NVFlare's own thread looks five times a second. This takes the lock that the handling
             # of a reply holds, so what was just received is counted.
             self.communicator.check_tasks()
+        if self._failure is not None:
+            raise self._failure
 
     def process_result_of_unknown_task(
         self,

@@ -301,10 +301,7 @@ def received_from(reply: Shareable, fl_ctx: FLContext) -> Received:
     return Received(
         data=raw.data,
         metadata=plain_metadata(raw, claims),
-        weights=lambda: (
-            _as_it_came(reply, raw.data)
-            or {name: as_tensor(value) for name, value in raw.data.items()}
-        ),  # type: ignore[attr-defined]
+        weights=weights,
         logs=reply.get_header(LOGS, {}),
     )
 
