@@ -88,14 +88,14 @@ class _Round:
         number: from 1.
         mean: of what came until now.
         answered: the sites whose reply was to this round.
-        failed: the sites that could not train.
+        failed: site that could not train -> its word for the reason; empty if it did not answer.
         rejections: site -> why its update does not count.
     """
 
     number: int
     mean: RoundMean
     answered: set[str] = field(default_factory=set)
-    failed: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
     rejections: dict[str, str] = field(default_factory=dict)
 
 
@@ -324,7 +324,7 @@ class FederatedRun:
                 return
             if round_number not in (None, current.number):
                 return
-            current.failed.add(site)
+            current.failed[site] = status
             if not status:
                 logger.warning("%s did not answer in round %d in time", site, current.number)
                 return
@@ -332,10 +332,14 @@ class FederatedRun:
             self._write_record()
             left = len(self.sites) - len(current.failed)
             if left < self._terms.min_sites:
-                raise FederationError(
-                    f"{site} failed in round {current.number}: {status}; {left} sites are left, "
-                    f"the job asks for {self._terms.min_sites}"
-                )
+                failures = [
+                    f"{site} failed in round {current.number}: {status}; "
+                    for site, status in sorted(current.failed.items())
+                    if status
+                ]
+                asked = self._terms.min_sites
+                message = f"{''.join(failures)}{left} sites are left, the job asks for {asked}"
+                raise FederationError(message)
 
     def close_round(self) -> None:
         """Aggregate the open round: its mean is the new global model.

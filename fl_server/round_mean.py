@@ -154,7 +154,7 @@ class RoundMean:
         if count < self._min_sites:
             raise FederationError(
                 f"{count} sites contributed, the job asks for {self._min_sites}; "
-                f"rejected: {dict(rejections) or 'none'}"
+                f"rejected: {dict(sorted(rejections.items())) or 'none'}"
             )
 
     def new_global(self, global_weights: Weights) -> dict[str, torch.Tensor]:
