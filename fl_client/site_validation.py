@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fl_client.jobs.client_config import shared_names_of
 from fl_client.local_training import LocalWork
 from fl_client.outgoing import outgoing_result
 from fl_client.site import Site
@@ -16,6 +15,7 @@ from fl_client.site_tasks import LocalTasks
 from fl_client.task_limits import mmar_problems
 from fl_client.updates import first_not_finite
 from mmar_runtime.errors import ConfigError, WeightsError
+from mmar_runtime.exchange.job_documents import JobDocuments
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
 from mmar_runtime.workflows.observing import ShouldStop, SilentObserver
@@ -77,7 +77,7 @@ def _evaluated(
     try:
         return tasks.evaluate(weights, owner=source)
     except WeightsError as error:
-        shared = shared_names_of(site.mmar)
+        shared = JobDocuments.read(site.mmar.root).executor.get("shared_names")
         if shared is None:
             raise
         raise WeightsError(_shared_advice(error, shared)) from error

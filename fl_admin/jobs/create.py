@@ -35,7 +35,7 @@ from mmar_runtime.config.overrides import COMMAND_LINE, Scalar
 from mmar_runtime.config.sections import TrainConfig, WorkflowConfig
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, MmarError, Problem
-from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
+from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import all_components, component_check
 from mmar_runtime.policy.custom_check import own_class_fault, undefined_fault

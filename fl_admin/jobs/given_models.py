@@ -15,7 +15,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import CheckpointError, ConfigError, Problem
-from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
+from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.mmar_check import SITE_VARIABLES
 from mmar_runtime.policy.site_policy import OWN_MMAR_POLICY
@@ -66,8 +66,7 @@ class ValidationSettings:
         )
         meta.update(name=name, min_clients=self.min_sites)
         server.update(min_clients=self.min_sites)
-        parts = {one["id"]: one["args"] for one in server["components"]}
-        parts["persistor"]["models"] = list(self.models)
+        server["workflows"][0]["args"]["models"] = list(self.models)
         return {META: meta, SERVER_CONFIG: server, CLIENT_CONFIG: client}
 
 

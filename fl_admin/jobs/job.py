@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fl_client.jobs.client_config import job_trains
 from fl_client.jobs.meta import ALL_SITES, META_FORMS
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
-from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
+from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG, JobDocuments
 from mmar_runtime.mmar import Mmar
 
 
@@ -77,9 +76,14 @@ class Job:
         return Job(folder=folder, name=self.name, mmar=Mmar(app))
 
     @property
+    def documents(self) -> JobDocuments:
+        """The job's two NVFlare documents; raises like ``JobDocuments.read``."""
+        return JobDocuments.read(self.mmar.root)
+
+    @property
     def trains(self) -> bool:
         """Whether the job trains; one that does not has the models evaluated that it brings."""
-        return job_trains(self.mmar)
+        return self.documents.trains
 
     @property
     def rounds(self) -> int:

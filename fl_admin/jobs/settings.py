@@ -20,7 +20,7 @@ from mmar_runtime.config.overrides import Scalar, parse_overrides
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.exchange.encryption_extra import MISSING_EXTRA, extra_is_installed
-from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
+from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.exchange.messages import SUBMIT, TRAIN
 from mmar_runtime.exchange.rounding_forms import FORMS, Form
 from mmar_runtime.exchange.sharing import NOT, form_problems
@@ -54,7 +54,7 @@ class JobSettings:
         optional_names: tensors that a contribution may lack.
         result_filters: ``{"path", "args"}`` of filters that contributions pass at the sites.
         aggregator: ``{"path", "args"}`` of an aggregator of the job's own; None for the mean.
-        arguments: further arguments: id in ``config_fed_server.json`` -> argument -> value.
+        arguments: further arguments of the server's workflow.
     """
 
     rounds: int = 50
@@ -68,7 +68,7 @@ class JobSettings:
     optional_names: tuple[str, ...] = ()
     result_filters: tuple[Mapping[str, Any], ...] = ()
     aggregator: Mapping[str, Any] | None = None
-    arguments: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
+    arguments: Mapping[str, Scalar] = field(default_factory=dict)
 
     @property
     def own_classes(self) -> tuple[str, ...]:
@@ -131,25 +131,24 @@ class JobSettings:
         meta.update(name=name, min_clients=self.min_sites)
         server.update(num_rounds=self.rounds, min_clients=self.min_sites)
         client.update(local_epochs=self.local_epochs, steps_aggregation=self.steps_aggregation)
-        parts = {one["id"]: one["args"] for one in (*server["components"], *server["workflows"])}
+        federation = server["workflows"][0]["args"]
         if self.aggregation_weights:
-            parts["aggregator"]["aggregation_weights"] = dict(self.aggregation_weights)
+            federation["aggregation_weights"] = dict(self.aggregation_weights)
         if self.exclude_vars:
             names = [f"{NOT}{one}" for one in self.exclude_vars]
-            parts["persistor"]["shared_names"] = names
+            federation["shared_names"] = names
             client["executors"][0]["executor"]["args"]["shared_names"] = names
         if self.optional_names:
-            parts["aggregator"]["optional_names"] = list(self.optional_names)
+            federation["optional_names"] = list(self.optional_names)
         if self.aggregator is not None:
-            parts["aggregator"]["aggregator"] = dict(self.aggregator)
+            federation["aggregator"] = dict(self.aggregator)
         client["task_result_filters"] += self._filter_chains()
-        for part, arguments in self.arguments.items():
-            parts[part].update(arguments)
+        federation.update(self.arguments)
         if self.transfer is not None:  # late, so that it stands behind every other filter
-            parts["aggregator"]["transfer"] = self.transfer
+            federation["transfer"] = self.transfer
             client = compacting(client, self.transfer)
         if self.encrypt_layers is not None:
-            parts["persistor"]["encrypt_layers"] = list(self.encrypt_layers)
+            federation["encrypt_layers"] = list(self.encrypt_layers)
             client = encrypting(client, list(self.encrypt_layers))
         return {META: meta, SERVER_CONFIG: server, CLIENT_CONFIG: client}
 

@@ -12,7 +12,6 @@ from fl_client.job_check import check_job
 from fl_client.jobs.files import META
 from mmar_runtime.config.loader import load_train_config
 from mmar_runtime.config.sources import read_json
-from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.policy.mmar_check import SITE_VARIABLES
 from mmar_runtime.policy.tree_hash import SIGNATURE_FILES, tree_files, tree_hash
 
@@ -77,8 +76,8 @@ def summary_of(job: Job) -> JobSummary:
         ConfigError: a document has a fault, or a file is a link or a device.
     """
     meta = read_json(job.folder / META)
-    server = read_json(job.mmar.document(SERVER_CONFIG))
-    client = read_json(job.mmar.document(CLIENT_CONFIG))
+    documents = job.documents
+    federation, client = documents.federation, documents.client
     config = load_train_config(job.mmar, site=SITE_VARIABLES)
     metrics = config.validate.specs("key_metric") if config.validate else ()
     networks = config.train.specs("model")
@@ -89,13 +88,13 @@ def summary_of(job: Job) -> JobSummary:
         min_sites=meta.get("min_clients", 1),
         mandatory_sites=tuple(meta.get("mandatory_clients", [])),
         rounds=job.rounds,
-        models=tuple(_arguments(server, "persistor").get("models") or ()),
+        models=tuple(federation.get("models") or ()),
         local_epochs=client.get("local_epochs", 1),
         steps_aggregation=client.get("steps_aggregation", 0),
-        aggregation_weights=_arguments(server, "aggregator").get("aggregation_weights") or {},
-        encrypt_layers=tuple(_arguments(server, "persistor").get("encrypt_layers") or ()),
-        transfer=_arguments(server, "aggregator").get("transfer") or "",
-        workflows=tuple(str(one.get("id")) for one in server.get("workflows", [])),
+        aggregation_weights=federation.get("aggregation_weights") or {},
+        encrypt_layers=tuple(federation.get("encrypt_layers") or ()),
+        transfer=federation.get("transfer") or "",
+        workflows=tuple(str(one.get("id")) for one in documents.server.get("workflows", [])),
         network=networks[0].title if networks else "",
         key_metric=(metrics[0].log_label or "") if metrics else "",
         classes=job.class_paths(),
@@ -107,11 +106,6 @@ def summary_of(job: Job) -> JobSummary:
             f"{one.rule}: {one.location}: {one.message}" for one in check_job(job.folder).problems
         ),
     )
-
-
-def _arguments(server: Mapping[str, Any], part: str) -> dict[str, Any]:
-    found = [one.get("args", {}) for one in server.get("components", []) if one.get("id") == part]
-    return dict(found[0]) if found else {}
 
 
 def _below(folder: Path, files: list[Path]) -> tuple[str, ...]:

@@ -29,7 +29,6 @@ from fl_admin.simulation.inline.plan import ERROR_FILE, RUN, InlinePlan
 from fl_admin.simulation.processes import MEMORY_OF_NVFLARE, ProcessTree
 from fl_client.jobs.classes import ALLOWED_CLASSES
 from fl_client.jobs.documents import document_faults
-from fl_client.jobs.encryption import job_layers
 from fl_client.jobs.files import META
 from fl_client.site import PROCESSES_VARIABLE, Site
 from fl_server.record.cross_site import CrossSiteMatrix, read_cross_site_matrix
@@ -42,7 +41,7 @@ from mmar_runtime.config.upgrades import Notice
 from mmar_runtime.confinement.places import job_environment, make_scratch, remove_scratch
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.exchange.encryption_extra import MISSING_EXTRA, extra_is_installed
-from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG
+from mmar_runtime.exchange.job_documents import CLIENT_CONFIG
 from mmar_runtime.files import write_text_atomically
 from mmar_runtime.flare import HANDOVER
 from mmar_runtime.policy.mmar_check import approval_fault
@@ -183,7 +182,7 @@ class SimulationPlan:
     @property
     def encrypted(self) -> bool:
         """Whether sites send their updates encrypted."""
-        return job_layers(self.job.mmar.root) is not None
+        return self.job.documents.federation.get("encrypt_layers") is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -408,7 +407,7 @@ def _document_faults(job: Job, policy: SitePolicy) -> Iterator[Problem]:
         if fault:
             message = f"is code that the sites' policy has not allowed: {fault}"
             yield Problem(Location("custom"), message, "See 'mmar site approve'.", "code")
-    if job_layers(job.mmar.root) is not None and not extra_is_installed():
+    if job.documents.federation.get("encrypt_layers") is not None and not extra_is_installed():
         place = Location(CLIENT_CONFIG) / "task_result_filters"
         yield Problem(place, MISSING_EXTRA, "", "encryption")
 

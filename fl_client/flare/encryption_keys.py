@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from nvflare.apis.fl_context import FLContext
 from nvflare.fuel.sec.security_content_service import LoadResult, SecurityContentManager
 
-from fl_client.jobs.encryption import RULE, job_layers
+from fl_client.jobs.encryption import ENCRYPT, RULE
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import MmarError, Problem, WeightsError
 from mmar_runtime.exchange.encryption_extra import MISSING_EXTRA, extra_is_installed
+from mmar_runtime.exchange.job_documents import JobDocuments
 
 if TYPE_CHECKING:  # brings TenSEAL in, which only an encrypted job needs
     from mmar_runtime.exchange.ckks import Keys
@@ -29,9 +30,17 @@ NO_KEYS = (
 
 
 def asked_layers(fl_ctx: FLContext) -> Any:
-    """What the running job asks to encrypt; see ``job_layers``, also for what it raises."""
+    """What the running job asks its sites to encrypt; None for nothing.
+
+    Raises:
+        ConfigError: the job's documents cannot be read.
+    """
     workspace = fl_ctx.get_engine().get_workspace()
-    return job_layers(Path(workspace.get_app_dir(fl_ctx.get_job_id())))
+    return _asked(Path(workspace.get_app_dir(fl_ctx.get_job_id())))
+
+
+def _asked(app: Path) -> Any:
+    return JobDocuments.read(app).filter_argument(ENCRYPT, "encrypt_layers")
 
 
 def site_keys(startup: Path) -> Keys:
@@ -67,9 +76,9 @@ def ability_faults(app: Path, startup: Path) -> Iterator[Problem]:
         startup: the folder of the kit with the keys.
 
     Raises:
-        ConfigError: ``config_fed_client.json`` cannot be read.
+        ConfigError: the job's documents cannot be read.
     """
-    if job_layers(app) is None:
+    if _asked(app) is None:
         return
     message = MISSING_EXTRA
     if extra_is_installed():

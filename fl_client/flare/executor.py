@@ -28,7 +28,6 @@ from fl_client.flare.exchange import (
 from fl_client.flare.failure import failure
 from fl_client.flare.privacy import RunFilters
 from fl_client.jobs.approved import job_approval_faults, job_digest
-from fl_client.jobs.client_config import job_trains, rounds_of
 from fl_client.local_training import LocalWork
 from fl_client.outgoing import outgoing_result, outgoing_update
 from fl_client.progress import ProgressFile
@@ -44,6 +43,7 @@ from fl_client.task_limits import (
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.errors import ConfigError, PolicyError, Problem, RunAborted
 from mmar_runtime.exchange.arrays import pack, unpack
+from mmar_runtime.exchange.job_documents import JobDocuments
 from mmar_runtime.exchange.messages import SCORE, SUBMIT, TRAIN, VALIDATE
 from mmar_runtime.flare.tensors import send_tensors
 from mmar_runtime.mmar import Mmar
@@ -89,11 +89,12 @@ class SiteRun:
             values=read_site_values(local, name),
             policy=site_policy(local),
         )
+        rounds = JobDocuments.read(site.mmar.root).federation.get("num_rounds")
         return cls(
             site=site,
             filters=RunFilters.read(fl_ctx, site),
             progress=ProgressFile(run / "progress.jsonl"),
-            done=done_before(fl_ctx, rounds_of(site.mmar)),
+            done=done_before(fl_ctx, rounds),
             watch=RunWatch(run, site.policy.limits),
         )
 
@@ -249,7 +250,7 @@ class MmarExecutor(Executor):
         """Whether a model is neither this site's nor of a training that it takes part in."""
         owner = _model_of(shareable)
         if owner.startswith(SERVERS_OWN):
-            return not job_trains(self.run.site.mmar)
+            return not JobDocuments.read(self.run.site.mmar.root).trains
         return owner != self.run.site.name
 
     def _should_stop(self) -> bool:

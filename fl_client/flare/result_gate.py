@@ -28,11 +28,12 @@ from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 from fl_client.flare.audit import heads, ledger, note
 from fl_client.flare.encryption_keys import PLACE, asked_layers
 from fl_client.flare.exchange import CASES, LOGS, REPORT, STATUS
-from fl_client.jobs.transfer import job_transfer
+from fl_client.jobs.transfer import COMPACT, RULE
 from fl_client.outgoing import LOSS
 from fl_client.privacy.filter_plan import FilterPlan
 from mmar_runtime.errors import PolicyError
 from mmar_runtime.exchange.encryption import ARRAYS, LAYOUT, LENGTHS, Layout, layout_of, part_faults
+from mmar_runtime.exchange.job_documents import JobDocuments
 from mmar_runtime.exchange.rounding import SCALES, Arrays, form_faults
 from mmar_runtime.exchange.rounding_forms import Form
 from mmar_runtime.names import is_name
@@ -99,7 +100,7 @@ class ResultGate(FLComponent):
         """Remember what is set up and the model that came; judge a reply behind all filters."""
         if event_type == EventType.START_RUN:
             self._layers = asked_layers(fl_ctx)
-            self._transfer = job_transfer(_app(fl_ctx))
+            self._transfer = JobDocuments.read(_app(fl_ctx)).filter_argument(COMPACT, RULE)
             self._policy = site_policy(_local(fl_ctx))
             self._due = _spendings_due(fl_ctx, self._policy)
             self._has_started = True

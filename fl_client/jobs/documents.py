@@ -11,24 +11,29 @@ from typing import Any
 from fl_client.jobs.classes import (
     ALLOWED_CLASSES,
     CLASSES,
-    COURSE,
     OWN_AGGREGATOR,
     VARIABLES,
     Document,
-    Reference,
     Slot,
 )
-from fl_client.jobs.client_config import EVERY_TASK
 from fl_client.jobs.encryption import encryption_faults
 from fl_client.jobs.files import job_problem
 from fl_client.jobs.forms import Form, number, unknown_key, unknown_keys, word
 from fl_client.jobs.transfer import transfer_faults
-from fl_client.privacy.filter_plan import AGGREGATOR, chain_faults
+from fl_client.privacy.filter_plan import chain_faults
 from fl_client.privacy.settings import SETTINGS, filter_settings
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import SCALARS
 from mmar_runtime.errors import ConfigError, Problem
-from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, OWN_VALUE, SERVER_CONFIG, own_value
+from mmar_runtime.exchange.job_documents import (
+    CLIENT_CONFIG,
+    EVERY_TASK,
+    FEDERATION,
+    OWN_VALUE,
+    SERVER_CONFIG,
+    JobDocuments,
+    own_value,
+)
 from mmar_runtime.exchange.messages import TASKS
 from mmar_runtime.names import NAME_FORM, is_name
 from mmar_runtime.policy.custom_check import own_class_fault, own_module, undefined_fault
@@ -83,10 +88,14 @@ def document_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
         yield from _Reading(kind, document).faults()
         documents[kind] = document
     if len(documents) == 2:
-        server, client = documents["server"], documents["client"]
-        yield from chain_faults(client, Location(CLIENT_CONFIG))
-        yield from encryption_faults(server, client, (SERVER_CONFIG, CLIENT_CONFIG))
-        yield from transfer_faults(server, client, (SERVER_CONFIG, CLIENT_CONFIG))
+        try:
+            job = JobDocuments.of(documents["server"], documents["client"])
+        except ConfigError as error:
+            yield from error.problems
+            return
+        yield from chain_faults(job)
+        yield from encryption_faults(job)
+        yield from transfer_faults(job)
 
 
 # --- What holds at any depth ---------------------------------------------------------------------
@@ -209,7 +218,6 @@ class _Reading:
             yield from self._chains(section, slot)
         yield from self._server() if self.kind == "server" else self._executors()
         yield from self._repeated()
-        yield from self._course()
 
     def _variables_in_use(self) -> frozenset[str]:
         """Further values at the top that an argument of one of our classes is filled with."""
@@ -288,11 +296,10 @@ class _Reading:
             except ConfigError as error:
                 yield from error.problems
             return
-        if path == AGGREGATOR and filled.get(OWN_AGGREGATOR) is not None:
+        if path == FEDERATION and filled.get(OWN_AGGREGATOR) is not None:
             yield from self._own_aggregator(filled.pop(OWN_AGGREGATOR), place / OWN_AGGREGATOR)
         one = CLASSES[path]
-        forms = {key: self._form(form) for key, form in one.arguments.items()}
-        yield from _form_faults(filled, forms, place)
+        yield from _form_faults(filled, one.arguments, place)
         for key in one.required:
             if key not in arguments:
                 yield Problem(place / key, "is missing", "", "argument")
@@ -314,20 +321,6 @@ class _Reading:
             if isinstance(item, dict) and item.get("path") in ALLOWED_CLASSES:
                 message = "stands in the arguments of a class of the job's own code"
                 yield Problem(inner / "path", message, "", "allow-list")
-
-    def _form(self, argument: Form | Reference) -> Form:
-        """The form of an argument in this document."""
-        if isinstance(argument, Form):
-            return argument
-        named = " or ".join(to.rpartition(".")[2] for to in argument.to)
-        text = f"the id of a component that is a {named}"
-        return Form(text, lambda value: self._refers(value, argument))
-
-    def _refers(self, value: Any, reference: Reference) -> bool:
-        """Whether an id is that of a component of one of these classes, or of an own class."""
-        components = _objects(self.document, "components", self.place)
-        found = [str(one.get("path")) for one, _ in components if one.get("id") == value]
-        return any(path in reference.to or path not in CLASSES for path in found)
 
     def _entries(self) -> Iterator[tuple[dict[str, Any], Location]]:
         """All components, workflows and executors."""
@@ -351,15 +344,6 @@ class _Reading:
         tasks = Counter(str(task) for one in found if isinstance(one, list) for task in one)
         if any(count > 1 for count in tasks.values()) or (EVERY_TASK in tasks and len(tasks) > 1):
             yield Problem(self.place / "executors", "name a task twice", "", "course")
-
-    def _course(self) -> Iterator[Problem]:
-        """Workflows in another order than that of a run."""
-        paths = [one.get("path") for one, _ in self._entries()]
-        course = [COURSE.index(one) for one in paths if one in COURSE]
-        if course != sorted(course):
-            names = ", ".join(path.rpartition(".")[2] for path in COURSE)
-            message = f"have to be in this order: {names}"
-            yield Problem(self.place / "workflows", message, "", "course")
 
 
 def _listed(

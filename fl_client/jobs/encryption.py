@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from fl_client.jobs.filters import (
-    component_argument,
-    filter_argument,
-    parted_chains,
-)
+from fl_client.jobs.filters import parted_chains
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import Problem
-from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, read_flare_document
+from mmar_runtime.exchange.job_documents import (
+    CLIENT_CONFIG,
+    DATA_FILTERS,
+    RESULT_FILTERS,
+    SERVER_CONFIG,
+    JobDocuments,
+)
 from mmar_runtime.exchange.messages import SCORE, SUBMIT, TRAIN, VALIDATE
 from mmar_runtime.exchange.sharing import form_problems
 
 DECRYPT = "fl_client.flare.encryption.DecryptModel"
 ENCRYPT = "fl_client.flare.encryption.EncryptReply"
-PERSISTOR = "fl_server.flare.persistor.MmarModelPersistor"
 
 DECRYPTED_TASKS = (TRAIN, SCORE, VALIDATE)
 """Tasks that bring a model to a site."""
@@ -34,56 +34,25 @@ RULE = "encryption"
 _ADVICE = "'mmar job create --he' writes both documents."
 
 
-def encrypt_layers_of(client: Any) -> Any:
-    """Which tensors ``config_fed_client.json`` asks to encrypt, as written there; None for none.
-
-    Raises:
-        AttributeError, TypeError, KeyError: the document is none of NVFlare's.
-    """
-    return filter_argument(client, ENCRYPT, "encrypt_layers")
-
-
-def job_layers(app: Path) -> Any:
-    """What a job asks to encrypt, as its ``config_fed_client.json`` has it; None for nothing.
-
-    Raises:
-        ConfigError: the document cannot be read.
-        AttributeError, TypeError, KeyError: it is none of NVFlare's.
-    """
-    return encrypt_layers_of(read_flare_document(app, CLIENT_CONFIG))
-
-
-def encryption_faults(server: Any, client: Any, files: tuple[str, str]) -> Iterator[Problem]:
-    """Why what a job asks to encrypt would not be, or not at every place.
-
-    Args:
-        server: ``config_fed_server.json``.
-        client: ``config_fed_client.json``.
-        files: the names of both.
-    """
-    try:
-        asked = component_argument(server, PERSISTOR, "encrypt_layers")
-        given = encrypt_layers_of(client)
-        named = str(client).count(ENCRYPT) + str(client).count(DECRYPT)
-        covered = [*_uncovered(client)]
-    except (AttributeError, TypeError, KeyError, IndexError):
-        message = "its components or filters are not as NVFlare has them"
-        yield Problem(Location(files[1]), message, "", RULE)
-        return
-    if asked is None and not named:
+def encryption_faults(job: JobDocuments) -> Iterator[Problem]:
+    """Report why what a job asks to encrypt would not be, or not at every place."""
+    asked = job.federation.get("encrypt_layers")
+    given = job.filter_argument(ENCRYPT, "encrypt_layers")
+    if asked is None and not job.counts(ENCRYPT) and not job.counts(DECRYPT):
         return
     if asked != given or not _is_list(given):
-        message = f"encrypt_layers is {given!r} here, and {asked!r} in {files[0]}"
-        yield Problem(Location(files[1]) / "task_result_filters", message, _ADVICE, RULE)
+        message = f"encrypt_layers is {given!r} here, and {asked!r} in {SERVER_CONFIG}"
+        yield Problem(Location(CLIENT_CONFIG) / RESULT_FILTERS, message, _ADVICE, RULE)
     else:
-        yield from form_problems(given, Location(files[1]) / "encrypt_layers")
-    own = _own_aggregator(server)
-    if own:
-        message = f"{own} cannot add up what is encrypted"
-        yield Problem(Location(files[0]) / "components", message, "Leave it out, or --he.", RULE)
-    for key, task, what in covered:
+        yield from form_problems(given, Location(CLIENT_CONFIG) / "encrypt_layers")
+    own = job.federation.get("aggregator")
+    if isinstance(own, dict):
+        message = f"{own.get('path')!r} cannot add up what is encrypted"
+        place = Location(SERVER_CONFIG) / "workflows"
+        yield Problem(place, message, "Leave it out, or --he.", RULE)
+    for key, task, what in _uncovered(job):
         message = f"{what} has to be the {task[0]} filter of the task {task[1]!r}"
-        yield Problem(Location(files[1]) / key, message, _ADVICE, RULE)
+        yield Problem(Location(CLIENT_CONFIG) / key, message, _ADVICE, RULE)
 
 
 def encrypting(client: Mapping[str, Any], layers: list[str]) -> dict[str, Any]:
@@ -103,27 +72,19 @@ def encrypting(client: Mapping[str, Any], layers: list[str]) -> dict[str, Any]:
     return {**client, "task_result_filters": results, "task_data_filters": models}
 
 
-def _own_aggregator(server: Any) -> str:
-    """The job's own aggregator in the place of the weighted mean; empty for none."""
-    for one in server.get("components", []):
-        own = one.get("args", {}).get("aggregator")
-        if isinstance(own, dict):
-            return repr(own.get("path"))
-    return ""
-
-
 def _is_list(layers: Any) -> bool:
     return isinstance(layers, list) and all(isinstance(one, str) for one in layers)
 
 
-def _uncovered(client: Any) -> Iterator[tuple[str, tuple[str, str], str]]:
+def _uncovered(job: JobDocuments) -> Iterator[tuple[str, tuple[str, str], str]]:
     sides = (
-        ("task_result_filters", "last", ENCRYPT, ENCRYPTED_TASKS, -1),
-        ("task_data_filters", "first", DECRYPT, DECRYPTED_TASKS, 0),
+        (RESULT_FILTERS, "last", ENCRYPT, ENCRYPTED_TASKS, -1),
+        (DATA_FILTERS, "first", DECRYPT, DECRYPTED_TASKS, 0),
     )
     for key, place, path, tasks, index in sides:
         for task in tasks:
-            chains = [one for one in client.get(key, []) if task in one["tasks"]]
-            fits = len(chains) == 1 and chains[0]["filters"][index].get("path") == path
-            if not fits or chains[0].get("direction") is not None:
+            chains = [one for one in job.chains(key) if task in one.tasks]
+            filters = chains[0].filters if len(chains) == 1 else ()
+            fits = bool(filters) and filters[index].path == path
+            if not fits or chains[0].direction is not None:
                 yield key, (place, task), path.rpartition(".")[2]

@@ -1,34 +1,8 @@
-"""What a job's two NVFlare documents say of one class, and chains of filters taken apart."""
+"""Chains of filters, taken apart by their tasks."""
 
 from __future__ import annotations
 
 from typing import Any
-
-
-def filter_argument(client: Any, path: str, name: str) -> Any:
-    """An argument of the first such filter of replies, as written there; None for none.
-
-    Args:
-        client: ``config_fed_client.json``.
-        path: of the filter's class.
-        name: of the argument.
-
-    Raises:
-        AttributeError, TypeError, KeyError: the document is none of NVFlare's.
-    """
-    for chain in client.get("task_result_filters", []):
-        for one in chain["filters"]:
-            if one.get("path") == path:
-                return one.get("args", {}).get(name)
-    return None
-
-
-def component_argument(server: Any, path: str, name: str) -> Any:
-    """The same of a component of ``config_fed_server.json``; raises like ``filter_argument``."""
-    for one in server.get("components", []):
-        if one.get("path") == path:
-            return one.get("args", {}).get(name)
-    return None
 
 
 def parted_chains(chains: list[dict[str, Any]], tasks: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -23,15 +23,15 @@ from fl_client.privacy.settings import SETTINGS, Settings, SvtSettings, filter_s
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
-from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG, own_value
+from mmar_runtime.exchange.job_documents import (
+    CLIENT_CONFIG,
+    DATA_FILTERS,
+    RESULT_FILTERS,
+    JobDocuments,
+)
 from mmar_runtime.exchange.messages import TASKS, TRAIN
 from mmar_runtime.exchange.sharing import matching
 from mmar_runtime.policy.site_policy import SitePolicy
-
-AGGREGATOR = "fl_server.flare.aggregator.MmarAggregator"
-"""All that a site does; NVFlare looks filters up by these names and knows no wildcard there."""
-
-CHAINS = ("task_result_filters", "task_data_filters")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +76,12 @@ class FilterPlan:
         Raises:
             ConfigError: an argument of a filter has a fault, or a document cannot be read.
         """
-        client, server = (_document(app / "config" / one) for one in (CLIENT_CONFIG, SERVER_CONFIG))
-        privacy, place = _document(local / PRIVACY_FILE), Location(CLIENT_CONFIG)
+        job, privacy = JobDocuments.read(app), _document(local / PRIVACY_FILE)
         return cls(
-            filters=(*_site_filters(privacy), *job_filters(client, place)),
-            may_lack=_may_lack(server),
+            filters=(*_site_filters(privacy), *job_filters(job)),
+            may_lack=tuple(job.federation.get("optional_names") or ()),
             scopes=names_by_scope(privacy),
-            misplaced=tuple(chain_faults(client, place)),
+            misplaced=tuple(chain_faults(job)),
         )
 
     def faults(self, policy: SitePolicy) -> Iterator[Problem]:
@@ -188,8 +187,7 @@ def _require_allowed(one: PlannedFilter, gone: Collection[str], may_lack: Collec
             one,
             f"leaves out {', '.join(refused[:3])}{more}, without which the server refuses a "
             "contribution",
-            "Add them to optional_names of MmarAggregator, or keep them at the sites by "
-            "shared_names.",
+            "Add them to optional_names of the job, or keep them at the sites by shared_names.",
         )
 
 
@@ -213,74 +211,45 @@ def _site_filters(document: Any) -> Iterator[PlannedFilter]:
     for index, scope in enumerate(scopes if isinstance(scopes, list) else ()):
         if default and isinstance(scope, dict) and scope.get("name") == default:
             place = Location(PRIVACY_FILE) / "scopes" / index / "task_result_filters"
-            yield from _planned("site", scope.get("task_result_filters"), place, {})
+            yield from _planned(scope.get("task_result_filters"), place)
 
 
-def chain_faults(document: Any, location: Location) -> Iterator[Problem]:
-    """Chains of a job that NVFlare would never run, or for other tasks than it seems.
+def chain_faults(job: JobDocuments) -> Iterator[Problem]:
+    """Report chains of a job that NVFlare would never run, or for other tasks than it seems.
 
-    Args:
-        document: its ``config_fed_client.json``.
-        location: of that document.
+    NVFlare looks filters up by the exact name of a task, and knows no wildcard there.
     """
-    for key in CHAINS:
-        chains = document.get(key) if isinstance(document, dict) else None
-        for index, chain in enumerate(chains if isinstance(chains, list) else ()):
-            tasks = chain.get("tasks") if isinstance(chain, dict) else None
-            if not isinstance(tasks, list) or not all(one in TASKS for one in tasks):
-                message = f"has to list tasks of a site: {', '.join(TASKS)}; found {tasks!r}"
+    for key in (RESULT_FILTERS, DATA_FILTERS):
+        for chain in job.chains(key):
+            if not all(task in TASKS for task in chain.tasks):
+                known, found = ", ".join(TASKS), list(chain.tasks)
+                message = f"has to list tasks of a site: {known}; found {found!r}"
                 advice = "NVFlare looks up filters by the exact name of a task; '*' is none."
-                yield Problem(location / key / index / "tasks", message, advice, "privacy")
+                yield Problem(chain.place / "tasks", message, advice, "privacy")
 
 
-def job_filters(document: Any, location: Location) -> Iterator[PlannedFilter]:
+def job_filters(job: JobDocuments) -> Iterator[PlannedFilter]:
     """The filters of ours that a job asks for.
 
-    Args:
-        document: its ``config_fed_client.json``.
-        location: of that document.
-
     Raises:
-        ConfigError: an argument of one has a fault.
+        ConfigError: an argument of a filter has a fault.
     """
-    chains = document.get("task_result_filters") if isinstance(document, dict) else None
-    for index, chain in enumerate(chains if isinstance(chains, list) else ()):
-        if isinstance(chain, dict) and _is_of_training(chain.get("tasks")) and is_outwards(chain):
-            place = location / "task_result_filters" / index / "filters"
-            yield from _planned("job", chain.get("filters"), place, document)
+    for chain in job.chains(RESULT_FILTERS):
+        if TRAIN in chain.tasks and is_outwards({"direction": chain.direction}):
+            for index, one in enumerate(chain.filters):
+                if one.path in SETTINGS:
+                    place = chain.place / "filters" / index
+                    settings = filter_settings(one.path, one.arguments, place / "args")
+                    yield PlannedFilter(owner="job", location=place, settings=settings)
 
 
-def _planned(
-    owner: Literal["site", "job"], entries: Any, location: Location, values: Mapping[str, Any]
-) -> Iterator[PlannedFilter]:
-    """Filters of ours in a list; others are somebody else's to judge."""
+def _planned(entries: Any, location: Location) -> Iterator[PlannedFilter]:
+    """Filters of ours in a list of the site; others are somebody else's to judge."""
     for index, entry in enumerate(entries if isinstance(entries, list) else ()):
         path = entry.get("path") if isinstance(entry, dict) else None
         if not isinstance(path, str) or path not in SETTINGS or is_disabled(entry):
             continue
-        if owner == "job" or is_outwards(entry):
+        if is_outwards(entry):
             place = location / index
-            settings = filter_settings(path, _filled(entry.get("args"), values), place / "args")
-            yield PlannedFilter(owner=owner, location=place, settings=settings)
-
-
-def _is_of_training(tasks: Any) -> bool:
-    return isinstance(tasks, list) and TRAIN in tasks
-
-
-def _filled(arguments: Any, values: Mapping[str, Any]) -> Any:
-    """The arguments, with the document's own values where just their names stand in braces."""
-    if not isinstance(arguments, dict):
-        return arguments
-    return {key: own_value(value, values) for key, value in arguments.items()}
-
-
-def _may_lack(document: Any) -> tuple[str, ...]:
-    components = document.get("components") if isinstance(document, dict) else None
-    for one in components if isinstance(components, list) else ():
-        if isinstance(one, dict) and one.get("path") == AGGREGATOR:
-            arguments = one.get("args")
-            names = arguments.get("optional_names") if isinstance(arguments, dict) else None
-            listed = names if isinstance(names, list) else ()
-            return tuple(name for name in listed if isinstance(name, str))
-    return ()
+            settings = filter_settings(path, entry.get("args"), place / "args")
+            yield PlannedFilter(owner="site", location=place, settings=settings)

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from fl_server.flare.exchange import (
     site_names,
 )
 from fl_server.flare.own_aggregation import OwnAggregation, Reply, widened_reply
-from fl_server.flare.wake import SECONDS_BETWEEN_LOOKS, WakingController
+from fl_server.flare.wake import WakingController
 from fl_server.given_models import given_models
 from fl_server.initial_model import initial_model
 from fl_server.record.evaluation_digest import evaluation_digest
@@ -48,7 +48,7 @@ from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.errors import FederationError, MmarError
 from mmar_runtime.exchange.encryption_extra import EXTRA
 from mmar_runtime.exchange.job_terms import JobTerms
-from mmar_runtime.exchange.messages import SUBMIT, TRAIN, VALIDATE, Task, name_of
+from mmar_runtime.exchange.messages import SUBMIT, TRAIN, VALIDATE, Submit, Task, Validate, name_of
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import site_policy
 from mmar_runtime.policy.tree_hash import SIGNATURE_FILES, tree_hash
@@ -57,6 +57,9 @@ from mmar_runtime.weights import Weights, digest
 ENGINE = "nvflare"
 PACKAGES = ("mmar-fl", "torch", "monai", "pytorch-ignite", "nvflare")
 RESULTS = "results"
+SECONDS_BETWEEN_LOOKS = 0.2
+"""How soon an abort or a timeout is noticed; replies are noticed at once."""
+
 STANDING_MODELS = 3
 """Models that are out for evaluation at a time: so a slow site keeps no other waiting, and memory
 stays bounded."""
@@ -309,12 +312,26 @@ class FederationController(WakingController):
             name=name_of(task),
             data=message,
             timeout=int(task.timeout),
-            props={AppConstants.MODEL_OWNER: getattr(task, "owner", None)},
+            before_task_sent_cb=partial(self._sending, self._facts_of(task)),
             result_received_cb=partial(self._received, taken),
+            task_done_cb=_let_go,
         )
         sites = list(self.run.sites)
         self.broadcast(sent, fl_ctx, sites, least, self.wait_for_others)
         return sent
+
+    def _facts_of(self, task: Task) -> dict[str, Any]:
+        """What the log says of a task; the digest of its model is taken once for all sites."""
+        facts: dict[str, Any] = {"task": name_of(task)}
+        if isinstance(task, Validate):
+            facts["model"] = task.owner
+        if not isinstance(task, Submit):
+            facts["bytes"] = sum(tensor.nbytes for tensor in task.weights.values())
+            facts["tensors"] = cache(partial(digest, task.weights))
+        return facts
+
+    def _sending(self, facts: dict[str, Any], client_task: ClientTask, fl_ctx: FLContext) -> None:
+        self._note("task-out", site=client_task.client.name, **facts)
 
     def _received(self, taken: Taken, client_task: ClientTask, fl_ctx: FLContext) -> None:
         """Hand a reply over; what fails in the server itself ends the run."""
@@ -362,6 +379,11 @@ class FederationController(WakingController):
 
     def stop_controller(self, fl_ctx: FLContext) -> None:
         """The end of the run, which may come without this call, puts everything away."""
+
+
+def _let_go(task: FlareTask, fl_ctx: FLContext) -> None:
+    """A task and its replies name each other, so the model in it would stay for long."""
+    task.data = None
 
 
 class _Aborted(Exception):

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from nvflare.apis.client import Client
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.fl_constant import FilterKey, FLContextKey, ReturnCode, ServerCommandKey
 from nvflare.apis.fl_context import FLContext
@@ -18,18 +17,16 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.utils.task_utils import get_filters
 from nvflare.app_common.abstract.model import (
     ModelLearnable,
-    ModelLearnableKey,
     make_model_learnable,
 )
 from nvflare.app_common.app_constant import AppConstants
 
 from fl_server.federation import Received
-from fl_server.received_update import ReceivedUpdate
 from mmar_runtime.errors import FederationError
 from mmar_runtime.exchange.arrays import change_data, stored_weights, unpack
 from mmar_runtime.exchange.messages import Submit, Task, Train, Validate
 from mmar_runtime.exchange.tensor_files import StoredWeights
-from mmar_runtime.weights import Weights, digest
+from mmar_runtime.weights import Weights
 
 REPORT = "mmar_report"
 STATUS = "mmar_status"
@@ -59,9 +56,6 @@ STATUS_WORD = re.compile(r"[a-z][a-z-]{0,40}( \(reference [0-9a-f]{1,32}\))?")
 STORED = "mmar_stored"
 """Where a reply has its arrays and what came in files; see ``take_as_arrays``."""
 
-KNOWN_DIGEST = "mmar_known_digest"
-"""Where the contexts of a run have the model whose digest was taken last, and that digest."""
-
 RETURN_CODES = frozenset(
     value for name, value in vars(ReturnCode).items() if name.isupper() and isinstance(value, str)
 )
@@ -76,24 +70,10 @@ class RawReply:
     meta: object
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteModel:
-    """A site's own best model, with the round it is of and its metrics at that site."""
-
-    weights: Weights
-    round_number: int
-    metrics: Mapping[str, Any]
-
-
 def as_tensor(value: Any) -> torch.Tensor:
     """A tensor that shares the array's memory where that can be written to."""
     array = np.asarray(value)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-
-def weights_from(learnable: ModelLearnable) -> dict[str, torch.Tensor]:
-    """The weights of NVFlare's model object."""
-    return {name: as_tensor(value) for name, value in learnable[ModelLearnableKey.WEIGHTS].items()}
 
 
 def learnable_from(weights: Weights) -> ModelLearnable:
@@ -119,60 +99,9 @@ def weights_dxo(weights: Weights) -> DXO:
     return DXO(DataKind.WEIGHTS, data=as_arrays(weights))
 
 
-def size_and_digest(message: Shareable, fl_ctx: FLContext) -> dict[str, object]:
-    """The bytes and the digest of the tensors in a message of ours; nothing where it has none."""
-    try:
-        raw = raw_reply(message)
-    except FederationError:
-        return {}
-    if raw.kind not in (DataKind.WEIGHTS, DataKind.WEIGHT_DIFF) or not isinstance(raw.data, dict):
-        return {}
-    size = sum(array.nbytes for array in raw.data.values())
-    return {"bytes": size, "tensors": digest_of(raw.data, fl_ctx)}
-
-
-def digest_of(arrays: Mapping[str, np.ndarray[Any, Any]], fl_ctx: FLContext) -> str:
-    """The digest of a model, taken once as long as the run is at the same model."""
-    known = fl_ctx.get_prop(KNOWN_DIGEST)
-    if known is not None and known[0] is arrays:
-        return str(known[1])
-    found = digest({name: as_tensor(array) for name, array in arrays.items()})
-    if isinstance(arrays, ModelArrays):
-        fl_ctx.set_prop(KNOWN_DIGEST, (arrays, found), private=True, sticky=True)
-    return found
-
-
-def global_digest(fl_ctx: FLContext) -> str:
-    """The digest of the global model; raises like ``global_arrays``."""
-    return digest_of(global_arrays(fl_ctx), fl_ctx)
-
-
 def own_names(task: Shareable) -> None:
     """Give a task a dictionary of its own, in which a filter may replace arrays."""
     change_data(task, lambda data: dict(data) if isinstance(data, ModelArrays) else data)
-
-
-def global_weights(fl_ctx: FLContext) -> dict[str, torch.Tensor]:
-    """The global model that the workflow holds at this moment; raises like ``global_arrays``."""
-    return {name: as_tensor(array) for name, array in global_arrays(fl_ctx).items()}
-
-
-def global_arrays(fl_ctx: FLContext) -> Mapping[str, np.ndarray[Any, Any]]:
-    """The same as the workflow holds it.
-
-    Raises:
-        FederationError: there is none.
-    """
-    learnable = fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)
-    if not isinstance(learnable, ModelLearnable):
-        raise FederationError("the workflow holds no global model")
-    arrays: Mapping[str, np.ndarray[Any, Any]] = learnable[ModelLearnableKey.WEIGHTS]
-    return arrays
-
-
-def round_number(fl_ctx: FLContext) -> int:
-    """The current round, counted from 1; NVFlare counts from 0."""
-    return int(fl_ctx.get_prop(AppConstants.CURRENT_ROUND)) + 1
 
 
 def app_folder(fl_ctx: FLContext) -> Path:
@@ -190,20 +119,6 @@ def answered_round(reply: Shareable) -> int | None:
     """The round that a site's reply to ``train`` belongs to, counted from 1; None if unknown."""
     number = cookie(reply, AppConstants.CONTRIBUTION_ROUND)
     return number + 1 if type(number) is int else None
-
-
-def sender(reply: Shareable) -> str:
-    """The site whose connection a reply came by; NVFlare's server knows it by the site's token.
-
-    The name in the peer context is what the sender says of itself.
-
-    Raises:
-        FederationError: NVFlare has not written it there.
-    """
-    client = reply.get_header(ServerCommandKey.FL_CLIENT)
-    if not isinstance(client, Client):
-        raise FederationError("the reply does not say by whose connection it came")
-    return str(client.name)
 
 
 def claimed(fl_ctx: FLContext) -> dict[str, object]:
@@ -306,25 +221,6 @@ def received_from(reply: Shareable, fl_ctx: FLContext) -> Received:
     )
 
 
-def update_from(result: Shareable) -> ReceivedUpdate:
-    """A site's contribution.
-
-    Raises:
-        FederationError: it is no difference of weights, or has no report.
-    """
-    dxo = _dxo(result, DataKind.WEIGHT_DIFF)
-    report = dxo.get_meta_prop(REPORT)
-    if not isinstance(report, Mapping):
-        raise FederationError("the contribution carries no report of the round")
-    return ReceivedUpdate(
-        difference=_as_it_came(result, dxo.data)
-        or {name: as_tensor(value) for name, value in dxo.data.items()},
-        steps=dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND),
-        report=report,
-        logs=result.get_header(LOGS, {}),
-    )
-
-
 def take_as_arrays(fl_ctx: FLContext) -> None:
     """Give the reply that has come the arrays that filters and guard know.
 
@@ -380,29 +276,6 @@ def _writeable(data: object) -> object:
     }
 
 
-def site_model_from(result: Shareable) -> SiteModel:
-    """A site's best model.
-
-    Raises:
-        FederationError: it is no set of weights, or does not say how good it is.
-    """
-    dxo = _dxo(result, DataKind.WEIGHTS)
-    number, metrics = dxo.get_meta_prop("round"), dxo.get_meta_prop("metrics")
-    if not isinstance(number, int) or not isinstance(metrics, Mapping):
-        raise FederationError("the model comes without its round and its metrics")
-    weights = {name: as_tensor(value) for name, value in dxo.data.items()}
-    return SiteModel(weights=weights, round_number=number, metrics=metrics)
-
-
-def metrics_from(result: Shareable) -> Mapping[str, Any]:
-    """The metrics in a site's reply.
-
-    Raises:
-        FederationError: it holds none.
-    """
-    return dict(_dxo(result, DataKind.METRICS).data)
-
-
 def failure_of(result: Shareable) -> str | None:
     """Why a site's reply is no result; None if it is one."""
     code = result.get_return_code()
@@ -414,16 +287,6 @@ def failure_of(result: Shareable) -> str | None:
     if type(status) is str and STATUS_WORD.fullmatch(status):
         return status
     return code if type(code) is str and code in RETURN_CODES else "an unknown return code"
-
-
-def _dxo(result: Shareable, kind: str) -> DXO:
-    try:
-        dxo = from_shareable(result)
-    except ValueError as error:
-        raise FederationError(f"the reply holds no data: {error}") from error
-    if dxo.data_kind != kind or not isinstance(dxo.data, Mapping) or not dxo.data:
-        raise FederationError(f"the reply holds {dxo.data_kind}, not {kind}")
-    return dxo
 
 
 def site_names(fl_ctx: FLContext) -> tuple[str, ...]:

@@ -104,12 +104,10 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
     ).job
     shared = ["model.0.*", "model.2.*"]
 
-    def share(document: Any) -> None:
-        for entry in document["components"]:
-            if entry["id"] == "persistor":
-                entry["args"]["shared_names"] = shared
-
-    edit_json(job.mmar.document("config_fed_server.json"), share)
+    edit_json(
+        job.mmar.document("config_fed_server.json"),
+        lambda document: document["workflows"][0]["args"].update(shared_names=shared),
+    )
     edit_json(
         job.mmar.document("config_fed_client.json"),
         lambda document: document["executors"][0]["executor"]["args"].update(shared_names=shared),

@@ -19,7 +19,7 @@ import nibabel
 import pytest
 
 from fl_client.jobs.transfer import compacting
-from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
+from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
 from tests.federation.conftest import SERVER, SITES, Federation, MakeFederation, edit
 from tests.federation.search import files_with
 

@@ -17,7 +17,7 @@ from fl_client.jobs.classes import ALLOWED_CLASSES
 from mmar_runtime.config.data_list import data_check
 from mmar_runtime.config.loader import load_evaluation_config, load_train_config
 from mmar_runtime.config.overrides import Scalar
-from mmar_runtime.exchange.flare_documents import SERVER_CONFIG
+from mmar_runtime.exchange.job_documents import SERVER_CONFIG
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
 from mmar_runtime.policy.volume_check import volume_check

@@ -44,7 +44,7 @@ from mmar_runtime.config.sources import BUILT_IN, first_level_primitives, read_j
 from mmar_runtime.config.upgrades import upgrade_document
 from mmar_runtime.config.variables import EXACT
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
-from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
+from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_table import load_component_table
 from mmar_runtime.policy.custom_check import own_class_fault, own_module, undefined_fault
@@ -508,10 +508,9 @@ class _Reading:
     def settings(self) -> JobSettings:
         """What was asked for; what is missing is a problem."""
         given = {key: value for key, (value, _) in self._found.items() if isinstance(key, str)}
-        arguments: dict[str, dict[str, Scalar]] = {}
-        for key, (value, _) in self._found.items():
-            if isinstance(key, tuple):
-                arguments.setdefault(key[0], {})[key[1]] = value
+        arguments = {
+            key[1]: value for key, (value, _) in self._found.items() if isinstance(key, tuple)
+        }
         for name, (file, text) in _REQUIRED.items():
             if name not in given:
                 self.problems.append(Problem(Location(file), text, "", "job"))

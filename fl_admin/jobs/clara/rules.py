@@ -100,6 +100,8 @@ PROCESSES = (
 )
 DECIDES_ITSELF = "each site decides in its policy: cross_site"
 
+CONTROLLER = "fl_server.flare.controller.FederationController"
+
 NOTHING: tuple[Any, ...] = (None, "", False, [], {})
 
 # --- Plain values --------------------------------------------------------------------------------
@@ -123,8 +125,8 @@ FIELDS: Mapping[str, Rule] = {
     "servers.num_rounds": translated("num_rounds", "rounds"),
     "servers.start_round": refused(NO_RESUME, 0),
     "servers.wait_after_min_clients": translated(
-        "wait_time_after_min_received, in seconds",
-        ("scatter_and_gather", "wait_time_after_min_received"),
+        "wait_for_others, in seconds",
+        ("federation", "wait_for_others"),
     ),
     "servers.heart_beat_timeout": ignored("the new job has 600 seconds"),
     # config_fed_server.json, format_version 2
@@ -141,7 +143,7 @@ FIELDS: Mapping[str, Rule] = {
     "cross_site_validation.is_participating": refused(DECIDES_ITSELF, True),
     "cross_site_validation.timeout": translated(
         "validation_timeout, from minutes to seconds",
-        ("cross_site_validation", "validation_timeout"),
+        ("federation", "validation_timeout"),
         factor=60,
     ),
     # config_fed_client.json, format_version 2
@@ -157,7 +159,7 @@ FIELDS: Mapping[str, Rule] = {
 # --- Classes, by the last part of their names ----------------------------------------------------
 
 AGGREGATOR = taken(
-    "fl_server.flare.aggregator.MmarAggregator",
+    CONTROLLER,
     aggregation_weights=translated(
         "aggregation_weights; the sum is divided by all weights, which NVFlare 1 did not do",
         "aggregation_weights",
@@ -168,7 +170,7 @@ AGGREGATOR = taken(
     expected_algorithm=ignored(WIRING),
 )
 SELECTOR = taken(
-    "fl_server.flare.run_recorder.RunRecordKeeper",
+    CONTROLLER,
     weigh_by_local_iter=refused(MEAN, *NOTHING),
     aggregation_weights=refused(MEAN, *NOTHING),
     key_metric=ignored("the key_metric of config_train.json is the one"),
@@ -188,13 +190,9 @@ TRAINER = taken(
     log_config_file=ignored("NVFlare's own logging"),
 )
 CROSS_SITE = taken(
-    "fl_server.flare.wake.WakingCrossSiteModelEval",
-    submit_model_timeout=translated(
-        "submit_model_timeout", ("cross_site_validation", "submit_model_timeout")
-    ),
-    validation_timeout=translated(
-        "validation_timeout", ("cross_site_validation", "validation_timeout")
-    ),
+    CONTROLLER,
+    submit_model_timeout=translated("submit_timeout", ("federation", "submit_timeout")),
+    validation_timeout=translated("validation_timeout", ("federation", "validation_timeout")),
     cleanup_models=refused("models are kept with the results", *NOTHING),
     participating_clients=refused(DECIDES_ITSELF, *NOTHING),
     model_locator_id=ignored(WIRING),
@@ -217,14 +215,14 @@ DECRYPTOR = taken(
 _CLASSES: Mapping[str, ClassRule] = {
     # workflows
     "ScatterAndGather": taken(
-        "fl_server.flare.wake.WakingScatterAndGather",
+        CONTROLLER,
         min_clients=translated("min_clients", "min_sites"),
         num_rounds=translated("num_rounds", "rounds"),
         start_round=refused(NO_RESUME, 0),
         wait_time_after_min_received=translated(
-            "wait_time_after_min_received", ("scatter_and_gather", "wait_time_after_min_received")
+            "wait_for_others", ("federation", "wait_for_others")
         ),
-        train_timeout=translated("train_timeout", ("scatter_and_gather", "train_timeout")),
+        train_timeout=translated("train_timeout", ("federation", "train_timeout")),
         aggregator_id=ignored(WIRING),
         persistor_id=ignored(WIRING),
         shareable_generator_id=ignored(WIRING),
@@ -244,7 +242,7 @@ _CLASSES: Mapping[str, ClassRule] = {
     "AccumulateWeightedAggregator": AGGREGATOR,
     "InTimeAccumulateWeightedAggregator": AGGREGATOR,
     "PTFileModelPersistor": taken(
-        "fl_server.flare.persistor.MmarModelPersistor",
+        CONTROLLER,
         exclude_vars=translated(KEPT),
         global_model_file_name=ignored("it is results/models/FL_global_model.pt"),
         best_global_model_file_name=ignored("it is results/models/best_FL_global_model.pt"),
@@ -253,18 +251,18 @@ _CLASSES: Mapping[str, ClassRule] = {
         default_train_conf=ignored("checkpoints carry the network's configuration"),
         filter_id=ignored("models are written encrypted where the job encrypts"),
     ),
-    "FullModelShareableGenerator": taken("the same class"),
+    "FullModelShareableGenerator": taken(CONTROLLER),
     "IntimeModelSelectionHandler": SELECTOR,
     "IntimeModelSelector": SELECTOR,
     "ModelSelectionHandler": SELECTOR,
     "PTFileModelLocator": taken(
-        "fl_server.flare.model_locator.MmarModelLocator",
+        CONTROLLER,
         pt_persistor_id=ignored(WIRING),
         model_dir=ignored(WIRING),
         model_name=ignored(WIRING),
     ),
     "ValidationJsonGenerator": taken(
-        "fl_server.flare.publish.PublishResults, into results/cross_site.json",
+        f"{CONTROLLER}, into results/cross_site.json",
         results_dir=ignored(FIXED),
         json_file_name=ignored(FIXED),
     ),
@@ -314,7 +312,7 @@ _CLASSES: Mapping[str, ClassRule] = {
     "HEModelShareableGenerator": taken(ENCRYPTED, tenseal_context_file=ignored(KEYS)),
     "HEModelSerializeFilter": taken(ENCRYPTED, tenseal_context_file=ignored(KEYS)),
     "HEInTimeAccumulateWeightedAggregator": ClassRule(
-        translated("fl_server.flare.aggregator.MmarAggregator, which adds up what is encrypted"),
+        translated(f"{CONTROLLER}, which adds up what is encrypted"),
         {**AGGREGATOR.arguments, "weigh_by_local_iter": refused(ONCE, False, None)},
     ),
 }

@@ -16,7 +16,7 @@ from fl_admin.cli.main import build_parser
 from fl_admin.jobs.job import Job
 from fl_admin.simulation.simulate import Engine, RunFolder, SimulationResult, plan_simulation
 from fl_server.record.cross_site import build_cross_site_matrix
-from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG
+from mmar_runtime.exchange.job_documents import CLIENT_CONFIG
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 

@@ -17,7 +17,7 @@ from fl_admin.jobs.settings import JobSettings
 from fl_client.job_check import check_job
 from mmar_runtime.config.loader import load_evaluation_config, load_train_config
 from mmar_runtime.errors import ConfigError, MmarError
-from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
+from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.mmar_check import SITE_VARIABLES
 from mmar_runtime.policy.site_policy import OWN_MMAR_POLICY

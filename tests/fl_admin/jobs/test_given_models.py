@@ -19,7 +19,7 @@ from fl_client.job_check import check_job
 from fl_server.initial_model import initial_model
 from fl_server.record.run_record import begin_run, write_run_record
 from mmar_runtime.errors import ConfigError
-from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
+from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import Weights, digest, write_checkpoint
 

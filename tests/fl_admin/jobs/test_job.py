@@ -12,7 +12,7 @@ import pytest
 from fl_admin.jobs.job import Job
 from fl_client.jobs.classes import ALLOWED_CLASSES
 from mmar_runtime.errors import ConfigError
-from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
+from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 

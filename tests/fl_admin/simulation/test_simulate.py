@@ -29,7 +29,7 @@ from fl_admin.simulation.simulate import (
 from fl_client.jobs.classes import ALLOWED_CLASSES
 from fl_server.record.run_record import begin_run, read_run_record, write_run_record
 from mmar_runtime.errors import ConfigError
-from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG
+from mmar_runtime.exchange.job_documents import CLIENT_CONFIG
 from mmar_runtime.flare import HANDOVER
 from mmar_runtime.policy.site_policy import Outgoing, SitePolicy, read_site_policy, site_policy
 

@@ -17,7 +17,7 @@ from fl_admin.jobs.create import CreatedJob
 from fl_admin.jobs.job import Job
 from fl_client.job_check import check_job
 from mmar_runtime.errors import ConfigError
-from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
+from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.policy.site_policy import OWN_MMAR_POLICY
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]

@@ -13,7 +13,7 @@ from fl_admin.simulation.inline.job_terms import job_terms
 from fl_admin.simulation.simulate import plan_simulation
 from fl_client.jobs.transfer import compacting
 from mmar_runtime.errors import ConfigError
-from mmar_runtime.exchange.flare_documents import CLIENT_CONFIG, SERVER_CONFIG
+from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 
