@@ -15,6 +15,7 @@ from typing import Literal
 
 from fl_client.jobs.encryption import DECRYPT, ENCRYPT
 from fl_client.jobs.forms import (
+    FLAG,
     TENSOR_NAMES,
     Form,
     mapping,
@@ -133,6 +134,7 @@ CLASSES: Mapping[str, JobClass] = MappingProxyType(
                 "limits": optional(LIMITS),
                 "optional_names": optional(TENSOR_NAMES),
                 "transfer": optional(word(*FORMS)),
+                "enable_tensor_disk_offload": FLAG,
                 "wait_for_others": SECONDS,
                 "train_timeout": SECONDS,
                 "score_timeout": SECONDS,

@@ -20,6 +20,10 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.utils.tensor_disk_offload_context import (
+    cleanup_tensor_disk_offload,
+    setup_tensor_disk_offload,
+)
 
 from fl_server.federation import FederatedRun
 from fl_server.flare.encryption import server_encryption
@@ -78,6 +82,8 @@ class FederationController(WakingController):
         aggregator: an aggregator of the job's own in place of the weighted mean; see
             ``own_aggregation``.
         wait_for_others: seconds that a task waits for further sites once ``min_sites`` replied.
+        enable_tensor_disk_offload: whether NVFlare writes each update to a file as it arrives, so
+            that the server reads a tensor at a time.
         **terms: further fields of ``JobTerms``.
     """
 
@@ -89,6 +95,7 @@ class FederationController(WakingController):
         aggregator: Any = None,
         wait_for_others: int = 10,
         encrypt_layers: list[str] | None = None,
+        enable_tensor_disk_offload: bool = False,
         **terms: Any,
     ) -> None:
         super().__init__()
@@ -96,6 +103,7 @@ class FederationController(WakingController):
         self.models = models or []
         self.aggregator = aggregator
         self.encrypt_layers = encrypt_layers
+        self.enable_tensor_disk_offload = enable_tensor_disk_offload
         self.wait_for_others = wait_for_others
         self._run: FederatedRun | None = None
         self._own: OwnAggregation | None = None
@@ -210,6 +218,8 @@ class FederationController(WakingController):
         """Ask the sites for everything that the run wants, in order."""
         if self._run is None:
             return
+        engine = fl_ctx.get_engine()
+        offload = setup_tensor_disk_offload(engine, self.enable_tensor_disk_offload, self._job)
         try:
             self._carry(self._run, fl_ctx, abort_signal)
         except _Aborted:
@@ -217,6 +227,8 @@ class FederationController(WakingController):
         except Exception as error:
             self.log_exception(fl_ctx, "the run has failed")
             self.system_panic(str(error) or type(error).__name__, fl_ctx)
+        finally:
+            cleanup_tensor_disk_offload(engine, offload)
 
     def _carry(self, run: FederatedRun, fl_ctx: FLContext, abort: Signal) -> None:
         least, every = self.terms.min_sites, len(run.sites)

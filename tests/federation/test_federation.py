@@ -243,10 +243,10 @@ def test_rounded_updates_give_the_bits_of_both_simulations(
     config = rounded / "app" / "config"
     client = json.loads((config / CLIENT_CONFIG).read_text())
     server = json.loads((config / SERVER_CONFIG).read_text())
-    [aggregator] = [one for one in server["components"] if one["id"] == "aggregator"]
-    aggregator["args"]["transfer"] = "int8"
+    [workflow] = server["workflows"]
+    workflow["args"] |= {"transfer": "int8", "enable_tensor_disk_offload": True}
     edit(config / CLIENT_CONFIG, **compacting(client, "int8"))
-    edit(config / SERVER_CONFIG, components=server["components"])
+    edit(config / SERVER_CONFIG, workflows=server["workflows"])
 
     ended = mmar("submit", rounded, "--kit", federation.lead, "--wait", "--out", tmp_path / "out")
 
