@@ -41,7 +41,7 @@ def test_an_mmar_of_the_old_dialect_is_federated_as_it_is(
     assert printed["cross_site"]["complete"]
     run = Path(printed["folder"])
     server = json.loads((run / "job/app/config/config_fed_server.json").read_text())
-    assert server["components"][2]["args"]["aggregation_weights"] == {"site-2": 3}
+    assert server["workflows"][0]["args"]["aggregation_weights"] == {"site-2": 3}
     assert {path: path.read_bytes() for path in MMAR.rglob("*") if path.is_file()} == before
 
     shown = json.loads(mmar("job", "show", run / "job", "--json").stdout)

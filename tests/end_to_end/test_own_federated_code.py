@@ -104,9 +104,9 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "app/custom" / name).write_text(text)
 
     def server(document: Any) -> None:
-        [one] = [part for part in document["components"] if part["id"] == "aggregator"]
+        [workflow] = document["workflows"]
         args = {"log": "aggregator.jsonl"}
-        one["args"]["aggregator"] = {"path": "own_aggregator.Median", "args": args}
+        workflow["args"]["aggregator"] = {"path": "own_aggregator.Median", "args": args}
 
     def client(document: Any) -> None:
         own = {"path": "own_filter.Outlier", "args": {"site": "site-3", "tensor": first}}

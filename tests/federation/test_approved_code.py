@@ -45,8 +45,8 @@ def job_with_code(job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "app/custom/own_federation.py").write_text(PARTS)
     server = folder / "app/config/config_fed_server.json"
     document = json.loads(server.read_text())
-    [aggregator] = [one for one in document["components"] if one["id"] == "aggregator"]
-    aggregator["args"]["aggregator"] = {"path": "own_federation.Median", "args": {}}
+    [workflow] = document["workflows"]
+    workflow["args"]["aggregator"] = {"path": "own_federation.Median", "args": {}}
     server.write_text(json.dumps(document))
     chain = {"tasks": ["train"], "filters": [{"path": "own_federation.Halved", "args": {}}]}
     edit(folder / "app/config/config_fed_client.json", task_result_filters=[chain])

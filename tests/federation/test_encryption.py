@@ -51,7 +51,7 @@ def encrypted_job(job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     client = json.loads((config / "config_fed_client.json").read_text())
     edit(config / "config_fed_client.json", **encrypting(client, ["*"]))
     server = json.loads((config / "config_fed_server.json").read_text())
-    server["components"][0]["args"]["encrypt_layers"] = ["*"]
+    server["workflows"][0]["args"]["encrypt_layers"] = ["*"]
     edit(config / "config_fed_server.json", **server)
     return folder
 

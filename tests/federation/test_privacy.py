@@ -64,8 +64,8 @@ def job_with_norms(job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.write_text(json.dumps(document))
     server = folder / "app/config/config_fed_server.json"
     document = json.loads(server.read_text())
-    [aggregator] = [one for one in document["components"] if one["id"] == "aggregator"]
-    aggregator["args"]["optional_names"] = BUFFERS
+    [workflow] = document["workflows"]
+    workflow["args"]["optional_names"] = BUFFERS
     server.write_text(json.dumps(document))
     return folder
 
