@@ -95,7 +95,7 @@ class EncryptReply(Filter):
 
     Args:
         encrypt_layers: which: exact names, or names with ``*`` for any characters, of which the
-            floating-point tensors are meant. The server's persistor has the same argument.
+            floating-point tensors are meant. The server's workflow has the same argument.
     """
 
     def __init__(self, encrypt_layers: list[str]) -> None:

@@ -128,7 +128,7 @@ class MmarExecutor(Executor):
         local_epochs: epochs that a round trains, unless the site has a number of its own.
         steps_aggregation: optimizer steps that a round trains; 0 means whole epochs.
         shared_names: the tensors that the sites share, by exact name or with ``*`` for any
-            characters; None for all. The server's persistor has the same argument.
+            characters; None for all. The server's workflow has the same argument.
     """
 
     def __init__(

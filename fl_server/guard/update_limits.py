@@ -1,4 +1,4 @@
-"""The bounds of the update guard as a job writes them, in ``limits`` of ``MmarAggregator``."""
+"""The bounds of the update guard as a job writes them: ``limits`` of ``FederationController``."""
 
 from __future__ import annotations
 
