@@ -212,16 +212,25 @@ class FederatedRun:
                 weights=self._weights, round_number=number, timeout=self._terms.train_timeout
             )
 
-    def take(self, site: str, reply: Received) -> Faults:
+    def take(
+        self, site: str, reply: Received, *, counted: Callable[[], None] = lambda: None
+    ) -> Faults:
         """Take a site's update; why not, where the server rejects it.
 
         A reply to another round than the open one is not recorded: the site's own may follow.
+
+        Args:
+            site: its sender, as the carrier knows it.
+            reply: what came.
+            counted: called for an update that counts, before the round can be closed.
         """
         with self._lock:
             faults = self._judged(lambda: self._update_faults(site, reply), "update")
             faults = faults or self._counted(self._open(), site, reply)
             if faults:
-                self._reject(site, faults)
+                self._reject(site, reply, faults)
+            else:
+                counted()
             self._write_record(soon=False)
             return faults
 
@@ -287,8 +296,16 @@ class FederatedRun:
             self._recorder.contribution(site, contribution)
         self._recorder.score(current.number - 1, site, contribution.received_metrics)
 
-    def _reject(self, site: str, faults: Faults) -> None:
-        reason, current = reason_of(faults), self._round
+    def _reject(self, site: str, reply: Received, faults: Faults) -> None:
+        reason, current = self._note_rejection(site, faults), self._round
+        named = reply.metadata.get("round") if type(reply.metadata) is dict else None
+        if current is not None and self._is_awaited(site, named):
+            current.rejections[site] = reason
+            self._recorder.rejected(site, reason)
+
+    def _note_rejection(self, site: str, faults: Faults) -> str:
+        """Log why the server rejects an update; the sentence for the record."""
+        reason = reason_of(faults)
         logger.warning("contribution of %s rejected: %s", site, reason)
         self._note(
             "contribution-rejected",
@@ -297,10 +314,17 @@ class FederatedRun:
             rules=sorted({fault.rule for fault in faults}),
             reason=reason,
         )
-        is_anothers = any(fault.rule in ("round", "site") for fault in faults)
-        if current is not None and not is_anothers and not self._is_recorded(site):
-            current.rejections[site] = reason
-            self._recorder.rejected(site, reason)
+        return reason
+
+    def _is_awaited(self, site: str, round_number: int | None) -> bool:
+        """Whether a reply may be a site's first to the open round; a straggler's is to another."""
+        current = self._round
+        return (
+            current is not None
+            and site in self.sites
+            and not self._is_recorded(site)
+            and round_number in (None, current.number)
+        )
 
     def _is_recorded(self, site: str) -> bool:
         """Whether the record knows what came of a site in the open round."""
@@ -320,9 +344,7 @@ class FederatedRun:
         """
         with self._lock:
             current = self._round
-            if current is None or self._is_recorded(site) or site not in self.sites:
-                return
-            if round_number not in (None, current.number):
+            if current is None or not self._is_awaited(site, round_number):
                 return
             current.failed[site] = status
             if not status:
@@ -352,8 +374,9 @@ class FederatedRun:
         with self._lock:
             current = self._open()
             for site, fault in current.mean.settle().items():
-                current.rejections[site] = str(fault)
-                self._recorder.changed(site, SiteAbsence(status="rejected", reason=str(fault)))
+                reason = self._note_rejection(site, (fault,))
+                current.rejections[site] = reason
+                self._recorder.changed(site, SiteAbsence(status="rejected", reason=reason))
             self._round = None
             current.mean.require_enough(current.rejections)
             if self._selection.is_best(current.number - 1):
@@ -379,6 +402,7 @@ class FederatedRun:
     def _new_global(self, current: _Round) -> Weights:
         if self._own_mean is None:
             return current.mean.new_global(self._weights)
+        self._files.wait()  # it may change what came, whose digests are still to be taken
         sites, optional = current.mean.contributors, self._guard.optional
         return self._own_mean(self._weights, sites, optional)
 

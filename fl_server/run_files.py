@@ -59,6 +59,7 @@ class RunFiles:
         self._models.mkdir(parents=True, exist_ok=True)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="files")
         self._writing: deque[tuple[Future[None], int]] = deque()
+        self._lock = threading.RLock()  # a carrier's threads have lines of the log written
         self._record_waits = threading.Event()
         self._recorded = 0.0
         self.written = 0
@@ -102,8 +103,9 @@ class RunFiles:
         """Write a model; the weights must not be changed any more."""
         path, conf = self._path(name, weights), self._train_conf
         size = sum(tensor.nbytes for tensor in weights.values())
-        while self._writing and sum(one for _, one in self._writing) + size > BYTES_WAITING:
-            self._writing.popleft()[0].result()
+        with self._lock:
+            while self._writing and sum(one for _, one in self._writing) + size > BYTES_WAITING:
+                self._writing.popleft()[0].result()
         if is_encrypted(weights):
             self.do(lambda: write_encrypted_model(path, weights, conf), size)
         else:
@@ -127,14 +129,18 @@ class RunFiles:
             write: writes it.
             size: bytes of memory that the writing holds.
         """
-        while self._writing and (self._writing[0][0].done() or len(self._writing) >= MOST_WAITING):
-            self._writing.popleft()[0].result()
-        self._writing.append((self._thread.submit(write), size))
+        with self._lock:
+            while self._writing and (
+                self._writing[0][0].done() or len(self._writing) >= MOST_WAITING
+            ):
+                self._writing.popleft()[0].result()
+            self._writing.append((self._thread.submit(write), size))
 
     def wait(self) -> None:
         """Return when all is written."""
-        while self._writing:
-            self._writing.popleft()[0].result()
+        with self._lock:
+            while self._writing:
+                self._writing.popleft()[0].result()
 
     def close(self) -> None:
         """Write what waits, and end the thread."""

@@ -208,7 +208,11 @@ class FederationController(WakingController):
 
         def write() -> None:
             found = {name: fact() if callable(fact) else fact for name, fact in facts.items()}
-            self._log.append(event, job=self._job, **found)
+            try:
+                self._log.append(event, job=self._job, **found)
+            except OSError as error:
+                message = f"the audit log of this server cannot be written: {error}"
+                raise FederationError(message) from error
 
         self._files.do(write)
 
@@ -256,8 +260,11 @@ class FederationController(WakingController):
         if status is not None:
             self.run.absent(site, status, round_number=answered_round(reply))
             return
-        faults = self.run.take(site, received_from(reply, fl_ctx))
-        if not faults and self._own is not None:
+        kept = partial(self._kept_for_own, site, reply, fl_ctx)
+        self.run.take(site, received_from(reply, fl_ctx), counted=kept)
+
+    def _kept_for_own(self, site: str, reply: Shareable, fl_ctx: FLContext) -> None:
+        if self._own is not None:
             own = in_memory(reply)
             whole = own if self.terms.transfer is None else widened_reply(own)
             self._own.add(site, Reply(shareable=whole, peer=fl_ctx.get_peer_context()))
@@ -343,16 +350,19 @@ class FederationController(WakingController):
         return facts
 
     def _sending(self, facts: dict[str, Any], client_task: ClientTask, fl_ctx: FLContext) -> None:
-        self._note("task-out", site=client_task.client.name, **facts)
+        self._done(partial(self._note, "task-out", site=client_task.client.name, **facts))
 
     def _received(self, taken: Taken, client_task: ClientTask, fl_ctx: FLContext) -> None:
-        """Hand a reply over; what fails in the server itself ends the run."""
+        self._done(partial(taken, client_task.client.name, client_task.result, fl_ctx))
+        client_task.result = None
+
+    def _done(self, step: Callable[[], None]) -> None:
+        """Do a step on a thread of NVFlare's; what fails in the server itself ends the run."""
         try:
-            taken(client_task.client.name, client_task.result, fl_ctx)
+            step()
         except Exception as error:
             self._failure = self._failure or error
         finally:
-            client_task.result = None
             self._replied.set()
 
     def _wait(self, sent: FlareTask, abort: Signal) -> None:
@@ -385,7 +395,7 @@ class FederationController(WakingController):
         """Hand over a reply to a task that is complete; the run knows what is too late."""
         late = {TRAIN: self._trained, SUBMIT: self._submitted, VALIDATE: self._validated}
         if self._run is not None and task_name in late:
-            late[task_name](client.name, result, fl_ctx)
+            self._done(partial(late[task_name], client.name, result, fl_ctx))
         else:
             self.log_warning(fl_ctx, f"late reply of {client.name} to {task_name} is not used")
 

@@ -11,9 +11,9 @@ from fl_server.guard.update_limits import update_limits
 from fl_server.initial_model import InitialModel
 from fl_server.update_guard import Arrays, Expected, UpdateFault, check_update, largest_magnitude
 from mmar_runtime.config.location import Location
-from mmar_runtime.errors import ConfigError
+from mmar_runtime.errors import ConfigError, FederationError
 from mmar_runtime.exchange.encryption import ARRAYS, Layout
-from mmar_runtime.exchange.rounding_forms import Form
+from mmar_runtime.exchange.rounding_forms import FORMS, Form
 from mmar_runtime.exchange.sharing import form_problems, matching
 from mmar_runtime.weights import Weights
 
@@ -43,6 +43,7 @@ class PlainReplyGuard:
 
     Raises:
         ConfigError: a limit is unknown or out of its bounds, or a pattern is none.
+        FederationError: there is no such form of transfer.
     """
 
     def __init__(
@@ -61,6 +62,8 @@ class PlainReplyGuard:
         self._key_metric = initial.key_metric
         self._encrypted = encrypted
         self._factors = factors or {}
+        if transfer is not None and transfer not in FORMS:
+            raise FederationError(f"transfer is {transfer!r}, no form of {', '.join(FORMS)}")
         self._transfer = transfer
         self._model = _declared(self._plain(arrays_of(initial.weights)))
         self.optional = _optional(optional_names, initial.weights)
