@@ -30,7 +30,7 @@ def network(megabytes: float) -> dict[str, Any]:
 
 
 def write_job(folder: Path, megabytes: float, *, sites: int, rounds: int) -> Path:
-    """The example job with another network, no training and no cross-site validation."""
+    """The example job with another network and no training; its models are evaluated at once."""
     shutil.copytree(EXAMPLE, folder)
     config = folder / "app" / "config"
     model = {"name": "FullyConnectedNet", "args": network(megabytes)}
@@ -41,8 +41,6 @@ def write_job(folder: Path, megabytes: float, *, sites: int, rounds: int) -> Pat
     _write(config / "config_cross_validation.json", {**cross, "model": model})
     server = _read(config / "config_fed_server.json")
     server.update(num_rounds=rounds, min_clients=sites)
-    publish = {"id": "publish_results", "path": "returning.PublishRounds", "args": {}}
-    server["workflows"] = [server["workflows"][0], publish]
     _write(config / "config_fed_server.json", server)
     client = _read(config / "config_fed_client.json")
     client["executors"][0]["executor"]["path"] = "returning.ReturningExecutor"

@@ -41,9 +41,9 @@ PARTS = {
         "fl_server.guard.reply_guard.PlainReplyGuard.contribution_faults",
         lambda *_, **__: (),
     ),
-    "inline, no digest": ("fl_admin.simulation.inline.server.digest", lambda _: "0" * 64),
+    "inline, no digest": ("fl_server.federation.digest", lambda _: "0" * 64),
     "inline, no file": (
-        "fl_admin.simulation.inline.server.write_checkpoint",
+        "fl_server.run_files.write_checkpoint",
         lambda path, *_, **__: path.write_bytes(b""),
     ),
 }
@@ -62,7 +62,7 @@ def inline(megabytes: float, rounds: int, folder: Path, *, without: str = "") ->
     """When each round of the inline engine's server starts, and when all is done."""
     import torch
 
-    from fl_admin.simulation.inline.server import InlineServer
+    from fl_admin.simulation.inline.engine import Carrier, inline_run
     from fl_client.updates import weight_difference
     from fl_server.guard.metric_contract import MetricContract
     from fl_server.initial_model import InitialModel
@@ -119,21 +119,21 @@ def inline(megabytes: float, rounds: int, folder: Path, *, without: str = "") ->
     sites = Returning()
     starts: list[float] = []
 
-    class Clock(InlineServer):
-        def _round(self, number: int) -> None:
+    class Clock(Carrier):
+        def _train(self) -> None:
             starts.append(time.perf_counter())
-            super()._round(number)
+            super()._train()
 
-        def _validate_everywhere(self) -> None:
+        def _submit(self) -> None:
             """Not measured here."""
 
-        def _publish(self) -> None:
-            self._recorder.finish("complete")
+        def _validate(self) -> None:
+            """Not measured here."""
 
     with ExitStack() as stack:
         if without:
             stack.enter_context(patch(*PARTS[without]))
-        Clock(
+        run = inline_run(
             "job",
             terms,
             InitialModel(
@@ -143,10 +143,11 @@ def inline(megabytes: float, rounds: int, folder: Path, *, without: str = "") ->
                 metrics=contract,
                 cross_site_metrics=contract,
             ),
-            sites,
+            sites.names,
             folder,
             evaluation_sha256="",
-        ).run()
+        )
+        Clock(run, sites).carry()
     return [*starts, time.perf_counter()]
 
 

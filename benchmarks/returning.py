@@ -6,16 +6,12 @@ the site, its filters, its audit log and its gate are all there.
 
 from __future__ import annotations
 
-from nvflare.apis.fl_context import FLContext
-from nvflare.apis.signal import Signal
-
 from fl_client.flare.executor import MmarExecutor
 from fl_client.local_best import LocalBest
 from fl_client.local_training import LocalWork, SharedTensors
 from fl_client.site_tasks import SiteTasks
 from fl_client.updates import weight_difference
-from fl_server.flare.publish import PublishResults
-from fl_server.flare.run_recorder import keeper_of
+from mmar_runtime.errors import PolicyError
 from mmar_runtime.exchange.messages import SiteReport, Update
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
@@ -52,8 +48,8 @@ class ReturningTasks:
         return self.score(weights)
 
     def best(self) -> LocalBest:
-        """Not asked for: no workflow of the job asks for a model."""
-        raise AssertionError("no workflow of the job asks for a model")
+        """Declined, so that no model of a site is evaluated."""
+        raise PolicyError("a benchmark hands over no model")
 
     def shared_tensors(self) -> SharedTensors:
         """Not asked for: the job has no filters."""
@@ -68,13 +64,3 @@ class ReturningExecutor(MmarExecutor):
 
     def _single(self, work: LocalWork) -> SiteTasks:
         return ReturningTasks()
-
-
-class PublishRounds(PublishResults):
-    """Ends a run that has rounds, and no cross-site validation."""
-
-    def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        """The record is complete with the last round."""
-        keeper = keeper_of(fl_ctx.get_engine(), self.recorder_id)
-        keeper.recorder.finish("complete")
-        keeper._write(fl_ctx)
