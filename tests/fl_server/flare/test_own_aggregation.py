@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
-from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 
 from mmar_runtime.errors import FederationError, WeightsError
+from mmar_runtime.exchange.rounding import compacted, is_rounded, widened
+from mmar_runtime.weights import Weights
+from tests.fl_server.flare.conftest import Begin, Begun
 
 
 class Largest:
@@ -38,79 +40,48 @@ def own() -> Largest:
 
 
 @pytest.fixture
-def fed(federation: Any, own: Largest) -> Any:
-    return started(federation, own)
+def fed(begin: Begin, own: Largest) -> Begun:
+    return begin(aggregator=own)
 
 
-def started(federation: Any, own: Any) -> Any:
-    federation.aggregator.aggregator = own
-    federation.fire(EventType.START_RUN)
-    federation.start_round(1)
-    return federation
-
-
-def first_value(weights: Any) -> float:
+def first_value(weights: Weights) -> float:
     return float(next(iter(weights.values())).flatten()[0])
 
 
-def test_its_result_becomes_the_model(fed: Any) -> None:
-    before = first_value(fed.weights)
-    fed.submit("site-1", fed.update(1, step=1.0))
-    fed.submit("site-2", fed.update(1, step=5.0))
-
-    assert first_value(fed.aggregate()) == pytest.approx(before + 5, rel=1e-6)
-
-
-def test_it_gets_contributions_in_the_order_of_names_with_their_senders(
-    fed: Any, own: Largest
+def test_it_gets_updates_in_the_order_of_names_and_its_result_becomes_the_model(
+    fed: Begun, own: Largest
 ) -> None:
-    fed.submit("site-2", fed.update(1))
-    fed.submit("site-1", fed.update(1))
-    fed.aggregate()
+    fed.submit("site-3", fed.update(step=5.0))
+    fed.submit("site-1", fed.update(step=1.0))
 
-    assert own.sites == ["site-1", "site-2"]
+    assert first_value(fed.close_round()) == pytest.approx(first_value(fed.weights) + 5, rel=1e-6)
+    assert own.sites == ["site-1", "site-3"]
 
 
-def test_the_guard_stands_before_it(fed: Any, own: Largest) -> None:
-    faulty = fed.update(1, step=float("nan"))
-
-    assert not fed.submit("site-1", faulty)
-    assert fed.submit("site-2", fed.update(1, step=5.0))
-    fed.aggregate()
+def test_the_guard_stands_before_it(fed: Begun, own: Largest) -> None:
+    assert not fed.submit("site-1", fed.update(step=float("nan")))
+    assert fed.submit("site-2", fed.update(step=5.0))
+    fed.close_round()
 
     assert own.sites == ["site-2"]
 
 
-def test_a_bound_by_the_median_holds_for_it_as_well(federation: Any, own: Largest) -> None:
-    federation.aggregator.limits = {"norm_ratio": 1.2}
-    fed = started(federation, own)
-    fed.submit("site-1", fed.update(1, step=1.0))
-    fed.submit("site-2", fed.update(1, step=1000.0))
-    fed.aggregate()
+def test_a_bound_by_the_median_holds_for_it_as_well(begin: Begin, own: Largest) -> None:
+    fed = begin(aggregator=own, limits={"norm_ratio": 1.2})
+    for site, step in (("site-1", 1.0), ("site-2", 1000.0), ("site-3", 1.0)):
+        fed.submit(site, fed.update(step=step))
+    fed.close_round()
 
-    assert own.sites == ["site-1"]
-
-
-def test_nothing_is_summed_besides(fed: Any) -> None:
-    """A mean that nobody reads would cost two models' memory and the time of the sums."""
-    fed.submit("site-1", fed.update(1))
-    fed.submit("site-2", fed.update(1))
-    mean = fed.aggregator._round_mean(fed.fl_ctx)
-
-    assert mean.contributors == ("site-1", "site-2")
-    with pytest.raises(WeightsError, match="missing"):
-        mean.new_global(fed.weights)
+    assert own.sites == ["site-1", "site-3"]
 
 
-def test_each_round_has_its_own_contributions(fed: Any, own: Largest) -> None:
+def test_each_round_has_its_own_updates(fed: Begun, own: Largest) -> None:
     """Who says nothing in a round is not counted by what it said before."""
-    for number, sites in ((1, ("site-1", "site-2")), (2, ("site-2",))):
+    for sites in (("site-1", "site-2"), ("site-2",)):
         for site in sites:
-            fed.submit(site, fed.update(number))
-        fed.aggregate()
-        fed.aggregator.reset(fed.fl_ctx)
-        if number == 1:
-            fed.start_round(2)
+            fed.submit(site, fed.update())
+        fed.close_round()
+        fed.open_round() if len(sites) == 2 else None
 
     assert own.sites == ["site-1", "site-2", "site-2"]
 
@@ -128,26 +99,41 @@ def test_each_round_has_its_own_contributions(fed: Any, own: Largest) -> None:
     ],
 )
 def test_anything_else_than_the_model_is_not_kept(
-    federation: Any, own: Largest, returned: Any, error: Any, text: str
+    fed: Begun, own: Largest, returned: Any, error: type[Exception], text: str
 ) -> None:
     own.aggregate = lambda fl_ctx: returned  # type: ignore[method-assign]
-    fed = started(federation, own)
-    fed.submit("site-1", fed.update(1))
+    fed.submit("site-1", fed.update())
 
     with pytest.raises(error, match=text):
-        fed.aggregate()
+        fed.close_round()
 
 
-def test_one_that_takes_nothing_ends_the_round(federation: Any, own: Largest) -> None:
+def test_an_aggregator_that_takes_nothing_ends_the_round(fed: Begun, own: Largest) -> None:
     own.accept = lambda *_: (False, False)  # type: ignore[method-assign]
-    fed = started(federation, own)
-    fed.submit("site-1", fed.update(1))
+    fed.submit("site-1", fed.update())
 
     with pytest.raises(FederationError, match="took none of the contributions"):
-        fed.aggregate()
+        fed.close_round()
 
 
-def test_a_class_without_the_two_methods_ends_the_run_before_it_starts(federation: Any) -> None:
-    started(federation, object())
+def test_a_class_without_the_two_methods_ends_the_run_before_it_starts(begin: Begin) -> None:
+    assert "has no accept" in begin(aggregator=object()).fatal[0]
 
-    assert "has no accept" in federation.engine.fatal[0]
+
+def test_updates_that_came_rounded_reach_it_as_float32(begin: Begin, own: Largest) -> None:
+    fed = begin(aggregator=own, transfer="int8")
+    reply = fed.update()
+    sent = compacted(reply["DXO"]["data"], "int8")
+    reply["DXO"]["data"] = dict(sent)
+    large = next(n for n, t in fed.weights.items() if is_rounded(t.numpy().dtype, t.shape))
+    seen: list[Any] = []
+    own.accept = lambda shareable, _: bool(  # type: ignore[assignment, method-assign]
+        [own.updates.append(from_shareable(shareable).data), seen.append(own.updates[-1])]
+    )
+
+    assert fed.submit("site-1", reply)
+    fed.close_round()
+
+    assert seen[0].keys() == fed.weights.keys()
+    assert seen[0][large].tobytes() == widened(sent)[large].tobytes()
+    assert reply["DXO"]["data"].keys() == sent.keys()  # the reply itself stays as it came
