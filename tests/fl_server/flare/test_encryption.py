@@ -238,9 +238,7 @@ def test_a_sites_model_is_kept_encrypted(fed: Begun, site: Keys) -> None:
     start = {name: tensor.numpy() for name, tensor in fed.weights.items()}
     row = hidden.joined(start)
     part = EncryptedPart(layout=hidden, weight=1.0, ciphertexts=site.encrypt(row, 1.0))
-    plain = {
-        name: one for name, one in as_arrays(fed.weights).items() if name not in hidden.tensors
-    }
+    plain = {name: one for name, one in start.items() if name not in hidden.tensors}
     meta = {"round": 1, "metrics": {DICE: 0.5}}
     dxo = DXO(DataKind.WEIGHTS, data={**plain, **part.arrays}, meta=meta)
 
