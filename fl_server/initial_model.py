@@ -16,11 +16,11 @@ from mmar_runtime.config.loader import (
     load_evaluation_config,
     load_train_config,
 )
-from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import ComponentSpec, Literal, plain
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.exchange.job_documents import FEDERATION_ARGUMENTS
 from mmar_runtime.exchange.sharing import shared_names
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
@@ -162,12 +162,12 @@ def _own_file(named: Literal, mmar: Mmar, policy: SitePolicy) -> Path:
 
 
 def _shared_names(shared: list[str], weights: Weights, config: TrainConfig) -> tuple[str, ...]:
-    place = Location("config_fed_server.json") / "components" / "persistor" / "args"
-    names = shared_names(shared, weights, place / "shared_names")
+    place = FEDERATION_ARGUMENTS / "shared_names"
+    names = shared_names(shared, weights, place)
     if _loaders(config):
         message = "sites that share some tensors would start the others from random values"
         advice = "Leave out shared_names, or the CheckpointLoader of the train section."
-        raise ConfigError([Problem(place / "shared_names", message, advice, "shared")])
+        raise ConfigError([Problem(place, message, advice, "shared")])
     return names
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from nvflare.fuel.sec.security_content_service import LoadResult, SecurityContentManager
 
 from fl_server.encryption import ServerEncryption
-from mmar_runtime.config.location import Location
 from mmar_runtime.errors import FederationError
 from mmar_runtime.exchange.encryption import layout_of
 from mmar_runtime.exchange.encryption_extra import MISSING_EXTRA, extra_is_installed
+from mmar_runtime.exchange.job_documents import FEDERATION_ARGUMENTS
 from mmar_runtime.weights import Weights
 
-PLACE = Location("config_fed_server.json") / "components" / "persistor" / "args" / "encrypt_layers"
+PLACE = FEDERATION_ARGUMENTS / "encrypt_layers"
 
 
 def server_encryption(startup: Path, weights: Weights, patterns: list[str]) -> ServerEncryption:

@@ -10,17 +10,15 @@ import numpy as np
 from fl_server.guard.update_limits import update_limits
 from fl_server.initial_model import InitialModel
 from fl_server.update_guard import Arrays, Expected, UpdateFault, check_update, largest_magnitude
-from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, FederationError
 from mmar_runtime.exchange.encryption import ARRAYS, Layout
+from mmar_runtime.exchange.job_documents import FEDERATION_ARGUMENTS
 from mmar_runtime.exchange.rounding_forms import FORMS, Form
 from mmar_runtime.exchange.sharing import form_problems, matching
 from mmar_runtime.weights import Weights
 
 SHOWN_FAULTS = 3
-OPTIONAL_NAMES = (
-    Location("config_fed_server.json") / "components" / "aggregator" / "args" / "optional_names"
-)
+OPTIONAL_NAMES = FEDERATION_ARGUMENTS / "optional_names"
 
 
 class PlainReplyGuard:

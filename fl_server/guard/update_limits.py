@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fl_server.update_guard import MAX_METRIC, MAX_STEPS, Range, UpdateLimits
-from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
+from mmar_runtime.exchange.job_documents import FEDERATION_ARGUMENTS
 
-PLACE = Location("config_fed_server.json") / "components" / "aggregator" / "args" / "limits"
+PLACE = FEDERATION_ARGUMENTS / "limits"
 
 BOUNDS: Mapping[str, tuple[type, float, float]] = {
     "max_bytes": (int, 1, 2**40),

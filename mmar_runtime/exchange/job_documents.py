@@ -24,6 +24,9 @@ CLIENT_CONFIG = "config_fed_client.json"
 FEDERATION = "fl_server.flare.controller.FederationController"
 """The one workflow of a job."""
 
+FEDERATION_ARGUMENTS = Location(SERVER_CONFIG) / "workflows" / 0 / "args"
+"""Where a job asks its server for something."""
+
 EXECUTOR = "fl_client.flare.executor.MmarExecutor"
 """What does the tasks of a job at a site."""
 

@@ -64,7 +64,7 @@ def test_a_value_out_of_its_bounds_is_refused_with_its_place(
     [problem] = caught.value.problems
     assert message in problem.message
     assert problem.rule == "limit"
-    assert problem.location.place.startswith(f"components.aggregator.args.limits.{key}")
+    assert problem.location.place.startswith(f"workflows[0].args.limits.{key}")
 
 
 def test_all_faults_are_told_at_once() -> None:
