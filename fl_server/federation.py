@@ -162,6 +162,7 @@ class FederatedRun:
         self._digests: dict[str, Future[str]] = {}
         self._round: _Round | None = None
         self._submitted: set[str] = set()
+        self._submission_is_over = False
         self._own_models: list[str] = []
         self._validated: dict[str, set[str]] = {}
         self._lock = threading.RLock()
@@ -422,14 +423,16 @@ class FederatedRun:
     def scored(self, site: str, reply: Received) -> Faults:
         """Take a site's score of the last global model."""
         with self._lock:
-            faults = self._judged(
+            number = len(self._recorder.record.rounds)
+            scores = self._recorder.record.scores_of(number)
+            faults = check_first(site, () if scores is None else scores.sites) or self._judged(
                 lambda: self._guard.score_faults(reply.data, reply.metadata, site=site), "score"
             )
             if faults:
                 self._refused("score", site, faults)
             else:
                 metrics = dict(reply.data)
-                self._recorder.score(len(self._recorder.record.rounds), site, metrics)
+                self._recorder.score(number, site, metrics)
                 self._note("metrics-in", site=site, metrics=metrics)
             return faults
 
@@ -454,7 +457,7 @@ class FederatedRun:
     def model(self, site: str, reply: Received) -> Faults:
         """Keep a site's own model, which every site is asked to evaluate."""
         with self._lock:
-            if self._validated:
+            if self._submission_is_over:
                 return (UpdateFault("late", "model", "arrived after the models were sent out"),)
             faults = self._judged(
                 lambda: self._guard.model_faults(
@@ -480,14 +483,18 @@ class FederatedRun:
     def model_absent(self, site: str, status: str) -> None:
         """A site has no model to give, or keeps it at home."""
         with self._lock:
-            if status and not self._validated and not check_first(site, self._submitted):
+            if status and not self._submission_is_over and not check_first(site, self._submitted):
                 self._cross_site.model_failed(site, status)
             self._submitted.add(site)
 
     def cells_wanted(self) -> Iterator[Validate]:
         """Each model that every site is asked to evaluate, one after another."""
         of_server = self._of_server()
-        for owner in (*of_server, *sorted(self._own_models)):
+        with self._lock:
+            self._submission_is_over = True
+            owners = (*of_server, *sorted(self._own_models))
+            self._write_record()
+        for owner in owners:
             self._validated[owner] = set()
             yield Validate(
                 weights=self._model_of(owner),
@@ -543,8 +550,13 @@ class FederatedRun:
     # --- the end
 
     def end(self) -> Outcome:
-        """Write matrix and record; the run is complete, or failed where something is missing."""
+        """Write matrix and record; the run is complete, or failed where something is missing.
+
+        Raises:
+            Exception: what kept a file from being written.
+        """
         with self._lock:
+            self._files.wait()
             outcome = self._cross_site.publish(
                 self.record, self._files.folder, rows=self._rows(), min_sites=self._terms.min_sites
             )
@@ -555,17 +567,30 @@ class FederatedRun:
             else:
                 self._recorder.finish("complete")
             self._write_record()
+            self._files.wait()
             return outcome
 
     def fail(self, reason: str) -> None:
-        """The run ends early; what its rounds have given until now is kept."""
+        """The run ends early; what its rounds have given until now is kept.
+
+        A file that cannot be written is told in the log alone: the run fails already.
+        """
         with self._lock:
             if self._recorder.record.status == "running":
                 self._recorder.finish("failed", reason)
+            self._written()
             number = len(self._recorder.record.closed_rounds)
             if number > self._files.written:
                 self._files.global_model(self._weights, number, soon=True)
+                self._written()
             self._write_record()
+            self._written()
+
+    def _written(self) -> None:
+        try:
+            self._files.wait()
+        except Exception:
+            logger.exception("a file of the run cannot be written")
 
     def _rows(self) -> MatrixRows:
         of_server = self._of_server()

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class RunFiles:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="files")
         self._writing: deque[tuple[Future[None], int]] = deque()
         self._lock = threading.RLock()  # a carrier's threads have lines of the log written
-        self._record_waits = threading.Event()
+        self._record: Future[None] | None = None
         self._recorded = 0.0
         self.written = 0
         self._written_at = 0.0
@@ -75,13 +75,8 @@ class RunFiles:
         now = time.monotonic()
         if soon or now - self._recorded > SECONDS_BETWEEN_RECORDS:
             self._recorded = now
-            if not self._record_waits.is_set():
-                self._record_waits.set()
-                self.do(lambda: self._write_record(settled))
-
-    def _write_record(self, settled: Callable[[], RunRecord]) -> None:
-        self._record_waits.clear()  # what changes from now on is written once more
-        self._record_file.write(settled())
+            if self._record is None or self._record.running() or self._record.done():
+                self._record = self.do(lambda: self._record_file.write(settled()))
 
     def global_model(self, weights: Weights, number: int, *, soon: bool) -> None:
         """Write the global model of a round: the first, and others ``soon`` or after a while."""
@@ -122,7 +117,7 @@ class RunFiles:
             return read_encrypted_model(encrypted).weights
         return read_checkpoint(self._models / f"{name}.pt").weights
 
-    def do(self, write: Callable[[], None], size: int = 0) -> None:
+    def do(self, write: Callable[[], None], size: int = 0) -> Future[None]:
         """Have something written in its turn.
 
         Args:
@@ -134,13 +129,18 @@ class RunFiles:
                 self._writing[0][0].done() or len(self._writing) >= MOST_WAITING
             ):
                 self._writing.popleft()[0].result()
-            self._writing.append((self._thread.submit(write), size))
+            written = self._thread.submit(write)
+            self._writing.append((written, size))
+            return written
 
     def wait(self) -> None:
-        """Return when all is written."""
+        """Return when all is written; raise the first failure since the last call."""
         with self._lock:
-            while self._writing:
-                self._writing.popleft()[0].result()
+            writing = [future for future, _ in self._writing]
+            self._writing.clear()
+            wait(writing)
+            for future in writing:
+                future.result()
 
     def close(self) -> None:
         """Write what waits, and end the thread."""

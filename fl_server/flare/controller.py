@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Collection
@@ -129,8 +130,10 @@ class FederationController(WakingController):
         if event_type == EventType.FATAL_SYSTEM_ERROR:
             self._run.fail(str(fl_ctx.get_prop(FLContextKey.EVENT_DATA)))
         elif event_type == EventType.END_RUN:
-            self._run.fail("the run ended before its results were complete")
-            self._run.close()
+            try:
+                self._run.fail("the run ended before its results were complete")
+            finally:
+                self._run.close()
 
     # --- begin
 
@@ -181,16 +184,7 @@ class FederationController(WakingController):
         root = Path(workspace.get_root_dir())
         self._log, self._files = AuditLog(root / AUDIT_FILE, LogKey.of_kit(root)), files
         self._job = job
-        self._note(
-            "run-started",
-            name=record.job,
-            sites=list(record.sites),
-            job_digest=tree_hash(mmar.root, leave_out=SIGNATURE_FILES),
-            tensors=record.initial_weights_sha256,
-            shared_names=record.shared_names and list(record.shared_names),
-            encrypted=encryption and list(encryption.layout.tensors),
-        )
-        return FederatedRun(
+        run = FederatedRun(
             record,
             job,
             self.terms,
@@ -202,6 +196,16 @@ class FederationController(WakingController):
             own_mean=None if self._own is None else partial(self._aggregated, fl_ctx, self._own),
             note=self._note,
         )
+        self._note(
+            "run-started",
+            name=record.job,
+            sites=list(record.sites),
+            job_digest=tree_hash(mmar.root, leave_out=SIGNATURE_FILES),
+            tensors=record.initial_weights_sha256,
+            shared_names=record.shared_names and list(record.shared_names),
+            encrypted=encryption and list(encryption.layout.tensors),
+        )
+        return run
 
     def _note(self, event: str, **facts: Any) -> None:
         """Have a line of the server's log written, in its turn."""
@@ -248,7 +252,8 @@ class FederationController(WakingController):
         for task in run.cells_wanted():
             if len(standing) == STANDING_MODELS:
                 self._wait(standing.popleft(), abort)
-            standing.append(self._sent(task, self._validated, fl_ctx, least=every))
+            taken = partial(self._evaluated, task.owner)
+            standing.append(self._sent(task, taken, fl_ctx, least=every))
         while standing:
             self._wait(standing.popleft(), abort)
         outcome = run.end()
@@ -296,12 +301,16 @@ class FederationController(WakingController):
         else:
             self.run.model_absent(site, status)
 
-    def _validated(self, site: str, reply: Shareable, fl_ctx: FLContext) -> None:
-        owner, status = str(cookie(reply, AppConstants.MODEL_OWNER)), failure_of(reply)
+    def _evaluated(self, owner: str, site: str, reply: Shareable, fl_ctx: FLContext) -> None:
+        status = failure_of(reply)
         if status is None:
             self.run.cell(owner, site, received_from(reply, fl_ctx))
         else:
             self.run.cell_absent(owner, site, status)
+
+    def _evaluated_late(self, site: str, reply: Shareable, fl_ctx: FLContext) -> None:
+        owner = str(cookie(reply, AppConstants.MODEL_OWNER))
+        self._evaluated(owner, site, reply, fl_ctx)
 
     # --- messages
 
@@ -330,7 +339,7 @@ class FederationController(WakingController):
         sent = FlareTask(
             name=name_of(task),
             data=message,
-            timeout=int(task.timeout),
+            timeout=math.ceil(task.timeout),  # NVFlare takes whole seconds; 0 is without end
             before_task_sent_cb=partial(self._sending, self._facts_of(task)),
             result_received_cb=partial(self._received, taken),
             task_done_cb=_let_go,
@@ -393,8 +402,8 @@ class FederationController(WakingController):
         fl_ctx: FLContext,
     ) -> None:
         """Hand over a reply to a task that is complete; the run knows what is too late."""
-        late = {TRAIN: self._trained, SUBMIT: self._submitted, VALIDATE: self._validated}
-        if self._run is not None and task_name in late:
+        late = {TRAIN: self._trained, SUBMIT: self._submitted, VALIDATE: self._evaluated_late}
+        if self._run is not None and client.name in self._run.sites and task_name in late:
             self._done(partial(late[task_name], client.name, result, fl_ctx))
         else:
             self.log_warning(fl_ctx, f"late reply of {client.name} to {task_name} is not used")
@@ -406,6 +415,7 @@ class FederationController(WakingController):
 def _let_go(task: FlareTask, fl_ctx: FLContext) -> None:
     """A task and its replies name each other, so the model in it would stay for long."""
     task.data = None
+    task.before_task_sent_cb = None  # it knows the model, for the log
 
 
 class _Aborted(Exception):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
-from nvflare.apis.fl_constant import FilterKey, FLContextKey, ReturnCode, ServerCommandKey
+from nvflare.apis.fl_constant import FilterKey, FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.utils.task_utils import get_filters
@@ -154,22 +154,6 @@ def plain_metadata(raw: RawReply, claims: Mapping[str, object]) -> object:
     return {**named, "kind": kind, **claims}
 
 
-class RefusedReply(Shareable):
-    """What a workflow gets in place of a reply that the server refused; no site can send one.
-
-    Args:
-        reason: for the run record and the log.
-        reply: what was refused; cookies, by which NVFlare knows the task, are kept.
-    """
-
-    def __init__(self, reason: str, reply: Shareable) -> None:
-        super().__init__()
-        self.reason = reason
-        self.set_return_code(ReturnCode.EXECUTION_RESULT_ERROR)
-        self.set_cookie_jar(reply.get_cookie_jar())
-        self.set_header(ServerCommandKey.FL_CLIENT, reply.get_header(ServerCommandKey.FL_CLIENT))
-
-
 def message_of(
     task: Task, *, rounds: int, base_model: str, factors: Mapping[str, float] | None
 ) -> Shareable:
@@ -281,8 +265,6 @@ def failure_of(result: Shareable) -> str | None:
     code = result.get_return_code()
     if code in (None, ReturnCode.OK):
         return None
-    if isinstance(result, RefusedReply):
-        return f"refused by the server: {result.reason}"
     status = result.get_header(STATUS)
     if type(status) is str and STATUS_WORD.fullmatch(status):
         return status
