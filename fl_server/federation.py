@@ -52,6 +52,15 @@ OwnMean = Callable[[Weights, Collection[str], Collection[str]], Weights]
 """``own(weights, sites, optional)``: the new global weights by an aggregator of the job's own."""
 
 
+def failure_reason(error: Exception) -> str:
+    """Why a run has failed, for its record; what an error says of itself, and where it was.
+
+    >>> failure_reason(ValueError())
+    'ValueError'
+    """
+    return ": ".join([*getattr(error, "__notes__", ()), str(error) or type(error).__name__])
+
+
 class Note(Protocol):
     """Writes a line of the server's audit log."""
 

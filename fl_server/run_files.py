@@ -76,7 +76,9 @@ class RunFiles:
         if soon or now - self._recorded > SECONDS_BETWEEN_RECORDS:
             self._recorded = now
             if self._record is None or self._record.running() or self._record.done():
-                self._record = self.do(lambda: self._record_file.write(settled()))
+                self._record = self._do(
+                    "the run record", lambda: self._record_file.write(settled())
+                )
 
     def global_model(self, weights: Weights, number: int, *, soon: bool) -> None:
         """Write the global model of a round: the first, and others ``soon`` or after a while."""
@@ -90,21 +92,22 @@ class RunFiles:
         """Write the global model of a round as the best; a second name where it is written."""
         if number == self.written:
             last, best = self._path(GLOBAL_MODEL, weights), self._path(BEST_GLOBAL_MODEL, weights)
-            self.do(lambda: link(last, best, flush=self._durable))
+            what = f"the model {BEST_GLOBAL_MODEL!r}"
+            self._do(what, lambda: link(last, best, flush=self._durable))
         else:
             self.model(BEST_GLOBAL_MODEL, weights)
 
     def model(self, name: str, weights: Weights) -> None:
         """Write a model; the weights must not be changed any more."""
-        path, conf = self._path(name, weights), self._train_conf
+        path, conf, what = self._path(name, weights), self._train_conf, f"the model {name!r}"
         size = sum(tensor.nbytes for tensor in weights.values())
         with self._lock:
             while self._writing and sum(one for _, one in self._writing) + size > BYTES_WAITING:
                 self._writing.popleft()[0].result()
         if is_encrypted(weights):
-            self.do(lambda: write_encrypted_model(path, weights, conf), size)
+            self._do(what, lambda: write_encrypted_model(path, weights, conf), size)
         else:
-            self.do(lambda: write_checkpoint(path, weights, conf, flush=self._durable), size)
+            self._do(what, lambda: write_checkpoint(path, weights, conf, flush=self._durable), size)
 
     def _path(self, name: str, weights: Weights) -> Path:
         return self._models / f"{name}{SUFFIX if is_encrypted(weights) else '.pt'}"
@@ -116,6 +119,16 @@ class RunFiles:
         if encrypted.is_file():
             return read_encrypted_model(encrypted).weights
         return read_checkpoint(self._models / f"{name}.pt").weights
+
+    def _do(self, what: str, write: Callable[[], None], size: int = 0) -> Future[None]:
+        def named() -> None:
+            try:
+                write()
+            except Exception as error:
+                error.add_note(f"{what} cannot be written")
+                raise
+
+        return self.do(named, size)
 
     def do(self, write: Callable[[], None], size: int = 0) -> Future[None]:
         """Have something written in its turn.

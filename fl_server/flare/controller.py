@@ -26,7 +26,7 @@ from nvflare.app_common.utils.tensor_disk_offload_context import (
     setup_tensor_disk_offload,
 )
 
-from fl_server.federation import FederatedRun
+from fl_server.federation import FederatedRun, failure_reason
 from fl_server.flare.encryption import server_encryption
 from fl_server.flare.exchange import (
     answered_round,
@@ -234,7 +234,7 @@ class FederationController(WakingController):
             return
         except Exception as error:
             self.log_exception(fl_ctx, "the run has failed")
-            self.system_panic(str(error) or type(error).__name__, fl_ctx)
+            self.system_panic(failure_reason(error), fl_ctx)
         finally:
             cleanup_tensor_disk_offload(engine, offload)
 

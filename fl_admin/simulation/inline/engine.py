@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_client.simulation.sites import Sites
-from fl_server.federation import FederatedRun, Received
+from fl_server.federation import FederatedRun, Received, failure_reason
 from fl_server.guard.reply_guard import arrays_of
 from fl_server.initial_model import InitialModel
 from fl_server.record.run_record import RunRecord, begin_run
@@ -94,7 +94,7 @@ class Carrier:
             self._validate()
             run.end()
         except Exception as error:
-            run.fail(str(error) or type(error).__name__)
+            run.fail(failure_reason(error))
             if not isinstance(error, FederationError):
                 raise
         finally:
