@@ -264,23 +264,28 @@ class FederatedRun:
         return faults
 
     def _counted(self, current: _Round, site: str, reply: Received) -> Faults:
-        """Add an update that the guard has let through to the mean and to the record."""
-        difference = reply.weights()
-        update = ReceivedUpdate(
-            difference=difference,
-            steps=reply.metadata["steps"],
-            report=reply.metadata["report"],
-            logs=reply.logs,
-        )
+        """Add an update that the guard has let through to the mean and to the record.
+
+        What fails in the sum itself is raised: half an update may be in it.
+        """
         try:
+            difference = reply.weights()
+            update = ReceivedUpdate(
+                difference=difference,
+                steps=reply.metadata["steps"],
+                report=reply.metadata["report"],
+                logs=reply.logs,
+            )
             contribution = contribution_from(update)
+            addend = None if self._encryption is None else self._encryption.loaded(difference)
+            whole = added_up(difference)
         except FederationError as error:
             return (UpdateFault("report", "report", str(error)),)
-        try:
-            addend = None if self._encryption is None else self._encryption.loaded(difference)
         except WeightsError as error:
             return (UpdateFault("encryption", "update", str(error)),)
-        fault = current.mean.add(site, added_up(difference), update.steps, addend)
+        except Exception as error:
+            return self._unreadable("update", error)
+        fault = current.mean.add(site, whole, update.steps, addend)
         if fault is not None:
             return (fault,)
         self._record_contribution(current, site, contribution)
@@ -301,6 +306,7 @@ class FederatedRun:
         self, current: _Round, site: str, contribution: SiteContribution
     ) -> None:
         if self._is_recorded(site):  # it failed, or seemed to, and has contributed after all
+            current.rejections.pop(site, None)
             self._recorder.changed(site, contribution)
         else:
             self._recorder.contribution(site, contribution)
@@ -622,8 +628,12 @@ class FederatedRun:
         try:
             return judge()
         except Exception as error:
-            logger.exception("a reply cannot be judged")
-            return (UpdateFault("unreadable", what, f"cannot be judged ({type(error).__name__})"),)
+            return FederatedRun._unreadable(what, error)
+
+    @staticmethod
+    def _unreadable(what: str, error: Exception) -> Faults:
+        logger.exception("a reply cannot be judged", exc_info=error)
+        return (UpdateFault("unreadable", what, f"cannot be judged ({type(error).__name__})"),)
 
     def _refused(self, what: str, site: str, faults: Faults, **about: str) -> str:
         """Log why the server refuses a reply; the sentence for the record."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,34 @@ def test_an_update_of_somebody_else_is_rejected(started: Started) -> None:
     assert fed.outcome("site-9") is None
 
 
+def test_an_update_whose_tensors_cannot_be_read_is_rejected(started: Started) -> None:
+    fed = started()
+    good = fed.update("site-1")
+
+    def gone() -> Weights:
+        raise OSError
+
+    assert fed.run.take("site-1", replace(good, weights=gone))
+    assert fed.reason("site-1") == "update: cannot be judged (OSError)"
+    assert not fed.take("site-2", step=2.0)
+    assert value(fed.close_round()) == 2.0
+
+
+def test_what_fails_in_the_sum_itself_ends_the_run(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half an update may be in the sum."""
+
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    fed = started()
+    monkeypatch.setattr("fl_server.round_mean.RoundMean.add", fails)
+
+    with pytest.raises(MemoryError):
+        fed.take("site-1")
+
+
 def test_a_site_that_said_it_failed_may_contribute_after_all(started: Started) -> None:
     fed = started()
     fed.run.absent("site-1", "data-error")
@@ -166,11 +195,13 @@ def test_an_update_after_its_round_was_aggregated_counts_nowhere(started: Starte
 def test_a_difference_to_another_model_is_rejected_and_the_right_one_counts(
     started: Started,
 ) -> None:
-    fed = started()
+    fed = started(min_sites=2)
 
     assert fed.take("site-1", base_model="model of another run")
     assert "base_model: belongs to" in fed.reason("site-1")
     assert not fed.take("site-1")
+    with pytest.raises(FederationError, match="the job asks for 2; rejected: none"):
+        fed.close_round()
 
 
 # --- too few
