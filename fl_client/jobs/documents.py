@@ -60,6 +60,10 @@ SERVER_SETTINGS = {
     "heart_beat_timeout": number(1, 86_400),
 }
 FORMAT_VERSION = word(2)
+ONE_WORKFLOW = (
+    f"A job has one workflow, {FEDERATION}; 'mmar job create' writes a job of an MMAR, and "
+    "'mmar job import' makes one of an older job."
+)
 MAX_ENTRIES = 50
 """Components, workflows, chains or filters in one list."""
 
@@ -127,7 +131,7 @@ def _unlisted(
     yield Problem(
         place,
         f"{named!r} is not among the classes that a site allows",
-        'Name the components of mmar-fl and NVFlare\'s own workflow by "path".',
+        ONE_WORKFLOW if place.file == SERVER_CONFIG else 'Name the classes of mmar-fl by "path".',
         "allow-list",
     )
 
@@ -237,7 +241,8 @@ class _Reading:
             return
         yield from _form_faults(settings, SERVER_SETTINGS, place, "job-file")
         if not self.document.get("workflows"):
-            yield Problem(self.place / "workflows", "names no workflow", "", "job-file")
+            message = "names no workflow"
+            yield Problem(self.place / "workflows", message, ONE_WORKFLOW, "job-file")
 
     def _executors(self) -> Iterator[Problem]:
         if not self.document.get("executors"):

@@ -60,5 +60,5 @@ def transfer_faults(job: JobDocuments) -> Iterator[Problem]:
 
 def _is_last(job: JobDocuments) -> bool:
     chains = [one for one in job.chains(RESULT_FILTERS) if TRAIN in one.tasks]
-    fits = len(chains) == 1 and chains[0].filters[-1].path == COMPACT
-    return fits and chains[0].direction is None
+    filters = chains[0].filters if len(chains) == 1 else ()
+    return bool(filters) and filters[-1].path == COMPACT and chains[0].direction is None

@@ -7,14 +7,14 @@ of a job, which judges each key, and for those who write them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
-from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.errors import ConfigError, Problem, did_you_mean
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.exchange.messages import TRAIN
 
@@ -107,15 +107,13 @@ class JobDocuments:
 
     def _problems(self) -> Iterator[Problem]:
         """Report what the properties of this class could not read."""
-        for name, document, lists in (
-            (SERVER_CONFIG, self.server, ("components", "workflows")),
-            (CLIENT_CONFIG, self.client, ("components", "executors", DATA_FILTERS, RESULT_FILTERS)),
-        ):
-            for key in lists:
-                entries = document.get(key, [])
-                if not isinstance(entries, list) or not all(map(_is_entry, entries)):
-                    message = "has to be an array of objects as NVFlare has them"
-                    yield Problem(Location(name) / key, message, "", "job-file")
+        server, client = Location(SERVER_CONFIG), Location(CLIENT_CONFIG)
+        for key in ("components", "workflows"):
+            yield from _list_problems(self.server, key, server, _class_problems)
+        yield from _list_problems(self.client, "components", client, _class_problems)
+        yield from _list_problems(self.client, "executors", client, _executor_problems)
+        for key in (DATA_FILTERS, RESULT_FILTERS):
+            yield from _list_problems(self.client, key, client, _chain_problems)
 
     @property
     def federation(self) -> Mapping[str, Any]:
@@ -133,7 +131,8 @@ class JobDocuments:
         return any(one["executor"].get("path") == EXECUTOR for one in self._executors())
 
     def _executors(self) -> list[dict[str, Any]]:
-        return [one for one in self.client.get("executors", []) if "executor" in one]
+        executors: list[dict[str, Any]] = self.client.get("executors", [])
+        return executors
 
     @property
     def trains(self) -> bool:
@@ -167,34 +166,92 @@ class JobDocuments:
         """What the job asks for.
 
         Raises:
-            ConfigError: the workflow or the executor has an argument that is not a term.
+            ConfigError: an argument of the workflow or the executor is unknown or is missing, or
+                the two documents contradict each other.
         """
-        known = JobTerms.__dataclass_fields__
-        given = {
-            **{RENAMED.get(key, key): value for key, value in self.federation.items()},
-            **self.executor,
-        }
-        return JobTerms(**{key: value for key, value in given.items() if key in known})
+        problems = [*self._term_problems()]
+        if problems:
+            raise ConfigError(problems)
+        federation = {name: self.federation[name] for name in self.federation.keys() - CARRIED}
+        rounds = federation.pop("num_rounds", 0)
+        return JobTerms(rounds=rounds, **{**federation, **self.executor})
+
+    def _term_problems(self) -> Iterator[Problem]:
+        executor = Location(CLIENT_CONFIG) / "executors" / 0 / "executor" / "args"
+        for given, known, place in (
+            (self.federation, {*SERVER_TERMS, *CARRIED}, FEDERATION_ARGUMENTS),
+            (self.executor, EXECUTOR_TERMS, executor),
+        ):
+            for name in sorted(given.keys() - known):
+                advice = did_you_mean(name, known)
+                yield Problem(place / name, "is not an argument of a job", advice, "argument")
+        if "min_sites" not in self.federation:
+            advice = f"It is an argument of {FEDERATION}."
+            yield Problem(FEDERATION_ARGUMENTS / "min_sites", "is missing", advice, "argument")
+        for name in sorted(self.federation.keys() & self.executor.keys()):
+            here, there = self.executor[name], self.federation[name]
+            if here != there:
+                message = f"is {here!r} here, and {there!r} in {SERVER_CONFIG}"
+                yield Problem(executor / name, message, "Both have to be equal.", "argument")
 
 
-RENAMED = {"num_rounds": "rounds"}
+EXECUTOR_TERMS = frozenset({"local_epochs", "steps_aggregation", "shared_names"})
+"""Arguments of the executor."""
+
+SERVER_TERMS = (
+    frozenset(JobTerms.__dataclass_fields__) - {"rounds", "local_epochs", "steps_aggregation"}
+) | {"num_rounds"}
+"""Arguments of the workflow that are terms of the job."""
+
+CARRIED = frozenset({"models", "aggregator", "wait_for_others", "encrypt_layers"})
+"""Further arguments of the workflow: what NVFlare's carrier alone can do."""
+
+Problems = Callable[[Mapping[str, Any], Location], Iterator[Problem]]
 
 
-def _is_entry(entry: Any) -> bool:
-    """Whether an entry of a list has the parts that everybody reads."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("args", {}), dict):
-        return False
-    if "executor" in entry and not _is_entry(entry["executor"]):
-        return False
-    tasks, filters = entry.get("tasks", []), entry.get("filters", [])
-    chain = "filters" in entry or "executor" in entry
-    return (
-        isinstance(tasks, list)
-        and all(isinstance(task, str) for task in tasks)
-        and (not chain or "tasks" in entry)
-        and isinstance(filters, list)
-        and all(map(_is_entry, filters))
-    )
+def _list_problems(
+    document: Mapping[str, Any], key: str, place: Location, problems: Problems
+) -> Iterator[Problem]:
+    """Report whatever keeps a list of a document from being read."""
+    entries = document.get(key, [])
+    if not isinstance(entries, list):
+        yield Problem(place / key, "has to be an array", "", "job-file")
+        return
+    for index, entry in enumerate(entries):
+        if isinstance(entry, dict):
+            yield from problems(entry, place / key / index)
+        else:
+            yield Problem(place / key / index, "has to be an object", "", "job-file")
+
+
+def _class_problems(entry: Mapping[str, Any], place: Location) -> Iterator[Problem]:
+    if not isinstance(entry.get("args", {}), dict):
+        yield Problem(place / "args", "has to be an object", "", "job-file")
+    if "disabled" in entry:
+        message = "NVFlare would leave the class out"
+        yield Problem(place / "disabled", message, "Leave out the entry.", "job-file")
+
+
+def _executor_problems(entry: Mapping[str, Any], place: Location) -> Iterator[Problem]:
+    executor = entry.get("executor")
+    if isinstance(executor, dict):
+        yield from _class_problems(executor, place / "executor")
+    else:
+        yield Problem(place / "executor", "has to be an object", "", "job-file")
+    yield from _task_problems(entry, place)
+
+
+def _chain_problems(entry: Mapping[str, Any], place: Location) -> Iterator[Problem]:
+    if "filters" not in entry:
+        yield Problem(place / "filters", "is missing", "", "job-file")
+    yield from _list_problems(entry, "filters", place, _class_problems)
+    yield from _task_problems(entry, place)
+
+
+def _task_problems(entry: Mapping[str, Any], place: Location) -> Iterator[Problem]:
+    tasks = entry.get("tasks")
+    if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
+        yield Problem(place / "tasks", "has to be an array of names of tasks", "", "job-file")
 
 
 def _arguments(entries: list[dict[str, Any]], path: str) -> Mapping[str, Any]:
