@@ -127,7 +127,7 @@ CLASSES: Mapping[str, JobClass] = MappingProxyType(
             arguments={
                 "min_sites": SITES,
                 "num_rounds": LIMITED,
-                "models": several(MODEL, MAX_MODELS),
+                "models": optional(several(MODEL, MAX_MODELS)),
                 "shared_names": optional(TENSOR_NAMES),
                 "encrypt_layers": optional(TENSOR_NAMES),
                 "aggregation_weights": optional(FACTORS),

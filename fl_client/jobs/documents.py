@@ -76,6 +76,7 @@ def document_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
         policy: of the site.
     """
     documents: dict[Document, Any] = {}
+    places: set[Location] = set()
     for kind, name in FILES.items():
         try:
             document = read_document(root / "config" / name, JOB_JSON)
@@ -89,13 +90,15 @@ def document_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
         yield from substitution_faults(document, place, own=_own_values(document))
         yield from _class_faults(document, place, root / "custom", policy)
         yield from _limit_faults(document, place, policy)
-        yield from _Reading(kind, document).faults()
+        faults = [*_Reading(kind, document).faults()]
+        places |= {fault.location for fault in faults}
+        yield from faults
         documents[kind] = document
     if len(documents) == 2:
         try:
             job = JobDocuments.of(documents["server"], documents["client"])
         except ConfigError as error:
-            yield from error.problems
+            yield from (fault for fault in error.problems if fault.location not in places)
             return
         yield from chain_faults(job)
         yield from encryption_faults(job)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from fl_client.done_tasks import DONE, DoneTasks
-from fl_client.jobs.client_config import rounds_of
 from mmar_runtime.audit import AuditLog, lines_of_job
 from mmar_runtime.errors import PolicyError
-from mmar_runtime.mmar import Mmar
-
-JOB = Path(__file__).resolve().parents[2] / "jobs/spleen_ct_segmentation"
 
 
 def test_rounds_go_on_and_never_back() -> None:
@@ -64,12 +59,3 @@ def test_the_audit_log_knows_the_tasks_of_each_job(tmp_path: Path) -> None:
         stream.write(b'{"damaged": "one"')
 
     assert [line["round"] for line in lines_of_job(path, "one")] == [3]
-
-
-def test_the_rounds_are_those_of_the_jobs_training(tmp_path: Path) -> None:
-    assert rounds_of(Mmar(JOB / "app")) == 3
-    (tmp_path / "config").mkdir()
-    assert rounds_of(Mmar(tmp_path)) is None
-    own = {"workflows": [{"id": "x", "path": "own.Workflow", "args": {"num_rounds": 9}}]}
-    (tmp_path / "config/config_fed_server.json").write_text(json.dumps(own))
-    assert rounds_of(Mmar(tmp_path)) is None

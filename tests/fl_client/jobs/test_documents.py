@@ -11,28 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nvflare.app_common.workflows.cross_site_model_eval import CrossSiteModelEval
-from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
 
 from fl_client.job_check import check_app, check_job
-from fl_client.jobs.classes import (
-    CLASSES,
-    LIMITS,
-    OWN_AGGREGATOR,
-    TRAINING,
-    VALIDATION,
-    Reference,
-)
-from fl_client.jobs.forms import Form
+from fl_client.jobs.classes import CLASSES, LIMITS, OWN_AGGREGATOR
 from fl_client.privacy.settings import SETTINGS
 from fl_server.guard.update_limits import update_limits
 from fl_server.record.cross_site import MODEL_NAME
+from mmar_runtime.exchange.job_documents import FEDERATION, SERVER_TERMS
+from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.policy.site_policy import Byoc, SitePolicy
 
 JOB = Path(__file__).resolve().parents[3] / "jobs/spleen_ct_segmentation"
 SERVER, CLIENT = "config_fed_server.json", "config_fed_client.json"
 CODE_ON = SitePolicy(byoc=Byoc(mode="on"))
-NVFLARES = {TRAINING: ScatterAndGather, VALIDATION: CrossSiteModelEval}
 
 
 @pytest.fixture
@@ -51,21 +42,23 @@ def told(job: Path, file: str, edit: Callable[[Any], object]) -> list[str]:
     return [f"{one.rule} {one.location.place}" for one in check_job(job).problems]
 
 
-def component(document: Any, name: str) -> Any:
-    entries = (*document["components"], *document.get("workflows", ()))
-    [found] = [one for one in entries if one["id"] == name]
-    return found
+def arguments(**values: object) -> Callable[[Any], object]:
+    """A change of the workflow's arguments."""
+    return lambda document: document["workflows"][0]["args"].update(values)
 
 
 # --- The table against the classes ---------------------------------------------------------------
 
 
 def signature(path: str) -> dict[str, inspect.Parameter]:
-    """The arguments of a class; of NVFlare's workflows in a dress of ours, theirs as well."""
+    """The arguments of a class; those of the workflow are terms of the job as well."""
     module, _, name = path.rpartition(".")
     found = dict(inspect.signature(getattr(import_module(module), name)).parameters)
-    if path in NVFLARES:
-        found |= inspect.signature(NVFLARES[path]).parameters
+    if path == FEDERATION:
+        terms = inspect.signature(JobTerms).parameters
+        values = JobTerms(rounds=0, min_sites=1)
+        for name in SERVER_TERMS - {"min_sites", "num_rounds"}:
+            found[name] = terms[name].replace(default=getattr(values, name))
     variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     return {name: one for name, one in found.items() if one.kind not in variable}
 
@@ -73,7 +66,7 @@ def signature(path: str) -> dict[str, inspect.Parameter]:
 @pytest.mark.parametrize("path", sorted(CLASSES))
 def test_the_table_has_just_the_arguments_of_a_class(path: str) -> None:
     arguments = signature(path)
-    own = {OWN_AGGREGATOR} if path.endswith("MmarAggregator") else set()
+    own = {OWN_AGGREGATOR} if path == FEDERATION else set()
 
     if path not in SETTINGS:  # whose arguments fl_client.privacy.settings judges
         assert set(CLASSES[path].arguments) | own == set(arguments)
@@ -84,7 +77,7 @@ def test_the_table_has_just_the_arguments_of_a_class(path: str) -> None:
 
 def defaults() -> Iterator[tuple[str, str, Any]]:
     for path, one in CLASSES.items():
-        for name, parameter in signature(path).items():
+        for name, parameter in sorted(signature(path).items()):
             if name in one.arguments and parameter.default is not inspect.Parameter.empty:
                 yield path, name, parameter.default
 
@@ -93,7 +86,7 @@ def defaults() -> Iterator[tuple[str, str, Any]]:
 def test_the_default_of_an_argument_has_its_form(path: str, name: str, default: Any) -> None:
     form = CLASSES[path].arguments[name]
 
-    assert isinstance(form, Reference) or form.fits(default)
+    assert form.fits(default)
 
 
 @pytest.mark.parametrize(
@@ -119,9 +112,8 @@ def test_the_limits_of_the_guard_are_those_of_the_server(limits: Any, fits: bool
 
 @pytest.mark.parametrize("name", ["ours", "site-1", "SRV_ours", "../x", "a b", "x" * 101])
 def test_the_names_of_models_are_those_of_the_server(name: str) -> None:
-    form = CLASSES["fl_server.flare.given_models.GivenModels"].arguments["models"]
+    form = CLASSES[FEDERATION].arguments["models"]
 
-    assert isinstance(form, Form)
     assert form.fits([name]) == (MODEL_NAME.fullmatch(name) is not None)
 
 
@@ -147,28 +139,9 @@ def test_the_names_of_models_are_those_of_the_server(name: str) -> None:
             lambda conf: conf["executors"][0]["executor"].update(config_type="dict"),
             "job-file executors[0].executor.config_type",
         ),
-        (
-            SERVER,
-            lambda conf: component(conf, "aggregator")["args"].update(weigh=1),
-            "argument components[2].args.weigh",
-        ),
-        (
-            SERVER,
-            lambda conf: component(conf, "recorder")["args"].update(persistor_id="recorder"),
-            "argument components[4].args.persistor_id",
-        ),
-        (
-            SERVER,
-            lambda conf: component(conf, "scatter_and_gather")["args"].update(start_round=900),
-            "argument workflows[0].args.start_round",
-        ),
-        (
-            SERVER,
-            lambda conf: component(conf, "cross_site_validation")["args"].update(
-                cross_val_dir="../../x"
-            ),
-            "argument workflows[2].args.cross_val_dir",
-        ),
+        (SERVER, arguments(weigh=1), "argument workflows[0].args.weigh"),
+        (SERVER, arguments(start_round=900), "argument workflows[0].args.start_round"),
+        (SERVER, arguments(local_epochs=3), "argument workflows[0].args.local_epochs"),
     ],
 )
 def test_what_is_not_in_the_table_is_refused(
@@ -180,7 +153,7 @@ def test_what_is_not_in_the_table_is_refused(
 def test_an_entry_may_use_a_value_of_its_own_document(job: Path) -> None:
     def bounded(conf: Any) -> None:
         conf["train_timeout"] = 3600
-        component(conf, "scatter_and_gather")["args"]["train_timeout"] = "{train_timeout}"
+        arguments(train_timeout="{train_timeout}")(conf)
 
     assert told(job, SERVER, bounded) == []
 
@@ -189,7 +162,7 @@ def test_an_entry_may_use_a_value_of_its_own_document(job: Path) -> None:
 def test_and_the_value_is_judged_where_it_is_used(job: Path, value: Any) -> None:
     def unbounded(conf: Any) -> None:
         conf["train_timeout"] = value
-        component(conf, "scatter_and_gather")["args"]["train_timeout"] = "{train_timeout}"
+        arguments(train_timeout="{train_timeout}")(conf)
 
     assert told(job, SERVER, unbounded) == ["argument workflows[0].args.train_timeout"]
 
@@ -204,7 +177,7 @@ def test_a_value_that_no_entry_uses_is_an_unknown_key(job: Path) -> None:
 
 
 def test_a_class_of_the_server_has_no_place_at_a_site(job: Path) -> None:
-    server = {"id": "x", "path": "fl_server.flare.publish.PublishResults", "args": {}}
+    server = {"id": "x", "path": FEDERATION, "args": {"min_sites": 2}}
 
     assert told(job, CLIENT, lambda conf: conf["components"].append(server)) == [
         "allow-list components[1].path"
@@ -223,7 +196,7 @@ def test_a_filter_is_no_component_and_the_executor_no_filter(job: Path) -> None:
 def test_own_code_cannot_bring_a_class_of_ours_in_its_arguments(job: Path) -> None:
     (job / "app/custom").mkdir()
     (job / "app/custom/own.py").write_text("class Half: ...\n")
-    inner = {"path": "fl_server.flare.publish.PublishResults", "args": {"recorder_id": "/"}}
+    inner = {"path": FEDERATION, "args": {"min_sites": 2}}
     path = job / "app/config" / CLIENT
     for args, rules in (({"rate": 1}, set()), ({"part": inner}, {"allow-list"})):
         document = json.loads((JOB / "app/config" / CLIENT).read_text())
@@ -236,20 +209,43 @@ def test_own_code_cannot_bring_a_class_of_ours_in_its_arguments(job: Path) -> No
 # --- One course of a run -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["scatter_and_gather", "cross_site_validation"])
-def test_a_workflow_stands_once(job: Path, name: str) -> None:
+def test_the_workflow_stands_once(job: Path) -> None:
     def fifty(conf: Any) -> None:
-        conf["workflows"] += [{**component(conf, name), "id": f"again-{n}"} for n in range(40)]
+        conf["workflows"] += [{**conf["workflows"][0], "id": f"again-{n}"} for n in range(40)]
 
     assert {one.split()[0] for one in told(job, SERVER, fifty)} == {"course"}
 
 
-def test_workflows_keep_their_order(job: Path) -> None:
-    assert told(job, SERVER, lambda conf: conf["workflows"].reverse()) == ["course workflows"]
+def test_a_workflow_of_the_jobs_own_code_is_a_course_too(job: Path) -> None:
+    (job / "app/custom").mkdir()
+    (job / "app/custom/own.py").write_text("class Course: ...\n")
+    path = job / "app/config" / SERVER
+    document = json.loads(path.read_text())
+    document["workflows"] = [{"id": "own", "path": "own.Course", "args": {"num_rounds": 3}}]
+    path.write_text(json.dumps(document))
+
+    assert check_app(job / "app", CODE_ON).problems == ()
+    assert {one.rule for one in check_job(job).problems} == {"code"}
 
 
-def test_a_job_without_cross_site_validation_is_a_course_too(job: Path) -> None:
-    assert told(job, SERVER, lambda conf: conf["workflows"].pop(2)) == []
+@pytest.mark.parametrize(
+    "path",
+    [
+        "fl_server.flare.wake.WakingScatterAndGather",
+        "nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather",
+    ],
+)
+def test_an_old_document_is_answered_with_the_way_to_a_new_one(job: Path, path: str) -> None:
+    document = json.loads((job / "app/config" / SERVER).read_text())
+    document["workflows"] = [{"id": "scatter_and_gather", "path": path, "args": {}}]
+    (job / "app/config" / SERVER).write_text(json.dumps(document))
+
+    [problem] = check_job(job).problems
+
+    assert problem.location.place == "workflows[0].path"
+    assert FEDERATION in problem.advice
+    assert "'mmar job create'" in problem.advice
+    assert "'mmar job import'" in problem.advice
 
 
 def test_a_task_has_one_executor(job: Path) -> None:

@@ -9,40 +9,38 @@ from typing import Any
 import pytest
 
 from fl_client.jobs.encryption import (
-    DECRYPT,
     ENCRYPT,
-    PERSISTOR,
-    encrypt_layers_of,
     encrypting,
     encryption_faults,
 )
+from mmar_runtime.exchange.job_documents import FEDERATION, JobDocuments
 
 LAYERS = ["conv.*"]
-FILES = ("config_fed_server.json", "config_fed_client.json")
 PLAIN: dict[str, Any] = {"task_data_filters": [], "task_result_filters": []}
 OTHER = {"path": "a.Privacy", "args": {}}
 
 Documents = tuple[Any, Any]
 
 
+def server_of(layers: Any) -> dict[str, Any]:
+    return {"workflows": [{"path": FEDERATION, "args": {"min_sites": 2, "encrypt_layers": layers}}]}
+
+
 @pytest.fixture
 def documents() -> Documents:
-    server = {"components": [{"path": PERSISTOR, "args": {"encrypt_layers": LAYERS}}]}
-    return server, copy.deepcopy(encrypting(PLAIN, LAYERS))
+    return server_of(LAYERS), copy.deepcopy(encrypting(PLAIN, LAYERS))
 
 
 def faults(server: Any, client: Any) -> list[str]:
-    return [str(one) for one in encryption_faults(server, client, FILES)]
+    return [str(fault) for fault in encryption_faults(JobDocuments.of(server, client))]
 
 
 def test_documents_that_agree_have_no_fault(documents: Documents) -> None:
     assert faults(*documents) == []
-    assert encrypt_layers_of(documents[1]) == LAYERS
 
 
 def test_a_job_that_encrypts_nothing_has_none_either() -> None:
-    assert faults({"components": []}, PLAIN) == []
-    assert encrypt_layers_of(PLAIN) is None
+    assert faults({"workflows": []}, PLAIN) == []
 
 
 def test_the_encryption_stands_behind_every_other_filter() -> None:
@@ -68,7 +66,7 @@ def test_a_task_keeps_its_single_chain() -> None:
 
 
 def _server_says_nothing(server: Any, client: Any) -> None:
-    server["components"] = []
+    server["workflows"] = []
 
 
 def _client_says_nothing(server: Any, client: Any) -> None:
@@ -76,7 +74,7 @@ def _client_says_nothing(server: Any, client: Any) -> None:
 
 
 def _both_say_otherwise(server: Any, client: Any) -> None:
-    server["components"][0]["args"]["encrypt_layers"] = ["head.*"]
+    server["workflows"][0]["args"]["encrypt_layers"] = ["head.*"]
 
 
 def _a_best_model_in_plain(server: Any, client: Any) -> None:
@@ -96,7 +94,7 @@ def _nobody_decrypts(server: Any, client: Any) -> None:
 
 
 def _no_list(server: Any, client: Any) -> None:
-    server["components"][0]["args"]["encrypt_layers"] = "*"
+    server["workflows"][0]["args"]["encrypt_layers"] = "*"
     client["task_result_filters"][0]["filters"][0]["args"]["encrypt_layers"] = "*"
 
 
@@ -133,15 +131,14 @@ def test_a_job_that_would_leave_something_in_plain_is_refused(
 def test_names_that_no_site_would_take_are_refused_before_a_run(
     layers: list[str], told: str
 ) -> None:
-    server = {"components": [{"path": PERSISTOR, "args": {"encrypt_layers": layers}}]}
-
-    [fault] = faults(server, encrypting(PLAIN, layers))
+    [fault] = faults(server_of(layers), encrypting(PLAIN, layers))
 
     assert told in fault
 
 
-@pytest.mark.parametrize("filters", [[1], [{"tasks": ["train"]}], 7, [{"filters": [DECRYPT]}]])
-def test_what_is_no_list_of_filters_is_refused(documents: Documents, filters: Any) -> None:
-    documents[1]["task_data_filters"] = filters
+def test_an_aggregator_of_the_jobs_own_is_refused(documents: Documents) -> None:
+    documents[0]["workflows"][0]["args"]["aggregator"] = {"path": "own.Median"}
 
-    assert faults(*documents)
+    [fault] = faults(*documents)
+
+    assert "'own.Median' cannot add up what is encrypted" in fault

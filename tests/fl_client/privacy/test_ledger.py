@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from fl_client.privacy import ledger as privacy_ledger
 from fl_client.privacy.ledger import PrivacyLedger, data_digest
 from fl_client.privacy.settings import SvtSettings
-from fl_client.privacy.settings import ledger as privacy_ledger
 from mmar_runtime.audit import AuditLog, verified_lines
 from mmar_runtime.audit_keys import LogKey
 from mmar_runtime.errors import PolicyError

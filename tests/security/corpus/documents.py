@@ -15,16 +15,12 @@ CLIENT, SERVER = f"{FOLDER}config_fed_client.json", f"{FOLDER}config_fed_server.
 RULES = ("job-file", "argument", "allow-list", "course", "limit", "privacy", "encryption",
          "transfer", "code")  # fmt: skip
 
-TRAINING = "fl_server.flare.wake.WakingScatterAndGather"
-VALIDATION = "fl_server.flare.wake.WakingCrossSiteModelEval"
-SCORING = "fl_server.flare.last_model.ScoreLastModel"
+FEDERATION = "fl_server.flare.controller.FederationController"
 PRIVACY = "fl_client.flare.privacy."
 TASKS = ["train", "score_model", "submit_model", "validate"]
 
-SAG_ARGS = {
-    "min_clients": 2, "num_rounds": 3, "persistor_id": "persistor",
-    "shareable_generator_id": "shareable_generator", "aggregator_id": "aggregator",
-}  # fmt: skip
+ARGS = {"min_sites": 2, "num_rounds": 3}
+A = "workflows/0/args/"
 EXECUTOR = {"id": "again", "path": "fl_client.flare.executor.MmarExecutor", "args": {}}
 
 RESOURCES: dict[str, tuple[str, Any]] = {
@@ -86,12 +82,10 @@ CLIENTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "format": ("another format", {"format_version": 1}),
     "format-text": ("a format as a text", {"format_version": "2"}),
     "server-component": ("a server's class at a site", {
-        "components/-": {"id": "p", "path": "fl_server.flare.publish.PublishResults", "args": {}}}),
-    "server-persistor": ("the server's persistor at a site", {
-        "components/-": {"id": "p", "path": "fl_server.flare.persistor.MmarModelPersistor"}}),
+        "components/-": {"id": "p", "path": FEDERATION, "args": ARGS}}),
     "server-workflow": ("a workflow as the executor",
-                        {"executors/0/executor": {"path": TRAINING, "args": SAG_ARGS}}),
-    "workflows": ("workflows at a site", {"workflows": [{"id": "x", "path": TRAINING}]}),
+                        {"executors/0/executor": {"path": FEDERATION, "args": ARGS}}),
+    "workflows": ("workflows at a site", {"workflows": [{"id": "x", "path": FEDERATION}]}),
     "executor-component": ("a second executor as a component", {"components/-": EXECUTOR}),
     "executor-twice": ("a second executor for the same tasks",
                        {"executors/-": {"tasks": TASKS, "executor": EXECUTOR}}),
@@ -144,7 +138,12 @@ CLIENTS: dict[str, tuple[str, Mapping[str, Any]]] = {
                           {"task_result_filters": [{"tasks": ["submit_model"], "filters": [
                               {"path": f"{PRIVACY}SVTPrivacy", "args": {"epsilon": 1e9}}]}]}),
     "filter-server": ("the server's class as a filter", {"task_result_filters": [{
-        "tasks": ["train"], "filters": [{"path": "fl_server.flare.publish.PublishResults"}]}]}),
+        "tasks": ["train"], "filters": [{"path": FEDERATION, "args": ARGS}]}]}),
+    "chain-empty": ("a chain without its filters", {"task_result_filters": [{}]}),
+    "chain-first-empty": ("a rounding whose own task has an empty chain", {"task_result_filters": [
+        {"tasks": ["train"], "filters": []},
+        {"tasks": ["validate"], "filters": [
+            {"path": "fl_client.flare.compact.CompactUpdate", "args": {"transfer": "int8"}}]}]}),
 }  # fmt: skip
 
 SERVERS: dict[str, tuple[str, Mapping[str, Any]]] = {
@@ -162,80 +161,73 @@ SERVERS: dict[str, tuple[str, Mapping[str, Any]]] = {
         "tasks": ["train"], "filters": [{"path": f"{PRIVACY}ExcludeVars",
                                          "args": {"exclude_vars": ["*"]}}]}]}),
     "workflow-component": ("a workflow as a component", {
-        "components/-": {"id": "x", "path": TRAINING, "args": SAG_ARGS}}),
+        "components/-": {"id": "x", "path": FEDERATION, "args": ARGS}}),
     "component-workflow": ("a component as a workflow", {
-        "workflows/-": {"id": "x", "path": "fl_server.flare.persistor.MmarModelPersistor"}}),
-    "trainings-two": ("a second training", {
-        "workflows/-": {"id": "x", "path": TRAINING, "args": SAG_ARGS}}),
-    "trainings-fifty": ("fifty trainings", {"workflows": [
-        {"id": f"w{n}", "path": TRAINING, "args": SAG_ARGS} for n in range(50)]}),
-    "validations-many": ("two hundred cross-validations", {"workflows": [
-        {"id": f"w{n}", "path": VALIDATION, "args": {"model_locator_id": "model_locator"}}
-        for n in range(200)]}),
-    "validations-two": ("a second cross-validation", {
-        "workflows/-": {"id": "x", "path": VALIDATION,
-                        "args": {"model_locator_id": "model_locator"}}}),
-    "scores-two": ("the last model scored twice",
-                   {"workflows/-": {"id": "x", "path": SCORING, "args": {"min_sites": 2}}}),
-    "order": ("publishing before training", {"workflows": [
-        {"id": "p", "path": "fl_server.flare.publish.PublishResults", "args": {}},
-        {"id": "w", "path": TRAINING, "args": SAG_ARGS}]}),
+        "workflows/-": {"id": "x", "path": "fl_client.flare.wake.WakeListener"}}),
+    "federations-two": ("a second federation", {
+        "workflows/-": {"id": "x", "path": FEDERATION, "args": ARGS}}),
+    "federations-fifty": ("fifty federations", {"workflows": [
+        {"id": f"w{n}", "path": FEDERATION, "args": ARGS} for n in range(50)]}),
+    "federations-many": ("two hundred federations", {"workflows": [
+        {"id": f"w{n}", "path": FEDERATION, "args": ARGS} for n in range(200)]}),
+    "nvflare-training": ("NVFlare's own training after ours", {"workflows/-": {
+        "id": "x", "path": "nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather",
+        "args": {"min_clients": 1, "num_rounds": 900}}}),
+    "nvflare-validation": ("NVFlare's own cross-validation", {"workflows/-": {
+        "id": "x",
+        "path": "nvflare.app_common.workflows.cross_site_model_eval.CrossSiteModelEval",
+        "args": {"cross_val_dir": "../../../x"}}}),
+    "nvflare-persistor": ("a persistor of NVFlare's, which unpickles", {"components/-": {
+        "id": "persistor", "path": "nvflare.app_opt.pt.file_model_persistor.PTFileModelPersistor",
+        "args": {"source_ckpt_file_full_name": "MARKER"}}}),
+    "old-training": ("a workflow of an earlier mmar-fl", {"workflows": [
+        {"id": "w", "path": "fl_server.flare.wake.WakingScatterAndGather",
+         "args": {"min_clients": 2, "num_rounds": 3}}]}),
+    "old-components": ("components of an earlier mmar-fl", {"components": [
+        {"id": "persistor", "path": "fl_server.flare.persistor.MmarModelPersistor"},
+        {"id": "aggregator", "path": "fl_server.flare.aggregator.MmarAggregator",
+         "args": {"min_sites": 2}}]}),
     "workflows-none": ("no workflow", {"workflows": []}),
-    "workflows-object": ("an object of workflows", {"workflows": {"path": TRAINING}}),
-    "start-round": ("a round far ahead", {"workflows/0/args/start_round": 999}),
-    "task-name": ("another task", {"workflows/0/args/train_task_name": "validate"}),
-    "task-name-score": ("another task to score", {"workflows/1/args/task_name": "train"}),
-    "task-name-validate": ("another task to validate",
-                           {"workflows/2/args/validation_task_name": "submit_model"}),
-    "task-name-submit": ("another task to submit",
-                         {"workflows/2/args/submit_model_task_name": "train"}),
-    "cross-val-dir": ("a folder elsewhere", {"workflows/2/args/cross_val_dir": "../../../x"}),
-    "formatter": ("a formatter", {"workflows/2/args/formatter_id": "recorder"}),
-    "offload": ("a text as a flag", {"workflows/0/args/enable_tensor_disk_offload": "/tmp/x"}),
-    "empty-model": ("a model of nothing", {"workflows/0/args/allow_empty_global_weights": True}),
-    "timeout-long": ("a time-out without end", {"workflows/0/args/train_timeout": 10**15}),
-    "timeout-negative": ("a time-out below none", {"workflows/1/args/timeout": -5}),
-    "timeout-float": ("a time-out that is not whole",
-                      {"workflows/2/args/validation_timeout": 1.5}),
-    "period": ("a look without a pause", {"workflows/2/args/task_check_period": 0}),
+    "workflows-object": ("an object of workflows", {"workflows": {"path": FEDERATION}}),
+    "workflow-disabled": ("a workflow that is switched off", {"workflows/0/disabled": True}),
+    "start-round": ("a round far ahead", {f"{A}start_round": 999}),
+    "task-name": ("another task", {f"{A}train_task_name": "validate"}),
+    "epochs": ("a site's argument at the server", {f"{A}local_epochs": 1}),
+    "rounds-flag": ("a flag as rounds", {f"{A}num_rounds": True}),
+    "rounds-many": ("rounds without end", {f"{A}num_rounds": 10**9}),
+    "rounds-other-name": ("rounds by another name", {f"{A}rounds": 10**9}),
+    "cross-val-dir": ("a folder elsewhere", {f"{A}cross_val_dir": "../../../x"}),
+    "formatter": ("a formatter", {f"{A}formatter_id": "recorder"}),
+    "timeout-long": ("a time-out without end", {f"{A}train_timeout": 10**15}),
+    "timeout-negative": ("a time-out below none", {f"{A}score_timeout": -5}),
+    "timeout-float": ("a time-out that is not whole", {f"{A}validation_timeout": 1.5}),
+    "timeout-text": ("a text as a time-out", {f"{A}submit_timeout": "600"}),
+    "wait-long": ("a wait without end", {f"{A}wait_for_others": 10**15}),
     "sites-huge": ("more sites than there are", {"min_clients": 10**9}),
-    "sites-zero": ("a round of nobody", {"workflows/0/args/min_clients": 0}),
-    "participants": ("a participant that is a path",
-                     {"workflows/2/args/participating_clients": ["../x"]}),
-    "component-id": ("a component that is of another class",
-                     {"workflows/0/args/aggregator_id": "persistor"}),
-    "component-id-none": ("a component that is not there",
-                          {"workflows/3/args/recorder_id": "nobody"}),
-    "component-id-path": ("a path as an id", {"components/3/args/persistor_id": "../x"}),
-    "aggregator-twice": ("a second aggregator", {"components/-": {
-        "id": "b", "path": "fl_server.flare.aggregator.MmarAggregator",
-        "args": {"min_sites": 1}}}),
-    "min-sites-missing": ("no least number of sites", {"components/2/args": {}}),
-    "weights-negative": ("a factor below 0",
-                         {"components/2/args/aggregation_weights": {"site-1": -1}}),
+    "sites-zero": ("a round of nobody", {f"{A}min_sites": 0}),
+    "participants": ("a participant that is a path", {f"{A}participating_clients": ["../x"]}),
+    "component-id": ("a component in place of the mean", {f"{A}aggregator_id": "persistor"}),
+    "min-sites-missing": ("no least number of sites", {"workflows/0/args": {"num_rounds": 3}}),
+    "args-list": ("arguments as an array", {"workflows/0/args": [2, 3]}),
+    "shared-object": ("an object as names of tensors", {f"{A}shared_names": {"a": 1}}),
+    "encrypted-wild": ("a name of stars", {f"{A}encrypt_layers": ["*a*a*a*a*a*a"]}),
+    "optional-text": ("a text as names of tensors", {f"{A}optional_names": "*"}),
+    "weights-negative": ("a factor below 0", {f"{A}aggregation_weights": {"site-1": -1}}),
     "weights-huge": ("a factor that outweighs all",
-                     {"components/2/args/aggregation_weights": {"site-1": 1e300}}),
-    "weights-markup": ("markup as a site",
-                       {"components/2/args/aggregation_weights": {"[red]": 1}}),
-    "limits-unknown": ("a limit that is none", {"components/2/args/limits": {"max_sites": 1}}),
-    "limits-steps": ("steps without a bound", {"components/2/args/limits": {"max_steps": 10**18}}),
+                     {f"{A}aggregation_weights": {"site-1": 1e300}}),
+    "weights-markup": ("markup as a site", {f"{A}aggregation_weights": {"[red]": 1}}),
+    "limits-unknown": ("a limit that is none", {f"{A}limits": {"max_sites": 1}}),
+    "limits-steps": ("steps without a bound", {f"{A}limits": {"max_steps": 10**18}}),
     "limits-range": ("a metric of any size",
-                     {"components/2/args/limits": {"metric_ranges": {"dice": [0, 1e300]}}}),
-    "limits-name": ("a formula as a metric",
-                    {"components/2/args/limits": {"metric_ranges": {"=1+1": [0, 1]}}}),
-    "transfer": ("a form that is none", {"components/2/args/transfer": "pickle"}),
+                     {f"{A}limits": {"metric_ranges": {"dice": [0, 1e300]}}}),
+    "limits-name": ("a formula as a metric", {f"{A}limits": {"metric_ranges": {"=1+1": [0, 1]}}}),
+    "transfer": ("a form that is none", {f"{A}transfer": "pickle"}),
     "own-is-ours": ("a class of ours as the job's own aggregator", {
-        "components/2/args/aggregator": {"path": "fl_server.flare.publish.PublishResults"}}),
-    "own-text": ("a text as the job's own aggregator", {"components/2/args/aggregator": "x"}),
-    "models-path": ("models that are paths", {
-        "components/0": {"id": "persistor", "path": "fl_server.flare.given_models.GivenModels",
-                         "args": {"models": ["../../startup/server"]}}}),
-    "models-many": ("a thousand models", {
-        "components/0": {"id": "persistor", "path": "fl_server.flare.given_models.GivenModels",
-                         "args": {"models": [f"m{n}" for n in range(1000)]}}}),
-    "models-twice": ("a model twice", {
-        "components/0": {"id": "persistor", "path": "fl_server.flare.given_models.GivenModels",
-                         "args": {"models": ["a", "a"]}}}),
+        f"{A}aggregator": {"path": FEDERATION}}),
+    "own-text": ("a text as the job's own aggregator", {f"{A}aggregator": "x"}),
+    "models-path": ("models that are paths", {f"{A}models": ["../../startup/server"]}),
+    "models-many": ("a thousand models", {f"{A}models": [f"m{n}" for n in range(1000)]}),
+    "models-twice": ("a model twice", {f"{A}models": ["a", "a"]}),
 }  # fmt: skip
 
 
@@ -272,22 +264,8 @@ ENCRYPT = {"path": "fl_client.flare.encryption.EncryptReply", "args": {"encrypt_
 DECRYPT = {"path": "fl_client.flare.encryption.DecryptModel", "args": {}}
 SHARED = ["!*.running_mean", "!*.running_var"]
 VALIDATE_ONLY = {
-    "components": [
-        {"id": "persistor", "path": "fl_server.flare.given_models.GivenModels",
-         "args": {"models": ["FL_global_model", "ours", "site-1"]}},
-        {"id": "aggregator", "path": "fl_server.flare.aggregator.MmarAggregator",
-         "args": {"min_sites": "{min_clients}"}},
-        {"id": "model_locator", "path": "fl_server.flare.model_locator.MmarModelLocator",
-         "args": {}},
-        {"id": "recorder", "path": "fl_server.flare.run_recorder.RunRecordKeeper",
-         "args": {"min_sites": "{min_clients}"}},
-    ],
-    "workflows": [
-        {"id": "cross_site_validation", "path": VALIDATION,
-         "args": {"model_locator_id": "model_locator", "submit_model_task_name": "",
-                  "validation_timeout": 86400, "task_check_period": 0.02}},
-        {"id": "publish_results", "path": "fl_server.flare.publish.PublishResults", "args": {}},
-    ],
+    "workflows/0/args": {"min_sites": "{min_clients}", "validation_timeout": 86400,
+                         "models": ["FL_global_model", "ours", "site-1"]},
 }  # fmt: skip
 
 JOBS: dict[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
@@ -296,36 +274,34 @@ JOBS: dict[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
         SERVER: {"num_rounds": 1000, "min_clients": 3}, CLIENT: {"local_epochs": 100}}),
     "steps": ("mmar job create --set steps", {CLIENT: {"steps_aggregation": 250}}),
     "weights": ("mmar job create --aggregation-weights", {
-        SERVER: {"components/2/args/aggregation_weights": {"hospital-a": 2.5, "hospital-b": 1}}}),
+        SERVER: {f"{A}aggregation_weights": {"hospital-a": 2.5, "hospital-b": 1}}}),
     "exclude": ("mmar job create --exclude-vars", {
-        SERVER: {"components/0/args/shared_names": SHARED},
+        SERVER: {f"{A}shared_names": SHARED},
         CLIENT: {"executors/0/executor/args/shared_names": SHARED}}),
     "optional": ("mmar job create --optional-names", {
-        SERVER: {"components/2/args/optional_names": ["*.running_*", "head.bias"]}}),
+        SERVER: {f"{A}optional_names": ["*.running_*", "head.bias"]}}),
     "filters": ("mmar job create --result-filter", {
         CLIENT: {"task_result_filters": [CHAIN,
                                          {"tasks": ["submit_model"],
                                           "filters": CHAIN["filters"][:1]}]},
-        SERVER: {"components/2/args/optional_names": ["*.running_*"]}}),
+        SERVER: {f"{A}optional_names": ["*.running_*"]}}),
     "transfer": ("mmar job create --transfer int8", {
         CLIENT: {"task_result_filters": [{"tasks": ["train"], "filters": [COMPACT]}]},
-        SERVER: {"components/2/args/transfer": "int8"}}),
+        SERVER: {f"{A}transfer": "int8"}}),
     "encrypted": ("mmar job create --he", {
         CLIENT: {"task_result_filters": [{"tasks": ["train", "submit_model"],
                                           "filters": [ENCRYPT]}],
                  "task_data_filters": [{"tasks": ["train", "score_model", "validate"],
                                         "filters": [DECRYPT]}]},
-        SERVER: {"components/0/args/encrypt_layers": ["*"]}}),
+        SERVER: {f"{A}encrypt_layers": ["*"]}}),
     "validate-only": ("mmar job validate", {
         SERVER: VALIDATE_ONLY,
         CLIENT: {"executors/0/tasks": ["validate"], "executors/0/executor/args": {}}}),
     "imported": ("mmar job import, with time-outs of the old job", {
-        SERVER: {"workflows/0/args/wait_time_after_min_received": 45,
-                 "workflows/0/args/train_timeout": 1_000_000,
-                 "workflows/2/args/submit_model_timeout": 100,
-                 "workflows/2/args/validation_timeout": 900}}),
+        SERVER: {f"{A}wait_for_others": 45, f"{A}train_timeout": 1_000_000,
+                 f"{A}submit_timeout": 100, f"{A}validation_timeout": 900}}),
     "limits": ("bounds of the update guard", {
-        SERVER: {"components/2/args/limits": {
+        SERVER: {f"{A}limits": {
             "max_norm": 50.5, "norm_ratio": 3, "max_steps": 5000, "max_bytes": 10**9,
             "metric_ranges": {"val_mean_dice": [0, 1]}}}}),
     "resources": ("amounts of GPUs and memory", {META: {
@@ -337,13 +313,8 @@ JOBS: dict[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
     "listener": ("a listener with its seconds", {
         CLIENT: {"components/0/args": {"max_wait": 5, "idle_wait": 0.1}}}),
     "every-task": ("an executor for every task", {CLIENT: {"executors/0/tasks": ["*"]}}),
-    "no-cross-site": ("no cross-site validation", {SERVER: {"workflows": [
-        {"id": "scatter_and_gather", "path": TRAINING, "args": SAG_ARGS},
-        {"id": "publish", "path": "fl_server.flare.publish.PublishResults", "args": {}}]}}),
     "variable": ("a number at the top that a workflow uses", {SERVER: {
-        "train_timeout": 7200, "workflows/0/args/train_timeout": "{train_timeout}"}}),
-    "large": ("contributions in files, for a large model", {
-        SERVER: {"workflows/0/args/enable_tensor_disk_offload": True}}),
+        "train_timeout": 7200, f"{A}train_timeout": "{train_timeout}"}}),
     "settings": ("NVFlare's own settings", {SERVER: {
         "server": {"heart_beat_timeout": 600, "task_request_interval": 0.5}}}),
 }  # fmt: skip
@@ -362,7 +333,7 @@ BENIGN: tuple[Case, ...] = (
         base="job",
         edits={
             SERVER: {
-                "components/2/args/aggregator": {"path": "own.Median", "args": {"keep": [1, 2]}},
+                f"{A}aggregator": {"path": "own.Median", "args": {"keep": [1, 2]}},
                 "components/-": {"id": "own", "path": "own.Half", "args": {"rate": 0.5}},
             },
             CLIENT: {
