@@ -94,8 +94,7 @@ class Job:
         """
         if not self.trains:
             return 0
-        document = read_json(self.mmar.document(SERVER_CONFIG))
-        rounds = document.get("num_rounds")
+        rounds = self.documents.server.get("num_rounds")
         if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
             location = Location(SERVER_CONFIG) / "num_rounds"
             message = f"has to be a positive whole number, found {rounds!r}"
@@ -125,8 +124,9 @@ class Job:
     def class_paths(self) -> tuple[str, ...]:
         """Every class that the job's NVFlare configs name: what a site has to allow for it."""
         found: set[str] = set()
-        for document in (SERVER_CONFIG, CLIENT_CONFIG):
-            _collect_paths(read_json(self.mmar.document(document)), found)
+        documents = self.documents
+        for document in (documents.server, documents.client):
+            _collect_paths(document, found)
         return tuple(sorted(found))
 
 

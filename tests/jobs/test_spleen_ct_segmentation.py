@@ -122,28 +122,11 @@ def test_the_same_transforms_are_used_in_training_and_in_validation() -> None:
 
 def test_rounds_and_sites_are_written_once_in_the_servers_config() -> None:
     server = document("config_fed_server")
-    by_name = {part["id"]: part["args"] for part in server["components"] + server["workflows"]}
+    [workflow] = server["workflows"]
 
-    assert by_name["scatter_and_gather"]["num_rounds"] == "{num_rounds}"
-    assert by_name["recorder"]["num_rounds"] == "{num_rounds}"
-    for name, argument in (
-        ("scatter_and_gather", "min_clients"),
-        ("aggregator", "min_sites"),
-        ("recorder", "min_sites"),
-        ("score_last_model", "min_sites"),
-    ):
-        assert by_name[name][argument] == "{min_clients}"
+    assert workflow["args"]["num_rounds"] == "{num_rounds}"
+    assert workflow["args"]["min_sites"] == "{min_clients}"
     assert server["min_clients"] == json.loads((JOB / "meta.json").read_text())["min_clients"]
-
-
-def test_every_component_that_another_one_asks_for_is_there() -> None:
-    server = document("config_fed_server")
-    known = {part["id"] for part in server["components"]}
-
-    for part in server["components"] + server["workflows"]:
-        asked = {value for key, value in part["args"].items() if key.endswith("_id")}
-        assert asked <= known
-    assert {"persistor", "aggregator", "recorder"} <= known  # the defaults of our components
 
 
 def test_every_task_of_the_server_is_known_to_the_sites() -> None:

@@ -58,16 +58,14 @@ def test_create_prints_the_folder_and_tells_the_rest_on_stderr(
     job = Job.open(tmp_path / "job")
     assert (job.name, job.rounds) == ("trial", 5)
     assert json.loads(job.mmar.document("environment.json").read_text())["learning_rate"] == 0.5
-    server = json.loads(job.mmar.document("config_fed_server.json").read_text())
-    assert server["components"][2]["args"]["aggregation_weights"] == {"site-1": 2, "site-2": 0.5}
+    assert job.documents.federation["aggregation_weights"] == {"site-1": 2, "site-2": 0.5}
 
 
 def configs_of(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments of the server's components by id, and the clients' config."""
-    mmar = Job.open(folder).mmar
-    server = json.loads(mmar.document("config_fed_server.json").read_text())
-    client = json.loads(mmar.document("config_fed_client.json").read_text())
-    return {one["id"]: one["args"] for one in server["components"]}, client
+    """The arguments of the server's workflow, and the clients' config."""
+    job = Job.open(folder)
+    client = json.loads(job.mmar.document("config_fed_client.json").read_text())
+    return dict(job.documents.federation), client
 
 
 def test_create_with_filters_and_tensors_that_stay(tmp_path: Path) -> None:
@@ -90,8 +88,8 @@ def test_create_with_filters_and_tensors_that_stay(tmp_path: Path) -> None:
         {"epsilon_release": 1, "gamma": 0.001},
     ]
     assert submit["tasks"] == ["submit_model"]
-    assert server["persistor"]["shared_names"] == ["!*.final.*"]
-    assert server["aggregator"]["optional_names"] == [
+    assert server["shared_names"] == ["!*.final.*"]
+    assert server["optional_names"] == [
         *("*.bias", "a.*", "b"),
         *("*.running_mean", "*.running_var", "*.num_batches_tracked"),  # kept by default
     ]
@@ -106,7 +104,7 @@ def test_create_with_an_aggregator_of_ones_own(tmp_path: Path) -> None:
     assert main(["job", "create", str(mmar), *words]) == 0
 
     server, _ = configs_of(tmp_path / "job")
-    assert server["aggregator"]["aggregator"] == {"path": "own.Median", "args": {"trim": 0.1}}
+    assert server["aggregator"] == {"path": "own.Median", "args": {"trim": 0.1}}
     assert (tmp_path / "job/app/custom/own.py").is_file()
 
 
@@ -239,8 +237,8 @@ def test_create_with_rounded_updates(tmp_path: Path, capfd: pytest.CaptureFixtur
 
     assert main(["job", "create", mmar, "--out", job, *words]) == 0
 
-    parts, client = configs_of(tmp_path / "job")
-    assert parts["aggregator"]["transfer"] == "int8"
+    server, client = configs_of(tmp_path / "job")
+    assert server["transfer"] == "int8"
     of_train = [one for one in client["task_result_filters"] if one["tasks"] == ["train"]]
     assert [one["path"].rpartition(".")[2] for one in of_train[0]["filters"]] == [
         "PercentilePrivacy", "CompactUpdate",
@@ -279,7 +277,7 @@ def test_show_says_what_a_job_will_do(capfd: pytest.CaptureFixture[str]) -> None
 
     assert found["name"] == "spleen_ct_segmentation"
     assert (found["min_sites"], found["rounds"], found["local_epochs"]) == (2, 3, 3)
-    assert found["workflows"][:2] == ["scatter_and_gather", "score_last_model"]
+    assert found["workflows"] == ["federation"]
     assert (found["network"], found["key_metric"]) == ("UNet", "val_mean_dice")
     assert found["classes"] == sorted(set(found["classes"]) & set(ALLOWED_CLASSES))
     assert found["files"] == len([path for path in EXAMPLE.rglob("*") if path.is_file()])

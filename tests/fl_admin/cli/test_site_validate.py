@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from fl_admin.cli.main import main
 from fl_server.initial_model import initial_model
+from mmar_runtime.exchange.job_documents import EXECUTOR
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import Weights, write_checkpoint
 
@@ -251,7 +252,7 @@ def test_weights_that_are_not_finite_are_refused_as_in_a_federation(
 
 
 def share(kit: Path, names: list[str]) -> None:
-    executor = {"args": {"shared_names": names}}
+    executor = {"path": EXECUTOR, "args": {"shared_names": names}}
     document = {"executors": [{"tasks": ["train"], "executor": executor}]}
     write(kit / JOB / "app_hospital-a/config/config_fed_client.json", document)
 

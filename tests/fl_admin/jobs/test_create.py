@@ -142,7 +142,7 @@ def test_the_settings_stand_at_their_places(tiny_mmar: Path, tmp_path: Path) -> 
         local_epochs=2,
         steps_aggregation=5,
         aggregation_weights={"site-2": 2.0},
-        arguments={"scatter_and_gather": {"train_timeout": 60}},
+        arguments={"train_timeout": 60},
     )
 
     job = made(tiny_mmar, tmp_path / "job", settings=settings, name="a trial").job
@@ -152,9 +152,9 @@ def test_the_settings_stand_at_their_places(tiny_mmar: Path, tmp_path: Path) -> 
     assert (meta["name"], meta["min_clients"]) == ("a trial", 3)
     assert (server["num_rounds"], server["min_clients"]) == (7, 3)
     assert (client["local_epochs"], client["steps_aggregation"]) == (2, 5)
-    parts = {one["id"]: one["args"] for one in (*server["components"], *server["workflows"])}
-    assert parts["aggregator"]["aggregation_weights"] == {"site-2": 2.0}
-    assert parts["scatter_and_gather"]["train_timeout"] == 60
+    terms = job.documents.terms
+    assert (terms.rounds, terms.min_sites, terms.local_epochs) == (7, 3, 2)
+    assert (terms.aggregation_weights, terms.train_timeout) == ({"site-2": 2.0}, 60)
 
 
 def test_the_author_s_data_and_data_list_stay_at_home(tiny_mmar: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from fl_client.job_check import check_job
 from fl_server.initial_model import initial_model
 from fl_server.record.run_record import begin_run, write_run_record
 from mmar_runtime.errors import ConfigError
-from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
+from mmar_runtime.exchange.job_documents import CLIENT_CONFIG
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import Weights, digest, write_checkpoint
 
@@ -76,16 +76,12 @@ def test_the_job_trains_nothing_and_asks_for_nothing_but_evaluations(
 ) -> None:
     job = made(tiny_mmar, tmp_path / "job", "--model", f"ours={checkpoint}", "--min-sites", 3)
 
-    server = json.loads(job.mmar.document(SERVER_CONFIG).read_text())
     client = json.loads(job.mmar.document(CLIENT_CONFIG).read_text())
-    assert [one["id"] for one in server["workflows"]] == [
-        "cross_site_validation",
-        "publish_results",
-    ]
-    assert server["workflows"][0]["args"]["submit_model_task_name"] == ""
-    assert server["components"][0]["args"] == {"models": ["ours"]}
+    terms = job.documents.terms
+    assert job.documents.federation["models"] == ["ours"]
     assert [one["tasks"] for one in client["executors"]] == [["validate"]]
-    assert (job.trains, job.rounds, server["min_clients"]) == (False, 0, 3)
+    assert (job.trains, job.rounds) == (False, 0)
+    assert (terms.rounds, terms.min_sites) == (0, 3)
 
 
 def test_a_site_with_the_default_policy_takes_it(
@@ -118,8 +114,7 @@ def test_the_models_of_a_run_keep_their_names_the_global_ones_first(
 
     job = made(tiny_mmar, tmp_path / "job", "--models-of", tmp_path / "run-001")
 
-    server = json.loads(job.mmar.document(SERVER_CONFIG).read_text())
-    assert server["components"][0]["args"]["models"] == [
+    assert job.documents.federation["models"] == [
         "FL_global_model",
         "best_FL_global_model",
         "a-site",

@@ -12,7 +12,7 @@ import pytest
 from fl_admin.jobs.job import Job
 from fl_client.jobs.classes import ALLOWED_CLASSES
 from mmar_runtime.errors import ConfigError
-from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
+from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, FEDERATION, SERVER_CONFIG
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 
@@ -29,13 +29,13 @@ def test_a_job_has_a_name_an_app_that_is_an_mmar_and_rounds(job: Job) -> None:
 def test_it_names_its_classes(job: Job) -> None:
     found = job.class_paths()
 
-    assert "fl_server.flare.aggregator.MmarAggregator" in found
+    assert FEDERATION in found
     assert list(found) == sorted(set(found) & set(ALLOWED_CLASSES))
 
 
 def test_a_nested_class_is_found_too(job: Job, edited: Edited) -> None:
     def nest(document: Any) -> None:
-        document["components"][0]["args"] = {"model": [{"path": "os.system"}]}
+        document["workflows"][0]["args"] = {"model": [{"path": "os.system"}]}
 
     edited(job.mmar.document(SERVER_CONFIG), nest)
 

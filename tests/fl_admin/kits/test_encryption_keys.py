@@ -261,7 +261,7 @@ def test_create_writes_what_both_sides_need(tiny_mmar: Path, tmp_path: Path) -> 
     config = job / "app" / "config"
     server = json.loads((config / "config_fed_server.json").read_text())
     client = json.loads((config / "config_fed_client.json").read_text())
-    assert server["components"][0]["args"] == {"encrypt_layers": ["model.*"]}
+    assert server["workflows"][0]["args"]["encrypt_layers"] == ["model.*"]
     [chain] = client["task_result_filters"]
     assert chain["tasks"] == ["train", "submit_model"]
     assert chain["filters"][0]["args"] == {"encrypt_layers": ["model.*"]}

@@ -209,7 +209,7 @@ def test_own_code_cannot_bring_a_class_of_ours_in_its_arguments(job: Path) -> No
 # --- One course of a run -------------------------------------------------------------------------
 
 
-def test_the_workflow_stands_once(job: Path) -> None:
+def test_a_workflow_stands_once(job: Path) -> None:
     def fifty(conf: Any) -> None:
         conf["workflows"] += [{**conf["workflows"][0], "id": f"again-{n}"} for n in range(40)]
 

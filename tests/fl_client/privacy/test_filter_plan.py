@@ -11,6 +11,7 @@ import pytest
 from fl_client.privacy.filter_plan import FilterPlan
 from fl_client.privacy.ledger import PrivacyLedger
 from mmar_runtime.errors import ConfigError, PolicyError
+from mmar_runtime.exchange.job_documents import FEDERATION
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, Privacy, SitePolicy
 
 SIZES = {"conv.weight": 90, "head.weight": 10, "norm.running_mean": 4}
@@ -50,11 +51,8 @@ def written(
     chains = [{"tasks": ["train"], "filters": list(job)}]
     client = {**values, "task_result_filters": chains}
     (app / "config/config_fed_client.json").write_text(json.dumps(client))
-    aggregator = {
-        "path": "fl_server.flare.aggregator.MmarAggregator",
-        "args": {"optional_names": list(optional)},
-    }
-    server = {"components": [aggregator]}
+    arguments = {"min_sites": 2, "optional_names": list(optional)}
+    server = {"workflows": [{"path": FEDERATION, "args": arguments}]}
     (app / "config/config_fed_server.json").write_text(json.dumps(server))
     return FilterPlan.read(local, app)
 
@@ -109,22 +107,19 @@ def test_a_value_of_the_documents_own_is_filled_in(local: Path, app: Path) -> No
     assert plan.filters[0].settings.gamma == 0.25
 
 
-@pytest.mark.parametrize(
-    "chain",
-    [
-        3,
-        {"tasks": [["train"], {}], "filters": [PERCENTILE]},
-        {"tasks": 5, "filters": [PERCENTILE]},
-        {"tasks": ["train"], "filters": {"path": 1}},
-        {"tasks": ["train"], "filters": [None, 3, {"path": ["x"]}, {"path": "other.Filter"}]},
-    ],
-)
-def test_what_is_no_filter_of_ours_is_for_others_to_judge(
-    local: Path, app: Path, chain: Any
-) -> None:
+def test_the_plan_leaves_filters_of_others_out(local: Path, app: Path) -> None:
+    others = [{"path": ["x"]}, {"path": "other.Filter"}, {}]
+
+    assert written(local, app, site=[None, 3, *others], job=others).filters == ()
+
+
+@pytest.mark.parametrize("filters", [{"path": 1}, [None, 3], 5])
+def test_a_chain_that_cannot_be_read_is_refused(local: Path, app: Path, filters: Any) -> None:
+    chain = {"tasks": ["train"], "filters": filters}
     (app / "config/config_fed_client.json").write_text(json.dumps({"task_result_filters": [chain]}))
 
-    assert FilterPlan.read(local, app).filters == ()
+    with pytest.raises(ConfigError, match=r"task_result_filters\[0\].filters.*: has to be an"):
+        FilterPlan.read(local, app)
 
 
 def test_whole_models_are_held_back_by_any_filter_or_a_bound(local: Path, app: Path) -> None:
@@ -166,7 +161,7 @@ def test_the_server_has_to_do_without_what_is_left_out(
         require(plan, tmp_path)
 
     assert "leaves out norm.running_mean, without which the server refuses" in str(caught.value)
-    assert "optional_names of MmarAggregator" in str(caught.value)
+    assert "optional_names of the job" in str(caught.value)
 
 
 def test_buffers_that_are_sent_need_no_permission(local: Path, app: Path, tmp_path: Path) -> None:
@@ -247,7 +242,7 @@ def test_buffers_leave_uncounted_only_if_the_site_says_so(local: Path, app: Path
 # --- chains
 
 
-@pytest.mark.parametrize("tasks", [["*"], ["validate", "tr*"], ["{t}"], [["train"]], "train", None])
+@pytest.mark.parametrize("tasks", [["*"], ["validate", "tr*"], ["{u}"]])
 @pytest.mark.parametrize("key", ["task_result_filters", "task_data_filters"])
 def test_a_chain_for_no_task_of_a_site_is_refused_and_does_not_count(
     local: Path, app: Path, key: str, tasks: Any
@@ -262,6 +257,27 @@ def test_a_chain_for_no_task_of_a_site_is_refused_and_does_not_count(
 
     assert f"config_fed_client.json: {key}[0].tasks: has to list tasks of a site" in told[0]
     assert "no SVTPrivacy is on the way out" in told[1]
+
+
+@pytest.mark.parametrize("tasks", [[["train"]], "train", None])
+def test_a_chain_without_names_of_tasks_is_refused(local: Path, app: Path, tasks: Any) -> None:
+    chain = {"tasks": tasks, "filters": [SVT]}
+    (app / "config/config_fed_client.json").write_text(json.dumps({"task_result_filters": [chain]}))
+
+    with pytest.raises(ConfigError, match="has to be an array of names of tasks"):
+        FilterPlan.read(local, app)
+
+
+def test_a_task_by_a_value_of_the_document_counts_as_nvflare_reads_it(
+    local: Path, app: Path
+) -> None:
+    chain = {"tasks": ["{t}"], "filters": [SVT]}
+    document = {"t": "train", "task_result_filters": [chain]}
+    (app / "config/config_fed_client.json").write_text(json.dumps(document))
+
+    [planned] = FilterPlan.read(local, app).filters
+
+    assert planned.settings.name == "SVTPrivacy"
 
 
 def test_the_scope_is_read_as_nvflare_reads_it(local: Path, app: Path) -> None:

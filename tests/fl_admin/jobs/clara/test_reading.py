@@ -15,7 +15,9 @@ from fl_admin.jobs.clara.reading import OldFederation, import_job, read_old_fede
 from fl_admin.jobs.clara.rules import CLASSES, DEFAULTS, FIELDS
 from fl_admin.jobs.create import CreatedJob
 from fl_admin.jobs.job import Job
+from fl_admin.jobs.settings import JobSettings
 from fl_client.job_check import check_job
+from fl_client.jobs.classes import CLASSES as JOB_CLASSES
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.policy.site_policy import OWN_MMAR_POLICY
@@ -204,9 +206,9 @@ def either(request: pytest.FixtureRequest) -> Old:
     return found
 
 
-def parts(job: Job) -> dict[str, Any]:
-    server = json.loads(job.mmar.document(SERVER_CONFIG).read_text())
-    return {one["id"]: one["args"] for one in (*server["components"], *server["workflows"])}
+def asked(job: Job) -> dict[str, Any]:
+    """The arguments of the job's workflow."""
+    return dict(job.documents.federation)
 
 
 def outcomes(federation: OldFederation) -> dict[str, str]:
@@ -224,9 +226,9 @@ def test_the_form_of_4_0_becomes_a_job_that_every_site_takes(old_1: Old) -> None
     client = json.loads(job.mmar.document(CLIENT_CONFIG).read_text())
     assert (job.rounds, client["local_epochs"], client["steps_aggregation"]) == (12, 4, 0)
     assert json.loads((job.folder / "meta.json").read_text())["min_clients"] == 3
-    assert parts(job)["aggregator"]["aggregation_weights"] == {"hospital-a": 2.5, "hospital-b": 1}
-    assert parts(job)["scatter_and_gather"]["wait_time_after_min_received"] == 45
-    assert parts(job)["cross_site_validation"]["validation_timeout"] == 15 * 60
+    assert asked(job)["aggregation_weights"] == {"hospital-a": 2.5, "hospital-b": 1}
+    assert asked(job)["wait_for_others"] == 45
+    assert asked(job)["validation_timeout"] == 15 * 60
 
 
 def test_the_form_of_4_1_becomes_a_job_that_every_site_takes(old_2: Old) -> None:
@@ -237,10 +239,10 @@ def test_the_form_of_4_1_becomes_a_job_that_every_site_takes(old_2: Old) -> None
     client = json.loads(job.mmar.document(CLIENT_CONFIG).read_text())
     assert (job.rounds, client["local_epochs"]) == (9, 2)
     assert json.loads((job.folder / "meta.json").read_text())["min_clients"] == 2
-    assert parts(job)["scatter_and_gather"]["wait_time_after_min_received"] == 20
-    assert parts(job)["scatter_and_gather"]["train_timeout"] == 3600
-    assert parts(job)["cross_site_validation"]["submit_model_timeout"] == 100
-    assert parts(job)["cross_site_validation"]["validation_timeout"] == 900
+    assert asked(job)["wait_for_others"] == 20
+    assert asked(job)["train_timeout"] == 3600
+    assert asked(job)["submit_timeout"] == 100
+    assert asked(job)["validation_timeout"] == 900
 
 
 def test_every_field_is_named_once(either: Old) -> None:
@@ -333,7 +335,7 @@ def test_privacy_filters_are_those_of_today(form: str, request: pytest.FixtureRe
         ],
     }
     assert submit["tasks"] == ["submit_model"]  # whole models are held back
-    assert parts(created.job)["aggregator"]["optional_names"] == ["bn"]
+    assert asked(created.job)["optional_names"] == ["bn"]
     assert check_job(created.job.folder).accepted
 
 
@@ -368,7 +370,7 @@ def test_exclusions_of_the_aggregator_are_left_out_at_the_sites(old_1: Old) -> N
     names = ["final.*", "*running_*"]
     [train, _] = client_of(job)["task_result_filters"]
     assert [one["args"] for one in train["filters"]] == [{"exclude_vars": names}]
-    assert parts(job)["aggregator"]["optional_names"] == names
+    assert asked(job)["optional_names"] == names
 
 
 def test_what_the_persistor_excluded_stays_at_each_site(old_1: Old) -> None:
@@ -379,7 +381,7 @@ def test_what_the_persistor_excluded_stays_at_each_site(old_1: Old) -> None:
 
     job = old_1.imported().job
 
-    assert parts(job)["persistor"]["shared_names"] == ["!*final*"]
+    assert asked(job)["shared_names"] == ["!*final*"]
     executor = client_of(job)["executors"][0]["executor"]
     assert executor["args"]["shared_names"] == ["!*final*"]
     assert client_of(job)["task_result_filters"] == []  # nothing of it is sent anyway
@@ -401,7 +403,7 @@ def with_code(old_1: Old) -> Old:
 def test_own_aggregators_and_filters_go_along(with_code: Old) -> None:
     job = with_code.imported(with_code=True).job
 
-    own = parts(job)["aggregator"]["aggregator"]
+    own = asked(job)["aggregator"]
     assert own == {"path": "our_parts.Median", "args": {"trim": 0.1}}
     assert client_of(job)["task_result_filters"] == [
         {"tasks": ["train"], "filters": [{"path": "our_parts.Half", "args": {}}]}
@@ -480,8 +482,8 @@ def test_an_encrypted_federation_stays_one(old_he: Old) -> None:
     job = old_he.imported().job
 
     client = json.loads(job.mmar.document(CLIENT_CONFIG).read_text())
-    assert parts(job)["persistor"] == {"encrypt_layers": ["*"]}
-    assert parts(job)["aggregator"]["aggregation_weights"] == {"hospital-a": 2}
+    assert asked(job)["encrypt_layers"] == ["*"]
+    assert asked(job)["aggregation_weights"] == {"hospital-a": 2}
     assert client["task_result_filters"][0]["filters"][0]["args"] == {"encrypt_layers": ["*"]}
     assert check_job(job.folder).accepted
     told = outcomes(old_he.read())
@@ -502,7 +504,7 @@ def test_the_tensors_that_were_encrypted_are(old_he: Old, layers: Any, names: li
     arguments = old_he.client["task_result_filters"][0]["filters"][0]["args"]
     arguments["encrypt_layers"] = layers
 
-    assert parts(old_he.imported().job)["persistor"] == {"encrypt_layers": names}
+    assert asked(old_he.imported().job)["encrypt_layers"] == names
 
 
 @pytest.mark.parametrize(
@@ -518,7 +520,7 @@ def test_a_pattern_that_names_cannot_say_is_refused_and_dropped_means_all(
     place = "task_result_filters[0].filters[0].args.encrypt_layers"
     assert "is no list of names" in old_he.refusals()[place]
     job = old_he.imported(allow_dropped=["encrypt_layers"]).job
-    assert parts(job)["persistor"] == {"encrypt_layers": ["*"]}
+    assert asked(job)["encrypt_layers"] == ["*"]
 
 
 def test_half_an_encrypted_federation_is_refused(old_he: Old) -> None:
@@ -722,14 +724,12 @@ def test_missing_documents_are_named_together(tmp_path: Path) -> None:
 
 
 def test_every_rule_sets_what_a_job_has() -> None:
-    from fl_admin.jobs.settings import JobSettings
-
     rules = [*FIELDS.values(), *(one for c in CLASSES.values() for one in c.arguments.values())]
-    documents = JobSettings().documents("job")[SERVER_CONFIG]
-    ids = {one["id"] for one in (*documents["components"], *documents["workflows"])}
+    [workflow] = JobSettings().documents("job")[SERVER_CONFIG]["workflows"]
     for rule in rules:
         if isinstance(rule.sets, tuple):
-            assert rule.sets[0] in ids
+            assert rule.sets[0] == workflow["id"]
+            assert rule.sets[1] in JOB_CLASSES[workflow["path"]].arguments
         elif rule.sets:
             assert rule.sets in JobSettings.__dataclass_fields__
         assert (rule.outcome == "translated") or not rule.sets

@@ -15,6 +15,8 @@ from fl_client.jobs.transfer import compacting
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
 
+PERCENTILE = "fl_client.flare.privacy.PercentilePrivacy"
+
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 
 
@@ -23,21 +25,12 @@ def test_the_terms_of_the_example_job(job: Job) -> None:
 
     assert (terms.rounds, terms.min_sites) == (3, 2)
     assert (terms.local_epochs, terms.steps_aggregation) == (3, 0)
-    assert (terms.train_timeout, terms.validation_timeout) == (0, 6000)  # NVFlare's own
+    assert (terms.train_timeout, terms.validation_timeout) == (0, 6000)
 
 
-def component(document: Any, name: str) -> Any:
-    return next(
-        one for one in (*document["components"], *document["workflows"]) if one["id"] == name
-    )
-
-
-def without(*names: str, argument: str) -> Callable[[Any], object]:
-    def change(document: Any) -> None:
-        for name in names:
-            del component(document, name)["args"][argument]
-
-    return change
+def arguments(**values: object) -> Callable[[Any], object]:
+    """A change of the workflow's arguments."""
+    return lambda document: document["workflows"][0]["args"].update(values)
 
 
 REFUSED: dict[str, tuple[str, Callable[[Any], object], str]] = {
@@ -46,19 +39,26 @@ REFUSED: dict[str, tuple[str, Callable[[Any], object], str]] = {
         lambda document: document["components"].append({"id": "x", "path": "some.Thing"}),
         "does not know 'some.Thing'",
     ),
-    "argument": (
-        SERVER_CONFIG,
-        lambda document: component(document, "aggregator")["args"].update(momentum=0.9),
-        "does not know the argument 'momentum'",
-    ),
     "workflow": (
         SERVER_CONFIG,
-        lambda document: document["workflows"].pop(1),
-        "runs the workflows WakingScatterAndGather, ScoreLastModel",
+        lambda document: document["workflows"][0].update(path="some.Workflow"),
+        "names no FederationController",
+    ),
+    "own aggregator": (
+        SERVER_CONFIG,
+        arguments(aggregator={"path": "own.Median"}),
+        "does not know the argument 'aggregator'",
+    ),
+    "encryption": (
+        SERVER_CONFIG,
+        arguments(encrypt_layers=["*"]),
+        "does not know the argument 'encrypt_layers'",
     ),
     "filter": (
         CLIENT_CONFIG,
-        lambda document: document["task_result_filters"].append({"tasks": ["train"]}),
+        lambda document: document["task_result_filters"].append(
+            {"tasks": ["train"], "filters": [{"path": "some.Filter"}]}
+        ),
         "runs no filters",
     ),
     "executor": (
@@ -66,20 +66,15 @@ REFUSED: dict[str, tuple[str, Callable[[Any], object], str]] = {
         lambda document: document["executors"][0]["executor"].update(path="some.Executor"),
         "stands for one fl_client.flare.executor.MmarExecutor",
     ),
-    "executor's argument": (
+    "tasks": (
         CLIENT_CONFIG,
-        lambda document: document["executors"][0]["executor"]["args"].update(processes=2),
-        "does not know the argument 'processes'",
+        lambda document: document["executors"][0].update(tasks=["train"]),
+        "with the tasks train, score_model, submit_model, validate",
     ),
-    "contradiction": (
+    "rounds": (
         SERVER_CONFIG,
-        lambda document: component(document, "aggregator")["args"].update(min_sites=1),
-        "components name different min_sites: [2, 2, 1, 2]",
-    ),
-    "number that nothing names": (
-        SERVER_CONFIG,
-        without("scatter_and_gather", "recorder", argument="num_rounds"),
-        "no component names num_rounds",
+        lambda document: document["workflows"][0]["args"].pop("num_rounds"),
+        "this one names no num_rounds",
     ),
 }
 
@@ -98,11 +93,38 @@ def test_what_it_does_not_know_is_refused_with_the_way_out(
     assert "--engine nvflare" in str(caught.value)
 
 
-def rounding(job: Job, edited: Edited, *, server: object, client: str) -> None:
+UNKNOWN: dict[str, tuple[str, Callable[[Any], object], str]] = {
+    "workflow": (SERVER_CONFIG, arguments(momentum=0.9), "momentum: is not an argument of a job"),
+    "executor": (
+        CLIENT_CONFIG,
+        lambda document: document["executors"][0]["executor"]["args"].update(processes=2),
+        "processes: is not an argument of a job",
+    ),
+    "contradiction": (
+        SERVER_CONFIG,
+        arguments(shared_names=["a"]),
+        "shared_names: is ['b'] here, and ['a'] in config_fed_server.json",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_a_term_that_no_engine_knows_is_refused(job: Job, edited: Edited, name: str) -> None:
+    file, change, message = UNKNOWN[name]
     edited(
-        job.mmar.document(SERVER_CONFIG),
-        lambda document: component(document, "aggregator")["args"].update(transfer=server),
+        job.mmar.document(CLIENT_CONFIG),
+        lambda document: document["executors"][0]["executor"]["args"].update(shared_names=["b"]),
     )
+    edited(job.mmar.document(file), change)
+
+    with pytest.raises(ConfigError) as caught:
+        job_terms(job)
+
+    assert message in str(caught.value)
+
+
+def rounding(job: Job, edited: Edited, *, server: object, client: str) -> None:
+    edited(job.mmar.document(SERVER_CONFIG), arguments(transfer=server))
     edited(
         job.mmar.document(CLIENT_CONFIG),
         lambda document: document.update(compacting(document, client)),
@@ -127,17 +149,16 @@ def test_documents_that_ask_for_different_forms_are_refused(job: Job, edited: Ed
 def test_such_a_job_runs_on_nvflare_unless_inline_was_asked_for(
     job: Job, demo_data: Path, edited: Edited
 ) -> None:
+    chain = {"tasks": ["train"], "filters": [{"path": PERCENTILE, "args": {}}]}
     edited(
-        job.mmar.document(SERVER_CONFIG),
-        lambda document: component(document, "scatter_and_gather")["args"].update(
-            ignore_result_error=True
-        ),
+        job.mmar.document(CLIENT_CONFIG),
+        lambda document: document["task_result_filters"].append(chain),
     )
 
     plan = plan_simulation(job, sites=2, data=demo_data)
 
     assert plan.engine == "nvflare"
-    assert "'ignore_result_error'" in plan.not_inline[0].message
+    assert "runs no filters" in plan.not_inline[0].message
     with pytest.raises(ConfigError, match="--engine nvflare"):
         plan_simulation(job, sites=2, data=demo_data, engine="inline")
 
