@@ -46,11 +46,21 @@ from tests.carriers.script import (
 
 @dataclass
 class EngineStandIn:
-    """What a controller asks of NVFlare's engine."""
+    """What a controller asks of NVFlare's engine.
+
+    Attributes:
+        workspace: of the server.
+        controller: gets the events.
+        fatal: reasons for which the run was ended.
+        woken: the sites that each task was announced to.
+        commands: what an admin may ask a running job, by topic.
+    """
 
     workspace: Workspace
     controller: FederationController | None = None
     fatal: list[str] = field(default_factory=list)
+    woken: list[list[str]] = field(default_factory=list)
+    commands: dict[str, Callable[..., Any]] = field(default_factory=dict)
 
     def get_workspace(self) -> Workspace:
         return self.workspace
@@ -64,11 +74,11 @@ class EngineStandIn:
     def new_context(self) -> FLContext:
         return FLContextManager(engine=self, identity_name="server", job_id=JOB).new_context()
 
-    def send_aux_request(self, **request: Any) -> None:
-        """Sites are woken; nobody listens here."""
+    def send_aux_request(self, targets: list[str], **request: Any) -> None:
+        self.woken.append(targets)
 
     def register_app_command(self, topic: str, cmd_func: Callable[..., Any]) -> None:
-        """An admin may ask for the record; nobody does here."""
+        self.commands[topic] = cmd_func
 
     def fire_event(self, event_type: str, fl_ctx: FLContext) -> None:
         if event_type == EventType.FATAL_SYSTEM_ERROR:
@@ -193,21 +203,26 @@ class Server:
         )
 
 
-def run_nvflare(script: Script, mmar: Path, folder: Path) -> RunRecord:
-    """The record of a script's run over NVFlare.
+def server_of(mmar: Path, folder: Path, **terms: Any) -> Server:
+    """A server with a job that has not begun.
 
     Args:
-        script: what the sites answer.
         mmar: of the job; it becomes the app of a server's kit.
         folder: the kit.
+        **terms: arguments of the controller.
     """
     for name in ("startup", "local", JOB):
         (folder / name).mkdir(parents=True)
     mmar.rename(folder / JOB / "app_server")
     workspace = Workspace(str(folder), "server", str(folder / "startup"))
-    first = initial_model(Mmar.open(folder / JOB / "app_server"), values={}).weights
+    return Server(EngineStandIn(workspace), FederationController(**terms))
+
+
+def run_nvflare(script: Script, mmar: Path, folder: Path) -> RunRecord:
+    """The record of a script's run over NVFlare; see ``server_of``."""
     terms = {"num_rounds": ROUNDS, "min_sites": 2, "wait_for_others": 1, **script.terms}
-    server = Server(EngineStandIn(workspace), FederationController(**terms))
+    server = server_of(mmar, folder, **terms)
+    first = initial_model(Mmar.open(folder / JOB / "app_server"), values={}).weights
     fl_ctx = server.engine.new_context()
     server.controller.start_controller(fl_ctx)
     sites = [ScriptedSite(name, script, server, first) for name in SITES]
