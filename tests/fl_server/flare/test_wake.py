@@ -1,15 +1,10 @@
-"""Sites are told of their tasks, and a task is over as soon as its last reply is in.
+"""Sites are told of their tasks, and models travel as tensors; the communicator is NVFlare's own.
 
-The communicator is NVFlare's own. Its thread that looks for complete tasks is not started, so a
-test ends only if nothing has to wait for that thread.
+When a task is over is tried in ``test_controller``.
 """
 
 from __future__ import annotations
 
-import gc
-import json
-import threading
-import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from nvflare.apis.client import Client
-from nvflare.apis.controller_spec import ClientTask, Task, TaskCompletionStatus
+from nvflare.apis.controller_spec import Task
 from nvflare.apis.dxo import DataKind
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
@@ -32,11 +27,8 @@ from nvflare.apis.workspace import Workspace
 from fl_client.flare import wake as site_wake
 from fl_server.flare import wake
 from fl_server.flare.exchange import STORED, weights_dxo
-from fl_server.flare.last_model import ScoreLastModel
 from fl_server.flare.wake import WakingController
-from mmar_runtime.audit import AUDIT_FILE
 from mmar_runtime.exchange.tensor_files import StoredWeights, read_tensors, write_tensors
-from mmar_runtime.weights import digest
 
 SITES = ("site-1", "site-2")
 LONG = 60.0
@@ -77,24 +69,30 @@ def engine(tmp_path: Path) -> EngineStandIn:
     return EngineStandIn(Workspace(str(tmp_path), "server", str(tmp_path / "startup")))
 
 
+class Waking(WakingController):
+    """A workflow that does nothing of its own."""
+
+    def start_controller(self, fl_ctx: FLContext) -> None:
+        pass
+
+    def stop_controller(self, fl_ctx: FLContext) -> None:
+        pass
+
+    def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
+        pass
+
+    def process_result_of_unknown_task(self, *arguments: Any) -> None:
+        pass
+
+
 @pytest.fixture
 def controller(engine: EngineStandIn) -> WakingController:
     """A workflow with NVFlare's communicator, as its server makes it."""
-    found = ScoreLastModel(min_sites=2)
+    found = Waking()
     communicator = WFCommServer()
     communicator._engine = engine
     found.set_communicator(communicator)
     return found
-
-
-def reply(controller: WakingController, site: str, engine: EngineStandIn) -> None:
-    """The site takes its task and answers it."""
-    client = Client(site, site)
-    name, task_id, _ = controller.communicator.process_task_request(client, engine.new_context())
-    assert name
-    controller.communicator.process_submission(
-        client, name, task_id, Shareable(), engine.new_context()
-    )
 
 
 def reply_context(engine: EngineStandIn, reply: Shareable, filters: Any) -> FLContext:
@@ -108,19 +106,6 @@ def reply_context(engine: EngineStandIn, reply: Shareable, filters: Any) -> FLCo
     }.items():
         fl_ctx.set_prop(name, value, private=True, sticky=False)
     return fl_ctx
-
-
-def waiting(
-    controller: WakingController, task: Task, stop: Signal, engine: Any
-) -> threading.Thread:
-    def wait() -> None:
-        controller.broadcast_and_wait(
-            task, engine.new_context(), min_responses=len(SITES), abort_signal=stop
-        )
-
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    return thread
 
 
 def test_both_sides_mean_the_same_message() -> None:
@@ -143,97 +128,6 @@ def test_nobody_is_told_of_somebody_elses_task(
     controller.broadcast(task, engine.new_context(), targets=["site-2"])
 
     assert engine.woken == [["site-2"]]
-
-
-def test_each_task_that_goes_out_is_noted_with_what_it_carries(
-    controller: WakingController, engine: EngineStandIn
-) -> None:
-    weights = {"w": torch.ones(2)}
-    task = Task(name="train", data=weights_dxo(weights).to_shareable())
-    controller.broadcast(task, engine.new_context(), min_responses=2)
-
-    for site in SITES:
-        reply(controller, site, engine)
-
-    log = Path(engine.workspace.get_root_dir()) / AUDIT_FILE
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [(one["event"], one["task"], one["site"]) for one in lines] == [
-        ("task-out", "train", "site-1"),
-        ("task-out", "train", "site-2"),
-    ]
-    assert {(one["bytes"], one["tensors"]) for one in lines} == {(8, digest(weights))}
-
-
-def test_a_task_ends_with_the_last_reply(
-    controller: WakingController, engine: EngineStandIn
-) -> None:
-    replies: list[str] = []
-
-    def received(client_task: ClientTask, fl_ctx: FLContext) -> None:
-        replies.append(client_task.client.name)
-
-    task = Task(name="train", data=Shareable(), result_received_cb=received)
-    thread = waiting(controller, task, Signal(), engine)
-    while not engine.woken:
-        thread.join(0.01)
-
-    reply(controller, "site-1", engine)
-    thread.join(0.5)
-    assert thread.is_alive()  # one of two
-    reply(controller, "site-2", engine)
-
-    thread.join(LONG)
-    assert not thread.is_alive()
-    assert task.completion_status == TaskCompletionStatus.OK
-    assert replies == ["site-1", "site-2"]
-
-
-def test_a_task_does_not_wait_for_a_site_that_it_can_do_without(
-    controller: WakingController, engine: EngineStandIn
-) -> None:
-    """Two of three are enough; the third took the task, and may have died over it."""
-    engine.sites = ("site-1", "site-2", "site-3")
-    task = Task(name="train", data=Shareable())
-    thread = waiting(controller, task, Signal(), engine)
-    while not engine.woken:
-        thread.join(0.01)
-    assert controller.communicator.process_task_request(
-        Client("site-3", "site-3"), engine.new_context()
-    )[0]
-
-    reply(controller, "site-2", engine)
-    reply(controller, "site-1", engine)
-
-    thread.join(LONG)
-    assert not thread.is_alive()
-    assert task.completion_status == TaskCompletionStatus.OK
-
-
-def test_a_task_that_is_over_lets_go_of_its_model_at_once(
-    controller: WakingController, engine: EngineStandIn
-) -> None:
-    """Task and replies name each other, so else the model stays until garbage is collected."""
-    over: list[str] = []
-    dxo = weights_dxo({"w": torch.ones(2)})
-    model = weakref.ref(dxo.data)
-    task = Task(
-        name="train",
-        data=dxo.to_shareable(),
-        task_done_cb=lambda task, fl_ctx: over.append(task.name),
-    )
-    del dxo
-    gc.disable()
-    try:
-        controller.broadcast(task, engine.new_context(), min_responses=len(SITES))
-        reply(controller, "site-1", engine)
-        assert model() is not None
-        reply(controller, "site-2", engine)
-        controller.communicator.check_tasks()
-
-        assert over == ["train"]
-        assert model() is None
-    finally:
-        gc.enable()
 
 
 def test_filters_and_guard_see_arrays_and_the_wire_sees_tensors(
@@ -312,28 +206,3 @@ def test_a_filter_at_the_server_takes_no_tensor_out_of_the_global_model(
         del sent["DXO"]["data"]["head"]
 
     assert list(model.data) == ["w", "head"]
-
-
-def test_an_abort_ends_a_task(controller: WakingController, engine: EngineStandIn) -> None:
-    stop = Signal()
-    task = Task(name="train", data=Shareable())
-    thread = waiting(controller, task, stop, engine)
-
-    stop.trigger(True)
-
-    thread.join(LONG)
-    assert task.completion_status == TaskCompletionStatus.ABORTED
-
-
-def test_a_task_that_is_answered_no_longer_stands(
-    controller: WakingController, engine: EngineStandIn
-) -> None:
-    controller.broadcast(
-        Task(name="validate", data=Shareable()), engine.new_context(), min_responses=2
-    )
-    assert controller.get_num_standing_tasks() == 1
-
-    for site in SITES:
-        reply(controller, site, engine)
-
-    assert controller.get_num_standing_tasks() == 0
