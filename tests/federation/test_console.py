@@ -286,7 +286,7 @@ def test_a_job_whose_network_the_server_cannot_build(
 
     assert ended.returncode == 1
     failure = json.loads(ended.stdout)["failure"]
-    assert "ended as EXECUTION_EXCEPTION\n    server: no initial model: config_train" in failure
+    assert "ended as EXECUTION_EXCEPTION\n    server: the run cannot begin: config_train" in failure
     assert "train.model: UNet could not be built: ValueError" in failure
 
 
