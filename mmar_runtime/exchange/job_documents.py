@@ -203,7 +203,9 @@ SERVER_TERMS = (
 ) | {"num_rounds"}
 """Arguments of the workflow that are terms of the job."""
 
-CARRIED = frozenset({"models", "aggregator", "wait_for_others", "encrypt_layers"})
+CARRIED = frozenset(
+    {"models", "aggregator", "wait_for_others", "encrypt_layers", "enable_tensor_disk_offload"}
+)
 """Further arguments of the workflow: what NVFlare's carrier alone can do."""
 
 Problems = Callable[[Mapping[str, Any], Location], Iterator[Problem]]
