@@ -438,6 +438,8 @@ class FederatedRun:
     def scored(self, site: str, reply: Received) -> Faults:
         """Take a site's score of the last global model."""
         with self._lock:
+            if self._recorder.record.status != "running":
+                return (UpdateFault("late", "score", "arrived after the run had ended"),)
             number = len(self._recorder.record.rounds)
             scores = self._recorder.record.scores_of(number)
             faults = check_first(site, () if scores is None else scores.sites) or self._judged(
@@ -593,6 +595,7 @@ class FederatedRun:
         with self._lock:
             if self._recorder.record.status == "running":
                 self._recorder.finish("failed", reason)
+            self._round, self._submission_is_over = None, True
             self._written()
             number = len(self._recorder.record.closed_rounds)
             if number > self._files.written:

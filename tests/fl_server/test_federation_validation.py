@@ -565,6 +565,24 @@ def test_the_end_does_not_change_a_complete_record(comparing: Federation) -> Non
     assert comparing.on_disk.status == "complete"
 
 
+def test_what_comes_after_the_end_is_too_late(begin: Callable[..., Federation]) -> None:
+    found = begin()
+    found.run.open_round()
+    update = found.update("site-1", 1, 0.5)
+    found.run.fail("no space left")
+
+    for faults in (
+        found.run.take("site-1", update),
+        found.run.scored("site-1", metrics("site-1", 0.5)),
+        found.run.model("site-1", model("site-1")),
+        found.run.cell("ours", "site-1", metrics("site-1", 0.5)),
+    ):
+        assert [fault.rule for fault in faults] == ["late"]
+    found.run.absent("site-1", FAILED)
+    found.run.model_absent("site-1", FAILED)
+    assert found.run.record.rounds[0].sites == {}
+
+
 def block(folder: Path) -> None:
     """From now on no model can be written."""
     (folder / "models").rename(folder / "moved")
