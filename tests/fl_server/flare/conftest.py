@@ -69,20 +69,17 @@ class Begun:
         self.run.close_round()
         return self.run.scores_wanted().weights
 
-    def update(
-        self, *, step: float = 1.0, steps: object = 1, site: str = "site-1", **more: object
-    ) -> Shareable:
+    def update(self, *, step: float = 1.0, steps: object = 1) -> Shareable:
         """A reply to ``train``: every floating-point weight moved by ``step``."""
         moved = {
             name: one * step if one.is_floating_point() else one
             for name, one in difference(self.weights, "good").items()
         }
-        told = report(site, 1).as_dict()
+        told = report("site-1", 1).as_dict()
         meta = {
             MetaKey.NUM_STEPS_CURRENT_ROUND: steps,
             MetaKey.INITIAL_METRICS: told["received_metrics"],
             REPORT: told,
-            **more,
         }
         dxo = DXO(DataKind.WEIGHT_DIFF, data=dict(as_arrays(moved)), meta=meta)
         return self.answering(dxo.to_shareable())
