@@ -77,9 +77,10 @@ class FilterPlan:
             ConfigError: an argument of a filter has a fault, or a document cannot be read.
         """
         job, privacy = JobDocuments.read(app), _document(local / PRIVACY_FILE)
+        optional = job.federation.get("optional_names")
         return cls(
             filters=(*_site_filters(privacy), *job_filters(job)),
-            may_lack=tuple(job.federation.get("optional_names") or ()),
+            may_lack=tuple(optional) if isinstance(optional, list) else (),
             scopes=names_by_scope(privacy),
             misplaced=tuple(chain_faults(job)),
         )

@@ -14,6 +14,9 @@ import pytest
 
 from fl_client.job_check import check_app, check_job
 from fl_client.jobs.classes import CLASSES, LIMITS, OWN_AGGREGATOR
+from fl_client.jobs.documents import document_faults
+from fl_client.jobs.encryption import encrypting
+from fl_client.jobs.transfer import compacting
 from fl_client.privacy.settings import SETTINGS
 from fl_server.guard.update_limits import update_limits
 from fl_server.record.cross_site import MODEL_NAME
@@ -256,6 +259,40 @@ def test_a_task_has_one_executor(job: Path) -> None:
 
 def test_the_executor_may_take_every_task(job: Path) -> None:
     assert told(job, CLIENT, lambda conf: conf["executors"][0].update(tasks=["*"])) == []
+
+
+# --- Whatever a document holds -------------------------------------------------------------------
+
+ODD = (
+    *(None, True, -1, 10**400, "", "{components}", "{", [], {}, [None], [[]], [{}], ["train"]),
+    *({"path": ["x"]}, {"path": FEDERATION, "args": []}, {"disabled": True}),
+)
+
+
+def parts(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place in a document: its holder, and its key or index."""
+    if isinstance(value, dict | list):
+        for key in list(value) if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from parts(value[key])
+
+
+@pytest.mark.parametrize("file", [SERVER, CLIENT])
+def test_no_value_at_any_place_crashes_the_check(job: Path, file: str) -> None:
+    path = job / "app/config" / file
+    document = json.loads(path.read_text())
+    if file == CLIENT:
+        document = encrypting(compacting(document, "int8"), ["*"])
+    else:
+        arguments(transfer="int8", encrypt_layers=["*"], limits={"max_norm": 1})(document)
+    for holder, key in list(parts(document)):
+        before = holder[key]
+        for odd in ODD:
+            holder[key] = odd
+            path.write_text(json.dumps(document))
+            for fault in document_faults(job / "app", CODE_ON):
+                assert fault.message
+        holder[key] = before
 
 
 # --- meta.json -----------------------------------------------------------------------------------

@@ -202,6 +202,7 @@ SERVERS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "timeout-negative": ("a time-out below none", {f"{A}score_timeout": -5}),
     "timeout-float": ("a time-out that is not whole", {f"{A}validation_timeout": 1.5}),
     "timeout-text": ("a text as a time-out", {f"{A}submit_timeout": "600"}),
+    "offload": ("a text as a flag", {f"{A}enable_tensor_disk_offload": "/tmp/x"}),
     "wait-long": ("a wait without end", {f"{A}wait_for_others": 10**15}),
     "sites-huge": ("more sites than there are", {"min_clients": 10**9}),
     "sites-zero": ("a round of nobody", {f"{A}min_sites": 0}),
@@ -315,6 +316,8 @@ JOBS: dict[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
     "every-task": ("an executor for every task", {CLIENT: {"executors/0/tasks": ["*"]}}),
     "variable": ("a number at the top that a workflow uses", {SERVER: {
         "train_timeout": 7200, f"{A}train_timeout": "{train_timeout}"}}),
+    "large": ("contributions in files, for a large model", {
+        SERVER: {f"{A}enable_tensor_disk_offload": True}}),
     "settings": ("NVFlare's own settings", {SERVER: {
         "server": {"heart_beat_timeout": 600, "task_request_interval": 0.5}}}),
 }  # fmt: skip
