@@ -11,8 +11,8 @@ DEMO_RUN := build/demo/run
 DEMO_SITES := 3
 DEMO_ROUNDS := 3
 
-.PHONY: help install demo federation test lint format fuzz coverage bench release requirements \
-    sbom clean
+.PHONY: help install demo federation test lint format fuzz coverage bench docs release \
+    requirements sbom clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:  # a venv without pip, where ensurepip is missing, must not pass for a whole one
 
@@ -48,12 +48,15 @@ fuzz: .venv/.installed-dev  ## two million random inputs to all that reads what 
 coverage: .venv/.installed-dev  ## the tests, with the lines they do not reach
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
 
-bench: .venv/.installed-dev  ## measure everything and write docs/performance.md; takes most of an hour
+bench: .venv/.installed-dev  ## measure everything and write the page on performance; takes most of an hour
 	for name in round_overhead start_up many_sites large_state round_gap large_state_nvflare \
 	    aggregation; do \
 	    $(BIN)/python benchmarks/$$name.py $(BENCH) || exit 1; \
 	done
 	$(BIN)/python benchmarks/table.py
+
+docs: .venv/.installed-docs  ## build the documents as pages in site/; a link that leads nowhere fails
+	$(BIN)/mkdocs build --strict
 
 release: requirements sbom  ## all that a deployment asks for: hashes, parts, licences
 
@@ -76,6 +79,10 @@ clean:  ## remove what was built; .venv stays
 
 .venv/.installed-dev: $(INPUTS) | .venv/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch .venv/.installed-run $@
+
+.venv/.installed-docs: $(INPUTS) | .venv/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	@touch .venv/.installed-run $@
 
 .venv/.installed-release: $(INPUTS) | .venv/bin/python

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md from what stands in benchmarks/results."""
+"""Writes the tables of docs/look-up/performance.md from what stands in benchmarks/results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from harness import RESULTS
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "look-up" / "performance.md"
 BEGIN, END = "<!-- begin: made by `make bench` -->", "<!-- end -->"
 TITLES = {
     "round_overhead": "Overhead of a round",

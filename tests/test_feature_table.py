@@ -1,6 +1,6 @@
-"""docs/features.md and the promises of docs/security.md: the tests that they name are there.
+"""The features and the promises in docs/look-up: the tests that they name are there.
 
-No feature and no promise is left blank, and links lead somewhere.
+No feature and no promise is left blank, and links and named files lead somewhere.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PAGE = REPOSITORY / "docs" / "features.md"
-SECURITY = REPOSITORY / "docs" / "security.md"
+PAGE = REPOSITORY / "docs" / "look-up" / "features.md"
+SECURITY = REPOSITORY / "docs" / "look-up" / "security.md"
 PROMISES = ("promise", "mechanism", "test")
 HEADER = ("feature", "where", "test, or why there is none")
 
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+FILE = re.compile(r"`([\w./]+\.\w+)`")
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
 WITHOUT_TEST = ("not there", "out of scope", "nothing of it")
 
@@ -62,7 +63,7 @@ def test_a_feature_has_a_place_and_a_proof_or_a_reason(row: tuple[str, ...]) -> 
     feature, place, proof = row
 
     assert feature
-    assert place == "—" or LINK.search(place)
+    assert place == "—" or LINK.search(place) or FILE.search(place)
     assert TEST.search(proof) or proof.startswith(WITHOUT_TEST)
 
 
@@ -83,6 +84,13 @@ def test_a_promise_has_a_mechanism_and_a_test(row: tuple[str, ...]) -> None:
     assert promise
     assert mechanism
     assert TEST.search(proof)
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row[0][:40])
+def test_a_named_file_exists(row: tuple[str, ...]) -> None:
+    _, place, _ = row
+
+    assert all((REPOSITORY / name).is_file() for name in FILE.findall(place))
 
 
 @pytest.mark.parametrize("target", sorted(set(LINK.findall(PAGE.read_text()))), ids="#".join)

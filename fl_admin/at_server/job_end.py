@@ -84,7 +84,7 @@ class SiteFailure:
     when: str
 
     def __str__(self) -> str:
-        advice = ADVICE.get(self.word, "see docs/federation.md")
+        advice = ADVICE.get(self.word, "see docs/look-up/federation.md")
         return (
             f"{self.site}: {self.word}{self.when}: {advice}. The text is in "
             f"error-{self.reference}.txt there."

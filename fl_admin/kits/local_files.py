@@ -90,7 +90,7 @@ EXAMPLE_FILTERS = [
         "args": {"epsilon": 0.1, "epsilon_release": 1.0, "gamma": 0.0001, "buffers": "keep"},
     },
 ]
-"""One of each, for a site to choose from; see docs/security.md."""
+"""One of each, for a site to choose from; see docs/look-up/security.md."""
 
 ENVIRONMENT = {"DATA_ROOT": "", "DATASET_JSON": ""}
 """What a site has to fill in; until then it refuses every job."""

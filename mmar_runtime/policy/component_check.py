@@ -136,7 +136,7 @@ def _not_in_the_table(spec: ComponentSpec, kind: str | None, allow_code: bool) -
         yield Problem(
             spec.location / "path",
             f"{spec.path!r} is code that this site has not allowed",
-            "Only components of the table may be used here; see 'name' in docs/mmar.md.",
+            "Only components of the table may be used here; see 'name' in docs/look-up/mmar.md.",
             "code",
         )
     else:

@@ -4,7 +4,7 @@ A metric leaves the site. A class that hands a number of its input on would carr
 so would any class over a region of one voxel, or over one case. So a metric compares a prediction
 with something else, over whole tensors and whole data sets, or is the mean of the training's loss.
 
-What is left open is in docs/security.md: a comparison reveals some of the values that it compares.
+docs/look-up/security.md says what stays open: a comparison reveals some of the values it compares.
 """
 
 from __future__ import annotations

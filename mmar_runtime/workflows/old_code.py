@@ -8,7 +8,7 @@ from mmar_runtime.config.nodes import ComponentSpec, walk
 from mmar_runtime.config.sections import SLOT_KINDS, WorkflowConfig
 
 COMPAT = "mmar_runtime.components.compat"
-PAGE = "docs/custom-code.md says what has changed."
+PAGE = "docs/look-up/custom-code.md says what has changed."
 
 
 def own_code_advice(config: WorkflowConfig, root: BaseException) -> str:

@@ -27,7 +27,7 @@ class OwnLoss(DiceCELoss):
 '''
 
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/custom-code.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/look-up/custom-code.md"
 PARTS = PAGE.read_text().partition("# custom/own_federation.py\n")[2].partition("```")[0]
 """A filter and an aggregator of the job's own, as the documentation has them."""
 

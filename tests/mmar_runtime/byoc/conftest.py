@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "custom-code.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "look-up" / "custom-code.md"
 BLOCK = re.compile(r"^```(python|json)\n(.*?)^```$", re.M | re.S)
 SECTION = re.compile(r"^#{2,3} (.+)$", re.M)
 

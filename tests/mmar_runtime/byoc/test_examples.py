@@ -1,4 +1,4 @@
-"""The examples of docs/custom-code.md, run as they stand there."""
+"""The examples of docs/look-up/custom-code.md, run as they stand there."""
 
 from __future__ import annotations
 

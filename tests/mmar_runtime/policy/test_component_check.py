@@ -214,7 +214,7 @@ def test_own_code_needs_the_sites_consent(check: Check) -> None:
 
     assert check(loss=loss) == [
         "loss.path: 'own.losses.MyLoss' is code that this site has not allowed\n"
-        "    Only components of the table may be used here; see 'name' in docs/mmar.md."
+        "    Only components of the table may be used here; see 'name' in docs/look-up/mmar.md."
     ]
     assert check(loss=loss, allow_code=True) == []
 
