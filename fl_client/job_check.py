@@ -24,9 +24,9 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.policy.document_check import read_document
+from mmar_runtime.policy.files.tree_hash import SIGNATURE_FILES
 from mmar_runtime.policy.mmar_check import check_mmar, guarded
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
-from mmar_runtime.policy.tree_hash import SIGNATURE_FILES
 from mmar_runtime.policy.verdict import Verdict, verdict
 
 JOB_FILES = "A job holds meta.json and one app folder, which is an MMAR."

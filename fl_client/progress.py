@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmar_runtime.finite import finite
+from mmar_runtime.files import finite
 from mmar_runtime.results import EpochReport, EvaluationResult
 
 SECONDS_BETWEEN_ITERATIONS = 0.3

@@ -24,9 +24,9 @@ from mmar_runtime.exchange.job_documents import FEDERATION_ARGUMENTS
 from mmar_runtime.exchange.sharing import shared_names
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
+from mmar_runtime.policy.files.paths import resolve_inside, text_fault
 from mmar_runtime.policy.limits_check import limits_check, weights_size_check
 from mmar_runtime.policy.mmar_check import own_code_check
-from mmar_runtime.policy.paths import resolve_inside, text_fault
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
 from mmar_runtime.weights import Weights, load_into, read_checkpoint, weights_of
 

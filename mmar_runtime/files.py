@@ -1,14 +1,15 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half a file, and values that a JSON file can hold."""
 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 
 def make_folder_to_write(folder: Path) -> None:
@@ -58,6 +59,19 @@ def write_atomically(
 def write_text_atomically(path: Path, text: str, *, private: bool = False) -> None:
     """``write_atomically`` for text in UTF-8."""
     write_atomically(path, lambda stream: stream.write(text.encode()), private=private)
+
+
+def finite(content: Any) -> Any:
+    """Return the content with null for each number that is not finite, which JSON cannot write.
+
+    >>> finite({"loss": float("nan"), "metrics": (0.5, float("inf"))})
+    {'loss': None, 'metrics': [0.5, None]}
+    """
+    if isinstance(content, Mapping):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def link(existing: Path, name: Path, *, flush: bool = True) -> None:

@@ -44,7 +44,7 @@ from fl_server.record.run_record import RECORD_TOPIC, RunRecord
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, FederationError, Problem
 from mmar_runtime.names import shown
-from mmar_runtime.policy.tree_hash import SIGNATURE_FILES
+from mmar_runtime.policy.files.tree_hash import SIGNATURE_FILES
 
 CONNECT_SECONDS = 15.0
 SECONDS_BETWEEN_LOOKS = 2.0

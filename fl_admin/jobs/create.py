@@ -39,13 +39,13 @@ from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import all_components, component_check
 from mmar_runtime.policy.custom_check import own_class_fault, undefined_fault
+from mmar_runtime.policy.files.tree_hash import tree_files
 from mmar_runtime.policy.mmar_check import (
     ENGINES,
     EVALUATION_NAMES,
     SITE_VARIABLES,
     TRAIN_NAMES,
 )
-from mmar_runtime.policy.tree_hash import tree_files
 
 ENVIRONMENT, VALIDATION, CROSS_VALIDATION = (
     Path(file).name for file in (ENVIRONMENT_FILE, VALIDATION_FILE, CROSS_VALIDATION_FILE)

@@ -12,8 +12,8 @@ from fl_client.job_check import check_job
 from fl_client.jobs.files import META
 from mmar_runtime.config.loader import load_train_config
 from mmar_runtime.config.sources import read_json
+from mmar_runtime.policy.files.tree_hash import SIGNATURE_FILES, tree_files, tree_hash
 from mmar_runtime.policy.mmar_check import SITE_VARIABLES
-from mmar_runtime.policy.tree_hash import SIGNATURE_FILES, tree_files, tree_hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

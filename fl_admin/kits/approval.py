@@ -27,13 +27,13 @@ from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.files import write_text_atomically
 from mmar_runtime.names import visible_line
 from mmar_runtime.policy.custom_check import code_hash, custom_faults
+from mmar_runtime.policy.files.tree_hash import SIGNATURE_FILES, tree_files
 from mmar_runtime.policy.site_policy import (
     POLICY_VERSION,
     Byoc,
     SitePolicy,
     read_site_policy,
 )
-from mmar_runtime.policy.tree_hash import SIGNATURE_FILES, tree_files
 
 COPIES = "approved"
 """Below the site's ``local``: a copy of each folder that was approved, called by its hash."""

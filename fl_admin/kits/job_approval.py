@@ -31,8 +31,8 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.files import write_text_atomically
+from mmar_runtime.policy.files.tree_hash import SIGNATURE_FILES, file_hash, tree_files
 from mmar_runtime.policy.site_policy import Byoc, SitePolicy
-from mmar_runtime.policy.tree_hash import SIGNATURE_FILES, file_hash, tree_files
 from mmar_runtime.policy.verdict import Verdict
 
 MAX_TEXT_BYTES = 4 * 2**20

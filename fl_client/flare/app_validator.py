@@ -31,8 +31,8 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json, read_site_values
 from mmar_runtime.confinement.wall import kernel_wall
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.policy.files.tree_hash import SIGNATURE_FILES
 from mmar_runtime.policy.site_policy import SitePolicy, site_policy
-from mmar_runtime.policy.tree_hash import SIGNATURE_FILES
 from mmar_runtime.policy.verdict import Verdict, printable, verdict
 
 MAX_TOLD = 3

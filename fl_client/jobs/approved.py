@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.policy.files.tree_hash import SIGNATURE_FILES, tree_hash
 from mmar_runtime.policy.site_policy import SitePolicy
-from mmar_runtime.policy.tree_hash import SIGNATURE_FILES, tree_hash
 
 
 def job_digest(app: Path) -> str | None:

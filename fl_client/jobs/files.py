@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
+from mmar_runtime.policy.files.tree_hash import SIGNATURE_FILES
 from mmar_runtime.policy.mmar_check import approval_fault, unlisted_torchscript
 from mmar_runtime.policy.site_policy import SitePolicy
-from mmar_runtime.policy.tree_hash import SIGNATURE_FILES
 
 META = "meta.json"
 

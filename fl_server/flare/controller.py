@@ -55,8 +55,8 @@ from mmar_runtime.exchange.encryption_extra import EXTRA
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.exchange.messages import SUBMIT, TRAIN, VALIDATE, Submit, Task, Validate, name_of
 from mmar_runtime.mmar import Mmar
+from mmar_runtime.policy.files.tree_hash import SIGNATURE_FILES, tree_hash
 from mmar_runtime.policy.site_policy import site_policy
-from mmar_runtime.policy.tree_hash import SIGNATURE_FILES, tree_hash
 from mmar_runtime.weights import Weights, digest
 
 ENGINE = "nvflare"

@@ -27,7 +27,7 @@ from mmar_runtime.errors import (
     MmarError,
     RunAborted,
 )
-from mmar_runtime.finite import finite
+from mmar_runtime.files import finite
 from mmar_runtime.names import visible_line
 
 EXIT_INTERNAL = 70

@@ -17,7 +17,7 @@ from mmar_runtime.policy.component_table import (
     check_arguments,
     load_component_table,
 )
-from mmar_runtime.policy.gone import GONE, GONE_ARGUMENTS, NEEDED
+from mmar_runtime.policy.removed_components import REMOVED, REMOVED_ARGUMENTS, REQUIRED_ARGUMENTS
 
 ENGINE_KINDS = frozenset({"trainer", "evaluator"})
 
@@ -125,9 +125,9 @@ def _kinds(config: WorkflowConfig, scope: str) -> KindOf:
 
 def _not_in_the_table(spec: ComponentSpec, kind: str | None, allow_code: bool) -> Iterator[Problem]:
     table = load_component_table()
-    if _is_gone(spec):
+    if _is_removed(spec):
         message = f"MONAI no longer has {spec.title!r} as Clara had it"
-        yield Problem(spec.named_at, message, GONE[spec.title], "gone-component")
+        yield Problem(spec.named_at, message, REMOVED[spec.title], "gone-component")
     elif spec.path is None:
         yield _unknown_name(spec, kind, table)
     elif (known := table.by_path(spec.path)) is not None:
@@ -143,19 +143,19 @@ def _not_in_the_table(spec: ComponentSpec, kind: str | None, allow_code: bool) -
         yield from _gone_arguments(spec)
 
 
-def _is_gone(spec: ComponentSpec) -> bool:
+def _is_removed(spec: ComponentSpec) -> bool:
     if spec.path is None:
-        return spec.title in GONE
-    of_monai = spec.path.startswith("monai.") and spec.path not in GONE_ARGUMENTS
-    return of_monai and spec.title in GONE
+        return spec.title in REMOVED
+    of_monai = spec.path.startswith("monai.") and spec.path not in REMOVED_ARGUMENTS
+    return of_monai and spec.title in REMOVED
 
 
 def _gone_arguments(spec: ComponentSpec) -> Iterator[Problem]:
-    for argument in GONE_ARGUMENTS.get(spec.path or "", ()):
+    for argument in REMOVED_ARGUMENTS.get(spec.path or "", ()):
         if argument in spec.args.items:
             message = f"{spec.title}: the argument {argument!r} is gone, and would be ignored"
             yield Problem(
-                spec.location / "args" / argument, message, GONE[spec.title], "unknown-argument"
+                spec.location / "args" / argument, message, REMOVED[spec.title], "unknown-argument"
             )
 
 
@@ -212,5 +212,5 @@ def _arguments(spec: ComponentSpec, entry: ComponentEntry) -> Iterator[Problem]:
             continue  # as good as left out
         location = place if fault.kind == "missing" else place / fault.argument
         rule = f"{fault.kind}-argument"
-        advice = fault.advice or NEEDED.get((entry.name, fault.argument), "")
+        advice = fault.advice or REQUIRED_ARGUMENTS.get((entry.name, fault.argument), "")
         yield Problem(location, f"{entry.name}: {fault.message}", advice, rule)

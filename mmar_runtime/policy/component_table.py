@@ -21,15 +21,10 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from mmar_runtime.errors import did_you_mean
+from mmar_runtime.policy.files.paths import PathRole
 from mmar_runtime.policy.lambda_forms import LambdaForm
 
 FaultKind = Literal["unknown", "missing", "denied"]
-PathRole = Literal[
-    "read:data", "read:base", "read:model", "read:run", "write:run", "write:service", "name"
-]
-"""What is done at a place: ``read:base`` is the folder relative to which results are named after
-their images, ``read:run`` a file of the MMAR, ``write:service`` the address of a service or a place
-of its files, and ``name`` the name of a file alone, also where it is the key of an object."""
 
 MAX_TEXT = 200
 """Characters of a text that no other rule bounds."""

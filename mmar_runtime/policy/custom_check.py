@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import Problem
-from mmar_runtime.policy.tree_hash import SIGNATURE_FILES, tree_files, tree_hash
+from mmar_runtime.policy.files.tree_hash import SIGNATURE_FILES, tree_files, tree_hash
 
 MAX_FILES = 500
 MAX_BYTES = 4 * 2**20

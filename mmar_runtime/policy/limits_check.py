@@ -26,7 +26,7 @@ from mmar_runtime.config.nodes import (
 from mmar_runtime.config.sections import THREADS_VARIABLE, Section, WorkflowConfig
 from mmar_runtime.errors import Problem
 from mmar_runtime.policy.component_check import all_components, components_of_kind, table_entry
-from mmar_runtime.policy.image_header import ImageHeader, read_header
+from mmar_runtime.policy.files.image_header import ImageHeader, read_header
 from mmar_runtime.policy.possible_values import Possible, possible_of, possible_values
 from mmar_runtime.policy.site_policy import Limits
 

@@ -42,11 +42,11 @@ from mmar_runtime.policy.document_check import (
     read_document,
     regular_file,
 )
+from mmar_runtime.policy.files.tree_hash import file_hash
 from mmar_runtime.policy.limits_check import limits_check, weights_size_check
 from mmar_runtime.policy.metric_check import metric_check
 from mmar_runtime.policy.path_check import path_check
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, OWN_MMAR_POLICY, SitePolicy
-from mmar_runtime.policy.tree_hash import file_hash
 from mmar_runtime.policy.verdict import MAX_PROBLEMS, Verdict, verdict
 
 LOG_CONFIG = "resources/log.config"

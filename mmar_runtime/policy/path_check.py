@@ -36,7 +36,7 @@ from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.names import quoted
 from mmar_runtime.policy.component_check import all_components
 from mmar_runtime.policy.component_table import ComponentEntry
-from mmar_runtime.policy.paths import Places, Role, is_below, path_fault, text_fault
+from mmar_runtime.policy.files.paths import Places, Role, is_below, path_fault, text_fault
 from mmar_runtime.policy.possible_values import possible_values
 from mmar_runtime.policy.run_folders import run_folders
 from mmar_runtime.policy.site_policy import SitePolicy

@@ -21,7 +21,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.confinement.wall import MODES, Mode
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
-from mmar_runtime.policy.writers import other_owner, other_writers
+from mmar_runtime.policy.files.writers import other_owner, other_writers
 
 SITE_POLICY_FILE = "mmar_site_policy.json"
 POLICY_VERSION = 1

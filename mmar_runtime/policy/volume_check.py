@@ -17,7 +17,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import ComponentSpec, Node, plain
 from mmar_runtime.config.sections import Section, WorkflowConfig
 from mmar_runtime.errors import Problem
-from mmar_runtime.policy.image_header import read_header
+from mmar_runtime.policy.files.image_header import read_header
 
 NIFTI = (".nii", ".nii.gz")
 SPATIAL_AXES = 3

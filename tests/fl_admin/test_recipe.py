@@ -17,7 +17,7 @@ from fl_admin.recipe import MmarFedAvgRecipe, data_of_sites, results_of
 from fl_admin.simulation import simulate
 from fl_admin.simulation.simulate import RunFolder, plan_simulation
 from mmar_runtime.errors import ConfigError, FederationError, MmarError
-from mmar_runtime.policy.tree_hash import tree_hash
+from mmar_runtime.policy.files.tree_hash import tree_hash
 from tests.conftest import write_data
 
 JOB = Path(__file__).resolve().parents[2] / "jobs" / "spleen_ct_segmentation"

@@ -45,9 +45,9 @@ from mmar_runtime.config.variables import (
 from mmar_runtime.errors import ComponentError, ConfigError
 from mmar_runtime.policy.component_table import load_component_table
 from mmar_runtime.policy.document_check import WORKFLOW, parse_document
+from mmar_runtime.policy.files.paths import Places, path_fault
 from mmar_runtime.policy.lambda_forms import LAMBDA_FORMS, lambda_fault
 from mmar_runtime.policy.mmar_check import check_mmar
-from mmar_runtime.policy.paths import Places, path_fault
 from mmar_runtime.policy.possible_values import Possible, possible_of
 from mmar_runtime.policy.verdict import Verdict
 from tests.security.case import ENVIRONMENT, TRAIN, VALIDATION, Case, base_files

@@ -18,7 +18,7 @@ from mmar_runtime.config.sections import THREADS_VARIABLE
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.datatools.document import TRAINING, VALIDATION, Item, read_document
 from mmar_runtime.errors import ConfigError
-from mmar_runtime.policy.paths import Places, path_fault
+from mmar_runtime.policy.files.paths import Places, path_fault
 from mmar_runtime.policy.site_policy import SitePolicy
 
 MAX_NAMED = 3

@@ -18,7 +18,7 @@ from mmar_runtime.config.sources import read_json, read_site_values
 from mmar_runtime.datatools.document import read_document
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.files import write_text_atomically
-from mmar_runtime.policy.paths import text_fault
+from mmar_runtime.policy.files.paths import text_fault
 
 ENVIRONMENT = "environment.json"
 ROOT, LIST = "DATA_ROOT", "DATASET_JSON"

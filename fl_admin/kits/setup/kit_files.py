@@ -17,8 +17,8 @@ from fl_client.privacy.filters import PRIVACY_FILE, filter_faults
 from fl_client.versions import differences, federation_versions
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError
+from mmar_runtime.policy.files.writers import other_writers
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, SitePolicy, site_policy
-from mmar_runtime.policy.writers import other_writers
 
 RESOURCES = "resources.json"
 NEEDED: Mapping[Kind, tuple[str, ...]] = {

@@ -12,7 +12,7 @@ import pytest
 
 from fl_admin.cli.main import main
 from fl_client.privacy.ledger import PrivacyLedger
-from mmar_runtime.policy.tree_hash import tree_hash
+from mmar_runtime.policy.files.tree_hash import tree_hash
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

@@ -14,8 +14,8 @@ from fl_admin.kits.approval import Approvals, code_texts, custom_folder, differe
 from fl_admin.kits.local_files import AUTHORIZATION
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.errors import ConfigError
+from mmar_runtime.policy.files.tree_hash import tree_hash
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, read_site_policy
-from mmar_runtime.policy.tree_hash import tree_hash
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 OWN_CODE = REPOSITORY / "tests" / "mmars" / "own_components"

@@ -27,8 +27,8 @@ from mmar_runtime.audit_keys import LogKey
 from mmar_runtime.config.location import Location
 from mmar_runtime.confinement.wall import Wall
 from mmar_runtime.errors import Problem
+from mmar_runtime.policy.files.tree_hash import SIGNATURE_FILES
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SITE_POLICY_FILE
-from mmar_runtime.policy.tree_hash import SIGNATURE_FILES
 from mmar_runtime.policy.verdict import MAX_TEXT, verdict
 from tests.conftest import write_json
 

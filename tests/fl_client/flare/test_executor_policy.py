@@ -26,8 +26,8 @@ from fl_server.initial_model import initial_model
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.errors import ConfigError, PolicyError
 from mmar_runtime.mmar import Mmar
+from mmar_runtime.policy.files.tree_hash import tree_hash
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, significant
-from mmar_runtime.policy.tree_hash import tree_hash
 from mmar_runtime.weights import Weights, digest
 from tests.conftest import edit_json
 

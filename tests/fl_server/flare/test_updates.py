@@ -17,7 +17,7 @@ from mmar_runtime.errors import FederationError
 from mmar_runtime.exchange.arrays import as_sent
 from mmar_runtime.exchange.messages import TRAIN
 from mmar_runtime.exchange.tensor_files import StoredWeights, read_tensors, write_tensors
-from mmar_runtime.policy.tree_hash import tree_hash
+from mmar_runtime.policy.files.tree_hash import tree_hash
 from mmar_runtime.weights import Weights, digest
 from tests.fl_server.flare.conftest import JOB, Begin, Begun
 

@@ -14,7 +14,7 @@ from mmar_runtime.config.nodes import ComponentSpec
 from mmar_runtime.config.parser import NodeParser
 from mmar_runtime.policy.argument_check import argument_faults
 from mmar_runtime.policy.component_table import ComponentEntry, load_component_table
-from mmar_runtime.policy.paths import Places, path_fault
+from mmar_runtime.policy.files.paths import Places, path_fault
 
 TABLE = load_component_table()
 

@@ -20,9 +20,9 @@ from mmar_runtime.policy.custom_check import (
     own_module,
     undefined_fault,
 )
+from mmar_runtime.policy.files.tree_hash import tree_hash
 from mmar_runtime.policy.mmar_check import approval_fault
 from mmar_runtime.policy.site_policy import Byoc, SitePolicy
-from mmar_runtime.policy.tree_hash import tree_hash
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

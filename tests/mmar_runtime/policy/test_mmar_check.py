@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from mmar_runtime.policy.files.tree_hash import file_hash
 from mmar_runtime.policy.mmar_check import MAX_DOCUMENTS, check_mmar
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, OWN_MMAR_POLICY, Byoc, SitePolicy
-from mmar_runtime.policy.tree_hash import file_hash
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 ROOTS = [

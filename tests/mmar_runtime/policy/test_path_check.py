@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from mmar_runtime.config.loader import Check, load_train_config
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy import image_file, paths
+from mmar_runtime.policy.files import image_file, paths
+from mmar_runtime.policy.files.paths import Places, path_fault, resolve_inside, text_fault
 from mmar_runtime.policy.mmar_check import check_mmar, own_mmar_checks
 from mmar_runtime.policy.path_check import path_check
-from mmar_runtime.policy.paths import Places, path_fault, resolve_inside, text_fault
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]

@@ -13,7 +13,7 @@ import pytest
 
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError
-from mmar_runtime.policy import writers
+from mmar_runtime.policy.files import writers
 from mmar_runtime.policy.site_policy import (
     DEFAULT_POLICY,
     OWN_MMAR_POLICY,

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmar_runtime.policy.image_header import READERS, ImageHeader, read_header
+from mmar_runtime.policy.files.image_header import READERS, ImageHeader, read_header
 
 ARRAY = np.zeros((4, 5, 6), np.int16)
 

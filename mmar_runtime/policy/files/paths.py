@@ -14,8 +14,14 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Literal
 
-from mmar_runtime.policy.component_table import PathRole
-from mmar_runtime.policy.image_file import NOT_LISTED, has_known_suffix, image_fault
+from mmar_runtime.policy.files.image_file import NOT_LISTED, has_known_suffix, image_fault
+
+PathRole = Literal[
+    "read:data", "read:base", "read:model", "read:run", "write:run", "write:service", "name"
+]
+"""What is done at a place: ``read:base`` is the folder relative to which results are named after
+their images, ``read:run`` a file of the MMAR, ``write:service`` the address of a service or a place
+of its files, and ``name`` the name of a file alone, also where it is the key of an object."""
 
 Role = PathRole | Literal["read:list", "read:image"]
 """What is done with a path; the last two are for a list of cases and for what an image's reader is

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mmar_runtime.errors import ConfigError
-from mmar_runtime.policy.tree_hash import tree_hash
+from mmar_runtime.policy.files.tree_hash import tree_hash
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmar_runtime.policy import writers
+from mmar_runtime.policy.files import writers
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmar_runtime.policy.image_file import HEADER_BYTES, SUFFIXES
-from mmar_runtime.policy.paths import Places, path_fault
+from mmar_runtime.policy.files.image_file import HEADER_BYTES, SUFFIXES
+from mmar_runtime.policy.files.paths import Places, path_fault
 
 NIFTI = struct.pack("<i", 348) + bytes(400)
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-GONE: Mapping[str, str] = MappingProxyType(
+REMOVED: Mapping[str, str] = MappingProxyType(
     {
         "PatchWSIDataset": "Today's cuts no grid and takes other arguments: cut the patches "
         "beforehand and use CacheDataset, or name today's by path, monai.data.PatchWSIDataset, "
@@ -21,12 +21,12 @@ GONE: Mapping[str, str] = MappingProxyType(
 )
 """Short name -> what to do about it."""
 
-GONE_ARGUMENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+REMOVED_ARGUMENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"monai.data.PatchWSIDataset": ("region_size", "grid_shape", "image_reader_name")}
 )
 """Classes that are there but swallow, without a word, arguments that they once had."""
 
-NEEDED: Mapping[tuple[str, str], str] = MappingProxyType(
+REQUIRED_ARGUMENTS: Mapping[tuple[str, str], str] = MappingProxyType(
     {
         ("PersistentDataset", "cache_dir"): "Name a folder for what it stores, such as "
         '"{MMAR_ROOT}/cache".',
