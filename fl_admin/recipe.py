@@ -26,7 +26,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, Protocol, runtime_checkable
 
 from fl_admin.at_server.job_results import RESULTS
 from fl_admin.jobs.create import JobRequest, create_job, mmar_to_federate
@@ -55,15 +55,24 @@ with arguments_kept():
     from nvflare.recipe.sim_env import SimEnv
     from nvflare.recipe.spec import ExecEnv, Recipe
 
-if TYPE_CHECKING:
-    from fl_admin.recipes.recipe_env import MmarPocEnv
-
 SiteValues = Mapping[str, Mapping[str, Scalar]]
 """Site -> the values that its ``environment.json`` would have."""
 
 SIMULATED_RESULTS = Path("server") / "simulate_job" / "results"
 
 DEFAULTS = JobSettings()
+
+
+@runtime_checkable
+class TakesSiteValues(Protocol):
+    """An environment whose sites get their values from the recipe, such as ``MmarPocEnv``.
+
+    Attributes:
+        site_values: of the sites, before the environment starts them.
+    """
+
+    site_values: SiteValues
+
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +157,7 @@ class MmarFedAvgRecipe(Recipe):
             sites = env.clients or [f"site-{n}" for n in range(1, env.num_clients + 1)]
             values = {site: self._site_values.get(site, {}) for site in sites}
             simulate.write_local(workspace / "local", simulate.with_threads(values))
-        elif _is_made_for_this(env):
+        elif isinstance(env, TakesSiteValues):
             env.site_values = self._site_values
         elif not isinstance(env, ProdEnv):
             raise FederationError(
@@ -159,12 +168,6 @@ class MmarFedAvgRecipe(Recipe):
             message = "the sites of a federation have values of their own"
             advice = "Leave set_per_site_config out; each site's are in local/ of its kit."
             raise ConfigError([Problem(Location("ProdEnv"), message, advice, "environment")])
-
-
-def _is_made_for_this(env: ExecEnv) -> TypeGuard[MmarPocEnv]:
-    # That module imports this one; and whoever has made one has imported it.
-    module = sys.modules.get("fl_admin.recipes.recipe_env")
-    return module is not None and isinstance(env, module.MmarPocEnv)
 
 
 def data_of_sites(

@@ -25,7 +25,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fl_admin.admin_shell import AdminShell
+from admin_shell import AdminShell
+
 from fl_admin.at_server.job_results import RESULTS
 from fl_admin.demo_data import write_demo_data
 from fl_admin.simulation.local_federation import SERVER, SITES, THIS_MACHINE, LocalFederation

@@ -9,21 +9,9 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
-from fl_admin.cli import (
-    abort,
-    audit,
-    check,
-    demo_data,
-    download,
-    job,
-    jobs,
-    provision,
-    results,
-    simulate,
-    site,
-    submit,
-    watch,
-)
+from fl_admin.cli import audit, check, demo_data, job, provision, results, simulate
+from fl_admin.cli.server import abort, download, jobs, submit, watch
+from fl_admin.cli.site import site
 from mmar_runtime.cli import data, evaluate, export, train, upgrade
 from mmar_runtime.cli.common import run_command
 from mmar_runtime.errors import did_you_mean

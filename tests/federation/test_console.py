@@ -24,10 +24,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from fl_admin.admin_shell import AdminShell
 from fl_admin.at_server.console import Console, JobState
 from fl_admin.jobs.job import Job
 from fl_admin.simulation.local_federation import LocalFederation
+from scripts.admin_shell import AdminShell
 from tests.federation.conftest import JOB, LEAD, SERVER, SITES, Federation, MakeFederation, edit
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -241,7 +241,7 @@ def test_a_folder_that_is_no_kit(tmp_path: Path, capfd: pytest.CaptureFixture[st
 
 def test_who_only_asks_a_server_does_not_wait_for_torch() -> None:
     program = (
-        "import sys, fl_admin.cli.job_view\n"
+        "import sys, fl_admin.cli.server.job_view\n"
         "import fl_admin.at_server.console, fl_admin.at_server.job_end\n"
         "print(sorted({'torch', 'monai', 'matplotlib'} & sys.modules.keys()))"
     )

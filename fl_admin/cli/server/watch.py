@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fl_admin.cli.kit import add_kit_argument, kit_of
-from fl_admin.cli.submit import add_start_argument, follow
+from fl_admin.cli.server.kit import add_kit_argument, kit_of
+from fl_admin.cli.server.submit import add_start_argument, follow
 from mmar_runtime.cli.common import add_output_arguments, set_up_logging
 
 HELP = "follow a job of a federation to its end"

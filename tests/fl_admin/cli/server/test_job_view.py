@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fl_admin.cli.job_view import JobLines, job_table
+from fl_admin.cli.server.job_view import JobLines, job_table
 from fl_server.record.run_record import EpochReport, RunRecord
 from tests.fl_admin.at_server.test_job_end import CONTRIBUTION, DICE, recorder, state
 

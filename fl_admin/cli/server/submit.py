@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fl_admin.cli.job import add_settings_arguments, show_refusals
-from fl_admin.cli.kit import add_kit_argument, kit_of
 from fl_admin.cli.named_job import named_job
+from fl_admin.cli.server.kit import add_kit_argument, kit_of
 from mmar_runtime.cli.common import (
     add_output_arguments,
     add_set_argument,
@@ -164,7 +164,7 @@ def follow(console: Console, job_id: str, options: argparse.Namespace) -> int:
         RunAborted: the waiting was interrupted; the job goes on.
     """
     from fl_admin.at_server.job_end import explained_end
-    from fl_admin.cli.job_view import job_view
+    from fl_admin.cli.server.job_view import job_view
 
     try:
         with stop_on_signals(), job_view() as view:

@@ -16,7 +16,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from fl_admin.cli import site_privacy, site_setup, site_validate
+from fl_admin.cli.site import privacy as site_privacy
+from fl_admin.cli.site import setup as site_setup
+from fl_admin.cli.site import validate as site_validate
 from mmar_runtime.cli.common import examples_of, print_json
 
 if TYPE_CHECKING:

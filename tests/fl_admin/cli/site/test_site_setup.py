@@ -17,7 +17,7 @@ from fl_admin.cli.main import main
 from fl_admin.kits.provision import Kits, provision
 from mmar_runtime.config.sources import read_json
 
-TEMPLATE = Path(__file__).resolve().parents[3] / "provisioning" / "project.yml"
+TEMPLATE = Path(__file__).resolve().parents[4] / "provisioning" / "project.yml"
 SITE = "site-1"
 
 

@@ -14,7 +14,7 @@ from fl_admin.cli.main import main
 from fl_client.privacy.ledger import PrivacyLedger
 from mmar_runtime.policy.files.tree_hash import tree_hash
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fl_admin import admin_shell
-from fl_admin.admin_shell import AdminShell
 from mmar_runtime.errors import FederationError
+from scripts import admin_shell
+from scripts.admin_shell import AdminShell
 
 CONSOLE = r"""
 printf 'User Name: '

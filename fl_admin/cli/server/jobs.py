@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fl_admin.cli.kit import add_kit_argument, kit_of
+from fl_admin.cli.server.kit import add_kit_argument, kit_of
 from mmar_runtime.cli.common import add_output_arguments, print_json, set_up_logging
 
 HELP = "list the jobs of a federation"
