@@ -37,7 +37,7 @@ from fl_admin.simulation import simulate
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.errors import ConfigError, FederationError, Problem
-from mmar_runtime.exchange.rounding_forms import Form
+from mmar_runtime.exchange.rounding_forms import Rounding
 
 
 @contextmanager
@@ -112,7 +112,7 @@ class MmarFedAvgRecipe(Recipe):
         local_epochs: int = DEFAULTS.local_epochs,
         steps_aggregation: int = DEFAULTS.steps_aggregation,
         aggregation_weights: Mapping[str, float] | None = None,
-        transfer: Form | None = None,
+        transfer: Rounding | None = None,
         with_code: bool = False,
         values: Mapping[str, Scalar] | None = None,
     ) -> None:

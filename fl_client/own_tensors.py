@@ -5,7 +5,7 @@ from __future__ import annotations
 from fl_client.updates import first_not_finite
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import WeightsError
-from mmar_runtime.exchange.sharing import shared_names
+from mmar_runtime.exchange.sharing import shared_tensors
 from mmar_runtime.weights import Weights, copy_of
 
 PLACE = Location("config_fed_client.json") / "executors" / "args" / "shared_names"
@@ -28,7 +28,9 @@ class OwnTensors:
     """
 
     def __init__(self, weights: Weights, shared: list[str] | None) -> None:
-        self._names = frozenset(weights if shared is None else shared_names(shared, weights, PLACE))
+        self._names = frozenset(
+            weights if shared is None else shared_tensors(shared, weights, PLACE)
+        )
         self.kept: Weights = {name: weights[name] for name in weights if name not in self._names}
         self._trained = False
 

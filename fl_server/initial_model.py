@@ -21,7 +21,7 @@ from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.exchange.job_documents import FEDERATION_ARGUMENTS
-from mmar_runtime.exchange.sharing import shared_names
+from mmar_runtime.exchange.sharing import shared_tensors
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
 from mmar_runtime.policy.files.paths import resolve_inside, text_fault
@@ -163,7 +163,7 @@ def _own_file(named: Literal, mmar: Mmar, policy: SitePolicy) -> Path:
 
 def _shared_names(shared: list[str], weights: Weights, config: TrainConfig) -> tuple[str, ...]:
     place = FEDERATION_ARGUMENTS / "shared_names"
-    names = shared_names(shared, weights, place)
+    names = shared_tensors(shared, weights, place)
     if _loaders(config):
         message = "sites that share some tensors would start the others from random values"
         advice = "Leave out shared_names, or the CheckpointLoader of the train section."

@@ -10,7 +10,7 @@ import torch
 
 from fl_server.record.run_record import EpochReport, SiteContribution
 from mmar_runtime.errors import FederationError
-from mmar_runtime.exchange.rounding import SCALES, widened
+from mmar_runtime.exchange.rounding import SCALES, restored
 from mmar_runtime.weights import Weights
 
 
@@ -32,7 +32,7 @@ def added_up(difference: Weights) -> Weights:
     """
     if not any(name.startswith(SCALES) for name in difference):
         return difference
-    arrays = widened({name: tensor.numpy() for name, tensor in difference.items()})
+    arrays = restored({name: tensor.numpy() for name, tensor in difference.items()})
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 

@@ -28,8 +28,8 @@ from mmar_runtime.exchange.encryption import (
     part_faults,
     plain_part,
 )
-from mmar_runtime.exchange.rounding import form_faults, widened
-from mmar_runtime.exchange.rounding_forms import Form
+from mmar_runtime.exchange.rounding import restored, rounding_faults
+from mmar_runtime.exchange.rounding_forms import Rounding
 from mmar_runtime.names import is_name
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
@@ -163,7 +163,7 @@ class Expected:
     largest: Mapping[str, float] = field(default_factory=dict)
     encrypted: Layout | None = None
     factor: float = 1.0
-    transfer: Form | None = None
+    transfer: Rounding | None = None
     steps: int = 0
 
 
@@ -228,7 +228,7 @@ def _faults(
         yield from misshapen
         if misshapen:
             return
-        plain = widened(plain)
+        plain = restored(plain)
     unlike = [*_tensor_faults(plain, expected, limits)]
     yield from unlike
     if not unlike and isinstance(plain, dict):
@@ -487,9 +487,9 @@ def _is_named(update: object) -> TypeGuard[dict[str, Any]]:
     return type(update) is dict and all(type(name) is str for name in update)
 
 
-def _form_faults(update: Arrays, form: Form, expected: Expected) -> Iterator[UpdateFault]:
-    """Tensors in another form than the job asks for; their values are judged once widened."""
-    for place, message in islice(form_faults(update, form, expected.model), MAX_FAULTS):
+def _form_faults(update: Arrays, form: Rounding, expected: Expected) -> Iterator[UpdateFault]:
+    """Tensors in another form than the job asks for; their values are judged once restored."""
+    for place, message in islice(rounding_faults(update, form, expected.model), MAX_FAULTS):
         yield UpdateFault("transfer", _shown_name(place), message)
 
 

@@ -18,7 +18,7 @@ from mmar_runtime.cli.common import (
 )
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
-from mmar_runtime.exchange.rounding_forms import FORMS
+from mmar_runtime.exchange.rounding_forms import ROUNDINGS
 from mmar_runtime.names import visible_line
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--transfer",
-        choices=FORMS,
+        choices=ROUNDINGS,
         help="sites round the large tensors of their updates: half the bytes, or a quarter (no)",
     )
 

@@ -22,7 +22,7 @@ from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.exchange.encryption_extra import MISSING_EXTRA, extra_is_installed
 from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.exchange.messages import SUBMIT, TRAIN
-from mmar_runtime.exchange.rounding_forms import FORMS, Form
+from mmar_runtime.exchange.rounding_forms import ROUNDINGS, Rounding
 from mmar_runtime.exchange.sharing import NOT, form_problems
 from mmar_runtime.names import JOB_NAME, SITE_NAME
 
@@ -63,7 +63,7 @@ class JobSettings:
     steps_aggregation: int = 0
     aggregation_weights: Mapping[str, float] = field(default_factory=dict)
     encrypt_layers: tuple[str, ...] | None = None
-    transfer: Form | None = None
+    transfer: Rounding | None = None
     exclude_vars: tuple[str, ...] = ()
     optional_names: tuple[str, ...] = ()
     result_filters: tuple[Mapping[str, Any], ...] = ()
@@ -116,8 +116,8 @@ class JobSettings:
         place = SETTINGS_PLACE / "transfer"
         if self.transfer is None:
             return
-        if self.transfer not in FORMS:
-            message = f"has to be one of {', '.join(FORMS)}, found {self.transfer!r}"
+        if self.transfer not in ROUNDINGS:
+            message = f"has to be one of {', '.join(ROUNDINGS)}, found {self.transfer!r}"
             yield Problem(place, message, "Leave it out to send float32 as it is.", "transfer")
         if self.encrypt_layers is not None:
             message = "what is encrypted cannot be rounded as well"

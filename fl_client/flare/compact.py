@@ -15,8 +15,8 @@ from nvflare.apis.shareable import Shareable
 from fl_client.flare.audit import note
 from fl_client.flare.exchange import as_tensor
 from fl_client.flare.failure import failure
-from mmar_runtime.exchange.rounding import compacted
-from mmar_runtime.exchange.rounding_forms import Form
+from mmar_runtime.exchange.rounding import rounded
+from mmar_runtime.exchange.rounding_forms import Rounding
 from mmar_runtime.weights import digest
 
 
@@ -27,9 +27,9 @@ class CompactUpdate(Filter):
         transfer: ``float16`` or ``int8``. The server's aggregator has the same argument.
     """
 
-    def __init__(self, transfer: Form) -> None:
+    def __init__(self, transfer: Rounding) -> None:
         super().__init__()
-        self.transfer: Form = transfer
+        self.transfer: Rounding = transfer
 
     def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
         """The reply as it may leave; a failed one where it cannot be rounded."""
@@ -39,7 +39,7 @@ class CompactUpdate(Filter):
             dxo = from_shareable(shareable)
             if dxo.data_kind != DataKind.WEIGHT_DIFF:
                 return shareable
-            dxo.data = compacted(dxo.data, self.transfer)
+            dxo.data = rounded(dxo.data, self.transfer)
             note(
                 fl_ctx,
                 "reply-rounded",

@@ -34,8 +34,8 @@ from fl_client.privacy.filter_plan import FilterPlan
 from mmar_runtime.errors import PolicyError
 from mmar_runtime.exchange.encryption import ARRAYS, LAYOUT, LENGTHS, Layout, layout_of, part_faults
 from mmar_runtime.exchange.job_documents import JobDocuments
-from mmar_runtime.exchange.rounding import SCALES, Arrays, form_faults
-from mmar_runtime.exchange.rounding_forms import Form
+from mmar_runtime.exchange.rounding import SCALES, Arrays, rounding_faults
+from mmar_runtime.exchange.rounding_forms import Rounding
 from mmar_runtime.names import is_name
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy, site_policy
 
@@ -78,7 +78,7 @@ class Rounded:
         model: arrays of the types and shapes that the site has received.
     """
 
-    form: Form
+    form: Rounding
     model: Arrays
 
 
@@ -93,7 +93,7 @@ class ResultGate(FLComponent):
         self._spent: int | None = None
         self._like: Arrays | None = None
         self._encrypted: Layout | None = None
-        self._transfer: Form | None = None
+        self._transfer: Rounding | None = None
         self._policy = DEFAULT_POLICY
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
@@ -282,7 +282,7 @@ def _encrypted_faults(data: Any, encrypted: Layout | None) -> Iterator[str]:
 
 def _form_faults(data: Any, rounded: Rounded) -> Iterator[str]:
     """Where the job rounds: just its large tensors, all of them, with a scale for each block."""
-    if type(data) is dict and any(form_faults(data, rounded.form, rounded.model)):
+    if type(data) is dict and any(rounding_faults(data, rounded.form, rounded.model)):
         yield "a tensor is not rounded as the job asks"
 
 

@@ -31,7 +31,7 @@ from fl_client.jobs.meta import MAX_SITES, SITE
 from fl_client.jobs.transfer import COMPACT
 from fl_client.privacy.settings import SETTINGS
 from mmar_runtime.exchange.job_documents import EXECUTOR, FEDERATION
-from mmar_runtime.exchange.rounding_forms import FORMS
+from mmar_runtime.exchange.rounding_forms import ROUNDINGS
 from mmar_runtime.names import NAME, NAME_FORM, SITE_NAME
 
 Document = Literal["server", "client"]
@@ -116,7 +116,7 @@ CLASSES: Mapping[str, JobClass] = MappingProxyType(
             arguments={"max_wait": number(0, 60), "idle_wait": number(0, 60)},
         ),
         **{path: _result_filter() for path in SETTINGS},
-        COMPACT: _result_filter(arguments={"transfer": word(*FORMS)}, required=("transfer",)),
+        COMPACT: _result_filter(arguments={"transfer": word(*ROUNDINGS)}, required=("transfer",)),
         ENCRYPT: _result_filter(
             arguments={"encrypt_layers": TENSOR_NAMES}, required=("encrypt_layers",)
         ),
@@ -133,7 +133,7 @@ CLASSES: Mapping[str, JobClass] = MappingProxyType(
                 "aggregation_weights": optional(FACTORS),
                 "limits": optional(LIMITS),
                 "optional_names": optional(TENSOR_NAMES),
-                "transfer": optional(word(*FORMS)),
+                "transfer": optional(word(*ROUNDINGS)),
                 "enable_tensor_disk_offload": FLAG,
                 "wait_for_others": SECONDS,
                 "train_timeout": SECONDS,

@@ -15,7 +15,7 @@ from mmar_runtime.exchange.job_documents import (
     JobDocuments,
 )
 from mmar_runtime.exchange.messages import TRAIN
-from mmar_runtime.exchange.rounding_forms import FORMS
+from mmar_runtime.exchange.rounding_forms import ROUNDINGS
 
 COMPACT = "fl_client.flare.compact.CompactUpdate"
 RULE = "transfer"
@@ -47,10 +47,10 @@ def transfer_faults(job: JobDocuments) -> Iterator[Problem]:
     named = job.counts(COMPACT)
     if asked is None and not named:
         return
-    if asked != given or given not in FORMS:
+    if asked != given or given not in ROUNDINGS:
         message = (
             f"transfer is {given!r} here, and {asked!r} in {SERVER_CONFIG}; "
-            f"it has to be one of {', '.join(FORMS)}"
+            f"it has to be one of {', '.join(ROUNDINGS)}"
         )
         yield Problem(place, message, _ADVICE, RULE)
     elif named != 1 or not _is_last(job):

@@ -28,8 +28,8 @@ from fl_client.task_limits import (
 )
 from mmar_runtime.errors import ConfigError, Problem, RunAborted
 from mmar_runtime.exchange.messages import SCORE, SUBMIT, TRAIN, VALIDATE, BestModel, Update
-from mmar_runtime.exchange.rounding import compacted
-from mmar_runtime.exchange.rounding_forms import Form
+from mmar_runtime.exchange.rounding import rounded
+from mmar_runtime.exchange.rounding_forms import Rounding
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
 
@@ -48,7 +48,7 @@ class JobWork:
     local_epochs: int = 1
     steps_aggregation: int = 0
     shared_names: list[str] | None = None
-    transfer: Form | None = None
+    transfer: Rounding | None = None
 
 
 class SimulatedSite:
@@ -104,7 +104,7 @@ class SimulatedSite:
         if form is None:
             return update
         arrays = {name: tensor.numpy() for name, tensor in update.difference.items()}
-        sent = {name: torch.from_numpy(one) for name, one in compacted(arrays, form).items()}
+        sent = {name: torch.from_numpy(one) for name, one in rounded(arrays, form).items()}
         return replace(update, difference=sent)
 
     def score(self, received: Weights, *, timeout: float = 0) -> EvaluationResult:

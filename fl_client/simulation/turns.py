@@ -104,7 +104,7 @@ class SitesInTurn:
             self._states[self._present] = ProcessState.now()
             tensors = self._tasks[self._present].tensors()
             self._aside.put(self._present, tensors, self._folders[self._present] / ASIDE)
-        self._states.get(name, self._fresh).put_back()
+        self._states.get(name, self._fresh).restore()
         self._aside.take(name, self._folders[name] / ASIDE)
         self._present = name
 

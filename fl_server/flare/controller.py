@@ -40,7 +40,7 @@ from fl_server.flare.exchange import (
     received_from,
     site_names,
 )
-from fl_server.flare.own_aggregation import OwnAggregation, Reply, widened_reply
+from fl_server.flare.own_aggregation import OwnAggregation, Reply, restored_reply
 from fl_server.flare.wake import WakingController
 from fl_server.given_models import given_models
 from fl_server.initial_model import initial_model
@@ -271,7 +271,7 @@ class FederationController(WakingController):
     def _kept_for_own(self, site: str, reply: Shareable, fl_ctx: FLContext) -> None:
         if self._own is not None:
             own = in_memory(reply)
-            whole = own if self.terms.transfer is None else widened_reply(own)
+            whole = own if self.terms.transfer is None else restored_reply(own)
             self._own.add(site, Reply(shareable=whole, peer=fl_ctx.get_peer_context()))
 
     def _aggregated(

@@ -15,7 +15,7 @@ from nvflare.apis.shareable import Shareable
 from fl_server.aggregation import moved_by, replaced_by
 from fl_server.flare.exchange import as_tensor, raw_reply
 from mmar_runtime.errors import FederationError, WeightsError
-from mmar_runtime.exchange.rounding import widened
+from mmar_runtime.exchange.rounding import restored
 from mmar_runtime.weights import Weights
 
 
@@ -44,10 +44,10 @@ class Reply:
     peer: Any
 
 
-def widened_reply(shareable: Shareable) -> Shareable:
+def restored_reply(shareable: Shareable) -> Shareable:
     """A reply that the guard has let through, with float32 where tensors came rounded."""
     dxo = from_shareable(shareable)
-    dxo.data = widened(dxo.data)
+    dxo.data = restored(dxo.data)
     return dxo.update_shareable(copy.copy(shareable))
 
 

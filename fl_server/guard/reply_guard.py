@@ -13,7 +13,7 @@ from fl_server.update_guard import Arrays, Expected, UpdateFault, check_update, 
 from mmar_runtime.errors import ConfigError, FederationError
 from mmar_runtime.exchange.encryption import ARRAYS, Layout
 from mmar_runtime.exchange.job_documents import FEDERATION_ARGUMENTS
-from mmar_runtime.exchange.rounding_forms import FORMS, Form
+from mmar_runtime.exchange.rounding_forms import ROUNDINGS, Rounding
 from mmar_runtime.exchange.sharing import form_problems, matching
 from mmar_runtime.weights import Weights
 
@@ -53,15 +53,15 @@ class PlainReplyGuard:
         optional_names: list[str] | None = None,
         encrypted: Layout | None = None,
         factors: Mapping[str, float] | None = None,
-        transfer: Form | None = None,
+        transfer: Rounding | None = None,
         steps: int = 0,
     ) -> None:
         self._steps = steps
         self._key_metric = initial.key_metric
         self._encrypted = encrypted
         self._factors = factors or {}
-        if transfer is not None and transfer not in FORMS:
-            raise FederationError(f"transfer is {transfer!r}, no form of {', '.join(FORMS)}")
+        if transfer is not None and transfer not in ROUNDINGS:
+            raise FederationError(f"transfer is {transfer!r}, no form of {', '.join(ROUNDINGS)}")
         self._transfer = transfer
         self._model = _declared(self._plain(arrays_of(initial.weights)))
         self.optional = _optional(optional_names, initial.weights)

@@ -30,7 +30,7 @@ from mmar_runtime.errors import ComponentError, ConfigError, Problem, did_you_me
 from mmar_runtime.policy.component_check import table_entry
 from mmar_runtime.policy.component_table import ComponentEntry
 
-OURS: Mapping[str, type] = {
+REPLACED_CLASSES: Mapping[str, type] = {
     "monai.handlers.checkpoint_loader.CheckpointLoader": WholeCheckpointLoader,
     "monai.handlers.checkpoint_saver.CheckpointSaver": AtomicCheckpointSaver,
     "monai.handlers.clearml_handlers.ClearMLImageHandler": TaskClearMLImageHandler,
@@ -70,7 +70,7 @@ def find_class(
     """
     entry = table_entry(spec, kind)
     if entry is not None:
-        return OURS.get(entry.path) or _from_table(entry), entry
+        return REPLACED_CLASSES.get(entry.path) or _from_table(entry), entry
     if spec.path is None:
         message = f"unknown component {spec.name!r}"
         raise ConfigError([Problem(spec.location / "name", message, "", "unknown-component")])

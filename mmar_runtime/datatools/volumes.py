@@ -33,7 +33,7 @@ SPATIAL_AXES = 3
 MAX_LABEL_VALUES = 4096
 """A label with more different values is an image; FreeSurfer's finest has a few hundred."""
 
-UNREADABLE = (
+READ_ERRORS = (
     OSError,
     EOFError,
     ValueError,
@@ -86,7 +86,7 @@ class Volume:
         try:
             with np.errstate(over="ignore", invalid="ignore"):
                 values: Voxels = self._image.get_fdata(dtype=np.float32, caching="unchanged")
-        except UNREADABLE as error:
+        except READ_ERRORS as error:
             raise DataError(f"its voxels cannot be read: {_first_line(error)}") from error
         return values
 
@@ -111,7 +111,7 @@ def open_volume(path: Path) -> Volume:
         if not image.shape or min(image.shape) < 1:
             raise DataError(f"holds no voxels: its shape is {image.shape}")
         volume = Volume(image)
-    except UNREADABLE as error:
+    except READ_ERRORS as error:
         raise DataError(f"cannot be opened as an image: {_first_line(error)}") from error
     if not all(np.isfinite(length) and length > 0 for length in volume.grid.spacing_mm):
         raise DataError(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmar_runtime.exchange.rounding_forms import Form
+from mmar_runtime.exchange.rounding_forms import Rounding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class JobTerms:
     aggregation_weights: Mapping[str, float] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
     optional_names: list[str] | None = None
-    transfer: Form | None = None
+    transfer: Rounding | None = None
     train_timeout: float = 0
     score_timeout: float = 0
     submit_timeout: float = 600

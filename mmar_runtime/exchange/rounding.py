@@ -1,4 +1,4 @@
-"""Differences of weights in fewer bytes: rounded where they are sent, widened where they count.
+"""Differences of weights in fewer bytes: the site rounds them, the server restores them.
 
 Large tensors of float32 are cut into blocks of ``BLOCK`` numbers, in the order of their rows. Each
 block has a scale; a number travels as what it is divided by its scale:
@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmar_runtime.errors import WeightsError
-from mmar_runtime.exchange.rounding_forms import Form
+from mmar_runtime.exchange.rounding_forms import Rounding
 
 Array: TypeAlias = npt.NDArray[Any]
 Arrays: TypeAlias = Mapping[str, Array]
@@ -35,7 +35,7 @@ SCALES = "@scales/"
 LEAST_SCALE = 2.0**-126
 """The least normal number of float32: no product of a code and a scale needs more digits."""
 
-LARGEST: Mapping[Form, float] = {
+LARGEST: Mapping[Rounding, float] = {
     "float16": 65504 * 2.0**112,
     "int8": float(np.finfo(np.float32).max),
 }
@@ -53,7 +53,7 @@ def is_rounded(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
     return dtype == np.float32 and len(shape) > 1 and math.prod(shape) >= BLOCK
 
 
-def compacted(arrays: Arrays, form: Form) -> dict[str, Array]:
+def rounded(arrays: Arrays, form: Rounding) -> dict[str, Array]:
     """The arrays as they travel.
 
     Args:
@@ -72,43 +72,20 @@ def compacted(arrays: Arrays, form: Form) -> dict[str, Array]:
     return found
 
 
-def widened(arrays: Arrays) -> dict[str, Array]:
+def restored(arrays: Arrays) -> dict[str, Array]:
     """The arrays with float32 where they were rounded; all others are shared.
 
     Args:
-        arrays: as ``compacted`` makes them, or ``form_faults`` finds no fault with.
+        arrays: as ``rounded`` makes them, or ``rounding_faults`` finds no fault with.
     """
     return {
-        name: _widened(array, arrays[SCALES + name]) if SCALES + name in arrays else array
+        name: _restored(array, arrays[SCALES + name]) if SCALES + name in arrays else array
         for name, array in arrays.items()
         if not name.startswith(SCALES)
     }
 
 
-def error_bound(array: Array, form: Form) -> npt.NDArray[np.float64]:
-    """How far each number may be from what arrives of it, in the shape of the array.
-
-    With ``m`` the largest magnitude in the block of a number ``d``:
-
-        float16     max(|d| / 2^11, m / 2^39)
-        int8        max(m / 253, 2^-127)
-
-    Half a step of int8 is ``m / 254``; the rest is the rounding of the quotient. Numbers that are
-    not rounded arrive as they are.
-    """
-    if not is_rounded(array.dtype, array.shape):
-        return np.zeros(array.shape)
-    magnitude = np.abs(array.reshape(-1).astype(np.float64))
-    largest = np.repeat(_rows(magnitude).max(axis=1), BLOCK)[: array.size]
-    bound = (
-        np.maximum(largest / 253, 2.0**-127)
-        if form == "int8"
-        else np.maximum(magnitude / 2**11, largest / 2**39)
-    )
-    return bound.reshape(array.shape)
-
-
-def form_faults(arrays: Arrays, form: Form, model: Arrays) -> Iterator[tuple[str, str]]:
+def rounding_faults(arrays: Arrays, form: Rounding, model: Arrays) -> Iterator[tuple[str, str]]:
     """What is wrong with the form of a difference: the array, and the fault.
 
     Types and sizes are judged as declared before a value is read, and nothing is called that the
@@ -119,15 +96,15 @@ def form_faults(arrays: Arrays, form: Form, model: Arrays) -> Iterator[tuple[str
         form: the one that was asked for.
         model: arrays of the types and shapes that the network has.
     """
-    rounded = {name: like for name, like in model.items() if is_rounded(like.dtype, like.shape)}
-    for name, like in rounded.items():
+    large = {name: like for name, like in model.items() if is_rounded(like.dtype, like.shape)}
+    for name, like in large.items():
         if name in arrays:
             yield from _unlike(name, arrays[name], np.dtype(form), like.shape)
             yield from _scale_faults(SCALES + name, arrays.get(SCALES + name), _scales_of(like))
     for name in arrays:
         if name.startswith(SCALES):
             owner = name.removeprefix(SCALES)
-            if owner not in rounded or owner not in arrays:
+            if owner not in large or owner not in arrays:
                 yield name, "belongs to no tensor that is rounded"
 
 
@@ -157,7 +134,7 @@ def _scales_of(like: Array) -> tuple[int]:
     return (-(-like.size // BLOCK),)
 
 
-def _rounded(name: str, array: Array, form: Form) -> tuple[Array, npt.NDArray[np.float32]]:
+def _rounded(name: str, array: Array, form: Rounding) -> tuple[Array, npt.NDArray[np.float32]]:
     flat = array.reshape(-1)
     values, scales = np.empty(flat.size, form), np.empty(_scales_of(array), np.float32)
     for start in range(0, flat.size, SLAB):
@@ -177,7 +154,7 @@ def _rounded(name: str, array: Array, form: Form) -> tuple[Array, npt.NDArray[np
     return values.reshape(array.shape), scales
 
 
-def _widened(values: Array, scales: Array) -> npt.NDArray[np.float32]:
+def _restored(values: Array, scales: Array) -> npt.NDArray[np.float32]:
     flat = values.reshape(-1)
     found = np.empty(flat.size, np.float32)
     for start in range(0, flat.size, SLAB):
@@ -208,7 +185,7 @@ def _rows(flat: Array) -> Array:
     return whole.reshape(-1, BLOCK)
 
 
-def _scales(largest: npt.NDArray[np.float32], form: Form) -> npt.NDArray[np.float32]:
+def _scales(largest: npt.NDArray[np.float32], form: Rounding) -> npt.NDArray[np.float32]:
     """The scale of each block: the largest code is 127, or at most 2^15 and above 2^14.
 
     Rounded numbers that are rounded again get the same scales, so they stay as they are.

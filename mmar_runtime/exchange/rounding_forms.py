@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Form = Literal["float16", "int8"]
+Rounding = Literal["float16", "int8"]
 """The type of the rounded numbers; see ``mmar_runtime.exchange.rounding``."""
 
-FORMS: tuple[Form, ...] = get_args(Form)
+ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)

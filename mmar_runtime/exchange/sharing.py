@@ -21,7 +21,7 @@ MAX_LENGTH = 300
 MAX_PATTERNS = 1000
 
 
-def shared_names(patterns: Any, names: Iterable[str], location: Location) -> tuple[str, ...]:
+def shared_tensors(patterns: Any, names: Iterable[str], location: Location) -> tuple[str, ...]:
     """The names of the shared tensors, in the order of the network.
 
     Args:

@@ -72,7 +72,7 @@ SITE_VARIABLES: Mapping[str, str] = {
 }
 """Variables that belong to the site -> what stands for them where no site is asked."""
 
-UNREADABLE = object()
+INVALID = object()
 """Stands for a document whose faults have been told; null is a document."""
 
 log = logging.getLogger(__name__)
@@ -235,7 +235,7 @@ class _Judging:
         if environment is not None:
             content = self._collected(partial(read_document, mmar.root / environment, WORKFLOW))
             if not isinstance(content, dict):
-                if content is not UNREADABLE:
+                if content is not INVALID:
                     name = Path(environment).name
                     self._problem(Location(name), "has to be a JSON object", "json")
                 return  # every workflow needs it
@@ -278,12 +278,12 @@ class _Judging:
         read_log_config(path)
 
     def _collected(self, read: Callable[[], Any]) -> Any:
-        """What ``read`` returns; ``UNREADABLE``, and its problems kept, where it raises."""
+        """What ``read`` returns; ``INVALID``, and its problems kept, where it raises."""
         try:
             return read()
         except ConfigError as error:
             self.problems += error.problems
-            return UNREADABLE
+            return INVALID
 
     def _problem(self, location: Location, message: str, rule: str) -> None:
         self.problems.append(Problem(location, message, "", rule))
@@ -401,7 +401,7 @@ def _at_most(check: Check) -> Check:
 
 def _is_workflow(path: Path, content: Any) -> bool:
     """Whether a document is run by its name, or could be by what it holds."""
-    named = path.stem.startswith((*TRAIN_NAMES, *EVALUATION_NAMES)) and content is not UNREADABLE
+    named = path.stem.startswith((*TRAIN_NAMES, *EVALUATION_NAMES)) and content is not INVALID
     return named or (isinstance(content, dict) and bool(ENGINES & content.keys()))
 
 

@@ -30,7 +30,7 @@ class ProcessState:
         """The state at this moment."""
         return cls(flags=Flags.now(), random=random_state())
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
         """Make the process be in this state."""
         self.flags.restore()
         restore_random(self.random)

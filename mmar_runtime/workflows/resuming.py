@@ -125,7 +125,7 @@ class ResumePoint:
             "random": random_state(),
         }
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
         """Continue from the written point: the trainer's next run starts with the next epoch.
 
         Raises:

@@ -264,7 +264,7 @@ def train(
             )
         if point is not None:
             if resume:
-                point.put_back()
+                point.restore()
             transforms_follow_torch(workflow.engine, context)
             if context.processes.first:
                 point.write_after_epochs()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fl_server.federation import Received
 from mmar_runtime.errors import ConfigError, FederationError
-from mmar_runtime.exchange.rounding import SCALES, compacted, widened
+from mmar_runtime.exchange.rounding import SCALES, restored, rounded
 from mmar_runtime.weights import Weights, digest, read_checkpoint
 from tests.fl_server.conftest import DICE, WEIGHTS, MadeUpRun, Started, received
 
@@ -288,17 +288,17 @@ def test_a_term_that_is_none_is_refused_before_the_run_starts(
 # --- updates that came rounded
 
 
-def rounded(fed: MadeUpRun, site: str, *, form: Any = "int8", **how: Any) -> Received:
+def rounded_reply(fed: MadeUpRun, site: str, *, form: Any = "int8", **how: Any) -> Received:
     reply = fed.update(site, **how)
     random = np.random.default_rng(int(site[-1]))
     reply.data["conv.weight"] = random.normal(size=(16, 32)).astype(np.float32)
-    return received(compacted(reply.data, form), reply.metadata)
+    return received(rounded(reply.data, form), reply.metadata)
 
 
 def test_the_mean_is_that_of_the_numbers_that_came(started: Started) -> None:
     fed = started(transfer="int8")
-    one, two = rounded(fed, "site-1", steps=1), rounded(fed, "site-2", steps=3)
-    moved = [widened(each.data)["conv.weight"].astype(np.float64) for each in (one, two)]
+    one, two = rounded_reply(fed, "site-1", steps=1), rounded_reply(fed, "site-2", steps=3)
+    moved = [restored(each.data)["conv.weight"].astype(np.float64) for each in (one, two)]
 
     assert not fed.run.take("site-2", two)
     assert not fed.run.take("site-1", one)
@@ -309,7 +309,7 @@ def test_the_mean_is_that_of_the_numbers_that_came(started: Started) -> None:
 
 def test_the_record_has_the_bytes_that_came_and_the_log_their_digest(started: Started) -> None:
     fed = started(transfer="int8")
-    reply = rounded(fed, "site-1")
+    reply = rounded_reply(fed, "site-1")
 
     fed.run.take("site-1", reply)
 
@@ -322,8 +322,8 @@ def test_the_record_has_the_bytes_that_came_and_the_log_their_digest(started: St
 def test_another_form_costs_that_site_its_update(started: Started) -> None:
     fed = started(transfer="int8")
 
-    assert fed.run.take("site-1", rounded(fed, "site-1", form="float16"))
-    assert not fed.run.take("site-2", rounded(fed, "site-2"))
+    assert fed.run.take("site-1", rounded_reply(fed, "site-1", form="float16"))
+    assert not fed.run.take("site-2", rounded_reply(fed, "site-2"))
 
     assert "'conv.weight': has to be int8, given float16" in fed.reason("site-1")
     assert fed.noted("contribution-rejected")[0]["rules"] == ["transfer"]
@@ -363,9 +363,9 @@ def test_the_order_of_arrival_does_not_change_the_bits(started: Started) -> None
 
 def test_norms_of_rounded_updates_are_of_what_is_added_up(started: Started) -> None:
     fed = started(transfer="int8", limits={"norm_ratio": 1.5})
-    spoilt = rounded(fed, "site-2")
+    spoilt = rounded_reply(fed, "site-2")
     spoilt.data[SCALES + "conv.weight"][:] *= 1000
-    fed.run.take("site-1", rounded(fed, "site-1"))
+    fed.run.take("site-1", rounded_reply(fed, "site-1"))
     fed.run.take("site-2", spoilt)
 
     fed.close_round()

@@ -1,4 +1,4 @@
-"""The guard on an update that came rounded: first its form, then its numbers once widened."""
+"""The guard on an update that came rounded: first its form, then its numbers once restored."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 
 from fl_server.received_update import added_up
 from fl_server.update_guard import Expected, UpdateLimits, check_update, update_norm
-from mmar_runtime.exchange.rounding import SCALES, compacted, widened
-from mmar_runtime.exchange.rounding_forms import FORMS
+from mmar_runtime.exchange.rounding import SCALES, restored, rounded
+from mmar_runtime.exchange.rounding_forms import ROUNDINGS
 from tests.fl_server.test_update_guard import CONTRIBUTION, metadata
 
 MODEL = {
@@ -32,7 +32,7 @@ DIFFERENCE = {
 
 
 def update() -> dict[str, Any]:
-    return compacted(copy.deepcopy(DIFFERENCE), "int8")
+    return rounded(copy.deepcopy(DIFFERENCE), "int8")
 
 
 def faults(update: Any, expected: Expected = EXPECTED, **limits: Any) -> list[tuple[str, str]]:
@@ -40,13 +40,13 @@ def faults(update: Any, expected: Expected = EXPECTED, **limits: Any) -> list[tu
     return [(one.rule, str(one)) for one in found]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ROUNDINGS)
 def test_a_rounded_contribution_has_no_fault(form: Any) -> None:
-    assert faults(compacted(DIFFERENCE, form), replace(EXPECTED, transfer=form)) == []
+    assert faults(rounded(DIFFERENCE, form), replace(EXPECTED, transfer=form)) == []
 
 
 def test_it_is_judged_by_the_numbers_that_are_added_up() -> None:
-    norm = update_norm(widened(update()))
+    norm = update_norm(restored(update()))
 
     assert faults(update(), max_norm=norm) == []
     [(rule, told)] = faults(update(), max_norm=norm * 0.999)
@@ -60,7 +60,7 @@ def _in_plain(arrays: dict[str, Any]) -> None:
 
 
 def _in_another_form(arrays: dict[str, Any]) -> None:
-    arrays.update(compacted(DIFFERENCE, "float16"))
+    arrays.update(rounded(DIFFERENCE, "float16"))
 
 
 def _too_long(arrays: dict[str, Any]) -> None:
@@ -115,7 +115,7 @@ def test_what_is_wrong_with_it_is_told(
 
 
 def test_numbers_of_float16_that_are_not_finite_are_found() -> None:
-    arrays = compacted(DIFFERENCE, "float16")
+    arrays = rounded(DIFFERENCE, "float16")
     arrays["conv.weight"][0, 0] = np.inf
 
     [(rule, _)] = faults(arrays, replace(EXPECTED, transfer="float16"))
@@ -167,7 +167,7 @@ def test_what_is_added_up_is_float32_again() -> None:
         "conv.bias": torch.float32,
         "norm.batches": torch.int64,
     }
-    assert found["conv.weight"].numpy().tobytes() == widened(update())["conv.weight"].tobytes()
+    assert found["conv.weight"].numpy().tobytes() == restored(update())["conv.weight"].tobytes()
 
 
 def test_what_did_not_come_rounded_is_the_same_object() -> None:

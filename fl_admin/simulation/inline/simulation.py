@@ -70,7 +70,7 @@ def _ran(plan: InlinePlan, job: Job, terms: JobTerms, sites: SitesInTurn | Sites
         policy=plan.policy,
         shared=terms.shared_names,
     )
-    fresh.put_back()
+    fresh.restore()
     evaluation = evaluation_digest(job.mmar, shared_names=initial.shared_names)
     run = inline_run(
         job.name, terms, initial, sites.names, plan.results, evaluation_sha256=evaluation

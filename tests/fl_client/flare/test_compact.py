@@ -21,15 +21,16 @@ from fl_client.flare.exchange import STATUS
 from fl_client.flare.result_gate import REFUSED, ResultGate
 from fl_client.jobs.transfer import compacting
 from mmar_runtime.audit import AUDIT_FILE
-from mmar_runtime.exchange.rounding import SCALES, error_bound, widened
-from mmar_runtime.exchange.rounding_forms import FORMS, Form
+from mmar_runtime.exchange.rounding import SCALES, restored
+from mmar_runtime.exchange.rounding_forms import ROUNDINGS, Rounding
+from tests.rounding import error_bound
 
 MODEL = {
     "conv.weight": np.linspace(-1, 1, 600, dtype=np.float32).reshape(20, 30),
     "conv.bias": np.ones(300, np.float32),
     "norm.num_batches_tracked": np.array(3),
 }
-forms = pytest.mark.parametrize("form", FORMS)
+forms = pytest.mark.parametrize("form", ROUNDINGS)
 
 
 def update(data: Any = MODEL) -> Shareable:
@@ -45,7 +46,9 @@ def data_of(reply: Shareable) -> Any:
 
 
 @forms
-def test_large_tensors_leave_rounded_and_the_rest_as_it_was(fl_ctx: FLContext, form: Form) -> None:
+def test_large_tensors_leave_rounded_and_all_others_whole(
+    fl_ctx: FLContext, form: Rounding
+) -> None:
     data = data_of(CompactUpdate(form).process(update(), fl_ctx))
 
     assert {name: str(array.dtype) for name, array in data.items()} == {
@@ -54,7 +57,7 @@ def test_large_tensors_leave_rounded_and_the_rest_as_it_was(fl_ctx: FLContext, f
         "conv.bias": "float32",
         "norm.num_batches_tracked": "int64",
     }
-    error = np.abs(widened(data)["conv.weight"] - MODEL["conv.weight"])
+    error = np.abs(restored(data)["conv.weight"] - MODEL["conv.weight"])
     assert error.max() > 0
     assert (error <= error_bound(MODEL["conv.weight"], form)).all()
 
@@ -133,7 +136,7 @@ def test_so_does_one_that_a_privacy_filter_has_changed_before(
     reply = CompactUpdate("int8").process(filtered, fl_ctx)
 
     assert through(gate, reply, fl_ctx).get_return_code() == ReturnCode.OK
-    assert np.abs(widened(data_of(reply))["conv.weight"]).max() <= 4 * 0.01
+    assert np.abs(restored(data_of(reply))["conv.weight"]).max() <= 4 * 0.01
 
 
 def test_so_does_a_best_model_which_nobody_rounds(gate: ResultGate, fl_ctx: FLContext) -> None:

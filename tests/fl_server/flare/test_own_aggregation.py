@@ -11,7 +11,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 
 from mmar_runtime.errors import FederationError, WeightsError
-from mmar_runtime.exchange.rounding import compacted, is_rounded, widened
+from mmar_runtime.exchange.rounding import is_rounded, restored, rounded
 from mmar_runtime.weights import Weights
 from tests.fl_server.flare.conftest import Begin, Begun
 
@@ -126,7 +126,7 @@ def test_a_class_without_the_two_methods_ends_the_run_before_it_starts(begin: Be
 def test_updates_that_came_rounded_reach_it_as_float32(begin: Begin, own: Largest) -> None:
     fed = begin(aggregator=own, transfer="int8")
     reply = fed.update()
-    sent = compacted(reply["DXO"]["data"], "int8")
+    sent = rounded(reply["DXO"]["data"], "int8")
     reply["DXO"]["data"] = dict(sent)
     large = next(n for n, t in fed.weights.items() if is_rounded(t.numpy().dtype, t.shape))
 
@@ -135,5 +135,5 @@ def test_updates_that_came_rounded_reach_it_as_float32(begin: Begin, own: Larges
 
     [seen] = own.seen
     assert seen.keys() == fed.weights.keys()
-    assert seen[large].tobytes() == widened(sent)[large].tobytes()
+    assert seen[large].tobytes() == restored(sent)[large].tobytes()
     assert reply["DXO"]["data"].keys() == sent.keys()  # the reply itself stays as it came

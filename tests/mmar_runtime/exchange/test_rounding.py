@@ -18,19 +18,19 @@ from mmar_runtime.exchange.rounding import (
     LEAST_SCALE,
     SCALES,
     SLAB,
-    compacted,
-    error_bound,
-    form_faults,
     is_rounded,
-    widened,
+    restored,
+    rounded,
+    rounding_faults,
 )
-from mmar_runtime.exchange.rounding_forms import FORMS, Form
+from mmar_runtime.exchange.rounding_forms import ROUNDINGS, Rounding
+from tests.rounding import error_bound
 
 Array = np.ndarray[Any, Any]
 
 FLOAT32 = float(np.finfo(np.float32).max)
 TINIEST = float(np.float32(2.0**-149))
-forms = pytest.mark.parametrize("form", FORMS)
+forms = pytest.mark.parametrize("form", ROUNDINGS)
 
 
 def matrix(*numbers: float, size: int = BLOCK) -> Array:
@@ -40,9 +40,9 @@ def matrix(*numbers: float, size: int = BLOCK) -> Array:
     return flat.reshape(2, -1)
 
 
-def through(array: Array, form: Form) -> Array:
+def through(array: Array, form: Rounding) -> Array:
     """What arrives of a difference."""
-    found = widened(compacted({"w": array}, form))
+    found = restored(rounded({"w": array}, form))
     assert found.keys() == {"w"}
     return found["w"]
 
@@ -51,37 +51,39 @@ def through(array: Array, form: Form) -> Array:
 
 
 def test_int8_counts_in_steps_of_a_127th_of_the_largest_in_a_block() -> None:
-    sent = compacted({"w": matrix(127.0, -127.0, 1.0, 0.49, 2.5, 3.5)}, "int8")
+    sent = rounded({"w": matrix(127.0, -127.0, 1.0, 0.49, 2.5, 3.5)}, "int8")
 
     assert sent["w"].dtype == np.int8
     assert sent["w"].shape == (2, BLOCK // 2)
     assert sent["w"].reshape(-1)[:6].tolist() == [127, -127, 1, 0, 2, 4]  # ties go to even
     assert sent[SCALES + "w"].tolist() == [1.0]
-    assert widened(sent)["w"].reshape(-1)[:6].tolist() == [127, -127, 1, 0, 2, 4]
+    assert restored(sent)["w"].reshape(-1)[:6].tolist() == [127, -127, 1, 0, 2, 4]
 
 
 def test_each_block_has_a_scale_of_its_own_and_the_last_may_be_short() -> None:
     array = matrix(254.0, size=BLOCK + 2)
     array[1, -1] = 0.127
 
-    sent = compacted({"w": array}, "int8")
+    sent = rounded({"w": array}, "int8")
 
     assert sent[SCALES + "w"] == pytest.approx([2.0, 0.001], rel=1e-4)
-    assert widened(sent)["w"][1, -1] == pytest.approx(0.127, rel=1e-4)
+    assert restored(sent)["w"][1, -1] == pytest.approx(0.127, rel=1e-4)
 
 
 def test_float16_has_a_power_of_two_as_its_scale_so_that_nothing_overflows() -> None:
-    sent = compacted({"w": matrix(3e30, 1.0, 1e25)}, "float16")
+    sent = rounded({"w": matrix(3e30, 1.0, 1e25)}, "float16")
 
     assert sent["w"].dtype == np.float16
     assert np.log2(sent[SCALES + "w"][0]) == 102 - 15  # 3e30 lies between 2^101 and 2^102
-    assert widened(sent)["w"].reshape(-1)[:3] == pytest.approx([3e30, 0, 1e25], rel=2**-11)
+    assert restored(sent)["w"].reshape(-1)[:3] == pytest.approx([3e30, 0, 1e25], rel=2**-11)
 
 
 def test_it_takes_half_the_bytes_or_a_quarter_and_the_scales() -> None:
     array = np.ones((64, 64), np.float32)
 
-    sizes = {form: sum(a.nbytes for a in compacted({"w": array}, form).values()) for form in FORMS}
+    sizes = {
+        form: sum(a.nbytes for a in rounded({"w": array}, form).values()) for form in ROUNDINGS
+    }
 
     assert sizes == {"float16": 4096 * 2 + 16 * 4, "int8": 4096 + 16 * 4}
 
@@ -102,16 +104,16 @@ def test_it_takes_half_the_bytes_or_a_quarter_and_the_scales() -> None:
     ],
     ids=lambda array: f"{array.dtype} {array.shape}",
 )
-def test_other_tensors_are_not_touched(array: Array, form: Form) -> None:
-    sent = compacted({"w": array}, form)
+def test_other_tensors_are_not_touched(array: Array, form: Rounding) -> None:
+    sent = rounded({"w": array}, form)
 
     assert sent == {"w": array} or sent["w"] is array
-    assert widened(sent)["w"] is array
+    assert restored(sent)["w"] is array
     assert not error_bound(array, form).any()
 
 
 @forms
-def test_zero_stays_zero_and_the_sender_keeps_its_numbers(form: Form) -> None:
+def test_zero_stays_zero_and_the_sender_keeps_its_numbers(form: Rounding) -> None:
     array = matrix(127.0, -1.0, 64.0)
     before = array.copy()
 
@@ -125,7 +127,7 @@ def test_zero_stays_zero_and_the_sender_keeps_its_numbers(form: Form) -> None:
 # --- how far off
 
 
-def magnitudes(form: Form) -> st.SearchStrategy[float]:
+def magnitudes(form: Rounding) -> st.SearchStrategy[float]:
     most = LARGEST[form]
     return st.one_of(
         st.floats(-most, most, width=32),
@@ -135,7 +137,7 @@ def magnitudes(form: Form) -> st.SearchStrategy[float]:
 
 
 @st.composite
-def differences(draw: st.DrawFn, form: Form) -> Array:
+def differences(draw: st.DrawFn, form: Rounding) -> Array:
     """A matrix of about one block, filled with few numbers, so that large ones meet tiny ones."""
     columns = draw(st.integers(BLOCK // 2, BLOCK))
     numbers = draw(of_numpy.arrays(np.float32, (9,), elements=magnitudes(form)))
@@ -146,7 +148,7 @@ def differences(draw: st.DrawFn, form: Form) -> Array:
 
 @forms
 @given(data=st.data())
-def test_no_number_is_off_by_more_than_its_bound(data: st.DataObject, form: Form) -> None:
+def test_no_number_is_off_by_more_than_its_bound(data: st.DataObject, form: Rounding) -> None:
     array = data.draw(differences(form))
 
     found = through(array, form)
@@ -159,7 +161,7 @@ def test_no_number_is_off_by_more_than_its_bound(data: st.DataObject, form: Form
 @forms
 @given(data=st.data())
 def test_what_was_rounded_is_not_changed_by_rounding_it_again(
-    data: st.DataObject, form: Form
+    data: st.DataObject, form: Rounding
 ) -> None:
     once = through(data.draw(differences(form)), form)
 
@@ -171,7 +173,7 @@ def test_what_was_rounded_is_not_changed_by_rounding_it_again(
 def test_the_bounds_are_those_of_the_page(largest: float) -> None:
     array = matrix(largest, largest / 3, largest / 2**35)
 
-    half, eight = (error_bound(array, form).reshape(-1) for form in FORMS)
+    half, eight = (error_bound(array, form).reshape(-1) for form in ROUNDINGS)
 
     assert half[0] == largest / 2**11
     assert half[2] == largest / 2**39
@@ -180,7 +182,7 @@ def test_the_bounds_are_those_of_the_page(largest: float) -> None:
 
 @forms
 @pytest.mark.parametrize("size", [BLOCK, BLOCK + 2, 7 * BLOCK, SLAB, SLAB + 2, 2 * SLAB + 2])
-def test_any_length_arrives_whole(size: int, form: Form) -> None:
+def test_any_length_arrives_whole(size: int, form: Rounding) -> None:
     array = np.random.default_rng(size).normal(size=size).astype(np.float32).reshape(2, -1)
 
     found = through(array, form)
@@ -193,31 +195,31 @@ def test_any_length_arrives_whole(size: int, form: Form) -> None:
 def test_the_order_of_an_arrays_memory_changes_nothing() -> None:
     array = np.random.default_rng(0).normal(size=(17, 31)).astype(np.float32)
 
-    for form in FORMS:
-        one, other = (compacted({"w": a}, form) for a in (array, np.asfortranarray(array)))
+    for form in ROUNDINGS:
+        one, other = (rounded({"w": a}, form) for a in (array, np.asfortranarray(array)))
         assert one["w"].tobytes() == other["w"].tobytes()
         assert one[SCALES + "w"].tobytes() == other[SCALES + "w"].tobytes()
 
 
 @given(of_numpy.arrays(np.float32, (2, 128), elements=magnitudes("float16")))
 def test_rounding_to_float16_is_that_of_numpy(array: Array) -> None:
-    sent = compacted({"w": array}, "float16")
+    sent = rounded({"w": array}, "float16")
 
     [scale] = sent[SCALES + "w"]
     assert sent["w"].tobytes() == (array / scale).astype(np.float16).tobytes()
-    assert widened(sent)["w"].tobytes() == (sent["w"].astype(np.float32) * scale).tobytes()
+    assert restored(sent)["w"].tobytes() == (sent["w"].astype(np.float32) * scale).tobytes()
 
 
 @forms
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-def test_what_is_not_finite_is_not_sent(number: float, form: Form) -> None:
+def test_what_is_not_finite_is_not_sent(number: float, form: Rounding) -> None:
     with pytest.raises(WeightsError, match=r"conv\.weight: a difference that is not finite"):
-        compacted({"conv.weight": matrix(1.0, number)}, form)
+        rounded({"conv.weight": matrix(1.0, number)}, form)
 
 
 def test_float16_ends_a_little_before_float32_and_int8_does_not() -> None:
     with pytest.raises(WeightsError, match=r"or larger than 3\.4e\+38, cannot be sent as float16"):
-        compacted({"w": matrix(FLOAT32)}, "float16")
+        rounded({"w": matrix(FLOAT32)}, "float16")
     assert through(matrix(FLOAT32, -FLOAT32), "int8").max() == pytest.approx(FLOAT32, rel=1e-4)
     assert through(matrix(LARGEST["float16"]), "float16").max() == LARGEST["float16"]
 
@@ -227,15 +229,16 @@ def test_float16_ends_a_little_before_float32_and_int8_does_not() -> None:
 MODEL = {"w": matrix(), "b": np.zeros(3, np.float32), "other": matrix()}
 
 
-def sent(form: Form) -> dict[str, Any]:
-    return {**compacted(MODEL, form)}
+def sent(form: Rounding) -> dict[str, Any]:
+    return {**rounded(MODEL, form)}
 
 
 @forms
-def test_what_was_compacted_has_no_fault(form: Form) -> None:
-    assert list(form_faults(sent(form), form, MODEL)) == []
+def test_rounded_arrays_have_no_fault(form: Rounding) -> None:
+    assert list(rounding_faults(sent(form), form, MODEL)) == []
     without = {name: a for name, a in sent(form).items() if "other" not in name}
-    assert list(form_faults(without, form, MODEL)) == []  # whether it may be missing, others judge
+    # Others judge whether a tensor may be missing.
+    assert list(rounding_faults(without, form, MODEL)) == []
 
 
 def _in_float32(arrays: dict[str, Any]) -> None:
@@ -313,20 +316,20 @@ def _scales_alone(arrays: dict[str, Any]) -> None:
     ],
 )
 def test_anything_else_is_told(
-    spoil: Callable[[dict[str, Any]], None], place: str, told: str, form: Form
+    spoil: Callable[[dict[str, Any]], None], place: str, told: str, form: Rounding
 ) -> None:
     arrays = sent(form)
     spoil(arrays)
 
-    [(found, message)] = form_faults(arrays, form, MODEL)
+    [(found, message)] = rounding_faults(arrays, form, MODEL)
 
     assert found == place
     assert told in message
 
 
 def test_one_form_is_not_the_other() -> None:
-    for form, other in zip(FORMS, reversed(FORMS), strict=True):
-        faults = [*form_faults(sent(form), other, MODEL)]
+    for form, other in zip(ROUNDINGS, reversed(ROUNDINGS), strict=True):
+        faults = [*rounding_faults(sent(form), other, MODEL)]
         assert [name for name, _ in faults] == ["w", "other"]
         assert all(message == f"has to be {other}, given {form}" for _, message in faults)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError
-from mmar_runtime.exchange.sharing import fitting_names, form_problems, matching, shared_names
+from mmar_runtime.exchange.sharing import fitting_names, form_problems, matching, shared_tensors
 
 
 @given(st.text("ab.*", max_size=8), st.text("ab.", max_size=10))
@@ -46,7 +46,7 @@ NAMES = ["body.weight", "head.weight"]
 
 
 def test_shared_names_may_name_what_is_not_shared() -> None:
-    assert shared_names(["!head.*"], NAMES, Location("here")) == ("body.weight",)
+    assert shared_tensors(["!head.*"], NAMES, Location("here")) == ("body.weight",)
 
 
 @pytest.mark.parametrize("pattern", ["!head.weight", "!head.*", "!"])

@@ -19,7 +19,7 @@ def test_every_random_source_goes_on_where_it_was() -> None:
     expected = drawn()
     drawn()
 
-    state.put_back()
+    state.restore()
 
     assert drawn() == expected
 
@@ -32,9 +32,9 @@ def test_threads_and_flags_are_what_they_were() -> None:
         torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
         flipped = torch.backends.cudnn.benchmark
 
-        before.put_back()
+        before.restore()
 
         assert torch.get_num_threads() == threads
         assert torch.backends.cudnn.benchmark is not flipped
     finally:
-        before.put_back()
+        before.restore()

@@ -18,13 +18,14 @@ from fl_client.simulation.simulated_site import JobWork
 from fl_client.simulation.turns import SitesInTurn
 from fl_server.received_update import added_up
 from mmar_runtime.exchange.messages import Update
-from mmar_runtime.exchange.rounding import error_bound, is_rounded
-from mmar_runtime.exchange.rounding_forms import FORMS
+from mmar_runtime.exchange.rounding import is_rounded
+from mmar_runtime.exchange.rounding_forms import ROUNDINGS
 from mmar_runtime.weights import Weights, digest, read_checkpoint
 from tests.fl_admin.simulation.inline.conftest import NAMES, Federation, Ran
+from tests.rounding import error_bound
 
 ROUNDS = 3
-forms = pytest.mark.parametrize("form", FORMS)
+forms = pytest.mark.parametrize("form", ROUNDINGS)
 
 
 class Overheard:
@@ -49,7 +50,7 @@ class Runs:
         self.sent: dict[str, dict[tuple[int, str], Update]] = {}
         self.after: dict[str, Ran] = {}
         self.first: dict[str, Weights] = {}
-        for form in (None, *FORMS):
+        for form in (None, *ROUNDINGS):
             name, sent = str(form), self.sent.setdefault(str(form), {})
             how: Any = {
                 "work": JobWork(transfer=form),
@@ -133,7 +134,7 @@ def test_only_what_sites_send_is_rounded(runs: Runs, form: Any) -> None:
 
 def test_the_record_tells_the_bytes_of_the_wire(runs: Runs) -> None:
     """The tiny network: 864 and 432 numbers in matrices of at least a block, and small ones."""
-    sent = {str(form): runs.bytes_of(form) for form in (None, *FORMS)}
+    sent = {str(form): runs.bytes_of(form) for form in (None, *ROUNDINGS)}
     plain = runs.sent["None"][1, "site-1"].difference
     arrays = [tensor.numpy() for tensor in plain.values()]
     large = sum(a.size for a in arrays if is_rounded(a.dtype, a.shape))
