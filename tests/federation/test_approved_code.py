@@ -27,9 +27,8 @@ class OwnLoss(DiceCELoss):
 '''
 
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/look-up/custom-code.md"
-PARTS = PAGE.read_text().partition("# custom/own_federation.py\n")[2].partition("```")[0]
-"""A filter and an aggregator of the job's own, as the documentation has them."""
+PARTS = Path(__file__).resolve().parents[2] / "docs/look-up/custom-code/own_federation.py"
+"""A filter and an aggregator of the job's own, from the documentation."""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ def job_with_code(job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     args = {"to_onehot_y": True, "softmax": True}
     document["train"]["loss"] = {"path": "own_loss.OwnLoss", "args": args}
     config.write_text(json.dumps(document))
-    (folder / "app/custom/own_federation.py").write_text(PARTS)
+    shutil.copy(PARTS, folder / "app/custom")
     server = folder / "app/config/config_fed_server.json"
     document = json.loads(server.read_text())
     [workflow] = document["workflows"]

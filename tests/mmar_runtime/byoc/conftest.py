@@ -7,46 +7,17 @@ afterwards; the same goes for the folders that a run has added to the import pat
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "look-up" / "custom-code.md"
-BLOCK = re.compile(r"^```(python|json)\n(.*?)^```$", re.M | re.S)
-SECTION = re.compile(r"^#{2,3} (.+)$", re.M)
+EXAMPLES = Path(__file__).resolve().parents[3] / "docs/look-up/custom-code"
+"""``NAME.json`` is what an example adds to a document, ``NAME.py`` its module, if it has one."""
 
 Bring = Callable[..., Path]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """What one section of the page shows: modules by name, and what they add to a document."""
-
-    modules: Mapping[str, str]
-    document: dict[str, Any]
-
-
-def examples() -> dict[str, Example]:
-    """Every section of the page that holds JSON, by its heading."""
-    headings = list(SECTION.finditer(text := PAGE.read_text(encoding="utf-8")))
-    ends = [heading.start() for heading in headings[1:]] + [len(text)]
-    sections = {
-        heading.group(1): BLOCK.findall(text[heading.end() : end])
-        for heading, end in zip(headings, ends, strict=True)
-    }
-    return {title: _example(blocks) for title, blocks in sections.items() if blocks}
-
-
-def _example(blocks: list[tuple[str, str]]) -> Example:
-    codes = [content for language, content in blocks if language == "python"]
-    (document,) = [json.loads(content) for language, content in blocks if language == "json"]
-    names = [code.partition("\n")[0].removeprefix("# custom/") for code in codes]
-    return Example(modules=dict(zip(names, codes, strict=True)), document=document)
 
 
 def added(document: Any, more: Any) -> Any:
@@ -90,19 +61,19 @@ def bring(tiny_mmar: Path) -> Bring:
 
 @pytest.fixture
 def example(bring: Bring, tiny_mmar: Path) -> Callable[..., Path]:
-    """``example("Handlers", alone=False, file="config_train.json")``: the MMAR that it makes.
+    """``example("own_stop", alone=False, file="config_train.json")``: the MMAR that it makes.
 
-    ``alone`` means that the page shows the whole document.
+    ``alone`` means that the example is the whole document.
     """
 
-    def make(title: str, *, alone: bool = False, file: str = "config_train.json") -> Path:
-        found = examples()[title]
-        for name, code in found.modules.items():
-            bring(name, code)
+    def make(name: str, *, alone: bool = False, file: str = "config_train.json") -> Path:
+        module = EXAMPLES / f"{name}.py"
+        if module.is_file():
+            bring(module.name, module.read_text(encoding="utf-8"))
+        shown = json.loads((EXAMPLES / f"{name}.json").read_text(encoding="utf-8"))
         path = tiny_mmar / "config" / file
         before = json.loads(path.read_text(encoding="utf-8"))
-        document = found.document if alone else added(before, found.document)
-        path.write_text(json.dumps(document), encoding="utf-8")
+        path.write_text(json.dumps(shown if alone else added(before, shown)), encoding="utf-8")
         return tiny_mmar
 
     return make

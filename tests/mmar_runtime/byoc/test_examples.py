@@ -1,4 +1,4 @@
-"""The examples of docs/look-up/custom-code.md, run as they stand there."""
+"""The examples of docs/look-up/custom-code, run as they are there."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Validations:
 
 
 def test_components_of_each_kind(example: MakeExample) -> None:
-    root, seen = example("Components"), Validations()
+    root, seen = example("own_parts"), Validations()
     result = train(config_of(root, epochs=1), allow_code=True, observer=seen)
     assert result.iterations == CASES * 3  # times=3
     assert result.epochs[0].loss is not None
@@ -78,14 +78,14 @@ def test_components_of_each_kind(example: MakeExample) -> None:
 
 
 def test_a_handler_hands_the_network_another_input(example: MakeExample) -> None:
-    root = example("An input besides the image")
+    root = example("own_extra_input")
     result = train(config_of(root, epochs=1), allow_code=True)
     assert result.iterations == CASES
     assert read_checkpoint(root / "models/final_model.pt").weights["layer.weight"].shape[1] == 2
 
 
 def test_a_handler_keeps_the_weights_at_the_start_for_the_loss(example: MakeExample) -> None:
-    root = example("The weights at the start, for the loss")
+    root = example("own_initial_weights")
     with workflow_of(root, epochs=1) as workflow:
         assert workflow.network is not None
         before = [weight.detach().clone() for weight in workflow.network.parameters()]
@@ -96,7 +96,7 @@ def test_a_handler_keeps_the_weights_at_the_start_for_the_loss(example: MakeExam
 
 
 def test_a_handler_changes_the_prediction_before_the_loss(example: MakeExample) -> None:
-    root = example("Noise on the prediction, before the loss")
+    root = example("own_noise")
     losses = []
     for std in (0.0, 5.0):
         path = root / "config/config_train.json"
@@ -106,18 +106,16 @@ def test_a_handler_changes_the_prediction_before_the_loss(example: MakeExample) 
     assert losses[0] != losses[1]
 
 
-@pytest.mark.parametrize(
-    "title", ["Stop when the loss is low enough", "A handler that expects a batch's output"]
-)
-def test_a_handler_stops_the_run(example: MakeExample, title: str) -> None:
-    result = train(config_of(example(title)), allow_code=True)
+@pytest.mark.parametrize("name", ["own_stop", "old_stop"])
+def test_a_handler_stops_the_run(example: MakeExample, name: str) -> None:
+    result = train(config_of(example(name)), allow_code=True)
     assert result.iterations == 1  # a Dice loss is below 2 at once
 
 
 def test_a_handler_that_waits_for_a_lower_loss_does_not_stop_the_run(
     example: MakeExample, edited: Edited
 ) -> None:
-    root = example("Stop when the loss is low enough")
+    root = example("own_stop")
     edited(
         root / "config/config_train.json",
         lambda conf: conf["train"]["handlers"][-1].update(args={"loss": -1.0}),
@@ -128,7 +126,7 @@ def test_a_handler_that_waits_for_a_lower_loss_does_not_stop_the_run(
 def test_the_old_handler_unwrapped_fails_and_the_error_names_the_wrapper(
     example: MakeExample, edited: Edited
 ) -> None:
-    root = example("A handler that expects a batch's output")
+    root = example("old_stop")
     bare = {"path": "old_stop.StopAtLowLoss", "args": {"loss": 2.0}}
     edited(
         root / "config/config_train.json",
@@ -149,7 +147,7 @@ def test_the_old_handler_unwrapped_fails_and_the_error_names_the_wrapper(
 def test_an_iteration_accumulates_gradients_as_monai_would(
     example: MakeExample, edited: Edited, make_mmar: Callable[[Path], Path], tmp_path: Path
 ) -> None:
-    own = example("Iterations")
+    own = example("own_iteration")
     train(config_of(own, epochs=1), allow_code=True)
     theirs = make_mmar(tmp_path / "theirs")
     edited(
@@ -166,7 +164,7 @@ def test_an_iteration_accumulates_gradients_as_monai_would(
 def test_after_an_iteration_of_ones_own_the_output_is_decollated_and_postprocessed(
     example: MakeExample,
 ) -> None:
-    with workflow_of(example("Iterations"), epochs=1) as workflow:
+    with workflow_of(example("own_iteration"), epochs=1) as workflow:
         outputs: list[Any] = []
         workflow.engine.add_event_handler(
             Events.ITERATION_COMPLETED, lambda engine: outputs.append(engine.state.output)
@@ -184,11 +182,11 @@ def test_after_an_iteration_of_ones_own_the_output_is_decollated_and_postprocess
 
 
 @pytest.mark.parametrize(
-    ("title", "counter"),
-    [("Trainers", "steps"), ("A trainer that registers events in a method", "accumulated")],
+    ("name", "counter"),
+    [("own_trainer", "steps"), ("old_trainer", "accumulated")],
 )
-def test_a_trainer_with_events_of_its_own(example: MakeExample, title: str, counter: str) -> None:
-    with workflow_of(example(title), epochs=1, amp=True, use_gpu=False) as workflow:
+def test_a_trainer_with_events_of_its_own(example: MakeExample, name: str, counter: str) -> None:
+    with workflow_of(example(name), epochs=1, amp=True, use_gpu=False) as workflow:
         workflow.run()
         assert getattr(workflow.engine.state, counter) == CASES
         assert workflow.engine.state.device == torch.device("cpu")  # nobody wrote a device
@@ -198,7 +196,7 @@ def test_a_trainer_with_events_of_its_own(example: MakeExample, title: str, coun
 def test_without_its_base_class_the_old_trainer_fails_and_the_error_says_what_to_do(
     example: MakeExample,
 ) -> None:
-    root = example("A trainer that registers events in a method")
+    root = example("old_trainer")
     module = root / "custom/old_trainer.py"
     code = module.read_text()
     code = code.replace("(AdditionalEvents, SupervisedTrainer)", "(SupervisedTrainer)")
@@ -213,7 +211,7 @@ def test_without_its_base_class_the_old_trainer_fails_and_the_error_says_what_to
 
 
 def test_a_trainer_may_be_the_whole_workflow(example: MakeExample) -> None:
-    root = example("A workflow of your own", alone=True)
+    root = example("own_workflow", alone=True)
     result = train(config_of(root, print_conf=True), allow_code=True)
     assert (result.epochs, result.iterations, result.key_metric) == ((), None, None)
     weights = read_checkpoint(root / "models/model.pt").weights
@@ -222,7 +220,7 @@ def test_a_trainer_may_be_the_whole_workflow(example: MakeExample) -> None:
 
 
 def test_a_workflow_of_ones_own_is_seeded(example: MakeExample) -> None:
-    root = example("A workflow of your own", alone=True)
+    root = example("own_workflow", alone=True)
     digests = set()
     for _ in range(2):
         train(config_of(root), allow_code=True)
@@ -231,7 +229,7 @@ def test_a_workflow_of_ones_own_is_seeded(example: MakeExample) -> None:
 
 
 def test_a_workflow_of_ones_own_cannot_be_resumed(example: MakeExample) -> None:
-    root = example("A workflow of your own", alone=True)
+    root = example("own_workflow", alone=True)
     with pytest.raises(CheckpointError, match=r"train\.trainer: Trainer keeps its networks"):
         train(config_of(root), allow_code=True, resume=True)
 
@@ -240,7 +238,7 @@ def test_a_workflow_of_ones_own_cannot_be_resumed(example: MakeExample) -> None:
 
 
 def test_a_transform_for_numpy_arrays_runs_inside_the_wrapper(example: MakeExample) -> None:
-    root = example("A transform that expects numpy arrays")
+    root = example("old_noise")
     digests = []
     for _ in range(2):
         train(config_of(root, epochs=1), allow_code=True)
@@ -252,7 +250,7 @@ def test_a_transform_for_numpy_arrays_runs_inside_the_wrapper(example: MakeExamp
 def test_without_the_wrapper_the_error_names_it(
     example: MakeExample, edited: Edited, workers: int
 ) -> None:
-    root = example("A transform that expects numpy arrays")
+    root = example("old_noise")
 
     def change(conf: Any) -> None:
         bare = {"path": "old_noise.AddNoised", "args": {"keys": ["image"], "std": 0.1}}
@@ -273,7 +271,7 @@ def test_without_the_wrapper_the_error_names_it(
 
 
 def test_a_gan_trains_and_resumes_to_the_same_bits(example: MakeExample, edited: Edited) -> None:
-    root = example("A GAN", alone=True)
+    root = example("own_gan", alone=True)
 
     def weights() -> list[float]:
         content = torch.load(root / "models/final_model.pt", weights_only=True)
@@ -289,7 +287,7 @@ def test_a_gan_trains_and_resumes_to_the_same_bits(example: MakeExample, edited:
 
 def test_several_networks_make_one_prediction(example: MakeExample) -> None:
     """Here the same weights twice, whose mean is what one of the networks predicts alone."""
-    root = example("Several networks, one prediction", file="config_validation.json")
+    root = example("ensemble", file="config_validation.json")
     train(config_of(root, epochs=1), allow_code=False)
     alone = load_evaluation_config(
         Mmar.open(root), file="config/config_cross_validation.json", overrides=both(root)
@@ -306,7 +304,7 @@ def both(root: Path) -> dict[str, Scalar]:
 
 
 def test_prepare_batch_passes_another_input(example: MakeExample) -> None:
-    root = example("An input besides the image, without code")
+    root = example("own_two_inputs")
     with workflow_of(root, epochs=1) as workflow:
         weight = workflow.builder.get("train", "model").layer.weight
         before = weight.detach().clone()
@@ -316,7 +314,7 @@ def test_prepare_batch_passes_another_input(example: MakeExample) -> None:
 
 
 def test_engines_of_several_devices_in_a_workflow_of_ones_own(example: MakeExample) -> None:
-    root = example("Several devices in code of your own", alone=True)
+    root = example("own_devices", alone=True)
     with workflow_of(root) as workflow:
         workflow.run()
         assert isinstance(workflow.trainer.trainer.state.output, float)
@@ -327,17 +325,17 @@ def test_engines_of_several_devices_in_a_workflow_of_ones_own(example: MakeExamp
 
 
 @pytest.mark.parametrize(
-    "title",
+    "name",
     [
-        "Components",
-        "Iterations",
-        "Trainers",
-        "A transform that expects numpy arrays",
-        "A handler that expects a batch's output",
+        "own_parts",
+        "own_iteration",
+        "own_trainer",
+        "old_noise",
+        "old_stop",
     ],
 )
-def test_without_permission_nothing_of_it_is_imported(example: MakeExample, title: str) -> None:
-    root = example(title)
+def test_without_permission_nothing_of_it_is_imported(example: MakeExample, name: str) -> None:
+    root = example(name)
     before = set(sys.modules)
     with pytest.raises(ConfigError, match="code that this site has not allowed"):
         load_train_config(Mmar.open(root), checks=[component_check(allow_code=False)])

@@ -186,7 +186,7 @@ class Watch:
 def test_a_trainer_of_the_mmars_own_averages_gradients_too(
     example: Any, bring: Any, edited: Any
 ) -> None:
-    root = example("Trainers")
+    root = example("own_trainer")
     bring("own_watch.py", WATCH)
     watch = {"path": "own_watch.Watch", "args": {"folder": "{MMAR_CKPT_DIR}"}}
 
