@@ -317,6 +317,6 @@ def test_the_documentation_lists_every_rule_in_order() -> None:
     text = (pages / "mmar.md").read_text(encoding="utf-8")
     translations = text.partition("\n## Translations\n")[2].partition("\n## ")[0]
 
-    listed = [line.split("`")[1] for line in translations.splitlines() if line.startswith("| `")]
+    listed = [line.split("`")[1] for line in translations.splitlines() if line.startswith("- `")]
 
     assert listed == [rule.name for rule in RULES]
