@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PAGE = REPOSITORY / "docs" / "look-up" / "features.md"
 SECURITY = REPOSITORY / "docs" / "look-up" / "security.md"
 PROMISES = ("promise", "mechanism", "test")
-HEADER = ("feature", "where", "test, or why there is none")
+HEADER = ("feature", "where", "test or reason")
 
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 FILE = re.compile(r"`([\w./]+\.\w+)`")
