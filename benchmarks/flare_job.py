@@ -14,7 +14,7 @@ from typing import Any
 from measure import Measured, measure
 
 from fl_admin.demo_data import write_demo_data
-from fl_server.record.run_record import read_run_record
+from fl_server.record.files import read_run_record
 
 HERE = Path(__file__).resolve().parent
 EXAMPLE = HERE.parent / "jobs" / "spleen_ct_segmentation"

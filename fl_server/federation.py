@@ -27,13 +27,8 @@ from fl_server.model_selection import ModelSelection
 from fl_server.received_update import ReceivedUpdate, added_up, contribution_from
 from fl_server.record.cross_site import GLOBAL_MODEL, expected_models
 from fl_server.record.cross_site_results import CrossSiteResults, MatrixRows, Outcome
-from fl_server.record.run_record import (
-    RunRecord,
-    RunRecorder,
-    SiteAbsence,
-    SiteContribution,
-    add_digest,
-)
+from fl_server.record.recorder import RunRecorder, add_digest
+from fl_server.record.values import RunRecord, SiteAbsence, SiteContribution
 from fl_server.round_mean import RoundMean
 from fl_server.run_files import RunFiles
 from fl_server.update_guard import UpdateFault, check_first

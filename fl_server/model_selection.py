@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fl_server.record.run_record import Metrics, RunRecorder, mean_over_sites
+from fl_server.record.recorder import RunRecorder
+from fl_server.record.values import mean_over_sites
 from mmar_runtime.errors import FederationError
+from mmar_runtime.results import Metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fl_server.record.run_record import EpochReport, SiteContribution
+from fl_server.record.values import EpochRecord, SiteContribution
 from mmar_runtime.errors import FederationError
 from mmar_runtime.exchange.rounding import SCALES, restored
 from mmar_runtime.weights import Weights
@@ -45,7 +45,7 @@ def contribution_from(update: ReceivedUpdate) -> SiteContribution:
     report = dict(update.report)
     try:
         epochs = tuple(
-            EpochReport(**epoch) for epoch in report["epochs"] if epoch["loss"] is not None
+            EpochRecord(**epoch) for epoch in report["epochs"] if epoch["loss"] is not None
         )
         return SiteContribution(
             steps=update.steps,

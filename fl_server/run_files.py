@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fl_server.record.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL
-from fl_server.record.run_record import RecordFile, RunRecord
+from fl_server.record.files import RecordFile
+from fl_server.record.values import RunRecord
 from mmar_runtime.exchange.encrypted_files import (
     SUFFIX,
     read_encrypted_model,

@@ -33,7 +33,7 @@ from fl_admin.simulation.local_federation import SERVER, SITES, THIS_MACHINE, Lo
 from fl_admin.simulation.processes import ProcessTree
 from fl_admin.simulation.simulate import RunFolder
 from fl_server.record.cross_site import GLOBAL_MODEL, CrossSiteMatrix, read_cross_site_matrix
-from fl_server.record.run_record import read_run_record
+from fl_server.record.files import read_run_record
 from mmar_runtime.cli.common import stop_on_signals
 from mmar_runtime.errors import FederationError, MmarError, RunAborted
 from mmar_runtime.weights import digest, read_checkpoint

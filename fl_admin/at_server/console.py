@@ -40,9 +40,10 @@ from fl_admin.kits.setup.certificates import check_certificate
 from fl_admin.kits.setup.connection import check_connection
 from fl_admin.kits.setup.finding import Finding, State
 from fl_admin.kits.setup.kit import CONFIGS, Kit, open_kit
-from fl_server.record.run_record import RECORD_TOPIC, RunRecord
+from fl_server.record.values import RunRecord
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, FederationError, Problem
+from mmar_runtime.flare.wire import RECORD_TOPIC
 from mmar_runtime.names import shown
 from mmar_runtime.policy.files.tree_hash import SIGNATURE_FILES
 

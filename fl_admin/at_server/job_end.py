@@ -13,7 +13,7 @@ from nvflare.apis.job_def import RunStatus
 
 from fl_admin.at_server.console import FINISHED, JobState
 from fl_admin.at_server.job_results import JobResults
-from fl_server.record.run_record import RunRecord, SiteAbsence
+from fl_server.record.values import RunRecord, SiteAbsence
 
 ADVICE: Mapping[str, str] = {
     "policy-declined": "the site's policy does not allow it; its administrator sees which limit it "

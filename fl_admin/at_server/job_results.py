@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fl_server.record.cross_site import CrossSiteMatrix, read_cross_site_matrix
-from fl_server.record.run_record import RunRecord, read_run_record
+from fl_server.record.files import read_run_record
+from fl_server.record.values import RunRecord
 
 RESULTS = Path("workspace") / "results"
 """Where a downloaded job has what its server wrote."""

@@ -132,7 +132,7 @@ def _known_heads(options: argparse.Namespace) -> dict[str, list[str]]:
         raise _fault("--record", "and --site NAME go together")
     if options.record is None:
         return {}
-    from fl_server.record.run_record import read_run_record
+    from fl_server.record.files import read_run_record
     from mmar_runtime.errors import FederationError
 
     try:

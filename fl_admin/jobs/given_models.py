@@ -79,7 +79,7 @@ def models_of(run: Path) -> dict[str, Path]:
     Raises:
         ConfigError: there are none, or they hold a part of the network only.
     """
-    from fl_server.record.run_record import read_run_record
+    from fl_server.record.files import read_run_record
 
     folder = results_folder(run, holds="models")
     files = sorted((folder / "models").glob("*.pt"))

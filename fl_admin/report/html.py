@@ -14,12 +14,8 @@ from markupsafe import Markup
 
 from fl_admin.report import plots, summary
 from fl_server.record.cross_site import CrossSiteMatrix
-from fl_server.record.run_record import (
-    RunRecord,
-    SiteContribution,
-    SiteOutcome,
-    shortfalls,
-)
+from fl_server.record.shortfalls import shortfalls
+from fl_server.record.values import RunRecord, SiteContribution, SiteOutcome
 from mmar_runtime.files import write_text_atomically
 from mmar_runtime.names import shown
 

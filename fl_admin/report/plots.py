@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fl_server.record.run_record import RunRecord, SiteContribution
+from fl_server.record.values import RunRecord, SiteContribution
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fl_server.record.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, CrossSiteMatrix
-from fl_server.record.run_record import RoundScores, RunRecord, shortfalls
+from fl_server.record.shortfalls import shortfalls
+from fl_server.record.values import RoundScores, RunRecord
 from mmar_runtime.errors import FederationError
 
 NO_MATRIX = (

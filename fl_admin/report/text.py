@@ -10,7 +10,8 @@ from rich.text import Text
 
 from fl_admin.report import summary
 from fl_server.record.cross_site import CrossSiteMatrix
-from fl_server.record.run_record import RunRecord, shortfalls
+from fl_server.record.shortfalls import shortfalls
+from fl_server.record.values import RunRecord
 from mmar_runtime.names import shown
 
 MISSING = "\N{EN DASH}"

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fl_server.record.run_record import RunRecord, read_run_record
+from fl_server.record.files import read_run_record
+from fl_server.record.values import RunRecord
 from mmar_runtime.errors import FederationError
 
 

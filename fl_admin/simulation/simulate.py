@@ -32,7 +32,9 @@ from fl_client.jobs.documents import document_faults
 from fl_client.jobs.files import META
 from fl_client.site import PROCESSES_VARIABLE, Site
 from fl_server.record.cross_site import CrossSiteMatrix, read_cross_site_matrix
-from fl_server.record.run_record import RunRecord, finish_run, read_run_record, write_run_record
+from fl_server.record.files import read_run_record, write_run_record
+from fl_server.record.recorder import finish_run
+from fl_server.record.values import RunRecord
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sections import THREADS_VARIABLE

@@ -45,7 +45,7 @@ from fl_server.flare.wake import WakingController
 from fl_server.given_models import given_models
 from fl_server.initial_model import initial_model
 from fl_server.record.evaluation_digest import evaluation_digest
-from fl_server.record.run_record import RECORD_TOPIC, begin_run
+from fl_server.record.values import RunRecord
 from fl_server.run_files import RunFiles
 from mmar_runtime.audit import AUDIT_FILE, AuditLog
 from mmar_runtime.audit_keys import LogKey
@@ -54,6 +54,7 @@ from mmar_runtime.errors import FederationError, MmarError
 from mmar_runtime.exchange.encryption_extra import EXTRA
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.exchange.messages import SUBMIT, TRAIN, VALIDATE, Submit, Task, Validate, name_of
+from mmar_runtime.flare.wire import RECORD_TOPIC
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.files.tree_hash import SIGNATURE_FILES, tree_hash
 from mmar_runtime.policy.site_policy import site_policy
@@ -167,7 +168,7 @@ class FederationController(WakingController):
         )
         self._own = None if self.aggregator is None else OwnAggregation(self.aggregator)
         packages = PACKAGES if encryption is None else (*PACKAGES, EXTRA)
-        record = begin_run(
+        record = RunRecord(
             job=job_name(fl_ctx),
             engine=ENGINE,
             started=datetime.now(UTC),

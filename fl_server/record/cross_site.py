@@ -9,27 +9,30 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, TypeAlias
 
-from fl_server.record.run_record import (
+from fl_server.record.checks import (
     FORMAT_VERSION,
-    Metrics,
     check_digest,
     check_format_version,
     finite_metrics,
-    json_text,
+    mapping,
     name_text,
-    parse_json,
+    set_checked,
     unique_names,
 )
+from fl_server.record.files import parse_json
 from mmar_runtime.errors import FederationError, did_you_mean
+from mmar_runtime.exchange.plain import from_plain, inside, to_plain
 from mmar_runtime.files import write_text_atomically
+from mmar_runtime.results import Metrics
 
 GLOBAL_MODEL = "FL_global_model"
 BEST_GLOBAL_MODEL = "best_FL_global_model"
@@ -41,8 +44,6 @@ names of a server's models."""
 Cells: TypeAlias = Mapping[str, Mapping[str, Metrics]]
 
 CSV_COLUMNS = ("model", "site", "metric", "value")
-_PARTS = ("key_metric", "models", "sites", "cells", "weights_sha256", "evaluation_sha256")
-_JSON_KEYS = ("format_version", *_PARTS, "complete", "missing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,51 +51,51 @@ class CrossSiteMatrix:
     """The metrics of each model at each site; read-only.
 
     Attributes:
+        format_version: of the document.
         key_metric: the metric by which models are compared; every cell has it; higher is better.
         models: names of the models, in the order of display.
         sites: names of the sites, sorted.
-        cells: model -> site -> metric -> value, for what was evaluated.
+        cells: model -> site -> metric -> value, for each model and site that was evaluated.
+        complete: whether every model was evaluated at every site.
+        missing: the pairs of model and site that have no cell.
         weights_sha256: model -> digest of its weights, as far as they are known.
         evaluation_sha256: digest of how models were evaluated, see
             ``fl_server.record.evaluation_digest``.
     """
 
+    format_version: int = field(init=False, default=FORMAT_VERSION)
     key_metric: str
     models: tuple[str, ...]
     sites: tuple[str, ...]
     cells: Cells
+    complete: bool = field(init=False)
+    missing: tuple[tuple[str, str], ...] = field(init=False)
     weights_sha256: Mapping[str, str]
     evaluation_sha256: str
 
     def __post_init__(self) -> None:
         """Check the names and the numbers; a matrix without any cell raises."""
         name_text(self.key_metric, "key_metric")
-        object.__setattr__(self, "models", unique_names(self.models, "models"))
-        object.__setattr__(self, "sites", unique_names(self.sites, "sites", ordered=True))
-        object.__setattr__(self, "cells", _checked_cells(self))
-        object.__setattr__(self, "weights_sha256", _checked_digests(self))
+        set_checked(
+            self,
+            models=unique_names(self.models, "models"),
+            sites=unique_names(self.sites, "sites", ordered=True),
+        )
+        set_checked(self, cells=_checked_cells(self), weights_sha256=_checked_digests(self))
         check_digest(self.evaluation_sha256, "evaluation_sha256")
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The names of all metrics in the matrix, the key metric first, then by name."""
-        found = {name for row in self.cells.values() for cell in row.values() for name in cell}
-        return (self.key_metric, *sorted(found - {self.key_metric}))
-
-    @property
-    def missing(self) -> tuple[tuple[str, str], ...]:
-        """The pairs of model and site that have no cell."""
-        return tuple(
+        missing = tuple(
             (model, site)
             for model in self.models
             for site in self.sites
             if site not in self.cells.get(model, {})
         )
+        set_checked(self, complete=not missing, missing=missing)
 
     @property
-    def complete(self) -> bool:
-        """Whether every model was evaluated at every site."""
-        return not self.missing
+    def metrics(self) -> tuple[str, ...]:
+        """The names of all metrics in the matrix, the key metric first, then by name."""
+        names = {name for row in self.cells.values() for cell in row.values() for name in cell}
+        return (self.key_metric, *sorted(names - {self.key_metric}))
 
     def has_value(self, model: str, site: str, metric: str) -> bool:
         """Whether ``value`` would answer."""
@@ -116,41 +117,20 @@ class CrossSiteMatrix:
         return math.fsum(values) / len(values)
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON document of this matrix; ``from_dict`` gives an equal matrix back."""
-        return {
-            "format_version": FORMAT_VERSION,
-            "key_metric": self.key_metric,
-            "models": list(self.models),
-            "sites": list(self.sites),
-            "cells": {
-                model: {site: dict(cell) for site, cell in row.items()}
-                for model, row in self.cells.items()
-            },
-            "complete": self.complete,
-            "missing": [list(pair) for pair in self.missing],
-            "weights_sha256": dict(self.weights_sha256),
-            "evaluation_sha256": self.evaluation_sha256,
-        }
+        """Return the JSON document of this matrix; ``from_dict`` gives an equal matrix back."""
+        document: dict[str, Any] = to_plain(self)
+        return document
 
     @classmethod
     def from_dict(cls, value: object) -> Self:
-        """The matrix of a JSON document.
+        """Return the matrix of a JSON document.
 
         Raises:
             FederationError: anything is missing or unknown, or ``complete`` and ``missing`` do not
                 say what the cells say.
         """
-        if not isinstance(value, Mapping) or set(value) != set(_JSON_KEYS):
-            raise FederationError(f"expected an object with exactly {', '.join(_JSON_KEYS)}")
-        check_format_version(value["format_version"])
-        matrix = cls(**{key: value[key] for key in _PARTS})
-        stated = (value["complete"], value["missing"])
-        if stated != (matrix.complete, [list(pair) for pair in matrix.missing]):
-            raise FederationError(
-                f"complete and missing: the document states {stated}, its cells give"
-                f" {(matrix.complete, matrix.missing)}; the file was changed after it was written"
-            )
-        return matrix
+        check_format_version(mapping(value, "document").get("format_version"))
+        return from_plain(cls, value)
 
     def as_csv(self) -> str:
         """The matrix as CSV text: model, site, metric, value.
@@ -189,55 +169,19 @@ class CrossSiteMatrix:
         return repr(self.value(model, site, metric)) if known else ""
 
 
-def build_cross_site_matrix(
-    cells: Cells,
-    *,
-    key_metric: str,
-    models: Iterable[str],
-    sites: Iterable[str],
-    weights_sha256: Mapping[str, str],
-    evaluation_sha256: str,
-) -> CrossSiteMatrix:
-    """The matrix of the cells that were collected, with what was expected beside it.
-
-    Args:
-        cells: model -> site -> metric -> value; leave out what was not evaluated.
-        key_metric: the metric that every cell has to hold.
-        models: every model that should have been evaluated, in the order of display.
-        sites: every site that should have evaluated them.
-        weights_sha256: model -> digest of its weights, as far as they are known.
-        evaluation_sha256: digest of how they were evaluated.
-
-    Raises:
-        FederationError: there is no cell at all, a cell belongs to no expected model or site,
-            a cell lacks the key metric, or a value is not a finite number.
-    """
-    return CrossSiteMatrix(
-        key_metric=key_metric,
-        models=tuple(models),
-        sites=tuple(sites),
-        cells=cells,
-        weights_sha256=weights_sha256,
-        evaluation_sha256=evaluation_sha256,
-    )
-
-
-def expected_models(
-    sites_with_model: Iterable[str], *, with_best_global: bool = True
-) -> tuple[str, ...]:
-    """The models of a run: the last global one, the best global one, each site's best by name.
+def expected_models(sites_with_model: Iterable[str]) -> tuple[str, ...]:
+    """Return the models of a run: the last and the best global model, each site's best by name.
 
     >>> expected_models(["site-2", "site-1"])
     ('FL_global_model', 'best_FL_global_model', 'site-1', 'site-2')
     """
-    of_server = (GLOBAL_MODEL, BEST_GLOBAL_MODEL) if with_best_global else (GLOBAL_MODEL,)
-    of_sites = tuple(sorted(sites_with_model))
-    return unique_names((*of_server, *of_sites), "models")
+    return unique_names((GLOBAL_MODEL, BEST_GLOBAL_MODEL, *sorted(sites_with_model)), "models")
 
 
 def write_cross_site_json(path: Path, matrix: CrossSiteMatrix) -> None:
     """Write the matrix as JSON, in one step."""
-    write_text_atomically(path, json_text(matrix.as_dict()))
+    text = json.dumps(matrix.as_dict(), indent=2, allow_nan=False)
+    write_text_atomically(path, text + "\n")
 
 
 def write_cross_site_csv(path: Path, matrix: CrossSiteMatrix) -> None:
@@ -247,10 +191,8 @@ def write_cross_site_csv(path: Path, matrix: CrossSiteMatrix) -> None:
 
 def read_cross_site_matrix(path: Path) -> CrossSiteMatrix:
     """The matrix in a JSON file; ``FederationError`` names the file of a fault."""
-    try:
+    with inside(str(path)):
         return CrossSiteMatrix.from_dict(parse_json(path))
-    except FederationError as error:
-        raise FederationError(f"{path}: {error}") from error
 
 
 def _checked_cells(matrix: CrossSiteMatrix) -> Cells:
@@ -272,10 +214,10 @@ def _checked_cells(matrix: CrossSiteMatrix) -> Cells:
 
 def _checked_digests(matrix: CrossSiteMatrix) -> Mapping[str, str]:
     """A read-only copy of the digests of the weights in the order of the models."""
-    found = _checked_rows(matrix.weights_sha256, matrix.models, "weights_sha256: model")
-    for model, digest in found.items():
+    digests = _checked_rows(matrix.weights_sha256, matrix.models, "weights_sha256: model")
+    for model, digest in digests.items():
         check_digest(digest, f"weights_sha256[{model!r}]")
-    return MappingProxyType({model: found[model] for model in matrix.models if model in found})
+    return MappingProxyType({model: digests[model] for model in matrix.models if model in digests})
 
 
 def _checked_rows(value: object, names: tuple[str, ...], what: str) -> Mapping[str, Any]:

@@ -16,11 +16,10 @@ from fl_server.record.cross_site import (
     BEST_GLOBAL_MODEL,
     GLOBAL_MODEL,
     CrossSiteMatrix,
-    build_cross_site_matrix,
 )
 from mmar_runtime.errors import FederationError
 
-MAX_TOLD = 10
+MAX_LISTED = 10
 """Reasons that an error names; the rest are counted."""
 
 
@@ -43,22 +42,26 @@ def merged(matrices: Mapping[str, CrossSiteMatrix]) -> CrossSiteMatrix:
         raise FederationError("no matrix is given to merge")
     faults = [*_without_digests(matrices)] or [*_unlike(matrices), *_contradictions(matrices)]
     if faults:
-        rest = len(faults) - MAX_TOLD
+        rest = len(faults) - MAX_LISTED
         more = [f"and {rest} more"] if rest > 0 else []
-        listed = "\n    ".join([*faults[:MAX_TOLD], *more])
+        listed = "\n    ".join([*faults[:MAX_LISTED], *more])
         raise FederationError(f"the matrices cannot be merged:\n    {listed}")
-    found = list(matrices.values())
-    digests = {name: digest for one in found for name, digest in one.weights_sha256.items()}
+    first, *_ = matrices.values()
+    digests = {
+        name: digest
+        for matrix in matrices.values()
+        for name, digest in matrix.weights_sha256.items()
+    }
     cells: dict[str, dict[str, dict[str, float]]] = {}
-    for (model, site, metric), value in _entries(found):
+    for (model, site, metric), value in _entries(matrices.values()):
         cells.setdefault(model, {}).setdefault(site, {})[metric] = value
-    return build_cross_site_matrix(
-        cells,
-        key_metric=found[0].key_metric,
-        models=sorted(digests, key=_display_order),
-        sites=sorted({site for one in found for site in one.sites}),
+    return CrossSiteMatrix(
+        cells=cells,
+        key_metric=first.key_metric,
+        models=tuple(sorted(digests, key=_display_order)),
+        sites=tuple(sorted({site for matrix in matrices.values() for site in matrix.sites})),
         weights_sha256=digests,
-        evaluation_sha256=found[0].evaluation_sha256,
+        evaluation_sha256=first.evaluation_sha256,
     )
 
 
@@ -71,8 +74,8 @@ def _entries(
     matrices: Iterable[CrossSiteMatrix],
 ) -> Iterator[tuple[tuple[str, str, str], float]]:
     """Every value with its model, site and metric."""
-    for one in matrices:
-        for model, row in one.cells.items():
+    for matrix in matrices:
+        for model, row in matrix.cells.items():
             for site, cell in row.items():
                 for metric, value in cell.items():
                     yield (model, site, metric), value
@@ -80,8 +83,8 @@ def _entries(
 
 def _without_digests(matrices: Mapping[str, CrossSiteMatrix]) -> Iterator[str]:
     """Which models nobody could compare."""
-    for name, one in sorted(matrices.items()):
-        lacking = [model for model in one.cells if model not in one.weights_sha256]
+    for name, matrix in sorted(matrices.items()):
+        lacking = [model for model in matrix.cells if model not in matrix.weights_sha256]
         if lacking:
             yield f"{name} does not say which weights {', '.join(lacking)} stands for"
 
@@ -89,13 +92,13 @@ def _without_digests(matrices: Mapping[str, CrossSiteMatrix]) -> Iterator[str]:
 def _unlike(matrices: Mapping[str, CrossSiteMatrix]) -> Iterator[str]:
     """What all of them have to share and do not."""
     shared: dict[str, Callable[[CrossSiteMatrix], str]] = {
-        "key metric": lambda one: one.key_metric,
+        "key metric": lambda matrix: matrix.key_metric,
         "digest of config_cross_validation.json with its values and code": (
-            lambda one: one.evaluation_sha256
+            lambda matrix: matrix.evaluation_sha256
         ),
     }
     for what, value_of in shared.items():
-        values = {name: value_of(one) for name, one in sorted(matrices.items())}
+        values = {name: value_of(matrix) for name, matrix in sorted(matrices.items())}
         if len(set(values.values())) > 1:
             listed = ", ".join(f"{_short(value)} in {name}" for name, value in values.items())
             yield f"the {what} differs: {listed}"
@@ -105,18 +108,18 @@ def _contradictions(matrices: Mapping[str, CrossSiteMatrix]) -> Iterator[str]:
     """Names that stand for different weights, and cells with different values."""
     digests: dict[str, dict[str, str]] = defaultdict(dict)
     values: dict[tuple[str, str, str], dict[str, float]] = defaultdict(dict)
-    for name, one in sorted(matrices.items()):
-        for model, digest in one.weights_sha256.items():
+    for name, matrix in sorted(matrices.items()):
+        for model, digest in matrix.weights_sha256.items():
             digests[model][name] = digest
-        for key, value in _entries([one]):
+        for key, value in _entries([matrix]):
             values[key][name] = value
-    for model, found in digests.items():
-        if len(set(found.values())) > 1:
-            listed = ", ".join(f"{_short(digest)} in {name}" for name, digest in found.items())
+    for model, named in digests.items():
+        if len(set(named.values())) > 1:
+            listed = ", ".join(f"{_short(digest)} in {name}" for name, digest in named.items())
             yield f"{model} is not the same model: its weights are {listed}"
-    for (model, site, metric), told in values.items():
-        if len(set(told.values())) > 1:
-            listed = ", ".join(f"{value!r} in {name}" for name, value in told.items())
+    for (model, site, metric), by_name in values.items():
+        if len(set(by_name.values())) > 1:
+            listed = ", ".join(f"{value!r} in {name}" for name, value in by_name.items())
             yield f"{metric} of {model} at {site} is {listed}"
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from fl_server.record.cross_site import (
     CrossSiteMatrix,
-    build_cross_site_matrix,
     write_cross_site_csv,
     write_cross_site_json,
 )
-from fl_server.record.run_record import RunRecord, shortfalls, unmet
+from fl_server.record.shortfalls import shortfalls, unmet
+from fl_server.record.values import RunRecord
 from mmar_runtime.errors import FederationError
 
 DECLINED = "policy-declined"
@@ -121,8 +121,8 @@ class CrossSiteResults:
         return Outcome(told=tuple(told), blocking=tuple(blocking))
 
     def _matrix(self, sites: tuple[str, ...], folder: Path, rows: MatrixRows) -> CrossSiteMatrix:
-        matrix = build_cross_site_matrix(
-            self.cells,
+        matrix = CrossSiteMatrix(
+            cells=self.cells,
             key_metric=rows.key_metric,
             models=rows.models,
             sites=sites,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fl_admin.simulation.inline.engine import Carrier, inline_run
 from fl_server.initial_model import initial_model
-from fl_server.record.run_record import RunRecord
+from fl_server.record.values import RunRecord
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.exchange.messages import (
     BestModel,

@@ -24,7 +24,7 @@ from nvflare.app_common.app_constant import AppConstants
 from fl_server.flare.controller import FederationController
 from fl_server.flare.exchange import CASES, REPORT, STATUS
 from fl_server.initial_model import initial_model
-from fl_server.record.run_record import RunRecord
+from fl_server.record.values import RunRecord
 from mmar_runtime.exchange.messages import SCORE, SUBMIT, TRAIN
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import Weights

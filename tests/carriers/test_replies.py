@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fl_server.record.run_record import RunRecord
+from fl_server.record.values import RunRecord
 from tests.carriers.inline import run_inline
 from tests.carriers.nvflare import run_nvflare
 from tests.carriers.script import Script

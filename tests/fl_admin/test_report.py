@@ -17,14 +17,9 @@ from rich.console import Console
 from fl_admin.report.html import heat_colours, render_matrix, render_report, write_report
 from fl_admin.report.summary import status_text, summary_facts
 from fl_admin.report.text import render_text
-from fl_server.record.cross_site import GLOBAL_MODEL, CrossSiteMatrix, build_cross_site_matrix
-from fl_server.record.run_record import (
-    EpochReport,
-    RunRecord,
-    RunRecorder,
-    SiteContribution,
-    begin_run,
-)
+from fl_server.record.cross_site import GLOBAL_MODEL, CrossSiteMatrix
+from fl_server.record.recorder import RunRecorder
+from fl_server.record.values import EpochRecord, RunRecord, SiteContribution
 from mmar_runtime.errors import FederationError
 from mmar_runtime.names import shown
 
@@ -36,7 +31,7 @@ HOSTILE = "<script>alert('x')</script>"
 
 
 def new_recorder(*, sites: tuple[str, ...] = SITES, metric: str = DICE) -> RunRecorder:
-    record = begin_run(
+    record = RunRecord(
         job="spleen_ct_segmentation",
         engine="nvflare",
         started=NOON,
@@ -57,7 +52,7 @@ def contribution(*, metric: str = DICE, loss: float = 0.5) -> SiteContribution:
         seconds=3.2,
         received_metrics={metric: 0.111},
         local_metrics={metric: 0.222},
-        epochs=(EpochReport(epoch=1, loss=loss),),
+        epochs=(EpochRecord(epoch=1, loss=loss),),
         built={"train.trainer": 1},
         process="a",
     )
@@ -95,10 +90,10 @@ def matrix_of(cells: Any = None, *, sites: tuple[str, ...] = SITES, metric: str 
         model: {site: {metric: v} for site, v in zip(sites, row, strict=True)}
         for model, row in values.items()
     }
-    return build_cross_site_matrix(
-        full if cells is None else cells,
+    return CrossSiteMatrix(
+        cells=full if cells is None else cells,
         key_metric=metric,
-        models=values,
+        models=tuple(values),
         sites=sites,
         weights_sha256={},
         evaluation_sha256="c" * 64,
@@ -376,7 +371,7 @@ def test_the_terminal_names_a_failure_and_what_is_missing() -> None:
 
 def evaluated() -> tuple[RunRecord, CrossSiteMatrix]:
     """A run that had two given models evaluated."""
-    record = begin_run(
+    record = RunRecord(
         job="check",
         engine="nvflare",
         started=NOON,
@@ -388,8 +383,8 @@ def evaluated() -> tuple[RunRecord, CrossSiteMatrix]:
         initial_weights_sha256=None,
     )
     recorder = RunRecorder(record, now=lambda: NOON)
-    matrix = build_cross_site_matrix(
-        {name: {site: {DICE: 0.125} for site in SITES} for name in ("ours", "theirs")},
+    matrix = CrossSiteMatrix(
+        cells={name: {site: {DICE: 0.125} for site in SITES} for name in ("ours", "theirs")},
         key_metric=DICE,
         models=("ours", "theirs"),
         sites=SITES,

@@ -16,7 +16,7 @@ import torch
 from fl_server.federation import Faults, FederatedRun, Received
 from fl_server.guard.metric_contract import MetricContract
 from fl_server.initial_model import InitialModel
-from fl_server.record.run_record import SiteAbsence, SiteOutcome, begin_run
+from fl_server.record.values import RunRecord, SiteAbsence, SiteOutcome
 from fl_server.run_files import RunFiles
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.weights import Weights
@@ -136,7 +136,7 @@ def started(tmp_path: Path) -> Iterator[Started]:
             files.do(write)
 
         made = FederatedRun(
-            begin_run(
+            RunRecord(
                 job=JOB,
                 engine="inline",
                 started=datetime.now(UTC),

@@ -187,7 +187,7 @@ def test_an_update_after_its_round_was_aggregated_counts_nowhere(started: Starte
     [fault] = fed.run.take("site-2", late)
 
     assert str(fault) == "round: arrived after the round was aggregated"
-    assert fed.outcome("site-2").as_dict()["status"] == "missing"  # type: ignore[union-attr]
+    assert fed.outcome("site-2").status == "missing"  # type: ignore[union-attr]
     fed.run.open_round()
     assert not fed.take("site-2")
 

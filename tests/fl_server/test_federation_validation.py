@@ -26,7 +26,8 @@ from fl_server.guard.metric_contract import MetricContract
 from fl_server.guard.reply_guard import arrays_of
 from fl_server.initial_model import InitialModel
 from fl_server.record.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, read_cross_site_matrix
-from fl_server.record.run_record import RunRecord, begin_run, read_run_record
+from fl_server.record.files import read_run_record
+from fl_server.record.values import RunRecord
 from fl_server.run_files import RunFiles
 from mmar_runtime.errors import FederationError
 from mmar_runtime.exchange.job_terms import JobTerms
@@ -146,7 +147,7 @@ def begin(tmp_path: Path) -> Iterator[Callable[..., Federation]]:
             metrics=CONTRACT,
             cross_site_metrics=CONTRACT,
         )
-        record = begin_run(
+        record = RunRecord(
             job="job",
             engine="nvflare",
             started=datetime(2030, 1, 1, tzinfo=UTC),

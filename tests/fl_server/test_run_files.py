@@ -12,7 +12,8 @@ import torch
 
 from fl_server.federation import failure_reason
 from fl_server.record.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL
-from fl_server.record.run_record import RunRecord, begin_run, read_run_record
+from fl_server.record.files import read_run_record
+from fl_server.record.values import RunRecord
 from fl_server.run_files import MOST_WAITING, RunFiles
 from mmar_runtime.errors import CheckpointError
 from mmar_runtime.exchange.encryption import CIPHERTEXTS
@@ -39,7 +40,7 @@ def files(tmp_path: Path) -> Iterator[RunFiles]:
 
 @pytest.fixture
 def record() -> RunRecord:
-    return begin_run(
+    return RunRecord(
         job="job",
         engine="nvflare",
         started=datetime(2030, 1, 1, tzinfo=UTC),

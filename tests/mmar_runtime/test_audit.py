@@ -19,7 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fl_admin.cli.main import main
-from fl_server.record.run_record import RunRecorder, SiteContribution, begin_run, write_run_record
+from fl_server.record.files import write_run_record
+from fl_server.record.recorder import RunRecorder
+from fl_server.record.values import RunRecord, SiteContribution
 from mmar_runtime.audit import (
     FIRST,
     AuditError,
@@ -625,7 +627,7 @@ def test_an_end_that_is_gone_is_found_with_a_head_that_was_kept(
 def a_record(folder: Path, *heads: str) -> Path:
     """As the server keeps it: the heads that came from site-1, one a round."""
     recorder = RunRecorder(
-        begin_run(
+        RunRecord(
             job="a job",
             engine="nvflare",
             started=datetime.now(UTC),

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from fl_admin.at_server.console import JobState
 from fl_admin.cli.live import number
-from fl_server.record.run_record import RoundRecord, RunRecord, SiteAbsence, SiteContribution
+from fl_server.record.values import RoundRecord, RunRecord, SiteAbsence, SiteContribution
 
 View = Callable[[JobState, RunRecord | None], object]
 COLUMNS = ("site", "round", "state", "steps", "loss", "received", "own", "seconds")

@@ -11,7 +11,7 @@ from fl_client.simulation.sites import Sites
 from fl_server.federation import FederatedRun, Received, failure_reason
 from fl_server.guard.reply_guard import arrays_of
 from fl_server.initial_model import InitialModel
-from fl_server.record.run_record import RunRecord, begin_run
+from fl_server.record.values import RunRecord
 from fl_server.run_files import RunFiles
 from mmar_runtime.errors import FederationError
 from mmar_runtime.exchange.job_terms import JobTerms
@@ -43,7 +43,7 @@ def inline_run(
         folder: where results are written.
         evaluation_sha256: digest of how the job evaluates models.
     """
-    record = begin_run(
+    record = RunRecord(
         job=name,
         engine=ENGINE,
         started=datetime.now(UTC),

@@ -12,14 +12,9 @@ from fl_admin.at_server.console import JobState
 from fl_admin.at_server.job_end import ADVICE, explained_end
 from fl_admin.at_server.job_results import JobResults, read_job_results, write_job_report
 from fl_client.status_words import STATUS_WORDS
-from fl_server.record.run_record import (
-    RunRecord,
-    RunRecorder,
-    SiteContribution,
-    begin_run,
-    finish_run,
-    write_run_record,
-)
+from fl_server.record.files import write_run_record
+from fl_server.record.recorder import RunRecorder, finish_run
+from fl_server.record.values import RunRecord, SiteContribution
 
 DICE = "val_mean_dice"
 SITES = ("site-1", "site-2")
@@ -42,7 +37,7 @@ def state(status: str = FAILED, **changes: object) -> JobState:
 
 def recorder() -> RunRecorder:
     return RunRecorder(
-        begin_run(
+        RunRecord(
             job="spleen", engine="nvflare", started=datetime(2030, 1, 1, tzinfo=UTC),
             key_metric=DICE, rounds_asked=2, sites=SITES, min_sites=2, versions={},
             initial_weights_sha256="0" * 64,
@@ -97,7 +92,7 @@ def test_an_error_in_cross_site_validation_is_told_once_for_a_site() -> None:
 
 def test_a_site_whose_name_begins_another_is_not_blamed_for_it() -> None:
     run = RunRecorder(
-        begin_run(
+        RunRecord(
             job="spleen", engine="nvflare", started=datetime(2030, 1, 1, tzinfo=UTC),
             key_metric=DICE, rounds_asked=2, sites=("site-1", "site-12"), min_sites=2, versions={},
             initial_weights_sha256="0" * 64,

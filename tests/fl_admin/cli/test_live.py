@@ -11,7 +11,8 @@ from rich.console import Console
 
 from fl_admin.cli.live import Lines, headline, live_view, number, progress_table
 from fl_admin.simulation.follow import SimulationView, SiteView
-from fl_server.record.run_record import RunRecord, RunRecorder, begin_run
+from fl_server.record.recorder import RunRecorder
+from fl_server.record.values import RunRecord
 
 DICE = "val_mean_dice"
 TRAINING = SiteView(task="train", round_number=2, epoch=5, iteration=(1, 4), loss=0.5, metric=0.25)
@@ -25,7 +26,7 @@ def view(*sites: SiteView, **changes: Any) -> SimulationView:
 
 def scored_record(*values: float) -> RunRecord:
     recorder = RunRecorder(
-        begin_run(
+        RunRecord(
             job="j",
             engine="nvflare",
             started=datetime(2030, 1, 1, tzinfo=UTC),

@@ -9,7 +9,7 @@ import pytest
 
 from fl_admin.cli.main import main
 from fl_server.record.cross_site import (
-    build_cross_site_matrix,
+    CrossSiteMatrix,
     read_cross_site_matrix,
     write_cross_site_json,
 )
@@ -19,11 +19,11 @@ DICE = "val_mean_dice"
 
 def run(folder: Path, *, site: str, value: float, weights: str = "a", model: str = "m") -> Path:
     """A run's results in a folder: one model at one site."""
-    matrix = build_cross_site_matrix(
-        {model: {site: {DICE: value}}},
+    matrix = CrossSiteMatrix(
+        cells={model: {site: {DICE: value}}},
         key_metric=DICE,
-        models=[model],
-        sites=[site],
+        models=(model,),
+        sites=(site,),
         weights_sha256={model: weights * 64},
         evaluation_sha256="e" * 64,
     )

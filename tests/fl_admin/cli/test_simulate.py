@@ -15,7 +15,7 @@ from fl_admin.cli import simulate as command
 from fl_admin.cli.main import build_parser
 from fl_admin.jobs.job import Job
 from fl_admin.simulation.simulate import Engine, RunFolder, SimulationResult, plan_simulation
-from fl_server.record.cross_site import build_cross_site_matrix
+from fl_server.record.cross_site import CrossSiteMatrix
 from mmar_runtime.exchange.job_documents import CLIENT_CONFIG
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
@@ -144,11 +144,11 @@ def test_the_command_for_a_sites_own_number_is_one_that_mmar_takes(
 
     folder = RunFolder.create(tmp_path, engine=engine)
     plan = plan_simulation(job, sites=2, data=demo_data, engine=engine)
-    matrix = build_cross_site_matrix(
-        {"FL_global_model": {"site-1": {"dice": 0.5}}},
+    matrix = CrossSiteMatrix(
+        cells={"FL_global_model": {"site-1": {"dice": 0.5}}},
         key_metric="dice",
-        models=["FL_global_model"],
-        sites=["site-1"],
+        models=("FL_global_model",),
+        sites=("site-1",),
         weights_sha256={},
         evaluation_sha256="e" * 64,
     )

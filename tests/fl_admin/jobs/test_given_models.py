@@ -17,7 +17,8 @@ from fl_admin.jobs.job import Job
 from fl_admin.simulation.simulate import plan_simulation
 from fl_client.job_check import check_job
 from fl_server.initial_model import initial_model
-from fl_server.record.run_record import begin_run, write_run_record
+from fl_server.record.files import write_run_record
+from fl_server.record.values import RunRecord
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.exchange.job_documents import CLIENT_CONFIG
 from mmar_runtime.mmar import Mmar
@@ -128,7 +129,7 @@ def test_the_models_of_a_run_that_shares_a_part_of_the_network_are_refused(
     first, *_ = weights
     results = tmp_path / "3f6b/workspace/results"
     write_checkpoint(results / "models/FL_global_model.pt", {first: weights[first]}, {})
-    record = begin_run(
+    record = RunRecord(
         job="shares",
         engine="nvflare",
         started=datetime.now(UTC),

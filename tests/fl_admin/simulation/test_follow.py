@@ -16,7 +16,9 @@ from fl_admin.simulation.follow import (
     after_event,
     seconds_left,
 )
-from fl_server.record.run_record import RunRecorder, SiteContribution, begin_run, write_run_record
+from fl_server.record.files import write_run_record
+from fl_server.record.recorder import RunRecorder
+from fl_server.record.values import RunRecord, SiteContribution
 
 DICE = "val_mean_dice"
 
@@ -41,7 +43,7 @@ def recorder(*, seconds: float = 2.0) -> RunRecorder:
     """Its rounds last ``seconds`` each."""
     now = datetime(2030, 1, 1, tzinfo=UTC)
     ticks = iter(number * seconds for number in range(100))
-    record = begin_run(
+    record = RunRecord(
         job="j",
         engine="nvflare",
         started=now,

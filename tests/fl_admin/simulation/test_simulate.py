@@ -27,7 +27,8 @@ from fl_admin.simulation.simulate import (
     simulate,
 )
 from fl_client.jobs.classes import ALLOWED_CLASSES
-from fl_server.record.run_record import begin_run, read_run_record, write_run_record
+from fl_server.record.files import read_run_record, write_run_record
+from fl_server.record.values import RunRecord
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.exchange.job_documents import CLIENT_CONFIG
 from mmar_runtime.flare import HANDOVER
@@ -299,7 +300,7 @@ def test_the_sites_compute_with_the_planned_number_of_threads(
 
 def running_record(folder: RunFolder, plan: SimulationPlan) -> Path:
     """What the server has written when it is interrupted in round 1."""
-    record = begin_run(
+    record = RunRecord(
         job=plan.job.name,
         engine="nvflare",
         started=datetime.now(UTC),

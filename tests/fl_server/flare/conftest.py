@@ -24,7 +24,7 @@ from nvflare.app_common.app_constant import AppConstants
 from fl_server.federation import FederatedRun
 from fl_server.flare.controller import FederationController
 from fl_server.flare.exchange import BASE_MODEL, REPORT, as_arrays
-from fl_server.record.run_record import SiteAbsence, SiteOutcome
+from fl_server.record.values import SiteAbsence, SiteOutcome
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.exchange.messages import TRAIN, Train
 from mmar_runtime.weights import Weights

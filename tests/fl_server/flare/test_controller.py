@@ -29,9 +29,11 @@ from safetensors.torch import save_file
 from fl_server.flare.exchange import CASES, REPORT
 from fl_server.initial_model import initial_model
 from fl_server.record.cross_site import read_cross_site_matrix
-from fl_server.record.run_record import RECORD_TOPIC, RunRecord, read_run_record
+from fl_server.record.files import read_run_record
+from fl_server.record.values import RunRecord
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.exchange.messages import SUBMIT, TRAIN, VALIDATE
+from mmar_runtime.flare.wire import RECORD_TOPIC
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import Weights, digest
 from tests.carriers.nvflare import Server, server_of

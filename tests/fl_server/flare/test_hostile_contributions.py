@@ -159,7 +159,7 @@ def test_the_model_is_that_of_the_round_without_the_hostile_site(
 
     found, expected = fed.close_round(), moved_alone(fed, 0.5)
     assert all(found[name].numpy() == pytest.approx(one.numpy()) for name, one in expected.items())
-    assert fed.outcome("site-1").as_dict()["status"] == "rejected"  # type: ignore[union-attr]
+    assert fed.outcome("site-1").status == "rejected"  # type: ignore[union-attr]
     [line] = fed.noted("contribution-rejected")
     assert (line["site"], line["round"]) == ("site-1", 1)
     assert line["rules"]

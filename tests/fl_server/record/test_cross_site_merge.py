@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_server.record.cross_site import CrossSiteMatrix, build_cross_site_matrix
+from fl_server.record.cross_site import CrossSiteMatrix
 from fl_server.record.cross_site_merge import merged
 from mmar_runtime.errors import FederationError
 
@@ -35,7 +35,7 @@ def matrix(cells: Mapping[str, Mapping[str, Any]], **changes: Any) -> CrossSiteM
         "evaluation_sha256": HOW,
         **changes,
     }
-    return build_cross_site_matrix(named, **given)
+    return CrossSiteMatrix(cells=named, **given)
 
 
 RUN = matrix({"FL_global_model": {"site-1": 0.5, "site-2": 0.75}, "site-1": {"site-1": 0.25}})

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from fl_admin.cli.server.job_view import JobLines, job_table
-from fl_server.record.run_record import EpochReport, RunRecord
+from fl_server.record.values import EpochRecord, RunRecord
 from tests.fl_admin.at_server.test_job_end import CONTRIBUTION, DICE, recorder, state
 
 
@@ -50,7 +50,7 @@ def test_the_last_loss_of_a_round_is_shown() -> None:
 
     run = recorder()
     run.start_round(1)
-    epochs = tuple(EpochReport(epoch=n, loss=1 / n) for n in (1, 2))
+    epochs = tuple(EpochRecord(epoch=n, loss=1 / n) for n in (1, 2))
     run.contribution("site-1", replace(CONTRIBUTION, epochs=epochs))
 
     found = rows(job_table(state("RUNNING"), run.record, 1.0))

@@ -16,7 +16,7 @@ from fl_client.simulation.sites import Sites
 from fl_client.simulation.turns import SitesInTurn
 from fl_client.site import Site
 from fl_server.initial_model import initial_model
-from fl_server.record.run_record import RunRecord
+from fl_server.record.values import RunRecord
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.exchange.messages import Reply, Task
 from mmar_runtime.mmar import Mmar
@@ -52,7 +52,7 @@ class Ran:
     @property
     def statuses(self) -> list[dict[str, Any]]:
         return [
-            {site: outcome.as_dict()["status"] for site, outcome in one.sites.items()}
+            {site: outcome.status for site, outcome in one.sites.items()}
             for one in self.record.rounds
         ]
 

@@ -14,7 +14,8 @@ from fl_client.simulation.simulated_site import JobWork
 from fl_client.simulation.turns import ASIDE
 from fl_server import federation as course
 from fl_server import run_files
-from fl_server.record.run_record import RunRecorder, read_run_record
+from fl_server.record.files import read_run_record
+from fl_server.record.recorder import RunRecorder
 from mmar_runtime.errors import FederationError
 from mmar_runtime.policy.site_policy import CrossSite, Limits, SitePolicy
 from tests.fl_admin.simulation.inline.conftest import NAMES, Federation, InAnyOrder, Ran
@@ -146,7 +147,7 @@ def test_a_site_that_declines_is_passed_over_while_enough_others_are_left(
 
     assert ran.statuses == [CONTRIBUTED, {**CONTRIBUTED, "site-2": "failed"}]
     assert ran.record.status == "complete"
-    reason = ran.record.rounds[1].sites["site-2"].as_dict()["reason"]
+    reason = ran.record.rounds[1].sites["site-2"].reason
     assert re.fullmatch(r"policy-declined \(reference [0-9a-f]{8}\)", reason)
     reference = reason[-9:-1]
     text = (ran.folders["site-2"] / f"error-{reference}.txt").read_text()
@@ -220,7 +221,7 @@ def test_weights_of_sites_and_rounds_of_steps_change_the_mean(
     steps = federation.run(work=JobWork(steps_aggregation=1), rounds=1)
 
     assert len({ran.digests[0], weighted.digests[0], steps.digests[0]}) == 3
-    assert {steps.record.rounds[0].sites[name].as_dict()["steps"] for name in NAMES} == {1}
+    assert {steps.record.rounds[0].sites[name].steps for name in NAMES} == {1}
 
 
 def test_a_process_that_dies_ends_the_run_with_a_reason(

@@ -65,7 +65,7 @@ class Runs:
     def bytes_of(self, form: object) -> list[int]:
         record = self.after[str(form)].record
         return [
-            one.sites[site].as_dict()["bytes"] for one in record.rounds for site in NAMES
+            one.sites[site].sent_bytes for one in record.rounds for site in NAMES
         ]  # fmt: skip
 
 
