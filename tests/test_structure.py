@@ -14,7 +14,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 def script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("structure", REPOSITORY / "scripts/structure.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["structure"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
@@ -26,7 +27,7 @@ structure = script()
 MODULES = {
     "fl_admin/one.py": "from fl_admin import two\n",
     "fl_admin/two.py": "def late():\n    from fl_admin.one import two\n    return two\n",
-    "fl_client/reader.py": "def _read(name):\n    return read_json(name)\n\n\nread(SERVER_CONFIG)\n",
+    "fl_client/reader.py": "documents = read_json(app / SERVER_CONFIG)\n",
     "fl_server/helper.py": '"""Doc."""\n\n\ndef _once():\n    return 1\n\n\nVALUE = _once()\n',
     "fl_server/report.py": "KEYS = {'received_metrics', 'local_metrics', 'epochs', 'built'}\n",
     "mmar_runtime/__init__.py": "",
