@@ -20,7 +20,7 @@ from harness import in_turn, keep, rows, show
 
 from fl_admin.demo_data import write_demo_data
 
-REFUSED = "seconds until a mistake is told"
+REFUSED = "seconds until a mistake is reported"
 
 
 def refusal(data: Path) -> dict[str, float]:
