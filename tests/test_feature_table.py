@@ -1,6 +1,6 @@
-"""The features and the promises in docs/look-up: the tests that they name are there.
+"""Each feature and promise in docs/look-up names an existing test, or the reason for none.
 
-No feature and no promise is left blank, and links and named files lead somewhere.
+The links and files of the table of features exist too.
 """
 
 from __future__ import annotations
@@ -25,34 +25,35 @@ WITHOUT_TEST = ("not there", "out of scope", "nothing of it")
 
 
 def cells(text: str) -> list[tuple[str, ...]]:
-    """The cells of each row of the tables in a text of Markdown."""
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    found = [tuple(map(str.strip, row.strip("|").split(" | "))) for row in rows]
-    return [row for row in found if not row[0].startswith("---")]
+    """Return the cells of each row of the tables in a Markdown text."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    rows = [tuple(map(str.strip, line.strip("|").split(" | "))) for line in lines]
+    return [row for row in rows if not row[0].startswith("---")]
 
 
 def rows() -> list[tuple[str, ...]]:
-    """The cells of each feature's row."""
+    """Return the cells of each feature's row."""
     return [row for row in cells(PAGE.read_text(encoding="utf-8")) if row != HEADER]
 
 
 def promises() -> list[tuple[str, ...]]:
-    """The cells of each promise's row, below the page's first heading of the second level."""
+    """Return the cells of each promise's row, below the page's first heading of level two."""
     _, section, _ = SECURITY.read_text(encoding="utf-8").split("\n## ", maxsplit=2)
-    header, *found = cells(section)
+    header, *promises = cells(section)
     assert header == PROMISES
-    return found
+    return promises
 
 
 @cache
 def functions(file: Path) -> frozenset[str]:
+    """Return the names of a file's functions."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
 
 
 @cache
 def anchors(page: Path) -> frozenset[str]:
-    """The headings of a Markdown page as its links name them."""
+    """Return the headings of a Markdown page in the form of links."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
     plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
     return frozenset(heading.replace(" ", "-") for heading in plain)
@@ -69,7 +70,7 @@ def test_a_feature_has_a_place_and_a_proof_or_a_reason(row: tuple[str, ...]) -> 
 
 @pytest.mark.parametrize(
     "name",
-    sorted({"::".join(one) for page in (PAGE, SECURITY) for one in TEST.findall(page.read_text())}),
+    sorted({"::".join(t) for page in (PAGE, SECURITY) for t in TEST.findall(page.read_text())}),
 )
 def test_a_named_test_exists(name: str) -> None:
     file, _, function = name.partition("::")
