@@ -137,7 +137,7 @@ class AuditLog:
     def _line(
         self, event: str, facts: Mapping[str, Any], last: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        """The line that follows the last one, by this writer."""
+        """Return the line that follows the last line, by this writer."""
         content = {"time": _now(), "event": event, **facts}
         if self.key is not None:
             content["writer"] = KIT if self.key.job is None else JOB
@@ -167,7 +167,7 @@ def log_heads(root: Path) -> dict[str, str]:
     Raises:
         OSError: a log cannot be read.
     """
-    heads = {one.name: AuditLog(root / one).head() for one in (AUDIT_FILE, LEDGER_FILE)}
+    heads = {file.name: AuditLog(root / file).head() for file in (AUDIT_FILE, LEDGER_FILE)}
     return {name: head for name, head in heads.items() if head is not None}
 
 
@@ -184,8 +184,8 @@ def verify_audit(path: Path, key: LogKey | None = None, heads: Collection[str] =
     """
     findings: list[AuditError] = []
     known: dict[int, set[str]] = {}
-    for one in heads:
-        known.setdefault(int(one.partition(":")[0]), set()).add(one)
+    for expected in heads:
+        known.setdefault(int(expected.partition(":")[0]), set()).add(expected)
     lines, head, vouched = 0, None, 0
     try:
         for number, entry, fault in _checked(path, key):
@@ -217,7 +217,7 @@ def verify_audit(path: Path, key: LogKey | None = None, heads: Collection[str] =
 
 
 def verified_lines(path: Path, key: LogKey | None = None) -> Iterator[dict[str, Any]]:
-    """What the lines of a log hold, each as soon as it is checked.
+    """Yield the content of each line of a log as soon as the line is checked.
 
     Lines that others add meanwhile are left out: a line that is half written is not a damaged one.
 
@@ -234,7 +234,7 @@ def verified_lines(path: Path, key: LogKey | None = None) -> Iterator[dict[str, 
 
 
 def ledger_heads(path: Path, key: LogKey) -> list[str]:
-    """The heads of the privacy ledger that a site's audit log names, in authentic lines.
+    """Return the heads of the privacy ledger that a site's audit log names, in authentic lines.
 
     Args:
         path: the audit log.
@@ -244,13 +244,15 @@ def ledger_heads(path: Path, key: LogKey) -> list[str]:
         OSError: the file cannot be read.
     """
     entries = (_entry(line) for line in _lines(path) if b'"ledger":' in line)
-    named = [one for one in entries if one is not None and isinstance(one.get("ledger"), str)]
-    heads = [one["ledger"] for one in named if _is_authentic(one, path.name, key)]
+    named = [
+        entry for entry in entries if entry is not None and isinstance(entry.get("ledger"), str)
+    ]
+    heads = [entry["ledger"] for entry in named if _is_authentic(entry, path.name, key)]
     return [head for head in heads if HEAD_FORM.fullmatch(head)]
 
 
 def lines_of_job(path: Path, job: str) -> Iterator[dict[str, Any]]:
-    """What the whole lines of a log hold that are of one job; nobody has checked them.
+    """Yield the content of the whole lines of a log that belong to a job; nobody has checked them.
 
     Raises:
         OSError: the file cannot be read.
@@ -265,7 +267,7 @@ def lines_of_job(path: Path, job: str) -> Iterator[dict[str, Any]]:
 
 
 def _checked(path: Path, key: LogKey | None) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
-    """The number of each line, what it holds, if it is a whole line, and what is wrong with it."""
+    """Yield the number of each line, its content if the line is whole, and its fault."""
     last: dict[str, Any] | None = None
     for number, line in enumerate(_lines(path), start=1):
         entry = _entry(line)
@@ -279,7 +281,7 @@ def _checked(path: Path, key: LogKey | None) -> Iterator[tuple[int, dict[str, An
 def _fault(
     entry: Mapping[str, Any], last: Mapping[str, Any] | None, log: str, key: LogKey | None
 ) -> str:
-    """What is wrong with a whole line behind another; empty if it is as it was written."""
+    """Return the fault of a whole line that follows another line; empty if it has none."""
     count, previous = (0, FIRST) if last is None else (last["count"], last["digest"])
     if (entry["previous"], entry["count"]) != (previous, count + 1):
         return "does not follow the line before: one was changed, added or removed there"
@@ -307,7 +309,7 @@ def _is_authentic(entry: Mapping[str, Any], log: str, key: LogKey) -> bool:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """The lines as they are at a moment when nobody is adding one; long ones without their end."""
+    """Yield the lines at a moment when nobody adds a line; long lines without their end."""
     with os.fdopen(_opened(path, os.O_RDONLY), "rb") as stream:
         left = _whole_bytes(stream)
         while left > 0:
@@ -322,7 +324,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _opened(path: Path, flags: int) -> int:
-    """A descriptor of a plain file; whoever opens a pipe would wait for its other end."""
+    """Return a descriptor of a plain file; whoever opens a pipe would wait for its other end."""
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -331,7 +333,7 @@ def _opened(path: Path, flags: int) -> int:
 
 
 def _whole_bytes(stream: BinaryIO) -> int:
-    """How long a log is at a moment when nobody is adding a line."""
+    """Return how long a log is at a moment when nobody is adding a line."""
     fcntl.flock(stream, fcntl.LOCK_SH)
     size = os.fstat(stream.fileno()).st_size
     fcntl.flock(stream, fcntl.LOCK_UN)
@@ -339,7 +341,7 @@ def _whole_bytes(stream: BinaryIO) -> int:
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
-    """What a line holds; None if it is not a whole line of a log."""
+    """Return the content of a line; None if the line is not a whole line of a log."""
     if not line.endswith(b"\n"):
         return None
     try:
@@ -355,7 +357,7 @@ def _entry(line: bytes) -> dict[str, Any] | None:
 
 
 def _last(stream: BinaryIO) -> tuple[bool, dict[str, Any] | None]:
-    """Whether the file ends with a whole line, and the last whole line, which the next follows."""
+    """Return whether the file ends with a whole line, and the last whole line."""
     end, size = stream.seek(0, os.SEEK_END), BLOCK
     while True:
         start = stream.seek(max(0, end - size))

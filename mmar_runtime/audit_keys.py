@@ -56,7 +56,7 @@ class LogKey:
 
     @classmethod
     def of_kit(cls, root: Path) -> Self | None:
-        """The key of the kit in a folder; None if there is no kit.
+        """Return the key of the kit in a folder; None if there is no kit.
 
         Raises:
             OSError: the kit's key or secret cannot be read.
@@ -71,7 +71,7 @@ class LogKey:
 
     @classmethod
     def of_files(cls, files: Iterable[Path], logs: Path) -> Self:
-        """The key of a kit from files of private keys: the present one, and former ones.
+        """Return the key of a kit from files of private keys: the present one, and former ones.
 
         Args:
             files: the private keys.
@@ -86,7 +86,7 @@ class LogKey:
 
     @classmethod
     def of_run(cls, run: Path, job: str) -> Self | None:
-        """The key that a job's process was given; None if it was given none.
+        """Return the key that a job's process was given; None if it was given none.
 
         Raises:
             OSError: the file cannot be read.
@@ -104,19 +104,19 @@ class LogKey:
         write_text_atomically(run / JOB_KEY, self.for_job(job).secret.hex(), private=True)
 
     def for_job(self, job: str) -> LogKey:
-        """The key of a job, from that of the kit."""
+        """Return the key of a job, from that of the kit."""
         return LogKey(_job_secret(self.secret, job), job)
 
     def sign(self, log: str, digest: str) -> str:
-        """The authentication code of a line: of the name of the log and the line's digest."""
+        """Return the authentication code of the name of a log and the digest of a line."""
         return _code(self.secret, log, digest)
 
     def may_judge(self, line: Mapping[str, Any]) -> bool:
-        """Whether this key can say who wrote a line; that of a job knows its own lines only."""
+        """Return whether this key knows who wrote a line; a job's key knows its own lines."""
         return self.job is None or (line.get("writer"), line.get("job")) == (JOB, self.job)
 
     def has_signed(self, log: str, line: Mapping[str, Any]) -> bool:
-        """Whether a line was written by whom it names, into the log of this name.
+        """Return whether a line was written by whom it names, into the log of this name.
 
         Args:
             log: name of the log's file.
@@ -124,12 +124,12 @@ class LogKey:
         """
         writer, job, secrets = line.get("writer"), line.get("job"), (self.secret, *self.former)
         if self.job is None and writer == JOB and isinstance(job, str):
-            secrets = tuple(_job_secret(one, job) for one in secrets)
+            secrets = tuple(_job_secret(secret, job) for secret in secrets)
         elif self.job is None and writer != KIT:
             return False
-        found = _bytes(str(line.get("mac")))
-        codes = [_bytes(_code(one, log, line["digest"])) for one in secrets]
-        return any(hmac.compare_digest(code, found) for code in codes)
+        given = _bytes(str(line.get("mac")))
+        codes = [_bytes(_code(secret, log, line["digest"])) for secret in secrets]
+        return any(hmac.compare_digest(code, given) for code in codes)
 
 
 def _make_secret(logs: Path) -> None:

@@ -55,7 +55,7 @@ class Problem:
         return f"{text}\n    {self.advice}" if self.advice else text
 
     def as_dict(self) -> dict[str, str]:
-        """The same, for ``--json``."""
+        """Return the same, for ``--json``."""
         return {
             "rule": self.rule,
             "file": self.location.file,
@@ -125,7 +125,7 @@ class RunAborted(MmarError):
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Advice for an unknown word: the nearest choices, else a short list of what there is.
+    """Return advice for an unknown word: the nearest choices, else a short list of all choices.
 
     >>> did_you_mean("UNte", ["UNet", "VNet"])
     "Did you mean 'UNet'?"
@@ -144,7 +144,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     near = get_close_matches(word.lower(), _candidates(word.lower(), by_lower), n=2, cutoff=0.7)
     if near:
         nearest = [
-            sorted(by_lower[match], key=lambda one: SequenceMatcher(None, word, one).ratio())[-1]
+            sorted(by_lower[match], key=lambda name: SequenceMatcher(None, word, name).ratio())[-1]
             for match in near
         ]
         return "Did you mean " + " or ".join(map(repr, nearest)) + "?"
@@ -154,7 +154,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def _candidates(word: str, choices: Iterable[str]) -> list[str]:
-    """The few choices whose letters, in whatever order, are most like the word's."""
+    """Return the few choices whose letters, in whatever order, are most like the word's."""
     matcher = SequenceMatcher(b=word)
 
     def likeness(choice: str) -> float:

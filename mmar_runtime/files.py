@@ -57,7 +57,7 @@ def write_atomically(
 
 
 def write_text_atomically(path: Path, text: str, *, private: bool = False) -> None:
-    """``write_atomically`` for text in UTF-8."""
+    """Write a text in UTF-8 with ``write_atomically``."""
     write_atomically(path, lambda stream: stream.write(text.encode()), private=private)
 
 
@@ -92,7 +92,7 @@ def link(existing: Path, name: Path, *, flush: bool = True) -> None:
 
 
 def bytes_below(folder: Path) -> int:
-    """Bytes of all files below a folder; one that goes away meanwhile does not count."""
+    """Return bytes of all files below a folder; one that goes away meanwhile does not count."""
     total = 0
     for place, _, files in os.walk(folder):
         for name in files:

@@ -17,7 +17,7 @@ class Mmar:
 
     @classmethod
     def open(cls, folder: str | Path) -> Mmar:
-        """The MMAR in a folder.
+        """Return the MMAR in a folder.
 
         Raises:
             ConfigError: there is no such folder, or it holds no ``config`` folder.
@@ -36,7 +36,7 @@ class Mmar:
         return cls(root)
 
     def document(self, file: str | Path) -> Path:
-        """The path of a document: relative to the root, or to ``config/`` for a bare name."""
+        """Return the path of a document: below the root, or below ``config/`` for a bare name."""
         path = self.root / file
         if not path.exists() and len(Path(file).parts) == 1:
             return self.root / "config" / file

@@ -33,7 +33,7 @@ ENCRYPTED_PREFIX = "@encrypted/"
 
 
 def is_name(value: object) -> TypeGuard[str]:
-    r"""Whether a value is a name; texts that are something else to a reader are not.
+    r"""Return whether a value is a name; texts that are something else to a reader are not.
 
     >>> [is_name(one) for one in ("val_mean_dice", "site-1", "=1+1", "a\nb", "[red]", "\u202ea")]
     [True, True, False, False, False, False]
@@ -42,7 +42,7 @@ def is_name(value: object) -> TypeGuard[str]:
 
 
 def shown(text: str, limit: int = LONGEST_TEXT) -> str:
-    r"""Text of a stranger as it may be shown: on one line, not too long, no control characters.
+    r"""Return a stranger's text as safe to show: one line, bounded, no control characters.
 
     A site chooses its reasons, and a server the names of its jobs. Escape sequences could repaint a
     terminal, and marks of writing direction could reorder a line of a page.
@@ -55,15 +55,15 @@ def shown(text: str, limit: int = LONGEST_TEXT) -> str:
 
 
 def quoted(text: str) -> str:
-    """The text, or the beginning of a long one, in quotation marks, as errors show it."""
+    """Return the text, or the beginning of a long one, in quotation marks, as errors show it."""
     return repr(text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}...")
 
 
 def visible_line(text: str) -> str:
-    """The text with escapes for what has no sign of its own, line breaks among them."""
+    """Return the text with escapes for what has no sign of its own, line breaks among them."""
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() else _escaped(one) for one in text)
+    return "".join(sign if sign.isprintable() else _escaped(sign) for sign in text)
 
 
 def _escaped(char: str) -> str:

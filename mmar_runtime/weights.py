@@ -49,12 +49,12 @@ class Checkpoint:
 
 
 def weights_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A copy of a network's weights on the CPU; later training does not change it."""
+    """Return a copy of a network's weights on the CPU; later training does not change it."""
     return {name: copy_of(tensor) for name, tensor in network.state_dict().items()}
 
 
 def copy_of(tensor: torch.Tensor) -> torch.Tensor:
-    """A dense copy on the CPU; no later change of the tensor changes it."""
+    """Return a dense copy on the CPU; no later change of the tensor changes it."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
@@ -98,7 +98,7 @@ def load_fitting(network: torch.nn.Module, weights: Weights, *, source: str) -> 
 
 
 def mismatches(expected: Weights, given: Weights) -> tuple[str, ...]:
-    """Where two sets of weights differ in names, shapes or dtypes; empty if nowhere."""
+    """Return where two sets of weights differ in names, shapes or dtypes; empty if nowhere."""
     faults = [f"{name}: missing" for name in expected if name not in given]
     faults += [f"{name}: not part of the network" for name in given if name not in expected]
     for name, tensor in expected.items():
@@ -113,12 +113,12 @@ def mismatches(expected: Weights, given: Weights) -> tuple[str, ...]:
 
 
 def not_finite(weights: Weights) -> Iterator[str]:
-    """The names of the tensors that hold NaN or an infinity."""
+    """Return the names of the tensors that hold NaN or an infinity."""
     return (name for name, tensor in weights.items() if not is_finite(tensor.detach()))
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Whether no number in it is NaN or an infinity."""
+    """Return whether no number in it is NaN or an infinity."""
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return True
     # Each such number spoils the sum; a sum of finite ones can overflow, but seldom does.
@@ -129,16 +129,16 @@ def is_finite(tensor: torch.Tensor) -> bool:
 
 
 def blocks(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The numbers of a dense tensor, in its memory, taken apart into blocks of ``BLOCK``."""
+    """Return the numbers of a dense tensor, in its memory, taken apart into blocks of ``BLOCK``."""
     numbers = tensor.view(-1)
     if numbers.numel() <= BLOCK:
         return (numbers,)  # split takes several times as long, and most tensors are small
-    found: tuple[torch.Tensor, ...] = numbers.split(BLOCK)
-    return found
+    parts: tuple[torch.Tensor, ...] = numbers.split(BLOCK)
+    return parts
 
 
 def digest(weights: Weights) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names.
+    """Return the SHA-256 over names, dtypes, shapes and bytes, in the order of the names.
 
     Two digests are equal exactly if the weights are equal to the last bit.
     """
@@ -151,7 +151,7 @@ def digest(weights: Weights) -> str:
 
 
 def read_checkpoint(path: Path, *, part: str = "model") -> Checkpoint:
-    """The weights in a ``.pt`` or ``.safetensors`` file.
+    """Return the weights in a ``.pt`` or ``.safetensors`` file.
 
     A ``.pt`` file may hold ``{"model": weights, "train_conf": ...}`` as Clara wrote it, or bare
     weights; names with the ``module.`` of a data-parallel run lose it. Nothing but tensors and
@@ -239,7 +239,7 @@ def _all_tensors(weights: Mapping[Any, Any]) -> bool:
 
 
 def without_parallel_prefix(weights: Weights) -> Weights:
-    """The weights without the ``module.`` that a data-parallel wrapper puts before every name."""
+    """Return the weights without ``module.``, which data-parallel wrappers put before a name."""
     if not all(name.startswith(PARALLEL_PREFIX) for name in weights):
         return weights
     return {name.removeprefix(PARALLEL_PREFIX): tensor for name, tensor in weights.items()}

@@ -38,7 +38,7 @@ MET_BY_ALL = (CheckpointError, ConfigError, LaunchError, RunAborted)
 
 
 def add_mmar_arguments(parser: argparse.ArgumentParser, *, config: str) -> None:
-    """``-m -c -e --set`` as Clara's commands have them."""
+    """Add ``-m -c -e --set`` as Clara's commands have them."""
     parser.add_argument("-m", "--mmar", required=True, metavar="DIR", help="the MMAR's folder")
     parser.add_argument(
         "-c",
@@ -63,7 +63,7 @@ def add_mmar_arguments(parser: argparse.ArgumentParser, *, config: str) -> None:
 
 
 def add_set_argument(parser: argparse.ArgumentParser) -> None:
-    """``--set NAME=VALUE ...``, which wins over every document."""
+    """Add ``--set NAME=VALUE ...``, which wins over every document."""
     parser.add_argument(
         "--set",
         nargs="*",
@@ -76,13 +76,13 @@ def add_set_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def examples_of(command: str, examples: str) -> str:
-    """Of a help's examples those of one command, for that command's own help."""
+    """Return the examples of one command from the examples of a help."""
     lines = [line for line in examples.splitlines() if line.strip().startswith(f"{command} ")]
     return "\n".join(["examples:", *lines])
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--json --debug --verbose``."""
+    """Add ``--json --debug --verbose``."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the libraries log")
@@ -129,7 +129,7 @@ def _report(error: MmarError, code: int, options: argparse.Namespace) -> int:
     processes = _processes()
     if options.json and processes.first:
         problems = error.problems if isinstance(error, ConfigError) else ()
-        print_json({"error": str(error), "problems": [one.as_dict() for one in problems]})
+        print_json({"error": str(error), "problems": [problem.as_dict() for problem in problems]})
     if processes.local_rank == 0 or not isinstance(error, MET_BY_ALL):
         name = "mmar" if processes.first else f"mmar, process {processes.rank}"
         text = "\n".join(map(visible_line, str(error).split("\n")))
@@ -145,22 +145,22 @@ def _processes() -> Processes:
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that prints results; the only one, if there are not more."""
+    """Return whether this process prints the results; true if there is one process alone."""
     return _processes().first
 
 
 def print_note(text: object) -> None:
-    """A line on stderr; what the documents of a stranger wrote into it cannot move the cursor."""
+    """Print a line on stderr; no text of a stranger's documents can move the cursor."""
     print(f"note: {visible_line(str(text))}", file=sys.stderr)
 
 
 def print_json(content: Any) -> None:
-    """One JSON document on stdout, and nothing else there."""
+    """Print one JSON document, and nothing else, on stdout."""
     print(json_text(content), file=sys.__stdout__, flush=True)
 
 
 def json_text(content: Any) -> str:
-    """A document that every JSON parser reads: a number that is not finite becomes null.
+    """Return a document that every JSON parser reads: a number that is not finite becomes null.
 
     >>> json_text([0.5, float("nan")]).split()
     ['[', '0.5,', 'null', ']']
@@ -169,7 +169,7 @@ def json_text(content: Any) -> str:
 
 
 def set_up_logging(*, verbose: bool) -> None:
-    """Our own messages always, the libraries' when asked for; all on stderr.
+    """Log our own messages always, the libraries' messages when asked for; all on stderr.
 
     Of several processes, those behind the first one only warn.
     """
@@ -185,7 +185,7 @@ def set_up_logging(*, verbose: bool) -> None:
 
 
 def set_up_run_logging(options: argparse.Namespace) -> None:
-    """Logging for a command that runs an MMAR: as its ``--log-config`` says, if one is given.
+    """Set up the logging of a command that runs an MMAR, as its ``--log-config`` says, if given.
 
     Raises:
         ConfigError: the file cannot be read, or asks for more than messages on the terminal.
@@ -215,12 +215,12 @@ class StopRequest:
         self._running = False
 
     def __call__(self) -> bool:
-        """Whether to stop."""
+        """Return whether to stop."""
         self._running = True
         return self._asked
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """What the process does on a signal.
+        """Ask the run to stop when a signal comes; the second signal ends the process.
 
         Raises:
             KeyboardInterrupt: the run is to end at once. No library catches that one and goes on;
@@ -239,7 +239,7 @@ class StopRequest:
 
 
 def _in_data_worker(number: int) -> None:
-    """A DataLoader's process: Ctrl-C reaches it too, but who ends it is the process that loads."""
+    """Ignore Ctrl-C in a DataLoader's process: the process that loads ends it."""
     if number == signal.SIGTERM:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

@@ -36,7 +36,7 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 def add_confine_argument(parser: argparse.ArgumentParser) -> None:
-    """``--confine``."""
+    """Add ``--confine``."""
     parser.add_argument(
         "--confine",
         action="store_true",
@@ -86,7 +86,7 @@ def _own_outputs(mmar: Mmar) -> list[Path]:
 
 def _require_folders(mmar: Mmar) -> None:
     """Refuse an MMAR that would have the run write to wherever its own links lead."""
-    links = [one for one in (mmar.root / SCRATCH, *_own_outputs(mmar)) if one.is_symlink()]
+    links = [folder for folder in (mmar.root / SCRATCH, *_own_outputs(mmar)) if folder.is_symlink()]
     if links:
         raise ConfinementError(
             f"{links[0]} is a link, and a confined run writes below the MMAR alone. Put a folder "
@@ -98,12 +98,14 @@ def _confinement(mmar: Mmar, overrides: Mapping[str, Scalar]) -> Confinement:
     named = [mmar.root / str(overrides[name]) for name in OUTPUT_VARIABLES if name in overrides]
     for folder in (*_own_outputs(mmar), *named):
         folder.mkdir(parents=True, exist_ok=True)  # what is not there cannot be allowed
-    folders = [one for one in mmar.root.iterdir() if one.is_dir() and not one.is_symlink()]
+    folders = [
+        folder for folder in mmar.root.iterdir() if folder.is_dir() and not folder.is_symlink()
+    ]
     return Confinement(
         read=(mmar.root, *_named(overrides)),
         write=(
             mmar.models,
-            *(one for one in folders if one.name not in READ_ONLY),
+            *(folder for folder in folders if folder.name not in READ_ONLY),
             *named,
         ),
         # The processes of one training find each other by ports that nobody knows beforehand.
@@ -112,7 +114,7 @@ def _confinement(mmar: Mmar, overrides: Mapping[str, Scalar]) -> Confinement:
 
 
 def _named(overrides: Mapping[str, Scalar]) -> Iterator[Path]:
-    """The files and folders that the user has named on the command line."""
+    """Yield the files and folders that the user has named on the command line."""
     for value in overrides.values():
         if isinstance(value, str) and os.path.isabs(value):
             yield Path(value)

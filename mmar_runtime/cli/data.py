@@ -32,7 +32,7 @@ MAX_SHOWN_PROBLEMS = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The subcommands, each with its own arguments."""
+    """Add the subcommands, each with its own arguments."""
     commands = parser.add_subparsers(title="commands", dest="data_command", required=True)
     for name, (text, add, _) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
@@ -111,7 +111,7 @@ class Progress:
         self._started = self._shown = clock()
 
     def __call__(self, done: int, of: int) -> None:
-        """Called after each case; ``every`` seconds after the last line it is time for another."""
+        """Print a line after a case if the last line is ``every`` seconds old."""
         now = self._clock()
         if now - self._shown >= self._every and done < of:
             self._shown = now
@@ -138,9 +138,9 @@ def _summary_lines(summary: ListSummary) -> Iterator[str]:
         yield f"  spacing (mm)    {_spread(summary.spacing_mm)}"
     if summary.values is not None:
         yield f"  values          {summary.values.minimum:g} to {summary.values.maximum:g}"
-    for one in summary.classes or ():
-        label = f"{one.value} {one.name}".rstrip()
-        yield f"  label {label}: {100 * one.share:.2f} %, in {_counted(one.cases, 'case')}"
+    for share in summary.classes or ():
+        label = f"{share.value} {share.name}".rstrip()
+        yield f"  label {label}: {100 * share.share:.2f} %, in {_counted(share.cases, 'case')}"
 
 
 def _spread(spread: AxisSpread) -> str:
@@ -309,7 +309,7 @@ def _kfold(options: argparse.Namespace) -> int:
 
 
 def _refuse_strange_folds(folder: Path, files: set[Path]) -> None:
-    """A fold that an earlier call with more folds has left would overlap with the new ones."""
+    """Refuse folds of an earlier call with more folds, which would overlap with the new folds."""
     strange = sorted(set(folder.glob("fold_*.json")) - files)
     if strange:
         more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""

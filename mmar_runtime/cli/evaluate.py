@@ -45,7 +45,7 @@ With --policy, the metrics are those that the site would tell a federation, roun
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+    """Add the command's own arguments."""
     add_mmar_arguments(parser, config=VALIDATION_FILE)
     parser.add_argument(
         "--policy", type=Path, metavar="FILE", help="a site's policy: metrics as they leave it"
@@ -91,7 +91,7 @@ def _evaluate(config: EvaluationConfig) -> EvaluationResult:
 
 
 def summary(result: EvaluationResult, config: EvaluationConfig, seconds: float) -> str:
-    """What a person wants to know at the end."""
+    """Return the lines that a person wants to read at the end."""
     lines = [f"{name}: {value!r}" for name, value in result.metrics.items()]
     lines.append(f"{result.cases} cases in {seconds:.1f} s")
     lines.append(f"output: {config.value('MMAR_EVAL_OUTPUT_PATH')}")

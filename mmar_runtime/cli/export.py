@@ -45,7 +45,7 @@ MEANINGS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+    """Add the command's own arguments."""
     add_mmar_arguments(parser, config=TRAIN_FILE)
     parser.add_argument(
         "--model_path",
@@ -122,7 +122,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def parse_shape(text: str | None) -> tuple[int, ...] | None:
-    """``"[1, 1, 96, 96, 96]"`` as numbers; None stays None.
+    """Return ``"[1, 1, 96, 96, 96]"`` as numbers; None stays None.
 
     Raises:
         ConfigError: the text is not a JSON array of at least two positive whole numbers.
@@ -145,7 +145,7 @@ def parse_shape(text: str | None) -> tuple[int, ...] | None:
 
 
 def chosen_format(given: ExportFormat | None, output_path: str | None) -> ExportFormat:
-    """The format that was asked for, by name or by the file's suffix.
+    """Return the format that was asked for, by name or by the file's suffix.
 
     Raises:
         ConfigError: the name says one format and the suffix another.
@@ -162,7 +162,7 @@ def chosen_format(given: ExportFormat | None, output_path: str | None) -> Export
 def _paths(
     options: argparse.Namespace, config: TrainConfig, format: ExportFormat
 ) -> tuple[Path, Path]:
-    """Checkpoint and file to write; like every path of an MMAR, relative to its folder."""
+    """Return the checkpoint and the file to write; relative paths are below the MMAR's folder."""
     model = options.model_path or str(config.value("MMAR_CKPT"))
     output = options.output_path
     if output is None:
@@ -173,7 +173,7 @@ def _paths(
 
 
 def summary(result: ExportResult, model_path: Path) -> str:
-    """What a person wants to know at the end."""
+    """Return the lines that a person wants to read at the end."""
     lines = [f"exported {model_path} as {result.format}, {MEANINGS[result.method]}"]
     if result.verified and result.input_shape is not None:
         lines.append(

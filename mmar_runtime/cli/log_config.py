@@ -27,9 +27,9 @@ def apply_log_config(config: LogConfig, *, stdout: bool) -> None:
         handlers[name] = handler
     for name in OWN_LOGGERS:
         logging.getLogger(name).setLevel(logging.NOTSET)  # the file's root decides
-    for one in config.loggers:
-        logger = logging.getLogger(one.name)
-        logger.handlers[:] = [handlers[name] for name in one.handlers]
-        logger.propagate = one.propagate
-        if one.level:
-            logger.setLevel(one.level)
+    for section in config.loggers:
+        logger = logging.getLogger(section.name)
+        logger.handlers[:] = [handlers[name] for name in section.handlers]
+        logger.propagate = section.propagate
+        if section.level:
+            logger.setLevel(section.level)

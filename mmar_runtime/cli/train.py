@@ -46,7 +46,7 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+    """Add the command's own arguments."""
     add_mmar_arguments(parser, config=TRAIN_FILE)
     parser.add_argument(
         "--write_train_stats",
@@ -100,7 +100,7 @@ def _train(config: TrainConfig, lines: Lines | None, *, resume: bool) -> TrainRe
 
 
 def summary(result: TrainResult, config: TrainConfig) -> str:
-    """What a person wants to know at the end."""
+    """Return the lines that a person wants to read at the end."""
     counted = "" if result.iterations is None else f" {result.iterations} iterations"
     lines = [f"trained{counted} in {result.seconds:.1f} s"]
     if result.best_metric is not None:
@@ -112,7 +112,7 @@ def summary(result: TrainResult, config: TrainConfig) -> str:
 
 
 def train_stats(result: TrainResult, lines: Lines) -> dict[str, Any]:
-    """The content of ``train_stats.json``, by the names of MONAI's engine statistics.
+    """Return the content of ``train_stats.json``, by the names of MONAI's engine statistics.
 
     None stands for what is not known: iterations and epochs of a trainer that tells nobody of
     them, and the best metric of a training without validation.
@@ -145,7 +145,7 @@ class Lines:
         self._shown = 0.0
 
     def iteration(self, *, epoch: int, epochs: int, done: int, of: int, loss: float | None) -> None:
-        """A line every ten seconds, so that a long epoch does not look like a hang."""
+        """Print a line every ten seconds, so that a long epoch does not look like a hang."""
         self.epochs, self.epoch_length = epochs, of
         if self._first_epoch is None:
             self._first_epoch, self._started = epoch, time.monotonic()
@@ -156,14 +156,14 @@ class Lines:
         print(f"epoch {epoch}/{epochs}, iteration {done}/{of}{shown}", file=sys.stderr)
 
     def epoch(self, report: EpochReport, *, epochs: int) -> None:
-        """One line for each epoch."""
+        """Print a line for each epoch."""
         parts = [] if report.loss is None else [f"loss {report.loss:.4f}"]
         parts += [f"{name} {value:.4f}" for name, value in report.metrics.items()]
         left = self._seconds_left(report.epoch, epochs)
         print(f"epoch {report.epoch}/{epochs}: {', '.join(parts)} ({left} left)", file=sys.stderr)
 
     def validation(self, result: EvaluationResult, *, epoch: int) -> None:
-        """One line for each validation."""
+        """Print a line for each validation."""
         parts = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
         print(f"validated after epoch {epoch}: {parts}", file=sys.stderr)
 

@@ -56,7 +56,7 @@ class DocumentUpgrade:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+    """Add the command's own arguments."""
     parser.add_argument("mmar", type=Path, metavar="DIR", help="the MMAR's folder")
     parser.add_argument("--write", action="store_true", help="write the upgraded documents")
     add_output_arguments(parser)
@@ -64,26 +64,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Show or write the changes of every workflow document."""
-    changed = [one for one in document_upgrades(Mmar.open(options.mmar)) if one.upgrade.notices]
+    changed = [
+        document
+        for document in document_upgrades(Mmar.open(options.mmar))
+        if document.upgrade.notices
+    ]
     kept = write_upgrades(changed) if options.write else {}
     if options.json:
-        print_json([_as_dict(one, kept.get(one.path)) for one in changed])
+        print_json([_as_dict(document, kept.get(document.path)) for document in changed])
         return 0
-    for one in changed:
+    for document in changed:
         if not options.write:
-            print(one.diff)
-        for notice in one.upgrade.notices:
+            print(document.diff)
+        for notice in document.upgrade.notices:
             print(f"{notice.rule}: {notice}")
     print(_summary(changed, kept))
     return 0
 
 
-def _as_dict(one: DocumentUpgrade, original: Path | None) -> dict[str, Any]:
+def _as_dict(document: DocumentUpgrade, original: Path | None) -> dict[str, Any]:
     return {
-        "file": str(one.path),
+        "file": str(document.path),
         "original": None if original is None else str(original),
-        "rules": [notice.rule for notice in one.upgrade.notices],
-        "document": one.upgrade.document,
+        "rules": [notice.rule for notice in document.upgrade.notices],
+        "document": document.upgrade.document,
     }
 
 
@@ -97,12 +101,12 @@ def _summary(changed: list[DocumentUpgrade], kept: Mapping[Path, Path]) -> str:
 
 
 def document_upgrades(mmar: Mmar) -> list[DocumentUpgrade]:
-    """Each workflow document of an MMAR with its upgrade, in the order of the names.
+    """Return each workflow document of an MMAR with its upgrade, in the order of the names.
 
     Raises:
         ConfigError: documents are no valid JSON, with the faults of all of them.
     """
-    found: list[DocumentUpgrade] = []
+    upgrades: list[DocumentUpgrade] = []
     problems: list[Problem] = []
     for path in sorted((mmar.root / "config").glob("*.json")):
         try:
@@ -111,10 +115,10 @@ def document_upgrades(mmar: Mmar) -> list[DocumentUpgrade]:
             problems += error.problems
             continue
         if isinstance(document, dict) and any(key in document for key in ENGINES):
-            found.append(DocumentUpgrade(path, document, upgrade_document(document, path.name)))
+            upgrades.append(DocumentUpgrade(path, document, upgrade_document(document, path.name)))
     if problems:
         raise ConfigError(problems)
-    return found
+    return upgrades
 
 
 def write_upgrades(changed: list[DocumentUpgrade]) -> dict[Path, Path]:
@@ -126,35 +130,35 @@ def write_upgrades(changed: list[DocumentUpgrade]) -> dict[Path, Path]:
     """
     problems = [
         Problem(
-            Location(one.path.name),
+            Location(document.path.name),
             "is read-only",
             "Make it writable, or leave it: an MMAR runs without being upgraded on disk.",
             "read-only",
         )
-        for one in changed
-        if not one.path.stat().st_mode & 0o222
+        for document in changed
+        if not document.path.stat().st_mode & 0o222
     ]
     if problems:
         raise ConfigError(problems)
     kept: dict[Path, Path] = {}
-    for one in changed:
+    for document in changed:
         try:
-            kept[one.path] = _write(one)
+            kept[document.path] = _write(document)
         except OSError as error:
             done = ", ".join(path.name for path in kept) or "nothing"
             raise MmarError(
-                f"{one.path} cannot be written: {error.strerror}\n    Written so far: {done}."
+                f"{document.path} cannot be written: {error.strerror}\n    Written so far: {done}."
             ) from error
     return kept
 
 
-def _write(one: DocumentUpgrade) -> Path:
-    original = _free_name(one.path)
-    content = one.path.read_bytes()
+def _write(document: DocumentUpgrade) -> Path:
+    original = _free_name(document.path)
+    content = document.path.read_bytes()
     write_atomically(original, lambda stream: stream.write(content))
-    shutil.copymode(one.path, original)
-    write_text_atomically(one.path, document_text(one.upgrade.document))
-    shutil.copymode(original, one.path)
+    shutil.copymode(document.path, original)
+    write_text_atomically(document.path, document_text(document.upgrade.document))
+    shutil.copymode(original, document.path)
     return original
 
 
@@ -167,7 +171,7 @@ def _free_name(path: Path) -> Path:
 
 
 def document_text(document: Mapping[str, Any]) -> str:
-    """A document as JSON, with short arrays on one line as people write them."""
+    """Return a document as JSON, with short arrays on one line as people write them."""
     text = _laid_out(document, "") + "\n"
     # A lone surrogate has no UTF-8; as an escape it is what it was.
     return text.encode(errors="backslashreplace").decode()

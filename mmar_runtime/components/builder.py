@@ -97,7 +97,7 @@ class ComponentBuilder:
         self._announced: set[str] = set()
 
     def get(self, scope: str, name: str) -> Any:
-        """The object of a section's entry.
+        """Return the object of a section's entry.
 
         Raises:
             ComponentError: a component refused its arguments or failed in its own code.
@@ -111,13 +111,13 @@ class ComponentBuilder:
         return self._built[key]
 
     def built(self, scope: str) -> dict[str, Any]:
-        """The objects of a section that something has asked for so far, by entry."""
-        return {name: found for (section, name), found in self._built.items() if section == scope}
+        """Return the objects of a section that something has asked for so far, by entry."""
+        return {name: built for (section, name), built in self._built.items() if section == scope}
 
     def fork(
         self, scope: str, *, anew: Iterable[str], given: Mapping[str, object]
     ) -> ComponentBuilder:
-        """A builder that shares what is built so far, but builds or is given some entries anew."""
+        """Return a builder that shares the built objects, but builds or gets some entries anew."""
         changed = {(scope, name) for name in (*anew, *given)}
         shared = {key: built for key, built in self._built.items() if key not in changed}
         return ComponentBuilder(
@@ -166,10 +166,10 @@ class ComponentBuilder:
     def _reference(self, scope: str, name: str) -> Any:
         if name == "conf":
             return TrainConf(self.config.as_json())
-        found = self.config.find(scope, name)
-        if found is None:
+        target = self.config.find(scope, name)
+        if target is None:
             raise KeyError(f"the loader lets no unresolved @{name} through")
-        return self.get(*found)
+        return self.get(*target)
 
     def _interpreted(self, node: Expression, scope: str) -> Any:
         # What cannot be built tells its own place; the expression's is for the expression itself.
@@ -181,7 +181,7 @@ class ComponentBuilder:
 
     def _component(self, spec: ComponentSpec, scope: str, kind: str | None) -> Any:
         custom = Path(self.config.mmar_root) / "custom"
-        found, entry = find_class(spec, kind, custom=custom, allow_code=self.context.allow_code)
+        cls, entry = find_class(spec, kind, custom=custom, allow_code=self.context.allow_code)
         arguments = {
             name: self._value(node, scope, "transform") for name, node in spec.args.items.items()
         }
@@ -195,28 +195,28 @@ class ComponentBuilder:
         if entry is not None:
             for name, folder in run_folders(spec, entry, self.config.variables).items():
                 arguments[name] = arguments.get(name) or folder
-        engine = _engine_kind(found, entry, kind)
-        if engine is not None and takes_argument(found, "device"):
+        engine = _engine_kind(cls, entry, kind)
+        if engine is not None and takes_argument(cls, "device"):
             arguments.setdefault("device", self.context.device)
         self._fit_to_machine(arguments, engine=engine is not None)
         if entry is None:
-            check_own_arguments(spec, found, arguments)
+            check_own_arguments(spec, cls, arguments)
         if engine == "trainer" and self.context.processes.several:
             for name, value in arguments.items():
                 if isinstance(value, torch.nn.Module) and name.endswith("network"):
                     arguments[name] = averaging_gradients(value, self.context.device)
         network = (entry.kind if entry is not None else kind) == "network"
         if network and entry is not None:
-            self._require_size(spec, found, arguments)
+            self._require_size(spec, cls, arguments)
         with memory_for(self.context.max_parameters) if network else nullcontext():
-            built = self._call(spec, found, arguments)
+            built = self._call(spec, cls, arguments)
         if network and isinstance(built, torch.nn.Module):
             require_no_more(built, self.context.max_parameters, spec.title, spec.location)
         close_at_end(built, self.context.at_end)
         return built.to(self.context.device) if isinstance(built, torch.nn.Module) else built
 
     def _fit_to_machine(self, arguments: dict[str, Any], *, engine: bool) -> None:
-        """The device that is there in place of the one that was written; AMP only where it runs."""
+        """Replace the written device by the device of this machine; leave AMP on where it runs."""
         device = arguments.get("device")
         on_gpu = isinstance(device, str) and device.startswith("cuda")
         if on_gpu or (engine and device is not None):
@@ -228,13 +228,13 @@ class ComponentBuilder:
             self._announce("amp is off: automatic mixed precision needs a GPU")
 
     def _require_size(
-        self, spec: ComponentSpec, found: type[Any], arguments: Mapping[str, Any]
+        self, spec: ComponentSpec, cls: type[Any], arguments: Mapping[str, Any]
     ) -> None:
         """Refuse a network that is too large before its memory is taken."""
         if any(isinstance(value, torch.nn.Module) for value in arguments.values()):
             return  # a part of it is there already, and would be changed
         require_size(
-            lambda: found(**copy.deepcopy(dict(arguments))),
+            lambda: cls(**copy.deepcopy(dict(arguments))),
             most=self.context.max_parameters,
             title=spec.title,
             location=spec.location,
@@ -245,9 +245,9 @@ class ComponentBuilder:
             self._announced.add(message)
             logger.info("%s: %s", self.config.file, message)
 
-    def _call(self, spec: ComponentSpec, found: type[Any], arguments: Mapping[str, Any]) -> Any:
+    def _call(self, spec: ComponentSpec, cls: type[Any], arguments: Mapping[str, Any]) -> Any:
         try:
-            return found(**arguments)
+            return cls(**arguments)
         except MmarError:
             raise
         except Exception as error:
@@ -257,9 +257,9 @@ class ComponentBuilder:
             ) from error
 
 
-def _engine_kind(found: type[Any], entry: ComponentEntry | None, kind: str | None) -> str | None:
-    """``trainer`` or ``evaluator`` for MONAI's engines and classes derived from them, else None."""
+def _engine_kind(cls: type[Any], entry: ComponentEntry | None, kind: str | None) -> str | None:
+    """Return ``trainer`` or ``evaluator`` for MONAI's engines and their subclasses, else None."""
     if entry is not None:
         kind = entry.kind
-    derived = inspect.isclass(found) and issubclass(found, Workflow)
+    derived = inspect.isclass(cls) and issubclass(cls, Workflow)
     return kind if kind in ENGINE_KINDS and derived else None

@@ -62,7 +62,7 @@ _LOOKED_IN: set[Path] = set()
 def find_class(
     spec: ComponentSpec, kind: str | None, *, custom: Path, allow_code: bool
 ) -> tuple[type[Any], ComponentEntry | None]:
-    """The class of a component and its entry in the table; no entry for code from outside it.
+    """Return a component's class and its entry in the table; no entry for code from elsewhere.
 
     Raises:
         ConfigError: an unknown name, or code where none is allowed.
@@ -81,41 +81,41 @@ def find_class(
 
 
 def _from_table(entry: ComponentEntry) -> type[Any]:
-    """The class itself, checked to be the one that the table means."""
+    """Return the class itself, checked to be the one that the table means."""
     module, _, name = entry.path.rpartition(".")
-    found = getattr(importlib.import_module(module), name)
-    named = inspect.isclass(found) and f"{found.__module__}.{found.__qualname__}" == entry.path
-    if not named or not _is_of_kind(found, entry.kind):
+    cls = getattr(importlib.import_module(module), name)
+    named = inspect.isclass(cls) and f"{cls.__module__}.{cls.__qualname__}" == entry.path
+    if not named or not _is_of_kind(cls, entry.kind):
         raise ComponentError(
-            f"the table names {entry.path}, but the installed package has {found!r} there; "
+            f"the table names {entry.path}, but the installed package has {cls!r} there; "
             "install the versions in constraints.txt"
         )
-    return found  # type: ignore[no-any-return]  # a class, as was just seen
+    return cls  # type: ignore[no-any-return]  # a class, as was just seen
 
 
-def _is_of_kind(found: type[Any], kind: str) -> bool:
-    return hasattr(found, "attach") if kind == "handler" else issubclass(found, BASES[kind])
+def _is_of_kind(cls: type[Any], kind: str) -> bool:
+    return hasattr(cls, "attach") if kind == "handler" else issubclass(cls, BASES[kind])
 
 
 def own_class(spec: ComponentSpec, custom: Path) -> type[Any]:
-    """A class named by ``path``, from the MMAR's ``custom`` folder or an installed package."""
+    """Return a class by its path, from the MMAR's ``custom`` folder or an installed package."""
     module, _, name = str(spec.path).rpartition(".")
     _look_in(custom)
     try:
-        found = getattr(importlib.import_module(module), name, None)
+        cls = getattr(importlib.import_module(module), name, None)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise ComponentError(
             f"{spec.location / 'path'}: the module {module!r} cannot be imported: {reason}\n"
             f"    The MMAR's own code is looked up in {str(custom)!r}."
         ) from error
-    if found is None:
+    if cls is None:
         names = [key for key in vars(sys.modules[module]) if not key.startswith("_")]
         raise ComponentError(
             f"{spec.location / 'path'}: the module {module!r} has no {name!r}. "
             f"{did_you_mean(name, names)}"
         )
-    return found  # type: ignore[no-any-return]  # whatever stands there; calling it tells
+    return cls  # type: ignore[no-any-return]  # whatever stands there; calling it tells
 
 
 def _look_in(custom: Path) -> None:
@@ -139,14 +139,14 @@ def _look_in(custom: Path) -> None:
         sys.dont_write_bytecode = True
 
 
-def check_own_arguments(spec: ComponentSpec, found: type[Any], given: Mapping[str, Any]) -> None:
+def check_own_arguments(spec: ComponentSpec, cls: type[Any], given: Mapping[str, Any]) -> None:
     """Hold arguments against a class that is not in the table, before it is called.
 
     Raises:
         ConfigError: with every unknown and every missing argument.
     """
     try:
-        signature = inspect.signature(found)
+        signature = inspect.signature(cls)
     except (TypeError, ValueError):
         return  # a class in C without a signature: calling it tells
     parameters = signature.parameters.values()
@@ -181,7 +181,10 @@ def check_own_arguments(spec: ComponentSpec, found: type[Any], given: Mapping[st
         raise ConfigError(problems)
 
 
-def takes_argument(found: Callable[..., Any], name: str) -> bool:
-    """Whether a class can be given an argument of that name."""
-    parameters = inspect.signature(found).parameters.values()
-    return any(one.name == name or one.kind is one.VAR_KEYWORD for one in parameters)
+def takes_argument(cls: Callable[..., Any], name: str) -> bool:
+    """Return whether a class can be given an argument of that name."""
+    parameters = inspect.signature(cls).parameters.values()
+    return any(
+        parameter.name == name or parameter.kind is parameter.VAR_KEYWORD
+        for parameter in parameters
+    )

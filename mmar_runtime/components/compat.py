@@ -29,7 +29,7 @@ from mmar_runtime.errors import ComponentError, did_you_mean
 
 
 def numpy_transform(transform: str, arguments: Mapping[str, Any] | None = None) -> NumpyTransform:
-    """The transform of that path, which sees numpy arrays where MONAI has tensors.
+    """Return the transform of that path, which sees numpy arrays where MONAI has tensors.
 
     Args:
         transform: the class, as module.Class.
@@ -60,7 +60,7 @@ class NumpyTransform(Transform):
         self.transform = transform
 
     def __call__(self, data: Any) -> Any:
-        """What the transform inside makes of ``data``: a dictionary, or an image by itself."""
+        """Apply the transform inside to ``data``: a dictionary, or an image by itself."""
         if not isinstance(data, Mapping):
             return _as_image(self.transform(_as_array(data)), like=data)
         changed = self.transform(_with_arrays(data))
@@ -82,7 +82,7 @@ class RandomNumpyTransform(NumpyTransform, Randomizable):
         return self
 
     def randomize(self, data: Any) -> None:
-        """Nothing: the transform inside draws its own numbers."""
+        """Do nothing: the transform inside draws its own numbers."""
 
 
 def _meta_key(key: Hashable) -> str:
@@ -94,29 +94,29 @@ def _as_array(value: Any) -> Any:
 
 
 def _with_arrays(data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-    found = {key: _as_array(value) for key, value in data.items()}
+    arrays = {key: _as_array(value) for key, value in data.items()}
     for key, value in data.items():
         if isinstance(value, MetaTensor):
-            found[_meta_key(key)] = {name: _as_array(item) for name, item in value.meta.items()}
-    return found
+            arrays[_meta_key(key)] = {name: _as_array(item) for name, item in value.meta.items()}
+    return arrays
 
 
 def _with_images(
     changed: Mapping[Hashable, Any], like: Mapping[Hashable, Any]
 ) -> dict[Hashable, Any]:
-    found = dict(changed)
+    images = dict(changed)
     for key, before in like.items():
         if key not in changed or not isinstance(before, torch.Tensor):
             continue
         meta = changed.get(_meta_key(key))
-        found[key] = _as_image(changed[key], like=before, meta=meta)
+        images[key] = _as_image(changed[key], like=before, meta=meta)
         if _meta_key(key) not in like:
-            found.pop(_meta_key(key), None)
-    return found
+            images.pop(_meta_key(key), None)
+    return images
 
 
 def _as_image(value: Any, *, like: Any, meta: Mapping[str, Any] | None = None) -> Any:
-    """An array as what stood in its place before: an image with metadata, or a tensor."""
+    """Return an array as what stood in its place before: an image with metadata, or a tensor."""
     if not isinstance(value, np.ndarray | np.generic | torch.Tensor) or not isinstance(
         like, torch.Tensor
     ):
@@ -129,12 +129,12 @@ def _as_image(value: Any, *, like: Any, meta: Mapping[str, Any] | None = None) -
     if not isinstance(like, MetaTensor):
         return tensor
     given = like.meta if meta is None else meta
-    found = MetaTensor(
+    image = MetaTensor(
         tensor.as_subclass(torch.Tensor),
         meta={**given, "affine": torch.as_tensor(given["affine"], dtype=torch.float64)},
     )
-    found.applied_operations = list(like.applied_operations)
-    return found
+    image.applied_operations = list(like.applied_operations)
+    return image
 
 
 # --- Handlers ------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ Callback: TypeAlias = Callable[..., Any]
 def batch_output_handler(
     handler: str, arguments: Mapping[str, Any] | None = None
 ) -> BatchOutputHandler:
-    """The handler of that path, which sees the output of a whole batch.
+    """Return the handler of that path, which sees the output of a whole batch.
 
     Args:
         handler: the class, as module.Class.
@@ -270,14 +270,14 @@ class AdditionalEvents:
             self._register_additional_events()
 
     def _register_additional_events(self) -> None:
-        """For the engine's own class to extend: ``self.register_events(*CustomEvents)``."""
+        """Do nothing; the engine's own class calls ``self.register_events(*CustomEvents)`` here."""
 
 
 # --- By path -------------------------------------------------------------------------------------
 
 
 def _own(path: str) -> Callable[..., Any]:
-    """The class of a path; the MMAR's ``custom`` folder is where modules are looked up too."""
+    """Return the class of a path; modules of the MMAR's ``custom`` folder are found too."""
     module_name, _, name = path.rpartition(".")
     if not module_name:
         raise ComponentError(f"{path!r} is no path; write module.Class")
@@ -289,5 +289,5 @@ def _own(path: str) -> Callable[..., Any]:
         names = [key for key in vars(module) if not key.startswith("_")]
         advice = did_you_mean(name, names)
         raise ComponentError(f"the module {module_name!r} has no {name!r}. {advice}")
-    found: Callable[..., Any] = getattr(module, name)
-    return found
+    function: Callable[..., Any] = getattr(module, name)
+    return function

@@ -18,8 +18,8 @@ class TrainConf:
         self.content = dict(content)
 
     def state_dict(self) -> dict[str, Any]:
-        """The configuration."""
+        """Return the configuration."""
         return self.content
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing: the configuration that runs is the one that was read, not the stored one."""
+        """Do nothing: the run keeps the configuration that was read, not the stored one."""

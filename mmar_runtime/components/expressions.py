@@ -73,7 +73,7 @@ class _Scope:
 
 
 def interpret(tree: ExpressionTree, resolve: Callable[[str], object]) -> object:
-    """The value of an expression.
+    """Return the value of an expression.
 
     Args:
         tree: from ``parse_expression``.
@@ -173,7 +173,7 @@ def _no_such_item(key: str | int, value: object) -> ComponentError:
 
 
 def _kind(value: object) -> str:
-    """What a value is, without what it holds: a patient's data may be in it."""
+    """Return the kind of a value without its content, which may be a patient's data."""
     if isinstance(value, torch.Tensor | numpy.ndarray):
         return f"{type(value).__name__} of shape {tuple(value.shape)}"
     if isinstance(value, Mapping | list | tuple):
@@ -216,7 +216,7 @@ def _arithmetic(node: Arithmetic, scope: _Scope) -> object:
 
 
 def _number(value: object, sign: str) -> _Number:
-    """The operand itself, or a NumPy scalar as Python's; text and lists are refused."""
+    """Return the operand itself, or a NumPy scalar as Python's; text and lists are refused."""
     plain = value.item() if isinstance(value, numpy.number) else value
     if isinstance(plain, int | float | torch.Tensor):
         return plain
@@ -247,7 +247,7 @@ def _apply(function: Callable[[Any, Any], Any], left: object, right: object, sig
 
 
 def _check_shapes(left: object, right: object, sign: str) -> None:
-    """Two tensors of one shape, or one of them a single number.
+    """Raise if two tensors differ in their shapes and none of them is a single number.
 
     Broadcasting a column against a row would give the product of both sizes, and a config that
     does so by mistake or on purpose takes the machine's memory.
@@ -351,7 +351,7 @@ def _part_text(part: Constant | FormattedValue, scope: _Scope) -> str:
 
 
 def _shown(value: object) -> str:
-    """One line of bounded length: numbers and text by value, containers by a few of their items.
+    """Return one line of bounded length: numbers and text, and a few items of containers.
 
     Never by their own ``__str__``: an image's would bring its voxels and its file's name.
     """
@@ -366,7 +366,7 @@ def _shown(value: object) -> str:
 
 
 def _shown_container(value: Mapping[Any, object] | list[object] | tuple[object, ...]) -> str:
-    """A container's first items, of which containers again are only named."""
+    """Return a container's first items, of which containers again are only named."""
     if isinstance(value, Mapping):
         return f"{{{_shown_items(value, with_values=True)}}}"
     items = ", ".join(map(_shown_item, value[:MAX_SHOWN_ITEMS]))
@@ -388,14 +388,14 @@ def _shown_item(value: object) -> str:
 
 
 def _plain(value: object) -> object:
-    """A tensor or an array of a single number as that number; anything else as it is."""
+    """Return a tensor or an array of a single number as that number; anything else as it is."""
     if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_meta:
         return value.item()
     return value.item() if isinstance(value, numpy.generic) else value
 
 
 def _cut(text: str, length: int) -> str:
-    """The text on one line, so that it cannot pose as another line of the log."""
+    """Return the text on one line, so that it cannot pose as another line of the log."""
     shown = text if len(text) <= length else text[: length - 3] + "..."
     return "".join(character if character.isprintable() else " " for character in shown)
 

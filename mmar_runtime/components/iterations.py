@@ -38,7 +38,7 @@ class Iteration(ABC):
 
     @abstractmethod
     def __call__(self, engine: Any, batchdata: Any) -> Any:
-        """The output of one iteration.
+        """Return the output of one iteration.
 
         Args:
             engine: MONAI's trainer or evaluator, with ``network``, ``optimizer``,
@@ -48,7 +48,7 @@ class Iteration(ABC):
 
 
 def _completing(method: IterationMethod) -> IterationMethod:
-    """The same method, followed by ``MODEL_COMPLETED`` where it is the outermost call."""
+    """Return the same method, followed by ``MODEL_COMPLETED`` where it is the outermost call."""
 
     @wraps(method)
     def call(self: Any, engine: Any, batchdata: Any) -> Any:

@@ -38,7 +38,7 @@ ALONE = Processes()
 
 
 def launched_processes(environment: Mapping[str, str] = os.environ) -> Processes:
-    """What ``torchrun`` tells a process that it has started; alone if it was started otherwise.
+    """Return the processes that ``torchrun`` has started; one process if nothing has started it.
 
     Raises:
         LaunchError: the environment tells a part of it only, or what is no number.

@@ -35,7 +35,7 @@ def create_multigpu_supervised_trainer(
     output_transform: Callable[[Any, Any, Any, torch.Tensor], Any] = _loss_value,
     distributed: bool = False,
 ) -> Engine:
-    """An engine that does one optimizer step for each batch.
+    """Return an engine that does one optimizer step for each batch.
 
     Args:
         net: the network; it is moved to the first device.
@@ -75,7 +75,7 @@ def create_multigpu_supervised_evaluator(
     output_transform: Callable[[Any, Any, Any], Any] = _prediction_and_target,
     distributed: bool = False,
 ) -> Engine:
-    """An engine that predicts each batch without gradients and computes ``metrics``.
+    """Return an engine that predicts each batch without gradients and computes ``metrics``.
 
     Arguments and errors as for ``create_multigpu_supervised_trainer``, but for:
 
@@ -103,18 +103,18 @@ def create_multigpu_supervised_evaluator(
 def _on_devices(
     net: torch.nn.Module, devices: Devices, *, distributed: bool
 ) -> tuple[torch.nn.Module, torch.device]:
-    """The network as it runs on the devices, and the one that batches are copied to."""
-    found = get_devices_spec(devices)
-    device = found[0]
-    if distributed and len(found) > 1:
+    """Return the network as it runs on the devices, and the one that batches are copied to."""
+    specs = get_devices_spec(devices)
+    device = specs[0]
+    if distributed and len(specs) > 1:
         raise ValueError(
-            f"distributed: each process has one device, found {len(found)}: "
-            f"{', '.join(map(str, found))}; give devices=[...] with this process's own"
+            f"distributed: each process has one device, found {len(specs)}: "
+            f"{', '.join(map(str, specs))}; give devices=[...] with this process's own"
         )
     net = net.to(device)
     if distributed and any(parameter.requires_grad for parameter in net.parameters()):
         own = [device] if device.type == "cuda" else None
         return DistributedDataParallel(net, device_ids=own), device
-    if len(found) > 1:
-        return DataParallel(net, device_ids=found), device
+    if len(specs) > 1:
+        return DataParallel(net, device_ids=specs), device
     return net, device

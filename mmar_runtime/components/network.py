@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 def network_from_file(
     source: WeightsFile, config: WorkflowConfig, context: BuildContext
 ) -> torch.nn.Module:
-    """The network that a ``ts_path`` or ``ckpt_path`` names, with its weights.
+    """Return the network that a ``ts_path`` or ``ckpt_path`` names, with its weights.
 
     Raises:
         CheckpointError: no such file, unreadable, or no configuration to build the network from.
@@ -67,7 +67,7 @@ def _torchscript(path: Path, context: BuildContext) -> torch.nn.Module:
 
 
 def network_spec(checkpoint: Checkpoint, path: Path, config: WorkflowConfig) -> ComponentSpec:
-    """The network's component, from the checkpoint's own ``train_conf`` or the MMAR's.
+    """Return the network's component, from the checkpoint's own ``train_conf`` or the MMAR's.
 
     Raises:
         CheckpointError: neither says what the network is.
@@ -108,7 +108,7 @@ def _parsed(raw: Any, location: Location, config: WorkflowConfig) -> ComponentSp
 def build_network(
     spec: ComponentSpec, config: WorkflowConfig, context: BuildContext
 ) -> torch.nn.Module:
-    """The network alone, checked against the table first.
+    """Return the network alone, checked against the table first.
 
     Raises:
         ConfigError: an unknown network or argument.

@@ -28,7 +28,7 @@ whoever has started the processes ends them all when one has ended."""
 
 @contextmanager
 def process_group(processes: Processes, device: torch.device) -> Iterator[None]:
-    """Connect the processes: NCCL between GPUs, gloo else. Nothing for a single process.
+    """Connect the processes, with NCCL between GPUs and gloo else; do nothing for a single process.
 
     Inside of a group that is there already, that one is used.
 
@@ -65,7 +65,7 @@ def process_group(processes: Processes, device: torch.device) -> Iterator[None]:
 def own_part(
     items: Sequence[Item], processes: Processes, *, training: bool, place: Location
 ) -> list[Item]:
-    """The items of a data list that this process works on.
+    """Return the items of a data list that this process works on.
 
     For training, the list is shuffled, always in the same way, and dealt out; each process gets
     equally many, so some items may go to two. For evaluation each item goes to exactly one process,
@@ -92,7 +92,7 @@ def own_part(
 
 
 def averaging_gradients(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """The network with gradients averaged over all processes, as the trainer needs it."""
+    """Return the network with gradients averaged over all processes, as the trainer needs it."""
     if not any(parameter.requires_grad for parameter in network.parameters()):
         return network
     devices = [device] if device.type == "cuda" else None
@@ -106,7 +106,7 @@ def agree_on_buffers(network: torch.nn.Module) -> None:
 
 
 def agreed_number(number: int, device: torch.device) -> int:
-    """The first process's number, in every process."""
+    """Return the first process's number, in every process."""
     shared = torch.tensor([number], dtype=torch.int64, device=device)
     dist.broadcast(shared, src=0)
     return int(shared.item())
@@ -115,7 +115,7 @@ def agreed_number(number: int, device: torch.device) -> int:
 def asked_together(
     question: Callable[[], bool], processes: Processes, device: torch.device
 ) -> Callable[[], bool]:
-    """The question, with the same answer in each process: yes if it is yes in any.
+    """Return the question, with the same answer in each process: yes if it is yes in any.
 
     Each process has to ask equally often.
     """
@@ -125,7 +125,7 @@ def asked_together(
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set in any process; each has to ask equally often."""
+    """Return whether the flag is set in any process; each has to ask equally often."""
     shared = torch.tensor([int(flag)], dtype=torch.int64, device=device)
     dist.all_reduce(shared, op=dist.ReduceOp.MAX)
     return bool(shared.item())

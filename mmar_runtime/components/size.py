@@ -22,7 +22,7 @@ MEMORY_BESIDES = 2 * 2**30
 
 
 def parameters_of(network: torch.nn.Module) -> int:
-    """Numbers in the parameters and buffers of a network."""
+    """Return numbers in the parameters and buffers of a network."""
     tensors = (*network.parameters(), *network.buffers())
     return sum(tensor.numel() for tensor in tensors)
 
@@ -57,9 +57,9 @@ def require_no_more(network: torch.nn.Module, most: int, title: str, location: L
     Raises:
         ConfigError: it has more than ``most``.
     """
-    found = parameters_of(network)
-    if found > most:
-        message = f"{title} has {found} parameters; {most} is the most that is allowed here"
+    parameters = parameters_of(network)
+    if parameters > most:
+        message = f"{title} has {parameters} parameters; {most} is the most that is allowed here"
         advice = "Use fewer or narrower layers."
         raise ConfigError([Problem(location, message, advice, "limit")])
 

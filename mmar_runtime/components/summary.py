@@ -33,7 +33,7 @@ def log_network_summary(network: torch.nn.Module, input_size: Sequence[int]) -> 
 
 
 def _output_shapes(network: torch.nn.Module, input_size: Sequence[int]) -> dict[str, str]:
-    """Layer name -> output shape; empty for a network that cannot run on the meta device."""
+    """Return layer name -> output shape; empty for a network that fails on the meta device."""
     shapes: dict[str, str] = {}
 
     def record(name: str) -> Any:

@@ -52,7 +52,9 @@ def log_checkpoints(handlers: Iterable[object]) -> None:
     written to a file without one, which then takes its place, so nothing would be logged.
     """
     handlers = list(handlers)
-    tracker = next((one for one in handlers if isinstance(one, ClearMLTaskHandler)), None)
+    tracker = next(
+        (handler for handler in handlers if isinstance(handler, ClearMLTaskHandler)), None
+    )
     if tracker is not None:  # one is enough: all of them share a task
         for saver in handlers:
             if isinstance(saver, AtomicCheckpointSaver):
@@ -128,7 +130,9 @@ class ClearMLTaskHandler(ClearMLHandler):
         Offline each call would add one more copy to the session, so there the last file of each
         name is logged at the end.
         """
-        if any(fnmatch(str(path), one) or fnmatch(path.name, one) for one in self._patterns):
+        if any(
+            fnmatch(str(path), pattern) or fnmatch(path.name, pattern) for pattern in self._patterns
+        ):
             self._unlogged[path] = None
             if not self.clearml_task.is_offline():
                 self._log_models()
@@ -193,7 +197,7 @@ def _output_model(task: Any, path: Path) -> Any:
 
 
 def _model_patterns(auto_connect_frameworks: object) -> tuple[str, ...]:
-    """Which checkpoints ClearML is to log, by the argument that decides it for ``torch.save``."""
+    """Return the patterns of the checkpoints that ClearML logs."""
     wanted = auto_connect_frameworks
     if isinstance(wanted, Mapping):
         wanted = wanted.get("pytorch", True)
@@ -216,7 +220,7 @@ def _ask_for_no_updates() -> None:
 
 
 def _adapt_to_training(task_class: Any) -> None:
-    """Settings for the task that is about to be opened, fit for a process that trains."""
+    """Set up the task that a handler is about to open for a process that trains."""
     # Else ClearML seeds every random source with a number of its own, after the config's seed.
     task_class.set_random_seed(None)
     # Else ClearML reads the sources of the whole repository, for minutes where it is a large one,

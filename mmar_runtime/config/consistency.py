@@ -43,7 +43,7 @@ Entry: TypeAlias = tuple[str, str]
 
 
 def problems(config: WorkflowConfig) -> Iterator[Problem]:
-    """Every inconsistency of a config, in the order of the document."""
+    """Yield every inconsistency of a config, in the order of the document."""
     yield from _missing_entries(config)
     yield from _unresolved_references(config)
     yield from _cycles(config)
@@ -91,7 +91,7 @@ def _unresolved(config: WorkflowConfig, name: str, location: Location) -> Proble
 
 
 def _cycles(config: WorkflowConfig) -> Iterator[Problem]:
-    """One problem for each cycle of references, told at the entry where it was first met."""
+    """Yield one problem for each cycle of references, told at the entry where it was first met."""
     done: set[Entry] = set()
     for scope, section in config.scopes.items():
         for name in section.entries:
@@ -114,12 +114,11 @@ def _cycles_from(config: WorkflowConfig, start: Entry, done: set[Entry]) -> Iter
 
 
 def _targets(config: WorkflowConfig, entry: Entry) -> Iterator[Entry]:
-    """The entries that an entry refers to."""
+    """Yield the entries that an entry refers to."""
     scope, name = entry
     for target, _ in referenced_names(config.scopes[scope].entries[name]):
-        found = config.find(scope, target)
-        if found is not None:
-            yield found
+        if (referred := config.find(scope, target)) is not None:
+            yield referred
 
 
 def _cycle(config: WorkflowConfig, trail: list[Entry], entry: Entry) -> Problem:
@@ -132,7 +131,7 @@ def _cycle(config: WorkflowConfig, trail: list[Entry], entry: Entry) -> Problem:
 
 
 def _misplaced_ranks(section: Section) -> Iterator[Problem]:
-    """Each process of a distributed run has to build the same, except for its handlers."""
+    """Yield a rank outside of handlers: each process has to build all other entries."""
     handlers = section.specs("handlers")
     for entry in section.entries.values():
         for node in walk(entry):
@@ -143,7 +142,7 @@ def _misplaced_ranks(section: Section) -> Iterator[Problem]:
 
 
 def _lone_handlers(section: Section) -> Iterator[Problem]:
-    """Handlers that ask the other processes, or change what all of them have to share."""
+    """Yield handlers that ask the other processes, or change values that all processes share."""
     for spec in section.specs("handlers"):
         if spec.rank is not None and spec.name in NEEDED_IN_EACH_PROCESS:
             message = f"of several processes, each needs the {spec.name}"
@@ -151,7 +150,7 @@ def _lone_handlers(section: Section) -> Iterator[Problem]:
 
 
 def metric_labels(section: Section) -> tuple[str, ...]:
-    """The names under which a section's metrics appear in results, the key metric first."""
+    """Return the names under which a section's metrics appear in results, the key metric first."""
     metrics = (*section.specs("key_metric"), *section.specs("additional_metrics"))
     return tuple(spec.log_label for spec in metrics if spec.log_label is not None)
 
@@ -172,7 +171,7 @@ def _unlabelled_metrics(section: Section) -> Iterator[Problem]:
 
 
 def _unknown_metrics(section: Section) -> Iterator[Problem]:
-    """MetricsSaver would write nothing for a metric that no entry of the section computes."""
+    """Yield metrics of a MetricsSaver that no entry of the section computes."""
     labels = metric_labels(section)
     for spec in section.specs("handlers"):
         if spec.name != "MetricsSaver":
@@ -187,7 +186,7 @@ def _unknown_metrics(section: Section) -> Iterator[Problem]:
 
 
 def unproduced_keys(config: WorkflowConfig) -> Iterator[Problem]:
-    """``from_engine`` asks for a key that no engine, transform or data list produces.
+    """Yield keys of ``from_engine`` that no engine, transform or data list produces.
 
     This opens the lists, so ``problems`` leaves it out: whether they may be opened comes first.
     """
@@ -213,7 +212,7 @@ def _unproduced_keys(section: Section) -> Iterator[Problem]:
 
 
 def _has_own_engine(section: Section) -> bool:
-    """Whether code of the MMAR decides what the engine's output holds."""
+    """Return whether code of the MMAR decides what the engine's output holds."""
     engines = (*section.specs("trainer"), *section.specs("evaluator"))
     own = (*section.specs("iteration"), *section.specs("prepare_batch"))
     supervised = {"SupervisedTrainer", "SupervisedEvaluator"}
@@ -227,23 +226,23 @@ def _has_own_engine(section: Section) -> bool:
 
 
 def _listed_keys(section: Section) -> frozenset[str] | None:
-    """What the items of the section's data list bring along; None if that is not known here."""
-    found: frozenset[str] = frozenset()
+    """Return the keys in the items of the section's data list; None if they are not known here."""
+    listed: frozenset[str] = frozenset()
     for spec in section.specs("dataset"):
         keys = frozenset() if spec.data_list is None else listed_keys(spec.data_list)
         if keys is None:
             return None
-        found |= keys
-    return found
+        listed |= keys
+    return listed
 
 
 def _produced_keys(section: Section) -> set[str]:
-    """Every key that may be there: any string that a transform is given may name one."""
-    found = set(ENGINE_KEYS)
+    """Return every key that may be there: any string that a transform is given may name one."""
+    produced = set(ENGINE_KEYS)
     for slot in ("pre_transforms", "post_transforms"):
         for spec in section.specs(slot):
-            found |= set(_strings(spec))
-    return found | {f"{key}_{end}" for key in found for end in ("meta_dict", "transforms")}
+            produced |= set(_strings(spec))
+    return produced | {f"{key}_{end}" for key in produced for end in ("meta_dict", "transforms")}
 
 
 def _strings(spec: ComponentSpec) -> Iterator[str]:

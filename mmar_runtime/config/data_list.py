@@ -39,7 +39,7 @@ class DataList:
 
 
 def read_data_list(source: DataListSource, *, file_keys: Collection[str] = FILE_KEYS) -> DataList:
-    """The data list that a data set asks for.
+    """Return the data list that a data set asks for.
 
     An item may be a mapping or, as in a list of test images, just the image's path. Relative paths
     are below the source's base folder. Entries other than files pass through.
@@ -59,12 +59,12 @@ def read_data_list(source: DataListSource, *, file_keys: Collection[str] = FILE_
     location = Location(file.name) / source.key
     items, problems = [], []
     for index, item in enumerate(raw):
-        found = {"image": item} if isinstance(item, str) else item
-        if not isinstance(found, dict) or not _names_files(found.get("image")):
+        case = {"image": item} if isinstance(item, str) else item
+        if not isinstance(case, dict) or not _names_files(case.get("image")):
             message = "has to be an object whose 'image' is a path, or the path of an image"
             problems.append(Problem(location / index, message, "", "data-list"))
             continue
-        items.append(_with_absolute_files(found, base, file_keys))
+        items.append(_with_absolute_files(case, base, file_keys))
         problems += _missing_files(items[-1], file_keys, location / index)
     if problems:
         raise ConfigError(_shortened(problems, base))
@@ -83,13 +83,13 @@ def _absent(source: DataListSource, file: Path, base: Path) -> Iterator[Problem]
 
 
 def _names_files(value: Any) -> bool:
-    """Whether a value is a path, or several of them."""
+    """Return whether a value is a path, or several of them."""
     paths = value if isinstance(value, list) else [value]
     return bool(paths) and all(isinstance(path, str) and path for path in paths)
 
 
 def raw_items(file: Path, source: DataListSource) -> list[Any]:
-    """The items of a list as they stand in its file.
+    """Return the items of a list as they stand in its file.
 
     Raises:
         ConfigError: no such file or list, or an empty one.
@@ -112,14 +112,14 @@ def raw_items(file: Path, source: DataListSource) -> list[Any]:
 
 
 def _with_absolute_files(item: dict[str, Any], base: Path, keys: Collection[str]) -> dict[str, Any]:
-    found = dict(item)
+    absolute = dict(item)
     for key in keys:
         value = item.get(key)
         if isinstance(value, str):
-            found[key] = str(base / value)
+            absolute[key] = str(base / value)
         elif isinstance(value, list) and _names_files(value):
-            found[key] = [str(base / part) for part in value]
-    return found
+            absolute[key] = [str(base / part) for part in value]
+    return absolute
 
 
 def _missing_files(
@@ -135,7 +135,7 @@ def _missing_files(
 
 
 def _shortened(problems: list[Problem], base: Path) -> list[Problem]:
-    """The first few problems and how many more there are: a wrong folder misses every file."""
+    """Return the first few problems and a count of the others: a wrong folder misses all files."""
     rest = len(problems) - MAX_LISTED_FILES
     if rest <= 0:
         return problems
@@ -145,7 +145,7 @@ def _shortened(problems: list[Problem], base: Path) -> list[Problem]:
 
 
 def data_check(config: WorkflowConfig) -> Iterator[Problem]:
-    """The loader's check that every list and every file of a config is there."""
+    """Yield the loader's check that every list and every file of a config is there."""
     task = config.variables.get("PROCESSING_TASK")
     if task is not None and task.value not in TASKS:
         tasks = [name for name in TASKS if isinstance(name, str) and name]
@@ -161,34 +161,36 @@ def data_check(config: WorkflowConfig) -> Iterator[Problem]:
 
 
 def data_sources(config: WorkflowConfig) -> tuple[DataListSource, ...]:
-    """The lists that a config reads, each once."""
+    """Return the lists that a config reads, each once."""
     specs = (
         spec
         for section in config.scopes.values()
         for name in section.entries
         for spec in section.specs(name)
     )
-    found = {
-        (one.file, one.base, one.key): one for one in (spec.data_list for spec in specs) if one
+    sources = {
+        (source.file, source.base, source.key): source
+        for source in (spec.data_list for spec in specs)
+        if source
     }
-    return tuple(found.values())
+    return tuple(sources.values())
 
 
 def lists_of_cases(config: WorkflowConfig) -> Iterator[tuple[Section, DataList]]:
-    """The data lists with their sections; ``data_check`` reports those that cannot be read."""
+    """Yield the readable data lists with their sections; ``data_check`` reports all others."""
     keys = file_keys(config)
     for section in config.scopes.values():
         for source in (spec.data_list for spec in section.specs("dataset")):
             try:
-                found = None if source is None else read_data_list(source, file_keys=keys)
+                cases = None if source is None else read_data_list(source, file_keys=keys)
             except ConfigError:
                 continue
-            if found is not None:
-                yield section, found
+            if cases is not None:
+                yield section, cases
 
 
 def listed_keys(source: DataListSource) -> frozenset[str] | None:
-    """The entries that the items of a list have; None if the list cannot be read here."""
+    """Return the entries that the items of a list have; None if the list cannot be read here."""
     try:
         raw = raw_items(Path(source.file), source)
     except ConfigError:

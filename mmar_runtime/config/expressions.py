@@ -259,7 +259,7 @@ _PARTS = frozenset(get_args(_Part))
 
 
 def is_expression(text: str) -> bool:
-    """Whether a config string is meant as an expression, in either spelling.
+    """Return whether a config string is meant as an expression, in either spelling.
 
     >>> [is_expression(text) for text in ("#1", "lambda x: None", "lambda_scale", "@model")]
     [True, True, False, False]
@@ -268,7 +268,7 @@ def is_expression(text: str) -> bool:
 
 
 def parse_expression(text: str) -> ExpressionTree:
-    """The tree of an expression.
+    """Return the tree of an expression.
 
     Args:
         text: begins with ``#`` (an expression) or with ``lambda`` (a bare lambda). ``@name``
@@ -287,18 +287,18 @@ def parse_expression(text: str) -> ExpressionTree:
 
 
 def walk(tree: _Part) -> Iterator[_Part]:
-    """Every node of the tree, parents before their children, and those in their fields' order."""
+    """Yield every node of the tree: parents before children, children in their fields' order."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()
         yield node
         values = (getattr(node, name) for name in node.__slots__)
-        inner = [one for value in values for one in (value if type(value) is tuple else (value,))]
-        waiting += (one for one in reversed(inner) if type(one) in _PARTS)
+        inner = [part for value in values for part in (value if type(value) is tuple else (value,))]
+        waiting += (part for part in reversed(inner) if type(part) in _PARTS)
 
 
 def references(tree: ExpressionTree) -> frozenset[str]:
-    """The names after ``@`` that the expression needs.
+    """Return the names after ``@`` that the expression needs.
 
     >>> sorted(references(parse_expression("#{'model': @model, 'conf': @conf, 'note': '@text'}")))
     ['conf', 'model']
@@ -307,7 +307,7 @@ def references(tree: ExpressionTree) -> frozenset[str]:
 
 
 def from_engine_keys(tree: ExpressionTree) -> tuple[str, ...] | None:
-    """The keys that the expression's calls of ``from_engine`` ask for, each once, in order.
+    """Return the keys that the expression's calls of ``from_engine`` ask for, each once, in order.
 
     Returns:
         ``None`` where the expression does not call ``from_engine`` at all.
@@ -339,12 +339,12 @@ _PIECES = re.compile(
 )
 
 
-def _refuse(found: str, allowed: str, advice: str) -> NoReturn:
-    raise ExpressionRefused(f"Found {found}. Allowed: {allowed}.", advice)
+def _refuse(given: str, allowed: str, advice: str) -> NoReturn:
+    raise ExpressionRefused(f"Found {given}. Allowed: {allowed}.", advice)
 
 
 def _quoted(text: str) -> str:
-    """The text for a message: short, and with every character visible, homoglyphs included."""
+    """Return a short text for a message with every character visible, homoglyphs included."""
     longest = 60
     return ascii(text if len(text) <= longest else text[: longest - 3] + "...")
 
@@ -380,7 +380,7 @@ def _check_text(text: str) -> None:
 
 
 def _check_quotes(text: str) -> None:
-    """Only strings that read the same to a person, to ``_PIECES`` and to every Python release."""
+    """Raise unless a person, ``_PIECES`` and every Python release read the strings alike."""
     if "'''" in text or '"""' in text:
         _refuse("a triple quote", "'...' and \"...\"", "Use single quotes, or double ones.")
     if "\\" in _PLAIN_ESCAPES.sub("", text):
@@ -392,7 +392,7 @@ def _check_quotes(text: str) -> None:
 
 
 def _python_source(text: str) -> str:
-    """The text with each ``@name`` outside of strings turned into a name Python can parse."""
+    """Return the text with each ``@name`` outside of strings as a name that Python can parse."""
     return _PIECES.sub(_python_piece, text).strip()
 
 
@@ -485,7 +485,7 @@ _RESERVED_NAMES = frozenset(name.partition(".")[0] for name in (*CALLEES, *NAMED
 
 
 def _node(node: ast.expr, parameter: str | None) -> Node:
-    """The meaning of one node of Python's tree; ``parameter`` is the lambda's, if inside one."""
+    """Return the meaning of a node of Python's tree; ``parameter`` is that of the lambda around."""
     meaning = _MEANINGS.get(type(node))
     if meaning is None:
         _refuse(
@@ -546,7 +546,7 @@ def _constant(node: ast.Constant, parameter: str | None) -> Constant:
 
 
 def _plain_text(value: str) -> str:
-    """The string constant itself; refused where our placeholder got into it.
+    """Return the string constant itself; refused where our placeholder got into it.
 
     That happens where Python finds a string that ``_PIECES`` did not, and neither may guess.
     """
@@ -611,7 +611,7 @@ def _constant_key(node: ast.expr | None) -> str | int:
 
 
 def _dotted(node: ast.expr) -> str:
-    """``a.b.c`` as text; empty for anything that is not names and dots alone."""
+    """Return ``a.b.c`` as text; empty unless the node consists of names and dots."""
     names: list[str] = []
     while isinstance(node, ast.Attribute):
         names.append(node.attr)
@@ -690,7 +690,7 @@ def _refuse_from_engine() -> NoReturn:
 
 
 def _key_names(keys: Node) -> tuple[str, ...]:
-    """The constant strings that ``from_engine`` is given; empty where it is given anything else."""
+    """Return the constant strings that ``from_engine`` is given; empty for any other argument."""
     items = keys.items if isinstance(keys, Display) and keys.kind != "dict" else (keys,)
     values = [item.value if isinstance(item, Constant) else None for item in items]
     names = tuple(value for value in values if isinstance(value, str))
@@ -720,7 +720,7 @@ def _arithmetic(node: ast.BinOp, parameter: str | None) -> Arithmetic:
 
 
 def _operand(node: ast.expr, parameter: str | None) -> Node:
-    """One side of an arithmetic operation; refused where it cannot be a number."""
+    """Return one side of an arithmetic operation; refused where it cannot be a number."""
     operand = _node(node, parameter)
     if isinstance(operand, Constant):
         number = isinstance(operand.value, int | float)
@@ -774,7 +774,7 @@ _FORMAT_SPEC = re.compile(r"[<>^]?[+ ]?(?:[0-9]{1,2})?,?(?:\.[0-9]{1,2})?[deEfFg
 
 
 def _format_spec(node: ast.expr | None) -> str:
-    """The text after the colon, which must be constant; empty without one."""
+    """Return the text after the colon, which must be constant; empty without one."""
     if node is None:
         return ""
     parts = node.values if isinstance(node, ast.JoinedStr) else [node]

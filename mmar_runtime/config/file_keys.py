@@ -40,7 +40,7 @@ NOT_WRITTEN_OUT = (
 
 
 def file_keys(config: WorkflowConfig) -> frozenset[str]:
-    """The keys of a case whose texts are names of files."""
+    """Return the keys of a case whose texts are names of files."""
     opened = {key for key in FILE_KEYS if key != "label" or labels_are_files(config)}
     for spec in loaders(config):
         opened |= _texts(spec, "keys")
@@ -56,17 +56,17 @@ def file_keys(config: WorkflowConfig) -> frozenset[str]:
 
 
 def loaders(config: WorkflowConfig) -> tuple[ComponentSpec, ...]:
-    """The transforms that open files."""
+    """Return the transforms that open files."""
     return tuple(_specs(config, LOADER))
 
 
 def labels_are_files(config: WorkflowConfig) -> bool:
-    """Whether labels are images: so for segmentation, and where no task is named."""
+    """Return whether labels are images: so for segmentation, and where no task is named."""
     return TASKS.get(config.value("PROCESSING_TASK"), False)
 
 
 def file_keys_check(config: WorkflowConfig) -> Iterator[Problem]:
-    """A loader opens what a case names, and nothing that another transform has put there."""
+    """Yield loaders that open another entry than the case's own files."""
     brought: dict[str, ComponentSpec] = {}
     for spec in _specs(config, LOADER + COPIER + FLATTENER + RELABELLER):
         for argument in KEY_ARGUMENTS:
@@ -84,10 +84,10 @@ def file_keys_check(config: WorkflowConfig) -> Iterator[Problem]:
 
 
 def _brought(spec: ComponentSpec) -> set[str]:
-    """Keys under which texts come up that stand in no list of cases."""
+    """Return the keys that a transform adds and no list of cases holds."""
     if spec.title in FLATTENER:
         ends = _texts(spec, "sub_keys")
-        return ends | {f"{one}_{end}" for one in _texts(spec, "prefix") for end in ends}
+        return ends | {f"{prefix}_{end}" for prefix in _texts(spec, "prefix") for end in ends}
     if spec.title in LOADER:
         ends = _texts(spec, "meta_key_postfix") or {META_POSTFIX}
         named = {f"{key}_{end}" for key in _texts(spec, "keys") for end in ends}
@@ -98,26 +98,26 @@ def _brought(spec: ComponentSpec) -> set[str]:
 
 
 def _copies(config: WorkflowConfig) -> dict[tuple[str, str], list[set[str]]]:
-    """The name of a copy, or the key that makes up its name, -> the keys that are copied."""
-    found: dict[tuple[str, str], list[set[str]]] = defaultdict(list)
+    """Return the name of a copy, or the key that makes up its name, -> the keys that are copied."""
+    copies: dict[tuple[str, str], list[set[str]]] = defaultdict(list)
     for spec in _specs(config, COPIER):
         keys, names = _texts(spec, "keys"), _texts(spec, "names")
         for made in [(name, "") for name in names] or [("", key) for key in keys]:
-            found[made].append(keys)
-    return found
+            copies[made].append(keys)
+    return copies
 
 
 def _texts(spec: ComponentSpec, argument: str) -> set[str]:
-    """All texts that are written in an argument, in whatever lists and expressions."""
+    """Return all texts that are written in an argument, in whatever lists and expressions."""
     node = spec.args.items.get(argument)
-    found: list[object] = []
+    values: list[object] = []
     for inner in () if node is None else walk(node):
         if isinstance(inner, Literal):
-            found.append(inner.value)
+            values.append(inner.value)
         elif isinstance(inner, Expression):
             parts = expressions.walk(inner.tree)
-            found += [one.value for one in parts if isinstance(one, expressions.Constant)]
-    return {one for one in found if isinstance(one, str)}
+            values += [part.value for part in parts if isinstance(part, expressions.Constant)]
+    return {value for value in values if isinstance(value, str)}
 
 
 def _is_written_out(node: Node) -> bool:

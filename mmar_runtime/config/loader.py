@@ -85,7 +85,7 @@ def load_train_config(
     overrides: Mapping[str, Scalar] | None = None,
     checks: Iterable[Check] = (),
 ) -> TrainConfig:
-    """The training workflow of an MMAR.
+    """Return the training workflow of an MMAR.
 
     Args:
         mmar: the MMAR.
@@ -119,7 +119,7 @@ def load_evaluation_config(
     overrides: Mapping[str, Scalar] | None = None,
     checks: Iterable[Check] = (),
 ) -> EvaluationConfig:
-    """A validation, cross-site validation or inference workflow of an MMAR.
+    """Return a validation, cross-site validation or inference workflow of an MMAR.
 
     Arguments and errors as for ``load_train_config``.
     """
@@ -131,13 +131,13 @@ def load_evaluation_config(
 
 
 def _checked(config: Config, problems: list[Problem], checks: Iterable[Check]) -> Config:
-    found = [*problems, *islice(consistency.problems(config), MAX_PROBLEMS)]
+    faults = [*problems, *islice(consistency.problems(config), MAX_PROBLEMS)]
     for check in (*checks, consistency.unproduced_keys):
-        found += check(config)
-        if any(problem.rule == "path" for problem in found):
+        faults += check(config)
+        if any(problem.rule == "path" for problem in faults):
             break  # the checks that follow open what the config names
-    if found:
-        raise ConfigError(found)
+    if faults:
+        raise ConfigError(faults)
     return config
 
 
@@ -174,7 +174,7 @@ class _Reading:
         self.problems = self.parser.problems
 
     def common(self) -> dict[str, Any]:
-        """The fields that every kind of config has."""
+        """Return the fields that every kind of config has."""
         own = {name for name, value in self.document.items() if not isinstance(value, dict | list)}
         return {
             "mmar_root": self.mmar.root,
@@ -186,14 +186,14 @@ class _Reading:
         }
 
     def section(self, name: str, foreign: frozenset[str], *, required: bool = True) -> Section:
-        """The section of that name; an empty one, and a problem, where it is missing."""
+        """Return the section of that name; an empty one, and a problem, where it is missing."""
         location = self.location / name
         raw = self.document.get(name)
         if raw is None and not required:
             return Section(location=location, entries={})
         if not isinstance(raw, dict):
-            found = "is missing" if raw is None else "has to be an object"
-            self._problem(location, f"the section {name!r} {found}", "section")
+            fault = "is missing" if raw is None else "has to be an object"
+            self._problem(location, f"the section {name!r} {fault}", "section")
             return Section(location=location, entries={})
         entries = {
             key: self._entry(key, value, location / key, foreign) for key, value in raw.items()
@@ -201,7 +201,7 @@ class _Reading:
         return _section(location, entries)
 
     def top_level_section(self, foreign: frozenset[str]) -> Section:
-        """The entries of an evaluation document, which has no sections."""
+        """Return the entries of an evaluation document, which has no sections."""
         for name in ("train", "validate"):
             if name in self.document:
                 message = f"an evaluation document has no section {name!r}"
@@ -292,7 +292,7 @@ class _Reading:
                 )
 
     def settings(self) -> RuntimeSettings:
-        """What holds for the whole run, from the variables and the top-level objects."""
+        """Return the settings of the whole run, from the variables and the top-level objects."""
         return RuntimeSettings(
             amp=self._flag("amp") or False,
             multi_gpu=self._flag("multi_gpu") or False,
@@ -354,8 +354,8 @@ class _Reading:
 
 
 def _read_both(path: Path, environment: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Both documents, with the faults of both reported together."""
-    found: list[dict[str, Any]] = []
+    """Return both documents, with the faults of both reported together."""
+    documents: list[dict[str, Any]] = []
     problems: list[Problem] = []
     for source in (path, environment) if environment is not None else (path,):
         try:
@@ -365,16 +365,16 @@ def _read_both(path: Path, environment: Path | None) -> tuple[dict[str, Any], di
             continue
         if not isinstance(value, dict):
             problems.append(Problem(Location(source.name), "has to be a JSON object", "", "json"))
-        found.append(value)
+        documents.append(value)
     if problems:
         raise ConfigError(problems)
-    return found[0], found[1] if environment is not None else {}
+    return documents[0], documents[1] if environment is not None else {}
 
 
 def _without_effect(
     overrides: Mapping[str, Scalar], known: set[str], document: Mapping[str, Any]
 ) -> Iterator[Notice]:
-    """A notice for each value of ``--set`` that neither the MMAR nor the runtime asks for."""
+    """Yield a notice for each value of ``--set`` that neither the MMAR nor the runtime asks for."""
     known = known | set(names_in(json.dumps(document)))
     for name in overrides:
         if name not in known:
@@ -388,7 +388,7 @@ def _looks_like_component(raw: Any) -> bool:
 
 
 def _section(location: Location, entries: Mapping[str, Node | None]) -> Section:
-    """The section of the entries that parsed; the disabled ones are known by name only."""
+    """Return the section of the entries that parsed; the disabled ones are known by name only."""
     parsed = {key: node for key, node in entries.items() if node is not None}
     disabled = frozenset(key for key, node in parsed.items() if is_disabled(node))
     enabled = {key: node for key, node in parsed.items() if key not in disabled}
@@ -398,14 +398,14 @@ def _section(location: Location, entries: Mapping[str, Node | None]) -> Section:
 def _with_refs_resolved(
     sections: Mapping[str, Section], source: str, reading: _Reading
 ) -> dict[str, Section]:
-    """The sections with each ``ref`` replaced by a copy of the transform that it names.
+    """Return the sections with each ``ref`` replaced by a copy of the transform that it names.
 
     Raises:
         ConfigError: the copies are larger than a document may be.
     """
     known = _transforms_by_name(sections[source])
     _check_repeated(sections, known, reading)
-    found = {}
+    resolved = {}
     for name, section in sections.items():
         if not section.entries and name == "validate":
             continue
@@ -413,8 +413,8 @@ def _with_refs_resolved(
             key: _deref(node, known, reading.problems) if key in LIST_SLOTS else node
             for key, node in section.entries.items()
         }
-        found[name] = replace(section, entries=MappingProxyType(entries))
-    return found
+        resolved[name] = replace(section, entries=MappingProxyType(entries))
+    return resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,24 +426,24 @@ class _Named:
 
 
 def _transforms_by_name(section: Section) -> dict[str, _Named]:
-    """The train section's transforms under their class names and under their aliases."""
-    found: dict[str, _Named] = {}
+    """Return the train section's transforms under their class names and under their aliases."""
+    transforms: dict[str, _Named] = {}
     for slot in TRANSFORM_SLOTS:
         node = section.entries.get(slot)
         for item in node.items if isinstance(node, ListNode) else ():
             if isinstance(item, ComponentSpec):
                 for name in {item.title, item.alias} - {None}:
-                    named = found.setdefault(str(name), _Named([], set()))
+                    named = transforms.setdefault(str(name), _Named([], set()))
                     named.targets.append(item)
                     named.signatures.add(_signature(item))
-    return found
+    return transforms
 
 
 def _check_repeated(
     sections: Mapping[str, Section], known: Mapping[str, _Named], reading: _Reading
 ) -> None:
     """Refuse a short document that refers to a long transform again and again."""
-    lists = [one.entries.get(slot) for one in sections.values() for slot in LIST_SLOTS]
+    lists = [section.entries.get(slot) for section in sections.values() for slot in LIST_SLOTS]
     items = [item for node in lists if isinstance(node, ListNode) for item in node.items]
     names = [item.name for item in items if isinstance(item, TransformRef) and item.name in known]
     size = sum(len(min(known[name].signatures, key=len)) for name in names)
@@ -480,5 +480,5 @@ def _target(ref: TransformRef, known: Mapping[str, _Named], problems: list[Probl
 
 
 def _signature(spec: ComponentSpec) -> str:
-    """Equal for two transforms that would be built alike."""
+    """Return a text that is equal for two transforms if both would be built alike."""
     return repr([spec.name, spec.path, plain(spec.args)])

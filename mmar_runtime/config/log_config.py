@@ -71,7 +71,7 @@ class LogConfig:
 
 
 def read_log_config(path: Path) -> LogConfig:
-    """The settings of a ``log.config``.
+    """Return the settings of a ``log.config``.
 
     Raises:
         ConfigError: the file cannot be read, or asks for anything but handlers to the terminal.
@@ -192,7 +192,7 @@ class _Reading:
     ) -> LoggerSettings:
         self._known(section)
         names = _names(self._option(section, "handlers"))
-        for unknown in (one for one in names if one not in handlers):
+        for unknown in (name for name in names if name not in handlers):
             message = f"no handler is called {unknown!r}"
             self._problem(section, "handlers", message, did_you_mean(unknown, handlers))
         propagate = self._option(section, "propagate", "1")
@@ -216,7 +216,7 @@ def _names(text: str) -> list[str]:
 
 
 def _format_fault(text: str, dates: str | None) -> str:
-    """Why a message cannot be written in this format; empty if it can."""
+    """Return why a message cannot be written in this format; empty if it can."""
     if max(len(text), len(dates or "")) > MAX_FORMAT:
         return f"it has more than {MAX_FORMAT} characters"
     if WIDE.search(text) or WIDE.search(dates or ""):

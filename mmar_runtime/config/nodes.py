@@ -146,12 +146,12 @@ Node = (
 
 
 def map_node(location: Location, items: Mapping[str, Node]) -> MapNode:
-    """A ``MapNode`` whose mapping cannot be changed any more."""
+    """Return a ``MapNode`` whose mapping cannot be changed any more."""
     return MapNode(location=location, items=MappingProxyType(dict(items)))
 
 
 def children(node: Node) -> tuple[Node, ...]:
-    """The nodes directly inside a node."""
+    """Return the nodes directly inside a node."""
     if isinstance(node, ListNode):
         return node.items
     if isinstance(node, MapNode):
@@ -160,7 +160,7 @@ def children(node: Node) -> tuple[Node, ...]:
 
 
 def walk(node: Node, *, with_disabled: bool = False) -> Iterator[Node]:
-    """A node and everything inside it, parents first; disabled components are left out."""
+    """Yield a node and everything inside it, parents first; disabled components are left out."""
     waiting = [node]
     while waiting:
         node = waiting.pop()
@@ -170,12 +170,12 @@ def walk(node: Node, *, with_disabled: bool = False) -> Iterator[Node]:
 
 
 def is_disabled(node: Node) -> bool:
-    """Whether the config leaves this node out."""
+    """Return whether the config leaves this node out."""
     return isinstance(node, ComponentSpec | TransformRef | WeightsFile) and node.disabled
 
 
 def referenced_names(node: Node) -> Iterator[tuple[str, Location]]:
-    """Each ``@name`` inside a node, in expressions too, with the place that asks for it."""
+    """Yield each ``@name`` inside a node, in expressions too, with the place that asks for it."""
     for inner in walk(node):
         if isinstance(inner, Reference):
             yield inner.name, inner.location
@@ -185,7 +185,7 @@ def referenced_names(node: Node) -> Iterator[tuple[str, Location]]:
 
 
 def plain(node: Node) -> Any:
-    """A node as JSON again, with variables filled in and disabled components left out."""
+    """Return a node as JSON again, with variables filled in and disabled components left out."""
     match node:
         case Literal():
             return node.value
@@ -206,15 +206,15 @@ def plain(node: Node) -> Any:
 
 
 def _plain_component(spec: ComponentSpec) -> dict[str, Any]:
-    found: dict[str, Any] = {"path": spec.path} if spec.path else {"name": spec.name}
+    content: dict[str, Any] = {"path": spec.path} if spec.path else {"name": spec.name}
     if spec.rank is not None:
-        found["rank"] = spec.rank
+        content["rank"] = spec.rank
     if spec.log_label is not None:
-        found["log_label"] = spec.log_label
+        content["log_label"] = spec.log_label
     if spec.data_list is not None:
-        found["data_list_file_path"] = spec.data_list.file
-        found["data_file_base_dir"] = spec.data_list.base
-        found["data_list_key"] = spec.data_list.key
+        content["data_list_file_path"] = spec.data_list.file
+        content["data_file_base_dir"] = spec.data_list.base
+        content["data_list_key"] = spec.data_list.key
     if spec.args.items:
-        found["args"] = plain(spec.args)
-    return found
+        content["args"] = plain(spec.args)
+    return content

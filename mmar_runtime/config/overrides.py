@@ -19,7 +19,7 @@ COMMAND_LINE = Location("--set")
 
 
 def typed_value(text: str) -> Scalar:
-    """The value that Clara's command line gives to a word.
+    """Return the value that Clara's command line gives to a word.
 
     Integers first, then floats, then the truth words in any case, else the text itself. Python's
     further spellings of a number stay text: ``2024_01`` is a folder's name, not 202401.
@@ -37,7 +37,7 @@ def typed_value(text: str) -> Scalar:
 
 
 def parse_overrides(tokens: Iterable[str]) -> dict[str, Scalar]:
-    """``["epochs=5", "amp=False"]`` -> ``{"epochs": 5, "amp": False}``; the last word wins.
+    """Parse ``["epochs=5", "amp=False"]`` to ``{"epochs": 5, "amp": False}``; the last word wins.
 
     A token without ``=`` is passed over: several of Clara's own ``commands/*.sh`` hand the number
     of GPUs on as a bare word behind ``--set``.

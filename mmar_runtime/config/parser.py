@@ -55,7 +55,7 @@ class NodeParser:
         self.problems: list[Problem] = []
 
     def value(self, raw: Any, location: Location, *, components: bool = False) -> Node:
-        """The node of any JSON value.
+        """Return the node of any JSON value.
 
         Args:
             raw: the value as read.
@@ -81,7 +81,7 @@ class NodeParser:
         return Literal(location=location, value=raw)
 
     def entry(self, raw: Any, location: Location) -> Node:
-        """The node of a place that holds a component: an object with one of the grammar's keys."""
+        """Return the node of a place for a component, an object with a key of the grammar."""
         if not isinstance(raw, dict):
             return self._refused(
                 location,
@@ -146,7 +146,7 @@ class NodeParser:
         return name, alias or None
 
     def _log_label(self, raw: dict[str, Any], location: Location) -> str | None:
-        """The name of a metric, which leaves the site: what the site has set may not be in it."""
+        """Return the name of a metric; it leaves the site and so holds no value of the site."""
         text = raw.get("log_label")
         for name in names_in(text) if isinstance(text, str) else ():
             if name in self.variables and self.variables[name].source.file == SITE:
@@ -224,7 +224,7 @@ class NodeParser:
             return None
 
     def scalar(self, raw: Any, location: Location) -> Scalar:
-        """A primitive value with its variables filled in; anything else is a problem."""
+        """Return a primitive value with its variables filled in; anything else is a problem."""
         if isinstance(raw, str):
             return self._substituted(raw, location)
         if raw is None or isinstance(raw, SCALARS):
@@ -245,7 +245,7 @@ class NodeParser:
         return value
 
     def _disabled(self, raw: dict[str, Any], location: Location) -> bool:
-        """Only exactly true disables; a number or a word is a mistake that would go unnoticed."""
+        """Return whether a component is disabled: only true disables, all else is a mistake."""
         if "disabled" not in raw:
             return False
         before = len(self.problems)
@@ -284,7 +284,7 @@ class NodeParser:
 
 
 def did_you_mean_key(raw: Mapping[str, Any], known: tuple[str, ...]) -> str:
-    """Advice when none of an object's keys is one of the grammar's."""
+    """Return advice for an object without a key of the grammar."""
     for key in raw:
         advice = did_you_mean(key, known)
         if advice.startswith("Did"):
@@ -293,7 +293,7 @@ def did_you_mean_key(raw: Mapping[str, Any], known: tuple[str, ...]) -> str:
 
 
 def _refers(raw: Any) -> bool:
-    """Whether a value stands for what another entry holds."""
+    """Return whether a value stands for what another entry holds."""
     return isinstance(raw, str) and raw.strip().startswith(("@", "#"))
 
 

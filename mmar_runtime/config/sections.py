@@ -85,7 +85,7 @@ class Section:
     disabled: frozenset[str] = frozenset()
 
     def specs(self, name: str) -> tuple[ComponentSpec, ...]:
-        """The enabled components of an entry; none if the section has no such entry."""
+        """Return the enabled components of an entry; none if the section has no such entry."""
         node = self.entries.get(name)
         nodes = node.items if isinstance(node, ListNode) else (node,)
         return tuple(
@@ -93,11 +93,11 @@ class Section:
         )
 
     def replaced(self, **entries: Node) -> Section:
-        """The same section with other entries."""
+        """Return the same section with other entries."""
         return replace(self, entries=MappingProxyType({**self.entries, **entries}))
 
     def without_handlers(self, *titles: str) -> Section:
-        """The same section without the handlers of these classes."""
+        """Return the same section without the handlers of these classes."""
         handlers = self.entries.get("handlers")
         if not isinstance(handlers, ListNode):
             return self
@@ -130,16 +130,16 @@ class WorkflowConfig(ABC):
 
     @abstractmethod
     def as_json(self) -> dict[str, Any]:
-        """The configuration as it runs: variables filled in, old constructs translated."""
+        """Return the configuration as it runs: variables filled in, old constructs translated."""
 
     def nodes(self) -> Iterator[Node]:
-        """Every enabled node of all sections, parents first."""
+        """Yield every enabled node of all sections, parents first."""
         for section in self.scopes.values():
             for entry in section.entries.values():
                 yield from walk(entry)
 
     def find(self, scope: str, name: str) -> tuple[str, str] | None:
-        """Section and entry that ``@name`` means when it stands in the section ``scope``.
+        """Return the section and entry that ``@name`` means in the section ``scope``.
 
         The own section comes first; so ``@dataset`` is each section's own, and ``@model`` in
         ``validate`` is the train section's. None if there is no such entry, or if the first one
@@ -153,7 +153,7 @@ class WorkflowConfig(ABC):
         return None
 
     def value(self, name: str) -> Any:
-        """The value of a variable, or None."""
+        """Return the value of a variable, or None."""
         variable = self.variables.get(name)
         return None if variable is None else variable.value
 
@@ -168,15 +168,15 @@ class TrainConfig(WorkflowConfig):
     @property
     def scopes(self) -> Mapping[str, Section]:
         """``train`` and, where the document has it, ``validate``."""
-        found = {"train": self.train}
-        return found if self.validate is None else {**found, "validate": self.validate}
+        scopes = {"train": self.train}
+        return scopes if self.validate is None else {**scopes, "validate": self.validate}
 
     def with_train(self, train: Section) -> TrainConfig:
-        """The same config with another train section."""
+        """Return the same config with another train section."""
         return replace(self, train=train)
 
     def as_json(self) -> dict[str, Any]:
-        """The configuration as it runs: variables filled in, old constructs translated."""
+        """Return the configuration as it runs: variables filled in, old constructs translated."""
         top: dict[str, Any] = {name: variable.value for name, variable in _own_variables(self)}
         if self.settings.random_seed is not None:
             top["determinism"] = {"random_seed": self.settings.random_seed}
@@ -206,17 +206,17 @@ class EvaluationConfig(WorkflowConfig):
         return {"": self.section}
 
     def with_section(self, section: Section) -> EvaluationConfig:
-        """The same config with other entries."""
+        """Return the same config with other entries."""
         return replace(self, section=section)
 
     def as_json(self) -> dict[str, Any]:
-        """The configuration as it runs: variables filled in, old constructs translated."""
+        """Return the configuration as it runs: variables filled in, old constructs translated."""
         top = {name: variable.value for name, variable in _own_variables(self)}
         return {**top, **_plain_section(self.section)}
 
 
 def _own_variables(config: WorkflowConfig) -> Iterator[tuple[str, Variable]]:
-    """Those that the document itself defines: a site's paths do not belong into a checkpoint."""
+    """Yield the variables of the document itself: a checkpoint holds no paths of a site."""
     for name, variable in config.variables.items():
         if name in config.own_names:
             yield name, variable

@@ -58,7 +58,7 @@ class _Refused:
 
 
 def parse_json(text: str, file: str) -> Any:
-    """The value of a JSON document.
+    """Return the value of a JSON document.
 
     Raises:
         ConfigError: not JSON, with line and column; or keys given twice and numbers that are not
@@ -91,7 +91,7 @@ def parse_json(text: str, file: str) -> Any:
 
 
 def _is_text(text: str) -> bool:
-    """Whether a text can be written to a file or be the name of one."""
+    """Return whether a text can be written to a file or be the name of one."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -100,11 +100,11 @@ def _is_text(text: str) -> bool:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     for key, value in pairs:
         twice = _Refused(f"the key {key!r} stands twice in one object", "Keep the one that counts.")
-        found[key] = twice if key in found else value
-    return found
+        content[key] = twice if key in content else value
+    return content
 
 
 def _whole_number(text: str) -> int | _Refused:
@@ -136,7 +136,7 @@ def _refusals(value: Any, location: Location) -> Iterator[Problem]:
 
 
 def read_json(path: Path, *, name: str | None = None) -> Any:
-    """The value of a JSON file.
+    """Return the value of a JSON file.
 
     Raises:
         ConfigError: no such file, not readable as UTF-8, too large, or not JSON.
@@ -158,7 +158,7 @@ def read_json(path: Path, *, name: str | None = None) -> Any:
 
 
 def _text_of(path: Path, location: Location) -> str:
-    """The text of a plain file: a device may never end, and a pipe may never begin."""
+    """Return the text of a plain file: a device may never end, and a pipe may never begin."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ConfigError([Problem(location, "cannot be read: no plain file", "", "missing-file")])
@@ -188,7 +188,7 @@ class Variable:
 
 
 def first_level_primitives(document: Mapping[str, Any]) -> dict[str, Scalar]:
-    """The entries of a workflow that are variables: numbers, truth values and strings.
+    """Return the entries of a workflow that are variables: numbers, truth values and strings.
 
     >>> first_level_primitives({"epochs": 5, "train": {}, "channels": [1, 2]})
     {'epochs': 5}
@@ -206,7 +206,7 @@ def resolve_variables(
     site: Mapping[str, Scalar] | None = None,
     overrides: Mapping[str, Scalar] | None = None,
 ) -> dict[str, Variable]:
-    """Every variable of an MMAR with the value that wins.
+    """Return every variable of an MMAR with the value that wins.
 
     ``MMAR_*`` from the environment or ``--set``, and ``DATASET_JSON``, are paths below the MMAR:
     they are joined to ``mmar_root``; an absolute path stays as it is. ``DATA_ROOT`` is not joined.
@@ -233,13 +233,13 @@ def resolve_variables(
         (site or {}, Location(SITE), True),
         (overrides or {}, COMMAND_LINE, True),
     ]
-    found = {"MMAR_ROOT": Variable(str(mmar_root), Location("command line"))}
+    variables = {"MMAR_ROOT": Variable(str(mmar_root), Location("command line"))}
     for values, source, joined in layers:
         for name, value in values.items():
             if name == "MMAR_ROOT":
                 continue
-            found[name] = Variable(_joined(name, value, mmar_root) if joined else value, source)
-    return found
+            variables[name] = Variable(_joined(name, value, mmar_root) if joined else value, source)
+    return variables
 
 
 def _joined(name: str, value: Scalar, mmar_root: Path) -> Scalar:
@@ -250,7 +250,7 @@ def _joined(name: str, value: Scalar, mmar_root: Path) -> Scalar:
 
 
 def read_site_values(local: Path, site_name: str) -> dict[str, Scalar]:
-    """A site's own values: ``environment.json`` in the folder that the site owns.
+    """Return a site's own values: ``environment.json`` in the folder that the site owns.
 
     The document holds variables; under ``sites`` it may hold further ones for single sites, so
     that one file serves all the sites of a simulation. A missing file means no values of its own.

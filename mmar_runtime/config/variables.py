@@ -27,7 +27,7 @@ class SubstitutionError(ValueError):
 
 
 def substitute(text: str, variables: Mapping[str, Variable], location: Location) -> Scalar:
-    """The value of a plain string in a configuration.
+    """Return the value of a plain string in a configuration.
 
     A string that is just one variable becomes that variable's typed value; any other string has
     its variables written into the text. ``{{`` and ``}}`` stand for single braces. The result is
@@ -42,11 +42,11 @@ def substitute(text: str, variables: Mapping[str, Variable], location: Location)
         return _plain(exact.group(1), variables, location)
 
     def replacement(match: re.Match[str]) -> str:
-        found, name = match.group(), match.group(1)
-        if found in ("{{", "}}"):
-            return found[0]
+        sign, name = match.group(), match.group(1)
+        if sign in ("{{", "}}"):
+            return sign[0]
         if name is None:
-            message = f"a single {found!r} in {text[:40]!r}"
+            message = f"a single {sign!r} in {text[:40]!r}"
             advice = "A variable is written {NAME}; for a brace itself write it twice."
             raise SubstitutionError(Problem(location, message, advice, "variable"))
         value = _plain(name, variables, location)
@@ -80,7 +80,7 @@ def _plain(name: str, variables: Mapping[str, Variable], location: Location) -> 
 
 
 def names_in(text: str) -> Iterator[str]:
-    """The variables that a text asks for.
+    """Return the variables that a text asks for.
 
     >>> list(names_in("{DATA_ROOT}/{{epochs}}_{fold}"))
     ['DATA_ROOT', 'fold']
@@ -89,7 +89,7 @@ def names_in(text: str) -> Iterator[str]:
 
 
 def looks_like_construct(text: str) -> bool:
-    """Whether the config would mean a reference or an expression by this text.
+    """Return whether the config would mean a reference or an expression by this text.
 
     >>> [looks_like_construct(text) for text in ("@model", " #1", "lambda: 0", "lambda_scale")]
     [True, True, True, False]

@@ -178,7 +178,7 @@ TERMINAL_INPUT, CONSOLE_INPUT = 0x5412, 0x541C
 
 
 def has_call_filter() -> bool:
-    """Whether this kernel takes a filter, and this module has the numbers of the machine."""
+    """Return whether this kernel takes a filter, and this module has the numbers of the machine."""
     machine = MACHINES.get(MACHINE)
     if machine is None:
         return False
@@ -220,7 +220,7 @@ def refuse_programs() -> None:
 
 
 def _install(program: Sequence[Instruction]) -> None:
-    packed = b"".join(struct.pack("=HBBI", *one) for one in program)
+    packed = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
     instructions = ctypes.create_string_buffer(packed, len(packed))
     # The kernel's ``sock_fprog``: how many, and where.
     given = struct.pack("@HP", len(program), ctypes.addressof(instructions))
@@ -250,7 +250,7 @@ def _argument(index: int) -> Instruction:
 
 
 def _socket(tcp: bool) -> list[Instruction]:
-    """Sockets of this machine always, TCP where it is allowed; other protocols never."""
+    """Allow sockets of this machine always, TCP if the caller allows it, and no other protocols."""
     local = [_argument(0), (EQUAL, 0, 1, UNIX), ALLOW]
     if not tcp:
         return [*local, REFUSE]
@@ -273,7 +273,9 @@ def _socket(tcp: bool) -> list[Instruction]:
 
 def _unless(index: int, *refused: int, test: int = EQUAL) -> Callable[[bool], list[Instruction]]:
     """Allow a call unless one of its arguments is, or has a bit of, one of these."""
-    tests: list[Instruction] = [one for value in refused for one in ((test, 0, 1, value), REFUSE)]
+    tests: list[Instruction] = [
+        instruction for value in refused for instruction in ((test, 0, 1, value), REFUSE)
+    ]
     return lambda _: [_argument(index), *tests, ALLOW]
 
 

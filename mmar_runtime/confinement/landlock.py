@@ -62,7 +62,7 @@ WRITE = ~(Access.EXECUTE | Access.MAKE_CHAR | Access.MAKE_BLOCK | Access.IOCTL_D
 
 
 def landlock_version() -> int:
-    """The version of the kernel's Landlock; 0 where there is none."""
+    """Return the version of the kernel's Landlock; 0 where there is none."""
     try:
         return system_call(CREATE_RULESET, None, 0, ASK_VERSION)
     except OSError:
@@ -104,7 +104,7 @@ def restrict_to(
 
 
 def known_rights(version: int) -> Access:
-    """The rights that a version knows of."""
+    """Return the rights that a version knows of."""
     newest = {1: Access.MAKE_SYM, 2: Access.REFER, 3: Access.TRUNCATE, 4: Access.TRUNCATE}
     return Access(2 * newest.get(version, Access.IOCTL_DEV) - 1)
 

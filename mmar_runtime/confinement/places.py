@@ -72,28 +72,28 @@ TEMPORARY = "tmp"
 
 
 def runtime_folders() -> Iterator[Path]:
-    """Files and folders that the interpreter, its packages and the system's libraries need."""
+    """Yield the files and folders that the interpreter, its packages and libraries need."""
     yield from SYSTEM
     yield from _existing((sys.prefix, sys.base_prefix, *sys.path))
     yield from _existing(os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep))
 
 
 def devices() -> Iterator[Path]:
-    """Devices that may be read, written to and controlled: the GPUs', and the empty one."""
+    """Yield the devices that a job may read, write and control: GPUs and ``/dev/null``."""
     yield from (Path("/dev/null"), Path("/dev/zero"))
     for pattern in GPU_DEVICES:
         yield from Path("/dev").glob(pattern)
 
 
 def interpreter() -> Iterator[Path]:
-    """What has to be executable for the interpreter to start anew: it and its loader."""
+    """Yield the files that a new interpreter executes: itself and its loader."""
     yield from _existing((sys.executable, *LOADER_FOLDERS))
 
 
 def job_environment(
     environment: Mapping[str, str], scratch: Path, *, egress: bool = False
 ) -> dict[str, str]:
-    """The variables that the process of a job gets; doing it twice changes nothing more.
+    """Return the variables that the process of a job gets; doing it twice changes nothing more.
 
     Args:
         environment: of the process that starts it. Only what is known to be needed is taken.
@@ -141,12 +141,12 @@ def remove_scratch(scratch: Path) -> None:
 
 
 def _own_caches() -> Path:
-    """Where the libraries of this process keep their caches."""
+    """Return where the libraries of this process keep their caches."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def _short_name(scratch: Path) -> Path:
-    """A link to the folder of temporary files.
+    """Return a link to the folder of temporary files.
 
     Data loaders name sockets in it, and the kernel takes no such name of more than 107 bytes.
     """

@@ -19,7 +19,9 @@ def system_call(number: int, *arguments: object) -> int:
     Raises:
         OSError: the kernel refuses it.
     """
-    given = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
+    given = [
+        ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments
+    ]
     result = int(LIBC.syscall(ctypes.c_long(number), *given))
     if result < 0:
         raise _last_error()

@@ -122,7 +122,7 @@ class Confinement:
 
 
 def kernel_wall() -> Wall:
-    """What this machine's kernel gives."""
+    """Return the wall that this machine's kernel gives."""
     return Wall(landlock=landlock_version(), call_filter=has_call_filter())
 
 

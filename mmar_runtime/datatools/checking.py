@@ -135,7 +135,7 @@ def check_data_list(
         file=file,
         base=rules.base,
         full=full,
-        lists=tuple(_summary(key, found, names) for key, found in cases.items()),
+        lists=tuple(_summary(key, items, names) for key, items in cases.items()),
         problems=tuple(_with_base_advice(problems, rules.base)),
         notices=tuple(_notices(cases, names, training)),
     )
@@ -154,7 +154,7 @@ def _base(document: Document, base: Path | None) -> Path:
 
 
 def _label_names(document: Document) -> tuple[dict[int, str], list[Problem]]:
-    """Label value -> name, by ``labels`` of the document.
+    """Return label value -> name, from ``labels`` of the document.
 
     The Decathlon writes ``{"1": "spleen"}``, nnU-Net ``{"spleen": 1}``; both are understood.
     """
@@ -162,9 +162,9 @@ def _label_names(document: Document) -> tuple[dict[int, str], list[Problem]]:
     if labels is None:
         return {}, []
     pairs = labels.items() if isinstance(labels, dict) else ()
-    found = dict(filter(None, (_value_and_name(key, value) for key, value in pairs)))
-    if found and len(found) == len(pairs):
-        return found, []
+    names = dict(filter(None, (_value_and_name(key, value) for key, value in pairs)))
+    if names and len(names) == len(pairs):
+        return names, []
     message = 'has to name each label value, as in {"0": "background", "1": "spleen"}'
     advice = "Until then the values of labels are only checked to be integers."
     return {}, [Problem(document.location / "labels", message, advice, "labels")]
@@ -180,7 +180,7 @@ def _value_and_name(key: str, value: Any) -> tuple[int, str] | None:
 def _empty(
     document: Document, cases: Mapping[str, Sequence[_Case]], named: Sequence[str]
 ) -> Iterator[Problem]:
-    """Lists without items: a fault if asked for by name, or if there is nothing else."""
+    """Yield lists without items: a fault if asked for by name, or if there is no other list."""
     lengths = {key: len(document.content[key]) for key in cases}
     for key, length in lengths.items():
         if not length and (key in named or not any(lengths.values())):
@@ -192,26 +192,26 @@ def _empty(
 
 
 def _check_item(item: Item, rules: _Rules) -> _Case:
-    found = _Findings()
+    findings = _Findings()
     for key in rules.file_keys:
         for path in _paths(item, key, rules.base):
-            _check_file(path, key, item.location / key, rules, found)
+            _check_file(path, key, item.location / key, rules, findings)
     label = item.entries.get(LABEL)
     if not item.files(LABEL) and type(label) is int:
-        found.counts = {label: 1}
-    if found.counts is not None:
-        found.problems += _not_allowed(found.counts, rules.names, item)
-    whole = len(found.contents) == len(item.files("image"))
+        findings.counts = {label: 1}
+    if findings.counts is not None:
+        findings.problems += _not_allowed(findings.counts, rules.names, item)
+    whole = len(findings.contents) == len(item.files("image"))
     return _Case(
         item=item,
-        problems=tuple(found.problems),
+        problems=tuple(findings.problems),
         files=tuple(os.path.realpath(path) for path in _paths(item, "image", rules.base)),
         labelled=label is not None,
-        grid=found.grid,
-        values=found.values,
-        counts=found.counts,
-        content=" ".join(found.contents) if rules.full and whole else None,
-        unopened=tuple(found.unopened),
+        grid=findings.grid,
+        values=findings.values,
+        counts=findings.counts,
+        content=" ".join(findings.contents) if rules.full and whole else None,
+        unopened=tuple(findings.unopened),
     )
 
 
@@ -219,55 +219,57 @@ def _paths(item: Item, key: str, base: Path) -> list[Path]:
     return [base / file for file in item.files(key)]
 
 
-def _check_file(path: Path, key: str, location: Location, rules: _Rules, found: _Findings) -> None:
+def _check_file(
+    path: Path, key: str, location: Location, rules: _Rules, findings: _Findings
+) -> None:
     if not path.exists():
         message = f"there is no file {str(path)!r}"
-        found.problems.append(Problem(location, message, "", "missing-image"))
+        findings.problems.append(Problem(location, message, "", "missing-image"))
         return
     if not is_volume(path):
-        found.unopened.append(path.suffix or path.name)
+        findings.unopened.append(path.suffix or path.name)
         if rules.full and key == "image" and path.is_file():
-            found.contents.append(_file_digest(path))
+            findings.contents.append(_file_digest(path))
         return
     try:
         volume = open_volume(path)
-        _check_grid(volume.grid, key, location, found)
+        _check_grid(volume.grid, key, location, findings)
         if rules.full:
-            _READERS[key](volume, location, found)
+            _READERS[key](volume, location, findings)
     except DataError as error:
-        found.problems.append(
+        findings.problems.append(
             Problem(location, str(error), f"The file is {str(path)!r}.", "volume")
         )
 
 
-def _check_grid(grid: Grid, key: str, location: Location, found: _Findings) -> None:
-    if found.grid is None:
+def _check_grid(grid: Grid, key: str, location: Location, findings: _Findings) -> None:
+    if findings.grid is None:
         # Only an image can be the measure: nothing is said of a label whose image did not open.
-        found.grid = grid if key == "image" else None
+        findings.grid = grid if key == "image" else None
         return
-    difference = grid_difference(grid, found.grid)
+    difference = grid_difference(grid, findings.grid)
     if difference:
         message = f"lies on another grid than the item's image: {difference}"
         advice = "Resample the one onto the other; a label with its nearest neighbour."
-        found.problems.append(Problem(location, message, advice, "grid"))
+        findings.problems.append(Problem(location, message, advice, "grid"))
 
 
-def _read_image(volume: Volume, location: Location, found: _Findings) -> None:
+def _read_image(volume: Volume, location: Location, findings: _Findings) -> None:
     voxels = volume.voxels()
-    found.contents.append(digest(voxels))
+    findings.contents.append(digest(voxels))
     values, unfit = value_range(voxels)
-    found.values = _joined_range([found.values, values])
+    findings.values = _joined_range([findings.values, values])
     if unfit:
         message = f"holds {unfit} voxels that are infinite or not a number"
         advice = "One of them makes a whole training's weights not a number; replace them."
-        found.problems.append(Problem(location, message, advice, "not-finite"))
+        findings.problems.append(Problem(location, message, advice, "not-finite"))
 
 
-def _read_label(volume: Volume, location: Location, found: _Findings) -> None:
-    found.counts = dict(Counter(found.counts or {}) + Counter(label_counts(volume.voxels())))
+def _read_label(volume: Volume, location: Location, findings: _Findings) -> None:
+    findings.counts = dict(Counter(findings.counts or {}) + Counter(label_counts(volume.voxels())))
 
 
-def _read_mask(volume: Volume, location: Location, found: _Findings) -> None:
+def _read_mask(volume: Volume, location: Location, findings: _Findings) -> None:
     volume.voxels()
 
 
@@ -333,7 +335,7 @@ def _duplicates(cases: Sequence[_Case]) -> Iterator[Problem]:
 
 
 def _leaks(cases: Mapping[str, Sequence[_Case]], training: str) -> Iterator[Problem]:
-    """Images that are trained on and stand in another list too."""
+    """Yield images of the training that are in another list too."""
     trained = cases.get(training, ())
     files = {case.files: case for case in trained}
     contents = {case.content: case for case in trained if case.content is not None}
@@ -353,7 +355,7 @@ def _leaks(cases: Mapping[str, Sequence[_Case]], training: str) -> Iterator[Prob
 
 
 def _with_base_advice(problems: Iterable[Problem], base: Path) -> Iterator[Problem]:
-    """The problems; the first missing file tells where files are looked for."""
+    """Yield the problems; the first missing file tells where files are looked for."""
     told = False
     for problem in problems:
         if problem.rule == "missing-image" and not told:
@@ -397,11 +399,11 @@ def _triple(lengths: Iterable[Any]) -> Triple:
 
 
 def _joined_range(ranges: Iterable[ValueRange | None]) -> ValueRange | None:
-    found = [one for one in ranges if one is not None]
-    if not found:
+    known = [part for part in ranges if part is not None]
+    if not known:
         return None
     return ValueRange(
-        minimum=min(one.minimum for one in found), maximum=max(one.maximum for one in found)
+        minimum=min(part.minimum for part in known), maximum=max(part.maximum for part in known)
     )
 
 
@@ -412,9 +414,9 @@ def _classes(
         return None
     voxels: Counter[int] = Counter()
     cases: Counter[int] = Counter()
-    for one in counts:
-        voxels.update(one)
-        cases.update(list(one))
+    for case in counts:
+        voxels.update(case)
+        cases.update(list(case))
     total = voxels.total()
     return tuple(
         LabelClass(
@@ -433,12 +435,12 @@ def _notices(
     if training not in cases and len(cases) > 1:
         yield f"no list {training!r} was checked, so overlaps are not known"
     unopened = Counter(
-        ending for found in cases.values() for case in found for ending in case.unopened
+        ending for checked in cases.values() for case in checked for ending in case.unopened
     )
     for ending, count in sorted(unopened.items()):
         yield f"files that were not opened, only known to exist: {count} ({ending})"
-    for key, found in cases.items():
-        counts = [case.counts for case in found if case.counts is not None]
-        present = {value for one in counts for value in one}
+    for key, checked in cases.items():
+        counts = [case.counts for case in checked if case.counts is not None]
+        present = {value for case in counts for value in case}
         for value in sorted(set(names) - present) if counts else ():
             yield f"{key}: no label holds {value} ({names[value]})"

@@ -38,7 +38,7 @@ class Item:
     entries: Mapping[str, Any]
 
     def files(self, key: str) -> tuple[str, ...]:
-        """The paths under a key as the document writes them; none where no path stands there.
+        """Return the paths under a key as the document writes them; none if the entry is no path.
 
         >>> Item(Location("d.json"), {"image": ["t1.nii", "t2.nii"], "label": 3}).files("image")
         ('t1.nii', 't2.nii')
@@ -83,7 +83,7 @@ class Document:
         )
 
     def items(self, key: str) -> tuple[tuple[Item, ...], tuple[Problem, ...]]:
-        """The items of one list, and what is wrong with those that are left out.
+        """Return the items of one list, and what is wrong with those that are left out.
 
         Raises:
             ConfigError: the document has no such list.
@@ -121,7 +121,7 @@ def _faults(item: Item) -> Iterator[Problem]:
 
 
 def read_document(file: Path) -> Document:
-    """The data list in a file.
+    """Return the data list in a file.
 
     Raises:
         ConfigError: no such file, not JSON, not an object, or without any list of cases.
@@ -161,25 +161,25 @@ def write_documents(contents: Mapping[Path, Mapping[str, Any]], *, overwrite: bo
 def with_lists(
     content: Mapping[str, Any], lists: Mapping[str, Sequence[Any]], *, without: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """A copy of a document with other lists, where the first old one was; counts of cases follow.
+    """Return a copy of a document with new lists in the old place, and with their counts.
 
     >>> with_lists({"numTraining": 2, "training": ["a", "b"], "test": []}, {"training": ["a"]})
     {'numTraining': 1, 'training': ['a'], 'test': []}
     """
     dropped = {*without, *lists}
     new = {key: list(items) for key, items in lists.items()}
-    found: dict[str, Any] = {}
+    changed: dict[str, Any] = {}
     for key, value in content.items():
-        found.update(new if key in dropped else {key: value})
-    found.update(new)
+        changed.update(new if key in dropped else {key: value})
+    changed.update(new)
     for count, key in COUNT_KEYS.items():
-        if count in found:
-            found[count] = len(found.get(key, ()))
-    return found
+        if count in changed:
+            changed[count] = len(changed.get(key, ()))
+    return changed
 
 
 def natural_order(text: str) -> tuple[tuple[str | int, ...], str]:
-    """A key that sorts numbers inside names by value, so that ``case_2`` precedes ``case_10``.
+    """Return a key that sorts numbers in names by value, so that ``case_2`` precedes ``case_10``.
 
     >>> sorted(["case_10", "case_2"], key=natural_order)
     ['case_2', 'case_10']
@@ -190,7 +190,7 @@ def natural_order(text: str) -> tuple[tuple[str | int, ...], str]:
 
 
 def shortened(problems: Sequence[Problem], advice: str = "") -> list[Problem]:
-    """The first few problems and how many more there are: one wrong option fails every item."""
+    """Return the first few problems and a count of the others: a wrong option fails all items."""
     rest = len(problems) - MAX_LISTED_PROBLEMS
     if rest <= 0:
         return list(problems)

@@ -93,31 +93,33 @@ def list_folders(
         message = "holds images and labels, which nothing tells apart"
         raise ConfigError([Problem(Location(images), message, SUFFIX_ADVICE, "pairing")])
     image_suffix, label_suffix, endings = naming.image_suffix, naming.label_suffix, naming.endings
-    found = _files(base, images, image_suffix, label_suffix if shared else None, endings)
+    found_images = _files(base, images, image_suffix, label_suffix if shared else None, endings)
     found_labels, further = _Found("", {}, frozenset()), _Found("", {}, frozenset())
     if labels is not None:
         found_labels = _files(base, labels, label_suffix, image_suffix if shared else None, endings)
     if test is not None:
         further = _files(base, test, image_suffix, None, endings)
-    _refuse(_faults(found, found_labels, further, naming))
+    _refuse(_faults(found_images, found_labels, further, naming))
 
     pairs = [
         {"image": paths[0], "label": found_labels.paths[case][0]}
-        for case, paths in _in_order(found)
+        for case, paths in _in_order(found_images)
         if case in found_labels.paths
     ]
-    alone = [paths[0] for case, paths in _in_order(found) if case not in found_labels.paths]
+    alone = [paths[0] for case, paths in _in_order(found_images) if case not in found_labels.paths]
     alone += [paths[0] for _, paths in _in_order(further)]
     return FolderListing(
         content=_content(name, label_names or {}, pairs, alone),
         training=len(pairs),
         test=len(alone),
-        passed_over=len(_passed_over(found, found_labels, shared=shared) | further.passed_over),
+        passed_over=len(
+            _passed_over(found_images, found_labels, shared=shared) | further.passed_over
+        ),
     )
 
 
-def _in_order(found: _Found) -> list[tuple[str, tuple[str, ...]]]:
-    return sorted(found.paths.items(), key=lambda one: natural_order(one[0]))
+def _in_order(files: _Found) -> list[tuple[str, tuple[str, ...]]]:
+    return sorted(files.paths.items(), key=lambda case: natural_order(case[0]))
 
 
 def _passed_over(images: _Found, labels: _Found, *, shared: bool) -> frozenset[str]:
@@ -136,7 +138,7 @@ def _content(
 
 
 def _relative(base: Path, folder: str) -> str:
-    """The folder below the base, with forward slashes; by name only, so that links stay as named.
+    """Return the folder below the base with forward slashes; links stay as they are named.
 
     Raises:
         ConfigError: it is elsewhere, or there is none.
@@ -156,7 +158,7 @@ def _relative(base: Path, folder: str) -> str:
 def _files(
     base: Path, folder: str, suffix: str, other_suffix: str | None, endings: Sequence[str]
 ) -> _Found:
-    """The files of a folder that have the suffix, by case.
+    """Return the files of a folder that have the suffix, by case.
 
     Where images and labels share a folder, a file is of the kind whose suffix is the longer one
     that fits, so that ``a_seg`` is no image although images have no suffix at all.
@@ -174,12 +176,12 @@ def _files(
             passed_over.add(path)
         else:
             cases[stem.removesuffix(suffix)].append(path)
-    paths = {case: tuple(sorted(found)) for case, found in cases.items()}
+    paths = {case: tuple(sorted(members)) for case, members in cases.items()}
     return _Found(relative.as_posix(), paths, frozenset(passed_over))
 
 
 def _stem(name: str, endings: Sequence[str]) -> str | None:
-    """The name without its ending; None if it has none of them. The longest that fits counts."""
+    """Return the name without its longest known ending; None if the name has none of them."""
     for ending in sorted(endings, key=len, reverse=True):
         if name.lower().endswith(ending.lower()) and len(name) > len(ending):
             return name[: -len(ending)]
@@ -191,13 +193,13 @@ def _fits_better(stem: str, other: str | None, suffix: str) -> bool:
 
 
 def _faults(images: _Found, labels: _Found, test: _Found, naming: Naming) -> Iterator[Problem]:
-    for found in (images, labels, test):
-        for case, paths in _in_order(found):
+    for files in (images, labels, test):
+        for case, paths in _in_order(files):
             if len(paths) > 1:
                 names = ", ".join(Path(path).name for path in paths)
                 message = f"holds {len(paths)} files for the case {case!r}: {names}"
                 advice = "Keep one of them, or tell them apart with a suffix."
-                yield Problem(Location(found.folder), message, advice, "ambiguous-pair")
+                yield Problem(Location(files.folder), message, advice, "ambiguous-pair")
     if not images.paths and not test.paths:
         message = f"holds no image: no file named <case>{naming.image_suffix} with the ending "
         message += " or ".join(naming.endings)
@@ -214,18 +216,18 @@ def _faults(images: _Found, labels: _Found, test: _Found, naming: Naming) -> Ite
             yield Problem(Location(paths[0]), message, advice, "missing-pair")
 
 
-def _seen(found: _Found) -> str:
-    if not found.passed_over:
+def _seen(files: _Found) -> str:
+    if not files.passed_over:
         return "The folder is empty."
-    first = min(found.passed_over, key=natural_order)
+    first = min(files.passed_over, key=natural_order)
     return f"It holds {Path(first).name!r}, for one; name an ending or a suffix that fits."
 
 
-def _example(found: _Found) -> str:
-    if found.paths:
-        return repr(Path(found.paths[min(found.paths, key=natural_order)][0]).name)
-    if found.passed_over:
-        return f"{Path(min(found.passed_over, key=natural_order)).name!r} (passed over)"
+def _example(files: _Found) -> str:
+    if files.paths:
+        return repr(Path(files.paths[min(files.paths, key=natural_order)][0]).name)
+    if files.passed_over:
+        return f"{Path(min(files.passed_over, key=natural_order)).name!r} (passed over)"
     return "nothing, as there are none"
 
 

@@ -59,7 +59,7 @@ class ListSummary:
     classes: tuple[LabelClass, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain values, for ``--json``."""
+        """Return the same as plain values, for ``--json``."""
         return asdict(self)
 
 
@@ -89,13 +89,13 @@ class DataReport:
         return not self.problems
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain values, for ``--json``."""
+        """Return the same as plain values, for ``--json``."""
         return {
             "ok": self.ok,
             "file": str(self.file),
             "base": str(self.base),
             "full": self.full,
-            "lists": [one.as_dict() for one in self.lists],
-            "problems": [one.as_dict() for one in self.problems],
+            "lists": [summary.as_dict() for summary in self.lists],
+            "problems": [problem.as_dict() for problem in self.problems],
             "notices": list(self.notices),
         }

@@ -60,12 +60,12 @@ class DataSplit:
 
 
 def by_image(item: Item) -> str:
-    """Each image is a unit of its own, named by its path."""
+    """Return units by image: each path is a unit of its own."""
     return "\n".join(posixpath.normpath(file) for file in item.files("image"))
 
 
 def by_key(key: str) -> UnitOf:
-    """The unit is the patient that an entry of the item names; 7 and ``"7"`` are the same one."""
+    """Return units by patient: an item names the patient; 7 and ``"7"`` are the same patient."""
 
     def unit_of(item: Item) -> str:
         value = item.entries.get(key)
@@ -77,7 +77,7 @@ def by_key(key: str) -> UnitOf:
 
 
 def by_pattern(pattern: str) -> UnitOf:
-    r"""The unit is the patient in the image's file name: what the pattern's one group matches.
+    r"""Return units by patient: the one group of the pattern finds the patient in the file name.
 
     The pattern is matched from the start of the name, without folders. It is kept so small that
     no name takes it long: Python's ``re`` can try for hours on a pattern such as ``(a+)+b``.
@@ -134,7 +134,7 @@ def _matched(expression: re.Pattern[str], name: str) -> str:
 
 
 def parse_share(text: str) -> Share:
-    """A share as people write it: a count, or a part with a point or a per cent sign.
+    """Return a share as people write it: a count, or a part with a point or a per cent sign.
 
     >>> parse_share("12"), parse_share("0.2"), parse_share("20%")
     (12, Fraction(1, 5), Fraction(1, 5))
@@ -150,7 +150,7 @@ def parse_share(text: str) -> Share:
 
 
 def part_sizes(units: int, parts: Mapping[str, Share]) -> dict[str, int]:
-    """How many units each list gets; training gets what the others leave.
+    """Return how many units each list gets; training gets what the others leave.
 
     Parts are rounded so that every list is less than one unit away from what was asked for (the
     largest remainders are rounded up, and training's first among equals).
@@ -245,7 +245,7 @@ def fold_data_list(
     seed: int = 0,
     unit_of: UnitOf = by_image,
 ) -> tuple[DataSplit, ...]:
-    """K documents for cross-validation; each case is in the validation list of exactly one.
+    """Return K documents for cross-validation; each case is in exactly one validation list.
 
     A whole document for each fold, not one with a ``fold`` entry in each item: an MMAR, as most
     readers of Decathlon lists, picks a list by its key and does not filter items, so a fold is
@@ -317,7 +317,7 @@ def _by_path(item: Item) -> tuple[Any, ...]:
 def _units(
     document: Document, pool: Sequence[str], targets: Sequence[str], unit_of: UnitOf
 ) -> dict[str, list[Item]]:
-    """Unit -> its items, from all lists of the pool.
+    """Return unit -> its items, from all lists of the pool.
 
     Raises:
         ConfigError: see ``split_data_list``.
@@ -325,8 +325,8 @@ def _units(
     items: list[Item] = []
     problems: list[Problem] = []
     for key in dict.fromkeys(pool):
-        found, faults = document.items(key)
-        items += found
+        listed, faults = document.items(key)
+        items += listed
         problems += faults
     problems += _taken(document, pool, targets)
     problems += _listed_twice(items)
@@ -384,7 +384,7 @@ def _grouped(items: Sequence[Item], unit_of: UnitOf) -> tuple[dict[str, list[Ite
 def _overlap(
     document: Document, key: str, units: Mapping[str, Sequence[Item]], unit_of: UnitOf
 ) -> Iterator[Problem]:
-    """Items of a list that stays whose unit is about to be dealt out."""
+    """Yield items of a list that stays although the split deals out their unit."""
     for item in document.items(key)[0]:
         try:
             unit = unit_of(item)

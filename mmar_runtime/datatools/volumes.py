@@ -78,7 +78,7 @@ class Volume:
         self.grid = _grid(image)
 
     def voxels(self) -> Voxels:
-        """All values, as the 32-bit numbers that MONAI trains on.
+        """Return all values, as the 32-bit numbers that MONAI trains on.
 
         Raises:
             DataError: the file is cut off or damaged.
@@ -92,7 +92,7 @@ class Volume:
 
 
 def is_volume(path: Path) -> bool:
-    """Whether a file is one that ``open_volume`` is for, by its name.
+    """Return whether a file is one that ``open_volume`` is for, by its name.
 
     >>> is_volume(Path("ct.nii.gz")), is_volume(Path("photo.png"))
     (True, False)
@@ -133,7 +133,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def grid_difference(grid: Grid, other: Grid) -> str:
-    """In words, what of ``grid`` is not as in ``other``; empty where they agree."""
+    """Return in words how ``grid`` differs from ``other``; empty if they agree."""
     parts = []
     if grid.shape != other.shape:
         parts.append(f"shape {by(grid.shape)} voxels, not {by(other.shape)}")
@@ -142,17 +142,19 @@ def grid_difference(grid: Grid, other: Grid) -> str:
     elif not _close(grid.affine[:3, :3], other.affine[:3, :3]):
         parts.append(_direction_difference(grid, other))
     if not _close(grid.affine[:3, 3], other.affine[:3, 3]):
-        origin, expected = (one.affine[:3, 3].tolist() for one in (grid, other))
+        origin, expected = (side.affine[:3, 3].tolist() for side in (grid, other))
         parts.append(f"first voxel at ({_row(origin)}) mm, not ({_row(expected)})")
     return "; ".join(parts)
 
 
-def _close(found: Any, expected: Any) -> bool:
-    return bool(np.allclose(found, expected, rtol=0.0, atol=TOLERANCE))
+def _close(given: Any, expected: Any) -> bool:
+    return bool(np.allclose(given, expected, rtol=0.0, atol=TOLERANCE))
 
 
 def _direction_difference(grid: Grid, other: Grid) -> str:
-    codes, expected = ("".join(map(str, nibabel.aff2axcodes(one.affine))) for one in (grid, other))
+    codes, expected = (
+        "".join(map(str, nibabel.aff2axcodes(side.affine))) for side in (grid, other)
+    )
     if codes != expected:
         return f"axes {codes}, not {expected}"
     difference = np.abs(grid.affine[:3, :3] - other.affine[:3, :3]).max()
@@ -160,7 +162,7 @@ def _direction_difference(grid: Grid, other: Grid) -> str:
 
 
 def value_range(voxels: Voxels) -> tuple[ValueRange | None, int]:
-    """The range of the finite values, None without any, and how many others there are."""
+    """Return the range of the finite values, None without any, and how many others there are."""
     low, high, unfit = np.inf, -np.inf, 0
     for plane in planes(voxels):
         finite = plane[np.isfinite(plane)]
@@ -171,7 +173,7 @@ def value_range(voxels: Voxels) -> tuple[ValueRange | None, int]:
 
 
 def label_counts(voxels: Voxels) -> dict[int, int]:
-    """How many voxels have each value, by ascending value.
+    """Return how many voxels have each value, by ascending value.
 
     >>> label_counts(np.array([[0, 2], [2, 2]], dtype=np.float32))
     {0: 1, 2: 3}
@@ -179,34 +181,34 @@ def label_counts(voxels: Voxels) -> dict[int, int]:
     Raises:
         DataError: a value is not an integer, or there are too many different ones.
     """
-    found: Counter[float] = Counter()
+    total: Counter[float] = Counter()
     for plane in planes(voxels):
         values, counts = np.unique(plane, return_counts=True)
         fractions = [value for value in values.tolist() if not value.is_integer()]
         if fractions:
             shown = ", ".join(f"{value:g}" for value in fractions[:3])
             raise DataError(f"holds values that are not integers, such as {shown}")
-        found.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-        if len(found) > MAX_LABEL_VALUES:
+        total.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        if len(total) > MAX_LABEL_VALUES:
             raise DataError(f"holds more than {MAX_LABEL_VALUES} different values; is it an image?")
-    return {int(value): found[value] for value in sorted(found)}
+    return {int(value): total[value] for value in sorted(total)}
 
 
 def digest(voxels: Voxels) -> str:
-    """A fingerprint of shape and values: the same for a copy packed or named in another way."""
-    found = hashlib.sha256(repr(voxels.shape).encode())
+    """Return a fingerprint of shape and values; packing and file name do not count."""
+    hashed = hashlib.sha256(repr(voxels.shape).encode())
     for plane in planes(voxels):
-        found.update(np.ascontiguousarray(plane).tobytes())
-    return found.hexdigest()
+        hashed.update(np.ascontiguousarray(plane).tobytes())
+    return hashed.hexdigest()
 
 
 def planes(voxels: Voxels) -> Iterator[Voxels]:
-    """The volume cut along its last axis, so that no step needs a second copy of the whole."""
+    """Yield the volume in planes along its last axis, so that no step copies the whole."""
     yield from np.moveaxis(voxels, -1, 0)
 
 
 def by(lengths: Any) -> str:
-    """Lengths along the axes, for a person.
+    """Return the lengths along the axes, for a person.
 
     >>> by((0.785156, 0.785156, 7.5))
     '0.7852 x 0.7852 x 7.5'
@@ -219,7 +221,7 @@ def _row(values: Any) -> str:
 
 
 def number(value: float) -> str:
-    """A number with at most four decimals, which shows any difference beyond the tolerance.
+    """Return a number with at most four decimals, which shows any difference beyond the tolerance.
 
     >>> number(5.0), number(1.00114)
     ('5', '1.0011')

@@ -32,7 +32,7 @@ Whoever receives asks for each piece; whoever sends holds a few of them.
 
 
 def goes_in_message(packing: dict[str, Any], tensor: torch.Tensor) -> bool:
-    """Whether a tensor goes in the message itself; if so, it is counted there.
+    """Return whether a tensor goes in the message itself; if so, it is counted there.
 
     Args:
         packing: what is known of the message while it is packed, of one message alone.
@@ -46,7 +46,7 @@ def goes_in_message(packing: dict[str, Any], tensor: torch.Tensor) -> bool:
 
 
 def piece_of(tensors: dict[str, torch.Tensor]) -> int:
-    """Bytes of a piece in which these tensors go."""
+    """Return bytes of a piece in which these tensors go."""
     return WHOLE if sum(tensor.nbytes for tensor in tensors.values()) <= WHOLE else PIECE
 
 
@@ -61,7 +61,7 @@ def unpack(message: object) -> None:
 
 
 def stored_weights(message: object) -> StoredWeights | None:
-    """The difference of weights that a message carries in files; None if it carries none so.
+    """Return the difference of weights that a message carries in files; None if it carries none so.
 
     It is what came: whatever is changed in the message from now on is not in it.
     """
@@ -69,7 +69,7 @@ def stored_weights(message: object) -> StoredWeights | None:
     if not isinstance(dxo, dict) or dxo.get("kind") != "WEIGHT_DIFF":
         return None
     data = dxo.get("data")
-    if type(data) is not dict or not all(type(one) is torch.Tensor for one in data.values()):
+    if type(data) is not dict or not all(type(value) is torch.Tensor for value in data.values()):
         return None
     places = {name: stored_of(tensor) for name, tensor in data.items()}
     if not any(places.values()):
@@ -87,12 +87,12 @@ def change_data(message: object, change: Callable[[object], object]) -> None:
 
 
 def as_sent(data: object) -> object:
-    """The tensors in place of the arrays of a model; whatever else it is, as it is.
+    """Return the tensors in place of the arrays of a model; whatever else it is, as it is.
 
     Args:
         data: what a message carries.
     """
-    if not isinstance(data, dict) or not all(type(one) is np.ndarray for one in data.values()):
+    if not isinstance(data, dict) or not all(type(value) is np.ndarray for value in data.values()):
         return data
     try:
         return {name: _tensor(array) for name, array in data.items()}
@@ -101,7 +101,7 @@ def as_sent(data: object) -> object:
 
 
 def as_judged(data: object) -> object:
-    """The arrays in place of tensors; a value that is none, or has no array, stays as it is."""
+    """Return the arrays in place of tensors; all other values stay as they are."""
     if type(data) is not dict:
         return data
     return {name: _array(value) for name, value in data.items()}

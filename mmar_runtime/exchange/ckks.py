@@ -81,7 +81,7 @@ class Keys:
         return bool(self._context.is_private())
 
     def encrypt(self, row: npt.NDArray[np.float64], weight: float) -> Ciphertexts:
-        """``weight * row``, encrypted.
+        """Return ``weight * row``, encrypted.
 
         Raises:
             WeightsError: there is no secret key, values are not finite, or they are too large.
@@ -108,38 +108,38 @@ class Keys:
                 "can be encrypted, so that no sum of the sites wraps around"
             )
         return tuple(
-            bytes(tenseal.ckks_vector(self._context, one.tolist()).serialize()) for one in slots
+            bytes(tenseal.ckks_vector(self._context, slot.tolist()).serialize()) for slot in slots
         )
 
     def decrypt(
         self, ciphertexts: Sequence[bytes], weight: float, count: int
     ) -> npt.NDArray[np.float64]:
-        """The row of ``count`` numbers that was multiplied by ``weight`` and encrypted.
+        """Return the row of ``count`` numbers that was multiplied by ``weight`` and encrypted.
 
         Raises:
             WeightsError: there is no secret key, or it is another than they were encrypted with,
                 or the sum is not one of the weight that it is said to have.
         """
         self._require_secret()
-        found = np.empty((len(ciphertexts), SLOTS))
-        for index, one in enumerate(ciphertexts):
-            found[index] = self._loaded(one).decrypt()
-        found /= weight
-        off = np.abs(found[:, 0] - 1.0)
+        numbers = np.empty((len(ciphertexts), SLOTS))
+        for index, ciphertext in enumerate(ciphertexts):
+            numbers[index] = self._loaded(ciphertext).decrypt()
+        numbers /= weight
+        off = np.abs(numbers[:, 0] - 1.0)
         if not (off <= MOST_OFF).all():
             raise WeightsError(
                 "the received weights were encrypted with other keys than those in "
                 f"{self.source}, or were not added up as they are said to be; nothing was loaded"
             )
-        return found[:, 1:].reshape(-1)[:count]
+        return numbers[:, 1:].reshape(-1)[:count]
 
     def loaded(self, ciphertexts: Sequence[bytes]) -> Loaded:
-        """Ciphertexts ready to be added.
+        """Return ciphertexts ready to be added.
 
         Raises:
             WeightsError: one of them is no ciphertext of this federation.
         """
-        return [self._loaded(one) for one in ciphertexts]
+        return [self._loaded(ciphertext) for ciphertext in ciphertexts]
 
     def _loaded(self, ciphertext: bytes) -> tenseal.CKKSVector:
         if len(ciphertext) > CIPHERTEXT_BYTES:
@@ -192,7 +192,7 @@ class EncryptedSum:
     @property
     def ciphertexts(self) -> Ciphertexts:
         """The sum; none before a row was added."""
-        return tuple(bytes(one.serialize()) for one in self._sum)
+        return tuple(bytes(vector.serialize()) for vector in self._sum)
 
 
 def _unreadable(source: str, error: Exception) -> str:

@@ -26,12 +26,12 @@ def write_encrypted_model(path: Path, weights: Weights, train_conf: Mapping[str,
     metadata ``format`` and, as JSON, ``train_conf``.
     """
     metadata = {"format": FORMAT, "train_conf": json.dumps(dict(train_conf))}
-    content = save({name: one.contiguous() for name, one in weights.items()}, metadata)
+    content = save({name: tensor.contiguous() for name, tensor in weights.items()}, metadata)
     write_atomically(path, lambda stream: stream.write(content))
 
 
 def read_encrypted_model(path: Path) -> Checkpoint:
-    """What such a file holds.
+    """Return the content of a file of an encrypted model.
 
     Raises:
         CheckpointError: there is no such file, or it is another.

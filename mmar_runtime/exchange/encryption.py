@@ -83,7 +83,7 @@ class Layout:
 
     @classmethod
     def read(cls, text: bytes) -> Layout:
-        """The layout that was written so.
+        """Return the layout that was written so.
 
         Raises:
             WeightsError: it is none.
@@ -93,50 +93,50 @@ class Layout:
                 name: (str(np.dtype(dtype)), tuple(shape))
                 for name, (dtype, shape) in json.loads(text).items()
             }
-            found = cls(tensors=tensors)
+            layout = cls(tensors=tensors)
             shapes = [size for _, shape in tensors.values() for size in shape]
             whole = all(type(size) is int and size >= 0 for size in shapes)
-            fits = whole and found.text == text and found.count > 0
+            fits = whole and layout.text == text and layout.count > 0
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise WeightsError("the list of encrypted tensors cannot be read") from error
         if not fits or any(np.dtype(dtype).kind != "f" for dtype, _ in tensors.values()):
             raise WeightsError("the list of encrypted tensors is not as it is written here")
-        return found
+        return layout
 
     def joined(self, arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
-        """The tensors as one row.
+        """Return the tensors as one row.
 
         Raises:
             WeightsError: one is missing, or of another shape.
         """
         for name, (_, shape) in self.tensors.items():
             if name not in arrays or arrays[name].shape != shape:
-                found = arrays[name].shape if name in arrays else "nothing"
-                raise WeightsError(f"{name} is to be encrypted: shape {shape}, found {found}")
+                given = arrays[name].shape if name in arrays else "nothing"
+                raise WeightsError(f"{name} is to be encrypted: shape {shape}, found {given}")
         return np.concatenate([np.ravel(arrays[name]).astype(np.float64) for name in self.tensors])
 
     def parted(self, row: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[Any]]:
-        """The tensors of such a row, each in its dtype and shape.
+        """Return the tensors of such a row, each in its dtype and shape.
 
         Raises:
             WeightsError: the row is of another length, or holds what is not finite in the dtype.
         """
         if row.shape != (self.count,):
             raise WeightsError(f"{row.size} numbers were decrypted, {self.count} were expected")
-        found: dict[str, npt.NDArray[Any]] = {}
+        tensors: dict[str, npt.NDArray[Any]] = {}
         start = 0
         for name, (dtype, shape) in self.tensors.items():
             end = start + math.prod(shape)
             with np.errstate(over="ignore"):
-                found[name] = row[start:end].astype(dtype).reshape(shape)
-            if not np.isfinite(found[name]).all():
+                tensors[name] = row[start:end].astype(dtype).reshape(shape)
+            if not np.isfinite(tensors[name]).all():
                 raise WeightsError(f"decrypted values are not finite, in {name}")
             start = end
-        return found
+        return tensors
 
 
 def layout_of(weights: Mapping[str, Any], patterns: Any, location: Location) -> Layout:
-    """Which tensors of a network are encrypted: the floating-point ones that a pattern fits.
+    """Return which tensors of a network are encrypted: the floating-point ones that a pattern fits.
 
     Args:
         weights: arrays or tensors by name; only dtypes and shapes are looked at.
@@ -153,7 +153,7 @@ def layout_of(weights: Mapping[str, Any], patterns: Any, location: Location) -> 
 
 
 def _dtype_of(value: Any) -> str:
-    """``float32`` and the like, of an array or a tensor."""
+    """Return the dtype of an array or a tensor, such as ``float32``."""
     return str(value.dtype).removeprefix("torch.")
 
 
@@ -177,13 +177,13 @@ class EncryptedPart:
         return {
             LAYOUT: np.frombuffer(self.layout.text, np.uint8).copy(),
             WEIGHT: np.array([self.weight], np.float64),
-            LENGTHS: np.array([len(one) for one in self.ciphertexts], np.int64),
+            LENGTHS: np.array([len(ciphertext) for ciphertext in self.ciphertexts], np.int64),
             CIPHERTEXTS: np.frombuffer(b"".join(self.ciphertexts), np.uint8).copy(),
         }
 
     @classmethod
     def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> EncryptedPart:
-        """The part that travelled so.
+        """Return the part that travelled so.
 
         Raises:
             WeightsError: with what is wrong with it.
@@ -207,7 +207,7 @@ class EncryptedPart:
 
 
 def part_faults(arrays: Mapping[str, Any]) -> Iterable[str]:
-    """What is wrong with the arrays of an encrypted part, from their declared types and sizes on.
+    """Yield the faults of an encrypted part's arrays, declared types and sizes first.
 
     Nothing is called that the sender could have made, and no ciphertext is looked into.
     """
@@ -232,10 +232,10 @@ def part_faults(arrays: Mapping[str, Any]) -> Iterable[str]:
 
 
 def is_encrypted(weights: Mapping[str, Any]) -> bool:
-    """Whether a part of these weights is encrypted."""
+    """Return whether a part of these weights is encrypted."""
     return not weights.keys().isdisjoint(ARRAYS)
 
 
 def plain_part(weights: Mapping[str, Value]) -> dict[str, Value]:
-    """The tensors that are not encrypted."""
+    """Return the tensors that are not encrypted."""
     return {name: tensor for name, tensor in weights.items() if name not in ARRAYS}

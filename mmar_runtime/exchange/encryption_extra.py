@@ -14,5 +14,5 @@ MISSING_EXTRA = (
 
 
 def extra_is_installed() -> bool:
-    """Whether anything can be encrypted here."""
+    """Return whether anything can be encrypted here."""
     return find_spec(EXTRA) is not None

@@ -99,11 +99,11 @@ class JobDocuments:
     @classmethod
     def of(cls, server: Mapping[str, Any], client: Mapping[str, Any]) -> Self:
         """Take documents that have been read; raises like ``read``."""
-        found = cls(server=_filled(server), client=_filled(client))
-        problems = [*found._problems()]
+        documents = cls(server=_filled(server), client=_filled(client))
+        problems = [*documents._problems()]
         if problems:
             raise ConfigError(problems)
-        return found
+        return documents
 
     def _problems(self) -> Iterator[Problem]:
         """Report what the properties of this class could not read."""
@@ -123,12 +123,12 @@ class JobDocuments:
     @property
     def executor(self) -> Mapping[str, Any]:
         """The arguments of the executor; empty without ours."""
-        return _arguments([one["executor"] for one in self._executors()], EXECUTOR)
+        return _arguments([entry["executor"] for entry in self._executors()], EXECUTOR)
 
     @property
     def has_executor(self) -> bool:
         """Whether the executor is ours."""
-        return any(one["executor"].get("path") == EXECUTOR for one in self._executors())
+        return any(entry["executor"].get("path") == EXECUTOR for entry in self._executors())
 
     def _executors(self) -> list[dict[str, Any]]:
         executors: list[dict[str, Any]] = self.client.get("executors", [])
@@ -137,29 +137,30 @@ class JobDocuments:
     @property
     def trains(self) -> bool:
         """Whether the sites train; a job that does not only has given models evaluated."""
-        return any({TRAIN, EVERY_TASK} & {*one["tasks"]} for one in self._executors())
+        return any({TRAIN, EVERY_TASK} & {*entry["tasks"]} for entry in self._executors())
 
     def chains(self, key: str) -> Iterator[FilterChain]:
-        """The chains of filters at the sites, of ``DATA_FILTERS`` or ``RESULT_FILTERS``."""
+        """Yield the chains of filters at the sites, of ``DATA_FILTERS`` or ``RESULT_FILTERS``."""
         for index, chain in enumerate(self.client.get(key, [])):
             yield FilterChain(
                 tasks=tuple(chain["tasks"]),
                 filters=tuple(
-                    Filter(str(one.get("path")), one.get("args", {})) for one in chain["filters"]
+                    Filter(str(entry.get("path")), entry.get("args", {}))
+                    for entry in chain["filters"]
                 ),
                 direction=chain.get("direction"),
                 place=Location(CLIENT_CONFIG) / key / index,
             )
 
     def counts(self, path: str) -> int:
-        """How often the chains of the sites name a filter."""
+        """Return how often the chains of the sites name a filter."""
         chains = (*self.chains(DATA_FILTERS), *self.chains(RESULT_FILTERS))
-        return sum(one.path == path for chain in chains for one in chain.filters)
+        return sum(filter.path == path for chain in chains for filter in chain.filters)
 
     def filter_argument(self, path: str, name: str) -> Any:
-        """An argument of the first such filter of replies; None without the filter."""
-        filters = (one for chain in self.chains(RESULT_FILTERS) for one in chain.filters)
-        return next((one.arguments.get(name) for one in filters if one.path == path), None)
+        """Return an argument of the first such filter of replies; None without the filter."""
+        filters = (filter for chain in self.chains(RESULT_FILTERS) for filter in chain.filters)
+        return next((filter.arguments.get(name) for filter in filters if filter.path == path), None)
 
     @property
     def terms(self) -> JobTerms:
@@ -214,7 +215,7 @@ Problems = Callable[[Mapping[str, Any], Location], Iterator[Problem]]
 def _list_problems(
     document: Mapping[str, Any], key: str, place: Location, problems: Problems
 ) -> Iterator[Problem]:
-    """Report whatever keeps a list of a document from being read."""
+    """Yield everything that keeps a list of a document from being read."""
     entries = document.get(key, [])
     if not isinstance(entries, list):
         yield Problem(place / key, "has to be an array", "", "job-file")
@@ -257,7 +258,7 @@ def _task_problems(entry: Mapping[str, Any], place: Location) -> Iterator[Proble
 
 
 def _arguments(entries: list[dict[str, Any]], path: str) -> Mapping[str, Any]:
-    return next((one.get("args", {}) for one in entries if one.get("path") == path), {})
+    return next((entry.get("args", {}) for entry in entries if entry.get("path") == path), {})
 
 
 def _read(app: Path, name: str) -> dict[str, Any]:
@@ -269,7 +270,7 @@ def _read(app: Path, name: str) -> dict[str, Any]:
 
 
 def _filled(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The document with ``{name}`` replaced by the value of its own top level, at every depth."""
+    """Return the document with each ``{name}`` replaced by the top-level value of that name."""
 
     def fill(value: Any) -> Any:
         if isinstance(value, dict):

@@ -49,12 +49,12 @@ _SCALE_BITS = np.uint32(0xFFFFFF80)
 
 
 def is_rounded(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
-    """Whether a tensor of this type and shape is rounded, or travels as it is."""
+    """Return whether a tensor of this type and shape is rounded, or travels as it is."""
     return dtype == np.float32 and len(shape) > 1 and math.prod(shape) >= BLOCK
 
 
 def rounded(arrays: Arrays, form: Rounding) -> dict[str, Array]:
-    """The arrays as they travel.
+    """Return the arrays as they travel.
 
     Args:
         arrays: a difference of weights; left as it is, and shared where it is not rounded.
@@ -63,17 +63,17 @@ def rounded(arrays: Arrays, form: Rounding) -> dict[str, Array]:
     Raises:
         WeightsError: a number is not finite, or larger than ``LARGEST``.
     """
-    found: dict[str, Array] = {}
+    sent: dict[str, Array] = {}
     for name, array in arrays.items():
         if is_rounded(array.dtype, array.shape):
-            found[name], found[SCALES + name] = _rounded(name, array, form)
+            sent[name], sent[SCALES + name] = _rounded(name, array, form)
         else:
-            found[name] = array
-    return found
+            sent[name] = array
+    return sent
 
 
 def restored(arrays: Arrays) -> dict[str, Array]:
-    """The arrays with float32 where they were rounded; all others are shared.
+    """Return the arrays with float32 where they were rounded; all others are shared.
 
     Args:
         arrays: as ``rounded`` makes them, or ``rounding_faults`` finds no fault with.
@@ -86,7 +86,7 @@ def restored(arrays: Arrays) -> dict[str, Array]:
 
 
 def rounding_faults(arrays: Arrays, form: Rounding, model: Arrays) -> Iterator[tuple[str, str]]:
-    """What is wrong with the form of a difference: the array, and the fault.
+    """Yield the faults of a difference's form: the name of the array, and the fault.
 
     Types and sizes are judged as declared before a value is read, and nothing is called that the
     sender could have made. What is missing or not rounded is left to others.
@@ -118,7 +118,7 @@ def _scale_faults(name: str, scales: Any, shape: tuple[int, ...]) -> Iterator[tu
 def _unlike(
     name: str, value: object, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> Iterator[tuple[str, str]]:
-    """Whether a value is a dense array of this type and shape."""
+    """Yield a fault unless a value is a dense array of this type and shape."""
     if type(value) is not np.ndarray:
         yield name, f"has to be an array of {dtype}"
     elif value.dtype != dtype:
@@ -130,7 +130,7 @@ def _unlike(
 
 
 def _scales_of(like: Array) -> tuple[int]:
-    """The shape of the scales of a tensor."""
+    """Return the shape of the scales of a tensor."""
     return (-(-like.size // BLOCK),)
 
 
@@ -156,17 +156,17 @@ def _rounded(name: str, array: Array, form: Rounding) -> tuple[Array, npt.NDArra
 
 def _restored(values: Array, scales: Array) -> npt.NDArray[np.float32]:
     flat = values.reshape(-1)
-    found = np.empty(flat.size, np.float32)
+    numbers = np.empty(flat.size, np.float32)
     for start in range(0, flat.size, SLAB):
         rows = _cast(_rows(flat[start : start + SLAB]).copy(), "float32")
         block = start // BLOCK
         rows *= scales[block : block + len(rows), np.newaxis]
-        found[start : start + SLAB] = rows.reshape(-1)[: flat.size - start]
-    return found.reshape(values.shape)
+        numbers[start : start + SLAB] = rows.reshape(-1)[: flat.size - start]
+    return numbers.reshape(values.shape)
 
 
 def _cast(own: Array, dtype: Literal["float16", "float32"]) -> Array:
-    """Numbers in another type, to nearest; NumPy, which does the same, takes ten times as long.
+    """Return numbers in another type, rounded to nearest; NumPy takes ten times as long.
 
     Args:
         own: may be written to, which torch asks for.
@@ -174,19 +174,19 @@ def _cast(own: Array, dtype: Literal["float16", "float32"]) -> Array:
     """
     import torch  # not by whoever only judges an update that is not rounded
 
-    found: Array = torch.from_numpy(own).to(getattr(torch, dtype)).numpy()
-    return found
+    cast: Array = torch.from_numpy(own).to(getattr(torch, dtype)).numpy()
+    return cast
 
 
 def _rows(flat: Array) -> Array:
-    """Numbers as rows of one block each; the last row is filled up with zeros."""
+    """Return numbers as rows of one block each; the last row is filled up with zeros."""
     missing = -flat.size % BLOCK
     whole = np.concatenate([flat, np.zeros(missing, flat.dtype)]) if missing else flat
     return whole.reshape(-1, BLOCK)
 
 
 def _scales(largest: npt.NDArray[np.float32], form: Rounding) -> npt.NDArray[np.float32]:
-    """The scale of each block: the largest code is 127, or at most 2^15 and above 2^14.
+    """Return the scale of each block: the largest code is 127, or at most 2^15 and above 2^14.
 
     Rounded numbers that are rounded again get the same scales, so they stay as they are.
     """

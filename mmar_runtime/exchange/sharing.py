@@ -22,7 +22,7 @@ MAX_PATTERNS = 1000
 
 
 def shared_tensors(patterns: Any, names: Iterable[str], location: Location) -> tuple[str, ...]:
-    """The names of the shared tensors, in the order of the network.
+    """Return the names of the shared tensors, in the order of the network.
 
     Args:
         patterns: of the shared tensors; with ``!`` in front, of those that are not. If each has
@@ -37,18 +37,18 @@ def shared_tensors(patterns: Any, names: Iterable[str], location: Location) -> t
     problems = [*pattern_problems(patterns, location)] or [*_unfit(patterns, known, location)]
     if problems:
         raise ConfigError(problems)
-    left_out = [_bare(one) for one in patterns if one.startswith(NOT)]
-    taken = [one for one in patterns if not one.startswith(NOT)] or [WILDCARD]
+    left_out = [_bare(pattern) for pattern in patterns if pattern.startswith(NOT)]
+    taken = [pattern for pattern in patterns if not pattern.startswith(NOT)] or [WILDCARD]
     excluded = set(matching(left_out, known))
-    found = tuple(name for name in matching(taken, known) if name not in excluded)
-    if len(found) in (0, len(known)):
-        message = f"takes in {'all tensors' if found else 'no tensor'} of the network"
+    shared = tuple(name for name in matching(taken, known) if name not in excluded)
+    if len(shared) in (0, len(known)):
+        message = f"takes in {'all tensors' if shared else 'no tensor'} of the network"
         raise ConfigError([Problem(location, message, "Leave it out to share all.", "shared")])
-    return found
+    return shared
 
 
 def fitting_names(patterns: Any, names: Iterable[str], location: Location) -> tuple[str, ...]:
-    """Those of the names that a pattern fits, in their order.
+    """Return those of the names that a pattern fits, in their order.
 
     Raises:
         ConfigError: a pattern is none or fits no name.
@@ -61,7 +61,7 @@ def fitting_names(patterns: Any, names: Iterable[str], location: Location) -> tu
 
 
 def matching(patterns: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
-    """The names that fit one of the patterns, in their own order.
+    """Return the names that fit one of the patterns, in their own order.
 
     >>> matching(["norm.*", "head"], ["head", "norm.weight", "body"])
     ('head', 'norm.weight')
@@ -71,7 +71,7 @@ def matching(patterns: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
 
 
 def form_problems(patterns: Any, location: Location) -> Iterator[Problem]:
-    """What no patterns may be, whatever the network is, but for those of ``shared_names``."""
+    """Yield the faults of patterns that hold for any network and take no ``!``."""
     problems = [*pattern_problems(patterns, location)]
     yield from problems
     for index, pattern in enumerate(() if problems else patterns):
@@ -82,7 +82,7 @@ def form_problems(patterns: Any, location: Location) -> Iterator[Problem]:
 
 
 def pattern_problems(patterns: Any, location: Location) -> Iterator[Problem]:
-    """What no patterns of ``shared_names`` may be; such a pattern may have a ``!`` in front."""
+    """Yield the faults of patterns of ``shared_names``, which may have a ``!`` in front."""
     if not isinstance(patterns, list | tuple) or not 0 < len(patterns) <= MAX_PATTERNS:
         message = f"has to be an array of 1 to {MAX_PATTERNS} names of tensors"
         yield Problem(location, message, "", "shared")
@@ -101,7 +101,7 @@ def _bare(pattern: str) -> str:
 
 
 def _unfit(patterns: Iterable[str], known: Sequence[str], location: Location) -> Iterator[Problem]:
-    """Patterns that fit no tensor: most likely they are meant for another network."""
+    """Yield patterns that fit no tensor: most likely they belong to another network."""
     for index, pattern in enumerate(patterns):
         if not matching([_bare(pattern)], known):
             message = f"fits no tensor of the network: {pattern!r}"
@@ -110,7 +110,7 @@ def _unfit(patterns: Iterable[str], known: Sequence[str], location: Location) ->
 
 
 def _fits(pieces: Sequence[str], name: str) -> bool:
-    """Whether a name is these pieces with anything between them.
+    """Return whether a name is these pieces with anything between them.
 
     Each piece is taken where it comes first, so nothing is ever tried twice: a regular expression
     with four ``.*`` takes seconds for a name of a few hundred characters.

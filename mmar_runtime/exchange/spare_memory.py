@@ -31,7 +31,7 @@ class SpareMemory:
         self._lock = threading.RLock()
 
     def empty_like(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A dense tensor of the same shape and dtype on the CPU, with any numbers in it."""
+        """Return a dense tensor of the same shape and dtype on the CPU, with any numbers in it."""
         if tensor.nbytes < LEAST:
             return torch.empty(tensor.shape, dtype=tensor.dtype)
         memory = self._taken(tensor.nbytes)

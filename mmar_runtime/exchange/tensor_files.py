@@ -52,7 +52,7 @@ class KeptFile:
 
     @classmethod
     def of(cls, path: Path) -> KeptFile:
-        """A name of one's own for a file that another may delete; it must never be changed."""
+        """Return a second name for a file that another process may delete but never changes."""
         own = path.with_name(uuid.uuid4().hex)
         link(path, own, flush=False)
         return cls(own)
@@ -96,7 +96,7 @@ class StoredTensor:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def read(self) -> torch.Tensor:
-        """The tensor, with the file as its memory: a page of it is read when it is needed.
+        """Return the tensor, with the file as its memory: a page of it is read when it is needed.
 
         Each call maps this part of the file anew. What is written into the tensor stays in this one
         alone.
@@ -106,11 +106,11 @@ class StoredTensor:
         return self.in_memory(_mapped(self.path, self.offset, self.nbytes))
 
     def in_memory(self, numbers: npt.NDArray[np.uint8]) -> torch.Tensor:
-        """The tensor whose bytes these are."""
+        """Return the tensor whose bytes these are."""
         return torch.from_numpy(numbers).view(self.dtype).view(self.shape)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        """The same: a copy would have a file that nobody keeps."""
+        """Return the same: a copy would have a file that nobody keeps."""
         return self
 
 
@@ -127,9 +127,9 @@ class StoredWeights(MutableMapping[str, torch.Tensor]):
         self._tensors = dict(tensors)
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        """The tensor of this name."""
-        found = self._tensors[name]
-        return found.read() if isinstance(found, StoredTensor) else found
+        """Return the tensor of this name."""
+        tensor = self._tensors[name]
+        return tensor.read() if isinstance(tensor, StoredTensor) else tensor
 
     def __setitem__(self, name: str, tensor: torch.Tensor) -> None:
         """Have a tensor of this name."""
@@ -140,19 +140,19 @@ class StoredWeights(MutableMapping[str, torch.Tensor]):
         del self._tensors[name]
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is a tensor of this name; none is read."""
+        """Return whether there is a tensor of this name; none is read."""
         return name in self._tensors
 
     def __iter__(self) -> Iterator[str]:
-        """The names."""
+        """Return the names."""
         return iter(self._tensors)
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return how many there are."""
         return len(self._tensors)
 
     def copy(self) -> StoredWeights:
-        """The same, of which one may be changed; no tensor is read."""
+        """Return the same, of which one may be changed; no tensor is read."""
         return StoredWeights(self._tensors)
 
 
@@ -179,7 +179,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def packed_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    """The safetensors format of tensors, for which their memory is read once.
+    """Return the safetensors format of tensors, for which their memory is read once.
 
     The library's ``save`` takes twice as long for small tensors, and copies large ones twice.
 
@@ -190,13 +190,13 @@ def packed_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
 
 
 def _parts(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
-    """The header of the format, then the numbers of each tensor.
+    """Yield the header of the format, then the numbers of each tensor.
 
     Of one that is not dense, or on another device, those of a copy, made when its turn comes.
     """
     header, end = {}, 0
     # With the widest numbers first, none of them lies where its type may not begin.
-    in_order = sorted(tensors.items(), key=lambda one: -one[1].element_size())
+    in_order = sorted(tensors.items(), key=lambda item: -item[1].element_size())
     for name, tensor in in_order:
         begin, end = end, end + tensor.nbytes
         header[name] = {
@@ -212,7 +212,7 @@ def _parts(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
 
 
 def stored_tensors(path: Path, *, keeper: object) -> dict[str, StoredTensor]:
-    """The tensors of a file in the safetensors format, in the order in which they lie there.
+    """Return the tensors of a file in the safetensors format, in the order in which they lie there.
 
     The library judges the header: the tensors fill the file behind it, without a gap.
 
@@ -221,37 +221,39 @@ def stored_tensors(path: Path, *, keeper: object) -> dict[str, StoredTensor]:
         SafetensorError: it is damaged.
         WeightsError: a tensor is of a type that torch does not have.
     """
-    found, offset = {}, 0
+    tensors, offset = {}, 0
     with safe_open(path, framework="np") as file:
         for name in file.offset_keys():
             part = file.get_slice(name)
             dtype = TYPES.get(part.get_dtype())
             if dtype is None:
                 raise WeightsError(f"a tensor of {part.get_dtype()} cannot be read from a file")
-            found[name] = StoredTensor(path, offset, tuple(part.get_shape()), dtype, keeper)
-            offset += found[name].nbytes
+            tensors[name] = StoredTensor(path, offset, tuple(part.get_shape()), dtype, keeper)
+            offset += tensors[name].nbytes
     header = path.stat().st_size - offset
-    return {name: replace(one, offset=header + one.offset) for name, one in found.items()}
+    return {
+        name: replace(tensor, offset=header + tensor.offset) for name, tensor in tensors.items()
+    }
 
 
 def read_tensors(path: Path, *, keeper: object) -> dict[str, torch.Tensor]:
-    """The tensors of a file, which is mapped once for all of them; raises like ``stored_tensors``.
+    """Return the tensors of a file that is mapped once; raise like ``stored_tensors``.
 
     Each knows where it lies; see ``stored_of``.
     """
     stored = stored_tensors(path, keeper=keeper)
     memory = _mapped(path, 0, path.stat().st_size)
-    found = {}
-    for name, one in stored.items():
-        found[name] = one.in_memory(memory[one.offset : one.offset + one.nbytes])
-        setattr(found[name], PLACE, one)
-    return found
+    tensors = {}
+    for name, place in stored.items():
+        tensors[name] = place.in_memory(memory[place.offset : place.offset + place.nbytes])
+        setattr(tensors[name], PLACE, place)
+    return tensors
 
 
 def stored_of(tensor: torch.Tensor) -> StoredTensor | None:
-    """Where a tensor of ``read_tensors`` lies; None if it is another, or only a part of one."""
-    found: StoredTensor | None = getattr(tensor, PLACE, None)
-    return found
+    """Return the place of a whole tensor of ``read_tensors``; None for all other tensors."""
+    place: StoredTensor | None = getattr(tensor, PLACE, None)
+    return place
 
 
 def _mapped(path: Path, offset: int, size: int) -> npt.NDArray[np.uint8]:

@@ -42,7 +42,7 @@ MAX_LISTED = 8
 def argument_faults(
     spec: ComponentSpec, entry: ComponentEntry, kind_of: KindOf
 ) -> Iterator[Problem]:
-    """The faults among the values of a component's arguments, in the order of the document.
+    """Yield the faults among the values of a component's arguments, in the order of the document.
 
     Args:
         spec: the component.
@@ -62,7 +62,7 @@ def argument_faults(
 
 
 def allowed(form: Form) -> str:
-    """What a form allows, as a sentence."""
+    """Return a sentence about the values that a form allows."""
     parts = [*_allowed_values(form), *_allowed_objects(form)]
     return f"Allowed: {', or '.join(parts)}." if parts else ""
 
@@ -93,7 +93,7 @@ class _Judge:
     place: Location
 
     def faults(self, part: _Part) -> Iterator[_Fault]:
-        """The faults of a node of a document or of an expression."""
+        """Yield the faults of a node of a document or of an expression."""
         if self.form.data:
             return
         match part:
@@ -226,7 +226,7 @@ _NAMES: dict[type, str] = {
 
 
 def _is_text_of(form: Form, text: str) -> bool:
-    """Whether a text is one of the form's words, or fits its pattern."""
+    """Return whether a text is one of the form's words, or fits its pattern."""
     word = text if form.exact else text.lower()
     if word in form.words and text.isascii():
         return True

@@ -31,7 +31,7 @@ CODE = "code"
 def component_check(
     *, allow_code: bool, allow_stored: bool = True, allow_egress: bool = True
 ) -> Callable[[WorkflowConfig], Iterator[Problem]]:
-    """The check to hand to the loader.
+    """Return the check to hand to the loader.
 
     Args:
         allow_code: whether components given by ``path`` may come from outside the table, that is
@@ -63,20 +63,20 @@ def component_check(
 def all_components(
     config: WorkflowConfig,
 ) -> Iterator[tuple[ComponentSpec, ComponentEntry | None]]:
-    """Each component that is not disabled, with its entry in the table, if it has one."""
+    """Yield each component that is not disabled, with its entry in the table, if it has one."""
     for section in config.scopes.values():
         yield from ((spec, entry) for spec, _, entry in _components_of(section))
 
 
 def components_of_kind(section: Section, wanted: str) -> Iterator[ComponentSpec]:
-    """Each component of a kind in a section, in whatever entry and however deep it stands."""
+    """Yield each component of a kind in a section, in whatever entry and however deep it stands."""
     for spec, kind, entry in _components_of(section):
         if (kind if entry is None else entry.kind) == wanted:
             yield spec
 
 
 def table_entry(spec: ComponentSpec, kind: str | None) -> ComponentEntry | None:
-    """The table's entry for a component; None if it is not in the table (or not of that kind)."""
+    """Return the table's entry for a component; None if the table has none of that kind."""
     table = load_component_table()
     if spec.path is not None:
         entry = table.by_path(spec.path)
@@ -89,14 +89,14 @@ def table_entry(spec: ComponentSpec, kind: str | None) -> ComponentEntry | None:
 
 
 def slot_kind(entry_name: str) -> str | None:
-    """The kind of component that stands in a section's entry; None if any may stand there."""
+    """Return the kind of components in a section's entry; None if the entry takes any kind."""
     return SLOT_KINDS.get(entry_name)
 
 
 def _components_of(
     section: Section,
 ) -> Iterator[tuple[ComponentSpec, str | None, ComponentEntry | None]]:
-    """Each component, the kind that its place asks for, if any, and its entry in the table."""
+    """Yield each component, the kind that its place asks for, if any, and its table entry."""
     for name, node in section.entries.items():
         top = node.items if isinstance(node, ListNode) else (node,)
         for inner in walk(node):
@@ -107,15 +107,15 @@ def _components_of(
 
 
 def _kinds(config: WorkflowConfig, scope: str) -> KindOf:
-    """The kind of entry that a reference in a section means."""
+    """Return the kind of entry that a reference in a section means."""
 
     def kind_of(name: str) -> str | None:
         if name == CONF:
             return CONF
-        found = config.find(scope, name)
-        if found is None:
+        target = config.find(scope, name)
+        if target is None:
             return None  # the check of the references reports this
-        section, entry_name = found
+        section, entry_name = target
         node = config.scopes[section].entries[entry_name]
         entry = table_entry(node, None) if isinstance(node, ComponentSpec) else None
         return slot_kind(entry_name) or (None if entry is None else entry.kind)
@@ -191,8 +191,8 @@ def _unknown_name(spec: ComponentSpec, kind: str | None, table: ComponentTable) 
 
 
 def _misplaced(spec: ComponentSpec, key: str, kinds: tuple[str, ...], kind: str | None) -> Problem:
-    found, wanted = (_with_article(text) for text in (kinds[0], kind or "component"))
-    message = f"{spec.title!r} is {found}; here stands {wanted}"
+    given, wanted = (_with_article(text) for text in (kinds[0], kind or "component"))
+    message = f"{spec.title!r} is {given}; here stands {wanted}"
     return Problem(spec.location / key, message, "", "component-kind")
 
 

@@ -147,7 +147,7 @@ class ComponentTable:
         return tuple(self.paths_by_name)
 
     def lookup(self, kind: str, name: str) -> ComponentEntry | None:
-        """The component with exactly this name among those of a kind; ``None`` if there is none.
+        """Return the component with exactly this name among those of a kind; None if there is none.
 
         Raises:
             KeyError: there is no such kind.
@@ -156,7 +156,7 @@ class ComponentTable:
         return None if path is None else self.components[path]
 
     def names(self, kind: str) -> tuple[str, ...]:
-        """All names of a kind, aliases included, sorted.
+        """Return all names of a kind, aliases included, sorted.
 
         Raises:
             KeyError: there is no such kind.
@@ -164,11 +164,11 @@ class ComponentTable:
         return tuple(self.paths_by_name[kind])
 
     def by_path(self, path: str) -> ComponentEntry | None:
-        """The component with this path, be it the defining one or a public one."""
+        """Return the component with this path, be it the defining one or a public one."""
         return self.components.get(self.paths_by_alias.get(path, path))
 
     def kinds_of(self, name: str) -> tuple[str, ...]:
-        """The kinds that know this name; says where a misplaced component belongs."""
+        """Return the kinds that know this name; says where a misplaced component belongs."""
         return tuple(kind for kind, paths in self.paths_by_name.items() if name in paths)
 
 
@@ -190,7 +190,7 @@ class ArgumentFault:
 
 
 def check_arguments(entry: ComponentEntry, given: Collection[str]) -> tuple[ArgumentFault, ...]:
-    """The faults among the names of arguments: the given ones in their order, then the missing.
+    """Return the faults among the names of arguments: given ones in order, then missing ones.
 
     Args:
         entry: the component.
@@ -215,7 +215,7 @@ def check_arguments(entry: ComponentEntry, given: Collection[str]) -> tuple[Argu
 
 @cache
 def load_component_table() -> ComponentTable:
-    """The table that comes with this package; read once."""
+    """Return the table that comes with this package; read once."""
     file = resources.files("mmar_runtime.policy") / "components.json"
     document = json.loads(file.read_text(encoding="utf-8"))
     forms: dict[str, Form] = {}
@@ -234,7 +234,7 @@ def load_component_table() -> ComponentTable:
 
 
 def _parse_form(name: str, records: Mapping[str, Any], parsed: dict[str, Form]) -> Form:
-    """The form of that name, those of its members first; each is parsed once."""
+    """Return the form of that name, those of its members first; each is parsed once."""
     if name not in parsed:
         fields = dict(records[name])
         members = fields.pop("members", {})
@@ -262,7 +262,7 @@ def _parse_entry(path: str, record: Mapping[str, Any], forms: Mapping[str, Form]
 def _aliases(
     components: Mapping[str, ComponentEntry], paths_by_name: Mapping[str, Mapping[str, str]]
 ) -> Iterator[tuple[str, str]]:
-    """Each public path with the defining one: by the namespace and by the defining module."""
+    """Yield each public path with the defining one: by the namespace and by the defining module."""
     for path, entry in components.items():
         # Also for a class whose short name belongs to another one: its full path is no clash.
         yield f"{entry.namespace}.{entry.name}", path

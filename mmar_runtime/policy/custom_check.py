@@ -35,7 +35,7 @@ AT_THE_START = ("__main__", "sitecustomize", "usercustomize")
 
 
 def code_hash(custom: Path) -> str:
-    """The hash by which a ``custom`` folder is approved, before and after the job was signed.
+    """Return the hash that a site approves a ``custom`` folder by, signed or not.
 
     Raises:
         ConfigError: there is no such folder, or it holds a link or a device.
@@ -44,7 +44,7 @@ def code_hash(custom: Path) -> str:
 
 
 def custom_faults(custom: Path) -> Iterator[Problem]:
-    """Why nobody could approve a ``custom`` folder; nothing of it is imported.
+    """Yield the reasons why nobody could approve a ``custom`` folder; import nothing of it.
 
     Raises:
         ConfigError: there is no such folder, or it holds a link or a device.
@@ -67,7 +67,7 @@ def custom_faults(custom: Path) -> Iterator[Problem]:
 
 
 def own_module(path: str, custom: Path) -> Path | None:
-    """The file of a job's own code that a class's path, such as ``package.module.Class``, names.
+    """Return the file of a job's own code that the path of a class names: ``package.module.Class``.
 
     Returns:
         The file; None if ``custom`` holds no such module.
@@ -85,7 +85,7 @@ def own_module(path: str, custom: Path) -> Path | None:
 
 
 def own_class_fault(path: str, custom: Path) -> str:
-    """Why Python would not, or may not, find a class of a job's own there; empty if it would.
+    """Return why Python would not, or may not, find a job's own class; empty if it would.
 
     Args:
         path: of the class; its module is a file of ``custom``.
@@ -100,7 +100,7 @@ def own_class_fault(path: str, custom: Path) -> str:
 
 
 def undefined_fault(path: str, custom: Path, *, functions: bool = False) -> str:
-    """Why a path names nothing that its file of ``custom`` defines itself; empty if it does.
+    """Return why a path names nothing that its file of ``custom`` defines itself; empty if it does.
 
     Approved code has approved what it imports for its own use, not for a job that calls it with
     arguments that nobody has read.
@@ -128,22 +128,22 @@ def undefined_fault(path: str, custom: Path, *, functions: bool = False) -> str:
 
 @lru_cache(maxsize=32)
 def _definitions(text: bytes) -> tuple[frozenset[str], frozenset[str]]:
-    """The classes, and the functions, that a module defines at its top level.
+    """Return the classes, and the functions, that a module defines at its top level.
 
     A name that is imported or assigned there as well may stand for something else in the end.
     """
     body = ast.parse(text).body
     others = {
-        name for one in body if not isinstance(one, ast.ClassDef | ast.FunctionDef)
-        for name in _bound(one)
+        name for statement in body if not isinstance(statement, ast.ClassDef | ast.FunctionDef)
+        for name in _bound(statement)
     }  # fmt: skip
-    classes = {one.name for one in body if isinstance(one, ast.ClassDef)}
-    functions = {one.name for one in body if isinstance(one, ast.FunctionDef)}
+    classes = {statement.name for statement in body if isinstance(statement, ast.ClassDef)}
+    functions = {statement.name for statement in body if isinstance(statement, ast.FunctionDef)}
     return frozenset(classes - functions - others), frozenset(functions - classes - others)
 
 
 def _bound(statement: ast.stmt) -> Iterator[str]:
-    """Every name that a statement could bind, wherever it stands in it."""
+    """Yield every name that a statement could bind, wherever it stands in it."""
     for node in ast.walk(statement):
         if isinstance(node, ast.alias):
             yield (node.asname or node.name).partition(".")[0]
@@ -163,16 +163,16 @@ def _is_text(path: Path) -> bool:
 
 
 def _modules(files: list[Path], custom: Path) -> set[str]:
-    """The names by which the files can be imported, first segments only."""
+    """Return the names by which the files can be imported, first segments only."""
     return {path.relative_to(custom).parts[0].removesuffix(".py") for path in files}
 
 
 def _is_installed(name: str, custom: Path) -> bool:
-    """Whether a module of this name exists outside of the code of MMARs; it is not imported."""
+    """Return whether a module of this name exists outside of MMARs, without importing it."""
     if not name.isidentifier():
         return False
     root = Path(os.path.realpath(custom))
-    outside = [one for one in sys.path if not _is_code_of_an_mmar(one or os.curdir, root)]
+    outside = [folder for folder in sys.path if not _is_code_of_an_mmar(folder or os.curdir, root)]
     specs = [PathFinder.find_spec(name, outside)]
     # A package that is installed for editing has a finder of its own.
     others = [finder for finder in sys.meta_path if finder is not PathFinder]
@@ -184,15 +184,15 @@ def _is_installed(name: str, custom: Path) -> bool:
         elif spec is not None and name != "__pycache__":
             # A folder without __init__.py, such as that of google.protobuf. It gives way to any
             # module; elsewhere than among installed packages it is not meant for an import.
-            found = spec.submodule_search_locations or ()
-            places += [one for one in found if Path(one).parent.name in PACKAGES]
+            folders = spec.submodule_search_locations or ()
+            places += [folder for folder in folders if Path(folder).parent.name in PACKAGES]
     return any(not _is_code_of_an_mmar(place, root) for place in places)
 
 
 def _is_code_of_an_mmar(path: str, root: Path) -> bool:
-    """Whether a path lies in this folder, or in that of another MMAR that this process runs."""
+    """Return whether a path is below this folder, or below that of another MMAR of this process."""
     place = Path(os.path.realpath(path))
     return any(
-        one == root or (one.name == "custom" and (one.parent / "config").is_dir())
-        for one in (place, *place.parents)
+        folder == root or (folder.name == "custom" and (folder.parent / "config").is_dir())
+        for folder in (place, *place.parents)
     )

@@ -57,7 +57,7 @@ def regular_file(path: Path, location: Location) -> None:
 
 
 def read_document(path: Path, limits: DocumentLimits) -> Any:
-    """The value of a JSON file that keeps to the limits.
+    """Return the value of a JSON file that keeps to the limits.
 
     Raises:
         ConfigError: not a plain file, over a limit, or not JSON.
@@ -76,7 +76,7 @@ def read_document(path: Path, limits: DocumentLimits) -> Any:
 
 
 def parse_document(text: str, file: str, limits: DocumentLimits) -> Any:
-    """The value of a JSON text that keeps to the limits; the text is counted before it is parsed.
+    """Return the value of a JSON text within the limits; count the text before parsing it.
 
     Raises:
         ConfigError: over a limit, or not JSON.
@@ -92,7 +92,7 @@ def parse_document(text: str, file: str, limits: DocumentLimits) -> Any:
 
 
 def over_limits(value: Any, location: Location, limits: DocumentLimits) -> Iterator[Problem]:
-    """The first place that is too deep or too long; without recursion, so any depth is read."""
+    """Yield the first place that is too deep or too long, without recursion: any depth is read."""
     waiting: list[tuple[Any, tuple[str | int, ...]]] = [(value, ())]
     while waiting:
         item, path = waiting.pop()
@@ -100,14 +100,14 @@ def over_limits(value: Any, location: Location, limits: DocumentLimits) -> Itera
             yield _over(location, "nests too deep", limits.depth)
             return
         texts = item if isinstance(item, dict) else [item]
-        longest = max((len(one) for one in texts if isinstance(one, str)), default=0)
+        longest = max((len(text) for text in texts if isinstance(text, str)), default=0)
         if longest > limits.text:
             place = Location(location.file, (*location.path, *path))
             yield _over(place, f"has {longest} characters in one text", limits.text)
             return
         if isinstance(item, dict | list):
             inner = item.items() if isinstance(item, dict) else enumerate(item)
-            waiting += [(one, (*path, key)) for key, one in inner]
+            waiting += [(value, (*path, key)) for key, value in inner]
 
 
 def _over(location: Location, what: str, most: int) -> Problem:

@@ -21,7 +21,7 @@ EXTRAS: Mapping[str, str] = {
 
 
 def extras_check(config: WorkflowConfig) -> Iterator[Problem]:
-    """A problem for each component whose package is missing."""
+    """Yield a problem for each component whose package is missing."""
     for spec, entry in all_components(config):
         extra = EXTRAS.get(entry.module) if entry is not None else None
         if extra is not None and find_spec(extra) is None:

@@ -44,7 +44,7 @@ Metrics are rounded before they leave; a larger factor would bring the lost digi
 
 
 def lambda_fault(tree: Node, form: LambdaForm) -> str:
-    """Why an expression is not a function of that form; empty if it is.
+    """Return why an expression is not a function of that form; empty if it is.
 
     Args:
         tree: the whole expression of the argument.
@@ -61,7 +61,7 @@ def lambda_fault(tree: Node, form: LambdaForm) -> str:
 
 
 def lambda_advice(form: LambdaForm) -> str:
-    """What to write into an argument of that form."""
+    """Return advice on the argument of a form."""
     return f"Write {' or '.join(EXAMPLES[form])}."
 
 
@@ -69,15 +69,15 @@ def lambda_advice(form: LambdaForm) -> str:
 
 
 def _taken_fault(call: expressions.Call) -> str:
-    """``from_engine`` hands over whole entries; of the first item alone with ``first=True``."""
+    """Return the fault of ``from_engine``, which hands over whole entries of an item or of all."""
     values = (keyword.value for keyword in call.keywords)
-    first = any(isinstance(one, expressions.Constant) and one.value for one in values)
+    first = any(isinstance(value, expressions.Constant) and value.value for value in values)
     keys = from_engine_keys(call) or ()
     return _first(_first_of(key) for key in keys if first) or _alone(keys)
 
 
 def _first_of(key: str) -> str:
-    """What is wrong with one item's entry; a loss is the same number for each item of a batch."""
+    """Return the fault of one item's entry; a loss is equal for all items of a batch."""
     fault = f"takes {key!r} of one item alone; a metric is computed from all items of a batch"
     return "" if LOSS in key else fault
 
@@ -93,7 +93,7 @@ def _metric_result(body: Node) -> str:
 
 
 def _metric_item(item: Node) -> str:
-    """An entry, scaled or shifted by numbers, or compared with a number."""
+    """Return an entry, scaled or shifted by numbers, or compared with a number."""
     if not isinstance(item, expressions.Compare):
         return _scaled_fault(item, scalable=True)
     entries, constants = _sides(item)
@@ -111,27 +111,27 @@ def _scaled_fault(item: Node, *, scalable: bool) -> str:
     if not entries:
         return "holds a number alone"
     if item.operator in ("+", "-"):
-        return _first(_scaled_fault(one, scalable=scalable) for one in entries)
+        return _first(_scaled_fault(entry, scalable=scalable) for entry in entries)
     number = constants[0] if constants else None
     divisor = item.operator == "/" and isinstance(item.right, expressions.Constant)
     fits = isinstance(number, int | float) and SCALES[0] <= abs(number) <= SCALES[1]
     if not (scalable and fits and (item.operator == "*" or divisor)):
         low, high = SCALES
         return f"computes with {item.operator!r} other than once, with a number of {low} to {high}"
-    return _first(_scaled_fault(one, scalable=False) for one in entries)
+    return _first(_scaled_fault(entry, scalable=False) for entry in entries)
 
 
 def _sides(
     node: expressions.Compare | expressions.Arithmetic,
 ) -> tuple[list[Node], list[float | str | None]]:
-    """What stands on the two sides, constants apart from the rest."""
+    """Return the operands that are not constants, and the constants."""
     sides = (node.left, node.right)
-    constants = [one.value for one in sides if isinstance(one, expressions.Constant)]
-    return [one for one in sides if not isinstance(one, expressions.Constant)], constants
+    constants = [side.value for side in sides if isinstance(side, expressions.Constant)]
+    return [side for side in sides if not isinstance(side, expressions.Constant)], constants
 
 
 def _metric_entry(node: Node) -> str:
-    """A whole entry of the engine's output, or the output itself."""
+    """Return a whole entry of the engine's output, or the output itself."""
     if isinstance(node, expressions.Parameter):
         return ""
     root, keys = _chain(node)
@@ -148,7 +148,7 @@ def _part_of(names: list[str]) -> str:
 
 
 def _keys(node: Node) -> list[str]:
-    """The names of all entries in a result."""
+    """Return the names of all entries in a result."""
     match node:
         case expressions.Display():
             return [key for item in node.items for key in _keys(item)]
@@ -165,7 +165,9 @@ def _keys(node: Node) -> list[str]:
 def _log_result(node: Node) -> str:
     match node:
         case expressions.FormattedText():
-            values = (one.value for one in node.parts if not isinstance(one, expressions.Constant))
+            values = (
+                part.value for part in node.parts if not isinstance(part, expressions.Constant)
+            )
             return _first(map(_log_result, values))
         case expressions.Display():
             return _first(map(_log_result, node.items))
@@ -176,7 +178,7 @@ def _log_result(node: Node) -> str:
 
 
 def _number_result(node: Node) -> str:
-    """A number, or a tuple of them: a scheduler is called with ``()`` or with a metric."""
+    """Return a number, or a tuple of them: a scheduler is called with ``()`` or with a metric."""
     if isinstance(node, expressions.Display) and node.kind == "tuple":
         return _first(map(_number_result, node.items))
     if isinstance(node, expressions.Constant) and not isinstance(node.value, int | float):
@@ -203,7 +205,7 @@ def _voxel_fault(node: Node) -> str:
 
 
 def _value_fault(node: Node, inner: Callable[[Node], str]) -> str:
-    """A value of the argument and what may be computed of it; ``inner`` judges the operands."""
+    """Return the fault of a value computed from the argument; ``inner`` judges the operands."""
     match node:
         case expressions.Constant() | expressions.Parameter():
             return ""
@@ -219,7 +221,7 @@ def _value_fault(node: Node, inner: Callable[[Node], str]) -> str:
 
 
 def _item_fault(node: Node) -> str:
-    """Items by their names, and one of a list; a second index would pick inside of a tensor."""
+    """Return the fault of named items; a second index would pick inside of a tensor."""
     keys = _chain(node)[1]
     names = [key for key in keys if isinstance(key, str)]
     return _part_of(names) if len(keys) - len(names) > 1 else ""
@@ -229,7 +231,7 @@ def _item_fault(node: Node) -> str:
 
 
 def _chain(node: Node) -> tuple[Node, list[str | int]]:
-    """What is subscripted, and the keys in their order."""
+    """Return the value at the start of a chain of subscripts, and the keys in their order."""
     keys: list[str | int] = []
     while isinstance(node, expressions.Subscript):
         keys.insert(0, node.key)

@@ -98,7 +98,7 @@ Check: TypeAlias = Callable[[WorkflowConfig], Iterator[Problem]]
 
 
 def limits_check(limits: Limits) -> Check:
-    """The check of numbers in arguments, to hand to the loader."""
+    """Return the check of numbers in arguments, to hand to the loader."""
 
     def check(config: WorkflowConfig) -> Iterator[Problem]:
         axes = _axes(config)
@@ -117,7 +117,7 @@ def limits_check(limits: Limits) -> Check:
 
 
 def weights_size_check(limits: Limits) -> Check:
-    """The check of the sizes of files of weights; the loader runs it behind that of paths."""
+    """Return the check of the sizes of files of weights; the loader runs it after that of paths."""
     most = BYTES_PER_PARAMETER * limits.parameters
 
     def check(config: WorkflowConfig) -> Iterator[Problem]:
@@ -130,7 +130,7 @@ def weights_size_check(limits: Limits) -> Check:
 
 
 def _faults(name: str, node: Node, limits: Limits, axes: int) -> Iterator[str]:
-    """What is wrong with one argument, behind its name."""
+    """Yield the faults of an argument; the argument's name precedes each text."""
     if isinstance(node, Reference):  # it leads to a component
         return
     if name in WORKERS:
@@ -156,7 +156,7 @@ def _shown(number: float) -> str:
 
 
 def _axes(config: WorkflowConfig) -> int:
-    """The most axes that images may have; an evaluation does not describe its network."""
+    """Return the most axes that images may have; an evaluation does not describe its network."""
     for section in config.scopes.values():
         for spec in section.specs("model"):
             entry, node = table_entry(spec, "network"), spec.args.items.get("spatial_dims")
@@ -167,7 +167,7 @@ def _axes(config: WorkflowConfig) -> int:
 
 
 def _choices(node: Node | Tree) -> Iterator[Node | Tree]:
-    """Each of the values that an expression chooses from; the node itself where it does not."""
+    """Yield each value that an expression chooses from; the node itself if it chooses none."""
     match node:
         case Expression():
             yield from _choices(node.tree)
@@ -181,7 +181,7 @@ def _choices(node: Node | Tree) -> Iterator[Node | Tree]:
 
 
 def _leaves(node: Node | Tree) -> Iterator[Node | Tree]:
-    """The items of a list, of lists in it too; the node itself where it is not a list."""
+    """Yield the items of a list, of lists in it too; the node itself where it is not a list."""
     match node:
         case Expression():
             yield from _leaves(node.tree)
@@ -193,42 +193,44 @@ def _leaves(node: Node | Tree) -> Iterator[Node | Tree]:
 
 
 def _numbers(node: Node | Tree) -> list[Possible]:
-    """What each number of a list may be; a single number is a list of one."""
-    found = (
+    """Return the possible values of each number of a list, or of a single number."""
+    numbers = (
         possible_of(leaf) if isinstance(leaf, Tree) else possible_values(leaf)
         for leaf in _leaves(node)
     )
-    return [one for one in found if one.has_numbers]
+    return [number for number in numbers if number.has_numbers]
 
 
 def _length(number: Possible) -> float:
-    """Of an axis; 0 and below stand for an axis as it is, which counts as 1."""
+    """Return the length of an axis; 0 and below mean an axis as it is, which counts as 1."""
     return max(1.0, number.most)
 
 
 def _product(node: Node, axes: int, length: Callable[[Possible], float] = _length) -> float:
-    """The product over all axes of what the number of each axis stands for."""
-    found = 1.0
+    """Return the product over all axes of what the number of each axis stands for."""
+    largest = 1.0
     for choice in _choices(node):
-        lengths = [length(one) for one in _numbers(choice)]
-        found = max(found, math.prod(lengths) if len(lengths) > 1 else math.prod(lengths * axes))
-    return found
+        lengths = [length(number) for number in _numbers(choice)]
+        largest = max(
+            largest, math.prod(lengths) if len(lengths) > 1 else math.prod(lengths * axes)
+        )
+    return largest
 
 
 def _least_step(node: Node | Tree) -> float:
-    """The least of the distances above zero that may stand there; infinite without one."""
-    found = math.inf
+    """Return the least of the distances above zero that may stand there; infinite without one."""
+    least = math.inf
     for choice in _choices(node):
         if isinstance(choice, ListNode | expressions.Display):
             steps = [_least_step(item) for item in choice.items]
         else:
-            steps = [max(one.least, 0.0) for one in _numbers(choice) if one.most > 0]
-        found = min(found, *steps) if steps else found
-    return found
+            steps = [max(number.least, 0.0) for number in _numbers(choice) if number.most > 0]
+        least = min(least, *steps) if steps else least
+    return least
 
 
 def _batch_fault(config: WorkflowConfig, scope: str, axes: int) -> Iterator[Problem]:
-    """What the transforms make of one batch, by the sizes and numbers of copies that they name.
+    """Yield a fault if the transforms make too many voxels of one batch by sizes and copies.
 
     Each number keeps to its bound, and a hundred transforms multiply them.
     """
@@ -260,9 +262,9 @@ def _batch_fault(config: WorkflowConfig, scope: str, axes: int) -> Iterator[Prob
         if spec.title.startswith(CONCATENATING):
             copies *= max(1, sum(1 for _ in _leaves(spec.args.items.get("keys", spec))))
         channels = max(channels, *_channels(spec))
-        found = copies * channels * voxels * _neighbours(spec, axes)
-        if found > BATCH_VOXELS:
-            message = f"{_shown(found)} voxels in one batch; {BATCH_VOXELS} is the most"
+        total = copies * channels * voxels * _neighbours(spec, axes)
+        if total > BATCH_VOXELS:
+            message = f"{_shown(total)} voxels in one batch; {BATCH_VOXELS} is the most"
             yield Problem(
                 spec.location,
                 f"{spec.title}: makes {message}",
@@ -273,7 +275,7 @@ def _batch_fault(config: WorkflowConfig, scope: str, axes: int) -> Iterator[Prob
 
 
 def _channels(spec: ComponentSpec) -> Iterator[float]:
-    """The channels that a transform makes of one. It takes no other image, so none multiply."""
+    """Yield the channels that a transform makes of one channel; no transform multiplies others'."""
     yield 1.0
     for start, argument in ONE_HOT.items():
         if spec.title.startswith(start):
@@ -281,13 +283,17 @@ def _channels(spec: ComponentSpec) -> Iterator[float]:
 
 
 def _neighbours(spec: ComponentSpec, axes: int) -> float:
-    """The values that a median collects for each voxel; 1 for other transforms."""
+    """Return the values that a median collects for each voxel; 1 for other transforms."""
     radius = spec.args.items.get("radius")
-    return 1.0 if radius is None else _product(radius, axes, lambda one: 1 + 2 * max(0.0, one.most))
+    return (
+        1.0
+        if radius is None
+        else _product(radius, axes, lambda number: 1 + 2 * max(0.0, number.most))
+    )
 
 
 def _patches(spec: ComponentSpec, voxels: float, axes: int) -> tuple[float, float]:
-    """The patches of a grid on an image of so many voxels, and the voxels of each of them."""
+    """Return the number of patches of a grid on an image, and the voxels of each patch."""
     patch, overlap = (spec.args.items.get(name) for name in ("patch_size", "overlap"))
     size = voxels  # the most: a patch has whole axes where a number is below 1
     if patch is not None and possible_values(patch).least >= 1:
@@ -297,12 +303,12 @@ def _patches(spec: ComponentSpec, voxels: float, axes: int) -> tuple[float, floa
 
 
 def _density(overlap: Possible) -> float:
-    """In how many patches of a grid a voxel is, along one axis."""
+    """Return the number of patches of a grid that hold a voxel, along one axis."""
     return 1 / (1 - max(0.0, overlap.most)) if overlap.most < 1 else math.inf
 
 
 def _run_through(config: WorkflowConfig, scope: str) -> Iterator[Node]:
-    """The transforms of a section as often as a case runs them, and what leads to those inside."""
+    """Yield the transforms of a section as often as a case runs them, and all nodes on the way."""
     waiting: list[Iterator[Node]] = [iter(config.scopes[scope].entries.values())]
     while waiting:
         node = next(waiting[-1], None)
@@ -321,20 +327,20 @@ def _run_through(config: WorkflowConfig, scope: str) -> Iterator[Node]:
                 waiting.append(repeat(node.args.items["transforms"], int(times)))
         elif isinstance(node, Reference | Expression):
             yield node
-            found = [at for name in _named(node) if (at := config.find(scope, name)) is not None]
-            waiting.append(iter([config.scopes[at].entries[name] for at, name in found]))
+            targets = [at for name in _named(node) if (at := config.find(scope, name)) is not None]
+            waiting.append(iter([config.scopes[at].entries[name] for at, name in targets]))
 
 
 def _named(node: Reference | Expression) -> list[str]:
-    """The entries that are referred to, each as often as it stands there."""
+    """Return the entries that are referred to, each as often as it stands there."""
     if isinstance(node, Reference):
         return [node.name]
     parts = expressions.walk(node.tree)
-    return [one.name for one in parts if isinstance(one, expressions.ReferenceName)]
+    return [part.name for part in parts if isinstance(part, expressions.ReferenceName)]
 
 
 def _window_fault(section: Section, axes: int) -> Iterator[Problem]:
-    """The windows of an image that the network is given at once."""
+    """Yield the inferers that give the network too many voxels at once."""
     for spec in components_of_kind(section, "inferer"):
         window = spec.args.items.get("roi_size")
         voxels = 1.0 if window is None else _product(window, axes)
@@ -346,7 +352,7 @@ def _window_fault(section: Section, axes: int) -> Iterator[Problem]:
 
 
 def _most(node: Node | None) -> float:
-    """The most that a number of copies may be; 1 where it is not given."""
+    """Return the most that a number of copies may be; 1 where it is not given."""
     return 1.0 if node is None else max(1.0, possible_values(node).most)
 
 
@@ -360,7 +366,7 @@ def _threads_fault(config: WorkflowConfig) -> Iterator[Problem]:
 
 
 def _summary_fault(config: WorkflowConfig, limits: Limits) -> Iterator[Problem]:
-    """The network is run once on an input of the size that ``network_summary`` names."""
+    """Yield a fault if ``network_summary``, by which the network runs, is too large."""
     values = math.prod(config.settings.input_size or ())
     if values > limits.image_voxels:
         place = Location(config.file) / "network_summary" / "input_size"
@@ -369,22 +375,22 @@ def _summary_fault(config: WorkflowConfig, limits: Limits) -> Iterator[Problem]:
 
 
 def _model_files(config: WorkflowConfig) -> Iterator[tuple[Location, str]]:
-    """Every file of weights that a configuration names."""
+    """Yield every file of weights that a configuration names."""
     for spec, entry in all_components(config):
         for name, role in () if entry is None else entry.paths.items():
             node = spec.args.items.get(name) if role == "read:model" else None
             if isinstance(node, Literal) and isinstance(node.value, str):
                 yield spec.args.location / name, node.value
-    for one in config.nodes():
-        if isinstance(one, WeightsFile):
-            yield one.named_at, one.path
+    for node in config.nodes():
+        if isinstance(node, WeightsFile):
+            yield node.named_at, node.path
 
 
 # --- Images --------------------------------------------------------------------------------------
 
 
 def image_limits_check(limits: Limits) -> Check:
-    """The check of the images that data lists name, by their headers: no voxel is read."""
+    """Return the check of the images that data lists name, by their headers: no voxel is read."""
 
     def check(config: WorkflowConfig) -> Iterator[Problem]:
         yield from islice(_too_large(config, limits), MAX_LISTED)
@@ -394,24 +400,24 @@ def image_limits_check(limits: Limits) -> Check:
 
 def _too_large(config: WorkflowConfig, limits: Limits) -> Iterator[Problem]:
     keys = file_keys(config)
-    for section, found in lists_of_cases(config):
-        for index, item in enumerate(found.items):
+    for section, cases in lists_of_cases(config):
+        for index, item in enumerate(cases.items):
             for key, path in _paths(item, keys):
                 header = read_header(path)
                 if header is not None and (fault := _size_fault(header, section, limits)):
-                    yield Problem(found.location / index / key, fault, "", "limit")
+                    yield Problem(cases.location / index / key, fault, "", "limit")
 
 
 def _paths(item: dict[str, Any], keys: frozenset[str]) -> Iterator[tuple[str, Path]]:
     for key in sorted(keys & item.keys()):
         value = item[key]
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, str):
-                yield key, Path(one)
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str):
+                yield key, Path(text)
 
 
 def _size_fault(header: ImageHeader, section: Section, limits: Limits) -> str:
-    """Why an image is too large; empty if it is not."""
+    """Return why an image is too large; empty if it is not."""
     if header.voxels > limits.image_voxels:
         return f"declares {header.voxels} voxels; {limits.image_voxels} is the most"
     if header.unpacked_bytes > limits.image_bytes:
@@ -426,12 +432,12 @@ def _size_fault(header: ImageHeader, section: Section, limits: Limits) -> str:
 
 
 def _resampled_voxels(header: ImageHeader, section: Section) -> float:
-    """The most voxels after a ``Spacingd``; 0 without one.
+    """Return the most voxels after a ``Spacingd``; 0 without one.
 
     Whichever axis is which by then: a step counts for the axes where it makes the most voxels. An
     axis whose step is 0 or below stays as it is, and a last step counts for the axes that follow.
     """
-    found = 0.0
+    largest = 0.0
     for spec in components_of_kind(section, "transform"):
         node = spec.args.items.get("pixdim") if spec.title.startswith("Spacing") else None
         for choice in () if node is None else _choices(node):
@@ -439,5 +445,7 @@ def _resampled_voxels(header: ImageHeader, section: Section) -> float:
             steps += steps[-1:] * (min(len(header.spacing), SPATIAL) - len(steps))
             new = [step for step in steps if 0 < step < math.inf]
             now = sorted(header.spacing, reverse=True)[: len(new)]
-            found = max(found, header.voxels * math.prod(now) / math.prod(new)) if new else found
-    return found
+            largest = (
+                max(largest, header.voxels * math.prod(now) / math.prod(new)) if new else largest
+            )
+    return largest

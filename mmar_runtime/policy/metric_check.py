@@ -118,7 +118,7 @@ MEANS_OF_LOSS = "A mean is of the training's own loss: #monai.handlers.from_engi
 
 
 def metric_check(policy: SitePolicy) -> Callable[[WorkflowConfig], Iterator[Problem]]:
-    """The check of everything that decides on metrics, to hand to the loader."""
+    """Return the check of everything that decides on metrics, to hand to the loader."""
 
     def check(config: WorkflowConfig) -> Iterator[Problem]:
         for name, section in config.scopes.items():
@@ -139,7 +139,7 @@ def metric_check(policy: SitePolicy) -> Callable[[WorkflowConfig], Iterator[Prob
 
 
 def _least(policy: SitePolicy) -> int:
-    """The least number of persons that any of the policy's rules asks for."""
+    """Return the least number of persons that any of the policy's rules asks for."""
     return max(policy.min_dataset_size, policy.cross_site.min_cases)
 
 
@@ -156,7 +156,7 @@ def _too_many(section: Section, policy: SitePolicy) -> Iterator[Problem]:
 
 
 def _numbers_of(spec: ComponentSpec) -> int:
-    """How many numbers a metric gives, as far as it lists their names."""
+    """Return how many numbers a metric gives, as far as it lists their names."""
     labels = spec.args.items.get("return_with_label")
     if isinstance(labels, ListNode):
         return max(1, len(labels.items))
@@ -183,7 +183,7 @@ class _Entries:
 
     @classmethod
     def of(cls, transforms: Iterable[ComponentSpec]) -> _Entries:
-        """The entries behind the transforms of a section."""
+        """Return the entries behind the transforms of a section."""
         inputs, names_losses = {INPUT, "label"}, False
         for spec in transforms:
             made = _texts(spec, NAMING)
@@ -193,7 +193,7 @@ class _Entries:
         return cls(frozenset(inputs), names_losses)
 
     def is_loss(self, name: str) -> bool:
-        """Whether an entry is a loss of the engine's."""
+        """Return whether an entry is a loss of the engine's."""
         return LOSS in name and not self.names_losses
 
 
@@ -216,8 +216,8 @@ def _metric_faults(spec: ComponentSpec, entries: _Entries) -> Iterator[Problem]:
             yield Problem(place, message, "Compare 'pred' with 'label'.", "metric")
         return
     if not names or not all(map(entries.is_loss, names)):
-        found = _listed(names) if names else "what nobody has named"
-        message = f"{spec.title} reports {found} itself"
+        reported = _listed(names) if names else "what nobody has named"
+        message = f"{spec.title} reports {reported} itself"
         yield Problem(place, message, MEANS_OF_LOSS, "metric")
     if use == "weighted":
         yield from _weight_faults(spec)
@@ -234,22 +234,22 @@ def _weight_faults(spec: ComponentSpec) -> Iterator[Problem]:
 
 
 def _entries(output: Node | None) -> frozenset[str]:
-    """The entries of the engine's output that a metric is computed from."""
+    """Return the entries of the engine's output that a metric is computed from."""
     if not isinstance(output, Expression):
         return frozenset()
-    keys = (one.key for one in walk_tree(output.tree) if isinstance(one, Subscript))
+    keys = (part.key for part in walk_tree(output.tree) if isinstance(part, Subscript))
     named = {key for key in keys if isinstance(key, str)}
     return frozenset(named | set(from_engine_keys(output.tree) or ()))
 
 
 def _texts(spec: ComponentSpec, arguments: Mapping[str, Node] | tuple[str, ...]) -> set[str]:
-    """Every text in some arguments of a component."""
+    """Return every text in some arguments of a component."""
     nodes = (spec.args.items[name] for name in arguments if name in spec.args.items)
     return {text for node in nodes for text in possible_values(node).texts or ()}
 
 
 def _may_name_a_loss(texts: set[str]) -> bool:
-    """Whether a text has the word, or two of them put together, such as a key and its ending."""
+    """Return whether a text has the word, also joined to another such as a key's ending."""
     parts = ((LOSS[:cut], LOSS[cut:]) for cut in range(len(LOSS)))
     return any(LOSS in text for text in texts) or any(
         any(text.endswith(first) for text in texts) and any(text.startswith(last) for text in texts)
@@ -269,7 +269,7 @@ WATCHED = ("metric", "dataset", "dataloader", "trainer", "evaluator")
 
 
 def _place_faults(config: WorkflowConfig, scope: str) -> Iterator[Problem]:
-    """No metric, and no data of one, where nobody looks: under another name, or elsewhere."""
+    """Yield metrics, and data of metrics, outside of their own entries and sections."""
     section = config.scopes[scope]
     for name, node in section.entries.items():
         entry = table_entry(node, None) if isinstance(node, ComponentSpec) else None
@@ -278,15 +278,15 @@ def _place_faults(config: WorkflowConfig, scope: str) -> Iterator[Problem]:
             advice = f"The entries: {', '.join(SLOT_KINDS)}."
             yield Problem(node.location, message, advice, "component-kind")
         for target, place in referenced_names(node):
-            found = config.find(scope, target)
-            if found and found[0] != scope and slot_kind(target) in ("dataset", "dataloader"):
+            referred = config.find(scope, target)
+            if referred and referred[0] != scope and slot_kind(target) in ("dataset", "dataloader"):
                 message = f"@{target} is of another section, whose cases may be others"
                 advice = f"Write {target!r} into this section."
                 yield Problem(place, message, advice, "reference")
 
 
 def _region_faults(spec: ComponentSpec) -> Iterator[Problem]:
-    """Whole tensors: no region of a few voxels."""
+    """Yield transforms that may leave a region of a few voxels: metrics take whole tensors."""
     if table_entry(spec, "transform") is None:
         return
     for argument, lengths in _regions(spec):
@@ -296,8 +296,8 @@ def _region_faults(spec: ComponentSpec) -> Iterator[Problem]:
     for name, node in spec.args.items.items():
         place = spec.args.location / name
         if name in RANGES:
-            (least, most), found = RANGES[name], possible_values(node)
-            if found.has_numbers and not least <= found.least <= found.most <= most:
+            (least, most), possible = RANGES[name], possible_values(node)
+            if possible.has_numbers and not least <= possible.least <= possible.most <= most:
                 message = f"{spec.title}: {name} has to be from {least:g} to {most:g}"
                 yield Problem(place, message, "", "limit")
         elif name in CHOOSING and not _is(spec, name, (None,)):
@@ -306,7 +306,7 @@ def _region_faults(spec: ComponentSpec) -> Iterator[Problem]:
 
 
 def _regions(spec: ComponentSpec) -> Iterator[tuple[str, list[float]]]:
-    """The fewest values along each axis of the regions that a transform leaves."""
+    """Yield the fewest values along each axis of the regions that a transform leaves."""
     entry = table_entry(spec, "transform")
     if entry is None:
         return
@@ -316,7 +316,7 @@ def _regions(spec: ComponentSpec) -> Iterator[tuple[str, list[float]]]:
     if argument is not None and size is not None and not drops:
         items = _items(size)
         axes = items * _AXES if len(items) == 1 else items
-        yield argument, [_length(one) for one in axes]
+        yield argument, [_length(axis) for axis in axes]
     start, end = (spec.args.items.get(corner) for corner in ("roi_start", "roi_end"))
     if name == "SpatialCropd" and start is not None and end is not None:
         corners = zip(_items(start), _items(end), strict=False)
@@ -324,18 +324,18 @@ def _regions(spec: ComponentSpec) -> Iterator[tuple[str, list[float]]]:
 
 
 def _between(first: Possible, last: Possible) -> float:
-    """The fewest values between two corners; none where they stand in the list of cases."""
+    """Return the fewest values between two corners; none where they stand in the list of cases."""
     known = first.texts == last.texts == frozenset() and first.has_numbers and last.has_numbers
     return max(last.least - max(first.most, 0), 0) if known else 0
 
 
 def _shared_region_fault(transforms: Iterable[ComponentSpec]) -> Iterator[Problem]:
-    """What several transforms leave together; the axes may have been turned in between."""
+    """Yield a fault if several transforms leave a few voxels; they may turn axes."""
     lengths, axes, left = list[float](), _AXES, 1.0
     for spec in transforms:
-        regions, scale = [found for _, found in _regions(spec)], _least_scale(spec)
-        lengths = sorted([*lengths, *(length for one in regions for length in one)])
-        axes = max(axes, *(len(one) for one in regions), 0)
+        regions, scale = [region for _, region in _regions(spec)], _least_scale(spec)
+        lengths = sorted([*lengths, *(length for region in regions for length in region)])
+        axes = max(axes, *(len(region) for region in regions), 0)
         left *= scale
         values = math.prod(lengths[:axes]) * left**axes if lengths else math.inf
         if (regions or scale < 1) and (values < LEAST_VALUES or left < SCALE[0]):
@@ -345,7 +345,7 @@ def _shared_region_fault(transforms: Iterable[ComponentSpec]) -> Iterator[Proble
 
 
 def _least_scale(spec: ComponentSpec) -> float:
-    """By how much a transform may shrink each axis."""
+    """Return the factor by which a transform may shrink each axis."""
     left = 1.0
     for name, node in spec.args.items.items():
         if name in SCALES:
@@ -366,7 +366,7 @@ def _length(possible: Possible) -> float:
 
 
 def _items(node: Node) -> list[Possible]:
-    """What each item of a list may be; of anything else what it may be itself."""
+    """Return the possible values of each item of a list, or of the node itself."""
     if isinstance(node, ListNode):
         return [possible_values(item) for item in node.items]
     if isinstance(node, Expression) and isinstance(node.tree, Display):
@@ -375,7 +375,7 @@ def _items(node: Node) -> list[Possible]:
 
 
 def _part_faults(section: Section, policy: SitePolicy, *, trains: bool) -> Iterator[Problem]:
-    """Whole data sets: a run over a few batches would be a metric of a few cases."""
+    """Yield runs over a few batches: their metric would be that of a few cases."""
     if trains and _least(policy) == 1:
         return
     advice = "Take it out: metrics are over whole data sets."
@@ -397,7 +397,7 @@ def _part_faults(section: Section, policy: SitePolicy, *, trains: bool) -> Itera
 
 
 def _list_faults(section: Section) -> Iterator[Problem]:
-    """Where persons are counted, a list says who they are; it is the site's, see path_check."""
+    """Yield lists that a site has not named, where the site counts persons; see path_check."""
     for spec in section.specs("dataset"):
         if spec.data_list is None:
             message = f"{spec.title} names no data list, so nobody can count its persons"
@@ -406,8 +406,8 @@ def _list_faults(section: Section) -> Iterator[Problem]:
 
 
 def _is(spec: ComponentSpec, argument: str, values: tuple[bool | None, ...]) -> bool:
-    """Whether an argument is one of these words; left out it counts as null."""
+    """Return whether an argument is one of these words; left out it counts as null."""
     node = spec.args.items.get(argument)
     return node is None or (
-        isinstance(node, LiteralNode) and any(node.value is one for one in values)
+        isinstance(node, LiteralNode) and any(node.value is value for value in values)
     )

@@ -85,7 +85,7 @@ def check_mmar(
     overrides: Mapping[str, Scalar] | None = None,
     site_values: Mapping[str, Scalar] | None = None,
 ) -> Verdict:
-    """The verdict on an MMAR's folder or on one workflow's JSON file; never raises.
+    """Return the verdict on an MMAR's folder or on one workflow's JSON file; never raises.
 
     The data are not looked at. The author's ``DATA_ROOT`` and ``DATASET_JSON`` are passed over with
     a notice; the site's stand in their place, or a folder that does not exist.
@@ -101,7 +101,7 @@ def check_mmar(
 
 
 def guarded(path: str | Path, judge: Callable[[], Verdict]) -> Verdict:
-    """The verdict of a check; whatever the check raises becomes a refusal.
+    """Return the verdict of a check; whatever the check raises becomes a refusal.
 
     A hostile document may reach a corner of Python's libraries that nobody thought of: too deep,
     too large, not decodable. None of that may let it pass, or take the site's process down.
@@ -158,7 +158,7 @@ class _Judging:
         self.notices: list[str] = []
 
     def verdict(self, path: Path, name: str) -> Verdict:
-        """The verdict on a folder or a file."""
+        """Return the verdict on a folder or a file."""
         if path.is_dir():
             self._folder(path)
         else:
@@ -190,13 +190,13 @@ class _Judging:
         self._all_of(Mmar(root), [document], str(environment) if given else None)
 
     def _workflows(self, config: Path) -> Iterator[_Document]:
-        """Every workflow among the documents; those that cannot be read are problems."""
-        files = sorted(one for one in config.iterdir() if one.suffix == ".json")
+        """Yield every workflow among the documents; those that cannot be read are problems."""
+        files = sorted(file for file in config.iterdir() if file.suffix == ".json")
         if len(files) > MAX_DOCUMENTS:
             message = f"holds {len(files)} JSON files; {MAX_DOCUMENTS} is the most that is read"
             self._problem(Location("config"), message, "limit")
             return
-        if sum(one.lstat().st_size for one in files) > MAX_BYTES:
+        if sum(file.lstat().st_size for file in files) > MAX_BYTES:
             message = f"holds JSON of more than {MAX_BYTES} bytes"
             self._problem(Location("config"), message, "limit")
             return
@@ -217,7 +217,7 @@ class _Judging:
                 yield _Document(path, content)
 
     def _within(self, path: Path, content: Any, values: int) -> bool:
-        """Whether a workflow keeps to the limits of one; else it is a problem."""
+        """Return whether a workflow keeps to the limits of one; else it is a problem."""
         location = Location(path.name)
         over = list(over_limits(content, location, WORKFLOW))
         if path.lstat().st_size > WORKFLOW.size:
@@ -261,7 +261,7 @@ class _Judging:
                 self.notices += map(str, config.notices)
 
     def _policy_here(self) -> SitePolicy:
-        """The policy; where no site is asked, what stands for its data is among its roots."""
+        """Return the policy; its roots hold the stand-in for data if no site is asked."""
         roots, stands = self.policy.data_roots, str(DATA_STAND_IN)
         if roots and stands in self.site_values.values():
             return replace(self.policy, data_roots=(*roots, DATA_STAND_IN))
@@ -278,7 +278,7 @@ class _Judging:
         read_log_config(path)
 
     def _collected(self, read: Callable[[], Any]) -> Any:
-        """What ``read`` returns; ``INVALID``, and its problems kept, where it raises."""
+        """Return the result of ``read``; keep its problems and return ``INVALID`` if it raises."""
         try:
             return read()
         except ConfigError as error:
@@ -290,7 +290,7 @@ class _Judging:
 
 
 def policy_checks(mmar: Mmar, policy: SitePolicy) -> list[Check]:
-    """What a site's policy asks of a workflow, as checks for the loader."""
+    """Return the loader's checks of a workflow under a site's policy."""
     mode = policy.byoc.mode
     return [
         component_check(
@@ -307,7 +307,7 @@ def policy_checks(mmar: Mmar, policy: SitePolicy) -> list[Check]:
 
 
 def own_mmar_checks() -> list[Check]:
-    """What holds for an MMAR that somebody runs on a machine of their own.
+    """Return the loader's checks of an MMAR that its owner runs.
 
     Its code and its trackers are theirs, and its documents say where things lie.
     """
@@ -320,7 +320,7 @@ def own_mmar_checks() -> list[Check]:
 
 
 def _torchscript(policy: SitePolicy, config: WorkflowConfig) -> Iterator[Problem]:
-    """TorchScript is code; a site may know single files of it by their hash."""
+    """Yield TorchScript, which is code, unless the site has listed the hash of the file."""
     for node in config.nodes():
         if not isinstance(node, WeightsFile) or node.kind != "ts_path":
             continue
@@ -331,7 +331,7 @@ def _torchscript(policy: SitePolicy, config: WorkflowConfig) -> Iterator[Problem
 
 
 def unlisted_torchscript(path: Path, policy: SitePolicy) -> bool:
-    """Whether a file is TorchScript that the site has not listed.
+    """Return whether a file is TorchScript that the site has not listed.
 
     TorchScript is always a zip. What only has its name, such as the pointer that git leaves in the
     place of a large file, runs nothing, and neither does a file that is not there.
@@ -344,7 +344,7 @@ def unlisted_torchscript(path: Path, policy: SitePolicy) -> bool:
 
 
 def _denied(policy: SitePolicy, config: WorkflowConfig) -> Iterator[Problem]:
-    """Classes that the table has and the site has taken out, under whatever name."""
+    """Yield classes of the table that the site has denied, under whatever name."""
     denied = frozenset(policy.denied_components)
     for spec, entry in all_components(config) if denied else ():
         names = {spec.title, spec.path} | ({entry.name, entry.path} if entry else set())
@@ -354,7 +354,7 @@ def _denied(policy: SitePolicy, config: WorkflowConfig) -> Iterator[Problem]:
 
 
 def own_code_check(mmar: Mmar, policy: SitePolicy) -> Check:
-    """What a job names of ``custom`` has to be defined there.
+    """Return the check that ``custom`` itself defines every class that a job names of it.
 
     By hash, code may come from an approved folder and from nowhere else: approving a folder
     approves none of the packages that happen to be installed, nor what its files import of them.
@@ -378,35 +378,35 @@ def own_code_check(mmar: Mmar, policy: SitePolicy) -> Check:
 
 
 def approval_fault(custom: Path, policy: SitePolicy) -> str:
-    """Why a ``custom`` folder is not approved; empty if it is.
+    """Return why a ``custom`` folder is not approved; empty if it is.
 
     What no person could have read is refused even if its hash is listed.
     """
     try:
         faults = list(custom_faults(custom))
-        found = code_hash(custom)
+        digest = code_hash(custom)
     except ConfigError as error:
         return f"{error.problems[0].location} {error.problems[0].message}"
     if faults:
         return f"{faults[0].location} {faults[0].message}"
-    if found in policy.byoc.approved:
+    if digest in policy.byoc.approved:
         return ""
-    return f"its hash {found} is not among the {len(policy.byoc.approved)} approved"
+    return f"its hash {digest} is not among the {len(policy.byoc.approved)} approved"
 
 
 def _at_most(check: Check) -> Check:
-    """The check, but no longer than its findings are listed: a million of them say no more."""
+    """Return the check, cut after as many problems as a verdict lists."""
     return lambda config: islice(check(config), MAX_PROBLEMS + 1)
 
 
 def _is_workflow(path: Path, content: Any) -> bool:
-    """Whether a document is run by its name, or could be by what it holds."""
+    """Return whether a document is run by its name, or could be by what it holds."""
     named = path.stem.startswith((*TRAIN_NAMES, *EVALUATION_NAMES)) and content is not INVALID
     return named or (isinstance(content, dict) and bool(ENGINES & content.keys()))
 
 
 def _count(content: Any) -> int:
-    """How many values a document holds."""
+    """Return how many values a document holds."""
     count, waiting = 0, [content]
     while waiting:
         item = waiting.pop()

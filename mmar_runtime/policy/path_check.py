@@ -53,7 +53,7 @@ READERS_OWN = frozenset({"filename_or_obj", "patch_index"})
 def path_check(
     policy: SitePolicy, *, owner: bool = False, cases: bool = True
 ) -> Callable[[WorkflowConfig], Iterator[Problem]]:
-    """The check to hand to the loader.
+    """Return the check to hand to the loader.
 
     Args:
         policy: where data may lie.
@@ -99,12 +99,12 @@ class _PathCheck:
     def trusted(self) -> dict[str, str]:
         """Variables that lead where whoever owns this place has said -> where that is."""
         return {
-            name: os.path.realpath(one.value)
-            for name, one in self.config.variables.items()
-            if isinstance(one.value, str)
-            and os.path.isabs(one.value)
-            and not text_fault(one.value)
-            and (self.owner or _is_sites(one))
+            name: os.path.realpath(variable.value)
+            for name, variable in self.config.variables.items()
+            if isinstance(variable.value, str)
+            and os.path.isabs(variable.value)
+            and not text_fault(variable.value)
+            and (self.owner or _is_sites(variable))
         }
 
     @cached_property
@@ -113,7 +113,7 @@ class _PathCheck:
         roots = [*map(str, self.policy.data_roots)] or [self.trusted.get("DATA_ROOT", "")]
         return Places(
             root=os.path.realpath(self.config.mmar_root),
-            data=tuple(os.path.realpath(one) for one in roots if one),
+            data=tuple(os.path.realpath(root) for root in roots if root),
             data_list=self.trusted.get("DATASET_JSON", ""),
             trusted=tuple(
                 place for name, place in self.trusted.items() if name not in DATA_VARIABLES
@@ -121,21 +121,21 @@ class _PathCheck:
             started_in=(os.path.realpath("."),) if self.owner else (),
             named_from=tuple(map(os.path.abspath, self._bases())),
             reader_named=any(
-                plain(one.args.items["reader"]) is not None
-                for one in loaders(self.config)
-                if "reader" in one.args.items
+                plain(loader.args.items["reader"]) is not None
+                for loader in loaders(self.config)
+                if "reader" in loader.args.items
             ),
         )
 
     def _bases(self) -> Iterator[str]:
-        """Folders relative to which results are named after their images, as they are written."""
+        """Yield the folders, as written, relative to which results are named after their images."""
         for spec, entry in all_components(self.config):
             for name, role in () if entry is None else entry.paths.items():
                 if role == "read:base" and name in spec.args.items:
                     yield from filter(None, possible_values(spec.args.items[name]).texts or ())
 
     def _root_faults(self) -> Iterator[Problem]:
-        """A site's own variables against its own policy."""
+        """Yield a site's own variables that its own policy does not allow."""
         for name in DATA_VARIABLES if self.policy.data_roots else ():
             if name in self.trusted and not is_below(self.trusted[name], self.places.data):
                 variable = self.config.variables[name]
@@ -143,20 +143,20 @@ class _PathCheck:
                 yield Problem(variable.source / name, message, "", "path")
 
     def _variable_faults(self) -> Iterator[Problem]:
-        """``MMAR_*`` of a job name places in the MMAR; the runtime itself writes to some."""
-        for name, one in self.config.variables.items():
-            if not name.startswith("MMAR_") or _is_sites(one):
+        """Yield ``MMAR_*`` of a job that lead out of the MMAR; a run writes to some."""
+        for name, variable in self.config.variables.items():
+            if not name.startswith("MMAR_") or _is_sites(variable):
                 continue
             role: Role
             if name in OUTPUT_VARIABLES:
-                role, text = "write:run", str(one.value or "")
-            elif isinstance(one.value, str):
-                role, text = "read:run", os.path.join(self.places.root, one.value)
+                role, text = "write:run", str(variable.value or "")
+            elif isinstance(variable.value, str):
+                role, text = "read:run", os.path.join(self.places.root, variable.value)
             else:
                 continue
             fault = path_fault(text, role, self.places)
             if fault:
-                yield Problem(one.source / name, f"{name} {fault}", _ADVICE[role], "path")
+                yield Problem(variable.source / name, f"{name} {fault}", _ADVICE[role], "path")
 
     # --- Texts of the configuration --------------------------------------------------------------
 
@@ -178,16 +178,16 @@ class _PathCheck:
             yield from self._texts(node, role, what, place)
 
     def _texts(self, node: Node, role: Role, what: str, place: Location) -> Iterator[Problem]:
-        """A path has to be a text, or an expression whose texts can all be listed."""
-        found = possible_values(node)
+        """Yield a fault unless a path is a text, or an expression whose texts are all known."""
+        possible = possible_values(node)
         kinds = Literal if role == "read:model" else Literal | Expression  # the server reads it too
         single = isinstance(node, kinds)
-        if not single or found.texts is None or found.has_numbers or found.others:
+        if not single or possible.texts is None or possible.has_numbers or possible.others:
             message = f"{what} has to be a text"
             yield Problem(place, message, "Write the path itself, or a {VARIABLE}.", "path")
-        elif not found.texts and role == "read:model":
+        elif not possible.texts and role == "read:model":
             yield Problem(place, f"{what} names no file", "", "path")
-        for text in sorted(found.texts or ()) if single else ():
+        for text in sorted(possible.texts or ()) if single else ():
             if text:
                 yield from self._text(text, role, what, place)
 
@@ -197,7 +197,7 @@ class _PathCheck:
             yield Problem(place, f"{what}: {quoted(text)} {fault}", _ADVICE[role], "path")
 
     def _filled_in(self, spec: ComponentSpec, entry: ComponentEntry) -> Iterator[Problem]:
-        """The folders of the run that a component gets where it names none."""
+        """Yield the faults of run folders that a component gets if it names none."""
         for name, folder in run_folders(spec, entry, self.config.variables).items():
             place, what = spec.args.location / name, f"{spec.title}: {name}"
             if isinstance(folder, str):
@@ -220,17 +220,19 @@ class _PathCheck:
             yield from self._listed_cases(source)
 
     def _base(self, text: str, place: Location) -> Iterator[Problem]:
-        """The folder of the images, which is the site's and not the job's."""
+        """Yield a fault unless the folder of the images is the site's."""
         fault = path_fault(text, "read:data", self.places)
         named_from = self.places.named_from
-        if not fault and not all(is_below(os.path.abspath(text), [one]) for one in named_from):
+        if not fault and not all(
+            is_below(os.path.abspath(text), [folder]) for folder in named_from
+        ):
             fault = "is not below data_root_dir, so results would be named by a way out"
         if fault:
             message = f"data_file_base_dir: {quoted(text)} {fault}"
             yield Problem(place, message, _ADVICE["read:data"], "path")
 
     def _listed_cases(self, source: DataListSource) -> Iterator[Problem]:
-        """The files that a list names; other checks report what is wrong with the list itself."""
+        """Yield the faults of files that a list names; other checks report a list's own faults."""
         if not os.path.isfile(source.file):
             return
         try:
@@ -242,7 +244,7 @@ class _PathCheck:
             yield from self._case(item, source.base, location / index)
 
     def _written_cases(self, data: Node | None) -> Iterator[Problem]:
-        """Cases that stand in the workflow itself, where nothing is joined to a folder."""
+        """Yield the faults of cases in the workflow itself, which belong to no base folder."""
         for inner in () if data is None else walk(data):
             if not isinstance(inner, Literal | ListNode | MapNode):
                 message = "data: a case is what stands in a list, and not computed"
@@ -258,7 +260,7 @@ class _PathCheck:
         return file_keys(self.config)
 
     def _case(self, item: Any, base: str, place: Location) -> Iterator[Problem]:
-        """Every text of a case; a fault does not show it, for the name may be a patient's."""
+        """Yield the faults of a case without its texts, which may name a patient."""
         entries = {"image": item} if isinstance(item, str) else item
         for key, value in entries.items() if isinstance(entries, dict) else ():
             fault = self._case_fault(key, value, base)
@@ -282,7 +284,7 @@ class _PathCheck:
 
 
 def _is_sites(variable: Variable) -> bool:
-    """Whether a site, or who runs the command, has set a variable."""
+    """Return whether a site, or who runs the command, has set a variable."""
     return variable.source in (Location(SITE), COMMAND_LINE)
 
 
@@ -291,16 +293,16 @@ def _is_flag(node: Node) -> bool:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text in an entry of a case, however deep; any of them may be handed to a reader."""
+    """Yield every text in an entry of a case, however deep; a reader may get any of them."""
     waiting = [value]
     while waiting:
-        one = waiting.pop()
-        if isinstance(one, str):
-            yield one
-        elif isinstance(one, dict):
-            waiting += (*one, *one.values())
-        elif isinstance(one, list):
-            waiting += one
+        part = waiting.pop()
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, dict):
+            waiting += (*part, *part.values())
+        elif isinstance(part, list):
+            waiting += part
 
 
 _ADVICE: dict[Role, str] = {

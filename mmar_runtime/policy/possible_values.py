@@ -66,7 +66,7 @@ _ANYTHING = Possible(-math.inf, math.inf, None, others=True)
 
 
 def possible_values(node: Node) -> Possible:
-    """All that a node of a configuration may come to.
+    """Return all that a node of a configuration may come to.
 
     A reference may come to anything: which object stands behind it is not looked up here.
     """
@@ -85,7 +85,7 @@ def possible_values(node: Node) -> Possible:
 
 
 def possible_of(tree: expressions.ExpressionTree) -> Possible:
-    """All that an expression may come to; what a lambda returns is not part of it."""
+    """Return all that an expression may come to; what a lambda returns is not part of it."""
     match tree:
         case expressions.Constant():
             return _constant(tree.value)
@@ -121,7 +121,7 @@ def _constant(value: float | str | None) -> Possible:
 
 
 def _interval(ends: Iterable[float]) -> Possible:
-    """The interval around numbers; unbounded where one of them is not finite.
+    """Return the interval around numbers; unbounded where one of them is not finite.
 
     Beyond ``EXACT`` Python's whole numbers are finer than these ends, which then give way.
     """
@@ -136,24 +136,24 @@ def _interval(ends: Iterable[float]) -> Possible:
 
 
 def _either(choices: Iterable[Possible]) -> Possible:
-    """What is possible where each of the choices is."""
-    found = list(choices)
-    texts = [one.texts for one in found if one.texts is not None]
+    """Return all that is possible for any of the choices."""
+    every = list(choices)
+    texts = [choice.texts for choice in every if choice.texts is not None]
     return Possible(
-        least=min((one.least for one in found), default=math.inf),
-        most=max((one.most for one in found), default=-math.inf),
-        texts=frozenset().union(*texts) if len(texts) == len(found) else None,
-        others=any(one.others for one in found),
+        least=min((choice.least for choice in every), default=math.inf),
+        most=max((choice.most for choice in every), default=-math.inf),
+        texts=frozenset().union(*texts) if len(texts) == len(every) else None,
+        others=any(choice.others for choice in every),
     )
 
 
 def _compared(left: Possible, right: Possible) -> Possible:
-    """A flag, or the tensor that the comparison of a tensor gives."""
+    """Return a flag, or the tensor that the comparison of a tensor gives."""
     return Possible(0, 1, others=left.others or right.others)
 
 
 def _computed(sign: str, left: Possible, right: Possible) -> Possible:
-    """The result of one step; what is neither number nor tensor is refused when it is taken."""
+    """Return the result of one step; a lambda's check refuses all but numbers and tensors."""
     numbers = _NOTHING
     if left.has_numbers and right.has_numbers:
         numbers = _step(sign, left, right)
@@ -161,7 +161,7 @@ def _computed(sign: str, left: Possible, right: Possible) -> Possible:
 
 
 def _step(sign: str, left: Possible, right: Possible) -> Possible:
-    """The interval of a step. Each operation is monotonic in each operand, so corners suffice."""
+    """Return the interval of a step; each operation is monotonic, so the corners suffice."""
     ends = (left.least, left.most, right.least, right.most)
     by_zero = sign in _DIVISIONS and right.least <= 0 <= right.most
     if by_zero or not all(map(math.isfinite, ends)):
@@ -169,7 +169,7 @@ def _step(sign: str, left: Possible, right: Possible) -> Possible:
     if sign == "%":  # between zero and the divisor, whatever is divided
         return _interval([0.0, right.least, right.most])
     pairs = product((left.least, left.most), (right.least, right.most))
-    return _interval(_OPERATORS[sign](one, other) for one, other in pairs)
+    return _interval(_OPERATORS[sign](left_end, right_end) for left_end, right_end in pairs)
 
 
 _DIVISIONS = ("/", "//", "%")
@@ -187,30 +187,30 @@ _OPERATORS: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
 def _formatted(
     parts: Iterable[expressions.Constant | expressions.FormattedValue],
 ) -> frozenset[str] | None:
-    """The texts of an f-string; ``None`` with a number, an object or a format in it."""
+    """Return the texts of an f-string; ``None`` with a number, an object or a format in it."""
     texts = frozenset([""])
     for part in parts:
-        found = _part_texts(part)
-        if found is None or len(texts) * len(found) > MAX_TEXTS:
+        endings = _part_texts(part)
+        if endings is None or len(texts) * len(endings) > MAX_TEXTS:
             return None
-        texts = frozenset(before + after for before in texts for after in found)
+        texts = frozenset(before + after for before in texts for after in endings)
     return texts
 
 
 def _part_texts(part: expressions.Constant | expressions.FormattedValue) -> frozenset[str] | None:
     if isinstance(part, expressions.Constant):
-        found = _constant(part.value).texts
+        texts = _constant(part.value).texts
     else:
-        found = possible_of(part.value).texts if _is_plain(part) else None
-    if found is None:
+        texts = possible_of(part.value).texts if _is_plain(part) else None
+    if texts is None:
         return None
     # The interpreter cuts and blanks these texts, so they are not listed.
-    odd = any(len(text) > MAX_TEXT or not text.isprintable() for text in found)
-    return None if odd else found
+    odd = any(len(text) > MAX_TEXT or not text.isprintable() for text in texts)
+    return None if odd else texts
 
 
 def _is_plain(part: expressions.FormattedValue) -> bool:
-    """Whether a text, and nothing but a text, is put in as it is."""
+    """Return whether a text, and nothing but a text, is put in as it is."""
     return not part.spec and _is_text(part.value)
 
 

@@ -18,7 +18,7 @@ from mmar_runtime.policy.component_table import ComponentEntry
 def run_folders(
     spec: ComponentSpec, entry: ComponentEntry, variables: Mapping[str, Variable]
 ) -> dict[str, Scalar]:
-    """The places for arguments that are left out, null or empty, or may come to that."""
+    """Return the places for arguments that are left out, null or empty, or may come to that."""
     return {
         name: _place(template, variables, spec.location)
         for name, template in entry.filled.items()
@@ -27,7 +27,7 @@ def run_folders(
 
 
 def _place(template: str, variables: Mapping[str, Variable], location: Location) -> Scalar:
-    """The place that a template names; null where the variable in it is null."""
+    """Return the place that a template names; null where the variable in it is null."""
     try:
         return substitute(template, variables, location)
     except SubstitutionError:
@@ -35,6 +35,6 @@ def _place(template: str, variables: Mapping[str, Variable], location: Location)
 
 
 def _is_given(spec: ComponentSpec, argument: str) -> bool:
-    """Whether an argument is a value for sure; an expression may come to null."""
+    """Return whether an argument is a value for sure; an expression may come to null."""
     node = spec.args.items.get(argument)
     return isinstance(node, Literal) and bool(node.value)

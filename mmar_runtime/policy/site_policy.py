@@ -184,7 +184,7 @@ class SitePolicy:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def rounded(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """The metrics that may leave, rounded as the policy says; the others are left out.
+        """Return the metrics that may leave, rounded as the policy says; the others are left out.
 
         >>> outgoing = Outgoing(metrics=("dice",), round_digits=2)
         >>> SitePolicy(outgoing=outgoing).rounded({"dice": 0.8765, "loss": 0.1})
@@ -198,7 +198,7 @@ class SitePolicy:
 
 
 def significant(value: float, digits: int) -> float:
-    """A number rounded to so many significant decimal digits.
+    """Return a number rounded to so many significant decimal digits.
 
     >>> [significant(value, 3) for value in (0.87654, 1034.0, 1.2345e-06)]
     [0.877, 1030.0, 1.23e-06]
@@ -214,7 +214,7 @@ OWN_MMAR_POLICY = replace(
 
 
 def read_site_policy(path: Path) -> SitePolicy:
-    """The policy in a file.
+    """Return the policy in a file.
 
     Raises:
         ConfigError: no such file, writable by others, or not a policy; with every unknown key,
@@ -229,7 +229,7 @@ def read_site_policy(path: Path) -> SitePolicy:
 
 
 def parse_policy(document: Any, location: Location) -> SitePolicy:
-    """The policy in a JSON document.
+    """Return the policy in a JSON document.
 
     Raises:
         ConfigError: with every unknown key, wrong type and value that is looser than the default.
@@ -242,7 +242,7 @@ def parse_policy(document: Any, location: Location) -> SitePolicy:
 
 
 def policy_document(policy: SitePolicy) -> dict[str, Any]:
-    """A policy as the JSON of its file; what is None is left out, for that is the default."""
+    """Return a policy as the JSON of its file, without values that are None."""
     content = {key: value for key, value in asdict(policy).items() if value is not None}
     for part in ("outgoing", "privacy"):
         content[part] = {k: v for k, v in content[part].items() if v is not None}
@@ -251,7 +251,7 @@ def policy_document(policy: SitePolicy) -> dict[str, Any]:
 
 
 def site_policy(local: Path) -> SitePolicy:
-    """The policy of the site that owns a folder; the defaults where it has none.
+    """Return the policy of the site that owns a folder; the defaults where it has none.
 
     Raises:
         ConfigError: the file has a fault, or somebody besides the site could put another in its
@@ -268,7 +268,7 @@ _DECIDES = "who can change it decides what runs here."
 
 
 def _not_the_sites_own(path: Path) -> Iterator[Problem]:
-    """Why the policy file in a folder of a site may not be the one that the site has written."""
+    """Yield the reasons why a policy file may not be the file that the site has written."""
     local, name = path.parent, path.name
     if path.is_symlink():
         advice = f"Put the file itself in its place: {_DECIDES}"
@@ -277,7 +277,7 @@ def _not_the_sites_own(path: Path) -> Iterator[Problem]:
     if local.exists() and (writers := other_writers(local)):
         message = f"can be written by {writers}, who can replace {name}"
         yield Problem(Location(local.name), message, f"Run 'chmod 700 {local.name}'.", "policy")
-    for place in (one for one in (local, path) if one.exists()):
+    for place in (place for place in (local, path) if place.exists()):
         if owner := other_owner(place):
             message = f"belongs to {owner}, and this process is another user's"
             advice = f"Start it as that user, or run 'chown' on {place.name}: {_DECIDES}"
@@ -291,12 +291,12 @@ class _Reading:
         self.problems: list[Problem] = []
 
     def policy(self, raw: Any, location: Location) -> SitePolicy:
-        known = ("policy_version", *(one.name for one in fields(SitePolicy)))
+        known = ("policy_version", *(part.name for part in fields(SitePolicy)))
         given = self._object(raw, location, known)
         version = given.pop("policy_version", None)
         if version != POLICY_VERSION or isinstance(version, bool):
-            found = "is missing" if version is None else f"is {version!r}"
-            message = f"{found}, and has to be {POLICY_VERSION}"
+            fault = "is missing" if version is None else f"is {version!r}"
+            message = f"{fault}, and has to be {POLICY_VERSION}"
             self._problem(location / "policy_version", message)
         return self._record(
             SitePolicy,
@@ -308,7 +308,7 @@ class _Reading:
                 "signers": self._texts,
                 "data_roots": self._roots,
                 "limits": self._part(
-                    Limits, {one.name: self._at_most(one.default) for one in fields(Limits)}
+                    Limits, {part.name: self._at_most(part.default) for part in fields(Limits)}
                 ),
                 "denied_components": self._texts,
                 "egress": self._flag,
@@ -341,17 +341,17 @@ class _Reading:
 
     def _byoc(self, raw: Any, location: Location) -> Byoc:
         readers = {"mode": self._word(BYOC_MODES, "off"), "approved": self._digests}
-        found = self._part(Byoc, readers)(raw, location)
-        if found.mode == "by_hash" and not found.approved:
+        byoc = self._part(Byoc, readers)(raw, location)
+        if byoc.mode == "by_hash" and not byoc.approved:
             self._problem(
                 location / "approved",
                 "is empty, so 'by_hash' allows nothing",
                 "Approve a folder with 'mmar site approve', or write off.",
             )
-        return found
+        return byoc
 
     def _word(self, allowed: Sequence[T], otherwise: T) -> Callable[[Any, Location], T]:
-        """The reader of one word of a list; ``otherwise`` stands for any other value."""
+        """Return the reader of one word of a list; ``otherwise`` stands for any other value."""
 
         def read(raw: Any, location: Location) -> T:
             for word in allowed:
@@ -366,7 +366,7 @@ class _Reading:
     def _part(
         self, kind: Callable[..., T], readers: Mapping[str, Callable[[Any, Location], Any]]
     ) -> Callable[[Any, Location], T]:
-        """The reader of an object in the policy."""
+        """Return the reader of an object in the policy."""
 
         def read(raw: Any, location: Location) -> T:
             return self._record(kind, self._object(raw, location, readers), location, readers)
@@ -411,7 +411,7 @@ class _Reading:
         return raw is True
 
     def _texts(self, raw: Any, location: Location) -> tuple[str, ...]:
-        if isinstance(raw, list) and all(isinstance(one, str) and one.strip() for one in raw):
+        if isinstance(raw, list) and all(isinstance(text, str) and text.strip() for text in raw):
             return tuple(raw)
         self._problem(location, f"has to be an array of texts, found {raw!r}")
         return ()
@@ -423,12 +423,12 @@ class _Reading:
         return ""
 
     def _digests(self, raw: Any, location: Location) -> tuple[str, ...]:
-        found = self._texts(raw, location)
-        for index, text in enumerate(found):
+        digests = self._texts(raw, location)
+        for index, text in enumerate(digests):
             if not SHA256.fullmatch(text):
                 message = f"{text!r} is no SHA-256: 64 hexadecimal digits in small letters"
                 self._problem(location / index, message)
-        return found
+        return digests
 
     def _roots(self, raw: Any, location: Location) -> tuple[Path, ...]:
         roots = tuple(Path(text) for text in self._texts(raw, location))
@@ -454,7 +454,7 @@ class _Reading:
         location: Location,
         readers: Mapping[str, Callable[[Any, Location], Any]],
     ) -> T:
-        """The dataclass of the given values, each read by its reader; the rest keep defaults."""
+        """Return the dataclass of the given values, each read by its reader, else default."""
         return kind(**{key: readers[key](value, location / key) for key, value in given.items()})
 
     def _problem(self, location: Location, message: str, advice: str = "") -> None:

@@ -35,42 +35,42 @@ class Verdict:
         return not self.problems
 
     def as_dict(self) -> dict[str, Any]:
-        """The verdict for ``--json``, the audit log and the researcher."""
+        """Return the verdict for ``--json``, the audit log and the researcher."""
         return {
             "path": self.path,
             "verdict": "accept" if self.accepted else "reject",
             "problems": [
                 {
-                    "rule": one.rule,
-                    "file": one.location.file,
-                    "place": one.location.place,
-                    "message": one.message,
+                    "rule": problem.rule,
+                    "file": problem.location.file,
+                    "place": problem.location.place,
+                    "message": problem.message,
                 }
-                for one in self.problems
+                for problem in self.problems
             ],
             "notices": list(self.notices),
         }
 
 
 def verdict(path: object, problems: Iterable[Problem], notices: Iterable[str] = ()) -> Verdict:
-    """A verdict that is safe to print and to store.
+    """Return a verdict that is safe to print and to store.
 
     Each problem stands there once, at most ``MAX_PROBLEMS`` of them. What the judged documents
     wrote into names and messages cannot move a terminal's cursor or forge a line of a log.
     """
-    found = list(dict.fromkeys(printable_problem(one) for one in problems))
-    if len(found) > MAX_PROBLEMS:
-        message = f"... and {len(found) - MAX_PROBLEMS} more problems"
-        more = Problem(Location(found[0].location.file), message, "", "limit")
-        found = [*found[:MAX_PROBLEMS], more]
-    texts = dict.fromkeys(printable(one) for one in notices)
-    return Verdict(printable(str(path)), tuple(found), tuple(texts)[:MAX_PROBLEMS])
+    shown = list(dict.fromkeys(printable_problem(problem) for problem in problems))
+    if len(shown) > MAX_PROBLEMS:
+        message = f"... and {len(shown) - MAX_PROBLEMS} more problems"
+        more = Problem(Location(shown[0].location.file), message, "", "limit")
+        shown = [*shown[:MAX_PROBLEMS], more]
+    texts = dict.fromkeys(printable(notice) for notice in notices)
+    return Verdict(printable(str(path)), tuple(shown), tuple(texts)[:MAX_PROBLEMS])
 
 
 def printable_problem(problem: Problem) -> Problem:
-    """The problem with nothing in it but short printable text."""
+    """Return the problem with nothing in it but short printable text."""
     location = problem.location
-    steps = tuple(printable(one) if isinstance(one, str) else one for one in location.path)
+    steps = tuple(printable(step) if isinstance(step, str) else step for step in location.path)
     return replace(
         problem,
         location=Location(printable(location.file), steps),
@@ -80,7 +80,7 @@ def printable_problem(problem: Problem) -> Problem:
 
 
 def printable(text: str) -> str:
-    r"""The text with escapes for what is not printable, cut where it is long.
+    r"""Return the text with escapes for what is not printable, cut where it is long.
 
     >>> printable("a\x1b[2Jb\n")
     'a\\x1b[2Jb\\n'

@@ -35,10 +35,10 @@ CROPS = frozenset({"RandCropByPosNegLabeld", "RandCropByLabelClassesd", "RandWei
 
 
 def volume_check(config: WorkflowConfig) -> Iterator[Problem]:
-    """The loader's check that no crop is larger than a volume it is taken from."""
-    for section, found in lists_of_cases(config):
-        for index, item in enumerate(found.items):
-            yield from _too_large(section, item.get("image"), found.location / index)
+    """Yield the loader's check that no crop is larger than a volume it is taken from."""
+    for section, cases in lists_of_cases(config):
+        for index, item in enumerate(cases.items):
+            yield from _too_large(section, item.get("image"), cases.location / index)
 
 
 def _too_large(section: Section, image: Any, place: Location) -> Iterator[Problem]:
@@ -68,7 +68,7 @@ def _too_large(section: Section, image: Any, place: Location) -> Iterator[Proble
 def _resampled(
     spec: ComponentSpec, size: Sequence[float], spacing: Sequence[float], reoriented: bool
 ) -> list[float]:
-    """The largest size that resampling may give; empty where that cannot be told."""
+    """Return the largest size that resampling may give; empty where that cannot be told."""
     pixdim = _numbers(spec.args.items.get("pixdim"))
     if len(pixdim) not in (1, SPATIAL_AXES) or not all(length > 0 for length in pixdim):
         return []
@@ -112,12 +112,12 @@ def _shape(lengths: Sequence[float]) -> str:
 
 
 def _numbers(node: Node | None) -> list[float]:
-    """The numbers of a literal or a list; none where anything else stands there."""
+    """Return the numbers of a literal or a list; none where anything else stands there."""
     value: Any = None if node is None else plain(node)
     values: list[Any] = value if isinstance(value, list) else [value]
-    if any(isinstance(one, bool) or not isinstance(one, int | float) for one in values):
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
         return []
-    return [float(one) for one in values]
+    return [float(value) for value in values]
 
 
 def _is_true(node: Node | None) -> bool:

@@ -34,7 +34,7 @@ NOT_USED = "not used"
 
 
 def conf_report(config: WorkflowConfig, builder: ComponentBuilder) -> Iterator[str]:
-    """The lines of the report; nothing is built for it, so that the run stays what it is.
+    """Yield the lines of the report; nothing is built for it, so that the run stays what it is.
 
     Args:
         config: a training or an evaluation workflow.
@@ -81,7 +81,7 @@ def _parts(built: Any) -> tuple[Any, ...]:
 
 
 def _described(built: Any) -> str:
-    """The class; an object's own text may hold whole networks or paths of data."""
+    """Return the class; an object's own text may hold whole networks or paths of data."""
     if isinstance(built, dict):
         return ", ".join(f"{label}={_described(metric)}" for label, metric in built.items())
     return f"{type(built).__module__}.{type(built).__qualname__}"

@@ -84,7 +84,7 @@ class EvaluationWorkflow:
 
 
 def result_of(evaluator: Engine) -> EvaluationResult:
-    """What an evaluator's last run found, in all processes together; each of them has to ask."""
+    """Return the results of an evaluator's last run over all processes; each process has to ask."""
     state: Any = evaluator.state  # MONAI adds the attributes of the key metric
     own_cases = len(getattr(state.dataloader, "dataset", ()))
     return EvaluationResult(
@@ -117,7 +117,7 @@ def evaluate(
 
 
 def _has_weights(config: EvaluationConfig) -> None:
-    """A network with random weights would give numbers too; they would mean nothing."""
+    """Raise if a network has random weights, whose metrics would mean nothing."""
     loaders = [spec for spec in config.section.specs("handlers") if spec.name == "CheckpointLoader"]
     if isinstance(config.model, WeightsFile) or loaders:
         return

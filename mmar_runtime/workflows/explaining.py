@@ -53,7 +53,7 @@ def explained(config: WorkflowConfig) -> Iterator[None]:
 
 
 def _data_fault(config: WorkflowConfig, causes: list[BaseException]) -> str | None:
-    """What is wrong with the data; None if something else is."""
+    """Return the fault of the data; None if the cause is another."""
     texts = list(map(str, causes))
     for cause, text in zip(causes, texts, strict=True):
         if CROP_TOO_LARGE.search(text):
@@ -71,7 +71,7 @@ def _data_fault(config: WorkflowConfig, causes: list[BaseException]) -> str | No
 
 
 def _file_being_read(causes: list[BaseException]) -> str:
-    """The file that MONAI's reader was at; empty if no traceback shows it.
+    """Return the file that MONAI's reader was at; empty if no traceback shows it.
 
     Neither MONAI nor the libraries below name the file of a stream that ends too early.
     """
@@ -84,7 +84,7 @@ def _file_being_read(causes: list[BaseException]) -> str:
 
 
 def _text(error: BaseException) -> str:
-    """The error's own words; of one from a DataLoader's process only its first cause's.
+    """Return the error's own words; of one from a DataLoader's process only its first cause's.
 
     Such an error's text is a whole traceback, with the first cause on top.
     """

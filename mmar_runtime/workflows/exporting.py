@@ -156,7 +156,7 @@ def _refused(place: str, message: str, advice: str) -> ConfigError:
 def _trained_network(
     config: TrainConfig, path: Path, *, allow_code: bool
 ) -> tuple[torch.nn.Module, tuple[str, ...]]:
-    """The network with the checkpoint's weights, and what to say about the choice of it."""
+    """Return the network with the checkpoint's weights, and what to say about the choice of it."""
     checkpoint = read_checkpoint(path)
     node, notices = _chosen_network(checkpoint, path, config)
     whole = config.with_train(config.train.replaced(model=node))
@@ -176,7 +176,7 @@ def _trained_network(
 def _chosen_network(
     checkpoint: Checkpoint, path: Path, config: TrainConfig
 ) -> tuple[Node, tuple[str, ...]]:
-    """The checkpoint's own network if it names one, else the config's.
+    """Return the checkpoint's own network if it names one, else the config's.
 
     Weights often fit several networks (another activation, say), but only in the one that they
     were trained with do they mean what they meant then.
@@ -206,24 +206,24 @@ def _names_network(train_conf: Mapping[str, Any] | None) -> bool:
     return isinstance(train, Mapping) and "model" in train
 
 
-def _differences(one: Any, other: Any, place: str = "model") -> list[str]:
-    """The places where two JSON values differ."""
-    if not isinstance(one, dict) or not isinstance(other, dict):
-        return [] if one == other else [place]
-    found = []
-    for key in sorted(one.keys() | other.keys()):
-        if key in one and key in other:
-            found += _differences(one[key], other[key], f"{place}.{key}")
+def _differences(old: Any, new: Any, place: str = "model") -> list[str]:
+    """Return the places where two JSON values differ."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return [] if old == new else [place]
+    places = []
+    for key in sorted(old.keys() | new.keys()):
+        if key in old and key in new:
+            places += _differences(old[key], new[key], f"{place}.{key}")
         else:
-            found.append(f"{place}.{key}")
-    return found
+            places.append(f"{place}.{key}")
+    return places
 
 
 # --- Its answer to a random input -----------------------------------------------------------------
 
 
 def _trial(network: torch.nn.Module, shape: tuple[int, ...] | None) -> _Trial | None:
-    """A random input of this shape with the network's answer; None without a shape."""
+    """Return a random input of this shape with the network's answer; None without a shape."""
     if shape is None:
         return None
     try:
@@ -241,12 +241,12 @@ def _trial(network: torch.nn.Module, shape: tuple[int, ...] | None) -> _Trial | 
 
 
 def _random_input(shape: tuple[int, ...]) -> torch.Tensor:
-    """Values from 0 to 1, the same for every call with this shape."""
+    """Return values from 0 to 1, equal for every call with this shape."""
     return torch.rand(shape, generator=torch.Generator().manual_seed(SEED))
 
 
 def _needed(trial: _Trial | None, purpose: str) -> _Trial:
-    """The trial.
+    """Return the trial.
 
     Raises:
         ConfigError: there is none, because nobody gave a shape.
@@ -261,7 +261,7 @@ def _needed(trial: _Trial | None, purpose: str) -> _Trial:
 
 
 def _tensors(answer: Any) -> tuple[torch.Tensor, ...]:
-    """The tensors in a network's answer, in their order; None stands for no tensor."""
+    """Return the tensors in a network's answer, in their order; None stands for no tensor."""
     match answer:
         case torch.Tensor():
             return (answer.detach(),)
@@ -280,7 +280,7 @@ def _tensors(answer: Any) -> tuple[torch.Tensor, ...]:
 
 
 def _first_line(error: BaseException) -> str:
-    """The first line of an error that says something; torch's errors go on for pages."""
+    """Return the first line of an error that says something; torch's errors go on for pages."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
 
 
@@ -342,7 +342,7 @@ def _write_trace(network: torch.nn.Module, trial: _Trial, path: Path, reason: st
 def _program(
     network: torch.nn.Module, trial: _Trial
 ) -> tuple[torch.export.ExportedProgram, ExportMethod]:
-    """The exported program, for any batch size if the network allows that."""
+    """Return the exported program, for any batch size if the network allows that."""
     # torch takes a batch of one for a constant, and comparing with another batch than the one seen
     # here shows that the size is free.
     batch, *rest = trial.shape
@@ -442,7 +442,7 @@ RUNNERS: Mapping[ExportFormat, Callable[[Path, torch.Tensor], Any]] = MappingPro
 
 
 def _verified(format: ExportFormat, path: Path, given: _Trial | None) -> float:
-    """The largest difference between the file's answer and the network's.
+    """Return the largest difference between the file's answer and the network's.
 
     Raises:
         ConfigError: there is no input to give to the two.
@@ -451,19 +451,19 @@ def _verified(format: ExportFormat, path: Path, given: _Trial | None) -> float:
     trial = _needed(given, "to compare the file with the network")
     try:
         with torch.no_grad():
-            found = _tensors(RUNNERS[format](path, trial.input))
+            outputs = _tensors(RUNNERS[format](path, trial.input))
     except Exception as error:  # the file is new: nobody knows what its loader may raise
         raise CheckpointError(
             f"the exported file cannot be run on an input of shape {list(trial.shape)}: "
             f"{type(error).__name__}: {_first_line(error)}\n    Nothing was written."
         ) from error
-    shapes, expected_shapes = _shapes(found), _shapes(trial.expected)
+    shapes, expected_shapes = _shapes(outputs), _shapes(trial.expected)
     if shapes != expected_shapes:
         raise CheckpointError(
             f"the exported file answers with shapes {shapes}, the network with {expected_shapes}\n"
             "    Nothing was written."
         )
-    pairs = zip(trial.expected, found, strict=True)
+    pairs = zip(trial.expected, outputs, strict=True)
     return max((_difference(*pair, TOLERANCES[format]) for pair in pairs), default=0.0)
 
 
@@ -471,8 +471,8 @@ def _shapes(tensors: tuple[torch.Tensor, ...]) -> list[list[int]]:
     return [list(tensor.shape) for tensor in tensors]
 
 
-def _difference(expected: torch.Tensor, found: torch.Tensor, tolerance: float) -> float:
-    """The largest difference between two tensors of one shape.
+def _difference(expected: torch.Tensor, output: torch.Tensor, tolerance: float) -> float:
+    """Return the largest difference between two tensors of one shape.
 
     Raises:
         CheckpointError: it is larger than ``tolerance`` times the largest expected value.
@@ -484,7 +484,7 @@ def _difference(expected: torch.Tensor, found: torch.Tensor, tolerance: float) -
             "the network itself answers with values that are not finite: its weights are no "
             "result of a training that went well\n    Nothing was written."
         )
-    difference = float((found.double() - expected.double()).abs().max())
+    difference = float((output.double() - expected.double()).abs().max())
     allowed = tolerance * float(expected.double().abs().max())
     if not difference <= allowed:  # a difference that is not a number is not allowed either
         raise CheckpointError(

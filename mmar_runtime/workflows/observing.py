@@ -17,26 +17,26 @@ class Observer(Protocol):
     """Whoever wants to know how a run goes on; every method may do nothing."""
 
     def iteration(self, *, epoch: int, epochs: int, done: int, of: int, loss: float | None) -> None:
-        """An iteration of training is complete: the ``done``-th ``of`` this epoch."""
+        """Report that iteration ``done`` ``of`` the epoch's iterations is complete."""
 
     def epoch(self, report: EpochReport, *, epochs: int) -> None:
-        """An epoch of training is complete."""
+        """Report that training has completed an epoch."""
 
     def validation(self, result: EvaluationResult, *, epoch: int) -> None:
-        """A validation during training is complete."""
+        """Report that training has completed a validation."""
 
 
 class SilentObserver:
     """Wants to know nothing."""
 
     def iteration(self, *, epoch: int, epochs: int, done: int, of: int, loss: float | None) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def epoch(self, report: EpochReport, *, epochs: int) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def validation(self, result: EvaluationResult, *, epoch: int) -> None:
-        """Ignored."""
+        """Do nothing."""
 
 
 def forget_batch(engine: Engine) -> None:
@@ -87,7 +87,7 @@ class EpochReporter:
 
 
 def loss_of(output: Any) -> float | None:
-    """The loss in an engine's output: a mapping, or MONAI's list of one mapping for each item."""
+    """Return the loss in an engine's output: a mapping, or MONAI's list of mappings."""
     if isinstance(output, list) and output:
         output = output[0]
     if not isinstance(output, Mapping) or "loss" not in output:
@@ -99,14 +99,14 @@ def loss_of(output: Any) -> float | None:
 
 
 def scalar_metrics(engine: Engine) -> dict[str, float]:
-    """The engine's metrics that are single numbers."""
-    found = {}
+    """Return the engine's metrics that are single numbers."""
+    scalars = {}
     for name, value in engine.state.metrics.items():
         if isinstance(value, torch.Tensor) and value.numel() == 1:
-            found[name] = float(value.item())
+            scalars[name] = float(value.item())
         elif isinstance(value, int | float):
-            found[name] = float(value)
-    return found
+            scalars[name] = float(value)
+    return scalars
 
 
 def stop_between_iterations(engine: Engine, should_stop: ShouldStop) -> None:

@@ -12,7 +12,7 @@ PAGE = "docs/look-up/custom-code.md says what has changed."
 
 
 def own_code_advice(config: WorkflowConfig, root: BaseException) -> str:
-    """Further lines for an error's text; empty where nothing is known to help.
+    """Return further lines for an error's text; empty if no advice is known.
 
     Args:
         config: says which code is the MMAR's own, and what it is used for.
@@ -50,7 +50,7 @@ def _advice(text: str) -> str:
 
 
 def _own(config: WorkflowConfig, *kinds: str) -> Iterator[ComponentSpec]:
-    """The components by ``path`` in the entries of these kinds; what is wrapped already is not."""
+    """Yield the components by ``path`` in the entries of these kinds that are not wrapped yet."""
     for section in config.scopes.values():
         for name, entry in section.entries.items():
             for node in walk(entry) if SLOT_KINDS.get(name) in kinds else ():
@@ -59,12 +59,12 @@ def _own(config: WorkflowConfig, *kinds: str) -> Iterator[ComponentSpec]:
 
 
 def _is_of_type(error: BaseException, *names: str) -> bool:
-    """Also of an error that a DataLoader's process has handed on as text."""
+    """Return whether an error is of a type, also if a DataLoader's process sent it as text."""
     return type(error).__name__ in names or any(f"\n{name}: " in str(error) for name in names)
 
 
 def _passes_through(error: BaseException, spec: ComponentSpec) -> bool:
-    """Whether the component's module is where the error comes from, or on the way there."""
+    """Return whether the component's module is where the error comes from, or on the way there."""
     module = str(spec.path).rpartition(".")[0]
     if f"{module.replace('.', '/')}.py" in str(error):
         return True

@@ -27,7 +27,7 @@ class ProcessState:
 
     @classmethod
     def now(cls) -> Self:
-        """The state at this moment."""
+        """Return the state at this moment."""
         return cls(flags=Flags.now(), random=random_state())
 
     def restore(self) -> None:

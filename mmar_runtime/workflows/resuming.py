@@ -40,7 +40,7 @@ class Stateful(Protocol):
     """Optimizers and schedules: their state can be taken out and put back."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The state."""
+        """Return the state."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
         """Put a state back."""
@@ -86,7 +86,7 @@ class ResumePoint:
         self._is_own = False
 
     def write_after_epochs(self) -> None:
-        """From now on, write the point after an epoch, at a small share of the time.
+        """Write the point after each epoch from now on, at a small share of the time.
 
         A point that an earlier training has left stays until this one validates for the first time:
         then the best model of that one is replaced, and its point is worth nothing any more.
@@ -209,32 +209,32 @@ def transforms_follow_torch(trainer: Engine, context: BuildContext) -> None:
 
 
 def comparable(config: TrainConfig, *, processes: int) -> dict[str, Any]:
-    """What must not change between the parts of a training: it would not be the same one."""
+    """Return the values that have to be equal in all parts of a training."""
     content = {**config.as_json(), "processes": processes}
     return {name: value for name, value in content.items() if name not in MAY_CHANGE}
 
 
 def changed_places(old: Any, new: Any, place: str = "") -> list[str]:
-    """Where two JSON values differ."""
+    """Return where two JSON values differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted({*old, *new})
         return [
-            found
+            changed
             for key in keys
-            for found in changed_places(old.get(key), new.get(key), f"{place}.{key}".strip("."))
+            for changed in changed_places(old.get(key), new.get(key), f"{place}.{key}".strip("."))
         ]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return [
-            found
-            for index, (one, other) in enumerate(zip(old, new, strict=True))
-            for found in changed_places(one, other, f"{place}[{index}]")
+            changed
+            for index, (before, after) in enumerate(zip(old, new, strict=True))
+            for changed in changed_places(before, after, f"{place}[{index}]")
         ]
     # max_epochs holds the value of {epochs}.
     return [] if old == new or place == "train.trainer.args.max_epochs" else [place]
 
 
 def engine_state(engine: Engine) -> dict[str, Any]:
-    """Counters and best metric of one of MONAI's engines."""
+    """Return the counters and the best metric of an engine."""
     state: Any = engine.state
     return {
         "epoch": state.epoch,
@@ -258,7 +258,7 @@ def _checkpoints(saver: AtomicCheckpointSaver) -> Iterator[tuple[str, Any]]:
 
 
 def saver_state(saver: AtomicCheckpointSaver) -> dict[str, Any]:
-    """Which checkpoints a saver has written, and how good they are."""
+    """Return which checkpoints a saver has written, and how good they are."""
     return {
         name: [[float(item.priority), item.filename] for item in checkpoint._saved]
         for name, checkpoint in _checkpoints(saver)
@@ -272,7 +272,7 @@ def restore_saver(saver: AtomicCheckpointSaver, saved: Mapping[str, Any]) -> Non
 
 
 def random_state() -> dict[str, Any]:
-    """The state of every random source, as tensors and plain values."""
+    """Return the state of every random source, as tensors and plain values."""
     legacy: Any = np.random.get_state()
     kind, keys, position, has_gauss, cached = legacy
     version, internal, gauss = random.getstate()

@@ -85,7 +85,7 @@ def settings_alone(settings: RuntimeSettings) -> Iterator[None]:
 
 
 def choose_device(settings: RuntimeSettings, processes: Processes = ALONE) -> torch.device:
-    """The GPU of this process if there is one and the config wants it, else the CPU.
+    """Return the GPU of this process if there is one and the config wants it, else the CPU.
 
     Raises:
         LaunchError: there are more processes than GPUs.
@@ -141,7 +141,7 @@ class Flags:
 
     @classmethod
     def now(cls) -> Flags:
-        """The settings at this moment."""
+        """Return the settings at this moment."""
         return cls(
             (
                 torch.backends.cudnn.benchmark,

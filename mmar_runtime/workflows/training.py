@@ -92,7 +92,7 @@ class TrainingWorkflow:
             self.evaluator.add_event_handler(Events.COMPLETED, self._remember_validation)
 
     def _should_stop(self) -> bool:
-        """Whether to stop; of several processes, all stop at the same iteration or none does."""
+        """Return whether to stop; several processes stop at the same iteration."""
         if not self._stopped:
             asked = self._asked_to_stop()
             several = self._processes.several
@@ -109,20 +109,20 @@ class TrainingWorkflow:
             evaluator.add_event_handler(Events.STARTED, lambda _: agree_on_buffers(network))
 
     def entry(self, scope: str, name: str) -> Any:
-        """The object of a section's entry, built if it is not yet; None without such an entry."""
+        """Return the object of a section's entry, built on demand; None without the entry."""
         section = self.config.scopes.get(scope)
         if section is None or name not in section.entries:
             return None
         return self.builder.get(scope, name)
 
     def handlers(self) -> Iterator[object]:
-        """The handlers that are attached to the engines, of training first."""
+        """Yield the handlers that are attached to the engines, of training first."""
         for scope in self.config.scopes:
             built = self.builder.built(scope).get("handlers")
             yield from built if isinstance(built, list) else ()
 
     def parts(self) -> dict[str, Stateful]:
-        """Networks, optimizers and schedules with a state, by their names in the section 'train'.
+        """Return the stateful networks, optimizers and schedules by their names in 'train'.
 
         They may have any name: those of a GAN, for one.
         """
@@ -286,13 +286,15 @@ def _introduce(workflow: TrainingWorkflow) -> None:
 def _resume_point(
     workflow: TrainingWorkflow, folder: Path, asked_for: Mapping[str, Any], should_stop: ShouldStop
 ) -> ResumePoint | None:
-    """Where the training can be resumed; None if the MMAR's own trainer holds all of its state."""
+    """Return the point to resume from; None if the MMAR's own trainer holds all of its state."""
     builder = workflow.builder
     first = builder.context.processes.first  # what was saved is known to that one alone
     parts = workflow.parts()
     if not parts or not isinstance(workflow.trainer, Engine):
         return None
-    savers = [one for one in workflow.handlers() if isinstance(one, AtomicCheckpointSaver)]
+    savers = [
+        handler for handler in workflow.handlers() if isinstance(handler, AtomicCheckpointSaver)
+    ]
     return ResumePoint(
         folder / RESUME_FILE,
         trainer=workflow.engine,

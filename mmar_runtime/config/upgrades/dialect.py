@@ -96,7 +96,7 @@ SAVER_WIRING = ("batch_transform", "output_transform", "resample", "name")
 
 
 def _output_transforms(draft: Draft) -> Iterator[Place]:
-    """Lambdas over a whole batch's output; MONAI now hands a list with one entry for each item."""
+    """Upgrade lambdas over a batch's output: MONAI now hands over a list with a dict per item."""
     whole = [place for place, section in draft.sections() if _keeps_batches_whole(section)]
     for place, component in draft.components():
         if any(place[: len(section)] == section for section in whole):
@@ -118,7 +118,7 @@ def _keeps_batches_whole(section: dict[str, Any]) -> bool:
 
 
 def _subscripted_keys(text: Any) -> list[str]:
-    """The keys of ``lambda x: x['a']`` or ``lambda x: (x['a'], x['b'])``; none of all else."""
+    """Return the keys of ``lambda x: x['a']`` or ``lambda x: (x['a'], x['b'])``, else no keys."""
     tree = _parsed(text)
     if not isinstance(tree, Lambda):
         return []
@@ -126,12 +126,12 @@ def _subscripted_keys(text: Any) -> list[str]:
     several = isinstance(body, Display) and body.kind != "dict" and len(body.items) > 1
     items = body.items if isinstance(body, Display) and several else (body,)
     keys = [_key(item) for item in items]
-    found = [key for key in keys if key is not None]
-    return found if len(found) == len(keys) else []
+    subscripted = [key for key in keys if key is not None]
+    return subscripted if len(subscripted) == len(keys) else []
 
 
 def _parsed(text: Any) -> ExpressionTree | None:
-    """The tree of an expression; None for every other value."""
+    """Return the tree of an expression; None for every other value."""
     if not isinstance(text, str) or not text.strip().startswith(("#", "lambda")):
         return None
     try:
@@ -160,7 +160,7 @@ def _save_dict(draft: Draft) -> Iterator[Place]:
 
 
 def _named_objects(draft: Draft, handler: str, argument: str) -> Iterator[Place]:
-    """A list of names -> a mapping from each name to the object."""
+    """Yield a list of names -> a mapping from each name to the object."""
     for place, component in draft.named(handler):
         names = args_of(component).get(argument)
         if isinstance(names, list) and all(_is_name(name) for name in names):
@@ -177,7 +177,7 @@ def _is_name(value: Any) -> bool:
 
 
 def _channel_order(draft: Draft) -> Iterator[Place]:
-    """Spacingd needs channels first; some old documents had it the other way round."""
+    """Move Spacingd behind the transform that puts channels first, as Spacingd needs."""
     for place, section in draft.sections():
         transforms = section.get("pre_transforms")
         if not isinstance(transforms, list):
@@ -214,7 +214,7 @@ def _puts_channels_first(transform: Component) -> bool:
 
 
 def _metrics(draft: Draft) -> Iterator[Place]:
-    """``metrics`` with one ``is_key_metric`` -> ``key_metric`` and ``additional_metrics``."""
+    """Turn ``metrics`` with an ``is_key_metric`` into ``key_metric`` and ``additional_metrics``."""
     for place, section in draft.sections():
         metrics = section.get("metrics")
         if not isinstance(metrics, list) or not all(isinstance(item, dict) for item in metrics):
@@ -237,7 +237,7 @@ def _metrics(draft: Draft) -> Iterator[Place]:
 
 
 def _saver(draft: Draft) -> Iterator[Place]:
-    """The handler SegmentationSaver -> the post transform SaveImaged."""
+    """Yield the handler SegmentationSaver -> the post transform SaveImaged."""
     for place, section in draft.sections():
         for index, handler in _handlers(section, "SegmentationSaver"):
             old = args_of(handler)
@@ -245,8 +245,8 @@ def _saver(draft: Draft) -> Iterator[Place]:
             unknown = old.keys() - {*SAVER_ARGUMENTS, *SAVER_WIRING}
             if key is None or unknown or not _takes_transforms(section):
                 continue
-            inverters = [one for _, one in _handlers(section, "TransformInverter")]
-            inverted = any(key in _inverted_keys(one) for one in inverters) or any(
+            inverters = [inverter for _, inverter in _handlers(section, "TransformInverter")]
+            inverted = any(key in _inverted_keys(inverter) for inverter in inverters) or any(
                 short_name(draft.transform(item)) in dictionary_names("Invert")
                 for item in objects(section, "post_transforms")
             )
@@ -266,7 +266,7 @@ def _saver(draft: Draft) -> Iterator[Place]:
 
 
 def _saved_key(text: Any) -> str | None:
-    """The key that is written, without the inverter's ending; None where that cannot be told."""
+    """Return the written key without the inverter's ending; None if the key is unknown."""
     if text is None:
         return "pred"
     tree = _parsed(text)
@@ -275,7 +275,7 @@ def _saved_key(text: Any) -> str | None:
 
 
 def _inverter(draft: Draft) -> Iterator[Place]:
-    """The handler TransformInverter -> the post transform Invertd.
+    """Yield the handler TransformInverter -> the post transform Invertd.
 
     Metrics saw the prediction before it was inverted, next to a label that never is. Where there
     are metrics a copy is inverted.
@@ -317,18 +317,18 @@ def _inverted_keys(handler: Component) -> list[str]:
 
 
 def _behind_activations(draft: Draft, transforms: list[Any]) -> int:
-    """Behind the last Activationsd; what follows works on the inverted prediction."""
+    """Return the place after the last Activationsd, where the prediction is inverted."""
     names = dictionary_names("Activations")
-    found = [
+    places = [
         index + 1
         for index, item in enumerate(transforms)
         if isinstance(item, dict) and short_name(draft.transform(item)) in names
     ]
-    return max(found, default=0)
+    return max(places, default=0)
 
 
 def _before_saving(transforms: list[Any], keys: list[str]) -> int:
-    """The end, but before what writes one of these keys."""
+    """Return the end, but before what writes one of these keys."""
     for index, item in enumerate(transforms):
         if is_component(item) and set(_names(args_of(item).get("keys"))) & set(keys):
             return index
@@ -336,7 +336,7 @@ def _before_saving(transforms: list[Any], keys: list[str]) -> int:
 
 
 def _names(value: Any) -> list[str]:
-    """A key or an array of keys; none where the value is neither."""
+    """Return a key or an array of keys; none where the value is neither."""
     values = value if isinstance(value, list) else [value]
     return values if all(isinstance(item, str) for item in values) else []
 
@@ -359,7 +359,7 @@ def _post_transforms(section: dict[str, Any]) -> list[Any]:
 
 
 def _handlers(section: dict[str, Any], name: str) -> list[tuple[int, Component]]:
-    """The handlers of that name and their indices, but for those that never run."""
+    """Return the handlers of that name and their indices, but for those that never run."""
     handlers = section.get("handlers")
     return [
         (index, handler)
@@ -375,7 +375,7 @@ def _take_out(section: dict[str, Any], handler: Component) -> None:
 
 
 def _instead_of(handler: Component, name: str, args: dict[str, Any]) -> Component:
-    """A transform that is disabled where the handler was."""
+    """Return a transform that is disabled where the handler was."""
     kept = {"disabled": handler["disabled"]} if "disabled" in handler else {}
     return {"name": name, **kept, "args": args}
 
@@ -384,7 +384,7 @@ def _instead_of(handler: Component, name: str, args: dict[str, Any]) -> Componen
 
 
 def _wiring(draft: Draft) -> Iterator[Place]:
-    """Everything that 4.0 connected by itself, in one go: the parts only make sense together."""
+    """Write all connections that 4.0 made by itself; no part makes sense alone."""
     model_is_there = any("model" in section for _, section in draft.sections())
     for place, section in draft.sections():
         engines = [name for name in WIRING if _is_unwired(section, name)]
@@ -399,7 +399,7 @@ def _wiring(draft: Draft) -> Iterator[Place]:
 
 
 def _is_unwired(section: dict[str, Any], name: str) -> bool:
-    """Whether this is one of MONAI's engines, has data to run over and refers to nothing."""
+    """Return whether this is one of MONAI's engines, has data to run over and refers to nothing."""
     engine = section.get(name)
     return (
         is_component(engine)

@@ -43,7 +43,7 @@ class Upgrade:
 
 
 def upgrade_document(document: Mapping[str, Any], file: str) -> Upgrade:
-    """The document with every rule applied; the one given stays as it is.
+    """Return the document with every rule applied; the one given stays as it is.
 
     Applied to its own result it changes nothing and notices nothing. A document that is nested
     deeper than the parser reads is left for the parser to refuse.
@@ -66,7 +66,7 @@ def upgrade_document(document: Mapping[str, Any], file: str) -> Upgrade:
 
 
 def _with_version(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with the version of its dialect, in front where it had none."""
+    """Return the document with the version of its dialect, in front where it had none."""
     given = document.get(dialect.VERSION)
     if given is None or str(given).startswith("4.0"):
         return {dialect.VERSION: "", **document, dialect.VERSION: dialect.VERSION_VALUE}
@@ -74,7 +74,7 @@ def _with_version(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_deep(document: Mapping[str, Any]) -> bool:
-    """Whether Python's own stack could run out on the way down."""
+    """Return whether Python's own stack could run out on the way down."""
     level: list[Any] = [document]
     for _ in range(MAX_DEPTH + 1):
         containers = [value for value in level if isinstance(value, Mapping | list)]

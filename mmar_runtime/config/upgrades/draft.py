@@ -28,21 +28,21 @@ class Draft:
         self.document: dict[str, Any] = copy.deepcopy(dict(document))
 
     def sections(self) -> Iterator[tuple[Place, dict[str, Any]]]:
-        """The sections of a training document, or the whole of an evaluation document."""
-        found = [name for name in SECTIONS if isinstance(self.document.get(name), dict)]
-        if not found:
+        """Yield the sections of a training document, or the whole of an evaluation document."""
+        names = [name for name in SECTIONS if isinstance(self.document.get(name), dict)]
+        if not names:
             yield (), self.document
-        for name in found:
+        for name in names:
             yield (name,), self.document[name]
 
     def components(self) -> Iterator[tuple[Place, Component]]:
-        """Every component of every section, those inside ``Compose`` included."""
+        """Yield every component of every section, those inside ``Compose`` included."""
         for place, section in self.sections():
             for key, value in list(section.items()):
                 yield from _components(value, (*place, key))
 
     def named(self, *names: str) -> Iterator[tuple[Place, Component]]:
-        """The components with one of these short names, whatever alias stands behind."""
+        """Yield the components with one of these short names, whatever alias stands behind."""
         for place, component in self.components():
             if short_name(component) in names:
                 yield place, component
@@ -68,7 +68,7 @@ class Draft:
                         yield item
 
     def transform(self, item: dict[str, Any]) -> Component:
-        """What stands in an array of transforms, or what its ``ref`` means; else empty."""
+        """Return a transform of an array, or the transform that its ``ref`` means; else empty."""
         if "ref" not in item:
             return item if is_component(item) else {}
         source = self.document.get("train")
@@ -91,7 +91,7 @@ def _components(value: Any, place: Place) -> Iterator[tuple[Place, Component]]:
 
 
 def is_component(value: Any) -> TypeGuard[Component]:
-    """Whether a JSON value is an object that names a class, with an object as arguments if any."""
+    """Return whether a JSON value is an object that names a class, with valid arguments if any."""
     return (
         isinstance(value, dict)
         and (isinstance(value.get("name"), str) or isinstance(value.get("path"), str))
@@ -100,7 +100,7 @@ def is_component(value: Any) -> TypeGuard[Component]:
 
 
 def short_name(component: Component) -> str:
-    """The class's short name, without its alias; empty where a ``path`` names the class."""
+    """Return the class's short name, without its alias; empty where a ``path`` names the class."""
     name = component.get("name")
     return name.partition("#")[0] if isinstance(name, str) and "path" not in component else ""
 
@@ -110,9 +110,9 @@ def _alias(component: Component) -> str:
 
 
 def args_of(component: Component) -> dict[str, Any]:
-    """A component's arguments, to be read; see ``set_args``."""
-    found: dict[str, Any] = component.get("args", {})
-    return found
+    """Return a component's arguments, to be read; see ``set_args``."""
+    args: dict[str, Any] = component.get("args", {})
+    return args
 
 
 def set_args(component: Component, **values: Any) -> None:
@@ -121,13 +121,13 @@ def set_args(component: Component, **values: Any) -> None:
 
 
 def objects(section: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    """The objects in a section's array; none where there is no array."""
+    """Return the objects in a section's array; none where there is no array."""
     value = section.get(key)
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def dictionary_names(*names: str) -> tuple[str, ...]:
-    """The spellings that MONAI gives to dictionary transforms.
+    """Return the spellings that MONAI gives to dictionary transforms.
 
     >>> dictionary_names("ToTensor")
     ('ToTensord', 'ToTensorD', 'ToTensorDict')

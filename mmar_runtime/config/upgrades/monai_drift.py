@@ -106,7 +106,7 @@ def _threshold(draft: Draft) -> Iterator[Place]:
 
 
 def _one_hot(draft: Draft) -> Iterator[Place]:
-    """``to_onehot: true, n_classes: k`` -> ``to_onehot: k``; ``n_classes`` beside a number goes."""
+    """Turn ``to_onehot: true, n_classes: k`` into ``to_onehot: k``; drop a spare ``n_classes``."""
     for place, component in draft.named(*dictionary_names("AsDiscrete")):
         args = args_of(component)
         given = _as_list(args.get("to_onehot"))
@@ -130,7 +130,7 @@ def _one_hot(draft: Draft) -> Iterator[Place]:
 
 
 def _is_number(value: Any) -> bool:
-    """A number, or a variable that holds one."""
+    """Return a number, or a variable that holds one."""
     is_variable = isinstance(value, str) and value.startswith("{")
     return is_variable or (isinstance(value, int) and not isinstance(value, bool))
 
@@ -140,7 +140,7 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _paired(left: list[Any], right: list[Any]) -> list[tuple[Any, Any]]:
-    """Two per-key lists side by side, one value for every key; empty if they do not fit."""
+    """Return two per-key lists side by side, one value for every key; empty if they do not fit."""
     count = max(len(left), len(right))
     if not left or not right or not {len(left), len(right)} <= {1, count}:
         return []
@@ -189,7 +189,7 @@ def _dropped(draft: Draft) -> Iterator[Place]:
 
 
 def _intervals(draft: Draft) -> Iterator[Place]:
-    """``iteration_log: true, iteration_interval: 5`` -> ``iteration_log: 5``."""
+    """Turn ``iteration_log: true, iteration_interval: 5`` into ``iteration_log: 5``."""
     for place, component in draft.named("TensorBoardStatsHandler"):
         args = args_of(component)
         for event in ("iteration", "epoch"):
@@ -226,7 +226,7 @@ def _is_deepgrow(component: Component) -> bool:
 
 
 def _best_name(draft: Draft) -> Iterator[Place]:
-    """MONAI names the file after the metric; Clara's commands read ``models/model.pt``."""
+    """Name the best checkpoint as Clara's commands read it; MONAI names it after the metric."""
     for place, component in draft.named("CheckpointSaver"):
         fixed = ("key_metric_filename", "key_metric_n_saved", "file_prefix")
         yield from _filename(component, place, "save_key_metric", fixed, BEST_MODEL)

@@ -67,7 +67,7 @@ LOCAL = ("LOCAL", "Local", "local")
 
 
 def has_known_suffix(name: str) -> bool:
-    """Whether a file's name ends as that of an image does.
+    """Return whether a file's name ends as that of an image does.
 
     >>> has_known_suffix("a..b.NII.GZ"), has_known_suffix("a.nii.hdr")
     (True, False)
@@ -76,7 +76,7 @@ def has_known_suffix(name: str) -> bool:
 
 
 def image_fault(place: str, other_fault: Callable[[str], str], *, reader_named: bool) -> str:
-    """Why a file must not be given to a reader; empty if it may be.
+    """Return why a file must not be given to a reader; empty if it may be.
 
     An empty file, and one that cannot be read, has no fault here: the reader reports what is wrong.
 
@@ -94,7 +94,7 @@ def image_fault(place: str, other_fault: Callable[[str], str], *, reader_named: 
         head = b""
     if _is_dicom(head, named=name.endswith(DICOM_SUFFIXES)):
         return ""
-    suffix = next((one for one in SUFFIXES if name.endswith(one)), None)
+    suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
     if suffix is None:
         return NOT_LISTED
     if not head:
@@ -109,7 +109,7 @@ def image_fault(place: str, other_fault: Callable[[str], str], *, reader_named: 
 
 
 def _head(place: str, length: int) -> bytes:
-    """The first bytes of a file that was found to be a plain one."""
+    """Return the first bytes of a file that was found to be a plain one."""
     handle = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         return os.read(handle, length or PREAMBLE + 4)
@@ -118,7 +118,7 @@ def _head(place: str, length: int) -> bytes:
 
 
 def _is_dicom(head: bytes, *, named: bool) -> bool:
-    """Whether a file is DICOM, and nothing else at the same time by the bytes before the mark."""
+    """Return whether a file is DICOM, and no other format by the bytes before the mark."""
     marked = head[PREAMBLE : PREAMBLE + 4] == b"DICM"
     if marked and head.startswith((b"\0\0\0\0", b"II*\0", b"MM\0*")):
         return True
@@ -147,11 +147,11 @@ def _header_fault(
 
 
 def _named_files(text: str, field: re.Pattern[str], whole: bool) -> Iterator[str | None]:
-    """Every file that a header names; None for those that it does not name one by one."""
-    for found in field.finditer(text):
-        value = found[1]
+    """Yield every file that a header names; None for those that it does not name one by one."""
+    for match in field.finditer(text):
+        value = match[1]
         if LIST.fullmatch(value):
-            yield from filter(None, map(str.strip, text[found.end() :].split("\n")))
+            yield from filter(None, map(str.strip, text[match.end() :].split("\n")))
             yield from () if whole else (None,)
         elif not value or "%" in value or value.upper().startswith(("LIST", "SKIPLIST")):
             yield None

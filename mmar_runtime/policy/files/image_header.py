@@ -54,7 +54,7 @@ class ImageHeader:
 
 
 def read_header(path: Path) -> ImageHeader | None:
-    """The header of an image; None if it has none that is known here, or cannot be read."""
+    """Return the header of an image; None if it has none that is known here, or cannot be read."""
     name = path.name.lower()
     for suffixes, read in READERS.items():
         if name.endswith(suffixes):
@@ -123,13 +123,13 @@ def _array(stream: IO[bytes]) -> ImageHeader:
 
 
 def _numpy_archive(path: Path) -> ImageHeader | None:
-    """The largest array of an archive."""
-    found = []
+    """Return the largest array of an archive."""
+    headers = []
     with zipfile.ZipFile(path) as archive:
-        for one in archive.infolist()[:MAX_MEMBERS]:
-            with archive.open(one) as stream:
-                found.append(_array(stream))
-    return max(found, key=lambda header: header.unpacked_bytes, default=None)
+        for member in archive.infolist()[:MAX_MEMBERS]:
+            with archive.open(member) as stream:
+                headers.append(_array(stream))
+    return max(headers, key=lambda header: header.unpacked_bytes, default=None)
 
 
 NRRD_BYTES: Mapping[str, int] = {"char": 1, "8": 1, "short": 2, "16": 2, "int": 4, "32": 4,
@@ -140,13 +140,13 @@ META_BYTES: Mapping[str, int] = {"CHAR": 1, "SHORT": 2, "INT": 4, "FLOAT": 4, "L
 
 def _nrrd(path: Path) -> ImageHeader | None:
     text = _text(path)
-    size = tuple(int(one) for one in _field(text, r"sizes:\s*([0-9 ]+)").split())
+    size = tuple(int(number) for number in _field(text, r"sizes:\s*([0-9 ]+)").split())
     return ImageHeader(size, _longest(_field(text, r"type:\s*(\S[^\r\n]*)"), NRRD_BYTES))
 
 
 def _meta_image(path: Path) -> ImageHeader | None:
     text = _text(path)
-    size = tuple(int(one) for one in _field(text, r"DimSize\s*=\s*([0-9 ]+)").split())
+    size = tuple(int(number) for number in _field(text, r"DimSize\s*=\s*([0-9 ]+)").split())
     return ImageHeader(size, _longest(_field(text, r"ElementType\s*=\s*(\S+)"), META_BYTES))
 
 
@@ -156,10 +156,10 @@ def _text(path: Path) -> str:
 
 
 def _field(text: str, pattern: str) -> str:
-    found = re.search(rf"^{pattern}", text, re.MULTILINE)
-    if found is None:
+    match = re.search(rf"^{pattern}", text, re.MULTILINE)
+    if match is None:
         raise ValueError(pattern)
-    return found[1]
+    return match[1]
 
 
 def _longest(kind: str, sizes: Mapping[str, int]) -> int:

@@ -68,7 +68,7 @@ class Places:
     _followed: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def follow(self, text: str) -> str:
-        """Where a path leads. Its folder is looked up once for all of a list's files in it."""
+        """Return where a path leads; look the folder of all files of a list up once."""
         folder, name = os.path.split(text)
         if name in ("", ".", ".."):
             return os.path.realpath(text)
@@ -79,7 +79,7 @@ class Places:
 
 
 def path_fault(text: str, role: Role, places: Places) -> str:
-    """Why a text must not be used as a path; empty if it may be.
+    """Return why a text must not be used as a path; empty if it may be.
 
     Args:
         text: what will be opened, or written to.
@@ -117,7 +117,7 @@ def path_fault(text: str, role: Role, places: Places) -> str:
 
 
 def text_fault(text: str) -> str:
-    """Why a text is not a plain path of this machine; empty if it is."""
+    """Return why a text is not a plain path of this machine; empty if it is."""
     if not text.isprintable():
         return "has signs that cannot be printed"
     if len(text) > MAX_PATH:
@@ -130,7 +130,7 @@ def text_fault(text: str) -> str:
 
 
 def is_below(place: str, roots: Iterable[str]) -> bool:
-    """Whether a path is one of the folders, or is below one; all with their links followed.
+    """Return whether a path is one of the folders, or is below one; all with their links followed.
 
     >>> is_below("/data/a", ["/data"]), is_below("/data2", ["/data"]), is_below("/x", ["/"])
     (True, False, True)
@@ -139,7 +139,7 @@ def is_below(place: str, roots: Iterable[str]) -> bool:
 
 
 def resolve_inside(root: Path, path: str) -> Path | None:
-    """Where a path leads from a folder, links followed; None if that is outside of the folder.
+    """Return where a path leads from a folder, links followed; None if it leaves the folder.
 
     >>> resolve_inside(Path("/"), "etc/..").as_posix()
     '/'
@@ -180,7 +180,7 @@ def _data_fault(place: str, places: Places) -> str:
         return "" if inside else "leads out of the data"
     if is_below(place, [places.root]):
         own = [
-            one for one in places.data if is_below(one, [places.root])
+            folder for folder in places.data if is_below(folder, [places.root])
         ]  # where the site has put them
         return "" if is_below(place, own) else "is in the job's own folder"
     return "" if is_below(place, places.data) else "leads out of the site's data"
@@ -191,7 +191,7 @@ def _image_fault(text: str, place: str, places: Places) -> str:
         return fault
     # Results are named by the path as it is written, its ".." taken away as a text.
     written = os.path.abspath(text)
-    if not all(is_below(written, [one]) for one in places.named_from):
+    if not all(is_below(written, [base]) for base in places.named_from):
         return "is not below data_root_dir, by which results are named after their images"
     try:
         mode = os.stat(place).st_mode
@@ -211,18 +211,20 @@ def _image_fault(text: str, place: str, places: Places) -> str:
 def _folder_fault(folder: str, places: Places) -> str:
     """Judge every file of a folder, for a reader of DICOM opens them all."""
     with os.scandir(folder) as members:
-        for count, one in enumerate(members):
+        for count, member in enumerate(members):
             if count >= MAX_MEMBERS:
                 return f"holds more than {MAX_MEMBERS} files"
-            if one.is_dir(follow_symlinks=False):
+            if member.is_dir(follow_symlinks=False):
                 continue
-            if not one.is_file(follow_symlinks=False) and (fault := _other_fault(one.path, places)):
+            if not member.is_file(follow_symlinks=False) and (
+                fault := _other_fault(member.path, places)
+            ):
                 return f"holds a file which {fault}"
     return ""
 
 
 def _other_fault(text: str, places: Places) -> str:
-    """What is wrong with a file that a reader opens on its own account."""
+    """Return the fault of a file that a reader opens on its own account; empty if there is none."""
     if fault := text_fault(text):
         return fault
     place = places.follow(text)
@@ -230,5 +232,5 @@ def _other_fault(text: str, places: Places) -> str:
 
 
 def _is_odd(place: str) -> bool:
-    """Whether something is there that is neither a file nor a folder: a device, a pipe."""
+    """Return whether something is there that is neither a file nor a folder: a device, a pipe."""
     return os.path.exists(place) and not (os.path.isfile(place) or os.path.isdir(place))

@@ -18,7 +18,7 @@ SIGNATURE_FILES = (".__nvfl_sig.json", ".__nvfl_submitter.crt")
 
 
 def tree_hash(folder: Path, *, leave_out: Collection[str] = ()) -> str:
-    """SHA-256 over the names and contents of all files below a folder.
+    """Return the SHA-256 over the names and contents of all files below a folder.
 
     Times, owners and permissions do not count, and neither do empty folders.
 
@@ -37,7 +37,7 @@ def tree_hash(folder: Path, *, leave_out: Collection[str] = ()) -> str:
 
 
 def tree_files(folder: Path, *, leave_out: Collection[str] = ()) -> list[Path]:
-    """All files below a folder, sorted by their names.
+    """Return all files below a folder, sorted by their names.
 
     Raises:
         ConfigError: there is no such folder, or it holds a link or a device.
@@ -66,11 +66,11 @@ def _raise(error: OSError) -> None:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file; empty where there is no plain file."""
+    """Return the SHA-256 of a file; empty if there is no plain file."""
     if not os.path.isfile(path):
         return ""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(BLOCK):
-            found.update(block)
-    return found.hexdigest()
+            digest.update(block)
+    return digest.hexdigest()

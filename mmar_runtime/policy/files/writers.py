@@ -23,7 +23,7 @@ def other_writers(path: Path) -> str:
     if status.st_mode & stat.S_IWOTH:
         return "everybody on this machine"
     users = (status.st_uid, os.geteuid())
-    if not status.st_mode & stat.S_IWGRP or any(_is_private(status.st_gid, one) for one in users):
+    if not status.st_mode & stat.S_IWGRP or any(_is_private(status.st_gid, user) for user in users):
         return ""
     return f"the group {_group_name(status.st_gid)}"
 
@@ -39,7 +39,7 @@ def other_owner(path: Path) -> str:
 
 
 def _is_private(group: int, user: int) -> bool:
-    """Whether a group was made for one user alone, as most distributions make one for each."""
+    """Return whether a group belongs to one user alone; most distributions make such groups."""
     try:
         owner, entry = pwd.getpwuid(user), grp.getgrgid(group)
     except KeyError:
