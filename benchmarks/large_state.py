@@ -62,7 +62,7 @@ def inline(megabytes: float, rounds: int, folder: Path, *, without: str = "") ->
     """When each round of the inline engine's server starts, and when all is done."""
     import torch
 
-    from fl_admin.simulation.inline.engine import Carrier, inline_run
+    from fl_admin.simulation.inline.carrier import Carrier, inline_run
     from fl_client.updates import weight_difference
     from fl_server.guard.metric_contract import MetricContract
     from fl_server.initial_model import InitialModel

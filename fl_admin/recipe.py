@@ -33,7 +33,9 @@ from fl_admin.jobs.create import JobRequest, create_job, mmar_to_federate
 from fl_admin.jobs.refusals import refusal_text
 from fl_admin.jobs.settings import JobSettings
 from fl_admin.recipes.folder_job import FolderJob
-from fl_admin.simulation import simulate
+from fl_admin.simulation import site_values
+from fl_admin.simulation.nvflare_engine import write_local
+from fl_admin.simulation.run_folder import JOB_FOLDER
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.errors import ConfigError, FederationError, Problem
@@ -58,7 +60,7 @@ with arguments_kept():
 SiteValues = Mapping[str, Mapping[str, Scalar]]
 """Site -> the values that its ``environment.json`` would have."""
 
-SIMULATED_RESULTS = Path("server") / "simulate_job" / "results"
+SIMULATED_RESULTS = Path("server") / JOB_FOLDER / "results"
 
 DEFAULTS = JobSettings()
 
@@ -156,7 +158,7 @@ class MmarFedAvgRecipe(Recipe):
             workspace = Path(env.workspace_root) / str(self._job.name)
             sites = env.clients or [f"site-{n}" for n in range(1, env.num_clients + 1)]
             values = {site: self._site_values.get(site, {}) for site in sites}
-            simulate.write_local(workspace / "local", simulate.with_threads(values))
+            write_local(workspace / "local", site_values.with_threads(values))
         elif isinstance(env, TakesSiteValues):
             env.site_values = self._site_values
         elif not isinstance(env, ProdEnv):
@@ -178,7 +180,7 @@ def data_of_sites(
     Raises:
         ConfigError: a site has no ``dataset.json`` there.
     """
-    return simulate.data_of_sites(Path(folder), sites, Location("folder"))
+    return site_values.data_of_sites(Path(folder), sites, Location("folder"))
 
 
 def results_of(result: str | os.PathLike[str] | None) -> Path:

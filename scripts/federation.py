@@ -30,8 +30,8 @@ from admin_shell import AdminShell
 from fl_admin.at_server.job_results import RESULTS
 from fl_admin.demo_data import write_demo_data
 from fl_admin.simulation.local_federation import SERVER, SITES, THIS_MACHINE, LocalFederation
+from fl_admin.simulation.nvflare_engine import NvflareEngine
 from fl_admin.simulation.processes import ProcessTree
-from fl_admin.simulation.simulate import RunFolder
 from fl_server.record.cross_site import GLOBAL_MODEL, CrossSiteMatrix, read_cross_site_matrix
 from fl_server.record.files import read_run_record
 from mmar_runtime.cli.common import stop_on_signals
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         with stop_on_signals():
-            folder = RunFolder.create(options.workspace, engine="nvflare")
+            folder = NvflareEngine().new_folder(options.workspace)
             rehearse(options.job.resolve(), folder.root)
     except KeyboardInterrupt:
         print("stopped; no process is left", file=sys.stderr)

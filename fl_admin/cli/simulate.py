@@ -26,7 +26,8 @@ from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy, read_sit
 
 if TYPE_CHECKING:
     from fl_admin.jobs.job import Job
-    from fl_admin.simulation.simulate import SimulationPlan, SimulationResult
+    from fl_admin.simulation.engine import SimulationPlan
+    from fl_admin.simulation.run import SimulationResult
 
 HELP = "run a federated job, or a plain MMAR, on this machine"
 EXAMPLES = """examples:
@@ -95,10 +96,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _simulate(job: Job, options: argparse.Namespace) -> int:
-    from fl_admin.simulation.simulate import RunFolder, plan_simulation, simulate
+    from fl_admin.simulation.plan import SimulationRequest, plan_simulation
+    from fl_admin.simulation.run import simulate
 
-    plan = plan_simulation(
-        job,
+    request = SimulationRequest(
+        job=job,
         sites=options.sites,
         rounds=options.rounds,
         data=options.data,
@@ -110,13 +112,14 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
         gpu=options.gpu,
         policy=_policy(options.policy),
     )
+    plan = plan_simulation(request)
     for notice in plan.notices:
         print_note(notice)
     for problem in plan.not_inline:
         print_note(f"runs on NVFlare's simulator: {problem.message}")
-    folder = RunFolder.create(options.workspace, engine=plan.engine)
+    folder = plan.engine.new_folder(options.workspace)
     print(f"run folder: {folder.root}", file=sys.stderr)
-    if plan.encrypted:
+    if plan.job.encrypts:
         print(
             "note: the updates are encrypted, but a simulation keeps all keys on this machine",
             file=sys.stderr,
@@ -128,7 +131,7 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
     _show(plan, result, as_json=options.json)
     if result.failure is not None:
         raise FederationError(
-            f"the run failed: {result.failure}\n    Logs: {folder.log_of(plan.engine)}"
+            f"the run failed: {result.failure}\n    Logs: {folder.log(plan.engine.name)}"
         )
     return 0
 
@@ -175,9 +178,9 @@ def _where(plan: SimulationPlan, result: SimulationResult) -> str:
     places = {
         "report": [folder.results / "report.html"],
         "weights": [folder.results / "models"],
-        "JSON": [folder.results / "run_record.json", folder.results / "cross_site.json"],
+        "JSON": [folder.record, folder.results / "cross_site.json"],
         "CSV": [folder.results / "cross_site.csv"],
-        "logs": [folder.log_of(plan.engine)],
+        "logs": [folder.log(plan.engine.name)],
     }
     lines = [f"took {result.seconds:.0f} s"]
     for title, paths in places.items():
@@ -192,16 +195,16 @@ def _where(plan: SimulationPlan, result: SimulationResult) -> str:
 def _same_number(plan: SimulationPlan, result: SimulationResult, model: str) -> list[str]:
     """How a site gets its number of the matrix again."""
     folder, site = result.folder, next(iter(plan.sites))
+    kit = plan.engine.kit(plan, folder, site)
     file, lines = folder.results / "models" / f"{model}.pt", []
     if not plan.job.trains:
         file = folder.job / plan.job.mmar.root.name / "models" / f"{model}.safetensors"
-    elif plan.encrypted:
+    elif plan.job.encrypts:
         from mmar_runtime.exchange.encrypted_files import SUFFIX
 
         encrypted, file = file.with_suffix(SUFFIX), folder.root / file.name
-        keys = folder.startup(plan.job.name).parent
+        keys = kit.parent
         words = ["mmar", "site", "decrypt", "--kit", keys, "--model", encrypted, "--out", file]
         lines = ["the last global model, decrypted:", f"  {shlex.join(map(str, words))}"]
-    kit = folder.kit(plan.job.name, site, plan.engine)
     command = ["mmar", "site", "validate", "--kit", str(kit), "--model", str(file)]
     return [*lines, f"the same number at {site}:", f"  {shlex.join(command)}"]

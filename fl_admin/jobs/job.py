@@ -101,6 +101,11 @@ class Job:
             raise ConfigError([Problem(location, message, "", "job")])
         return rounds
 
+    @property
+    def encrypts(self) -> bool:
+        """Whether sites send their updates encrypted."""
+        return self.documents.federation.get("encrypt_layers") is not None
+
     def shortage(self, connected: Collection[str]) -> str:
         """Which sites the job lacks before it can start, in one sentence; empty if it lacks none.
 

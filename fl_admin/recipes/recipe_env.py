@@ -14,7 +14,7 @@ from nvflare.job_config.api import FedJob
 
 from fl_admin.recipe import SiteValues, arguments_kept
 from fl_admin.simulation.local_federation import LEAD, LocalFederation
-from fl_admin.simulation.simulate import RunFolder
+from fl_admin.simulation.nvflare_engine import NvflareEngine
 from mmar_runtime.errors import FederationError
 
 with arguments_kept():
@@ -48,7 +48,7 @@ class MmarPocEnv(ProdEnv):
     def __init__(
         self, workspace: str | Path, *, num_clients: int = 2, clients: list[str] | None = None
     ) -> None:
-        self.folder = RunFolder.create(Path(workspace), engine="nvflare").root
+        self.folder = NvflareEngine().new_folder(Path(workspace)).root
         sites = clients or [f"site-{number}" for number in range(1, num_clients + 1)]
         self.federation = LocalFederation.provisioned(self.folder, sites=sites)
         self.site_values: SiteValues = {}

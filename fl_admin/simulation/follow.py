@@ -76,10 +76,16 @@ class _Tail:
 
 @dataclass
 class RunFollower:
-    """Follows one simulation in NVFlare's workspace."""
+    """Follows one simulation by the files that its sites and its server write.
 
-    workspace: Path
-    site_names: tuple[str, ...]
+    Args:
+        progress: site -> the file of its progress.
+        record_file: the file of the run record.
+        rounds: rounds asked for.
+    """
+
+    progress: Mapping[str, Path]
+    record_file: Path
     rounds: int
     _views: dict[str, SiteView] = field(default_factory=dict)
     _tails: dict[str, _Tail] = field(default_factory=dict)
@@ -88,15 +94,9 @@ class RunFollower:
     _record_stamp: int = 0
 
     def __post_init__(self) -> None:
-        for site in self.site_names:
-            self._tails[site] = _Tail(self._progress_file(site))
+        for site, file in self.progress.items():
+            self._tails[site] = _Tail(file)
             self._views[site] = SiteView()
-
-    def _progress_file(self, site: str) -> Path:
-        return self.workspace / site / "simulate_job" / "progress.jsonl"
-
-    def _record_file(self) -> Path:
-        return self.workspace / "server" / "simulate_job" / "results" / "run_record.json"
 
     def look(self) -> SimulationView:
         """The state at this moment."""
@@ -113,26 +113,14 @@ class RunFollower:
         )
 
     def _latest_record(self) -> RunRecord | None:
-        path = self._record_file()
         try:
-            stamp = path.stat().st_mtime_ns
+            stamp = self.record_file.stat().st_mtime_ns
             if stamp != self._record_stamp:
-                self._record = read_run_record(path)
+                self._record = read_run_record(self.record_file)
                 self._record_stamp = stamp
         except (FileNotFoundError, FederationError):
             return self._record
         return self._record
-
-
-@dataclass
-class InlineFollower(RunFollower):
-    """Follows one simulation of the inline engine in its run folder."""
-
-    def _progress_file(self, site: str) -> Path:
-        return self.workspace / "sites" / site / "progress.jsonl"
-
-    def _record_file(self) -> Path:
-        return self.workspace / "results" / "run_record.json"
 
 
 def after_event(view: SiteView, event: Mapping[str, Any]) -> SiteView:
@@ -166,5 +154,5 @@ def seconds_left(record: RunRecord | None) -> float | None:
     """Seconds until training is over, if the rounds to come take as long as those so far."""
     if record is None or not record.closed_rounds:
         return None
-    done = [one.seconds for one in record.closed_rounds if one.seconds is not None]
+    done = [closed.seconds for closed in record.closed_rounds if closed.seconds is not None]
     return sum(done) / len(done) * (record.rounds_asked - len(done))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from fl_admin.simulation.inline.engine import Carrier, inline_run
+from fl_admin.simulation.inline.carrier import Carrier, inline_run
 from fl_server.initial_model import initial_model
 from fl_server.record.values import RunRecord
 from mmar_runtime.exchange.job_terms import JobTerms

@@ -14,8 +14,7 @@ from nvflare.recipe.sim_env import SimEnv
 from fl_admin.cli.main import main
 from fl_admin.jobs.job import Job
 from fl_admin.recipe import MmarFedAvgRecipe, data_of_sites, results_of
-from fl_admin.simulation import simulate
-from fl_admin.simulation.simulate import RunFolder, plan_simulation
+from fl_admin.simulation.plan import SimulationRequest, plan_simulation
 from mmar_runtime.errors import ConfigError, FederationError, MmarError
 from mmar_runtime.policy.files.tree_hash import tree_hash
 from tests.conftest import write_data
@@ -128,14 +127,15 @@ def test_its_simulated_sites_read_what_those_of_mmar_simulate_do(
 
     recipe.process_env(SimEnv(num_clients=2, workspace_root=str(tmp_path / "recipe")))
     recipe.export(str(tmp_path / "jobs"))
-    plan = plan_simulation(
-        Job.open(tmp_path / "jobs" / "tiny"),
+    request = SimulationRequest(
+        job=Job.open(tmp_path / "jobs" / "tiny"),
         sites=2,
         data=tmp_path / "data",
         environment=environment,
     )
-    folder = RunFolder.create(tmp_path / "runs", engine=plan.engine)
-    simulate._prepare(plan, folder)
+    plan = plan_simulation(request)
+    folder = plan.engine.new_folder(tmp_path / "runs")
+    plan.engine.prepare(plan, folder)
 
     local, ours = folder.flare / "tiny" / "local", tmp_path / "recipe" / "tiny" / "local"
     found = {path.name: json.loads(path.read_text()) for path in ours.iterdir()}

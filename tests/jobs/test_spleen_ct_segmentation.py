@@ -12,7 +12,7 @@ import pytest
 
 from fl_admin.demo_data import write_demo_data
 from fl_admin.jobs.job import Job
-from fl_admin.simulation.simulate import plan_simulation
+from fl_admin.simulation.plan import SimulationRequest, plan_simulation
 from fl_client.jobs.classes import ALLOWED_CLASSES
 from mmar_runtime.config.data_list import data_check
 from mmar_runtime.config.loader import load_evaluation_config, load_train_config
@@ -75,7 +75,7 @@ def test_inference_loads_without_a_problem_and_needs_no_labels(values: dict[str,
 
 
 def test_it_can_be_simulated(demo_data: Path) -> None:
-    plan = plan_simulation(Job.open(JOB), sites=3, data=demo_data)
+    plan = plan_simulation(SimulationRequest(job=Job.open(JOB), sites=3, data=demo_data))
 
     assert (plan.rounds, len(plan.sites)) == (3, 3)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fl_admin.simulation.run_folder import JOB_FOLDER
 from fl_client.job_wall import job_confinement
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
@@ -15,9 +16,6 @@ from mmar_runtime.policy.site_policy import SitePolicy, parse_policy, policy_doc
 
 ERROR_FILE = "error.txt"
 """Beside the plan: what ended the process early."""
-
-RUN = "simulate_job"
-"""The folder of a site that holds the job, where a site's kit has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +60,7 @@ class InlinePlan:
 
     def app(self, site: str) -> Path:
         """A site's copy of the MMAR, where ``mmar site`` looks for it."""
-        return self.folders[site] / RUN / f"app_{site}"
+        return self.folders[site] / JOB_FOLDER / f"app_{site}"
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""

@@ -31,7 +31,7 @@ def simulate_confined(plan: InlinePlan) -> bool:
     """
     logger.info("confinement: %s", plan.confine())
     # Only now: a library that starts a thread on import would keep it outside of the wall.
-    from fl_admin.simulation.inline.simulation import simulate
+    from fl_admin.simulation.inline.carrier import simulate
 
     return simulate(plan)
 

@@ -14,7 +14,9 @@ import pytest
 from fl_admin.cli import simulate as command
 from fl_admin.cli.main import build_parser
 from fl_admin.jobs.job import Job
-from fl_admin.simulation.simulate import Engine, RunFolder, SimulationResult, plan_simulation
+from fl_admin.simulation.engine import EngineName
+from fl_admin.simulation.plan import SimulationRequest, plan_simulation
+from fl_admin.simulation.run import SimulationResult
 from fl_server.record.cross_site import CrossSiteMatrix
 from mmar_runtime.exchange.job_documents import CLIENT_CONFIG
 
@@ -137,13 +139,14 @@ def test_a_job_that_is_not_named(
     [("inline", "sites/site-1"), ("nvflare", "nvflare/spleen_ct_segmentation/site-1")],
 )
 def test_the_command_for_a_sites_own_number_is_one_that_mmar_takes(
-    job: Job, demo_data: Path, tmp_path: Path, engine: Engine, kit: str
+    job: Job, demo_data: Path, tmp_path: Path, engine: EngineName, kit: str
 ) -> None:
     """Copied from the terminal it has to work; the end-to-end test runs it."""
     import shlex
 
-    folder = RunFolder.create(tmp_path, engine=engine)
-    plan = plan_simulation(job, sites=2, data=demo_data, engine=engine)
+    request = SimulationRequest(job=job, sites=2, data=demo_data, engine=engine)
+    plan = plan_simulation(request)
+    folder = plan.engine.new_folder(tmp_path)
     matrix = CrossSiteMatrix(
         cells={"FL_global_model": {"site-1": {"dice": 0.5}}},
         key_metric="dice",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 from fl_admin.cli.main import main
 from fl_admin.jobs.job import Job
-from fl_admin.simulation.simulate import plan_simulation
+from fl_admin.simulation.plan import SimulationRequest, plan_simulation
 from fl_client.job_check import check_job
 from fl_server.initial_model import initial_model
 from fl_server.record.files import write_run_record
@@ -212,9 +213,11 @@ def test_a_simulation_of_it_has_no_rounds(
     root = tiny_mmar / "data"
     data = {"DATA_ROOT": str(root), "DATASET_JSON": str(root / "dataset.json")}
 
-    assert plan_simulation(job, sites=2, overrides=data).rounds == 0
+    request = SimulationRequest(job=job, sites=2, overrides=data)
+
+    assert plan_simulation(request).rounds == 0
     with pytest.raises(ConfigError, match="it has no rounds"):
-        plan_simulation(job, sites=2, overrides=data, rounds=3)
+        plan_simulation(replace(request, rounds=3))
 
 
 def test_sites_need_no_training_data_for_it(
@@ -224,8 +227,5 @@ def test_sites_need_no_training_data_for_it(
     (tiny_mmar / "data/case_1_image.nii.gz").unlink()
     root = tiny_mmar / "data"
 
-    plan_simulation(
-        job,
-        sites=2,
-        overrides={"DATA_ROOT": str(root), "DATASET_JSON": str(root / "dataset.json")},
-    )
+    data = {"DATA_ROOT": str(root), "DATASET_JSON": str(root / "dataset.json")}
+    plan_simulation(SimulationRequest(job=job, sites=2, overrides=data))

@@ -312,7 +312,7 @@ def test_without_the_extra_nothing_is_simulated(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     main(["job", "create", str(tiny_mmar), "--out", str(tmp_path / "job"), "--he"])
-    monkeypatch.setattr("fl_admin.simulation.simulate.extra_is_installed", lambda: False)
+    monkeypatch.setattr("fl_admin.simulation.plan.extra_is_installed", lambda: False)
 
     words = ["simulate", tmp_path / "job", "--workspace", tmp_path / "runs"]
     assert main([str(word) for word in words]) == 2

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from fl_admin.simulation.follow import (
-    InlineFollower,
     RunFollower,
     SiteView,
     after_event,
@@ -25,17 +24,12 @@ DICE = "val_mean_dice"
 
 @pytest.fixture
 def follower(tmp_path: Path) -> RunFollower:
-    return RunFollower(tmp_path, ("site-1", "site-2"), rounds=3)
-
-
-def progress_of(follower: RunFollower, site: str) -> Path:
-    path = follower.workspace / site / "simulate_job" / "progress.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    progress = {site: tmp_path / f"{site}.jsonl" for site in ("site-1", "site-2")}
+    return RunFollower(progress, tmp_path / "run_record.json", rounds=3)
 
 
 def tell(follower: RunFollower, site: str, **event: Any) -> None:
-    with progress_of(follower, site).open("a") as stream:
+    with follower.progress[site].open("a") as stream:
         stream.write(json.dumps({"time": 0.0, "round": 1, **event}) + "\n")
 
 
@@ -94,7 +88,7 @@ def test_a_site_is_where_its_last_lines_say(follower: RunFollower) -> None:
 
 def test_a_line_counts_once_it_is_whole(follower: RunFollower) -> None:
     line = json.dumps({"time": 0.0, "round": 2, "kind": "task", "task": "train", "model": ""})
-    path = progress_of(follower, "site-1")
+    path = follower.progress["site-1"]
 
     path.write_text(line[:20])
     assert follower.look().sites["site-1"].task == ""
@@ -126,19 +120,17 @@ def test_an_event_of_a_later_version_is_passed_over() -> None:
 
 
 def test_the_record_is_read_when_the_server_has_written_it(follower: RunFollower) -> None:
-    path = follower.workspace / "server/simulate_job/results/run_record.json"
     record = recorder().record
 
-    write_run_record(path, record)
+    write_run_record(follower.record_file, record)
     assert follower.look().record == record
 
 
 def test_a_record_that_cannot_be_read_leaves_the_last_one(follower: RunFollower) -> None:
-    path = follower.workspace / "server/simulate_job/results/run_record.json"
-    write_run_record(path, recorder().record)
+    write_run_record(follower.record_file, recorder().record)
     known = follower.look().record
 
-    path.write_text("{")
+    follower.record_file.write_text("{")
     assert follower.look().record == known
 
 
@@ -151,19 +143,3 @@ def test_the_time_left_is_that_of_the_rounds_so_far_for_those_to_come() -> None:
     assert seconds_left(running.record) == 2 * 2.0
     close_round(running, 2)
     assert seconds_left(running.record) == 1 * 2.0
-
-
-# --- the inline engine's folder
-
-
-def test_a_run_of_the_inline_engine_is_followed_in_its_own_folder(tmp_path: Path) -> None:
-    inline = InlineFollower(tmp_path, ("site-1",), rounds=3)
-    path = tmp_path / "sites" / "site-1" / "progress.jsonl"
-    path.parent.mkdir(parents=True)
-    event = {"kind": "task", "round": 2, "task": "train", "model": ""}
-    path.write_text(json.dumps(event) + "\n")
-
-    view = inline.look()
-
-    assert (view.sites["site-1"].task, view.sites["site-1"].round_number) == ("train", 2)
-    assert view.record is None

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fl_admin.simulation.inline.engine import Carrier, inline_run
+from fl_admin.simulation.inline.carrier import Carrier, inline_run
 from fl_client.simulation.simulated_site import JobWork
 from fl_client.simulation.sites import Sites
 from fl_client.simulation.turns import SitesInTurn

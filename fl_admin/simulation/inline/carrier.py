@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from fl_admin.jobs.job import Job
+from fl_admin.simulation.inline.plan import InlinePlan
+from fl_admin.simulation.inline_engine import inline_terms
+from fl_client.simulation.simulated_site import JobWork
 from fl_client.simulation.sites import Sites
+from fl_client.simulation.turns import MEMORY, SitesInTurn
+from fl_client.simulation.workers import SitesInWorkers
+from fl_client.site import Site
 from fl_server.federation import FederatedRun, Received, failure_reason
 from fl_server.guard.reply_guard import arrays_of
-from fl_server.initial_model import InitialModel
+from fl_server.initial_model import InitialModel, initial_model
+from fl_server.record.evaluation_digest import evaluation_digest
 from fl_server.record.values import RunRecord
 from fl_server.run_files import RunFiles
+from mmar_runtime.confinement.wall import forbid_programs
 from mmar_runtime.errors import FederationError
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.exchange.messages import BestModel, Failure, Reply, Update
 from mmar_runtime.exchange.spare_memory import SpareMemory
+from mmar_runtime.mmar import Mmar
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import digest
+from mmar_runtime.workflows.process_state import ProcessState
 
 ENGINE = "inline"
 PACKAGES = ("mmar-fl", "torch", "monai", "pytorch-ignite")
@@ -160,3 +172,62 @@ class Carrier:
         return Received(
             data=arrays_of(weights), metadata={**own, **metadata}, weights=lambda: weights
         )
+
+
+def sites_in_turn(plan: InlinePlan, work: JobWork, *, names: Collection[str]) -> SitesInTurn:
+    """Sites of a plan, in this process."""
+    sites = [
+        Site(name=name, mmar=Mmar.open(plan.app(name)), values=values, policy=plan.policy)
+        for name, values in plan.sites.items()
+        if name in names
+    ]
+    return SitesInTurn(sites, plan.folders, work, memory=MEMORY // plan.workers)
+
+
+def _sites(plan: InlinePlan, terms: JobTerms) -> SitesInTurn | SitesInWorkers:
+    work = JobWork(
+        local_epochs=terms.local_epochs,
+        steps_aggregation=terms.steps_aggregation,
+        shared_names=terms.shared_names,
+        transfer=terms.transfer,
+    )
+    names = tuple(plan.sites)
+    if plan.workers == 1:
+        return sites_in_turn(plan, work, names=names)
+    return SitesInWorkers(
+        names,
+        plan.workers,
+        sites_in_turn,
+        (plan, work),
+        confined=plan.confined,
+    )
+
+
+def simulate(plan: InlinePlan) -> bool:
+    """Run the job; returns whether it ended well."""
+    job = Job.open(plan.job)
+    terms = inline_terms(job)
+    sites = _sites(plan, terms)
+    if plan.confined:
+        forbid_programs()  # the processes of the workers have started
+    try:
+        return _ran(plan, job, terms, sites)
+    finally:
+        sites.close()
+
+
+def _ran(plan: InlinePlan, job: Job, terms: JobTerms, sites: SitesInTurn | SitesInWorkers) -> bool:
+    fresh = ProcessState.now()
+    initial = initial_model(
+        job.mmar,
+        values=plan.common,
+        policy=plan.policy,
+        shared=terms.shared_names,
+    )
+    fresh.restore()
+    evaluation = evaluation_digest(job.mmar, shared_names=initial.shared_names)
+    run = inline_run(
+        job.name, terms, initial, sites.names, plan.results, evaluation_sha256=evaluation
+    )
+    del initial  # the run lets go of its weights after the first round
+    return Carrier(run, sites).carry().status == "complete"

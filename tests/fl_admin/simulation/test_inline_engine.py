@@ -1,7 +1,8 @@
-"""Which jobs the inline engine runs, and what it says of the others."""
+"""Which jobs the inline engine runs, what it says of others, and what it reads and writes."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,24 @@ from typing import Any
 import pytest
 
 from fl_admin.jobs.job import Job
-from fl_admin.simulation.inline.job_terms import job_terms
-from fl_admin.simulation.simulate import plan_simulation
+from fl_admin.kits.site_kit import SiteKit
+from fl_admin.simulation.engine import SimulationPlan
+from fl_admin.simulation.inline_engine import InlineEngine, inline_terms
+from fl_admin.simulation.run import prepare
+from fl_admin.simulation.run_folder import RunFolder
 from fl_client.jobs.transfer import compacting
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
-
-PERCENTILE = "fl_client.flare.privacy.PercentilePrivacy"
+from mmar_runtime.policy.site_policy import (
+    site_policy,
+)
+from tests.fl_admin.simulation.conftest import planned
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 
 
 def test_the_terms_of_the_example_job(job: Job) -> None:
-    terms = job_terms(job)
+    terms = inline_terms(job)
 
     assert (terms.rounds, terms.min_sites) == (3, 2)
     assert (terms.local_epochs, terms.steps_aggregation) == (3, 0)
@@ -87,7 +93,7 @@ def test_what_it_does_not_know_is_refused_with_the_way_out(
     edited(job.mmar.document(file), change)
 
     with pytest.raises(ConfigError) as caught:
-        job_terms(job)
+        inline_terms(job)
 
     assert message in str(caught.value)
     assert "--engine nvflare" in str(caught.value)
@@ -118,7 +124,7 @@ def test_a_term_that_no_engine_knows_is_refused(job: Job, edited: Edited, name: 
     edited(job.mmar.document(file), change)
 
     with pytest.raises(ConfigError) as caught:
-        job_terms(job)
+        inline_terms(job)
 
     assert message in str(caught.value)
 
@@ -132,61 +138,72 @@ def rounding(job: Job, edited: Edited, *, server: object, client: str) -> None:
 
 
 def test_it_rounds_updates_as_the_filter_of_a_site_does(job: Job, edited: Edited) -> None:
-    assert job_terms(job).transfer is None
+    assert inline_terms(job).transfer is None
 
     rounding(job, edited, server="int8", client="int8")
 
-    assert job_terms(job).transfer == "int8"
+    assert inline_terms(job).transfer == "int8"
 
 
 def test_documents_that_ask_for_different_forms_are_refused(job: Job, edited: Edited) -> None:
     rounding(job, edited, server="int8", client="float16")
 
     with pytest.raises(ConfigError, match="transfer is 'float16' here, and 'int8' in config_fed_s"):
-        job_terms(job)
+        inline_terms(job)
 
 
-def test_such_a_job_runs_on_nvflare_unless_inline_was_asked_for(
-    job: Job, demo_data: Path, edited: Edited
+# --- a run of the inline engine
+
+
+@pytest.fixture
+def plan(job: Job, demo_data: Path) -> SimulationPlan:
+    return planned(job, sites=2, data=demo_data)
+
+
+def test_each_site_has_a_copy_of_the_app_in_a_folder_like_a_kit(
+    plan: SimulationPlan, folder: RunFolder
 ) -> None:
-    chain = {"tasks": ["train"], "filters": [{"path": PERCENTILE, "args": {}}]}
-    edited(
-        job.mmar.document(CLIENT_CONFIG),
-        lambda document: document["task_result_filters"].append(chain),
+    prepare(plan, folder)
+
+    for site in plan.sites:
+        kit = SiteKit.open(plan.engine.kit(plan, folder, site))
+        assert (kit.name, kit.job(None).name) == (site, plan.job.name)
+        assert site_policy(kit.root / "local") == plan.policy
+
+
+def test_the_process_has_no_variable_of_its_own(folder: RunFolder) -> None:
+    assert InlineEngine().environment({"PATH": "/bin"}, folder) == {"PATH": "/bin"}
+
+
+def test_its_runs_are_followed_in_the_folders_of_the_sites(
+    plan: SimulationPlan, folder: RunFolder
+) -> None:
+    follower = plan.engine.follower(plan, folder)
+    follower.progress["site-1"].parent.mkdir(parents=True)
+    event = {"kind": "task", "round": 2, "task": "train", "model": ""}
+    follower.progress["site-1"].write_text(json.dumps(event) + "\n")
+
+    view = follower.look()
+
+    assert (view.sites["site-1"].task, view.sites["site-1"].round_number) == ("train", 2)
+    assert view.record is None
+
+
+def test_a_failure_names_the_sites_and_then_the_process(
+    plan: SimulationPlan, folder: RunFolder
+) -> None:
+    for site in plan.sites:
+        folder.site(site).mkdir(parents=True)
+        (folder.site(site) / "error-1.txt").write_text("train: no image\n\nTraceback ...")
+    (folder.root / "error.txt").write_text("no space left\n\nTraceback ...")
+
+    assert plan.engine.failure(plan, folder, 1) == (
+        "site-1: train: no image; site-2: train: no image; no space left"
     )
 
-    plan = plan_simulation(job, sites=2, data=demo_data)
 
-    assert plan.engine == "nvflare"
-    assert "runs no filters" in plan.not_inline[0].message
-    with pytest.raises(ConfigError, match="--engine nvflare"):
-        plan_simulation(job, sites=2, data=demo_data, engine="inline")
-
-
-def test_else_the_inline_engine_is_the_one(job: Job, demo_data: Path) -> None:
-    plan = plan_simulation(job, sites=2, data=demo_data)
-
-    assert (plan.engine, plan.not_inline, plan.workers) == ("inline", (), 1)
-
-
-def test_several_processes_at_a_site_are_nvflares_too(
-    job: Job, demo_data: Path, tmp_path: Path
+def test_a_failure_without_an_error_points_to_the_log(
+    plan: SimulationPlan, folder: RunFolder
 ) -> None:
-    environment = tmp_path / "environment.json"
-    environment.write_text('{"sites": {"site-2": {"NUM_PROCESSES": 2}}}')
-
-    plan = plan_simulation(job, sites=2, data=demo_data, environment=environment)
-
-    assert plan.engine == "nvflare"
-    assert [one.message for one in plan.not_inline] == ["NUM_PROCESSES needs NVFlare's simulator"]
-    with pytest.raises(ConfigError, match="NUM_PROCESSES needs NVFlare's simulator"):
-        plan_simulation(job, sites=2, data=demo_data, environment=environment, engine="inline")
-
-
-def test_what_only_nvflares_simulator_has_is_told(job: Job, demo_data: Path) -> None:
-    with pytest.raises(ConfigError, match="needs NVFlare's simulator"):
-        plan_simulation(job, sites=2, data=demo_data, engine="inline", gpu="0")
-    with pytest.raises(ConfigError, match="is for the inline engine"):
-        plan_simulation(job, sites=2, data=demo_data, engine="nvflare", workers=2)
-    with pytest.raises(ConfigError, match="has to be a positive whole number, found 0"):
-        plan_simulation(job, sites=2, data=demo_data, workers=0)
+    log = folder.root / "logs" / "inline.log"
+    assert plan.engine.failure(plan, folder, 137) == f"the run ended with code 137; see {log}"

@@ -1,0 +1,194 @@
+"""Plans a simulation: all that can be checked before a federation starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from fl_admin.jobs.job import Job
+from fl_admin.simulation.engine import Engine, EngineName, SimulationPlan
+from fl_admin.simulation.inline_engine import ADVICE, InlineEngine, inline_terms
+from fl_admin.simulation.nvflare_engine import NvflareEngine
+from fl_admin.simulation.site_values import (
+    Values,
+    data_of_sites,
+    environment_values,
+    threads_of,
+    with_threads,
+)
+from fl_client.jobs.documents import document_faults
+from fl_client.jobs.files import code_approval_faults, files_of
+from fl_client.site import PROCESSES_VARIABLE, Site
+from mmar_runtime.config.location import Location
+from mmar_runtime.config.overrides import Scalar
+from mmar_runtime.config.upgrades import Notice
+from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.exchange.encryption_extra import MISSING_EXTRA, extra_is_installed
+from mmar_runtime.exchange.job_documents import CLIENT_CONFIG
+from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulationRequest:
+    """The simulation that a researcher asks for.
+
+    Attributes:
+        job: the job to run.
+        sites: how many; they are called ``site-1``, ``site-2``, ...
+        rounds: None means as many as the job asks for; a job that only validates has none.
+        data: folder with ``site-N/dataset.json`` for each site.
+        environment: JSON with values for all sites and, under ``sites``, for single sites.
+        overrides: values from ``--set``, for every site.
+        engine: None means ``inline`` if that engine knows all that the job names, else ``nvflare``.
+        min_sites: updates that a round needs; None means an update of every site.
+        workers: processes in which the inline engine's sites take turns; None means a single one.
+        gpu: NVFlare's GPU assignment.
+        policy: what every site allows.
+    """
+
+    job: Job
+    sites: int
+    rounds: int | None = None
+    data: Path | None = None
+    environment: Path | None = None
+    overrides: Mapping[str, Scalar] = field(default_factory=dict)
+    engine: EngineName | None = None
+    min_sites: int | None = None
+    workers: int | None = None
+    gpu: str | None = None
+    policy: SitePolicy = DEFAULT_POLICY
+
+
+def plan_simulation(request: SimulationRequest) -> SimulationPlan:
+    """Check everything that can be checked before a federation starts.
+
+    Each site's own configs are read with its own values, its data lists and files included.
+
+    Raises:
+        ConfigError: with the problems of all sites.
+    """
+    fault = _number_fault(request)
+    if fault is not None:
+        raise ConfigError([fault])
+    given = _given_values(request)
+    engine, not_inline = _engine(request, given)
+    sites = with_threads(given)
+    return SimulationPlan(
+        job=request.job,
+        rounds=request.rounds or request.job.rounds,
+        sites=sites,
+        notices=_checked(request, sites),
+        engine=engine,
+        min_sites=request.sites if request.min_sites is None else request.min_sites,
+        policy=request.policy,
+        not_inline=not_inline,
+    )
+
+
+def _number_fault(request: SimulationRequest) -> Problem | None:
+    """Return the first number of a request that makes no sense."""
+    place, sites, rounds = Location("simulate"), request.sites, request.rounds
+    if sites < 1 or (rounds is not None and rounds < 1):
+        message = f"needs at least one site and one round, found {sites} and {rounds}"
+        return Problem(place, message, "", "sites")
+    if rounds is not None and not request.job.trains:
+        message = "this job evaluates the models that it brings; it has no rounds"
+        return Problem(Location("--rounds"), message, "Leave it out.", "job")
+    if request.min_sites is not None and not 1 <= request.min_sites <= sites:
+        message = f"needs from 1 to {sites} sites in each round, found {request.min_sites}"
+        return Problem(place, message, "", "sites")
+    if request.workers is not None and request.workers < 1:
+        message = f"has to be a positive whole number, found {request.workers}"
+        return Problem(Location("--workers"), message, "", "workers")
+    return None
+
+
+def _given_values(request: SimulationRequest) -> dict[str, dict[str, Scalar]]:
+    """Return the sites' values: data win over the environment, and ``--set`` over both."""
+    names = [f"site-{number}" for number in range(1, request.sites + 1)]
+    data: Mapping[str, Values] = {}
+    if request.data is not None:
+        data = data_of_sites(request.data, names, Location("--data"))
+    return {
+        name: {
+            **(environment_values(request.environment, name) if request.environment else {}),
+            **data.get(name, {}),
+            **request.overrides,
+        }
+        for name in names
+    }
+
+
+def _engine(
+    request: SimulationRequest, sites: Mapping[str, Values]
+) -> tuple[Engine, tuple[Problem, ...]]:
+    """Return the engine for a request, and why it is not the inline engine that nobody refused."""
+    not_inline: tuple[Problem, ...] = ()
+    if request.engine != "nvflare":
+        try:
+            _require_inline(request, sites)
+            return InlineEngine(workers=request.workers or 1), ()
+        except ConfigError as error:
+            if request.engine == "inline":
+                raise
+            not_inline = tuple(error.problems)
+    if request.workers is not None:
+        message = "is for the inline engine; NVFlare's simulator has a process for each site"
+        raise ConfigError([Problem(Location("--workers"), message, "", "workers")])
+    return NvflareEngine(gpu=request.gpu), not_inline
+
+
+def _require_inline(request: SimulationRequest, sites: Mapping[str, Values]) -> None:
+    """Raise with everything in a request that the inline engine cannot do."""
+    inline_terms(request.job)
+    needs = {
+        "--gpu": request.gpu,
+        "required_filters": request.policy.required_filters,
+        "privacy.epsilon_max": request.policy.privacy.epsilon_max is not None,
+        PROCESSES_VARIABLE: any(own.get(PROCESSES_VARIABLE, 1) != 1 for own in sites.values()),
+    }
+    problems = [
+        Problem(Location(name), f"{name} needs NVFlare's simulator", ADVICE, "engine")
+        for name, value in needs.items()
+        if value
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _checked(request: SimulationRequest, sites: Mapping[str, Values]) -> tuple[Notice, ...]:
+    """Return the notices of the loader, each rule once; raise the problems of all sites."""
+    job = request.job
+    notices: dict[str, Notice] = {}
+    problems: list[Problem] = []
+    for name, values in sites.items():
+        site = Site(name=name, mmar=job.mmar, values=values, policy=request.policy)
+        for check in (partial(threads_of, values), partial(site.local_epochs, 1)):
+            try:
+                check()
+            except ConfigError as error:
+                problems += error.problems
+        loads = (site.cross_validation_config,)
+        for load in (site.train_config, *loads) if job.trains else loads:
+            try:
+                for notice in load().notices:
+                    notices.setdefault(notice.rule, notice)
+            except ConfigError as error:
+                problems += error.problems
+    problems += _job_faults(job, request.policy)
+    if problems:
+        raise ConfigError(problems)
+    return tuple(notices.values())
+
+
+def _job_faults(job: Job, policy: SitePolicy) -> Iterator[Problem]:
+    """Report what a site refuses in a job besides its workflows, or cannot do on this machine."""
+    app = job.mmar.root
+    yield from document_faults(app, policy)
+    if policy.byoc.mode == "by_hash":
+        yield from code_approval_faults(app, files_of(app), policy)
+    if job.encrypts and not extra_is_installed():
+        place = Location(CLIENT_CONFIG) / "task_result_filters"
+        yield Problem(place, MISSING_EXTRA, "", "encryption")
