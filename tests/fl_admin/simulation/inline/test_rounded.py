@@ -125,11 +125,9 @@ def test_only_what_sites_send_is_rounded(runs: Runs, form: Any) -> None:
     assert runs.after[form].record.initial_weights_sha256 == (
         runs.after["None"].record.initial_weights_sha256
     )
-    first = [
-        runs.after[str(one)].record.rounds[0].sites["site-1"].as_dict() for one in (None, form)
-    ]
-    assert first[0]["received_metrics"] == first[1]["received_metrics"]
-    assert first[0]["local_metrics"] == first[1]["local_metrics"]
+    first = [runs.after[str(one)].record.rounds[0].sites["site-1"] for one in (None, form)]
+    assert first[0].received_metrics == first[1].received_metrics
+    assert first[0].local_metrics == first[1].local_metrics
 
 
 def test_the_record_tells_the_bytes_of_the_wire(runs: Runs) -> None:

@@ -17,6 +17,7 @@ from fl_server import run_files
 from fl_server.record.files import read_run_record
 from fl_server.record.recorder import RunRecorder
 from mmar_runtime.errors import FederationError
+from mmar_runtime.exchange.plain import to_plain
 from mmar_runtime.policy.site_policy import CrossSite, Limits, SitePolicy
 from tests.fl_admin.simulation.inline.conftest import NAMES, Federation, InAnyOrder, Ran
 
@@ -78,10 +79,10 @@ def test_a_run_that_fails_keeps_the_model_of_its_last_whole_round(federation: Fe
 
 
 def test_each_site_builds_its_entries_once_in_the_one_process(ran: Ran) -> None:
-    outcomes = [one.sites[name].as_dict() for one in ran.record.rounds for name in NAMES]
+    outcomes = [one.sites[name] for one in ran.record.rounds for name in NAMES]
 
-    assert len({outcome["process"] for outcome in outcomes}) == 1
-    assert {outcome["built"]["train.trainer"] for outcome in outcomes} == {1}
+    assert len({outcome.process for outcome in outcomes}) == 1
+    assert {outcome.built["train.trainer"] for outcome in outcomes} == {1}
 
 
 def test_nothing_depends_on_the_order_of_the_sites(federation: Federation, ran: Ran) -> None:
@@ -107,7 +108,7 @@ def test_nor_do_sites_in_a_process_learn_from_each_other(federation: Federation,
     alone = LocalTrainerAlone(federation)
 
     for name in NAMES:
-        assert alone.first_epoch(name) == ran.record.rounds[0].sites[name].as_dict()["epochs"]
+        assert alone.first_epoch(name) == to_plain(ran.record.rounds[0].sites[name].epochs)
 
 
 class LocalTrainerAlone:
