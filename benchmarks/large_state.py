@@ -85,6 +85,8 @@ def inline(megabytes: float, rounds: int, folder: Path, *, without: str = "") ->
         received_metrics=metrics, local_metrics=metrics, epochs=(), seconds=0, built={}, process="p"
     )
 
+    result = EvaluationResult(key_metric="dice", metrics=metrics, cases=1)
+
     class Returning:
         """Sites that return the model as they received it; they share the memory of a network."""
 
@@ -110,9 +112,9 @@ def inline(megabytes: float, rounds: int, folder: Path, *, without: str = "") ->
                     )
                 elif isinstance(task, Submit):
                     best = {key: one.clone() for key, one in self.network.state_dict().items()}
-                    yield name, BestModel(weights=best, round_number=1, metrics=metrics)
+                    yield name, BestModel(weights=best, round_number=1, result=result)
                 else:
-                    yield name, EvaluationResult(key_metric="dice", metrics=metrics, cases=1)
+                    yield name, result
 
     contract = MetricContract(key_metric="dice")
     terms = JobTerms(rounds=rounds, min_sites=SITES)

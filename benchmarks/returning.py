@@ -7,12 +7,11 @@ the site, its filters, its audit log and its gate are all there.
 from __future__ import annotations
 
 from fl_client.flare.executor import MmarExecutor
-from fl_client.local_best import LocalBest
-from fl_client.local_training import LocalWork, SharedTensors
+from fl_client.local_training import SharedTensors
 from fl_client.site_tasks import SiteTasks
 from fl_client.updates import weight_difference
 from mmar_runtime.errors import PolicyError
-from mmar_runtime.exchange.messages import SiteReport, Update
+from mmar_runtime.exchange.messages import BestModel, SiteReport, Update
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
 
@@ -47,7 +46,7 @@ class ReturningTasks:
         """Always the same."""
         return self.score(weights)
 
-    def best(self) -> LocalBest:
+    def best(self) -> BestModel:
         """Declined, so that no model of a site is evaluated."""
         raise PolicyError("a benchmark hands over no model")
 
@@ -62,5 +61,7 @@ class ReturningTasks:
 class ReturningExecutor(MmarExecutor):
     """The executor of a site, without its training."""
 
-    def _single(self, work: LocalWork) -> SiteTasks:
+    @staticmethod
+    def make_tasks(*_: object) -> SiteTasks:
+        """Return the tasks that need no time."""
         return ReturningTasks()

@@ -6,7 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmar_runtime.errors import PolicyError
-from mmar_runtime.exchange.messages import TRAIN, VALIDATE
+from mmar_runtime.exchange.messages import (
+    TRAIN,
+    VALIDATE,
+    Task,
+    Train,
+    Validate,
+    name_of,
+)
 from mmar_runtime.names import NAME_FORM, is_name
 
 DONE = "task-out"
@@ -30,44 +37,56 @@ class DoneTasks:
         self._models: set[str] = set()
         for line in lines:
             if line.get("event") == DONE:
-                self.add(str(line.get("task")), line.get("round", 0), str(line.get("model", "")))
+                self._add(line)
 
     @property
     def evaluations(self) -> int:
         """How many tasks but those of training are done."""
         return len(self._once) + len(self._models)
 
-    def require_new(self, task: str, round_number: int, model: str) -> None:
-        """Judge a task before anything is done for it.
-
-        Args:
-            task: its name.
-            round_number: of a training, counted from 1.
-            model: the name of the model that is to be evaluated.
+    def require_new(self, task: Task) -> None:
+        """Judge a task before the site does anything for it.
 
         Raises:
-            PolicyError: the task is done already, or is not one of the job.
+            PolicyError: the site has done the task already, or the job has no such task.
         """
-        if task == TRAIN:
-            if self._rounds is not None and round_number > self._rounds:
-                raise PolicyError(f"round {round_number}; the job has {self._rounds} rounds")
-            if round_number <= self._round:
-                raise PolicyError(
-                    f"round {round_number}; this site has done round {self._round} of this job"
-                )
-        elif task == VALIDATE:
-            if not is_name(model):
-                raise PolicyError(f"the name of the model has to be {NAME_FORM}")
-            if model in self._models:
-                raise PolicyError(f"this site has evaluated {model!r} in this job already")
-        elif task in self._once:
-            raise PolicyError(f"this site has done {task} in this job already")
+        match task:
+            case Train(round_number=number):
+                if self._rounds is not None and number > self._rounds:
+                    raise PolicyError(f"round {number}; the job has {self._rounds} rounds")
+                if number <= self._round:
+                    raise PolicyError(
+                        f"round {number}; this site has done round {self._round} of this job"
+                    )
+            case Validate(owner=model):
+                if not is_name(model):
+                    raise PolicyError(f"the name of the model has to be {NAME_FORM}")
+                if model in self._models:
+                    raise PolicyError(f"this site has evaluated {model!r} in this job already")
+            case _:
+                if name_of(task) in self._once:
+                    raise PolicyError(f"this site has done {name_of(task)} in this job already")
 
-    def add(self, task: str, round_number: int, model: str) -> None:
-        """Remember a task; arguments as for ``require_new``."""
-        if task == TRAIN:
-            self._round = max(self._round, round_number)
-        elif task == VALIDATE:
-            self._models.add(model)
+    def add(self, task: Task) -> None:
+        """Remember a task that is done."""
+        self._add({"task": name_of(task), **facts_of(task)})
+
+    def _add(self, line: Mapping[str, Any]) -> None:
+        name = str(line.get("task"))
+        if name == TRAIN:
+            self._round = max(self._round, line.get("round", 0))
+        elif name == VALIDATE:
+            self._models.add(str(line.get("model", "")))
         else:
-            self._once.add(task)
+            self._once.add(name)
+
+
+def facts_of(task: Task) -> dict[str, Any]:
+    """Return what tells a task from others of its name, as the audit log has it."""
+    match task:
+        case Train():
+            return {"round": task.round_number}
+        case Validate():
+            return {"model": task.owner}
+        case _:
+            return {}

@@ -13,15 +13,15 @@ import torch
 from ignite.engine import Engine
 from monai.data.utils import set_rnd
 
-from fl_client.local_best import LocalBest
+from fl_client.local_work import LocalWork
 from fl_client.own_tensors import OwnTensors
 from fl_client.site import Site
 from fl_client.updates import first_not_finite, weight_difference
 from mmar_runtime.components.builder import BuildContext
 from mmar_runtime.components.processes import agree_on_buffers, asked_together
 from mmar_runtime.config.sections import TrainConfig
-from mmar_runtime.errors import ConfigError, MmarError, Problem, RunAborted, WeightsError
-from mmar_runtime.exchange.messages import SiteReport, Update
+from mmar_runtime.errors import ConfigError, Problem, RunAborted, WeightsError
+from mmar_runtime.exchange.messages import BestModel, SiteReport, Update
 from mmar_runtime.results import EpochReport, EvaluationResult
 from mmar_runtime.weights import Weights, load_into, weights_of
 from mmar_runtime.workflows.evaluation import result_of
@@ -36,21 +36,6 @@ from mmar_runtime.workflows.observing import (
 from mmar_runtime.workflows.resuming import Stateful
 from mmar_runtime.workflows.session import seed_everything
 from mmar_runtime.workflows.training import TrainingWorkflow
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalWork:
-    """How much a site trains in a round: whole epochs, or optimizer steps where they are given."""
-
-    epochs: int = 1
-    steps: int = 0
-
-    def __post_init__(self) -> None:
-        if self.steps < 0 or (self.steps == 0 and self.epochs < 1):
-            raise MmarError(
-                f"local_epochs={self.epochs}, steps_aggregation={self.steps}: a round needs at "
-                "least one epoch, or a positive number of steps"
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +62,11 @@ class LocalTrainer:
         site: where this is.
         config: the training workflow as it runs here.
         context: device and permissions.
-        work: how much to train in a round.
+        work: how much to train in a round, and what to share.
         process: an opaque name of this process, for the report.
         counts: counts what is built.
         observer: told of iterations, epochs and validations.
         should_stop: asked between iterations.
-        shared: names of the tensors that the sites share, with ``*`` for any characters; None for
-            all. Of the others this site keeps its own.
         in_place: whether an update may lie in the memory of the network, which then holds no
             weights until the next ones are received.
     """
@@ -99,7 +82,6 @@ class LocalTrainer:
         counts: Counter[str],
         observer: Observer | None = None,
         should_stop: ShouldStop = lambda: False,
-        shared: list[str] | None = None,
         in_place: bool = False,
     ) -> None:
         if config.validate is None:
@@ -110,7 +92,7 @@ class LocalTrainer:
         self.work = work
         self.process = process
         self.counts = counts
-        self.best: LocalBest | None = None
+        self.best: BestModel | None = None
         self._observer = observer or SilentObserver()
         self._processes = context.processes
         self._should_stop = asked_together(should_stop, context.processes, context.device)
@@ -124,7 +106,7 @@ class LocalTrainer:
             config, context, counts=counts, observer=self, should_stop=should_stop
         )
         self.network = self._trained_network()
-        self._own = OwnTensors(weights_of(self.network), shared)
+        self._own = OwnTensors(weights_of(self.network), work.shared)
         self._dataset: Any = self._workflow.entry("train", "dataset")
         self._scorer = self._received_model_evaluator()
 
@@ -296,7 +278,7 @@ class LocalTrainer:
         weights = weights_of(self.network)
         # A model of NaN can score, and would be submitted at the end.
         if first_not_finite(weights) is None:
-            self.best = LocalBest(weights=weights, result=result, round_number=self._round_number)
+            self.best = BestModel(weights=weights, result=result, round_number=self._round_number)
 
     def _beats_the_best(self, result: EvaluationResult) -> bool:
         if self.best is None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from mmar_runtime.errors import PolicyError
-from mmar_runtime.exchange.messages import Update
+from mmar_runtime.exchange.messages import BestModel, Update
 from mmar_runtime.policy.site_policy import SitePolicy
 from mmar_runtime.results import EpochReport, EvaluationResult
 
@@ -43,7 +43,7 @@ def outgoing_update(update: Update, policy: SitePolicy) -> Update:
         update.report,
         received_metrics=_outgoing_metrics(update.report.received_metrics, policy),
         local_metrics=_outgoing_metrics(update.report.local_metrics, policy),
-        epochs=tuple(_outgoing_epoch(one, policy) for one in update.report.epochs),
+        epochs=tuple(_outgoing_epoch(epoch, policy) for epoch in update.report.epochs),
     )
     return replace(update, report=report)
 
@@ -65,13 +65,22 @@ def outgoing_result(result: EvaluationResult, policy: SitePolicy) -> EvaluationR
     return replace(result, metrics=metrics, cases=bucket(result.cases))
 
 
+def outgoing_model(model: BestModel, policy: SitePolicy) -> BestModel:
+    """Return the site's best model with the metrics that may leave.
+
+    Raises:
+        PolicyError: see ``outgoing_result``.
+    """
+    return replace(model, result=outgoing_result(model.result, policy))
+
+
 def _outgoing_epoch(report: EpochReport, policy: SitePolicy) -> EpochReport:
     loss = None if report.loss is None else policy.rounded({LOSS: report.loss}).get(LOSS)
     return replace(report, loss=loss, metrics=_outgoing_metrics(report.metrics, policy))
 
 
 def _outgoing_metrics(metrics: Mapping[str, float], policy: SitePolicy) -> dict[str, float]:
-    found, most = policy.rounded(metrics), policy.outgoing.max_metrics
-    if len(found) > most:
-        raise PolicyError(f"{len(found)} metrics; outgoing.max_metrics of this site is {most}")
-    return found
+    outgoing, most = policy.rounded(metrics), policy.outgoing.max_metrics
+    if len(outgoing) > most:
+        raise PolicyError(f"{len(outgoing)} metrics; outgoing.max_metrics of this site is {most}")
+    return outgoing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,13 +26,22 @@ class RunWatch:
         limits: of the site.
         process: the process that it is in; with a number, memory is measured too, of this process
             and all that it has started.
+        clock: seconds by which the run's time is measured.
     """
 
-    def __init__(self, run: Path, limits: Limits, *, process: int | None = None) -> None:
+    def __init__(
+        self,
+        run: Path,
+        limits: Limits,
+        *,
+        process: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._run = run
         self._limits = limits
         self._process = process
-        self._started = time.monotonic()
+        self._clock = clock
+        self._started = clock()
         self._looked = -math.inf
         self._too_much: str | None = None
 
@@ -44,7 +54,7 @@ class RunWatch:
     def time_is_over(self) -> str | None:
         """The same for time alone, which takes no look at files and processes."""
         most = self._limits.wall_minutes
-        minutes = (time.monotonic() - self._started) / 60
+        minutes = (self._clock() - self._started) / 60
         return f"has run for limits.wall_minutes of this site, {most}" if minutes > most else None
 
     def _takes_too_much(self) -> str | None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Protocol
 
 import torch
 
-from fl_client.local_best import LocalBest
 from fl_client.local_evaluation import CrossSiteEvaluator
-from fl_client.local_training import LocalTrainer, LocalWork, SharedTensors
+from fl_client.local_training import LocalTrainer, SharedTensors
+from fl_client.local_work import LocalWork
+from fl_client.simulation.shared_storage import SharedStorage
 from fl_client.site import Site
-from fl_client.site_limits import (
+from fl_client.task_limits import (
     require_enough_cases,
     require_enough_to_report,
     require_metrics_may_leave,
@@ -23,7 +24,7 @@ from fl_client.site_limits import (
 from mmar_runtime.components.builder import BuildContext
 from mmar_runtime.config.sections import WorkflowConfig
 from mmar_runtime.errors import WeightsError
-from mmar_runtime.exchange.messages import Update
+from mmar_runtime.exchange.messages import BestModel, Update
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
 from mmar_runtime.workflows.observing import Observer, ShouldStop
@@ -43,7 +44,7 @@ class SiteTasks(Protocol):
     def score(self, weights: Weights) -> EvaluationResult:
         """The metrics of the received weights by the training's own validation."""
 
-    def best(self) -> LocalBest:
+    def best(self) -> BestModel:
         """The best model that this site has trained, with the tensors that may leave it.
 
         Raises:
@@ -65,14 +66,11 @@ class LocalTasks:
 
     Args:
         site: where this is.
-        work: how much to train in a round.
-        shared: names of the tensors that the sites share, with ``*`` for any characters; None for
-            all.
+        work: how much to train in a round, and what to share.
         process: an opaque name of this process, for the report.
         observer: told of iterations, epochs and validations.
         should_stop: asked between iterations.
-        built: told of the network of trainer and evaluator when one is built.
-        in_place: whether an update may lie in the memory of the network; see ``LocalTrainer``.
+        storage: memory that the networks of a process share; None if each has its own.
     """
 
     def __init__(
@@ -80,21 +78,17 @@ class LocalTasks:
         site: Site,
         *,
         work: LocalWork,
-        shared: list[str] | None,
         process: str,
         observer: Observer,
         should_stop: ShouldStop,
-        built: Callable[[torch.nn.Module], object] = lambda network: None,
-        in_place: bool = False,
+        storage: SharedStorage | None = None,
     ) -> None:
         self.site = site
         self.work = work
-        self.shared = shared
         self.process = process
         self._observer = observer
         self._should_stop = should_stop
-        self._built = built
-        self._in_place = in_place
+        self._storage = storage
         self._counts: Counter[str] = Counter()
         self._trainer: LocalTrainer | None = None
         self._evaluator: CrossSiteEvaluator | None = None
@@ -102,22 +96,28 @@ class LocalTasks:
 
     def train(self, weights: Weights, round_number: int) -> Update:
         """See ``SiteTasks``."""
-        return self.trainer().train(weights, round_number)
+        trainer = self.trainer()
+        update = trainer.train(weights, round_number)
+        if self._storage is not None:
+            self._storage.lend_gradients(trainer.network, trainer.engine)
+        return update
 
     def score(self, weights: Weights) -> EvaluationResult:
         """See ``SiteTasks``."""
         return self.trainer().score(weights)
 
-    def best(self) -> LocalBest:
+    def best(self) -> BestModel:
         """See ``SiteTasks``."""
         best = self.trainer().best
         if best is None:
             raise WeightsError("this site has trained no model yet that it could submit")
-        return replace(best, weights=self.trainer().shared(best.weights))
+        # Tensors of their own: those of the trainer may be set aside while other sites work.
+        shared = self.trainer().shared(best.weights)
+        return replace(best, weights={name: tensor.detach() for name, tensor in shared.items()})
 
     def evaluate(self, weights: Weights, *, owner: str) -> EvaluationResult:
         """See ``SiteTasks``."""
-        if self.shared is not None:
+        if self.work.shared is not None:
             weights = self.trainer().for_evaluation(weights)
         return self.evaluator().evaluate(weights, owner=owner)
 
@@ -153,11 +153,10 @@ class LocalTasks:
                 counts=self._counts,
                 observer=self._observer,
                 should_stop=self._should_stop,
-                shared=self.shared,
-                in_place=self._in_place,
+                in_place=self._storage is not None,
             )
             require_within_limits(trainer, self.site.policy)
-            self._built(trainer.network)
+            self._lend(trainer.network)
             self._trainer = trainer
         return self._trainer
 
@@ -173,8 +172,12 @@ class LocalTasks:
             self._evaluator = CrossSiteEvaluator(
                 config, self._context(config), counts=self._counts, should_stop=self._should_stop
             )
-            self._built(self._evaluator.network)
+            self._lend(self._evaluator.network)
         return self._evaluator
+
+    def _lend(self, network: torch.nn.Module) -> None:
+        if self._storage is not None:
+            self._storage.lend_weights(network)
 
     def _context(self, config: WorkflowConfig) -> BuildContext:
         most = self.site.policy.limits.parameters

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fl_client.local_training import LocalWork
+from fl_client.local_work import LocalWork
 from fl_client.outgoing import outgoing_result
 from fl_client.site import Site
 from fl_client.site_tasks import LocalTasks
@@ -68,8 +68,7 @@ def _evaluated(
 ) -> EvaluationResult:
     tasks = LocalTasks(
         site,
-        work=LocalWork(),  # nothing is trained
-        shared=None,  # weights of the whole network
+        work=LocalWork(),  # nothing is trained; the weights are those of the whole network
         process="",
         observer=SilentObserver(),
         should_stop=should_stop,

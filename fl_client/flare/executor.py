@@ -1,9 +1,10 @@
-"""The NVFlare executor of a site: tasks in, replies out, everything else is ``fl_client``'s."""
+"""The NVFlare executor of a site: NVFlare's messages to tasks, replies to NVFlare's messages."""
 
 from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
-from fl_client.done_tasks import DONE, DoneTasks
+from fl_client.done_tasks import DONE, facts_of
 from fl_client.flare.audit import done_before, note
 from fl_client.flare.encryption_keys import ability_faults
 from fl_client.flare.exchange import (
@@ -28,27 +29,38 @@ from fl_client.flare.exchange import (
 from fl_client.flare.failure import failure
 from fl_client.flare.privacy import RunFilters
 from fl_client.jobs.approved import job_approval_faults, job_digest
-from fl_client.local_training import LocalWork
-from fl_client.outgoing import outgoing_result, outgoing_update
+from fl_client.local_work import LocalWork
 from fl_client.progress import ProgressFile
 from fl_client.ranks.tasks import RankTasks
 from fl_client.run_watch import RunWatch
 from fl_client.site import Site
+from fl_client.site_session import MakeTasks, SiteSession
 from fl_client.site_tasks import LocalTasks, SiteTasks
-from fl_client.task_limits import (
-    AskedTask,
-    mmar_problems,
-    over_limit,
-)
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.errors import ConfigError, PolicyError, Problem, RunAborted
 from mmar_runtime.exchange.arrays import pack, unpack
 from mmar_runtime.exchange.job_documents import JobDocuments
-from mmar_runtime.exchange.messages import SCORE, SUBMIT, TRAIN, VALIDATE
+from mmar_runtime.exchange.messages import (
+    SCORE,
+    SUBMIT,
+    TASKS,
+    TRAIN,
+    BestModel,
+    Reply,
+    Score,
+    Submit,
+    Task,
+    Train,
+    Update,
+    Validate,
+    name_of,
+)
 from mmar_runtime.flare.tensors import send_tensors
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import site_policy
+from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights, digest
+from mmar_runtime.workflows.observing import ShouldStop
 
 SERVERS_OWN = "SRV_"
 """How NVFlare begins the names of the global models."""
@@ -59,22 +71,20 @@ class SiteRun:
     """The run of a job at this site.
 
     Attributes:
-        site: where this is.
-        filters: what stands between a contribution and the server.
-        progress: where the progress of the site is reported.
-        done: the tasks that the site has done in the job.
-        watch: measures what the run takes of the site.
+        session: the site under its policy.
+        filters: what an update passes on the way to the server.
+        trains: whether the sites of the job train.
     """
 
-    site: Site
+    session: SiteSession
     filters: RunFilters
-    progress: ProgressFile
-    done: DoneTasks
-    watch: RunWatch
+    trains: bool
 
     @classmethod
-    def begun(cls, fl_ctx: FLContext) -> SiteRun:
-        """The run that begins.
+    def begun(
+        cls, fl_ctx: FLContext, work: LocalWork, make_tasks: MakeTasks, should_stop: ShouldStop
+    ) -> SiteRun:
+        """Return the run that begins; arguments as for ``SiteSession``.
 
         Raises:
             ConfigError: the site's values or policy, or the documents of the job, have a fault.
@@ -89,36 +99,60 @@ class SiteRun:
             values=read_site_values(local, name),
             policy=site_policy(local),
         )
-        rounds = JobDocuments.read(site.mmar.root).federation.get("num_rounds")
-        return cls(
-            site=site,
-            filters=RunFilters.read(fl_ctx, site),
+        documents = JobDocuments.read(site.mmar.root)
+        session = SiteSession(
+            site,
+            work,
+            make_tasks,
             progress=ProgressFile(run / "progress.jsonl"),
-            done=done_before(fl_ctx, rounds),
+            done=done_before(fl_ctx, documents.federation.get("num_rounds")),
             watch=RunWatch(run, site.policy.limits),
+            should_stop=should_stop,
         )
+        filters = RunFilters.read(fl_ctx, site)
+        return cls(session=session, filters=filters, trains=documents.trains)
 
     def judged(self, fl_ctx: FLContext) -> list[Problem]:
-        """Judge the MMAR once more, with the site's own values; the log notes the verdict.
+        """Judge the job once more, with the site's own values; the log notes the verdict.
 
-        What was judged when the job arrived lay on the disk since then, and this text stays here.
+        The site judged the job when the job arrived, and the files could have changed since then.
         """
-        policy, app = self.site.policy, self.site.mmar.root
+        site = self.session.site
         startup = Path(fl_ctx.get_engine().get_workspace().get_startup_kit_dir())
         problems = [
-            *mmar_problems(self.site),
-            *self.filters.plan.faults(policy),
-            *ability_faults(app, startup),
-            *job_approval_faults(policy, lambda: job_digest(app)),
+            *self.session.problems,
+            *self.filters.plan.faults(site.policy),
+            *ability_faults(site.mmar.root, startup),
+            *job_approval_faults(site.policy, lambda: job_digest(site.mmar.root)),
         ]
         note(
             fl_ctx,
             "mmar-judged",
-            policy=policy.digest,
+            policy=site.policy.digest,
             verdict="reject" if problems else "accept",
-            rules=sorted({one.rule for one in problems}),
+            rules=sorted({problem.rule for problem in problems}),
         )
         return problems
+
+    def task(self, name: str, shareable: Shareable) -> Task:
+        """Return the task of a message from the server.
+
+        Raises:
+            WeightsError: see ``received_weights``.
+        """
+        if name == SUBMIT:
+            return Submit()
+        weights = received_weights(shareable)
+        if name == TRAIN:
+            # NVFlare counts rounds from 0; records and people count from 1.
+            number = int(shareable.get_header(AppConstants.CURRENT_ROUND)) + 1
+            return Train(weights=weights, round_number=number)
+        if name == SCORE:
+            return Score(weights=weights)
+        owner = str(shareable.get_header(AppConstants.MODEL_OWNER))
+        # In a job that does not train, the server's models are of no federation of this site.
+        is_global = self.trains and owner.startswith(SERVERS_OWN)
+        return Validate(weights=weights, owner=owner, is_global=is_global)
 
 
 class MmarExecutor(Executor):
@@ -142,15 +176,14 @@ class MmarExecutor(Executor):
         self.local_epochs = local_epochs
         self.steps_aggregation = steps_aggregation
         self._run: SiteRun | Exception = PolicyError("this job was not judged at this site")
-        self._tasks: SiteTasks | None = None
         self._abort = Signal()
         self._leaving: Shareable | None = None
         send_tensors()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Find out where this is when the run starts; put process settings back at its end.
+        """Begin the site's run when NVFlare's run starts, and end it with NVFlare's.
 
-        Between, change models from the form in which they travel, and back behind the last look.
+        Between, unpack models that arrive, and pack models after the last filter has seen them.
         """
         if event_type == EventType.START_RUN:
             self._start(fl_ctx)
@@ -161,17 +194,41 @@ class MmarExecutor(Executor):
         elif event_type == EventType.BEFORE_SEND_TASK_RESULT:
             leaving, self._leaving = self._leaving, None
             pack(leaving)
-        elif event_type == EventType.END_RUN and self._tasks is not None:
-            self._tasks.close()
+        elif event_type == EventType.END_RUN and isinstance(self._run, SiteRun):
+            self._run.session.close()
 
     def _start(self, fl_ctx: FLContext) -> None:
         try:
-            run = SiteRun.begun(fl_ctx)
+            work = LocalWork(
+                epochs=self.local_epochs, steps=self.steps_aggregation, shared=self.shared_names
+            )
+            run = SiteRun.begun(fl_ctx, work, self.make_tasks, lambda: bool(self._abort.triggered))
             problems = run.judged(fl_ctx)
             self._run = ConfigError(problems) if problems else run
-        except Exception as error:  # NVFlare logs it, as it is one of an event, and goes on
+        except Exception as error:  # NVFlare only logs an error of an event
             self._run = error
             raise
+
+    @staticmethod
+    def make_tasks(
+        site: Site, work: LocalWork, progress: ProgressFile, should_stop: ShouldStop
+    ) -> SiteTasks:
+        """Return what does the site's work: this process, or as many as the site says."""
+        if site.processes > 1:
+            return RankTasks(
+                site,
+                work=work,
+                run=progress.path.parent,
+                progress=progress.path,
+                should_stop=should_stop,
+            )
+        return LocalTasks(
+            site,
+            work=work,
+            process=uuid.uuid4().hex[:12],
+            observer=progress,
+            should_stop=should_stop,
+        )
 
     @property
     def run(self) -> SiteRun:
@@ -187,145 +244,53 @@ class MmarExecutor(Executor):
     def execute(
         self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal
     ) -> Shareable:
-        """Do a task; whatever goes wrong becomes a return code and a status word."""
-        tasks = {
-            TRAIN: self._train,
-            SCORE: self._score,
-            SUBMIT: self._submit,
-            VALIDATE: self._validate,
-        }
-        if task_name not in tasks:
+        """Do a task; any error becomes a return code and a status word."""
+        if task_name not in TASKS:
             return make_reply(ReturnCode.TASK_UNKNOWN)
         self._abort = abort_signal
         try:
-            self._may(task_name, shareable)
-            if task_name == SUBMIT:
-                self.run.filters.require_none()
-            note(fl_ctx, "task-in", task=task_name, **_tensors(shareable))
-            if task_name == TRAIN:
-                self.run.filters.prepare(
-                    fl_ctx, lambda: self.tasks().shared_tensors(), _round_of(shareable)
-                )
-            reply = tasks[task_name](shareable)
-            self._remember(task_name, shareable, fl_ctx, **_tensors(reply))
+            task = self.run.task(task_name, shareable)
+            begin = partial(self._begin, task, shareable, fl_ctx)
+            reply = _message(self.run.session.do(task, begin=begin))
+            note(fl_ctx, DONE, task=task_name, **facts_of(task), **_tensors(reply))
             return reply
-        except RunAborted as aborted:
-            if passed := self.run.watch.passed_limit():
-                error = over_limit(passed)
-                error.__cause__ = aborted
-                return failure(error, task=task_name, by=self, fl_ctx=fl_ctx)
+        except RunAborted:
             return make_reply(ReturnCode.TASK_ABORTED)
         except Exception as error:
             return failure(error, task=task_name, by=self, fl_ctx=fl_ctx)
 
-    def _may(self, task: str, shareable: Shareable) -> None:
-        """Raise unless the job was judged and the site's policy allows this task at this moment."""
+    def _begin(self, task: Task, shareable: Shareable, fl_ctx: FLContext) -> None:
+        """Prepare the filters and the log for a task that the site's policy allows."""
         run = self.run
-        if over := run.watch.time_is_over():
-            raise over_limit(over)
-        epochs = run.site.local_epochs(self.local_epochs)
-        asked = AskedTask(
-            name=task,
-            epochs=0 if self.steps_aggregation else epochs,
-            round_number=_round_of(shareable) if task == TRAIN else 0,
-            evaluations=run.done.evaluations,
-            is_anothers=lambda: self._is_anothers(shareable),
-        )
-        asked.require_allowed(run.site, run.progress.path.parent)
-        run.done.require_new(task, asked.round_number, _model_of(shareable))
-
-    def _remember(
-        self, task: str, shareable: Shareable, fl_ctx: FLContext, **facts: object
-    ) -> None:
-        """Note a task that is done, before its reply leaves."""
-        round_number = _round_of(shareable) if task == TRAIN else 0
-        if task == TRAIN:
-            facts["round"] = round_number
-        if task == VALIDATE:
-            facts["model"] = _model_of(shareable)
-        note(fl_ctx, DONE, task=task, **facts)
-        self.run.done.add(task, round_number, _model_of(shareable))
-
-    def _is_anothers(self, shareable: Shareable) -> bool:
-        """Whether a model is neither this site's nor of a training that it takes part in."""
-        owner = _model_of(shareable)
-        if owner.startswith(SERVERS_OWN):
-            return not JobDocuments.read(self.run.site.mmar.root).trains
-        return owner != self.run.site.name
-
-    def _should_stop(self) -> bool:
-        return bool(self._abort.triggered) or self.run.watch.passed_limit() is not None
-
-    def tasks(self) -> SiteTasks:
-        """What this site does in the job, made when first needed."""
-        if self._tasks is None:
-            site = self.run.site
-            epochs = site.local_epochs(self.local_epochs)
-            work = LocalWork(epochs=epochs, steps=self.steps_aggregation)
-            self._tasks = self._several(work) if site.processes > 1 else self._single(work)
-        return self._tasks
-
-    def _single(self, work: LocalWork) -> SiteTasks:
-        return LocalTasks(
-            self.run.site,
-            work=work,
-            shared=self.shared_names,
-            process=uuid.uuid4().hex[:12],
-            observer=self.run.progress,
-            should_stop=self._should_stop,
-        )
-
-    def _several(self, work: LocalWork) -> SiteTasks:
-        return RankTasks(
-            self.run.site,
-            work=work,
-            shared=self.shared_names,
-            run=self.run.progress.path.parent,
-            progress=self.run.progress.path,
-            should_stop=self._should_stop,
-        )
-
-    def _train(self, shareable: Shareable) -> Shareable:
-        round_number = _round_of(shareable)
-        self.run.progress.round_number = round_number
-        self.run.progress.task(TRAIN)
-        update = self.tasks().train(received_weights(shareable), round_number)
-        return update_reply(outgoing_update(update, self.run.site.policy))
-
-    def _score(self, shareable: Shareable) -> Shareable:
-        self.run.progress.task(SCORE)
-        result = self.tasks().score(received_weights(shareable))
-        return metrics_reply(outgoing_result(result, self.run.site.policy))
-
-    def _submit(self, shareable: Shareable) -> Shareable:
-        self.run.progress.task(SUBMIT)
-        best = self.tasks().best()
-        result = outgoing_result(best.result, self.run.site.policy)
-        meta = {"round": best.round_number, "metrics": dict(result.metrics)}
-        return weights_reply(best.weights, meta=meta)
-
-    def _validate(self, shareable: Shareable) -> Shareable:
-        owner = _model_of(shareable)
-        self.run.progress.task(VALIDATE, model=owner)
-        result = self.tasks().evaluate(received_weights(shareable), owner=owner)
-        return metrics_reply(outgoing_result(result, self.run.site.policy))
+        if isinstance(task, Submit):
+            run.filters.require_none()
+        note(fl_ctx, "task-in", task=name_of(task), **_tensors(shareable))
+        if isinstance(task, Train):
+            run.filters.prepare(
+                fl_ctx, lambda: run.session.tasks.shared_tensors(), task.round_number
+            )
 
 
-def _round_of(shareable: Shareable) -> int:
-    """NVFlare counts rounds from 0; records and people count from 1."""
-    return int(shareable.get_header(AppConstants.CURRENT_ROUND)) + 1
-
-
-def _model_of(shareable: Shareable) -> str:
-    """The name of the model that is to be evaluated."""
-    return str(shareable.get_header(AppConstants.MODEL_OWNER))
+def _message(reply: Reply) -> Shareable:
+    """Return the message of a reply."""
+    match reply:
+        case Update():
+            return update_reply(reply)
+        case BestModel():
+            meta = {"round": reply.round_number, "metrics": dict(reply.result.metrics)}
+            return weights_reply(reply.weights, meta=meta)
+        case EvaluationResult():
+            return metrics_reply(reply)
+    raise TypeError(f"a site does not answer with {type(reply).__name__}")
 
 
 def _tensors(shareable: Shareable) -> dict[str, object]:
-    """Digest and bytes of the weights that a message carries; nothing where it carries none."""
+    """Return digest and bytes of the weights in a message; nothing if there are no weights."""
     dxo = shareable.get("DXO")
     data = dxo.get("data") if isinstance(dxo, dict) else None
-    if not isinstance(data, dict) or not all(isinstance(one, np.ndarray) for one in data.values()):
+    if not isinstance(data, dict) or not all(
+        isinstance(array, np.ndarray) for array in data.values()
+    ):
         return {}
     weights: Weights = {name: torch.from_numpy(array) for name, array in data.items()}
     return {"tensors": digest(weights), "bytes": sum(array.nbytes for array in data.values())}

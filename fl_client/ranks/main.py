@@ -15,8 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from fl_client.local_best import LocalBest
-from fl_client.local_training import LocalWork
+from fl_client.local_work import LocalWork
 from fl_client.progress import ProgressFile
 from fl_client.ranks.connection import Inbox, send
 from fl_client.ranks.messages import error_message, read_weights, update_message, write_weights
@@ -27,6 +26,7 @@ from mmar_runtime.components.processes import process_group
 from mmar_runtime.config.loader import ENVIRONMENT_FILE, load_train_config
 from mmar_runtime.confinement.wall import forbid_programs
 from mmar_runtime.errors import ConfigError, RunAborted
+from mmar_runtime.exchange.messages import BestModel
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import read_site_policy
 from mmar_runtime.weights import Weights
@@ -53,7 +53,7 @@ class Rank:
         self._processes = launched_processes()
         self._folder = Path(setup["folder"])
         self._number = 0
-        self._best: LocalBest | None = None
+        self._best: BestModel | None = None
         self._progress = ProgressFile(Path(setup["progress"]))
         policy = read_site_policy(self._folder / setup["policy"])
         if policy.confinement != "off":
@@ -67,7 +67,6 @@ class Rank:
         self._tasks = LocalTasks(
             self.site,
             work=LocalWork(**setup["work"]),
-            shared=setup["shared"],
             process=setup["process"],
             observer=self._progress if self._processes.first else SilentObserver(),
             should_stop=lambda: self._inbox.aborted == self._number,

@@ -11,13 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fl_client.local_best import LocalBest
-from fl_client.local_training import LocalWork, SharedTensors
+from fl_client.local_training import SharedTensors
+from fl_client.local_work import LocalWork
 from fl_client.ranks.launcher import START_SECONDS, Ranks
 from fl_client.ranks.messages import read_weights, result_from, update_from, write_weights
 from fl_client.site import Site
 from mmar_runtime.errors import ProcessLostError, WeightsError
-from mmar_runtime.exchange.messages import Update
+from mmar_runtime.exchange.messages import BestModel, Update
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, policy_document
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
@@ -37,8 +37,7 @@ class RankTasks:
 
     Args:
         site: where this is, and how many processes it has.
-        work: how much to train in a round; a step is one of all processes together.
-        shared: names of the tensors that the sites share; None for all.
+        work: how much to train in a round, and what to share; all processes together do a step.
         run: the folder of the run, for logs and weights.
         progress: the file that the first process tells its progress in.
         should_stop: asked all the time.
@@ -50,7 +49,6 @@ class RankTasks:
         site: Site,
         *,
         work: LocalWork,
-        shared: list[str] | None,
         run: Path,
         progress: Path,
         should_stop: ShouldStop,
@@ -58,7 +56,6 @@ class RankTasks:
     ) -> None:
         self.site = site
         self.work = work
-        self.shared = shared
         self._run = run
         self._folder = run / FOLDER
         self._progress = progress
@@ -67,7 +64,7 @@ class RankTasks:
         self._ranks: Ranks | None = None
         self._written = 0
         self._trained = False
-        self._best: LocalBest | None = None
+        self._best: BestModel | None = None
 
     @property
     def pids(self) -> list[int]:
@@ -87,7 +84,7 @@ class RankTasks:
         """See ``SiteTasks``."""
         return result_from(self._ask("score", weights)["result"])
 
-    def best(self) -> LocalBest:
+    def best(self) -> BestModel:
         """See ``SiteTasks``."""
         if self._best is None:
             raise WeightsError("this site has trained no model yet that it could submit")
@@ -127,7 +124,7 @@ class RankTasks:
             return self._ranks
         if self._ranks is not None:
             self._ranks.end()
-            if self._trained and self.shared is not None:
+            if self._trained and self.work.shared is not None:
                 raise ProcessLostError(
                     "the tensors that are this site's own were trained in processes that have "
                     "ended, and the server does not have them. This site takes no further part in "
@@ -161,7 +158,6 @@ class RankTasks:
             "values": dict(self.site.values),
             "policy": path.name,
             "work": asdict(self.work),
-            "shared": self.shared,
             "process": uuid.uuid4().hex[:12],
             "folder": str(self._folder),
             "progress": str(self._progress),
@@ -169,13 +165,13 @@ class RankTasks:
 
     def _keep(self, told: Mapping[str, Any]) -> None:
         """Keep the processes' best model, unless the one of earlier processes was better."""
-        found = LocalBest(
+        best = BestModel(
             weights=self._read(told["weights"]),
             result=result_from(told["result"]),
             round_number=told["round_number"],
         )
-        if self._best is None or found.result.key_value > self._best.result.key_value:
-            self._best = found
+        if self._best is None or best.result.key_value > self._best.result.key_value:
+            self._best = best
 
     def _read(self, told: Mapping[str, Any]) -> dict[str, Any]:
         """Weights out of a file that nobody needs any more."""

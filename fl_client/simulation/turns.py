@@ -3,35 +3,105 @@
 from __future__ import annotations
 
 import logging
+import time
 import traceback
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+from fl_client.done_tasks import DoneTasks
+from fl_client.local_work import LocalWork
 from fl_client.progress import ProgressFile
+from fl_client.run_watch import RunWatch
 from fl_client.simulation.set_aside import SetAside
 from fl_client.simulation.shared_storage import SharedStorage
-from fl_client.simulation.simulated_site import JobWork, SimulatedSite
 from fl_client.site import Site
+from fl_client.site_session import SiteSession
+from fl_client.site_tasks import LocalTasks
 from fl_client.status_words import status_word
 from mmar_runtime.errors import RunAborted
-from mmar_runtime.exchange.messages import (
-    Failure,
-    Reply,
-    Score,
-    Submit,
-    Task,
-    Train,
-    Validate,
-    name_of,
-)
+from mmar_runtime.exchange.messages import Failure, Reply, Task, Update, name_of
+from mmar_runtime.exchange.rounding import rounded
+from mmar_runtime.exchange.rounding_forms import Rounding
+from mmar_runtime.workflows.observing import ShouldStop
 from mmar_runtime.workflows.process_state import ProcessState
 
 logger = logging.getLogger(__name__)
 
 MEMORY = 2**30
 ASIDE = "set_aside.safetensors"
+
+
+class TurnClock:
+    """The seconds of a site's turns: the clock stands still while other sites work."""
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        self._since: float | None = None
+
+    def __call__(self) -> float:
+        """Return the seconds of all turns so far."""
+        now = time.monotonic()
+        return self._before + now - (now if self._since is None else self._since)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Run the clock for one turn."""
+        self._since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._before, self._since = self(), None
+
+
+class InTurn:
+    """A site that shares a process with others.
+
+    Args:
+        site: the site.
+        folder: where the site's run writes.
+        work: what the job asks of each site.
+        process: an opaque name of the process, for reports.
+        storage: memory that the networks of the process share.
+    """
+
+    def __init__(
+        self, site: Site, folder: Path, work: LocalWork, *, process: str, storage: SharedStorage
+    ) -> None:
+        self.folder = folder
+        self.clock = TurnClock()
+        self.state: ProcessState | None = None
+        self._tasks: LocalTasks | None = None
+
+        def make_tasks(
+            site: Site, work: LocalWork, progress: ProgressFile, should_stop: ShouldStop
+        ) -> LocalTasks:
+            self._tasks = LocalTasks(
+                site,
+                work=work,
+                process=process,
+                observer=progress,
+                should_stop=should_stop,
+                storage=storage,
+            )
+            return self._tasks
+
+        self.session = SiteSession(
+            site,
+            work,
+            make_tasks,
+            progress=ProgressFile(folder / "progress.jsonl"),
+            done=DoneTasks((), rounds=None),
+            watch=RunWatch(folder, site.policy.limits, clock=self.clock),
+        )
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """Return what takes memory while the site waits for its next turn."""
+        return self._tasks.tensors() if self._tasks is not None else iter(())
 
 
 class SitesInTurn:
@@ -41,39 +111,34 @@ class SitesInTurn:
         sites: all of them.
         folders: site name -> where its run writes.
         work: what the job asks of each.
-        memory: bytes that optimizers and best models of all of them may take together; of more,
-            those of a site lie in its folder until its next turn.
+        rounding: the form in which large tensors of an update leave; None for as they are.
+        memory: bytes that optimizers and best models of all sites may take together; the rest is
+            in the folders of the sites until their next turns.
     """
 
     def __init__(
         self,
         sites: Iterable[Site],
         folders: Mapping[str, Path],
-        work: JobWork,
+        work: LocalWork,
         *,
+        rounding: Rounding | None = None,
         memory: int = MEMORY,
     ) -> None:
         process, storage = uuid.uuid4().hex[:12], SharedStorage()
-        self._folders = folders
-        self._tasks = {
-            site.name: SimulatedSite(
-                site,
-                work=work,
-                progress=ProgressFile(folders[site.name] / "progress.jsonl"),
-                process=process,
-                storage=storage,
-            )
-            for site in sorted(sites, key=lambda one: one.name)
+        self._sites = {
+            site.name: InTurn(site, folders[site.name], work, process=process, storage=storage)
+            for site in sorted(sites, key=lambda site: site.name)
         }
-        self._states: dict[str, ProcessState] = {}
+        self._rounding = rounding
         self._fresh = ProcessState.now()
-        self._present: str | None = None
+        self._current: str | None = None
         self._aside = SetAside(memory)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Their names, in order."""
-        return tuple(self._tasks)
+        return tuple(self._sites)
 
     def ask(self, task: Task, *, only: str | None = None) -> Iterator[tuple[str, Reply]]:
         """Have every site, or only one, do a task; the replies, as they come."""
@@ -81,58 +146,52 @@ class SitesInTurn:
             yield name, self.reply(name, task)
 
     def reply(self, name: str, task: Task) -> Reply:
-        """What a site answers; whatever goes wrong there becomes a status word."""
-        self._enter(name)
+        """Return a site's answer; any error there becomes a status word."""
+        site = self._switch_to(name)
         try:
-            return _done(self._tasks[name], task)
+            with site.clock.turn():
+                return _as_sent(site.session.do(task), self._rounding)
         except RunAborted:
             return Failure(status="")
         except Exception as error:
-            return self._failed(name, task, error)
+            return _failure(name, site.folder, task, error)
 
     def close(self) -> None:
         """End what the sites have opened."""
-        for name, tasks in self._tasks.items():
-            with self._as(name):
-                tasks.close()
+        for name in self.names:
+            self._switch_to(name).session.close()
 
-    def _enter(self, name: str) -> None:
-        """Make the process what this site has left behind, or new."""
-        if self._present == name:
-            return
-        if self._present is not None:
-            self._states[self._present] = ProcessState.now()
-            tensors = self._tasks[self._present].tensors()
-            self._aside.put(self._present, tensors, self._folders[self._present] / ASIDE)
-        self._states.get(name, self._fresh).restore()
-        self._aside.take(name, self._folders[name] / ASIDE)
-        self._present = name
-
-    @contextmanager
-    def _as(self, name: str) -> Iterator[None]:
-        self._enter(name)
-        yield
-
-    def _failed(self, name: str, task: Task, error: Exception) -> Failure:
-        """Keep the error's text at the site; the server gets one word and a reference to it."""
-        reference, word = uuid.uuid4().hex[:8], status_word(error)
-        title = name_of(task)
-        text = "".join(traceback.format_exception(error))
-        path = self._folders[name] / f"error-{reference}.txt"
-        path.write_text(f"{title}: {error}\n\n{text}", encoding="utf-8")
-        logger.error("%s: %s in task %s; its text is in %s", name, word, title, path.name)
-        return Failure(status=f"{word} (reference {reference})")
+    def _switch_to(self, name: str) -> InTurn:
+        """Make the process what the site has left, or new for its first turn."""
+        site = self._sites[name]
+        if self._current == name:
+            return site
+        if self._current is not None:
+            last = self._sites[self._current]
+            last.state = ProcessState.now()
+            self._aside.put(self._current, last.tensors(), last.folder / ASIDE)
+        (site.state or self._fresh).restore()
+        self._aside.take(name, site.folder / ASIDE)
+        self._current = name
+        return site
 
 
-def _done(tasks: SimulatedSite, task: Task) -> Reply:
-    match task:
-        case Train():
-            return tasks.train(task.weights, task.round_number, timeout=task.timeout)
-        case Score():
-            return tasks.score(task.weights, timeout=task.timeout)
-        case Submit():
-            return tasks.submit()
-        case Validate():
-            return tasks.validate(
-                task.weights, task.owner, is_global=task.is_global, timeout=task.timeout
-            )
+def _as_sent(reply: Reply, rounding: Rounding | None) -> Reply:
+    """Return a reply as the job has it sent: an update in the job's rounding."""
+    if rounding is None or not isinstance(reply, Update):
+        return reply
+    arrays = {name: tensor.numpy() for name, tensor in reply.difference.items()}
+    sent = rounded(arrays, rounding)
+    difference = {name: torch.from_numpy(array) for name, array in sent.items()}
+    return replace(reply, difference=difference)
+
+
+def _failure(name: str, folder: Path, task: Task, error: Exception) -> Failure:
+    """Keep the error's text at the site; the server gets one word and a reference to the text."""
+    reference, word = uuid.uuid4().hex[:8], status_word(error)
+    title = name_of(task)
+    text = "".join(traceback.format_exception(error))
+    path = folder / f"error-{reference}.txt"
+    path.write_text(f"{title}: {error}\n\n{text}", encoding="utf-8")
+    logger.error("%s: %s in task %s; its text is in %s", name, word, title, path.name)
+    return Failure(status=f"{word} (reference {reference})")

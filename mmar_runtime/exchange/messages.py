@@ -138,12 +138,12 @@ class BestModel:
     Attributes:
         weights: those that may leave the site.
         round_number: the round after which the site had the model.
-        metrics: of the model at this site.
+        result: of the model's validation at this site.
     """
 
     weights: Weights
     round_number: int
-    metrics: Metrics
+    result: EvaluationResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,15 +80,19 @@ class ScriptedSites:
                 )
             case Submit():
                 return BestModel(
-                    weights=self._own(word), round_number=1, metrics={DICE: value(word, 0.5)}
+                    weights=self._own(word), round_number=1, result=result(value(word, 0.5))
                 )
             case _:
-                return EvaluationResult(key_metric=DICE, metrics={DICE: value(word, 0.75)}, cases=3)
+                return result(value(word, 0.75))
 
     def _own(self, word: Word) -> Weights:
         return {**self.first, **difference(self.first, word)} if word == "nan" else self.first
 
     first: Weights
+
+
+def result(dice: float) -> EvaluationResult:
+    return EvaluationResult(key_metric=DICE, metrics={DICE: dice}, cases=3)
 
 
 def run_inline(script: Script, mmar: Path, folder: Path) -> RunRecord:

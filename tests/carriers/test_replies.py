@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fl_server.record.values import RunRecord
+from mmar_runtime.exchange.plain import to_plain
 from tests.carriers.inline import run_inline
 from tests.carriers.nvflare import run_nvflare
 from tests.carriers.script import Script
@@ -100,6 +101,6 @@ def comparable(document: Any) -> Any:
 
 def rounds(record: RunRecord) -> list[dict[str, Any]]:
     return [
-        {"sites": {site: came.as_dict() for site, came in one.sites.items()}}
+        {"sites": {site: to_plain(came) for site, came in one.sites.items()}}
         for one in record.rounds
     ]

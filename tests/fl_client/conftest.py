@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from fl_client.local_evaluation import CrossSiteEvaluator
-from fl_client.local_training import LocalTrainer, LocalWork
+from fl_client.local_training import LocalTrainer
+from fl_client.local_work import LocalWork
 from fl_client.site import Site
 from fl_server.initial_model import initial_model
 from mmar_runtime.mmar import Mmar
@@ -41,10 +42,15 @@ def open_sessions() -> Iterator[ExitStack]:
 
 @pytest.fixture
 def make_trainer(site: Site, open_sessions: ExitStack) -> MakeTrainer:
-    """``make_trainer(name="site-1", epochs=1, steps=0, **arguments)``: a trainer of this site."""
+    """``make_trainer(name="site-1", **work_and_arguments)``: a trainer of this site."""
 
     def make(
-        *, name: str = "site-1", epochs: int = 1, steps: int = 0, **arguments: Any
+        *,
+        name: str = "site-1",
+        epochs: int = 1,
+        steps: int = 0,
+        shared: list[str] | None = None,
+        **arguments: Any,
     ) -> LocalTrainer:
         here = Site(
             name=name, mmar=site.mmar, values={**site.values, **arguments.pop("values", {})}
@@ -55,7 +61,7 @@ def make_trainer(site: Site, open_sessions: ExitStack) -> MakeTrainer:
             here,
             config,
             open_sessions.enter_context(session(config, allow_code=False)),
-            work=LocalWork(epochs=epochs, steps=steps),
+            work=LocalWork(epochs=epochs, steps=steps, shared=shared),
             **given,
         )
 

@@ -21,7 +21,8 @@ from ignite.engine import Events
 from monai.networks.nets import UNet
 
 from fl_client.local_evaluation import CrossSiteEvaluator
-from fl_client.local_training import LocalTrainer, LocalWork
+from fl_client.local_training import LocalTrainer
+from fl_client.local_work import LocalWork
 from fl_client.site import Site
 from mmar_runtime.components.launch import Processes
 from mmar_runtime.errors import ConfigError, MmarError, RunAborted, WeightsError
@@ -286,7 +287,8 @@ FRESH_PROCESS = """
 import json, sys
 from collections import Counter
 from pathlib import Path
-from fl_client.local_training import LocalTrainer, LocalWork
+from fl_client.local_training import LocalTrainer
+from fl_client.local_work import LocalWork
 from fl_client.site import Site
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import digest, read_checkpoint

@@ -11,7 +11,7 @@ from typing import Any
 from fl_admin.jobs.job import Job
 from fl_admin.simulation.inline.plan import InlinePlan
 from fl_admin.simulation.inline_engine import inline_terms
-from fl_client.simulation.simulated_site import JobWork
+from fl_client.local_work import LocalWork
 from fl_client.simulation.sites import Sites
 from fl_client.simulation.turns import MEMORY, SitesInTurn
 from fl_client.simulation.workers import SitesInWorkers
@@ -157,7 +157,7 @@ class Carrier:
                 }
                 weights = reply.difference
             case BestModel():
-                metrics = dict(reply.metrics)
+                metrics = dict(reply.result.metrics)
                 metadata = {
                     "kind": "WEIGHTS",
                     "model_round": reply.round_number,
@@ -174,33 +174,26 @@ class Carrier:
         )
 
 
-def sites_in_turn(plan: InlinePlan, work: JobWork, *, names: Collection[str]) -> SitesInTurn:
+def sites_in_turn(plan: InlinePlan, terms: JobTerms, *, names: Collection[str]) -> SitesInTurn:
     """Sites of a plan, in this process."""
     sites = [
         Site(name=name, mmar=Mmar.open(plan.app(name)), values=values, policy=plan.policy)
         for name, values in plan.sites.items()
         if name in names
     ]
-    return SitesInTurn(sites, plan.folders, work, memory=MEMORY // plan.workers)
+    work = LocalWork(
+        epochs=terms.local_epochs, steps=terms.steps_aggregation, shared=terms.shared_names
+    )
+    return SitesInTurn(
+        sites, plan.folders, work, rounding=terms.transfer, memory=MEMORY // plan.workers
+    )
 
 
 def _sites(plan: InlinePlan, terms: JobTerms) -> SitesInTurn | SitesInWorkers:
-    work = JobWork(
-        local_epochs=terms.local_epochs,
-        steps_aggregation=terms.steps_aggregation,
-        shared_names=terms.shared_names,
-        transfer=terms.transfer,
-    )
     names = tuple(plan.sites)
     if plan.workers == 1:
-        return sites_in_turn(plan, work, names=names)
-    return SitesInWorkers(
-        names,
-        plan.workers,
-        sites_in_turn,
-        (plan, work),
-        confined=plan.confined,
-    )
+        return sites_in_turn(plan, terms, names=names)
+    return SitesInWorkers(names, plan.workers, sites_in_turn, (plan, terms), confined=plan.confined)
 
 
 def simulate(plan: InlinePlan) -> bool:

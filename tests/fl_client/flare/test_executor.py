@@ -20,6 +20,7 @@ from nvflare.app_common.app_constant import AppConstants
 
 from fl_client.flare.exchange import REPORT, STATUS, as_arrays
 from fl_client.flare.executor import MmarExecutor
+from fl_client.local_work import LocalWork
 from fl_client.site_tasks import LocalTasks
 from fl_client.status_words import status_word
 from fl_server.initial_model import initial_model
@@ -106,16 +107,6 @@ def test_trainer_and_process_stay_the_same_over_rounds(execute: Execute, receive
     assert [report["epochs"][0]["epoch"] for report in reports] == [1, 2]
 
 
-def test_score_and_validate_agree_on_the_same_model(execute: Execute, received: Weights) -> None:
-    """One through config_train.json, the other through config_cross_validation.json."""
-    scored = from_shareable(execute("score_model", message(received)))
-    validated = from_shareable(execute("validate", validate_task(received)))
-
-    assert scored.data_kind == validated.data_kind == DataKind.METRICS
-    assert scored.data == validated.data
-    assert scored.data.keys() == {"val_mean_dice", "val_acc"}
-
-
 def test_submit_gives_the_sites_best_model_with_round_and_metrics(
     execute: Execute, executor: MmarExecutor, received: Weights
 ) -> None:
@@ -123,7 +114,7 @@ def test_submit_gives_the_sites_best_model_with_round_and_metrics(
 
     dxo = from_shareable(execute("submit_model", Shareable()))
 
-    best = executor.tasks().best()
+    best = executor.run.session.tasks.best()
     sent = {name: torch.from_numpy(value) for name, value in dxo.data.items()}
     assert digest(sent) == digest(best.weights)
     assert dxo.get_meta_prop("round") == 1
@@ -172,13 +163,14 @@ def test_an_abort_during_training_ends_it_between_two_iterations(
     executor: MmarExecutor, execute: Execute, received: Weights, run_folder: Path
 ) -> None:
     signal = Signal()
-    executor.local_epochs = 100
-    executor.run.progress.iteration = lambda **_: signal.trigger(True)  # type: ignore[method-assign]
+    session = executor.run.session
+    session._work = LocalWork(epochs=100)
+    session._progress.iteration = lambda **_: signal.trigger(True)  # type: ignore[method-assign]
 
     reply = execute("train", train_task(received), signal)
 
     assert reply.get_return_code() == ReturnCode.TASK_ABORTED
-    tasks = executor.tasks()
+    tasks = session.tasks
     assert isinstance(tasks, LocalTasks)
     assert tasks.trainer()._workflow.iteration == 1
     assert list(run_folder.glob("error-*")) == []

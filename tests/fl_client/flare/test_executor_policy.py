@@ -25,6 +25,7 @@ from fl_client.flare.privacy import TRAINED
 from fl_server.initial_model import initial_model
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.errors import ConfigError, PolicyError
+from mmar_runtime.exchange.messages import Train
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.files.tree_hash import tree_hash
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, significant
@@ -104,12 +105,6 @@ def reason(run_folder: Path) -> str:
 # --- whether the site takes part
 
 
-def test_enough_cases_take_part(start: Start, received: Weights) -> None:
-    site = start(min_dataset_size=2, cross_site={"min_cases": 1})
-
-    assert site.train(received).get_return_code() == ReturnCode.OK
-
-
 def test_too_few_training_cases_do_not(start: Start, received: Weights, run_folder: Path) -> None:
     site = start(min_dataset_size=3)
 
@@ -117,19 +112,6 @@ def test_too_few_training_cases_do_not(start: Start, received: Weights, run_fold
     assert reason(run_folder).startswith(
         "train: persons in the training list (min_dataset_size): 2; this site's policy asks for 3"
     )
-
-
-def test_too_few_validation_cases_tell_no_metric(
-    start: Start, received: Weights, run_folder: Path
-) -> None:
-    site = start(cross_site={"min_cases": 2})
-    few = "persons in the validation list (cross_site.min_cases): 1; "
-
-    assert declined(site.train(received))
-    assert reason(run_folder).startswith(f"train: {few}")
-    assert declined(site.do("score_model", received))
-    assert declined(site.validate(received))
-    assert reason(run_folder).startswith(f"validate: {few}")
 
 
 def test_a_job_has_only_so_many_evaluations_even_after_a_restart(
@@ -148,106 +130,8 @@ def test_a_job_has_only_so_many_evaluations_even_after_a_restart(
     again.end()
 
 
-def test_losses_are_metrics_of_the_training_list(
-    start: Start, received: Weights, run_folder: Path
-) -> None:
-    assert declined(start(cross_site={"min_cases": 3}).train(received))
-    assert "training list (cross_site.min_cases): 2;" in reason(run_folder)
-
-
-def test_the_rows_of_one_person_are_one_person(
-    start: Start, received: Weights, run_folder: Path, app: Path
-) -> None:
-    lists = app / "data/dataset.json"
-    edit_json(lists, lambda document: document.update(training=document["training"][:1] * 6))
-
-    assert declined(start(min_dataset_size=5).train(received))
-    assert "(min_dataset_size): 1; this site's policy asks for 5" in reason(run_folder)
-
-
-def test_an_epoch_over_a_part_of_the_list_is_of_fewer_cases(
-    start: Start, received: Weights, run_folder: Path, app: Path, edited: Edited
-) -> None:
-    def cache_one(config: Any) -> None:
-        config["train"]["dataset"]["name"] = "SmartCacheDataset"
-        config["train"]["dataset"]["args"] = {"transform": "@pre_transforms", "cache_num": 1}
-
-    edited(app / "config/config_train.json", cache_one)
-
-    assert declined(start(min_dataset_size=2).train(received))
-    assert "an epoch is over 1 cases; the policy of this site asks for 2" in reason(run_folder)
-
-
-def test_a_site_names_the_key_of_its_patients(
-    start: Start, received: Weights, run_folder: Path, app: Path
-) -> None:
-    lists = app / "data/dataset.json"
-    edit_json(lists, lambda document: [case.update(code=1) for case in document["training"]])
-
-    assert declined(start(min_dataset_size=2, patient_key="code").train(received))
-    assert "(min_dataset_size): 1;" in reason(run_folder)
-
-
-def test_a_site_that_withholds_the_key_metric_does_not_train_in_vain(
-    start: Start, received: Weights, run_folder: Path
-) -> None:
-    site = start(outgoing={"metrics": ["val_acc"]})
-
-    assert declined(site.train(received))
-    assert "does not list the key metric 'val_mean_dice'" in reason(run_folder)
-
-
-@pytest.mark.parametrize(
-    ("fields", "told"),
-    [
-        ({"limits": {"epochs_per_round": 2}}, "3 epochs a round"),
-        ({"limits": {"rounds": 4}}, "round 5"),
-    ],
-)
-def test_limits_of_a_training(
-    start: Start, received: Weights, run_folder: Path, fields: Any, told: str
-) -> None:
-    site = start(epochs=3, **fields)
-
-    assert declined(site.train(received, 5))
-    assert reason(run_folder).startswith(f"train: {told}")
-
-
 def own_epochs(kit: Path, epochs: object) -> None:
     edit_json(kit / "local/environment.json", lambda values: values.update(LOCAL_EPOCHS=epochs))
-
-
-def test_a_site_with_a_number_of_epochs_of_its_own_trains_so_many(
-    start: Start, received: Weights, kit: Path
-) -> None:
-    own_epochs(kit, 2)
-
-    reply = start(epochs=1, limits={"epochs_per_round": 2}).train(received)
-
-    meta = from_shareable(reply).meta
-    assert [epoch["epoch"] for epoch in meta[REPORT]["epochs"]] == [1, 2]
-    assert meta[MetaKey.NUM_STEPS_CURRENT_ROUND] == 2 * 2
-
-
-def test_a_training_that_was_refused_is_refused_in_the_next_round_too(
-    start: Start, received: Weights
-) -> None:
-    site = start(steps=5, limits={"epochs_per_round": 2})  # an epoch has two steps here
-
-    assert declined(site.train(received))
-    assert declined(site.train(received, 2))
-
-
-def test_its_own_number_is_within_its_limits_too(
-    start: Start, received: Weights, run_folder: Path, kit: Path
-) -> None:
-    own_epochs(kit, 3)
-    assert declined(start(epochs=1, limits={"epochs_per_round": 2}).train(received))
-    assert reason(run_folder).startswith("train: 3 epochs a round")
-
-    own_epochs(kit, 2)  # though the job asks for more
-    site = start(epochs=3, limits={"epochs_per_round": 2})
-    assert site.train(received).get_return_code() == ReturnCode.OK
 
 
 def test_an_own_number_that_is_none_is_refused_by_a_word(
@@ -262,32 +146,12 @@ def test_an_own_number_that_is_none_is_refused_by_a_word(
     )
 
 
-def test_a_network_that_is_too_large_is_refused(
-    start: Start, received: Weights, run_folder: Path
-) -> None:
-    site = start(limits={"parameters": 100})
-
-    assert declined(site.train(received), "config-refused")
-    assert "parameters; 100 is the most" in next(run_folder.glob("error-*")).read_text()
-
-
-def test_steps_count_as_the_epochs_that_they_are(
-    start: Start, received: Weights, run_folder: Path
-) -> None:
-    """An epoch has two steps here."""
-    fields = {"limits": {"epochs_per_round": 2}}
-
-    assert start(steps=4, **fields).train(received).get_return_code() == ReturnCode.OK
-    assert declined(start(steps=5, **fields).train(received, 2))
-    assert reason(run_folder).startswith("train: 5 steps a round")
-
-
 def test_a_job_that_runs_too_long_is_ended(
     start: Start, received: Weights, run_folder: Path
 ) -> None:
     site = start(epochs=50, limits={"wall_minutes": 1, "epochs_per_round": 50})
     assert site.do("score_model", received).get_return_code() == ReturnCode.OK
-    site.executor.run.watch._started -= 59.5
+    site.executor.run.session._watch._started -= 59.5
 
     assert declined(site.train(received))  # within an iteration or two, not after 50 epochs
     assert declined(site.do("score_model", received))  # nor does it begin another task
@@ -295,27 +159,7 @@ def test_a_job_that_runs_too_long_is_ended(
     assert "limits.wall_minutes of this site, 1" in reason(run_folder)
 
 
-def test_a_run_that_has_filled_the_disk_goes_no_further(
-    start: Start, received: Weights, run_folder: Path
-) -> None:
-    site = start(limits={"disk_gib": 1})
-    with (run_folder / "large").open("wb") as stream:
-        stream.truncate(2**30 + 1)  # takes no blocks, but has the size
-
-    assert declined(site.do("score_model", received))
-    (run_folder / "large").unlink()
-    assert site.do("score_model", received).get_return_code() == ReturnCode.OK
-
-
 # --- cross-site validation
-
-
-def test_a_site_that_shares_no_model_sends_none(start: Start, received: Weights) -> None:
-    site = start(cross_site={"share_model": False})
-    assert site.train(received).get_return_code() == ReturnCode.OK
-
-    assert declined(site.do("submit_model"))
-    assert site.validate(received).get_return_code() == ReturnCode.OK
 
 
 def test_a_site_that_evaluates_no_others_evaluates_its_own_and_the_global_ones(
@@ -368,14 +212,6 @@ def test_numbers_leave_rounded_and_only_those_that_may(start: Start, received: W
     assert meta[REPORT]["epochs"] == [{"epoch": 1, "loss": None, "metrics": {}}]
 
 
-def test_the_loss_leaves_by_its_own_name(start: Start, received: Weights) -> None:
-    outgoing = {"metrics": ["val_mean_dice", "train_loss"], "round_digits": 3}
-
-    [epoch] = from_shareable(start(outgoing=outgoing).train(received)).meta[REPORT]["epochs"]
-
-    assert epoch["loss"] == significant(epoch["loss"], 3) > 0
-
-
 def test_without_a_policy_four_digits_leave(
     start: Start, received: Weights, kit: Path, fl_ctx: FLContext
 ) -> None:
@@ -404,10 +240,6 @@ def test_a_refused_job_does_no_task_at_all(
     headers = {AppConstants.CURRENT_ROUND: 0, AppConstants.MODEL_OWNER: "site-2"}
 
     assert declined(start().do(task, received, **headers), "config-refused")
-
-
-def test_a_denied_component_is_refused(start: Start, received: Weights) -> None:
-    assert declined(start(denied_components=["UNet"]).train(received), "config-refused")
 
 
 def test_a_job_that_could_not_be_judged_does_no_task_at_all(
@@ -527,25 +359,9 @@ def test_a_site_trains_no_round_twice_whatever_process_it_is_in(
             assert "this site has done round 2" in reason(run_folder)
     shutil.rmtree(app.parent)  # as NVFlare does when the job is deployed anew
     remembered = done_before(site.fl_ctx, rounds=None)
-    remembered.require_new("train", 3, "")
+    remembered.require_new(Train(weights=received, round_number=3))
     with pytest.raises(PolicyError, match="has done round 2"):
-        remembered.require_new("train", 2, "")
-
-
-def test_a_site_evaluates_no_model_twice_and_submits_once(
-    start: Start, received: Weights, run_folder: Path
-) -> None:
-    site = start()
-    site.train(received)
-    for ask in (
-        lambda: site.validate(received, "SRV_FL_global_model"),
-        lambda: site.do("score_model", received),
-        lambda: site.do("submit_model"),
-    ):
-        assert ask().get_return_code() == ReturnCode.OK
-        assert declined(ask())
-
-    assert site.validate(received, "site-2").get_return_code() == ReturnCode.OK
+        remembered.require_new(Train(weights=received, round_number=2))
 
 
 def test_filters_that_are_edited_during_a_run_are_those_of_the_next_one(

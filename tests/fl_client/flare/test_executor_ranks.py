@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class Running:
             shareable.set_header(name, value)
         run = self.executor._run
         if isinstance(run, SiteRun):  # several tests ask one executor the same
-            self.executor._run = replace(run, done=DoneTasks((), None))
+            run.session._done = DoneTasks((), None)
         return self.executor.execute(task, shareable, self.fl_ctx, abort or Signal())
 
     def train(self, weights: Weights, number: int = 1, abort: Signal | None = None) -> Shareable:
@@ -76,7 +76,7 @@ class Running:
 
     @property
     def pids(self) -> list[int]:
-        tasks = self.executor.tasks()
+        tasks = self.executor.run.session.tasks
         assert isinstance(tasks, RankTasks)
         return tasks.pids
 
@@ -235,7 +235,7 @@ def test_the_same_processes_do_every_task_with_what_they_have_built_once(two: Tr
 
 
 def test_filters_are_told_the_same_of_what_is_sent(one: Running, two: Trained) -> None:
-    alone, together = (site.executor.tasks().shared_tensors() for site in (one, two.site))
+    alone, together = (site.executor.run.session.tasks.shared_tensors() for site in (one, two.site))
 
     assert together == alone
     assert {name.rpartition(".")[2] for name in together.buffers} == {
@@ -430,4 +430,4 @@ def test_a_job_cannot_ask_for_processes(start: Start, received: Weights) -> None
     reply = site.do("score_model", received)
 
     assert reply.get_return_code() == ReturnCode.OK
-    assert not isinstance(site.executor.tasks(), RankTasks)
+    assert not isinstance(site.executor.run.session.tasks, RankTasks)

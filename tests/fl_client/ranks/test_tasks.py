@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from fl_client.local_training import LocalWork
+from fl_client.local_work import LocalWork
 from fl_client.ranks import tasks as module
 from fl_client.ranks.messages import update_message, write_weights
 from fl_client.ranks.tasks import FOLDER, RankTasks
@@ -80,8 +80,7 @@ def make_tasks(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
     def make(shared: list[str] | None = None) -> RankTasks:
         return RankTasks(
             here,
-            work=LocalWork(),
-            shared=shared,
+            work=LocalWork(shared=shared),
             run=tmp_path,
             progress=tmp_path / "progress.jsonl",
             should_stop=lambda: False,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fl_admin.simulation.inline.carrier import Carrier, inline_run
-from fl_client.simulation.simulated_site import JobWork
+from fl_client.local_work import LocalWork
 from fl_client.simulation.sites import Sites
 from fl_client.simulation.turns import SitesInTurn
 from fl_client.site import Site
@@ -19,6 +19,7 @@ from fl_server.initial_model import initial_model
 from fl_server.record.values import RunRecord
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.exchange.messages import Reply, Task
+from mmar_runtime.exchange.rounding_forms import Rounding
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import SitePolicy
 from mmar_runtime.weights import digest, read_checkpoint
@@ -89,14 +90,15 @@ class Federation:
         through: Callable[[SitesInTurn], Sites] = lambda sites: sites,
         policies: Mapping[str, SitePolicy] | None = None,
         memory: int = 2**30,
-        work: JobWork | None = None,
+        work: LocalWork | None = None,
+        rounding: Rounding | None = None,
         **terms: Any,
     ) -> Ran:
         self.runs += 1
         root = self.root / f"run-{self.runs}"
         folders = {name: root / name for name in NAMES}
         sites = [self.site(name, (policies or {}).get(name)) for name in NAMES]
-        in_turn = SitesInTurn(sites, folders, work or JobWork(), memory=memory)
+        in_turn = SitesInTurn(sites, folders, work or LocalWork(), rounding=rounding, memory=memory)
         asked = JobTerms(**{"rounds": 2, "min_sites": 3, **terms})
         initial = initial_model(sites[0].mmar, values=THREADS)
         try:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fl_client.local_training import LocalTrainer
-from fl_client.simulation.simulated_site import JobWork
+from fl_client.local_work import LocalWork
 from fl_client.simulation.turns import ASIDE
 from fl_server import federation as course
 from fl_server import run_files
@@ -120,7 +120,6 @@ class LocalTrainerAlone:
     def first_epoch(self, name: str) -> list[dict[str, Any]]:
         from collections import Counter
 
-        from fl_client.local_training import LocalWork
         from fl_client.outgoing import outgoing_update
         from fl_server.initial_model import initial_model
         from mmar_runtime.workflows.session import session
@@ -219,7 +218,7 @@ def test_weights_of_sites_and_rounds_of_steps_change_the_mean(
     federation: Federation, ran: Ran
 ) -> None:
     weighted = federation.run(aggregation_weights={"site-2": 3.0}, rounds=1)
-    steps = federation.run(work=JobWork(steps_aggregation=1), rounds=1)
+    steps = federation.run(work=LocalWork(steps=1), rounds=1)
 
     assert len({ran.digests[0], weighted.digests[0], steps.digests[0]}) == 3
     assert {steps.record.rounds[0].sites[name].steps for name in NAMES} == {1}

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from fl_client.simulation.simulated_site import JobWork
 from fl_client.simulation.turns import SitesInTurn
 from fl_server.received_update import added_up
 from mmar_runtime.exchange.messages import Update
@@ -53,7 +52,7 @@ class Runs:
         for form in (None, *ROUNDINGS):
             name, sent = str(form), self.sent.setdefault(str(form), {})
             how: Any = {
-                "work": JobWork(transfer=form),
+                "rounding": form,
                 "transfer": form,
                 "through": lambda sites, sent=sent: Overheard(sites, sent),
             }
@@ -147,7 +146,7 @@ def test_the_record_tells_the_bytes_of_the_wire(runs: Runs) -> None:
 
 @forms
 def test_the_same_job_gives_the_same_bits(federation: Federation, runs: Runs, form: Any) -> None:
-    again = federation.run(rounds=ROUNDS, work=JobWork(transfer=form), transfer=form)
+    again = federation.run(rounds=ROUNDS, rounding=form, transfer=form)
 
     assert again.digests == runs.after[form].digests
     assert again.models == runs.after[form].models
@@ -160,14 +159,14 @@ def test_a_difference_that_cannot_be_rounded_is_a_site_that_failed(
 ) -> None:
     monkeypatch.setattr("mmar_runtime.exchange.rounding.LARGEST", {"float16": 0.0})
 
-    ran = federation.run(rounds=1, work=JobWork(transfer="float16"), transfer="float16")
+    ran = federation.run(rounds=1, rounding="float16", transfer="float16")
 
     assert ran.record.status == "failed"
     assert str(ran.record.failure).startswith("site-1 failed in round 1: weights-error (reference ")
 
 
 def test_a_site_that_does_not_round_is_rejected(federation: Federation) -> None:
-    ran = federation.run(rounds=1, work=JobWork(), transfer="int8")
+    ran = federation.run(rounds=1, transfer="int8")
 
     assert ran.statuses == [dict.fromkeys(NAMES, "rejected")]
     assert "has to be int8, given float32" in str(ran.record.failure)
