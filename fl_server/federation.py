@@ -24,7 +24,6 @@ from fl_server.encryption import ServerEncryption
 from fl_server.guard.reply_guard import PlainReplyGuard, arrays_of, reason_of
 from fl_server.initial_model import InitialModel
 from fl_server.model_selection import ModelSelection
-from fl_server.received_update import ReceivedUpdate, added_up, contribution_from
 from fl_server.record.cross_site import GLOBAL_MODEL, expected_models
 from fl_server.record.cross_site_results import CrossSiteResults, MatrixRows, Outcome
 from fl_server.record.recorder import RunRecorder, add_digest
@@ -32,6 +31,7 @@ from fl_server.record.values import RunRecord, SiteAbsence, SiteContribution
 from fl_server.round_mean import RoundMean
 from fl_server.run_files import RunFiles
 from fl_server.update_guard import UpdateFault, check_first
+from fl_server.updates import Received, contribution_of, restored_update
 from mmar_runtime.errors import FederationError, WeightsError
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.exchange.messages import Score, Submit, Train, Validate
@@ -67,23 +67,6 @@ def _unnoted(event: str, **facts: Any) -> None:
     """A simulation has no audit log."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
-    """What a site sent; nothing of it has been judged.
-
-    Attributes:
-        data: arrays, or metrics, by name.
-        metadata: plain values that came with the data; see ``fl_server.update_guard``.
-        weights: gives the arrays as tensors, once the guard has let them through.
-        logs: heads of the site's logs.
-    """
-
-    data: Any
-    metadata: Any
-    weights: Callable[[], Weights] = dict
-    logs: object = field(default_factory=dict)
-
-
 @dataclass(slots=True)
 class _Round:
     """The open round.
@@ -109,7 +92,7 @@ class FederatedRun:
     Replies may come on several threads; whatever a site sends, nothing is raised for it.
 
     Args:
-        record: of ``begin_run``.
+        record: of a run before its first round.
         job: the id by which replies name the job.
         terms: what the job asks for.
         initial: where the run starts.
@@ -264,16 +247,11 @@ class FederatedRun:
         What fails in the sum itself is raised: half an update may be in it.
         """
         try:
-            difference = reply.weights()
-            update = ReceivedUpdate(
-                difference=difference,
-                steps=reply.metadata["steps"],
-                report=reply.metadata["report"],
-                logs=reply.logs,
-            )
-            contribution = contribution_from(update)
+            update = reply.update(current.number)
+            contribution = contribution_of(update, reply.logs)
+            difference = update.difference
             addend = None if self._encryption is None else self._encryption.loaded(difference)
-            whole = added_up(difference)
+            whole = restored_update(difference)
         except FederationError as error:
             return (UpdateFault("report", "report", str(error)),)
         except WeightsError as error:

@@ -26,18 +26,16 @@ class EpochReport:
 
     Attributes:
         epoch: counted from 1, over all runs of the same trainer.
-        iteration: optimizer steps so far, over all runs of the same trainer.
         loss: mean of the iterations' losses in this epoch; None if the engine reports none.
         metrics: metrics on the training data, if the config asks for any.
     """
 
     epoch: int
-    iteration: int
     loss: float | None
     metrics: Metrics = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain values, without the iteration."""
+        """Return the report as plain values, for ``--json``."""
         return {"epoch": self.epoch, "loss": self.loss, "metrics": dict(self.metrics)}
 
 

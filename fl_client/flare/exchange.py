@@ -14,6 +14,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 from fl_client.updates import first_not_finite
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.exchange.messages import Update
+from mmar_runtime.exchange.plain import to_plain
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
 
@@ -80,7 +81,7 @@ def update_reply(update: Update) -> Shareable:
     meta = {
         MetaKey.NUM_STEPS_CURRENT_ROUND: update.steps,
         MetaKey.INITIAL_METRICS: dict(update.report.received_metrics),
-        REPORT: update.report.as_dict(),
+        REPORT: to_plain(update.report),
     }
     dxo = DXO(DataKind.WEIGHT_DIFF, data=as_arrays(update.difference), meta=meta)
     return dxo.to_shareable()

@@ -21,7 +21,7 @@ from nvflare.app_common.abstract.model import (
 )
 from nvflare.app_common.app_constant import AppConstants
 
-from fl_server.federation import Received
+from fl_server.updates import Received
 from mmar_runtime.errors import FederationError
 from mmar_runtime.exchange.arrays import change_data, stored_weights, unpack
 from mmar_runtime.exchange.messages import Submit, Task, Train, Validate

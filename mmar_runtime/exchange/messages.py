@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from mmar_runtime.results import EpochReport, EvaluationResult, Metrics
 
@@ -101,17 +101,6 @@ class SiteReport:
     seconds: float
     built: Mapping[str, int]
     process: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the same as plain values, for the way to the server."""
-        return {
-            "received_metrics": dict(self.received_metrics),
-            "local_metrics": dict(self.local_metrics),
-            "epochs": [report.as_dict() for report in self.epochs],
-            "seconds": self.seconds,
-            "built": dict(self.built),
-            "process": self.process,
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,7 +78,6 @@ class EpochReporter:
         losses, self._losses = self._losses, []
         report = EpochReport(
             epoch=engine.state.epoch,
-            iteration=engine.state.iteration,
             loss=sum(losses) / len(losses) if losses else None,
             metrics=scalar_metrics(engine),
         )

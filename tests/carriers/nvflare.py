@@ -26,6 +26,7 @@ from fl_server.flare.exchange import CASES, REPORT, STATUS
 from fl_server.initial_model import initial_model
 from fl_server.record.values import RunRecord
 from mmar_runtime.exchange.messages import SCORE, SUBMIT, TRAIN
+from mmar_runtime.exchange.plain import to_plain
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import Weights
 from tests.carriers.script import (
@@ -158,7 +159,7 @@ class ScriptedSite(threading.Thread):
             name: torch.from_numpy(array.copy())
             for name, array in from_shareable(message).data.items()
         }
-        told = report(self.name, message.get_header(AppConstants.CURRENT_ROUND) + 1).as_dict()
+        told = to_plain(report(self.name, message.get_header(AppConstants.CURRENT_ROUND) + 1))
         meta = {
             MetaKey.NUM_STEPS_CURRENT_ROUND: 1,
             MetaKey.INITIAL_METRICS: told["received_metrics"],

@@ -63,7 +63,7 @@ def report(site: str, round_number: int) -> SiteReport:
     return SiteReport(
         received_metrics={DICE: score},
         local_metrics={DICE: score + 0.1},
-        epochs=(EpochReport(epoch=round_number, iteration=round_number, loss=0.5),),
+        epochs=(EpochReport(epoch=round_number, loss=0.5),),
         seconds=1.5,
         built={"train.trainer": 1},
         process="p",

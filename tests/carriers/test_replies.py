@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from fl_server.record.values import RunRecord
-from mmar_runtime.exchange.plain import to_plain
 from tests.carriers.inline import run_inline
 from tests.carriers.nvflare import run_nvflare
 from tests.carriers.script import Script
@@ -72,8 +71,9 @@ def test_a_record_says_what_came_of_each_site(
 
     record = carrier(script, make_mmar(tmp_path / "mmar"), tmp_path / "run")
 
-    found = [[came["status"] for came in one["sites"].values()] for one in rounds(record)]
-    assert found == statuses
+    assert [
+        [outcome.status for outcome in part.sites.values()] for part in record.rounds
+    ] == statuses
     assert record.status == status, record.failure
 
 
@@ -97,10 +97,3 @@ def comparable(document: Any) -> Any:
     if isinstance(document, dict):
         return {key: comparable(item) for key, item in document.items() if key not in UNEQUAL}
     return [comparable(item) for item in document] if isinstance(document, list) else document
-
-
-def rounds(record: RunRecord) -> list[dict[str, Any]]:
-    return [
-        {"sites": {site: to_plain(came) for site, came in one.sites.items()}}
-        for one in record.rounds
-    ]

@@ -18,7 +18,7 @@ FEW = SitePolicy(outgoing=Outgoing(metrics=("val_mean_dice",), round_digits=2))
 
 
 def update() -> Update:
-    epoch = EpochReport(epoch=1, iteration=2, loss=0.5555, metrics={"train_acc": 0.75})
+    epoch = EpochReport(epoch=1, loss=0.5555, metrics={"train_acc": 0.75})
     report = SiteReport(
         received_metrics=DICE,
         local_metrics=DICE,

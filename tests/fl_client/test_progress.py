@@ -38,7 +38,7 @@ def events(progress: ProgressFile) -> list[dict[str, Any]]:
 def test_each_event_is_a_line_with_its_time_and_round(progress: ProgressFile) -> None:
     progress.round_number = 2
     progress.task("validate", model="SRV_FL_global_model")
-    progress.epoch(EpochReport(epoch=4, iteration=8, loss=0.5), epochs=6)
+    progress.epoch(EpochReport(epoch=4, loss=0.5), epochs=6)
     result = EvaluationResult(key_metric="dice", metrics={"dice": 0.75, "acc": 1.0}, cases=3)
     progress.validation(result, epoch=4)
 

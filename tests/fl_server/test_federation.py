@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fl_server.federation import Received
+from fl_server.updates import Received
 from mmar_runtime.errors import ConfigError, FederationError
 from mmar_runtime.exchange.rounding import SCALES, restored, rounded
 from mmar_runtime.weights import Weights, digest, read_checkpoint
@@ -314,7 +314,7 @@ def test_the_record_has_the_bytes_that_came_and_the_log_their_digest(started: St
     fed.run.take("site-1", reply)
 
     size = sum(array.nbytes for array in reply.data.values())
-    assert fed.outcome("site-1").as_dict()["bytes"] == size  # type: ignore[union-attr]
+    assert fed.outcome("site-1").sent_bytes == size  # type: ignore[union-attr]
     [line] = fed.noted("contribution-accepted")
     assert (line["bytes"], line["tensors"]) == (size, digest(reply.weights()))
 
@@ -361,7 +361,7 @@ def test_the_order_of_arrival_does_not_change_the_bits(started: Started) -> None
     assert len(found) == 1
 
 
-def test_norms_of_rounded_updates_are_of_what_is_added_up(started: Started) -> None:
+def test_norms_of_rounded_updates_are_of_what_is_restored_update(started: Started) -> None:
     fed = started(transfer="int8", limits={"norm_ratio": 1.5})
     spoilt = rounded_reply(fed, "site-2")
     spoilt.data[SCALES + "conv.weight"][:] *= 1000
@@ -461,7 +461,7 @@ def test_the_heads_of_a_sites_logs_go_into_record_and_log(started: Started) -> N
     reply = fed.update("site-1")
 
     assert not fed.run.take("site-1", received(reply.data, reply.metadata, heads))
-    assert fed.outcome("site-1").as_dict()["logs"] == heads  # type: ignore[union-attr]
+    assert fed.outcome("site-1").logs == heads  # type: ignore[union-attr]
     assert fed.noted("contribution-accepted")[0]["logs"] == heads
 
 

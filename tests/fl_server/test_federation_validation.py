@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fl_server import federation
-from fl_server.federation import FederatedRun, Received
+from fl_server.federation import FederatedRun
 from fl_server.guard.metric_contract import MetricContract
 from fl_server.guard.reply_guard import arrays_of
 from fl_server.initial_model import InitialModel
@@ -29,6 +29,7 @@ from fl_server.record.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, read_cr
 from fl_server.record.files import read_run_record
 from fl_server.record.values import RunRecord
 from fl_server.run_files import RunFiles
+from fl_server.updates import Received
 from mmar_runtime.errors import FederationError
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.weights import Weights, digest, read_checkpoint

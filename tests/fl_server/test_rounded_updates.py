@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fl_server.received_update import added_up
 from fl_server.update_guard import Expected, UpdateLimits, check_update, update_norm
+from fl_server.updates import restored_update
 from mmar_runtime.exchange.rounding import SCALES, restored, rounded
 from mmar_runtime.exchange.rounding_forms import ROUNDINGS
 from tests.fl_server.test_update_guard import CONTRIBUTION, metadata
@@ -45,7 +45,7 @@ def test_a_rounded_contribution_has_no_fault(form: Any) -> None:
     assert faults(rounded(DIFFERENCE, form), replace(EXPECTED, transfer=form)) == []
 
 
-def test_it_is_judged_by_the_numbers_that_are_added_up() -> None:
+def test_it_is_judged_by_the_numbers_that_are_restored_update() -> None:
     norm = update_norm(restored(update()))
 
     assert faults(update(), max_norm=norm) == []
@@ -157,10 +157,10 @@ def test_many_faults_are_told_in_part() -> None:
 # --- what is added up
 
 
-def test_what_is_added_up_is_float32_again() -> None:
+def test_what_is_restored_update_is_float32_again() -> None:
     came = {name: torch.from_numpy(array) for name, array in update().items()}
 
-    found = added_up(came)
+    found = restored_update(came)
 
     assert {name: tensor.dtype for name, tensor in found.items()} == {
         "conv.weight": torch.float32,
@@ -173,4 +173,4 @@ def test_what_is_added_up_is_float32_again() -> None:
 def test_what_did_not_come_rounded_is_the_same_object() -> None:
     came = {"w": torch.ones(2)}
 
-    assert added_up(came) is came
+    assert restored_update(came) is came

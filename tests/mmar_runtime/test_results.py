@@ -8,12 +8,13 @@ import json
 import pytest
 
 from mmar_runtime.exchange.messages import SiteReport
+from mmar_runtime.exchange.plain import to_plain
 from mmar_runtime.results import EpochReport, EvaluationResult, TrainResult
 
 EVALUATION = EvaluationResult(
     key_metric="val_mean_dice", metrics={"val_mean_dice": 0.75, "val_acc": 0.5}, cases=3
 )
-EPOCH = EpochReport(epoch=1, iteration=4, loss=0.25, metrics={"train_acc": 0.5})
+EPOCH = EpochReport(epoch=1, loss=0.25, metrics={"train_acc": 0.5})
 
 
 def test_key_value_is_the_value_of_the_key_metric() -> None:
@@ -72,7 +73,7 @@ def test_a_site_report_as_json() -> None:
         built={"train.model": 1},
         process="a1",
     )
-    assert json.loads(json.dumps(report.as_dict())) == {
+    assert json.loads(json.dumps(to_plain(report))) == {
         "received_metrics": {"val_mean_dice": 0.5},
         "local_metrics": {"val_mean_dice": 0.75},
         "epochs": [{"epoch": 1, "loss": 0.25, "metrics": {"train_acc": 0.5}}],

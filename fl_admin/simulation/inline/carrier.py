@@ -16,16 +16,18 @@ from fl_client.simulation.sites import Sites
 from fl_client.simulation.turns import MEMORY, SitesInTurn
 from fl_client.simulation.workers import SitesInWorkers
 from fl_client.site import Site
-from fl_server.federation import FederatedRun, Received, failure_reason
+from fl_server.federation import FederatedRun, failure_reason
 from fl_server.guard.reply_guard import arrays_of
 from fl_server.initial_model import InitialModel, initial_model
 from fl_server.record.evaluation_digest import evaluation_digest
 from fl_server.record.values import RunRecord
 from fl_server.run_files import RunFiles
+from fl_server.updates import Received
 from mmar_runtime.confinement.wall import forbid_programs
 from mmar_runtime.errors import FederationError
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.exchange.messages import BestModel, Failure, Reply, Update
+from mmar_runtime.exchange.plain import to_plain
 from mmar_runtime.exchange.spare_memory import SpareMemory
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.results import EvaluationResult
@@ -146,7 +148,7 @@ class Carrier:
         own: dict[str, Any] = {"site": site, "job": self._job}
         match reply:
             case Update():
-                report = reply.report.as_dict()
+                report = to_plain(reply.report)
                 metadata = {
                     "kind": "WEIGHT_DIFF",
                     "round": reply.round_number,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from fl_admin.simulation.run_folder import JOB_FOLDER
 from fl_client.job_wall import job_confinement
-from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.confinement.wall import Confinement, confine_as
-from mmar_runtime.policy.site_policy import SitePolicy, parse_policy, policy_document
+from mmar_runtime.exchange.plain import from_plain, to_plain
+from mmar_runtime.policy.site_policy import SitePolicy
 
 ERROR_FILE = "error.txt"
 """Beside the plan: what ended the process early."""
@@ -63,28 +63,10 @@ class InlinePlan:
         return self.folders[site] / JOB_FOLDER / f"app_{site}"
 
     def write(self, path: Path) -> None:
-        """Write it as JSON."""
-        document = {
-            "job": str(self.job),
-            "results": str(self.results),
-            "sites": {name: dict(values) for name, values in self.sites.items()},
-            "folders": {name: str(folder) for name, folder in self.folders.items()},
-            "policy": policy_document(self.policy),
-            "common": dict(self.common),
-            "workers": self.workers,
-        }
-        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        """Write the plan as JSON."""
+        path.write_text(json.dumps(to_plain(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> InlinePlan:
-        """The plan in such a file."""
-        document = json.loads(path.read_text(encoding="utf-8"))
-        return cls(
-            job=Path(document["job"]),
-            results=Path(document["results"]),
-            sites=document["sites"],
-            folders={name: Path(folder) for name, folder in document["folders"].items()},
-            policy=parse_policy(document["policy"], Location("policy")),
-            common=document["common"],
-            workers=document["workers"],
-        )
+        """Read a plan from its file."""
+        return from_plain(cls, json.loads(path.read_text(encoding="utf-8")))

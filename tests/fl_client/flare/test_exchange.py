@@ -120,7 +120,7 @@ def update() -> Update:
         report=SiteReport(
             received_metrics={"dice": 0.25},
             local_metrics={"dice": 0.5},
-            epochs=(EpochReport(epoch=1, iteration=2, loss=0.75),),
+            epochs=(EpochReport(epoch=1, loss=0.75),),
             seconds=1.5,
             built={"train.trainer": 1},
             process="p",

@@ -93,7 +93,7 @@ def update() -> Shareable:
     report = SiteReport(
         received_metrics={"val_mean_dice": 0.5},
         local_metrics={"val_mean_dice": float("nan")},
-        epochs=(EpochReport(epoch=1, iteration=2, loss=0.25, metrics={"acc": 0.5}),),
+        epochs=(EpochReport(epoch=1, loss=0.25, metrics={"acc": 0.5}),),
         seconds=1.5,
         built={"train.model": 1},
         process="0123456789ab",

@@ -61,7 +61,7 @@ def test_an_update_keeps_every_digit() -> None:
     report = SiteReport(
         received_metrics={"dice": 0.1 + 0.2},
         local_metrics={"dice": math.nan},
-        epochs=(EpochReport(epoch=1, iteration=4, loss=1 / 3, metrics={"acc": 2 / 3}),),
+        epochs=(EpochReport(epoch=1, loss=1 / 3, metrics={"acc": 2 / 3}),),
         seconds=1.5,
         built={"train.model": 1},
         process="p",

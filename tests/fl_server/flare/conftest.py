@@ -27,6 +27,7 @@ from fl_server.flare.exchange import BASE_MODEL, REPORT, as_arrays
 from fl_server.record.values import SiteAbsence, SiteOutcome
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.exchange.messages import TRAIN, Train
+from mmar_runtime.exchange.plain import to_plain
 from mmar_runtime.weights import Weights
 from tests.carriers.nvflare import EngineStandIn, Server
 from tests.carriers.script import DICE, JOB, difference, report
@@ -75,7 +76,7 @@ class Begun:
             name: one * step if one.is_floating_point() else one
             for name, one in difference(self.weights, "good").items()
         }
-        told = report("site-1", 1).as_dict()
+        told = to_plain(report("site-1", 1))
         meta = {
             MetaKey.NUM_STEPS_CURRENT_ROUND: steps,
             MetaKey.INITIAL_METRICS: told["received_metrics"],

@@ -33,6 +33,7 @@ from fl_server.record.files import read_run_record
 from fl_server.record.values import RunRecord
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.exchange.messages import SUBMIT, TRAIN, VALIDATE
+from mmar_runtime.exchange.plain import to_plain
 from mmar_runtime.flare.wire import RECORD_TOPIC
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import Weights, digest
@@ -116,7 +117,7 @@ class Course:
 
 def update(site: str, message: Shareable) -> Shareable:
     received = {name: torch.from_numpy(one) for name, one in from_shareable(message).data.items()}
-    told = report(site, message.get_header(AppConstants.CURRENT_ROUND) + 1).as_dict()
+    told = to_plain(report(site, message.get_header(AppConstants.CURRENT_ROUND) + 1))
     meta = {
         MetaKey.NUM_STEPS_CURRENT_ROUND: 1,
         MetaKey.INITIAL_METRICS: told["received_metrics"],

@@ -11,8 +11,8 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.shareable import Shareable
 
-from fl_server.federation import Received
 from fl_server.flare.exchange import received_from
+from fl_server.updates import Received
 from mmar_runtime.errors import FederationError
 from mmar_runtime.exchange.arrays import as_sent
 from mmar_runtime.exchange.messages import TRAIN

@@ -82,8 +82,8 @@ def test_an_epoch_reports_the_mean_of_its_losses() -> None:
     reporter = EpochReporter(engine, Notebook())
     engine.run([0, 0], max_epochs=2)
     assert reporter.reports == [
-        EpochReport(epoch=1, iteration=2, loss=(1.0 + 0.5) / 2),
-        EpochReport(epoch=2, iteration=4, loss=(0.5 + 0.0) / 2),
+        EpochReport(epoch=1, loss=(1.0 + 0.5) / 2),
+        EpochReport(epoch=2, loss=(0.5 + 0.0) / 2),
     ]
 
 
@@ -104,7 +104,7 @@ def test_an_engine_without_losses_reports_none() -> None:
     engine = Engine(lambda *_: None)
     reporter = EpochReporter(engine, Notebook())
     engine.run([0], max_epochs=1)
-    assert reporter.reports == [EpochReport(epoch=1, iteration=1, loss=None)]
+    assert reporter.reports == [EpochReport(epoch=1, loss=None)]
 
 
 # --- Stopping ------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from fl_client.simulation.turns import SitesInTurn
-from fl_server.received_update import added_up
+from fl_server.updates import restored_update
 from mmar_runtime.exchange.messages import Update
 from mmar_runtime.exchange.rounding import is_rounded
 from mmar_runtime.exchange.rounding_forms import ROUNDINGS
@@ -85,7 +85,7 @@ def bound_of_the_mean(runs: Runs, form: Any, name: str) -> Any:
 def test_what_a_site_sends_is_off_by_no_more_than_its_bound(runs: Runs, form: Any) -> None:
     for site in NAMES:
         exact = runs.sent["None"][1, site].difference
-        came = added_up(runs.sent[form][1, site].difference)
+        came = restored_update(runs.sent[form][1, site].difference)
         for name, tensor in exact.items():
             error = (came[name].double() - tensor.double()).abs().numpy()
             assert (error <= error_bound(tensor.numpy(), form)).all()
