@@ -46,7 +46,7 @@ LAUNCHERS = PROVISIONING / "launchers"
 RUNTIMES = ("slurm", "docker", "k8s")
 PARTS = {"@default": {"num_of_gpus": 1, "num_of_cpus": 4, "memory": "16Gi"}}
 JOB = PROVISIONING.parent / "jobs" / "spleen_ct_segmentation"
-PAGE = PROVISIONING.parent / "docs" / "do" / "launchers.md"
+PAGE = PROVISIONING.parent / "docs" / "do" / "site-it.md"
 
 
 @pytest.fixture(
