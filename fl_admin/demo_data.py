@@ -15,7 +15,7 @@ import gzip
 import io
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmar_runtime.errors import DataError
+from mmar_runtime.files import replace_folder, write_json
 
 Floats: TypeAlias = NDArray[np.floating]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -173,8 +174,8 @@ def write_demo_data(
             fresh = Path(scratch) / "fresh"
             for index, name in enumerate(names):
                 _write_site(fresh / name, index, seed)
-            _write_marker(fresh)
-            _swap_in(fresh, directory, previous=Path(scratch) / "previous")
+            write_json(fresh / MARKER_FILE, {"files": sorted(_files_below(fresh))})
+            replace_folder(fresh, directory, previous=Path(scratch) / "previous")
     except OSError as error:
         raise DataError(f"cannot write the demo data to {directory}: {error}") from error
     return tuple(_describe_site(directory / name) for name in names)
@@ -391,24 +392,6 @@ def _files_in_marker(directory: Path) -> set[str]:
         ) from error
 
 
-def _write_marker(directory: Path) -> None:
-    marker = {"files": sorted(_files_below(directory))}
-    _write_json(directory / MARKER_FILE, marker)
-
-
-def _swap_in(fresh: Path, directory: Path, *, previous: Path) -> None:
-    """Put ``fresh`` in the place of ``directory``; on failure what was there is there again."""
-    existed = directory.exists()
-    if existed:
-        directory.rename(previous)
-    try:
-        fresh.rename(directory)
-    except OSError:
-        if existed:
-            previous.rename(directory)
-        raise
-
-
 def _write_site(directory: Path, index: int, seed: int) -> None:
     profile = site_profile(index, seed)
     labelled = _case_names(directory.name, 0, TRAINING_CASES + VALIDATION_CASES)
@@ -432,7 +415,7 @@ def _write_site(directory: Path, index: int, seed: int) -> None:
         "validation": _entries(labelled[TRAINING_CASES:]),
         "test": [f"imagesTs/{name}" for name in unlabelled],
     }
-    _write_json(directory / "dataset.json", datalist)
+    write_json(directory / "dataset.json", datalist)
 
 
 def _case_names(site: str, before: int, count: int) -> list[str]:
@@ -467,10 +450,6 @@ def _gzipped(content: bytes) -> bytes:
     with gzip.GzipFile(filename="", mode="wb", fileobj=packed, compresslevel=6, mtime=0) as file:
         file.write(content)
     return packed.getvalue()
-
-
-def _write_json(path: Path, content: Mapping[str, object]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _describe_site(directory: Path) -> DemoSite:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import shutil
@@ -59,6 +60,30 @@ def write_atomically(
 def write_text_atomically(path: Path, text: str, *, private: bool = False) -> None:
     """Write a text in UTF-8 with ``write_atomically``."""
     write_atomically(path, lambda stream: stream.write(text.encode()), private=private)
+
+
+def write_json(path: Path, content: object, *, private: bool = False) -> None:
+    """Write a JSON document with ``write_atomically``."""
+    write_text_atomically(path, json.dumps(content, indent=2) + "\n", private=private)
+
+
+def replace_folder(fresh: Path, folder: Path, *, previous: Path) -> None:
+    """Put a folder in the place of another, which may be missing; after an error the old is back.
+
+    Args:
+        fresh: the new folder.
+        folder: its place.
+        previous: where the old folder goes.
+    """
+    existed = folder.exists()
+    if existed:
+        folder.rename(previous)
+    try:
+        fresh.rename(folder)
+    except BaseException:
+        if existed:
+            previous.rename(folder)
+        raise
 
 
 def finite(content: Any) -> Any:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
+
+ENGINES = frozenset({"train", "trainer", "evaluator", "validate"})
+"""A document of ``config`` with such a section is a workflow."""
+
+TRAIN_NAMES = ("config_train",)
+EVALUATION_NAMES = ("config_validation", "config_cross_validation", "config_inference")
+"""Documents with such a name are workflows, whatever they hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +59,9 @@ class Mmar:
     def models(self) -> Path:
         """Where checkpoints are read from and written to."""
         return self.root / "models"
+
+
+def is_workflow(path: Path, content: Any) -> bool:
+    """Return whether a document is a workflow by its name, or could be by its content."""
+    named = path.stem.startswith((*TRAIN_NAMES, *EVALUATION_NAMES))
+    return named or (isinstance(content, dict) and bool(ENGINES & content.keys()))

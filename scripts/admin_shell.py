@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 from fl_admin.at_server.console import admin_kit
@@ -61,12 +60,7 @@ class AdminShell:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end()
 
     def ask(self, line: str, *, seconds: float = SECONDS_TO_ANSWER) -> str:

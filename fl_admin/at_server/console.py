@@ -14,9 +14,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from nvflare.apis.job_def import JobMetaKey, RunStatus
@@ -121,17 +120,9 @@ class JobState:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The same, for ``--json``."""
-        return {
-            "id": self.job_id,
-            "name": self.name,
-            "status": self.status,
-            "submitter": self.submitter,
-            "submitted": self.submitted,
-            "duration": self.duration,
-            "deployment": self.deployment,
-            "schedule": list(self.schedule),
-        }
+        """Return the state for ``--json``."""
+        state = asdict(self)
+        return {"id": state.pop("job_id"), **state}
 
 
 Watch = Callable[[JobState, RunRecord | None], object]
@@ -163,12 +154,7 @@ class Console:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         # NVFlare's threads keep the process alive until the session is closed.
         self._session.close()
 

@@ -55,11 +55,12 @@ def read_job_results(folder: Path) -> JobResults:
         FederationError: a file of them is not as it was written.
     """
     record, matrix = folder / RESULTS / "run_record.json", folder / RESULTS / "cross_site.json"
+    errors = fatal_errors(folder / LOG)
     return JobResults(
         folder=folder,
         record=read_run_record(record) if record.is_file() else None,
         matrix=read_cross_site_matrix(matrix) if matrix.is_file() else None,
-        fatal=_fatal_errors(folder / LOG),
+        fatal=tuple(dict.fromkeys(error for error in errors if not error.startswith(NO_REASON))),
     )
 
 
@@ -74,9 +75,9 @@ def write_job_report(results: JobResults) -> bool:
     return True
 
 
-def _fatal_errors(log: Path) -> tuple[str, ...]:
+def fatal_errors(log: Path) -> list[str]:
+    """Return the reasons for which NVFlare ended a run, from its log; empty without a log."""
     if not log.is_file():
-        return ()
+        return []
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    reasons = [line.partition(FATAL)[2].strip() for line in lines if FATAL in line]
-    return tuple(dict.fromkeys(one for one in reasons if not one.startswith(NO_REASON)))
+    return [line.partition(FATAL)[2].strip() for line in lines if FATAL in line]

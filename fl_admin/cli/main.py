@@ -9,7 +9,9 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
-from fl_admin.cli import audit, check, demo_data, job, provision, results, simulate
+from fl_admin.cli import audit, check, demo_data, provision, results, simulate
+from fl_admin.cli.commands import add_commands
+from fl_admin.cli.job import job
 from fl_admin.cli.server import abort, download, jobs, submit, watch
 from fl_admin.cli.site import site
 from mmar_runtime.cli import data, evaluate, export, train, upgrade
@@ -75,23 +77,14 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    commands = parser.add_subparsers(title="commands", dest="command", required=True)
-    for name, module in COMMANDS.items():
-        command = commands.add_parser(
-            name,
-            help=module.HELP,
-            description=module.__doc__,
-            epilog=module.EXAMPLES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(command)
+    add_commands(parser, COMMANDS)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = build_parser().parse_args(arguments)
-    return run_command(COMMANDS[options.command].run, options)
+    return run_command(options.act, options)
 
 
 if __name__ == "__main__":

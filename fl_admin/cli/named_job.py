@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fl_admin.cli.job import settings_of
+from fl_admin.cli.job.settings import settings_of
 from mmar_runtime.cli.common import print_note
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fl_admin.cli.job import add_settings_arguments
+from fl_admin.cli.job.settings import add_settings_arguments
 from fl_admin.cli.named_job import named_job
 from mmar_runtime.cli.common import (
     add_output_arguments,

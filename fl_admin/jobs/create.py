@@ -36,16 +36,12 @@ from mmar_runtime.config.sections import TrainConfig, WorkflowConfig
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, MmarError, Problem
 from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
-from mmar_runtime.mmar import Mmar
+from mmar_runtime.files import replace_folder
+from mmar_runtime.mmar import Mmar, is_workflow
 from mmar_runtime.policy.component_check import all_components, component_check
 from mmar_runtime.policy.custom_check import own_class_fault, undefined_fault
 from mmar_runtime.policy.files.tree_hash import tree_files
-from mmar_runtime.policy.mmar_check import (
-    ENGINES,
-    EVALUATION_NAMES,
-    SITE_VARIABLES,
-    TRAIN_NAMES,
-)
+from mmar_runtime.policy.mmar_check import SITE_VARIABLES
 
 ENVIRONMENT, VALIDATION, CROSS_VALIDATION = (
     Path(file).name for file in (ENVIRONMENT_FILE, VALIDATION_FILE, CROSS_VALIDATION_FILE)
@@ -116,7 +112,7 @@ def create_job(request: JobRequest, out: Path, *, overwrite: bool = False) -> Cr
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
             staged = Path(folder) / "job"
             created = _build(request, staged)
-            _put_in_place(staged, target, Path(folder) / "old")
+            replace_folder(staged, target, previous=Path(folder) / "old")
     except OSError as error:
         raise MmarError(f"the job cannot be made: {error}") from error
     return replace(created, job=Job.open(target))
@@ -167,18 +163,6 @@ def _require_free(target: Path, mmar: Mmar, *, overwrite: bool) -> None:
     if not overwrite:
         message = f"the job {str(target)!r} is there already"
         raise ConfigError([Problem(place, message, "--overwrite replaces it.", "job")])
-
-
-def _put_in_place(staged: Path, target: Path, old: Path) -> None:
-    if not (target / META).is_file():
-        staged.rename(target)  # which replaces an empty folder
-        return
-    target.rename(old)
-    try:
-        staged.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
 
 
 # --- Its content ---------------------------------------------------------------------------------
@@ -245,7 +229,7 @@ def _config_folder(mmar: Mmar) -> _ConfigFolder:
     for path in sorted((mmar.root / "config").iterdir()):
         if path.name in (SERVER_CONFIG, CLIENT_CONFIG):
             continue  # written anew
-        if path.suffix == ".json" and _is_workflow(path):
+        if path.suffix == ".json" and is_workflow(path, read_json(path)):
             copied[path.name] = path
         elif path.name != ENVIRONMENT:
             left_out.append(f"config/{path.name}")
@@ -261,12 +245,6 @@ def _config_folder(mmar: Mmar) -> _ConfigFolder:
             name = source.name if source else "the section 'validate' of config_train.json"
             notices.append(f"{CROSS_VALIDATION} is made from {name}, with the network of training")
     return _ConfigFolder(copied=copied, written=written, notices=tuple(notices))
-
-
-def _is_workflow(path: Path) -> bool:
-    content = read_json(path)
-    named = path.stem.startswith((*TRAIN_NAMES, *EVALUATION_NAMES))
-    return named or (isinstance(content, dict) and bool(ENGINES & content.keys()))
 
 
 def _environment(mmar: Mmar, notices: list[str]) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG, JobDocuments
+from mmar_runtime.files import write_json
 from mmar_runtime.mmar import Mmar
 
 
@@ -128,11 +128,8 @@ class Job:
 
     def class_paths(self) -> tuple[str, ...]:
         """Every class that the job's NVFlare configs name: what a site has to allow for it."""
-        found: set[str] = set()
         documents = self.documents
-        for document in (documents.server, documents.client):
-            _collect_paths(document, found)
-        return tuple(sorted(found))
+        return tuple(sorted({*class_paths(documents.server), *class_paths(documents.client)}))
 
 
 def _participants(deployment: Any) -> list[str]:
@@ -141,17 +138,15 @@ def _participants(deployment: Any) -> list[str]:
     return [ALL_SITES if str(one).upper() == ALL_SITES else str(one) for one in names]
 
 
-def _collect_paths(value: Any, found: set[str]) -> None:
+def class_paths(value: Any) -> Iterator[str]:
+    """Yield every ``path`` of an object, at any depth of a document."""
     if isinstance(value, dict):
         if isinstance(value.get("path"), str):
-            found.add(value["path"])
-        for item in value.values():
-            _collect_paths(item, found)
-    elif isinstance(value, list):
-        for item in value:
-            _collect_paths(item, found)
+            yield value["path"]
+        value = list(value.values())
+    for item in value if isinstance(value, list) else ():
+        yield from class_paths(item)
 
 
 def _change(path: Path, changes: Mapping[str, Any]) -> None:
-    document = {**read_json(path), **changes}
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_json(path, {**read_json(path), **changes})

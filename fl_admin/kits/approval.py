@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import getpass
-import json
 import os
 import shutil
 import stat
@@ -24,7 +23,7 @@ from mmar_runtime.audit_keys import LogKey
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
-from mmar_runtime.files import write_text_atomically
+from mmar_runtime.files import write_json
 from mmar_runtime.names import visible_line
 from mmar_runtime.policy.custom_check import code_hash, custom_faults
 from mmar_runtime.policy.files.tree_hash import SIGNATURE_FILES, tree_files
@@ -202,7 +201,7 @@ class Approvals:
         document = {**self._document, **changes}
         self.policy = self._judged(document)
         self._document = document
-        _write_private(self.file, document)
+        write_json(self.file, document, private=True)
         root = self.local.resolve().parent
         AuditLog(root / AUDIT_FILE, LogKey.of_kit(root)).append(
             event, **facts, policy=self.policy.digest, by=getpass.getuser()
@@ -216,7 +215,7 @@ class Approvals:
             return replace(self._judged(rest), byoc=Byoc(mode="by_hash"))
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / self.file.name
-            _write_private(file, document)
+            write_json(file, document, private=True)
             if self.file.exists():
                 file.chmod(stat.S_IMODE(self.file.stat().st_mode))
             return read_site_policy(file)
@@ -226,14 +225,6 @@ def _document(file: Path) -> Any:
     if not os.path.lexists(file):
         return {"policy_version": POLICY_VERSION}
     return read_json(file)
-
-
-def _write_private(file: Path, document: Any) -> None:
-    before = os.umask(0o077)
-    try:
-        write_text_atomically(file, json.dumps(document, indent=2) + "\n")
-    finally:
-        os.umask(before)
 
 
 def set_byoc_right(local: Path, condition: str) -> bool:
@@ -267,7 +258,7 @@ def set_byoc_right(local: Path, condition: str) -> bool:
             rights["byoc"] = condition
             changed = True
     if changed:
-        _write_private(file, document)
+        write_json(file, document, private=True)
     return changed
 
 

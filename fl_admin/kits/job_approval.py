@@ -30,7 +30,7 @@ from fl_client.jobs.limited_check import limited_check
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
-from mmar_runtime.files import write_text_atomically
+from mmar_runtime.files import write_json
 from mmar_runtime.policy.files.tree_hash import SIGNATURE_FILES, file_hash, tree_files
 from mmar_runtime.policy.site_policy import Byoc, SitePolicy
 from mmar_runtime.policy.verdict import Verdict
@@ -134,8 +134,7 @@ class JobApprovals:
         if not candidate.verdict.accepted:
             raise ConfigError(candidate.verdict.problems)
         content = {"name": candidate.name, "files": candidate.texts}
-        text = json.dumps(content, indent=2) + "\n"
-        write_text_atomically(self._file(candidate.digest), text, private=True)
+        write_json(self._file(candidate.digest), content, private=True)
         changed = candidate.code is not None and self._approvals.approve(candidate.code)
         others = [one for one in self.approved if one != candidate.digest]
         self._approvals.write(

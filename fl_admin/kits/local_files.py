@@ -13,7 +13,7 @@ from fl_client.job_wall import LAUNCHER
 from fl_client.jobs.classes import ALLOWED_CLASSES
 from fl_client.versions import PACKAGES, VERSIONS_FILE, installed_versions
 from mmar_runtime.exchange.encryption_extra import EXTRA
-from mmar_runtime.files import write_text_atomically
+from mmar_runtime.files import write_json, write_text_atomically
 from mmar_runtime.flare import HANDOVER
 from mmar_runtime.policy.site_policy import (
     DEFAULT_POLICY,
@@ -112,15 +112,15 @@ class MmarLocalFiles(Builder):
         server = project.get_server()
         versions = installed_versions(self.packages)
         for one in project.get_all_participants():
-            _write(Path(ctx.get_ws_dir(one)) / VERSIONS_FILE, versions)
+            write_json(Path(ctx.get_ws_dir(one)) / VERSIONS_FILE, versions, private=True)
         self._common(server, ctx)
         for client in project.get_clients():
             self._common(client, ctx)
             local = Path(ctx.get_local_dir(client))
-            _write(local / "privacy.json", PRIVACY)
-            _write(local / "privacy.json.example", privacy_with(EXAMPLE_FILTERS))
-            _write(local / "environment.json", ENVIRONMENT)
-            _write(local / SITE_POLICY_FILE, policy_document(DEFAULT_POLICY))
+            write_json(local / "privacy.json", PRIVACY, private=True)
+            write_json(local / "privacy.json.example", privacy_with(EXAMPLE_FILTERS), private=True)
+            write_json(local / "environment.json", ENVIRONMENT, private=True)
+            write_json(local / SITE_POLICY_FILE, policy_document(DEFAULT_POLICY), private=True)
 
     @staticmethod
     def _common(participant: Participant, ctx: ProvisionContext) -> None:
@@ -131,8 +131,8 @@ class MmarLocalFiles(Builder):
             ("resources.json", site_resources(stock)),
             ("authorization.json", AUTHORIZATION),
         ):
-            _write(local / name, content)
-            _write(local / f"{name}.default", content)
+            write_json(local / name, content, private=True)
+            write_json(local / f"{name}.default", content, private=True)
         (local / "privacy.json.sample").unlink()  # it names filters that NVFlare no longer has
         for module in Path(__file__).with_name(JSON_ONLY).glob("*.py"):
             write_text_atomically(startup / JSON_ONLY / module.name, module.read_text("utf-8"))
@@ -186,8 +186,3 @@ def start_script(text: str) -> str:
         f"unset {HANDOVER}\n"
     )
     return text.replace(place, place + lines)
-
-
-def _write(path: Path, content: object) -> None:
-    write_text_atomically(path, json.dumps(content, indent=2) + "\n")
-    path.chmod(0o600)

@@ -18,8 +18,6 @@ from fl_admin.simulation.run_folder import (
     RunFolder,
     first_paragraph,
     site_errors,
-    write_json,
-    write_policy,
 )
 from fl_admin.simulation.site_values import common_values
 from fl_client.jobs.classes import WAKER
@@ -39,7 +37,8 @@ from mmar_runtime.exchange.job_documents import (
 )
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.exchange.messages import TASKS, TRAIN
-from mmar_runtime.policy.site_policy import SITE_POLICY_FILE
+from mmar_runtime.files import write_json
+from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, policy_document
 
 ADVICE = "Run it with --engine nvflare."
 
@@ -77,8 +76,8 @@ class InlineEngine:
             kit = self.kit(plan, folder, site)
             (kit / "startup").mkdir()
             (kit / "local").mkdir(mode=0o700)
-            write_json(kit / "local" / "environment.json", values)
-            write_policy(kit / "local" / SITE_POLICY_FILE, plan.policy)
+            write_json(kit / "local" / "environment.json", dict(values))
+            write_json(kit / "local" / SITE_POLICY_FILE, policy_document(plan.policy), private=True)
             shutil.copytree(folder.job / plan.job.mmar.root.name, inline.app(site))
             shutil.copy(folder.job / META, kit / JOB_FOLDER)
         inline.write(folder.inline_plan)

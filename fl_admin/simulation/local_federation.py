@@ -12,7 +12,6 @@ hospitals; but the server is called ``localhost``, so nothing of it can be reach
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -23,7 +22,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import psutil
@@ -34,7 +32,7 @@ from fl_admin.simulation.processes import MEMORY_OF_NVFLARE
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.confinement.system_calls import process_control
 from mmar_runtime.errors import FederationError
-from mmar_runtime.files import write_text_atomically
+from mmar_runtime.files import write_json, write_text_atomically
 
 SERVER = "localhost"
 ADMIN = "admin@example.org"
@@ -103,12 +101,7 @@ class LocalFederation:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property
@@ -131,8 +124,7 @@ class LocalFederation:
 
     def give(self, site: str, values: Mapping[str, Scalar]) -> None:
         """Write a site's own values, such as where its data lie."""
-        text = json.dumps(dict(values), indent=2) + "\n"
-        write_text_atomically(self.values(site), text, private=True)
+        write_json(self.values(site), dict(values), private=True)
 
     def printed(self, name: str) -> Path:
         """The file with what a participant's process has printed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from fl_admin.at_server.job_results import fatal_errors
 from fl_admin.kits.split_paths import SPLIT_AT, is_split
 from fl_admin.simulation.engine import EngineName, SimulationPlan
 from fl_admin.simulation.follow import RunFollower
@@ -19,7 +19,7 @@ from fl_admin.simulation.site_values import Values, common_values
 from fl_client.jobs.classes import ALLOWED_CLASSES
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
-from mmar_runtime.files import write_text_atomically
+from mmar_runtime.files import write_json
 from mmar_runtime.flare import HANDOVER
 from mmar_runtime.policy.site_policy import (
     DEFAULT_POLICY,
@@ -27,9 +27,6 @@ from mmar_runtime.policy.site_policy import (
     SitePolicy,
     policy_document,
 )
-
-FATAL = "due to FATAL_SYSTEM_ERROR received:"
-"""What NVFlare's log says before the reason of an aborted run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +95,7 @@ class NvflareEngine:
         """Return the errors of the sites and the reasons for which NVFlare ended the run."""
         log = folder.log(self.name)
         errors = site_errors(self._workspace(plan, folder), f"*/{JOB_FOLDER}/error-*.txt")
-        lines = log.read_text(errors="replace").splitlines()
-        errors += [line.partition(FATAL)[2].strip() for line in lines if FATAL in line]
+        errors += fatal_errors(log)
         return "; ".join(dict.fromkeys(errors)) or f"NVFlare ended with code {code}; see {log}"
 
     def kit(self, plan: SimulationPlan, folder: RunFolder, site: str) -> Path:
@@ -135,4 +131,4 @@ def write_local(
     }
     local.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, document in documents.items():
-        write_text_atomically(local / name, json.dumps(document, indent=2) + "\n", private=True)
+        write_json(local / name, document, private=True)

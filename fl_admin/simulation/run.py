@@ -15,7 +15,7 @@ from fl_admin.report.plots import import_drawing
 from fl_admin.simulation.engine import SimulationPlan
 from fl_admin.simulation.follow import SimulationView
 from fl_admin.simulation.processes import ProcessTree
-from fl_admin.simulation.run_folder import RunFolder, write_json, write_policy
+from fl_admin.simulation.run_folder import RunFolder
 from fl_admin.simulation.site_values import threads_of
 from fl_server.record.cross_site import CrossSiteMatrix, read_cross_site_matrix
 from fl_server.record.files import read_run_record, write_run_record
@@ -23,6 +23,8 @@ from fl_server.record.recorder import finish_run
 from fl_server.record.values import RunRecord
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.confinement.places import job_environment, make_scratch, remove_scratch
+from mmar_runtime.files import write_json
+from mmar_runtime.policy.site_policy import policy_document
 
 SECONDS_BETWEEN_LOOKS = 0.2
 """How soon the end of a run is noticed."""
@@ -106,7 +108,7 @@ def prepare(plan: SimulationPlan, folder: RunFolder) -> None:
     for site, values in plan.sites.items():
         folder.site(site).mkdir(parents=True)
         write_json(folder.environment(site), {**environment, **values})
-    write_policy(folder.policy, plan.policy)
+    write_json(folder.policy, policy_document(plan.policy), private=True)
     plan.engine.prepare(plan, folder)
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mmar_runtime.files import write_text_atomically
-from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, SitePolicy, policy_document
+from mmar_runtime.policy.site_policy import SITE_POLICY_FILE
 
 JOB_FOLDER = "simulate_job"
 """The folder of a participant that holds the job as it runs, as NVFlare's simulator names it."""
@@ -91,17 +87,6 @@ class RunFolder:
     def log(self, engine: str) -> Path:
         """Return the log of an engine."""
         return self.root / "logs" / f"{engine}.log"
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a document that other users of the machine may read."""
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-
-
-def write_policy(path: Path, policy: SitePolicy) -> None:
-    """Write a site's policy, for the owner alone."""
-    text = json.dumps(policy_document(policy), indent=2) + "\n"
-    write_text_atomically(path, text, private=True)
 
 
 def site_errors(root: Path, pattern: str) -> list[str]:

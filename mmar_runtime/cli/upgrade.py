@@ -17,7 +17,7 @@ from mmar_runtime.config.sources import read_json
 from mmar_runtime.config.upgrades import Upgrade, upgrade_document
 from mmar_runtime.errors import ConfigError, MmarError, Problem
 from mmar_runtime.files import write_atomically, write_text_atomically
-from mmar_runtime.mmar import Mmar
+from mmar_runtime.mmar import ENGINES, Mmar
 
 HELP = "bring an old MMAR's configs to today's names and dialect"
 EXAMPLES = """examples:
@@ -26,9 +26,6 @@ EXAMPLES = """examples:
 
 An MMAR runs without this: the same changes are made in memory whenever it is loaded.
 """
-
-ENGINES = ("train", "trainer", "evaluator", "validate")
-"""What tells a workflow from the other documents in ``config``."""
 
 LINE = 88
 """An array of plain values that fits into so many characters stays on one line."""
@@ -114,7 +111,7 @@ def document_upgrades(mmar: Mmar) -> list[DocumentUpgrade]:
         except ConfigError as error:
             problems += error.problems
             continue
-        if isinstance(document, dict) and any(key in document for key in ENGINES):
+        if isinstance(document, dict) and ENGINES & document.keys():
             upgrades.append(DocumentUpgrade(path, document, upgrade_document(document, path.name)))
     if problems:
         raise ConfigError(problems)

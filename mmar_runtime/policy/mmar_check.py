@@ -27,7 +27,7 @@ from mmar_runtime.config.nodes import WeightsFile
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sections import WorkflowConfig
 from mmar_runtime.errors import ConfigError, Problem
-from mmar_runtime.mmar import Mmar
+from mmar_runtime.mmar import EVALUATION_NAMES, TRAIN_NAMES, Mmar, is_workflow
 from mmar_runtime.policy.component_check import all_components, component_check
 from mmar_runtime.policy.custom_check import (
     code_hash,
@@ -51,13 +51,6 @@ from mmar_runtime.policy.verdict import MAX_PROBLEMS, Verdict, verdict
 
 LOG_CONFIG = "resources/log.config"
 ZIP_START = b"PK\x03\x04"
-ENGINES = frozenset({"train", "trainer", "evaluator", "validate"})
-"""What tells a workflow from the other documents in ``config``."""
-
-TRAIN_NAMES = ("config_train",)
-EVALUATION_NAMES = ("config_validation", "config_cross_validation", "config_inference")
-"""Documents that are run by their names, whatever they hold."""
-
 MAX_DOCUMENTS = 20
 MAX_BYTES = ANY_JSON.size
 MAX_VALUES = ANY_JSON.values
@@ -205,7 +198,7 @@ class _Judging:
             content = self._collected(partial(read_document, path, ANY_JSON))
             values = _count(content)
             read += values
-            workflow = _is_workflow(path, content)
+            workflow = content is not INVALID and is_workflow(path, content)
             judged += values if workflow else 0
             size += path.lstat().st_size if workflow else 0
             over = judged > MAX_WORKFLOW_VALUES or size > MAX_WORKFLOW_BYTES
@@ -397,12 +390,6 @@ def approval_fault(custom: Path, policy: SitePolicy) -> str:
 def _at_most(check: Check) -> Check:
     """Return the check, cut after as many problems as a verdict lists."""
     return lambda config: islice(check(config), MAX_PROBLEMS + 1)
-
-
-def _is_workflow(path: Path, content: Any) -> bool:
-    """Return whether a document is run by its name, or could be by what it holds."""
-    named = path.stem.startswith((*TRAIN_NAMES, *EVALUATION_NAMES)) and content is not INVALID
-    return named or (isinstance(content, dict) and bool(ENGINES & content.keys()))
 
 
 def _count(content: Any) -> int:

@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fl_admin.cli.job import add_settings_arguments, show_refusals
+from fl_admin.cli.job.making import show_refusals
+from fl_admin.cli.job.settings import add_settings_arguments
 from fl_admin.cli.named_job import named_job
 from fl_admin.cli.server.kit import add_kit_argument, kit_of
 from mmar_runtime.cli.common import (

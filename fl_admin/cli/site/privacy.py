@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from fl_admin.cli.commands import add_json_arguments, add_kit_of_site
 from mmar_runtime.cli.common import print_json
 from mmar_runtime.policy.site_policy import site_policy
 
@@ -12,12 +12,9 @@ HELP = "show what is spent of the privacy budget"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The action's own arguments."""
-    parser.add_argument(
-        "--kit", type=Path, default=Path(), metavar="KIT", help="folder of the site's kit (.)"
-    )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    """Add the command's own arguments."""
+    add_kit_of_site(parser)
+    add_json_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fl_admin.cli.commands import add_json_arguments
 from mmar_runtime.cli.common import print_json
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="the most that a step of the connection may take (%(default)s)",
     )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    add_json_arguments(parser)
 
 
 def _seconds(text: str) -> float:

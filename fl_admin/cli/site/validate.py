@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fl_admin.cli.commands import add_kit_of_site
 from mmar_runtime.cli.common import (
     add_output_arguments,
     json_text,
@@ -46,18 +47,9 @@ OUTPUT_FOLDER = "MMAR_EVAL_OUTPUT_PATH"
 DOCUMENT = "validation.json"
 
 
-def add_action(actions: Any) -> None:
-    """Add the action to ``mmar site``."""
-    parser = actions.add_parser(
-        "validate",
-        help=HELP,
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--kit", type=Path, default=Path(), metavar="DIR", help="the site's kit (this folder)"
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    add_kit_of_site(parser)
     parser.add_argument(
         "--model", type=Path, required=True, metavar="FILE", help="weights, .pt or .safetensors"
     )
@@ -73,7 +65,6 @@ def add_action(actions: Any) -> None:
         help=f"keep {DOCUMENT} and what the handlers write, such as values of single cases",
     )
     add_output_arguments(parser)
-    parser.set_defaults(act=run)
 
 
 def run(options: argparse.Namespace) -> int:

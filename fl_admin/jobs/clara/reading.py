@@ -35,6 +35,7 @@ from fl_admin.jobs.clara.rules import (
     refused,
 )
 from fl_admin.jobs.create import CreatedJob, JobRequest, create_job, start_files, temporary_job
+from fl_admin.jobs.job import class_paths
 from fl_admin.jobs.settings import JobSettings
 from fl_client.jobs.files import META
 from mmar_runtime.config.loader import ENVIRONMENT_FILE, TRAIN_FILE, load_train_config
@@ -252,18 +253,9 @@ def _format_problems(document: Any, location: Location) -> Iterator[Problem]:
     elif document.get("format_version") not in FORMATS:
         message = f"has to be 1 or 2, found {document.get('format_version')!r}"
         yield Problem(location / "format_version", message, "", "job")
-    elif any(path.startswith(OURS) for path in _paths(document)):
+    elif any(path.startswith(OURS) for path in class_paths(document)):
         advice = "'mmar submit' and 'mmar simulate' take the job as it is."
         yield Problem(location, "is of today already", advice, "job")
-
-
-def _paths(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        if isinstance(value.get("path"), str):
-            yield value["path"]
-        value = list(value.values())
-    for item in value if isinstance(value, list) else ():
-        yield from _paths(item)
 
 
 def _mmar_of(app: Path, given: Path | None) -> Mmar:
@@ -452,8 +444,7 @@ class _Reading:
 
     def _filled(self, value: Any, file: str) -> Any:
         """A value of its document, where just its name stands in braces."""
-        match = EXACT.fullmatch(value) if isinstance(value, str) else None
-        return self.documents[file].get(match[1], value) if match else value
+        return _filled(value, self.documents[file])
 
     def _network_id(self) -> Any:
         """The id of the component that is the server's network, where it is one by itself."""
@@ -604,10 +595,10 @@ def _network_of(component: Any, variables: Mapping[str, Any]) -> Any:
     arguments = today.get("args") or {}
     if not isinstance(arguments, dict):
         return today  # for the loader to refuse
-    filled = {key: _variable(value, variables) for key, value in arguments.items()}
+    filled = {key: _filled(value, variables) for key, value in arguments.items()}
     return (entry.path if entry else path or name), filled
 
 
-def _variable(value: Any, variables: Mapping[str, Any]) -> Any:
+def _filled(value: Any, variables: Mapping[str, Any]) -> Any:
     match = EXACT.fullmatch(value) if isinstance(value, str) else None
     return variables.get(match[1], value) if match else value

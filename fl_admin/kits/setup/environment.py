@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from mmar_runtime.config.sections import THREADS_VARIABLE
 from mmar_runtime.config.sources import read_json, read_site_values
 from mmar_runtime.datatools.document import read_document
 from mmar_runtime.errors import ConfigError, Problem
-from mmar_runtime.files import write_text_atomically
+from mmar_runtime.files import write_json
 from mmar_runtime.policy.files.paths import text_fault
 
 ENVIRONMENT = "environment.json"
@@ -63,7 +62,7 @@ def fill_in(kit: Kit, wishes: Wishes) -> dict[str, Any]:
     if not changed:
         return {}
     after = {**before, **values}
-    write_text_atomically(path, json.dumps(after, indent=2) + "\n", private=True)
+    write_json(path, after, private=True)
     return changed
 
 

@@ -12,6 +12,7 @@ from fl_client.job_wall import job_confinement
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.confinement.wall import Confinement, confine_as
 from mmar_runtime.exchange.plain import from_plain, to_plain
+from mmar_runtime.files import write_json
 from mmar_runtime.policy.site_policy import SitePolicy
 
 ERROR_FILE = "error.txt"
@@ -64,7 +65,7 @@ class InlinePlan:
 
     def write(self, path: Path) -> None:
         """Write the plan as JSON."""
-        path.write_text(json.dumps(to_plain(self), indent=2) + "\n", encoding="utf-8")
+        write_json(path, to_plain(self))
 
     @classmethod
     def read(cls, path: Path) -> InlinePlan:

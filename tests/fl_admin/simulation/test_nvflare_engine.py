@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from fl_admin.at_server.job_results import FATAL
 from fl_admin.jobs.job import Job
 from fl_admin.simulation import run as module
 from fl_admin.simulation.engine import SimulationPlan
-from fl_admin.simulation.nvflare_engine import FATAL, NvflareEngine
+from fl_admin.simulation.nvflare_engine import NvflareEngine
 from fl_admin.simulation.processes import MEMORY_OF_NVFLARE
 from fl_admin.simulation.run_folder import RunFolder
 from fl_client.jobs.classes import ALLOWED_CLASSES

@@ -15,7 +15,7 @@ from fl_admin.cli.main import main
 from fl_admin.jobs.job import Job
 from fl_client.jobs.classes import ALLOWED_CLASSES
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[4]
 EXAMPLE = REPOSITORY / "jobs" / "spleen_ct_segmentation"
 MMARS = REPOSITORY / "tests" / "mmars"
 

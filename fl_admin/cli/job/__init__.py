@@ -1,0 +1,1 @@
+"""``mmar job``: the commands that make a job or show it."""
