@@ -1,0 +1,1 @@
+"""``mmar site``: the commands of a site itself."""
