@@ -117,7 +117,10 @@ def _show_job(candidate: JobCandidate, stream: TextIO) -> None:
         *candidate.difference,
         "",
         f"the check by this site's policy: {'accepted' if judged.accepted else 'refused'}",
-        *(f"  {problem.rule}  {problem.location}: {problem.message}" for problem in judged.problems),
+        *(
+            f"  {problem.rule}  {problem.location}: {problem.message}"
+            for problem in judged.problems
+        ),
     ]
     print("\n".join(lines), file=stream, flush=True)
 
