@@ -55,7 +55,7 @@ bench: .venv/.installed-dev  ## measure everything and write the page on perform
 	done
 	$(BIN)/python benchmarks/table.py
 
-docs: .venv/.installed-docs  ## build the documents as pages in site/; a link that leads nowhere fails
+docs: .venv/.installed-dev  ## build the documents as pages in site/; a link that leads nowhere fails
 	$(BIN)/mkdocs build --strict
 
 release: requirements sbom  ## all that a deployment asks for: hashes, parts, licences
@@ -79,10 +79,6 @@ clean:  ## remove what was built; .venv stays
 
 .venv/.installed-dev: $(INPUTS) | .venv/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
-	@touch .venv/.installed-run $@
-
-.venv/.installed-docs: $(INPUTS) | .venv/bin/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	@touch .venv/.installed-run $@
 
 .venv/.installed-release: $(INPUTS) | .venv/bin/python
