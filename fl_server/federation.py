@@ -21,7 +21,9 @@ from functools import partial
 from typing import Any, Protocol
 
 from fl_server.encryption import ServerEncryption
+from fl_server.guard.metadata import check_first
 from fl_server.guard.reply_guard import PlainReplyGuard, arrays_of, reason_of
+from fl_server.guard.values import UpdateFault
 from fl_server.initial_model import InitialModel
 from fl_server.model_selection import ModelSelection
 from fl_server.record.cross_site import GLOBAL_MODEL, expected_models
@@ -30,7 +32,6 @@ from fl_server.record.recorder import RunRecorder, add_digest
 from fl_server.record.values import RunRecord, SiteAbsence, SiteContribution
 from fl_server.round_mean import RoundMean
 from fl_server.run_files import RunFiles
-from fl_server.update_guard import UpdateFault, check_first
 from fl_server.updates import Received, contribution_of, restored_update
 from mmar_runtime.errors import FederationError, WeightsError
 from mmar_runtime.exchange.job_terms import JobTerms

@@ -9,7 +9,8 @@ import torch
 
 from fl_server.aggregation import InTimeWeightedMean
 from fl_server.encryption import EncryptedAddend, EncryptedMean, ServerEncryption
-from fl_server.update_guard import UpdateFault, outlying_norms, update_norm
+from fl_server.guard.tensors import outlying_norms, update_norm
+from fl_server.guard.values import UpdateFault
 from mmar_runtime.errors import FederationError, WeightsError
 from mmar_runtime.exchange.encryption import plain_part
 from mmar_runtime.exchange.spare_memory import SpareMemory

@@ -22,7 +22,7 @@ from nvflare.apis.shareable import Shareable
 
 from fl_client.flare.audit import note
 from fl_client.flare.encryption_keys import PLACE, asked_layers, site_keys
-from fl_client.flare.exchange import NOT_DECRYPTED, as_tensor
+from fl_client.flare.exchange import as_tensor
 from fl_client.flare.failure import failure
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.exchange.encryption import (
@@ -33,15 +33,13 @@ from mmar_runtime.exchange.encryption import (
     layout_of,
     plain_part,
 )
+from mmar_runtime.flare.wire import AGGREGATION_WEIGHTS, NOT_DECRYPTED
 from mmar_runtime.weights import digest
 
 if TYPE_CHECKING:  # brings TenSEAL in, which only an encrypted job needs
     from mmar_runtime.exchange.ckks import Keys
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-
-AGGREGATION_WEIGHTS = "mmar_aggregation_weights"
-"""The header of a task that maps a site to the factor of its steps in the mean."""
 
 RECEIVED = "mmar_received_weights"
 FACTOR = "mmar_aggregation_weight"

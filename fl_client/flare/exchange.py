@@ -15,23 +15,9 @@ from fl_client.updates import first_not_finite
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.exchange.messages import Update
 from mmar_runtime.exchange.plain import to_plain
+from mmar_runtime.flare.wire import CASES, NOT_DECRYPTED, REPORT, STATUS
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
-
-REPORT = "mmar_report"
-"""Where a contribution carries the site's report on its round."""
-
-STATUS = "mmar_status"
-"""Where a failed reply carries its status word."""
-
-NOT_DECRYPTED = "mmar_not_decrypted"
-"""Where a task carries, inside of the site, why its encrypted model cannot be read."""
-
-LOGS = "mmar_logs"
-"""Where a reply carries the heads of the site's logs."""
-
-CASES = "mmar_cases"
-"""Where metrics carry the number of cases they were computed on."""
 
 
 def received_weights(shareable: Shareable) -> dict[str, torch.Tensor]:

@@ -56,13 +56,13 @@ from mmar_runtime.exchange.messages import (
     name_of,
 )
 from mmar_runtime.flare.tensors import send_tensors
+from mmar_runtime.flare.wire import SERVERS_OWN
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import site_policy
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights, digest
 from mmar_runtime.workflows.observing import ShouldStop
 
-SERVERS_OWN = "SRV_"
 """How NVFlare begins the names of the global models."""
 
 

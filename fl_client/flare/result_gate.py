@@ -11,14 +11,13 @@ The gate adds the heads of the site's logs, which the server keeps: so a cut end
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nvflare.apis.dxo import DataKind, MetaKey, from_shareable
+from nvflare.apis.dxo import DataKind, from_shareable
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_component import FLComponent
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
@@ -27,46 +26,43 @@ from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 
 from fl_client.flare.audit import heads, ledger, note
 from fl_client.flare.encryption_keys import PLACE, asked_layers
-from fl_client.flare.exchange import CASES, LOGS, REPORT, STATUS
 from fl_client.jobs.transfer import COMPACT, RULE
 from fl_client.outgoing import LOSS
 from fl_client.privacy.filter_plan import FilterPlan
 from mmar_runtime.errors import PolicyError
 from mmar_runtime.exchange.encryption import ARRAYS, LAYOUT, LENGTHS, Layout, layout_of, part_faults
 from mmar_runtime.exchange.job_documents import JobDocuments
+from mmar_runtime.exchange.messages import (
+    COUNTS,
+    EPOCH_KEYS,
+    MAX_BUILT,
+    MAX_EPOCH_REPORTS,
+    MAX_METRIC,
+    MAX_METRICS,
+    MAX_PROCESS_NAME,
+    METADATA_KEYS,
+    REPORT_KEYS,
+    STATUS_WORD,
+    Kind,
+)
 from mmar_runtime.exchange.rounding import SCALES, Arrays, rounding_faults
 from mmar_runtime.exchange.rounding_forms import Rounding
+from mmar_runtime.flare.wire import LOGS, META_NAMES, RETURN_CODES, STATUS
 from mmar_runtime.names import is_name
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy, site_policy
 
 REFUSED = "gate-refused"
 """The status word in place of a reply that may not leave."""
 
-STATUS_FORM = re.compile(r"[a-z][a-z-]{0,40}( \(reference [0-9a-f]{1,32}\))?")
-MAX_BUILT = 500
-LARGEST_INT = 2**63
+KINDS: Mapping[str, Kind] = {
+    DataKind.WEIGHT_DIFF: "WEIGHT_DIFF",
+    DataKind.WEIGHTS: "WEIGHTS",
+    DataKind.METRICS: "METRICS",
+}
+"""Kind of a DXO -> kind of a reply."""
 
 HEADER_KEYS = frozenset({ReservedHeaderKey.RC, ReservedHeaderKey.CONTENT_TYPE, STATUS})
 """What a reply's headers hold before NVFlare adds the task's name, its ids and the cookies."""
-
-RETURN_CODES = frozenset(
-    value for name, value in vars(ReturnCode).items() if name.isupper() and isinstance(value, str)
-)
-
-META_KEYS = frozenset(
-    {
-        MetaKey.NUM_STEPS_CURRENT_ROUND,
-        MetaKey.INITIAL_METRICS,
-        MetaKey.FILTER_HISTORY,
-        REPORT,
-        CASES,
-        "round",
-        "metrics",
-    }
-)
-REPORT_KEYS = frozenset(
-    {"received_metrics", "local_metrics", "epochs", "seconds", "built", "process"}
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +201,9 @@ def _arrays(task: object) -> Arrays | None:
     """The tensors that a task carries; None where it carries none."""
     dxo = task.get("DXO") if isinstance(task, Shareable) else None
     data = dxo.get("data") if isinstance(dxo, dict) else None
-    if not isinstance(data, dict) or not all(isinstance(one, np.ndarray) for one in data.values()):
+    if not isinstance(data, dict) or not all(
+        isinstance(array, np.ndarray) for array in data.values()
+    ):
         return None
     return data
 
@@ -238,18 +236,20 @@ def reply_faults(
             yield "no data"
         return
     dxo = from_shareable(reply)
-    if dxo.data_kind in (DataKind.WEIGHTS, DataKind.WEIGHT_DIFF):
+    kind = KINDS.get(dxo.data_kind)
+    if kind is None:
+        yield "data of another kind"
+        return
+    if kind == "METRICS":
+        yield from _metric_faults(dxo.data, "metrics", policy)
+    else:
         yield from _encrypted_faults(dxo.data, encrypted)
         data = dxo.data
-        if rounded is not None and dxo.data_kind == DataKind.WEIGHT_DIFF:
+        if rounded is not None and kind == "WEIGHT_DIFF":
             yield from _form_faults(data, rounded)
             data = _without_scales(data)
         yield from _tensor_faults(data, model, encrypted)
-    elif dxo.data_kind == DataKind.METRICS:
-        yield from _metric_faults(dxo.data, "metrics", policy)
-    else:
-        yield "data of another kind"
-    yield from _meta_faults(dxo.meta, policy)
+    yield from _meta_faults(dxo.meta, kind, policy)
 
 
 def _header_faults(headers: Any) -> Iterator[str]:
@@ -260,7 +260,7 @@ def _header_faults(headers: Any) -> Iterator[str]:
     if unknown:
         yield f"{unknown} headers beyond the list"
     status = headers.get(STATUS)
-    if status is not None and not (isinstance(status, str) and STATUS_FORM.fullmatch(status)):
+    if status is not None and not (isinstance(status, str) and STATUS_WORD.fullmatch(status)):
         yield "its status is no status word"
     if headers.get(ReservedHeaderKey.RC, ReturnCode.OK) not in RETURN_CODES:
         yield "its return code is none of NVFlare's"
@@ -307,74 +307,101 @@ def _tensor_faults(data: Any, model: Arrays | None, encrypted: Layout | None) ->
             yield "a tensor is none of the model that was received"
 
 
-def _meta_faults(meta: Any, policy: SitePolicy) -> Iterator[str]:
+def _meta_faults(meta: Any, kind: Kind, policy: SitePolicy) -> Iterator[str]:
     if not isinstance(meta, dict):
         yield "its metadata is no object"
         return
-    unknown = len(set(meta) - META_KEYS)
+    known = {key: name for key, name in META_NAMES.items() if name in METADATA_KEYS[kind]}
+    unknown = len(set(meta) - set(known))
     if unknown:
         yield f"{unknown} keys of metadata beyond the list"
-    for key in (MetaKey.NUM_STEPS_CURRENT_ROUND, CASES, "round"):
-        if key in meta and not (type(meta[key]) is int and _is_number(meta[key])):
-            yield f"{key} is no whole number"
-    for key in (MetaKey.INITIAL_METRICS, "metrics"):
-        if key in meta:
-            yield from _metric_faults(meta[key], key, policy)
-    if REPORT in meta:
-        yield from _report_faults(meta[REPORT], policy)
-    history = meta.get(MetaKey.FILTER_HISTORY, ())
-    if not all(is_name(one) for one in history):
+    named = {name: meta[key] for key, name in known.items() if key in meta}
+    for name in named.keys() & COUNTS.keys():
+        yield from _count_faults(named[name], name)
+    for name in named.keys() & {"initial_metrics", "metrics"}:
+        yield from _metric_faults(named[name], name, policy)
+    if "report" in named:
+        yield from _report_faults(named["report"], policy)
+    history = named.get("filter_history", ())
+    if type(history) not in (list, tuple) or not all(is_name(name) for name in history):
         yield "the history of filters is none"
 
 
 def _report_faults(report: Any, policy: SitePolicy) -> Iterator[str]:
-    if not isinstance(report, dict) or set(report) - REPORT_KEYS:
+    if not isinstance(report, dict) or set(report) - set(REPORT_KEYS):
         yield "the report holds more than it may"
         return
     for key in ("received_metrics", "local_metrics"):
         yield from _metric_faults(report.get(key, {}), key, policy)
     yield from _number_faults(report.get("built", {}), "built", MAX_BUILT)
-    if not _is_number(report.get("seconds", 0)):
+    if not all(_is_count(count, "built") for count in _values(report.get("built"))):
+        yield "built: a value is no count"
+    seconds = report.get("seconds", 0)
+    if not (_is_number(seconds) and seconds >= 0):
         yield "seconds are no number"
     process = report.get("process", "p")
-    if not (is_name(process) and len(process) <= 40):
+    if not (is_name(process) and len(process) <= MAX_PROCESS_NAME):
         yield "the name of the process is none"
-    epochs = report.get("epochs", [])
-    if not isinstance(epochs, list) or len(epochs) > policy.limits.epochs_per_round + 1:
+    yield from _epoch_faults(report.get("epochs", []), policy)
+
+
+def _epoch_faults(epochs: Any, policy: SitePolicy) -> Iterator[str]:
+    most = min(policy.limits.epochs_per_round + 1, MAX_EPOCH_REPORTS)
+    if not isinstance(epochs, list) or len(epochs) > most:
         yield "the epochs are not an array, or are more than a round may have"
         return
     for epoch in epochs:
-        if not isinstance(epoch, dict) or set(epoch) - {"epoch", "loss", "metrics"}:
+        if not isinstance(epoch, dict) or set(epoch) - set(EPOCH_KEYS):
             yield "an epoch holds more than it may"
             return
-        if not (type(epoch.get("epoch")) is int and _is_number(epoch["epoch"])):
+        if not _is_count(epoch.get("epoch"), "epoch"):
             yield "an epoch has no number"
         loss = epoch.get("loss")
-        yield from _metric_faults({} if loss is None else {LOSS: loss}, "an epoch's loss", policy)
-        yield from _metric_faults(epoch.get("metrics", {}), "an epoch's metrics", policy)
+        losses = {} if loss is None else {LOSS: loss}
+        yield from _reported_faults(losses, "an epoch's loss", policy)
+        yield from _reported_faults(epoch.get("metrics", {}), "an epoch's metrics", policy)
 
 
 def _metric_faults(metrics: Any, what: str, policy: SitePolicy) -> Iterator[str]:
-    """Metrics that may not leave, and digits that may not."""
-    faults = [*_number_faults(metrics, what, policy.outgoing.max_metrics)]
+    """Judge metrics that the server compares and averages."""
+    yield from _reported_faults(metrics, what, policy)
+    if any(_is_number(value) and abs(value) > MAX_METRIC for value in _values(metrics)):
+        yield f"{what}: a value is larger than {MAX_METRIC:g}"
+
+
+def _reported_faults(numbers: Any, what: str, policy: SitePolicy) -> Iterator[str]:
+    """Judge numbers by name: withheld ones must not leave, nor digits that the policy cuts."""
+    most = min(policy.outgoing.max_metrics, MAX_METRICS)
+    faults = [*_number_faults(numbers, what, most)]
     yield from faults
-    given = {} if faults else {name: float(value) for name, value in metrics.items()}
-    if repr(policy.rounded(given)) != repr(given):  # as texts, for NaN equals nothing
+    given = {} if faults else {name: float(value) for name, value in numbers.items()}
+    if policy.rounded(given) != given:
         yield f"{what}: a metric that the policy withholds, or more digits than it allows"
 
 
 def _number_faults(numbers: Any, what: str, most: int) -> Iterator[str]:
-    """Names that are labels, and one number each: no rows, no arrays, no texts."""
+    """Judge names, which are labels, and one number each: no rows, no arrays, no texts."""
     if not isinstance(numbers, dict) or len(numbers) > most:
         yield f"{what}: no object of numbers, or of more than {most}"
         return
     if not all(is_name(name) for name in numbers):
         yield f"{what}: a name is no label"
     if not all(_is_number(value) for value in numbers.values()):
-        yield f"{what}: a value is no number"
+        yield f"{what}: a value is no finite number"
+
+
+def _values(numbers: Any) -> list[Any]:
+    return list(numbers.values()) if isinstance(numbers, dict) else []
+
+
+def _count_faults(value: Any, key: str) -> Iterator[str]:
+    if not _is_count(value, key):
+        yield f"{key} is no whole number from {COUNTS[key][0]} to {COUNTS[key][-1]}"
+
+
+def _is_count(value: Any, key: str) -> bool:
+    return type(value) is int and value in COUNTS[key]
 
 
 def _is_number(value: Any) -> bool:
-    if type(value) is int:
-        return abs(value) < LARGEST_INT
-    return type(value) is float and not math.isinf(value)
+    return type(value) in (int, float) and abs(value) < math.inf

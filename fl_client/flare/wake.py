@@ -18,7 +18,8 @@ from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 
-WAKE_TOPIC = "mmar.task_ready"
+from mmar_runtime.flare.wire import WAKE_TOPIC
+
 SECONDS_BETWEEN_LOOKS = 0.1
 """How soon a sleeping site notices that its job was aborted."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.dxo import DXO, DataKind, from_shareable
 from nvflare.apis.fl_constant import FilterKey, FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
@@ -24,41 +23,21 @@ from nvflare.app_common.app_constant import AppConstants
 from fl_server.updates import Received
 from mmar_runtime.errors import FederationError
 from mmar_runtime.exchange.arrays import change_data, stored_weights, unpack
-from mmar_runtime.exchange.messages import Submit, Task, Train, Validate
+from mmar_runtime.exchange.messages import STATUS_WORD, Submit, Task, Train, Validate
 from mmar_runtime.exchange.tensor_files import StoredWeights
+from mmar_runtime.flare.wire import (
+    AGGREGATION_WEIGHTS,
+    BASE_MODEL,
+    LOGS,
+    META_NAMES,
+    RETURN_CODES,
+    SERVERS_OWN,
+    STATUS,
+)
 from mmar_runtime.weights import Weights
 
-REPORT = "mmar_report"
-STATUS = "mmar_status"
-LOGS = "mmar_logs"
-CASES = "mmar_cases"
-BASE_MODEL = "mmar_base_model"
-"""The cookie of a task by which its reply says to which global model it is a difference."""
-
-AGGREGATION_WEIGHTS = "mmar_aggregation_weights"
-"""The header by which sites of an encrypted job know the factors of their steps."""
-
-META_NAMES: Mapping[str, str] = {
-    MetaKey.NUM_STEPS_CURRENT_ROUND: "steps",
-    MetaKey.INITIAL_METRICS: "initial_metrics",
-    MetaKey.FILTER_HISTORY: "filter_history",
-    REPORT: "report",
-    CASES: "cases",
-    "round": "model_round",
-    "metrics": "metrics",
-}
-"""NVFlare's and our names on the wire, and what the guard calls them."""
-
-SERVERS_OWN = "SRV_"
-"""What NVFlare's sites expect in front of the names of the server's models."""
-
-STATUS_WORD = re.compile(r"[a-z][a-z-]{0,40}( \(reference [0-9a-f]{1,32}\))?")
 STORED = "mmar_stored"
 """Where a reply has its arrays and what came in files; see ``take_as_arrays``."""
-
-RETURN_CODES = frozenset(
-    value for name, value in vars(ReturnCode).items() if name.isupper() and isinstance(value, str)
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,7 @@ from nvflare.apis.shareable import Shareable
 from fl_server.flare.exchange import own_names, take_as_arrays
 from mmar_runtime.exchange.arrays import pack
 from mmar_runtime.flare.tensors import send_tensors
-
-WAKE_TOPIC = "mmar.task_ready"
+from mmar_runtime.flare.wire import WAKE_TOPIC
 
 
 class WakingController(Controller):

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from fl_server.update_guard import MAX_METRIC, Range
+from fl_server.guard.values import Range
 from mmar_runtime.config.nodes import ComponentSpec
 from mmar_runtime.config.sections import Section
+from mmar_runtime.exchange.messages import MAX_METRIC
 
 ROUNDING = 1e-6
 """A share computed in float32 can be this much more than 1."""

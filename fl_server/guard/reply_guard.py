@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from fl_server.guard.tensors import largest_magnitude
 from fl_server.guard.update_limits import update_limits
+from fl_server.guard.values import Expected, UpdateFault
 from fl_server.initial_model import InitialModel
-from fl_server.update_guard import Arrays, Expected, UpdateFault, check_update, largest_magnitude
+from fl_server.update_guard import check_update
 from mmar_runtime.errors import ConfigError, FederationError
 from mmar_runtime.exchange.encryption import ARRAYS, Layout
 from mmar_runtime.exchange.job_documents import FEDERATION_ARGUMENTS
+from mmar_runtime.exchange.rounding import Arrays
 from mmar_runtime.exchange.rounding_forms import ROUNDINGS, Rounding
 from mmar_runtime.exchange.sharing import form_problems, matching
 from mmar_runtime.weights import Weights

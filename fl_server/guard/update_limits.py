@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fl_server.update_guard import MAX_METRIC, MAX_STEPS, Range, UpdateLimits
+from fl_server.guard.values import Range, UpdateLimits
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
 from mmar_runtime.exchange.job_documents import FEDERATION_ARGUMENTS
+from mmar_runtime.exchange.messages import MAX_COUNT, MAX_METRIC
 
 PLACE = FEDERATION_ARGUMENTS / "limits"
 
@@ -16,7 +17,7 @@ BOUNDS: Mapping[str, tuple[type, float, float]] = {
     "max_bytes": (int, 1, 2**40),
     "max_norm": (float, 0, math.inf),
     "norm_ratio": (float, 1, math.inf),
-    "max_steps": (int, 1, MAX_STEPS),
+    "max_steps": (int, 1, MAX_COUNT),
     "metadata_bytes": (int, 1, 2**20),
 }
 """Each number that a job may set: its type, the least, and the most."""

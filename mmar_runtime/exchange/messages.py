@@ -5,9 +5,11 @@ Nothing here imports torch, so that a check of a job may read it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mmar_runtime.results import EpochReport, EvaluationResult, Metrics
 
@@ -148,3 +150,46 @@ class Failure:
 
 
 Reply: TypeAlias = Update | EvaluationResult | BestModel | Failure
+
+# --- the closed list: what a site may send, for its own gate and for the server's guard
+
+Kind: TypeAlias = Literal["WEIGHT_DIFF", "WEIGHTS", "METRICS"]
+
+METADATA_KEYS: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
+    {
+        "WEIGHT_DIFF": ("steps", "report", "initial_metrics", "filter_history"),
+        "WEIGHTS": ("model_round", "metrics", "filter_history"),
+        "METRICS": ("cases", "filter_history"),
+    }
+)
+"""Metadata of each kind of reply."""
+
+REPORT_KEYS = tuple(field.name for field in fields(SiteReport))
+EPOCH_KEYS = tuple(field.name for field in fields(EpochReport))
+
+MAX_COUNT = 10**9
+COUNTS: Mapping[str, range] = MappingProxyType(
+    {
+        "steps": range(1, MAX_COUNT + 1),
+        "model_round": range(1, MAX_COUNT + 1),
+        "cases": range(1, MAX_COUNT + 1),
+        "epoch": range(1, MAX_COUNT + 1),
+        "built": range(MAX_COUNT + 1),
+    }
+)
+"""The whole numbers that may stand under a key; for ``built`` those of each component."""
+
+MAX_EPOCHS = 100
+"""Epochs of a round: the highest ``limits.epochs_per_round`` of a site's policy."""
+
+MAX_EPOCH_REPORTS = MAX_EPOCHS + 1
+MAX_BUILT = 500
+MAX_METRICS = 200
+"""Metrics of one model; a site's policy may allow fewer."""
+
+MAX_METRIC = 1e12
+"""No metric is larger: sums over any number of sites stay finite."""
+
+MAX_PROCESS_NAME = 40
+STATUS_WORD = re.compile(r"[a-z][a-z-]{0,40}( \(reference [0-9a-f]{1,32}\))?")
+"""The word of a site that could not do a task, and where the site keeps the text of the error."""

@@ -22,11 +22,11 @@ from nvflare.apis.workspace import Workspace
 from nvflare.app_common.app_constant import AppConstants
 
 from fl_server.flare.controller import FederationController
-from fl_server.flare.exchange import CASES, REPORT, STATUS
 from fl_server.initial_model import initial_model
 from fl_server.record.values import RunRecord
 from mmar_runtime.exchange.messages import SCORE, SUBMIT, TRAIN
 from mmar_runtime.exchange.plain import to_plain
+from mmar_runtime.flare.wire import CASES, REPORT, STATUS
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import Weights
 from tests.carriers.script import (

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fl_server.update_guard import Expected, UpdateLimits, check_update, update_norm
+from fl_server.guard.tensors import update_norm
+from fl_server.update_guard import Expected, UpdateLimits, check_update
 from fl_server.updates import restored_update
 from mmar_runtime.exchange.rounding import SCALES, restored, rounded
 from mmar_runtime.exchange.rounding_forms import ROUNDINGS

@@ -14,16 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as of_numpy
 
-from fl_server.update_guard import (
-    MAX_CASES,
-    MAX_FAULTS,
-    MAX_STEPS,
-    Expected,
-    UpdateLimits,
-    check_update,
-    outlying_norms,
-    update_norm,
-)
+from fl_server.guard.metadata import MAX_CASES
+from fl_server.guard.tensors import outlying_norms, update_norm
+from fl_server.guard.values import MAX_FAULTS
+from fl_server.update_guard import Expected, UpdateLimits, check_update
+from mmar_runtime.exchange.messages import MAX_COUNT
 
 Json = dict[str, Any]
 
@@ -134,7 +129,7 @@ def shared(value: Any) -> Any:
         ("conv.weight", np.frombuffer(bytes(25), "f4", 6, offset=1).reshape(2, 3), "layout"),
         ("conv.weight", np.full((2, 3), np.nan, np.float32), "finite"),
         ("conv.weight", np.full((2, 3), -np.inf, np.float32), "finite"),
-        ("norm.batches", np.array(MAX_STEPS + 1), "range"),
+        ("norm.batches", np.array(MAX_COUNT + 1), "range"),
         ("norm.batches", np.array(2**63 - 1), "range"),
         ("norm.batches", np.array(-8), "range"),
         ("norm.batches", np.array(-(2**63)), "range"),
@@ -310,7 +305,7 @@ def test_a_site_counts_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "steps", [True, False, 0, -1, MAX_STEPS + 1, 10**18, 1.0, "12", None, np.int64(3)]
+    "steps", [True, False, 0, -1, MAX_COUNT + 1, 10**18, 1.0, "12", None, np.int64(3)]
 )
 def test_any_other_number_of_steps_is_refused(steps: Any) -> None:
     assert faults_of(update(), {**metadata(), "steps": steps})
@@ -334,7 +329,7 @@ def test_steps_are_as_many_as_epochs_and_cases_allow(epochs: int, most: int) -> 
 
 
 def test_more_epochs_than_a_round_may_have_allow_no_more_steps() -> None:
-    told = [{"epoch": number + 1, "loss": None, "metrics": {}} for number in range(200)]
+    told = [{"epoch": number + 1, "loss": None, "metrics": {}} for number in range(101)]
     meta = inside(lambda meta: meta["report"].update(epochs=told))
 
     assert [rule for rule, _ in faults_of(update(), {**meta, "steps": 100 * MAX_CASES + 1})] == [

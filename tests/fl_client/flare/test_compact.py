@@ -17,12 +17,12 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.app_common.filters.percentile_privacy import PercentilePrivacy
 
 from fl_client.flare.compact import CompactUpdate
-from fl_client.flare.exchange import STATUS
 from fl_client.flare.result_gate import REFUSED, ResultGate
 from fl_client.jobs.transfer import compacting
 from mmar_runtime.audit import AUDIT_FILE
 from mmar_runtime.exchange.rounding import SCALES, restored
 from mmar_runtime.exchange.rounding_forms import ROUNDINGS, Rounding
+from mmar_runtime.flare.wire import STATUS
 from tests.rounding import error_bound
 
 MODEL = {

@@ -15,20 +15,15 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.utils.event import fire_event_to_components
 
-from fl_client.flare.encryption import (
-    AGGREGATION_WEIGHTS,
-    DecryptModel,
-    EncryptReply,
-    decrypted,
-    encrypted,
-)
+from fl_client.flare.encryption import DecryptModel, EncryptReply, decrypted, encrypted
 from fl_client.flare.encryption_keys import ability_faults, site_keys
-from fl_client.flare.exchange import NOT_DECRYPTED, STATUS, received_weights
+from fl_client.flare.exchange import received_weights
 from fl_client.flare.result_gate import REFUSED, ResultGate
 from fl_client.jobs.encryption import encrypting
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.exchange.ckks import CLIENT_CONTEXT, SERVER_CONTEXT, Keys
 from mmar_runtime.exchange.encryption import ARRAYS, LENGTHS, WEIGHT
+from mmar_runtime.flare.wire import AGGREGATION_WEIGHTS, NOT_DECRYPTED, STATUS
 
 MODEL = {
     "conv.weight": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,

@@ -14,17 +14,11 @@ from nvflare.apis.utils.decomposers import flare_decomposers
 from nvflare.app_common.decomposers import common_decomposers
 from nvflare.fuel.utils import fobs
 
-from fl_client.flare.exchange import (
-    CASES,
-    REPORT,
-    metrics_reply,
-    received_weights,
-    update_reply,
-    weights_reply,
-)
+from fl_client.flare.exchange import metrics_reply, received_weights, update_reply, weights_reply
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.exchange.arrays import pack, unpack
 from mmar_runtime.exchange.messages import SiteReport, Update
+from mmar_runtime.flare.wire import CASES, REPORT
 from mmar_runtime.results import EpochReport, EvaluationResult
 
 WEIGHTS = {"w": torch.tensor([1.0, 2.0]), "n": torch.tensor(3)}

@@ -18,7 +18,7 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
-from fl_client.flare.exchange import REPORT, STATUS, as_arrays
+from fl_client.flare.exchange import as_arrays
 from fl_client.flare.executor import MmarExecutor
 from fl_client.local_work import LocalWork
 from fl_client.site_tasks import LocalTasks
@@ -33,6 +33,7 @@ from mmar_runtime.errors import (
     Problem,
     WeightsError,
 )
+from mmar_runtime.flare.wire import REPORT, STATUS
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY
 from mmar_runtime.weights import Weights, digest

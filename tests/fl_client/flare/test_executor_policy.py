@@ -19,13 +19,14 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
 from fl_client.flare.audit import done_before
-from fl_client.flare.exchange import CASES, REPORT, STATUS, as_arrays
+from fl_client.flare.exchange import as_arrays
 from fl_client.flare.executor import MmarExecutor
 from fl_client.flare.privacy import TRAINED
 from fl_server.initial_model import initial_model
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.errors import ConfigError, PolicyError
 from mmar_runtime.exchange.messages import Train
+from mmar_runtime.flare.wire import CASES, REPORT, STATUS
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.files.tree_hash import tree_hash
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, significant

@@ -28,10 +28,11 @@ from nvflare.apis.workspace import Workspace
 from nvflare.app_common.app_constant import AppConstants
 
 from fl_client.done_tasks import DoneTasks
-from fl_client.flare.exchange import REPORT, STATUS, as_arrays
+from fl_client.flare.exchange import as_arrays
 from fl_client.flare.executor import MmarExecutor, SiteRun
 from fl_client.ranks.tasks import RankTasks
 from fl_server.initial_model import initial_model
+from mmar_runtime.flare.wire import REPORT, STATUS
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE
 from mmar_runtime.weights import Weights, digest

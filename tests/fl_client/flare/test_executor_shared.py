@@ -14,9 +14,10 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
-from fl_client.flare.exchange import STATUS, as_arrays
+from fl_client.flare.exchange import as_arrays
 from fl_client.flare.executor import MmarExecutor
 from fl_server.initial_model import initial_model
+from mmar_runtime.flare.wire import STATUS
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import Weights
 

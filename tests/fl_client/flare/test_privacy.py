@@ -13,7 +13,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.workspace import Workspace
 
-from fl_client.flare.exchange import REPORT, STATUS, metrics_reply
+from fl_client.flare.exchange import metrics_reply
 from fl_client.flare.privacy import (
     TRAINED,
     ExcludeVars,
@@ -26,6 +26,7 @@ from fl_client.flare.result_gate import reply_faults
 from fl_client.privacy.ledger import PrivacyLedger
 from fl_client.privacy.settings import TrainedTensors
 from mmar_runtime.errors import ConfigError, MmarError
+from mmar_runtime.flare.wire import REPORT, STATUS
 from mmar_runtime.results import EvaluationResult
 
 BUFFERS = frozenset({"norm.running_var", "norm.num_batches_tracked"})

@@ -20,16 +20,7 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.filters.percentile_privacy import PercentilePrivacy
 
-from fl_client.flare.exchange import (
-    CASES,
-    LOGS,
-    REPORT,
-    STATUS,
-    as_arrays,
-    metrics_reply,
-    update_reply,
-    weights_reply,
-)
+from fl_client.flare.exchange import as_arrays, metrics_reply, update_reply, weights_reply
 from fl_client.flare.executor import MmarExecutor
 from fl_client.flare.privacy import TRAINED, ModelFilter, SVTPrivacy
 from fl_client.flare.result_gate import REFUSED, ResultGate
@@ -39,6 +30,7 @@ from fl_server.initial_model import initial_model
 from mmar_runtime.audit import AUDIT_FILE, AuditLog
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.exchange.messages import SiteReport, Update
+from mmar_runtime.flare.wire import CASES, LOGS, REPORT, STATUS
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE
 from mmar_runtime.results import EpochReport, EvaluationResult
@@ -92,7 +84,7 @@ def through(gate: ResultGate, fl_ctx: FLContext) -> Pass:
 def update() -> Shareable:
     report = SiteReport(
         received_metrics={"val_mean_dice": 0.5},
-        local_metrics={"val_mean_dice": float("nan")},
+        local_metrics={"val_mean_dice": 0.25},
         epochs=(EpochReport(epoch=1, loss=0.25, metrics={"acc": 0.5}),),
         seconds=1.5,
         built={"train.model": 1},

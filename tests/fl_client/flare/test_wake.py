@@ -15,7 +15,8 @@ from nvflare.apis.fl_context import FLContext, FLContextManager
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
-from fl_client.flare.wake import MAX_READY, WAKE_TOPIC, WakeListener
+from fl_client.flare.wake import MAX_READY, WakeListener
+from mmar_runtime.flare.wire import WAKE_TOPIC
 
 LONG = 60.0
 """Seconds that no test waits: whoever waits for them hangs."""

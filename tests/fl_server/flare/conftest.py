@@ -23,11 +23,12 @@ from nvflare.app_common.app_constant import AppConstants
 
 from fl_server.federation import FederatedRun
 from fl_server.flare.controller import FederationController
-from fl_server.flare.exchange import BASE_MODEL, REPORT, as_arrays
+from fl_server.flare.exchange import as_arrays
 from fl_server.record.values import SiteAbsence, SiteOutcome
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.exchange.messages import TRAIN, Train
 from mmar_runtime.exchange.plain import to_plain
+from mmar_runtime.flare.wire import BASE_MODEL, REPORT
 from mmar_runtime.weights import Weights
 from tests.carriers.nvflare import EngineStandIn, Server
 from tests.carriers.script import DICE, JOB, difference, report

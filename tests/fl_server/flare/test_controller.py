@@ -26,7 +26,6 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 from safetensors.torch import save_file
 
-from fl_server.flare.exchange import CASES, REPORT
 from fl_server.initial_model import initial_model
 from fl_server.record.cross_site import read_cross_site_matrix
 from fl_server.record.files import read_run_record
@@ -34,7 +33,7 @@ from fl_server.record.values import RunRecord
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.exchange.messages import SUBMIT, TRAIN, VALIDATE
 from mmar_runtime.exchange.plain import to_plain
-from mmar_runtime.flare.wire import RECORD_TOPIC
+from mmar_runtime.flare.wire import CASES, RECORD_TOPIC, REPORT
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import Weights, digest
 from tests.carriers.nvflare import Server, server_of

@@ -14,7 +14,7 @@ import torch
 from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.shareable import Shareable
 
-from fl_server.flare.exchange import AGGREGATION_WEIGHTS, message_of
+from fl_server.flare.exchange import message_of
 from mmar_runtime.config.location import Location
 from mmar_runtime.exchange.ckks import SERVER_CONTEXT, Keys
 from mmar_runtime.exchange.encrypted_files import read_encrypted_model
@@ -27,6 +27,7 @@ from mmar_runtime.exchange.encryption import (
     plain_part,
 )
 from mmar_runtime.exchange.messages import SUBMIT, Train
+from mmar_runtime.flare.wire import AGGREGATION_WEIGHTS
 from tests.fl_server.flare.conftest import DICE, Begin, Begun
 
 Numbers = dict[str, np.ndarray]  # type: ignore[type-arg]

@@ -14,12 +14,6 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.app_common.app_constant import AppConstants
 
 from fl_server.flare.exchange import (
-    AGGREGATION_WEIGHTS,
-    BASE_MODEL,
-    CASES,
-    LOGS,
-    REPORT,
-    STATUS,
     STORED,
     answered_round,
     failure_of,
@@ -29,6 +23,7 @@ from fl_server.flare.exchange import (
     received_from,
 )
 from mmar_runtime.exchange.messages import Score, Submit, Task, Train, Validate
+from mmar_runtime.flare.wire import AGGREGATION_WEIGHTS, BASE_MODEL, CASES, LOGS, REPORT, STATUS
 from mmar_runtime.weights import Weights
 
 WEIGHTS: Weights = {"w": torch.tensor([1.0, 2.0]), "n": torch.tensor(3)}

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nvflare.apis.dxo import DXO, DataKind, MetaKey
 from nvflare.apis.shareable import Shareable
 
-from fl_server.flare.exchange import LOGS, REPORT, STATUS
+from mmar_runtime.flare.wire import LOGS, REPORT, STATUS
 from mmar_runtime.weights import Weights
 from tests.fl_server.flare.conftest import Begin, Begun
 

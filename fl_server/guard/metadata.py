@@ -1,0 +1,275 @@
+"""The metadata of a reply: plain values under known keys, within the closed list.
+
+See ``mmar_runtime.exchange.messages`` for the list; ``fl_client.flare.result_gate`` judges by it
+before a reply leaves its site.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from fl_server.guard.values import (
+    LARGEST_INT,
+    MAX_SHOWN,
+    Expected,
+    UpdateFault,
+    UpdateLimits,
+    listed,
+    shown_value,
+)
+from mmar_runtime.exchange.messages import (
+    COUNTS,
+    EPOCH_KEYS,
+    MAX_BUILT,
+    MAX_EPOCH_REPORTS,
+    MAX_EPOCHS,
+    MAX_METRIC,
+    MAX_METRICS,
+    MAX_PROCESS_NAME,
+    METADATA_KEYS,
+    REPORT_KEYS,
+)
+from mmar_runtime.names import is_name
+
+CLAIMS = ("site", "job", "round", "kind", "base_model")
+"""Metadata by which a reply says what it belongs to."""
+
+MAX_METADATA_DEPTH = 6
+MAX_CASES = 10**6
+"""Of one site: with a batch for each case, its epoch has no more steps than that."""
+
+
+def about_faults(
+    metadata: object, expected: Expected, limits: UpdateLimits
+) -> Iterator[UpdateFault]:
+    """Judge all that comes with the tensors."""
+    unfit = [*_metadata_faults(metadata, expected, limits)]
+    yield from unfit
+    if not unfit and isinstance(metadata, dict):
+        yield from _claim_faults(metadata, expected)
+        yield from _number_faults(metadata, expected, limits)
+
+
+def check_first(site: str, answered: Collection[str]) -> tuple[UpdateFault, ...]:
+    """Why a reply does not count if its site has answered already; empty if it has not."""
+    if site not in answered:
+        return ()
+    return (UpdateFault("duplicate", "site", f"{site} has answered already"),)
+
+
+def _metadata_faults(
+    metadata: object, expected: Expected, limits: UpdateLimits
+) -> Iterator[UpdateFault]:
+    """Anything but a small tree of plain finite values under known keys."""
+    if type(metadata) is not dict:
+        yield UpdateFault(
+            "metadata", "metadata", f"has to be an object, found {shown_value(metadata)}"
+        )
+        return
+    known = (*CLAIMS, *METADATA_KEYS[expected.kind])
+    for key in metadata:
+        if type(key) is not str or key not in known:
+            yield UpdateFault("metadata", "metadata", f"unknown key {shown_value(key)}")
+    left = limits.metadata_bytes
+    waiting: list[tuple[object, str, int]] = [(metadata, "metadata", 0)]
+    while waiting:
+        value, place, depth = waiting.pop()
+        fault = _plain_fault(value, depth)
+        if fault:
+            yield UpdateFault("metadata", place, fault)
+            return
+        left -= _plain_bytes(value)
+        if left < 0:
+            message = f"has more than {limits.metadata_bytes} bytes"
+            yield UpdateFault("metadata-size", "metadata", message)
+            return
+        waiting += _inside(value, place, depth + 1)
+
+
+def _plain_fault(value: object, depth: int) -> str:
+    """Why a value is none of the plain ones; empty if it is."""
+    if type(value) in (dict, list, tuple):
+        return "is nested too deeply" if depth > MAX_METADATA_DEPTH else ""
+    if type(value) is str:
+        return "" if value.isprintable() else "is a text with control characters"
+    if type(value) is float:
+        return "" if math.isfinite(value) else f"is not finite, found {value!r}"
+    if type(value) is int:
+        return "" if -LARGEST_INT <= value < LARGEST_INT else "is too large a number"
+    return (
+        "" if value is None or type(value) is bool else f"is no plain value, {shown_value(value)}"
+    )
+
+
+def _plain_bytes(value: object) -> int:
+    """About as many bytes as the value takes as JSON, without what is inside it."""
+    if isinstance(value, dict):
+        return 2 + sum(4 + len(key) for key in value if type(key) is str)
+    if isinstance(value, list | tuple):
+        return 2 + len(value)
+    return 2 + len(value.encode()) if isinstance(value, str) else len(repr(value))
+
+
+def _inside(value: object, place: str, depth: int) -> list[tuple[object, str, int]]:
+    if isinstance(value, dict):
+        return [
+            (item, f"{place}.{key}"[:MAX_SHOWN], depth)
+            if type(key) is str and key.isprintable()
+            else (_NOT_PLAIN, f"{place}, name of a value", depth)
+            for key, item in value.items()
+        ]
+    if isinstance(value, list | tuple):
+        return [(item, f"{place}[{index}]", depth) for index, item in enumerate(value)]
+    return []
+
+
+_NOT_PLAIN = object()
+
+
+def _claim_faults(metadata: Mapping[str, object], expected: Expected) -> Iterator[UpdateFault]:
+    """A reply that belongs elsewhere, or was counted already."""
+    awaited = {
+        "site": expected.site,
+        "job": expected.job,
+        "kind": expected.kind,
+        "round": expected.round,
+        "base_model": expected.base_model,
+    }
+    for claim, value in awaited.items():
+        found = metadata.get(claim)
+        if value is not None and (type(found) is not type(value) or found != value):
+            message = f"belongs to {shown_value(found)}, not to {shown_value(value)}"
+            yield UpdateFault(claim, claim, message)
+    yield from check_first(expected.site, expected.contributors)
+
+
+def _number_faults(
+    metadata: Mapping[str, Any], expected: Expected, limits: UpdateLimits
+) -> Iterator[UpdateFault]:
+    """Steps, cases, rounds and metrics out of their range."""
+    history = metadata.get("filter_history", ())
+    if type(history) not in (list, tuple) or not all(map(is_name, history)):
+        message = f"has to list names of filters, found {shown_value(history)}"
+        yield UpdateFault("metadata", "filter_history", message)
+    if expected.kind == "WEIGHT_DIFF":
+        most = min(limits.max_steps, _most_steps(metadata.get("report"), expected))
+        yield from _count_fault(metadata.get("steps"), "steps", range(1, most + 1))
+        if "initial_metrics" in metadata:
+            initial = metadata["initial_metrics"]
+            yield from metric_faults(initial, "initial_metrics", expected, limits)
+        yield from _report_faults(metadata.get("report"), expected, limits)
+    elif expected.kind == "WEIGHTS":
+        yield from _count_fault(metadata.get("model_round"), "model_round")
+        yield from metric_faults(metadata.get("metrics"), "metrics", expected, limits)
+    elif "cases" in metadata:
+        yield from _count_fault(metadata["cases"], "cases")
+
+
+def _most_steps(report: object, expected: Expected) -> int:
+    """The steps that a round may have: the job's own number, or as epochs and cases allow.
+
+    A handler may end an epoch early, so the last one may not be among those that are reported.
+    """
+    if expected.steps:
+        return expected.steps
+    epochs = report.get("epochs") if isinstance(report, dict) else None
+    count = len(epochs) if type(epochs) is list else 0
+    return min(count + 1, MAX_EPOCHS) * MAX_CASES
+
+
+def _report_faults(
+    report: object, expected: Expected, limits: UpdateLimits
+) -> Iterator[UpdateFault]:
+    if not isinstance(report, dict):
+        yield UpdateFault("report", "report", "the contribution carries no report of the round")
+        return
+    for key in report:
+        if key not in REPORT_KEYS:
+            yield UpdateFault("report", "report", f"unknown key {shown_value(key)}")
+    for name in ("received_metrics", "local_metrics"):
+        yield from metric_faults(report.get(name), f"report.{name}", expected, limits)
+    yield from _account_faults(report)
+
+
+def _account_faults(report: Mapping[str, Any]) -> Iterator[UpdateFault]:
+    """What a site tells of its work: it is stored and shown, so it holds numbers and plain names.
+
+    What is missing is told where the report is read.
+    """
+    fits: Mapping[str, Callable[[Any], bool]] = {
+        "process": lambda value: is_name(value) and len(value) <= MAX_PROCESS_NAME,
+        "seconds": lambda value: _is_number(value) and value >= 0,
+        "built": _is_built,
+        "epochs": _are_epochs,
+    }
+    for key, is_fit in fits.items():
+        if key in report and not is_fit(report[key]):
+            message = f"is no account of a round, found {shown_value(report[key])}"
+            yield UpdateFault("report", f"report.{key}", message)
+
+
+def _is_built(value: object) -> bool:
+    return _maps_names_to(value, lambda count: _is_count(count, COUNTS["built"]), MAX_BUILT)
+
+
+def _are_epochs(value: object) -> bool:
+    return type(value) is list and len(value) <= MAX_EPOCH_REPORTS and all(map(_is_epoch, value))
+
+
+def _is_epoch(value: object) -> bool:
+    if type(value) is not dict or not set(value) <= set(EPOCH_KEYS):
+        return False
+    loss, metrics = value.get("loss"), value.get("metrics", {})
+    is_numbered = _is_count(value.get("epoch"), COUNTS["epoch"])
+    numbers = is_numbered and (loss is None or _is_number(loss))
+    return numbers and _maps_names_to(metrics, _is_number, MAX_METRICS)
+
+
+def _maps_names_to(value: object, is_fit: Callable[[Any], bool], most: int) -> bool:
+    return (
+        type(value) is dict
+        and len(value) <= most
+        and all(is_name(name) and is_fit(number) for name, number in value.items())
+    )
+
+
+def _is_count(value: object, allowed: range) -> bool:
+    return type(value) is int and value in allowed
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _count_fault(value: object, place: str, allowed: range | None = None) -> Iterator[UpdateFault]:
+    allowed = COUNTS[place] if allowed is None else allowed
+    if not _is_count(value, allowed):
+        message = f"has to be a whole number from 1 to {allowed[-1]}, found {shown_value(value)}"
+        yield UpdateFault(place, place, message)
+
+
+def metric_faults(
+    metrics: object, place: str, expected: Expected, limits: UpdateLimits
+) -> Iterator[UpdateFault]:
+    """Metrics that cannot be compared, averaged and shown."""
+    if type(metrics) is not dict:
+        yield UpdateFault("metrics", place, f"has to be an object, found {shown_value(metrics)}")
+        return
+    if len(metrics) > MAX_METRICS or not all(map(is_name, metrics)):
+        message = f"has names that are none, or more than {MAX_METRICS}"
+        yield UpdateFault("metrics", place, message)
+        return
+    names = expected.metric_names
+    if expected.key_metric is not None and expected.key_metric not in metrics:
+        message = f"the key metric {expected.key_metric!r} is missing, found {listed(metrics)}"
+        yield UpdateFault("metrics", place, message)
+    elif names is not None and not set(metrics) <= set(names):
+        message = f"may hold {listed(names)}, found {listed(metrics)}"
+        yield UpdateFault("metrics", place, message)
+    for name, value in metrics.items():
+        low, high = limits.metric_ranges.get(name, (-MAX_METRIC, MAX_METRIC))
+        if type(value) not in (int, float) or not low <= value <= high:
+            message = f"has to be a number from {low:g} to {high:g}, found {shown_value(value)}"
+            yield UpdateFault("metrics", f"{place}.{name}", message)
