@@ -22,7 +22,7 @@ from mmar_runtime.weights import BLOCK, Weights, blocks, is_finite, not_finite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contribution:
+class WeightedUpdate:
     """One site's part in a round.
 
     Attributes:
@@ -74,9 +74,9 @@ class InTimeWeightedMean:
         self._awaited = sorted(sites)
         self._factors = dict(aggregation_weights or {})
         self._optional = frozenset(optional_names)
-        self._waiting: dict[str, Contribution] = {}
+        self._waiting: dict[str, WeightedUpdate] = {}
         """Those that came before their turn."""
-        self._kept: list[Contribution] = []
+        self._kept: list[WeightedUpdate] = []
         """Those whose turn it is, and which are not in the sums yet."""
         self._sum: dict[str, torch.Tensor] = {}
         self._weights: dict[str, float] = {}
@@ -101,23 +101,23 @@ class InTimeWeightedMean:
         self.contributors = tuple(sorted((*self.contributors, site)))
         weight = steps * self._factors.get(site, 1.0)
         own = difference.copy() if isinstance(difference, StoredWeights) else dict(difference)
-        self._waiting[site] = Contribution(site=site, difference=own, weight=weight)
+        self._waiting[site] = WeightedUpdate(site=site, difference=own, weight=weight)
         while self._awaited and self._awaited[0] in self._waiting:
             self._take(self._awaited.pop(0))
         if self._spare is not None and self._awaited:
             # The last one needs no copy: what follows is the mean.
-            self._waiting = {name: self._copied(one) for name, one in self._waiting.items()}
-            self._kept = [self._copied(one) for one in self._kept]
+            self._waiting = {name: self._copied(update) for name, update in self._waiting.items()}
+            self._kept = [self._copied(update) for update in self._kept]
 
-    def _copied(self, one: Contribution) -> Contribution:
+    def _copied(self, update: WeightedUpdate) -> WeightedUpdate:
         """A contribution that holds although what was lent is used again."""
-        if one.is_copied or self._spare is None:
-            return one
+        if update.is_copied or self._spare is None:
+            return update
         copies = {
             name: self._spare.empty_like(tensor).copy_(tensor)
-            for name, tensor in one.difference.items()
+            for name, tensor in update.difference.items()
         }
-        return replace(one, difference=copies, is_copied=True)
+        return replace(update, difference=copies, is_copied=True)
 
     def _take(self, site: str) -> None:
         contribution = self._waiting.pop(site)
@@ -130,7 +130,9 @@ class InTimeWeightedMean:
     def _add_kept(self) -> None:
         kept, self._kept = self._kept, []
         product = _scratch()
-        shapes = {name: tensor.shape for one in kept for name, tensor in one.difference.items()}
+        shapes = {
+            name: tensor.shape for update in kept for name, tensor in update.difference.items()
+        }
         for name, shape in shapes.items():
             parts, total = _parts(kept, name), self._sum.get(name)
             is_begun = total is not None
@@ -159,7 +161,7 @@ class InTimeWeightedMean:
         if not self.contributors:
             raise FederationError("no site contributed to this round; there is nothing to average")
         _require_like(global_weights, self._weights, self._optional)
-        for given in (self._sum, *(one.difference for one in self._kept)):
+        for given in (self._sum, *(update.difference for update in self._kept)):
             _require_shapes(global_weights, given)
         scratch = _scratch(), _scratch()
         return {
@@ -182,8 +184,8 @@ class InTimeWeightedMean:
 
         A block of it has been added before the new one is written there.
         """
-        for one in self._kept:
-            copy = one.difference.get(name) if one.is_copied else None
+        for update in self._kept:
+            copy = update.difference.get(name) if update.is_copied else None
             if copy is not None and copy.dtype == like.dtype:
                 return copy
         if self._spare is not None:
@@ -239,12 +241,12 @@ def _scratch() -> torch.Tensor:
     return torch.empty(BLOCK, dtype=torch.float64)
 
 
-def _parts(kept: Sequence[Contribution], name: str) -> list[Part]:
+def _parts(kept: Sequence[WeightedUpdate], name: str) -> list[Part]:
     """What these contributions have of one tensor; they have it no longer."""
     return [
-        (one.difference.pop(name).contiguous(), one.weight)
-        for one in kept
-        if name in one.difference
+        (update.difference.pop(name).contiguous(), update.weight)
+        for update in kept
+        if name in update.difference
     ]
 
 
@@ -310,8 +312,8 @@ def _add_parts(
 def _require_like(
     global_weights: Weights, given: Collection[str], may_lack: Collection[str]
 ) -> None:
-    lacking = [one for one in global_weights if one not in given and one not in may_lack]
-    strange = [one for one in given if one not in global_weights]
+    lacking = [name for name in global_weights if name not in given and name not in may_lack]
+    strange = [name for name in given if name not in global_weights]
     if lacking or strange:
         fault = f"{lacking[0]}: missing" if lacking else f"{strange[0]}: not part of the network"
         raise WeightsError(f"the new global model is not kept; {fault}")

@@ -159,9 +159,8 @@ class FederatedRun:
     def record(self) -> RunRecord:
         """The record as it stands, once the digests of all its models are there."""
         record = self._recorder.record
-        for one in record.rounds:
-            if one.awaits_digest:
-                record = add_digest(record, one.number, self._round_digests[one.number].result())
+        for closed in (part.number for part in record.rounds if part.awaits_digest):
+            record = add_digest(record, closed, self._round_digests[closed].result())
         return record
 
     @property
@@ -363,7 +362,7 @@ class FederatedRun:
         """
         with self._lock:
             current = self._open()
-            for site, fault in current.mean.settle().items():
+            for site, fault in current.mean.apply_norm_bound().items():
                 reason = self._note_rejection(site, (fault,))
                 current.rejections[site] = reason
                 self._recorder.changed(site, SiteAbsence(status="rejected", reason=reason))
@@ -551,7 +550,7 @@ class FederatedRun:
             outcome = self._cross_site.publish(
                 self.record, self._files.folder, rows=self._rows(), min_sites=self._terms.min_sites
             )
-            for sentence in outcome.told:
+            for sentence in outcome.messages:
                 logger.warning("%s", sentence)
             if outcome.blocking:
                 self._recorder.finish("failed", "; ".join(outcome.blocking))
@@ -562,27 +561,20 @@ class FederatedRun:
             return outcome
 
     def fail(self, reason: str) -> None:
-        """The run ends early; what its rounds have given until now is kept.
+        """End the run early; what its rounds have given until now is kept.
 
-        A file that cannot be written is told in the log alone: the run fails already.
+        The files are written while the carrier goes on; ``close`` waits for them. A file that
+        cannot be written is named in the log alone: the run fails already.
         """
         with self._lock:
             if self._recorder.record.status == "running":
                 self._recorder.finish("failed", reason)
             self._round, self._submission_is_over = None, True
-            self._written()
+            self._files.tolerate()
             number = len(self._recorder.record.closed_rounds)
             if number > self._files.written:
                 self._files.global_model(self._weights, number, soon=True)
-                self._written()
             self._write_record()
-            self._written()
-
-    def _written(self) -> None:
-        try:
-            self._files.wait()
-        except Exception:
-            logger.exception("a file of the run cannot be written")
 
     def _rows(self) -> MatrixRows:
         of_server = self._of_server()

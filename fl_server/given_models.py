@@ -27,7 +27,7 @@ def given_models(
         FederationError: a name is not a model's, or a model does not fit the network.
         CheckpointError: a model is missing, or cannot be read.
     """
-    found = {}
+    models = {}
     for name in names:
         if not isinstance(name, str) or MODEL_NAME.fullmatch(name) is None:
             # Another file of this server would be sent to every site.
@@ -35,8 +35,8 @@ def given_models(
         read = partial(_weights, mmar, name)
         if faults := mismatches(network, read()):
             raise FederationError(f"the model {name!r} does not fit the network: {faults[0]}")
-        found[name] = read
-    return found
+        models[name] = read
+    return models
 
 
 def _weights(mmar: Mmar, name: str) -> Weights:

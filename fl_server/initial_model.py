@@ -107,8 +107,10 @@ def like(weights: Weights) -> Weights:
     Whole numbers, such as counters, are few, and the guard asks whether one can be negative.
     """
     return {
-        name: torch.zeros((), dtype=one.dtype).expand(one.shape) if one.is_floating_point() else one
-        for name, one in weights.items()
+        name: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in weights.items()
     }
 
 

@@ -44,8 +44,6 @@ class RoundMean:
             place, only the names of those that count are kept.
         spare: of contributions that are only lent, memory for copies; see ``InTimeWeightedMean``.
 
-    Attributes:
-        settled: whether the round's norms have been compared, so that it is closed to others.
     """
 
     def __init__(
@@ -60,7 +58,6 @@ class RoundMean:
         averages: bool = True,
         spare: SpareMemory | None = None,
     ) -> None:
-        self.settled = False
         self._min_sites = min_sites
         self._norm_ratio = norm_ratio
         self._averages = averages
@@ -123,7 +120,7 @@ class RoundMean:
         self._mean.add(site, plain if self._averages else {}, steps)
         return None
 
-    def settle(self) -> Mapping[str, UpdateFault]:
+    def apply_norm_bound(self) -> Mapping[str, UpdateFault]:
         """Add what was kept until now, but for norms far off the median; site -> why not.
 
         What cannot be added is left out too; in the order of names, so that it is always the same.
@@ -132,12 +129,11 @@ class RoundMean:
         if self._norm_ratio is None:
             return {}
         held, self._held = self._held, {}
-        self.settled = True
-        norms = {site: one.norm for site, one in held.items()}
+        norms = {site: update.norm for site, update in held.items()}
         faults = outlying_norms(norms, self._norm_ratio)
-        for site, one in sorted(held.items()):
+        for site, update in sorted(held.items()):
             if site not in faults:
-                fault = self._count(site, one.difference, one.steps, one.encrypted)
+                fault = self._count(site, update.difference, update.steps, update.encrypted)
                 if fault is not None:
                     faults[site] = fault
         return faults

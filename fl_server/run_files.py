@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -21,6 +22,8 @@ from mmar_runtime.exchange.encrypted_files import (
 from mmar_runtime.exchange.encryption import is_encrypted
 from mmar_runtime.files import flush_below, link
 from mmar_runtime.weights import Weights, read_checkpoint, write_checkpoint
+
+logger = logging.getLogger(__name__)
 
 RECORD_FILE = "run_record.json"
 MODELS = "models"
@@ -63,14 +66,15 @@ class RunFiles:
         self._lock = threading.RLock()  # a carrier's threads have lines of the log written
         self._record: Future[None] | None = None
         self._recorded = 0.0
+        self._tolerates = False
         self.written = 0
         self._written_at = 0.0
 
-    def record(self, settled: Callable[[], RunRecord], *, soon: bool = True) -> None:
+    def record(self, current: Callable[[], RunRecord], *, soon: bool = True) -> None:
         """Write the record; unless ``soon``, only if the last one was not written just before.
 
         Args:
-            settled: gives the record as it stands when its turn comes, on the thread.
+            current: gives the record as it stands when its turn comes, on the thread.
             soon: whether a reader waits for what has changed.
         """
         now = time.monotonic()
@@ -78,7 +82,7 @@ class RunFiles:
             self._recorded = now
             if self._record is None or self._record.running() or self._record.done():
                 self._record = self._do(
-                    "the run record", lambda: self._record_file.write(settled())
+                    "the run record", lambda: self._record_file.write(current())
                 )
 
     def global_model(self, weights: Weights, number: int, *, soon: bool) -> None:
@@ -103,7 +107,7 @@ class RunFiles:
         path, conf, what = self._path(name, weights), self._train_conf, f"the model {name!r}"
         size = sum(tensor.nbytes for tensor in weights.values())
         with self._lock:
-            while self._writing and sum(one for _, one in self._writing) + size > BYTES_WAITING:
+            while self._writing and sum(held for _, held in self._writing) + size > BYTES_WAITING:
                 self._writing.popleft()[0].result()
         if is_encrypted(weights):
             self._do(what, lambda: write_encrypted_model(path, weights, conf), size)
@@ -144,8 +148,19 @@ class RunFiles:
             ):
                 self._writing.popleft()[0].result()
             written = self._thread.submit(write)
-            self._writing.append((written, size))
+            if self._tolerates:
+                written.add_done_callback(_log_failure)
+            else:
+                self._writing.append((written, size))
             return written
+
+    def tolerate(self) -> None:
+        """From now on log a file that cannot be written, in place of an error."""
+        with self._lock:
+            self._tolerates = True
+            for writing, _ in self._writing:
+                writing.add_done_callback(_log_failure)
+            self._writing.clear()
 
     def wait(self) -> None:
         """Return when all is written; raise the first failure since the last call."""
@@ -160,3 +175,8 @@ class RunFiles:
         """Write what waits, and end the thread."""
         self._thread.shutdown(wait=True)
         flush_below(self._models)
+
+
+def _log_failure(writing: Future[None]) -> None:
+    if (error := writing.exception()) is not None:
+        logger.error("a file of the run cannot be written", exc_info=error)

@@ -212,9 +212,9 @@ class FederationController(WakingController):
         """Have a line of the server's log written, in its turn."""
 
         def write() -> None:
-            found = {name: fact() if callable(fact) else fact for name, fact in facts.items()}
+            values = {name: fact() if callable(fact) else fact for name, fact in facts.items()}
             try:
-                self._log.append(event, job=self._job, **found)
+                self._log.append(event, job=self._job, **values)
             except OSError as error:
                 message = f"the audit log of this server cannot be written: {error}"
                 raise FederationError(message) from error
@@ -287,9 +287,9 @@ class FederationController(WakingController):
         fl_ctx.set_prop(
             AppConstants.GLOBAL_MODEL, learnable_from(weights), private=True, sticky=True
         )
-        found = own.new_global(weights, fl_ctx, sites=sites, optional=optional)
+        weights = own.new_global(weights, fl_ctx, sites=sites, optional=optional)
         own.forget(fl_ctx)
-        return {name: tensor.clone() for name, tensor in found.items()}
+        return {name: tensor.clone() for name, tensor in weights.items()}
 
     def _scored(self, site: str, reply: Shareable, fl_ctx: FLContext) -> None:
         if failure_of(reply) is None:

@@ -224,18 +224,18 @@ def _as_it_came(reply: Shareable, judged: Mapping[str, Any]) -> StoredWeights | 
 
 def in_memory(reply: Shareable) -> Shareable:
     """A reply with arrays that may be changed, for code of a job's own."""
-    found = Shareable()
-    found.update({key: value for key, value in reply.items() if key != STORED})
-    change_data(found, _writeable)
-    return found
+    own = Shareable()
+    own.update({key: value for key, value in reply.items() if key != STORED})
+    change_data(own, _writeable)
+    return own
 
 
 def _writeable(data: object) -> object:
     if not isinstance(data, dict):
         return data
     return {
-        name: one.copy() if isinstance(one, np.ndarray) and not one.flags.writeable else one
-        for name, one in data.items()
+        name: value.copy() if isinstance(value, np.ndarray) and not value.flags.writeable else value
+        for name, value in data.items()
     }
 
 

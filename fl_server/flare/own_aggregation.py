@@ -67,7 +67,9 @@ class OwnAggregation:
 
     def __init__(self, aggregator: Any) -> None:
         lacking = [
-            one for one in ("accept", "aggregate") if not callable(getattr(aggregator, one, None))
+            name
+            for name in ("accept", "aggregate")
+            if not callable(getattr(aggregator, name, None))
         ]
         if lacking:
             raise FederationError(
@@ -120,9 +122,9 @@ class OwnAggregation:
             reply.data, dict
         ):
             raise FederationError(f"the job's own aggregator returned {reply.kind}, no weights")
-        found = {str(name): _tensor(str(name), value) for name, value in reply.data.items()}
+        tensors = {str(name): _tensor(str(name), value) for name, value in reply.data.items()}
         applied = replaced_by if reply.kind == DataKind.WEIGHTS else moved_by
-        return applied(weights, found, may_lack=optional)
+        return applied(weights, tensors, may_lack=optional)
 
     def _handed_over(self, reply: Reply, fl_ctx: FLContext) -> object:
         fl_ctx.set_peer_context(reply.peer)

@@ -48,7 +48,7 @@ class WakingController(Controller):
     ) -> None:
         """Schedule the task, then tell its sites."""
         super().broadcast(task, fl_ctx, targets, min_responses, wait_time_after_min_received)
-        names = [one.name if isinstance(one, Client) else one for one in targets or ()]
+        names = [site.name if isinstance(site, Client) else site for site in targets or ()]
         fl_ctx.get_engine().send_aux_request(
             targets=names or None,
             topic=WAKE_TOPIC,

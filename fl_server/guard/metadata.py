@@ -138,9 +138,9 @@ def _claim_faults(metadata: Mapping[str, object], expected: Expected) -> Iterato
         "base_model": expected.base_model,
     }
     for claim, value in awaited.items():
-        found = metadata.get(claim)
-        if value is not None and (type(found) is not type(value) or found != value):
-            message = f"belongs to {shown_value(found)}, not to {shown_value(value)}"
+        claimed = metadata.get(claim)
+        if value is not None and (type(claimed) is not type(value) or claimed != value):
+            message = f"belongs to {shown_value(claimed)}, not to {shown_value(value)}"
             yield UpdateFault(claim, claim, message)
     yield from check_first(expected.site, expected.contributors)
 

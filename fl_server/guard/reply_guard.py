@@ -133,12 +133,12 @@ class PlainReplyGuard:
         if base_model is None:
             return {}
         if self._largest[0] != base_model:
-            found = {
+            largest = {
                 name: largest_magnitude(array)
                 for name, array in model.items()
                 if array.dtype.kind == "f"
             }
-            self._largest = (base_model, found)
+            self._largest = (base_model, largest)
         return self._largest[1]
 
     def model_faults(

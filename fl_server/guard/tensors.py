@@ -99,12 +99,12 @@ def _encrypted_faults(
     elif update[LENGTHS].size != layout.ciphertexts:
         message = f"has {update[LENGTHS].size} ciphertexts; the tensors take {layout.ciphertexts}"
         yield UpdateFault("encryption", LENGTHS, message)
-    weight, found = 1.0, float(update[WEIGHT][0])
+    weight, sent = 1.0, float(update[WEIGHT][0])
     if expected.kind == "WEIGHT_DIFF":
         steps = metadata.get("steps") if type(metadata) is dict else None
-        weight = steps * expected.factor if type(steps) is int else found
-    if found != weight:
-        message = f"is {found:g}; steps by the site's aggregation weight are {weight:g}"
+        weight = steps * expected.factor if type(steps) is int else sent
+    if sent != weight:
+        message = f"is {sent:g}; steps by the site's aggregation weight are {weight:g}"
         yield UpdateFault("encryption", WEIGHT, message)
 
 

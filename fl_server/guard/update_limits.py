@@ -43,8 +43,8 @@ def update_limits(job: Mapping[str, Any], known: Mapping[str, Range]) -> UpdateL
 
 
 def _ranges(job: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = job.get("metric_ranges", {})
-    return found
+    ranges: Mapping[str, Any] = job.get("metric_ranges", {})
+    return ranges
 
 
 def _problems(job: Mapping[str, Any]) -> Iterator[Problem]:
@@ -77,4 +77,7 @@ def _is_range(value: object) -> bool:
     if not isinstance(value, list | tuple) or len(value) != 2:
         return False
     low, high = value
-    return all(_is_number(one, float) for one in value) and -MAX_METRIC <= low <= high <= MAX_METRIC
+    return (
+        all(_is_number(bound, float) for bound in value)
+        and -MAX_METRIC <= low <= high <= MAX_METRIC
+    )

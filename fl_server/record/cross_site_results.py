@@ -28,11 +28,11 @@ class Outcome:
     """How a run has ended.
 
     Attributes:
-        told: a sentence for everything that was asked for and is not there.
+        messages: a sentence for everything that was asked for and is not there.
         blocking: the sentences that keep the run from having ended well.
     """
 
-    told: tuple[str, ...]
+    messages: tuple[str, ...]
     blocking: tuple[str, ...]
 
 
@@ -98,8 +98,8 @@ class CrossSiteResults:
         """Write the matrix; the outcome of the run.
 
         A job that needs all its sites ends well with everything of all of them. One that needs
-        fewer ends well if ``min_sites`` did their part; the rest is told. What a site declines by
-        its own policy is no shortfall.
+        fewer ends well if ``min_sites`` did their part; all else is reported. What a site declines
+        by its own policy is no shortfall.
 
         Args:
             record: of the run.
@@ -107,18 +107,18 @@ class CrossSiteResults:
             rows: of the matrix.
             min_sites: how many sites have to do their part.
         """
-        told = [*shortfalls(record), *self.failures]
+        messages = [*shortfalls(record), *self.failures]
         blocking = list(unmet(record))
         try:
             matrix = self._matrix(record.sites, folder, rows)
-            told += [f"the matrix has no value of {m} at {s}" for m, s in self._gaps(matrix)]
+            messages += [f"the matrix has no value of {m} at {s}" for m, s in self._gaps(matrix)]
             spare = len(record.sites) - min_sites
             blocking += self._thin_rows(matrix, rows.of_server, spare=spare)
         except FederationError as error:
             blocking.append(f"no cross-site result: {error}")
         if min_sites >= len(record.sites) or blocking:
-            blocking = list(dict.fromkeys([*told, *blocking]))
-        return Outcome(told=tuple(told), blocking=tuple(blocking))
+            blocking = list(dict.fromkeys([*messages, *blocking]))
+        return Outcome(messages=tuple(messages), blocking=tuple(blocking))
 
     def _matrix(self, sites: tuple[str, ...], folder: Path, rows: MatrixRows) -> CrossSiteMatrix:
         matrix = CrossSiteMatrix(

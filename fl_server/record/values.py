@@ -400,7 +400,8 @@ def _check_head(record: RunRecord) -> None:
     )
     if record.min_sites > len(record.sites):
         raise FederationError(
-            f"min_sites: {record.min_sites} sites are required, the run has {len(record.sites)}"
+            f"min_sites: the job asks for {record.min_sites} sites in each round, the run has"
+            f" {len(record.sites)}: {', '.join(record.sites)}; ask for fewer, or add sites"
         )
     versions = mapping(record.versions, "versions")
     for package, version in versions.items():

@@ -112,6 +112,7 @@ class Federation:
 
     @property
     def on_disk(self) -> RunRecord:
+        self.run._files._thread.submit(lambda: None).result()
         return read_run_record(self.folder / "run_record.json")
 
     @property
@@ -318,7 +319,7 @@ def test_a_spoilt_model_is_neither_kept_nor_sent_on(trained: Federation, spoil: 
     owners = [task.owner for task in trained.run.cells_wanted()]
     assert owners == [GLOBAL_MODEL, BEST_GLOBAL_MODEL, "site-2"]
     assert [one["site"] for one in trained.events("reply-refused")] == ["site-1"]
-    assert "site-1 submitted no model: refused by the server: " in trained.run.end().told[0]
+    assert "site-1 submitted no model: refused by the server: " in trained.run.end().messages[0]
 
 
 def test_a_site_submits_once(trained: Federation) -> None:
@@ -376,7 +377,7 @@ BAD_METRICS = [
 def test_spoilt_metrics_do_not_enter_the_matrix(validating: Federation, reply: Received) -> None:
     assert validating.run.cell("site-1", "site-2", reply)
 
-    [told, *_] = validating.run.end().told
+    [told, *_] = validating.run.end().messages
     assert told.startswith("site-2 could not evaluate site-1: refused by the server: ")
 
 
@@ -396,7 +397,7 @@ def test_failures_that_nobody_asked_for_do_not_pile_up(validating: Federation) -
     for number in range(20):
         validating.run.cell_absent("site-1", "site-2", f"data-error (reference {number:08x})")
 
-    assert not any("could not evaluate" in told for told in validating.run.end().told)
+    assert not any("could not evaluate" in told for told in validating.run.end().messages)
 
 
 def test_metrics_of_a_model_that_was_never_sent_are_dropped(trained: Federation) -> None:
@@ -404,7 +405,7 @@ def test_metrics_of_a_model_that_was_never_sent_are_dropped(trained: Federation)
     trained.run.cell_absent(GLOBAL_MODEL, "site-1", FAILED)
 
     assert fault.rule == "late"
-    assert "could not evaluate" not in "".join(trained.run.end().told)
+    assert "could not evaluate" not in "".join(trained.run.end().messages)
 
 
 def test_metrics_that_come_after_the_end_are_dropped(validating: Federation) -> None:
@@ -464,7 +465,7 @@ def test_a_job_that_needs_fewer_sites_is_only_told(begin: Callable[..., Federati
     outcome = found.run.end()
 
     assert outcome.blocking == ()
-    assert outcome.told == ("the matrix has no value of site-2 at site-1",)
+    assert outcome.messages == ("the matrix has no value of site-2 at site-1",)
 
 
 def test_a_global_model_that_too_few_have_evaluated_fails_such_a_job(

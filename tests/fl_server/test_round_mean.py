@@ -75,7 +75,7 @@ def by_round_mean(
     )
     for site in arrivals:
         assert mean.add(site, DIFFERENCES[site], STEPS[site]) is None
-    assert mean.settle() == {}
+    assert mean.apply_norm_bound() == {}
     return mean.new_global(GLOBAL)
 
 
@@ -122,7 +122,7 @@ def test_and_when_all_contributions_are_lent_in_the_same_memory(
             for name, tensor in DIFFERENCES[site].items():
                 network[name].copy_(tensor)
             assert mean.add(site, network, STEPS[site]) is None
-        assert mean.settle() == {}
+        assert mean.apply_norm_bound() == {}
         found = mean.new_global(GLOBAL)
         for tensor in network.values():
             tensor.zero_()
@@ -145,7 +145,7 @@ def test_and_when_contributions_lie_in_files_which_take_no_memory_while_they_wai
             assert mean.add(site, stored, STEPS[site]) is None
             assert dict(stored).keys() == GLOBAL.keys()  # it is left as it is
             assert str(tmp_path) not in mappings()
-        assert mean.settle() == {}
+        assert mean.apply_norm_bound() == {}
         assert digest(mean.new_global(GLOBAL)) == expected, arrivals
 
 

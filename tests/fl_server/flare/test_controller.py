@@ -292,6 +292,16 @@ def test_models_that_are_not_there_end_the_run_before_any_site_is_asked(
     assert not (course.folder / AUDIT_FILE).exists()
 
 
+def test_more_sites_than_there_are_end_the_run_before_any_site_is_asked(
+    begin: Callable[..., Course],
+) -> None:
+    course = begin(min_sites=4).start()
+
+    [reason] = course.server.engine.fatal
+    assert "min_sites: the job asks for 4 sites in each round, the run has 3: site-1" in reason
+    assert course.server.engine.woken == []
+
+
 def test_a_job_without_a_network_ends_the_run_with_the_reason(
     begin: Callable[..., Course], edited: Callable[..., Path]
 ) -> None:

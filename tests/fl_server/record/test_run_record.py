@@ -363,7 +363,7 @@ def test_an_epoch_without_a_finite_loss_is_refused() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"min_sites": 3}, "min_sites: 3 sites are required, the run has 2"),
+        ({"min_sites": 3}, "asks for 3 sites in each round, the run has 2: site-1, site-2"),
         ({"sites": ()}, "sites: expected at least one name"),
         ({"sites": ("a", "a")}, "sites: expected each name once"),
         ({"initial_weights_sha256": "abc"}, "expected 64 hexadecimal digits"),
