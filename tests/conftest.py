@@ -5,6 +5,8 @@ Fixtures:
     make_mmar    ``make_mmar(folder) -> folder`` writes another one, for tests with several sites.
     edited       ``edited(path, change) -> path`` changes a JSON document in place.
     free_port    a port to listen on.
+    warm         processes that a test starts, and those that these start, have torch and MONAI
+                 loaded from the beginning (tests/warm).
     he_keys      contents of the key files of a federation that encrypts: of a site, of its server.
 
 Nothing here imports torch: a test of the configuration must not wait for it.
@@ -17,13 +19,20 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from hypothesis import settings
+
+import tests.warm
+
+# One thread for sums in each process of the tests: their networks are tiny, several tests run at a
+# time, and threads that wait for each other waste two thirds of the processor. Read by torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A property that is slow on a busy machine is no less true; all else as hypothesis has it here.
 settings.register_profile(
@@ -89,6 +98,25 @@ def free_port() -> int:
             one.bind(("127.0.0.1", port))
             return port
     raise OSError("no port is free")
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[Path]:
+    """The program of a Python whose processes start with torch and MONAI loaded."""
+    with tests.warm.warm_python() as program:
+        yield program
+
+
+@pytest.fixture(scope="module")
+def warm(warm_python: Path) -> Iterator[None]:
+    """``sys.executable`` is the warm Python, for this module and for the processes that it starts.
+
+    Processes that the kernel confines start others from scratch: these have to be confined as well.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(warm_python))
+        patch.setenv("WARM_PYTHON", "1")
+        yield
 
 
 @pytest.fixture(scope="session")

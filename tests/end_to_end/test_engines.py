@@ -92,7 +92,9 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
             document["training"] = (2 * document["training"])[:count]
 
         edit_json(data / "dataset.json", resize)
-    policy = write_json(root / "policy.json", {"policy_version": 1, "min_dataset_size": 2})
+    policy = write_json(
+        root / "policy.json", {"policy_version": 1, "min_dataset_size": 2, "confinement": "off"}
+    )
     job = create_job(
         JobRequest(
             mmar=Mmar.open(write_mmar(root / "mmar")),

@@ -81,6 +81,11 @@ class Federation(LocalFederation):
         return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def kits_start_warm(warm: None) -> None:
+    """Have the kits' processes and those of jobs forked from a warm Python."""
+
+
 @pytest.fixture(scope="module")
 def make_federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeFederation]:
     """``make_federation(prepare, environment)``: provisioned, with data, started, and ended.
@@ -96,6 +101,7 @@ def make_federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeFe
     ) -> Federation:
         root = tmp_path_factory.mktemp("federation")
         federation = Federation.provisioned(root, environment=environment, options=options)
+        federation.programs = Path(sys.executable).parent
         for site in write_demo_data(root / "data", sites=len(SITES)):
             values = {
                 "DATA_ROOT": str(site.directory),

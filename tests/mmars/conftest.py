@@ -71,6 +71,11 @@ class InstalledMmar:
         return json.loads((self.root / file).read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def commands_start_warm(warm: None) -> None:
+    """Have ``python3`` of the commands forked from a Python that has torch and MONAI loaded."""
+
+
 @pytest.fixture
 def mmar(tmp_path: Path) -> Callable[[str], InstalledMmar]:
     """``mmar(name)``: a copy of that MMAR with its data."""

@@ -19,8 +19,6 @@ from mmar_runtime.policy.site_policy import significant
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 
-MMAR = [sys.executable, "-m", "fl_admin.cli.main"]
-
 
 @pytest.fixture
 def trained_mmar(tiny_mmar: Path) -> Path:
@@ -78,7 +76,7 @@ def test_the_numbers_as_json_are_those_in_the_csv(
 @pytest.mark.slow
 def test_json_is_all_that_a_process_prints_on_stdout(saving_mmar: Path) -> None:
     finished = subprocess.run(
-        [*MMAR, "evaluate", "-m", str(saving_mmar), "--json"],
+        [sys.executable, "-m", "fl_admin.cli.main", "evaluate", "-m", str(saving_mmar), "--json"],
         capture_output=True,
         text=True,
         timeout=120,

@@ -22,7 +22,6 @@ from mmar_runtime.weights import digest, read_checkpoint
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 
-MMAR = [sys.executable, "-m", "fl_admin.cli.main"]
 ENDLESS = "epochs=1000000"
 PATIENCE = 60
 """Seconds after which a process is given up; on a free machine it takes three."""
@@ -217,7 +216,7 @@ def test_a_config_with_a_fault_is_refused_before_anything_heavy_is_imported(
 def training(root: Path, *values: str) -> Iterator[subprocess.Popen[str]]:
     """A training in a process, and a process group, of its own."""
     process = subprocess.Popen(
-        [*MMAR, "train", "-m", str(root), "--set", *values],
+        [sys.executable, "-m", "fl_admin.cli.main", "train", "-m", str(root), "--set", *values],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
