@@ -31,8 +31,10 @@ from typing import Any, NamedTuple
 
 ORIGINAL_PATH = list(sys.path)
 WARM_PYTHON = "WARM_PYTHON"
-"""An environment variable: with it a process starts others by the warm Python too. A process within
-a wall of the kernel has a clean environment, and has to start others within that wall, from scratch.
+"""An environment variable: with it a process starts others by the warm Python too.
+
+A process that the kernel confines has a clean environment. It starts others from scratch, because
+the kernel has to confine these as well.
 """
 
 MOST_FILES = 64
@@ -78,11 +80,6 @@ def serve(path: str) -> Request:
 
 
 def import_slowly() -> None:
-    import ignite.contrib.handlers
-    import monai
-    import torch._dynamo
-    import torch.onnx
-    import torch.utils.tensorboard
 
     gc.freeze()
 
@@ -175,7 +172,7 @@ def take_over(request: Request) -> None:
     import numpy
     import torch
 
-    numpy.random.seed()  # noqa: NPY002
+    numpy.random.seed()
     if threads := os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(int(threads))
 
@@ -195,11 +192,11 @@ def run(kind: str, what: str) -> int:
         if kind == "-m":
             runpy._run_module_as_main(what)  # type: ignore[attr-defined]
         else:
-            exec(compile(what, "<string>", "exec"), sys.modules["__main__"].__dict__)
+            exec(compile(what, "<string>", "exec"), sys.modules["__main__"].__dict__)  # noqa: S102
     except SystemExit as error:
         if error.code is None or isinstance(error.code, int):
             return error.code or 0
-        print(error.code, file=sys.stderr)
+        sys.stderr.write(f"{error.code}\n")
         return 1
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)

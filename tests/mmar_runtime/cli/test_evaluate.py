@@ -17,6 +17,8 @@ from monai.networks.nets import UNet
 from fl_admin.cli.main import main
 from mmar_runtime.policy.site_policy import significant
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 
 

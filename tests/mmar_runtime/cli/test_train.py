@@ -22,6 +22,9 @@ from mmar_runtime.weights import digest, read_checkpoint
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 
+pytestmark = pytest.mark.usefixtures("warm")
+
+PYTHON = sys.executable
 ENDLESS = "epochs=1000000"
 PATIENCE = 60
 """Seconds after which a process is given up; on a free machine it takes three."""
@@ -30,7 +33,7 @@ PATIENCE = 60
 def run(code: str) -> subprocess.CompletedProcess[str]:
     """A fresh interpreter that has imported nothing yet."""
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
+        [PYTHON, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 

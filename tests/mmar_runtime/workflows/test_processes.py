@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
+import os
 import runpy
 import shutil
 import signal
@@ -673,7 +674,7 @@ found([open(path).read().strip() for path in glob.glob("/proc/self/task/*/comm")
 # --- torchrun ------------------------------------------------------------------------------------
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-OLD_LAUNCH = [sys.executable, "-m", "torch.distributed.launch", "--master_addr=127.0.0.1"]
+OLD_LAUNCH = ["-m", "torch.distributed.launch", "--master_addr=127.0.0.1"]
 
 
 def launched(launcher: list[str], *words: str) -> list[str]:
@@ -682,16 +683,20 @@ def launched(launcher: list[str], *words: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["torchrun", "torch.distributed.launch"])
-def test_both_forms_of_torchs_launcher_train(mmar: Path, free_port: int, form: str) -> None:
+def test_both_forms_of_torchs_launcher_train(
+    mmar: Path, free_port: int, form: str, warm_python: Path
+) -> None:
+    """The form of today with processes from scratch."""
     launcher = TORCHRUN
     if form == "torch.distributed.launch":
-        launcher = [*OLD_LAUNCH, f"--master_port={free_port}"]
+        launcher = [str(warm_python), *OLD_LAUNCH, f"--master_port={free_port}"]
     finished = subprocess.run(
         launched(launcher, "-m", str(mmar), "--json", *MULTI_GPU),
         capture_output=True,
         text=True,
         timeout=PATIENCE,
         check=False,
+        env={**os.environ, "WARM_PYTHON": "1"},
     )
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout)["iterations"] == 4

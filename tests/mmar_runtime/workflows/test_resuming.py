@@ -294,10 +294,14 @@ medl.apps.train.main(["-m", sys.argv[1]])
 
 @pytest.mark.slow
 def test_after_kill_9_in_the_middle_of_writing_the_point_before_is_whole(
-    mmar: Path, make_mmar: MakeMmar, edited: Edited, expected: Callable[..., Any]
+    mmar: Path,
+    make_mmar: MakeMmar,
+    edited: Edited,
+    expected: Callable[..., Any],
+    warm_python: Path,
 ) -> None:
     models, _ = expected(make_mmar, edited, workers=0)
-    command = [sys.executable, "-c", KILLED_WHILE_WRITING, str(mmar)]
+    command = [str(warm_python), "-c", KILLED_WHILE_WRITING, str(mmar)]
     killed = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert point_of(mmar)["trainer"]["epoch"] == 2
