@@ -11,7 +11,7 @@ DEMO_RUN := build/demo/run
 DEMO_SITES := 3
 DEMO_ROUNDS := 3
 
-.PHONY: help install demo federation test lint format fuzz coverage bench docs release \
+.PHONY: help install demo federation test tests test-all lint format fuzz coverage bench docs release \
     requirements sbom clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:  # a venv without pip, where ensurepip is missing, must not pass for a whole one
@@ -29,8 +29,17 @@ demo: .venv/.installed-run  ## train one model across three simulated sites, on 
 federation: .venv/.installed-run  ## the same job in a real federation on this machine: kits, mutual TLS
 	$(BIN)/python scripts/federation.py $(FEDERATION)
 
-test: lint  ## all checks, then all tests, one file of them on each core
-	$(BIN)/pytest -n auto --dist loadfile
+# A file of tests runs on one core, in the order of the folders: those with the longest files first.
+PYTEST := $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+
+test: .venv/.installed-dev  ## all checks, and next to them all tests but the rehearsals; 10 minutes
+	$(MAKE) --no-print-directory -j 2 lint tests
+
+tests: .venv/.installed-dev
+	$(PYTEST) -m "not rehearsal"
+
+test-all: lint  ## all checks, then all tests, the rehearsals of a whole federation too
+	$(PYTEST)
 
 lint: .venv/.installed-dev  ## all checks without the tests
 	$(BIN)/ruff check .

@@ -39,7 +39,7 @@ def use_sgd(document: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def runs(tmp_path_factory: pytest.TempPathFactory, open_policy: Path) -> dict[str, Path]:
     """Both runs' folders."""
     from tests.conftest import edit_json, write_mmar
 
@@ -53,7 +53,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, options in (("plain", []), ("encrypted", ["--encrypt-layers", LAYERS])):
         done = mmar(
             "simulate", source, "--data", root / "data", "--rounds", 2, "--json",
-            "--aggregation-weights", "site-2=3", "-w", root / name, *options,
+            "--aggregation-weights", "site-2=3", "--policy", open_policy,
+            "-w", root / name, *options,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert ("keeps all keys on this machine" in done.stderr) == (name == "encrypted")

@@ -131,7 +131,7 @@ def first_tensor() -> str:
 def simulate(job: Path, policy: dict[str, Any], root: Path) -> subprocess.CompletedProcess[str]:
     write_demo_data(root / "data", sites=3)
     file = root / "mmar_site_policy.json"
-    file.write_text(json.dumps({"policy_version": 1, **policy}))
+    file.write_text(json.dumps({"policy_version": 1, "confinement": "off", **policy}))
     file.chmod(0o600)
     words = ["--sites", 3, "--rounds", 2, "--data", root / "data", "--workspace", root / "runs"]
     return subprocess.run(

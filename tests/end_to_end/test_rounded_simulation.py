@@ -41,7 +41,7 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+def runs(tmp_path_factory: pytest.TempPathFactory, open_policy: Path) -> dict[str, Run]:
     """An MMAR as it is, and rounded by each engine."""
     from tests.conftest import write_mmar
 
@@ -58,7 +58,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     }.items():
         words = [
             "simulate", source, "--data", root / "data", "--rounds", 2, "--set", "NUM_THREADS=1",
-            "-w", root / name.replace(" ", "-"), *options,
+            "--policy", open_policy, "-w", root / name.replace(" ", "-"), *options,
         ]  # fmt: skip
         command = [sys.executable, "-m", "fl_admin.cli.main", *map(str, words)]
         done = subprocess.run(command, capture_output=True, text=True)

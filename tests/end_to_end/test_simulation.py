@@ -73,9 +73,10 @@ def simulate(
     rounds: int,
     job: Path = JOB,
     engine: str = "nvflare",
+    policy: Path | None = None,
 ) -> Run:
     options = ["--sites", sites, "--rounds", rounds, "--data", data, "--workspace", workspace]
-    options += ["--engine", engine]
+    options += ["--engine", engine, *(["--policy", policy] if policy else [])]
     done = subprocess.run(
         command("simulate", job, *options, "--json"), capture_output=True, text=True
     )
@@ -309,14 +310,17 @@ def test_one_process_does_the_work_of_all_sites(again: Run) -> None:
 
 @pytest.fixture(scope="module", params=["nvflare", "inline"])
 def spoilt(
-    request: pytest.FixtureRequest, demo_data: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    demo_data: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    open_policy: Path,
 ) -> Run:
     """One image of the second site is no image, which shows when it is read."""
     data = shutil.copytree(demo_data, tmp_path_factory.mktemp("spoilt") / "data")
     image = next((data / "site-2" / "imagesTr").glob("*case-1.nii.gz"))
     image.write_bytes(bytes(range(256)) * 10)
     workspace = tmp_path_factory.mktemp("runs")
-    return simulate(data, workspace, sites=2, rounds=1, engine=request.param)
+    return simulate(data, workspace, sites=2, rounds=1, engine=request.param, policy=open_policy)
 
 
 def test_a_spoilt_image_fails_the_run(spoilt: Run) -> None:

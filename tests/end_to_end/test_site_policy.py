@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_demo_data(root / "data", sites=2)
     policy = root / "mmar_site_policy.json"
     outgoing = {"metrics": [DICE], "round_digits": DIGITS}
-    policy.write_text(json.dumps({"policy_version": 1, "outgoing": outgoing}))
+    policy.write_text(json.dumps({"policy_version": 1, "confinement": "off", "outgoing": outgoing}))
     words = ["--sites", 2, "--rounds", 1, "--data", root / "data", "--workspace", root / "runs"]
     words += ["--engine", "nvflare"]  # whose server and sites keep audit logs
     done = subprocess.run(

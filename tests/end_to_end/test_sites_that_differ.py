@@ -120,7 +120,7 @@ FOREIGN = "from-elsewhere"
 
 
 @pytest.fixture(scope="module")
-def later(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def later(run: Path, tmp_path_factory: pytest.TempPathFactory, open_policy: Path) -> Path:
     """The models of the run, and one of nobody's here, at three sites."""
     from tests.conftest import write_mmar
 
@@ -139,7 +139,7 @@ def later(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = root / "later" / "environment.json"
     environment.parent.mkdir()
     environment.write_text(json.dumps(values))
-    return simulated(root / "check", environment, "--sites", 3)
+    return simulated(root / "check", environment, "--sites", 3, "--policy", open_policy)
 
 
 def document(run: Path, name: str) -> Any:

@@ -1,6 +1,7 @@
 """``make federation`` as a user starts it: interrupted in the middle, and then run to its end.
 
-That run is also where a federation's results are compared with those of ``mmar simulate``.
+That run is also where a federation's results are compared with those of ``mmar simulate``. The
+other tests of this folder take the same steps one by one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pytest
 from tests.conftest import processes_of
 from tests.federation.conftest import REPOSITORY
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.rehearsal, pytest.mark.slow, pytest.mark.timeout(900)]
 
 PATIENCE = 120.0
 
