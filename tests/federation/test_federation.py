@@ -32,11 +32,6 @@ IN_VALUES = "CANARY-OF-THE-SITE"
 PLANTED = (IN_NAME, IN_HEADER, IN_ENVIRONMENT, IN_VALUES)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def kits_start_warm() -> None:
-    """Start every process of this federation from scratch, as a hospital does."""
-
-
 def mmar(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "fl_admin.cli.main", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True)

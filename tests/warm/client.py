@@ -77,4 +77,5 @@ def pass_on(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,7 @@ import contextlib
 import ctypes
 import fcntl
 import gc
+import importlib
 import json
 import multiprocessing
 import os
@@ -37,6 +38,14 @@ A process that the kernel confines has a clean environment. It starts others fro
 the kernel has to confine these as well.
 """
 
+SLOW_TO_IMPORT = (
+    "torch",
+    "torch._dynamo",
+    "torch.onnx",
+    "torch.utils.tensorboard",
+    "ignite.handlers",
+    "monai",
+)
 MOST_FILES = 64
 ABOVE_ALL_FILES = 512
 PR_SET_PDEATHSIG = 1
@@ -80,7 +89,8 @@ def serve(path: str) -> Request:
 
 
 def import_slowly() -> None:
-
+    for name in SLOW_TO_IMPORT:
+        importlib.import_module(name)
     gc.freeze()
 
 
