@@ -80,6 +80,7 @@ def test_an_abort_leaves_no_process_at_the_site(federation: Federation, long_job
     assert list((federation.site(TWO) / job_id).glob("error-*")) == []
 
 
+@pytest.mark.rehearsal  # ``tests/fl_client/ranks`` kills the process that has started them
 def test_the_death_of_the_jobs_process_leaves_none_either(
     federation: Federation, long_job: Path
 ) -> None:

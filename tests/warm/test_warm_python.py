@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -94,6 +95,7 @@ def forked(word: str, client: int) -> list[psutil.Process]:
     """The processes with a word in their command line, but for the client and this process."""
     found = []
     for process in psutil.process_iter():
-        with_word = word in process.cmdline() and process.pid not in (client, os.getpid())
-        found += [process] if with_word else []
+        with contextlib.suppress(psutil.Error):
+            if word in process.cmdline() and process.pid not in (client, os.getpid()):
+                found.append(process)
     return found
