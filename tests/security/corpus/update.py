@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.security.case import UpdateCase
 
-STEPS, ROUND, CASES = 10, 3, 8
+STEPS, ROUND = 10, 3
 DIGEST = "d" * 64
 
 
@@ -52,7 +52,6 @@ def metadata() -> dict[str, Any]:
             "seconds": 2.5,
             "built": {"train.trainer": 1, "train.pre_transforms": 1},
             "process": "4711-0a1b2c3d",
-            "cases": CASES,
         },
         "initial_metrics": dict(metrics),
     }
@@ -348,8 +347,8 @@ METADATA: dict[str, tuple[str, Change]] = {
                      told("initial_metrics/val_mean_dice", -1e300)),
     "initial-text": ("first metrics as a text", told("initial_metrics", "0.5")),
     "epochs-text": ("a text as epochs", told("report/epochs", "=1+1")),
-    "cases-negative": ("fewer than no cases", told("report/cases", -5)),
-    "cases-text": ("a text as cases", told("report/cases", "<b>8</b>")),
+    "cases": ("a number of cases", told("report/cases", 8)),
+    "process-long": ("a process of a long name", told("report/process", "a" * 41)),
     "seconds-negative": ("a time before the start", told("report/seconds", -1.0)),
     "process-formula": ("a process that a spreadsheet computes",
                         told("report/process", '=cmd|"/c calc"!A1')),
