@@ -25,8 +25,8 @@ def ours(contributions: Contributions) -> dict[str, float]:
     names = [f"site-{number:02d}" for number in range(len(contributions))]
     mean = InTimeWeightedMean(names)
     started = time.perf_counter()
-    for name, one in zip(names, contributions, strict=True):
-        mean.add(name, one, STEPS)
+    for name, contribution in zip(names, contributions, strict=True):
+        mean.add(name, contribution, STEPS)
     mean.new_global(contributions[0])
     return {SECONDS: time.perf_counter() - started}
 
@@ -34,9 +34,9 @@ def ours(contributions: Contributions) -> dict[str, float]:
 def added(contributions: Contributions, dtype: torch.dtype) -> dict[str, float]:
     before = contributions[0]
     started = time.perf_counter()
-    total = {key: torch.zeros_like(one, dtype=dtype) for key, one in before.items()}
-    for one in contributions:
-        for key, tensor in one.items():
+    total = {key: torch.zeros_like(tensor, dtype=dtype) for key, tensor in before.items()}
+    for contribution in contributions:
+        for key, tensor in contribution.items():
             total[key].add_(tensor, alpha=STEPS)
     steps = STEPS * len(contributions)
     {key: (sums / steps).add_(before[key]).to(torch.float32) for key, sums in total.items()}

@@ -94,7 +94,7 @@ def by_script(script: str, python: str) -> Arm:
             words = [python, str(HERE / script), *work.words(), name]
             found = measure(words, log=folder / "log", env={"PYTHONPATH": str(HERE)})
             told = [json.loads(path.read_text()) for path in folder.glob("site-*.json")]
-            steps = [one["first_step"] for one in told]
+            steps = [report["first_step"] for report in told]
             if len(steps) != work.sites:
                 raise RuntimeError(f"{len(steps)} of {work.sites} sites have trained by {script}")
             return figures(found, min(steps) - found.born, [])
@@ -106,7 +106,7 @@ def round_seconds(record: Any) -> list[float]:
     """From the start of each round to that of the next."""
     from datetime import datetime
 
-    starts = [datetime.fromisoformat(one["started"]) for one in record["rounds"]]
+    starts = [datetime.fromisoformat(round_record["started"]) for round_record in record["rounds"]]
     return [(after - before).total_seconds() for before, after in pairwise(starts)]
 
 

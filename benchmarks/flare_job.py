@@ -79,7 +79,7 @@ def simulate(job: Path, data: Path, work: Path, *, sites: int) -> tuple[Measured
 def gaps(results: Path) -> list[float]:
     """Seconds from the start of each round to that of the next; the first, which warms up, not."""
     record = read_run_record(results / "run_record.json")
-    starts = [one.started for one in record.rounds]
+    starts = [round_record.started for round_record in record.rounds]
     return [(after - before).total_seconds() for before, after in pairwise(starts)][1:]
 
 

@@ -45,8 +45,8 @@ def side_by_side(arms: Mapping[str, Arm], repetitions: int) -> dict[str, list[Ma
                 name: pool.submit(bound, arm, processor)
                 for (name, arm), processor in zip(arms.items(), turned, strict=False)
             }
-            for name, one in running.items():
-                measured[name].append(one.result())
+            for name, arm in running.items():
+                measured[name].append(arm.result())
         print(f"repetition {repetition + 1}: {', '.join(arms)} done", file=sys.stderr)
     return measured
 
@@ -69,8 +69,8 @@ def rows(
     found = []
     for arm, ones in measured.items():
         for figure in ones[0]:
-            values = [one[figure] for one in ones]
-            theirs = [one.get(figure) for one in measured[base]]
+            values = [figures[figure] for figures in ones]
+            theirs = [figures.get(figure) for figures in measured[base]]
             ratios = [a / b for a, b in zip(values, theirs, strict=True) if b]
             found.append(
                 {
@@ -91,11 +91,11 @@ def rows(
 def show(found: Sequence[Mapping[str, Any]]) -> None:
     """Print the table."""
     print(f"{'figure':<34}{'arm':<24}{'median (range)':>30}{'ratio':>8}{'bar':>7}")
-    for one in found:
-        spread = f"{one['median']:.3f} ({one['least']:.3f}..{one['most']:.3f})"
-        ratio = "" if one["ratio"] is None else f"{one['ratio']:.2f}"
-        bar = "" if one["bar"] is None else f"{one['bar']:g}"
-        print(f"{one['figure']:<34}{one['arm']:<24}{spread:>30}{ratio:>8}{bar:>7}")
+    for row in found:
+        spread = f"{row['median']:.3f} ({row['least']:.3f}..{row['most']:.3f})"
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+        bar = "" if row["bar"] is None else f"{row['bar']:g}"
+        print(f"{row['figure']:<34}{row['arm']:<24}{spread:>30}{ratio:>8}{bar:>7}")
 
 
 def keep(name: str, found: Sequence[Mapping[str, Any]]) -> Path:

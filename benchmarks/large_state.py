@@ -111,7 +111,9 @@ def inline(megabytes: float, rounds: int, folder: Path, *, without: str = "") ->
                         ),
                     )
                 elif isinstance(task, Submit):
-                    best = {key: one.clone() for key, one in self.network.state_dict().items()}
+                    best = {
+                        key: tensor.clone() for key, tensor in self.network.state_dict().items()
+                    }
                     yield name, BestModel(weights=best, round_number=1, result=result)
                 else:
                     yield name, result
@@ -162,11 +164,11 @@ def plain(megabytes: float, rounds: int, folder: Path, *, written: bool) -> list
     starts = []
     for _ in range(rounds):
         starts.append(time.perf_counter())
-        total = {key: torch.zeros_like(one) for key, one in weights.items()}
+        total = {key: torch.zeros_like(tensor) for key, tensor in weights.items()}
         for _ in range(SITES):
-            local = {key: one.clone() for key, one in weights.items()}
-            for key, one in local.items():
-                total[key].add_(one, alpha=1 / SITES)
+            local = {key: tensor.clone() for key, tensor in weights.items()}
+            for key, tensor in local.items():
+                total[key].add_(tensor, alpha=1 / SITES)
         weights = total
         if written:
             torch.save({"model": weights}, folder / "model.pt")
@@ -202,14 +204,14 @@ def table(size: float, measured: dict[str, list[Mapping[str, float]]]) -> list[d
     """Beside a loop that writes nothing, and once more beside one that writes as inline does."""
     bars = {(INLINE, GAP): 1.5} if size >= 200 else {}
     found = rows(measured, base=COPY, title=f"{size:g} MB, {SITES} sites", bars=bars)
-    for one in found:
-        if one["arm"] == INLINE:
-            one["limit"] = {GAP: LIMITS.get(size), SIZES: 4.0}.get(one["figure"])
+    for row in found:
+        if row["arm"] == INLINE:
+            row["limit"] = {GAP: LIMITS.get(size), SIZES: 4.0}.get(row["figure"])
     title = f"{size:g} MB, {SITES} sites, beside a loop that writes"
     return found + [
-        one
-        for one in rows(measured, base=WRITTEN, title=title)
-        if one["arm"] == INLINE and one["figure"] != SIZES
+        row
+        for row in rows(measured, base=WRITTEN, title=title)
+        if row["arm"] == INLINE and row["figure"] != SIZES
     ]
 
 

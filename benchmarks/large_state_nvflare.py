@@ -91,9 +91,9 @@ def main() -> None:
             title = f"{size:g} MB, {SITES} sites"
             bars = {("nvflare engine", SECONDS): 0.6}
             part = rows(measured, base=options.arms[0], title=title, bars=bars)
-            for one in part:
-                if one["arm"] == "nvflare engine" and one["figure"] == MEMORY:
-                    one["limit"] = 3.0
+            for row in part:
+                if row["arm"] == "nvflare engine" and row["figure"] == MEMORY:
+                    row["limit"] = 3.0
             found += part
     show(found)
     print(keep("large_state_nvflare", found))

@@ -53,13 +53,13 @@ def main() -> None:
             work = Work(data=data, sites=sites, rounds=options.rounds, local_epochs=1)
             arms = {name: partial(one_run, name, work) for name in options.arms}
             measured = side_by_side(arms, options.repetitions or REPETITIONS.get(sites, 1))
-            middle = median(one[PER_SITE] for one in measured["inline"])
+            middle = median(figures[PER_SITE] for figures in measured["inline"])
             each[f"{sites} sites"] = [{PER_SITE: middle}]
             title = f"{sites} sites, {options.rounds} rounds"
             part = rows(measured, base=options.arms[0], title=title, bars=BARS.get(sites))
-            for one in part:
-                if (one["arm"], one["figure"]) == ("inline", MEMORY):
-                    one["limit"] = LIMITS.get(sites)
+            for row in part:
+                if (row["arm"], row["figure"]) == ("inline", MEMORY):
+                    row["limit"] = LIMITS.get(sites)
             found += part
             keep("many_sites", found)  # a hundred sites take long enough to be interrupted
     few, *more = each

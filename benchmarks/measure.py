@@ -91,10 +91,10 @@ def _watch(
             tree = [process, *process.children(recursive=True)]
         except psutil.Error:
             continue
-        for one in tree:
+        for process in tree:
             try:
-                memory = one.memory_full_info()
-                words = " ".join(one.cmdline())
+                memory = process.memory_full_info()
+                words = " ".join(process.cmdline())
             except psutil.Error:
                 continue
             own[words] = max(own.get(words, 0.0), memory.rss / 2**20)

@@ -50,7 +50,9 @@ def main(data: Path, sites: int, rounds: int, epochs: int, work: Path) -> None:
     starts = []
     for number in range(rounds):
         starts.append(time.time() - BORN)
-        total = {name: torch.zeros_like(one, dtype=torch.float64) for name, one in weights.items()}
+        total = {
+            name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in weights.items()
+        }
         all_steps, scores = 0, []
         for index, site in enumerate(crew):
             net.load_state_dict(weights)
@@ -65,8 +67,8 @@ def main(data: Path, sites: int, rounds: int, epochs: int, work: Path) -> None:
         if number and sum(scores) > best_global:
             best_global, best_weights = sum(scores), weights
         weights = {
-            name: (one.double() + total[name] / all_steps).to(one.dtype)
-            for name, one in weights.items()
+            name: (tensor.double() + total[name] / all_steps).to(tensor.dtype)
+            for name, tensor in weights.items()
         }
         torch.save({"model": weights}, work / "global.pt")
     for site in crew:

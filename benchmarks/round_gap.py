@@ -108,10 +108,10 @@ def main() -> None:
                 arms = {name: every[name] for name in options.arms}
                 measured = in_turn(arms, options.repetitions)
                 part = rows(measured, base=options.arms[0], title=f"{size:g} MB, {SITES} sites")
-                for one in part:
-                    one["ratio"] = None
-                    if one["figure"] == GAP:
-                        one["limit"] = LIMITS.get((one["arm"], size))
+                for row in part:
+                    row["ratio"] = None
+                    if row["figure"] == GAP:
+                        row["limit"] = LIMITS.get((row["arm"], size))
                 found += part
     show(found)
     print(keep("round_gap", found))

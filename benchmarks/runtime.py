@@ -58,7 +58,7 @@ def seconds_to_check(data: Path) -> float:
 
 
 def row(name: str, measured: dict[str, list[dict[str, float]]]) -> dict[str, object]:
-    values = {arm: [one[name] for one in measured[arm]] for arm in ARMS}
+    values = {arm: [figures[name] for figures in measured[arm]] for arm in ARMS}
     ratios = [ours / theirs for ours, theirs in zip(*values.values(), strict=True)]
     return {"figure": name, **values, "ratio": statistics.median(ratios), "ratios": ratios}
 
@@ -83,9 +83,9 @@ def main() -> None:
         check = 1000 * statistics.median(seconds_to_check(site.directory) for _ in range(CHECKS))
     rows = [row(name, measured) for name in measured["mmar"][0]]
     print(f"{'figure':<28}{'mmar':>26}{'by hand':>26}{'ratio':>8}")
-    for one in rows:
-        cells = [spread(one[arm]) for arm in ARMS]
-        print(f"{one['figure']:<28}{cells[0]:>26}{cells[1]:>26}{one['ratio']:>8.3f}")
+    for row in rows:
+        cells = [spread(row[arm]) for arm in ARMS]
+        print(f"{row['figure']:<28}{cells[0]:>26}{cells[1]:>26}{row['ratio']:>8.3f}")
     print(f"loading and checking the configuration, without torch: {check:.0f} ms")
     rows.append({"figure": "milliseconds to load and check", "mmar": [check]})
     if options.json:

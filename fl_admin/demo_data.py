@@ -76,39 +76,20 @@ class SiteProfile:
 
 PROFILES = (
     SiteProfile(
-        phase="portal venous",
-        spacing_mm=(5.0, 5.0, 5.0),
-        spleen_hu=120.0,
-        liver_hu=105.0,
-        kidney_hu=170.0,
-        aorta_hu=150.0,
-        noise_hu=8.0,
+        phase="portal venous", spacing_mm=(5.0, 5.0, 5.0), noise_hu=8.0,
+        spleen_hu=120.0, liver_hu=105.0, kidney_hu=170.0, aorta_hu=150.0,
     ),
     SiteProfile(
-        phase="low contrast",
-        spacing_mm=(5.2, 5.2, 5.0),
-        spleen_hu=88.0,
-        liver_hu=98.0,
-        kidney_hu=105.0,
-        aorta_hu=95.0,
-        noise_hu=11.0,
-        offset_hu=8.0,
-        body_scale=1.06,
-        spleen_scale=0.9,
+        phase="low contrast", spacing_mm=(5.2, 5.2, 5.0), noise_hu=11.0, offset_hu=8.0,
+        spleen_hu=88.0, liver_hu=98.0, kidney_hu=105.0, aorta_hu=95.0,
+        body_scale=1.06, spleen_scale=0.9,
     ),
     SiteProfile(
-        phase="arterial",
-        spacing_mm=(5.0, 5.0, 6.0),
-        spleen_hu=135.0,
-        liver_hu=70.0,
-        kidney_hu=190.0,
-        aorta_hu=280.0,
-        mottle_hu=20.0,
-        noise_hu=9.0,
-        offset_hu=-10.0,
+        phase="arterial", spacing_mm=(5.0, 5.0, 6.0), noise_hu=9.0, offset_hu=-10.0,
+        spleen_hu=135.0, liver_hu=70.0, kidney_hu=190.0, aorta_hu=280.0, mottle_hu=20.0,
         spleen_scale=1.15,
     ),
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +163,7 @@ def write_demo_data(
 
 
 def site_profile(index: int, seed: int) -> SiteProfile:
-    """The look of site number ``index``, from 0; after the third the profiles come round again.
+    """Return the look of site number ``index``, from 0; the profiles repeat after the third.
 
     The first three are ``PROFILES`` as they stand. Later ones differ a little from the profile
     that they repeat, by an amount drawn from ``seed``.
@@ -211,7 +192,7 @@ class Ellipsoid:
     radii_mm: Triple
 
     def contains(self, grid: Grid) -> Mask:
-        """Which voxels lie inside; axes as those of ``grid`` taken together."""
+        """Return which voxels lie inside; axes as those of ``grid`` taken together."""
         squares = (
             ((axis - centre) / radius) ** 2
             for axis, centre, radius in zip(grid, self.centre_mm, self.radii_mm, strict=True)
@@ -219,12 +200,12 @@ class Ellipsoid:
         return np.asarray(sum(squares) <= 1.0)
 
     def scaled(self, factor: float) -> Ellipsoid:
-        """The same place, every radius times ``factor``."""
+        """Return the same place, every radius times ``factor``."""
         x, y, z = self.radii_mm
         return Ellipsoid(self.centre_mm, (x * factor, y * factor, z * factor))
 
     def moved(self, shift_mm: Triple) -> Ellipsoid:
-        """The same size, the centre ``shift_mm`` further."""
+        """Return the same size, the centre ``shift_mm`` further."""
         x, y, z = self.centre_mm
         return Ellipsoid((x + shift_mm[0], y + shift_mm[1], z + shift_mm[2]), self.radii_mm)
 
@@ -257,7 +238,7 @@ class Anatomy:
 
 
 def draw_anatomy(profile: SiteProfile, rng: np.random.Generator) -> Anatomy:
-    """A patient as they come to this site, differing from the next in size and position."""
+    """Return a patient as they come to this site, differing from the next in size and position."""
     size = profile.body_scale * rng.uniform(0.97, 1.03)
     spleen_size = profile.spleen_scale * rng.uniform(0.9, 1.1)
     spleen_shift = _draw_shift(rng, 7.0)
@@ -280,7 +261,7 @@ def draw_anatomy(profile: SiteProfile, rng: np.random.Generator) -> Anatomy:
 def scan(
     anatomy: Anatomy, profile: SiteProfile, rng: np.random.Generator
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """A patient's volume in HU and its label, both ``(right, anterior, superior)``."""
+    """Return a patient's volume in HU and its label, both ``(right, anterior, superior)``."""
     grid = _grid_mm(profile.spacing_mm)
     soft_tissue = anatomy.soft_tissue.contains(grid)
     spleen = anatomy.spleen.contains(grid) & ~anatomy.hilum.contains(grid) & soft_tissue
@@ -342,7 +323,7 @@ def _stretched(line: Floats, count: int) -> Floats:
 
 
 def _blur(volume: Floats) -> Floats:
-    """The partial volume effect: each voxel takes a quarter from either neighbour per axis."""
+    """Apply the partial volume effect: a voxel takes a quarter from either neighbour per axis."""
     for axis in range(volume.ndim):
         ends = [(1, 1) if axis == other else (0, 0) for other in range(volume.ndim)]
         lower, middle, upper = (
@@ -445,7 +426,7 @@ def _write_volume(
 
 
 def _gzipped(content: bytes) -> bytes:
-    """Compressed without a time stamp or file name, which would differ from one run to the next."""
+    """Compress without a time stamp or file name, so that equal volumes give equal files."""
     packed = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", fileobj=packed, compresslevel=6, mtime=0) as file:
         file.write(content)

@@ -184,7 +184,7 @@ def data_of_sites(
 
 
 def results_of(result: str | os.PathLike[str] | None) -> Path:
-    """The folder with record, matrix and models in what ``run.get_result()`` returned.
+    """Return the folder with record, matrix and models in what ``run.get_result()`` returned.
 
     Raises:
         FederationError: the run has left none.

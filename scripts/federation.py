@@ -25,11 +25,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 from admin_shell import AdminShell
 
 from fl_admin.at_server.job_results import RESULTS
 from fl_admin.demo_data import write_demo_data
-from fl_admin.simulation.local_federation import SERVER, SITES, THIS_MACHINE, LocalFederation
+from fl_admin.simulation.local_federation import SERVER, SITES, LocalFederation
 from fl_admin.simulation.nvflare_engine import NvflareEngine
 from fl_admin.simulation.processes import ProcessTree
 from fl_server.record.cross_site import GLOBAL_MODEL, CrossSiteMatrix, read_cross_site_matrix
@@ -44,6 +45,9 @@ BUILD = REPOSITORY / "build" / "federation"
 JOB_ID = re.compile(r"Submitted job: (\S+)")
 STATUS = re.compile(r'"status": "(\S+)"')
 COMPLETED = "FINISHED:COMPLETED"
+THIS_MACHINE = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
+"""Addresses that no other machine reaches."""
+
 SECONDS_FOR_A_JOB = 600.0
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_QUESTIONS = 2.0
@@ -213,13 +217,30 @@ def await_end(shell: AdminShell, job_id: str) -> str:
 
 def check_addresses(federation: LocalFederation) -> None:
     """Nothing listens beyond this machine, and the server talks to nobody without a certificate."""
-    listening = federation.listening()
-    open_to_others = [one for one in listening if one[0] not in THIS_MACHINE]
+    listening = listening_sockets(federation)
+    open_to_others = [address for address in listening if address[0] not in THIS_MACHINE]
     if open_to_others or not listening:
         raise FederationError(f"processes of the federation listen on {listening}")
     known = answers(federation, with_certificate=True)
     if not known or answers(federation, with_certificate=False):
         raise FederationError("the server does not ask for a certificate")
+
+
+def listening_sockets(federation: LocalFederation) -> list[tuple[str, int]]:
+    """Address and port of each socket on which a process of the federation listens."""
+    return sorted(
+        (connection.laddr.ip, connection.laddr.port)
+        for process in federation.processes()
+        for connection in connections_of(process)
+        if connection.status == psutil.CONN_LISTEN
+    )
+
+
+def connections_of(process: psutil.Process) -> list[Any]:
+    try:
+        return list(process.netconnections_of(kind="inet"))
+    except psutil.Error:
+        return []  # it has ended
 
 
 def answers(federation: LocalFederation, *, with_certificate: bool) -> bool:
@@ -301,7 +322,7 @@ def check_same_bits(*results: Path) -> None:
 def outcome(results: Path) -> dict[str, Any]:
     record = read_run_record(results / "run_record.json")
     return {
-        "rounds": [one.weights_sha256 for one in record.rounds],
+        "rounds": [round_record.weights_sha256 for round_record in record.rounds],
         "models": {file.stem: digest(read_checkpoint(file).weights) for file in models_of(results)},
         "cells": read_cross_site_matrix(results / "cross_site.json").as_dict()["cells"],
     }
@@ -310,7 +331,7 @@ def outcome(results: Path) -> dict[str, Any]:
 def models_of(results: Path) -> Iterator[Path]:
     files = sorted((results / "models").glob("*.pt"))
     if len(files) != len(SITES) + 2:
-        raise FederationError(f"{results / 'models'} holds {[one.name for one in files]}")
+        raise FederationError(f"{results / 'models'} holds {[file.name for file in files]}")
     yield from files
 
 

@@ -25,7 +25,9 @@ NOT_DECLARED = "not declared"
 def main() -> int:
     bom = installed()
     keep_parts(bom, listed("*.txt"))
-    missing = listed("base.txt") - {canonicalize_name(one["name"]) for one in bom["components"]}
+    missing = listed("base.txt") - {
+        canonicalize_name(component["name"]) for component in bom["components"]
+    }
     if missing:
         print(f"not installed: {', '.join(sorted(missing))}", file=sys.stderr)
         return 1
@@ -55,7 +57,11 @@ def installed() -> dict[str, Any]:
 
 def keep_parts(bom: dict[str, Any], names: set[str]) -> None:
     """Take all other packages out, and give a licence to each part that declares one in words."""
-    parts = [one for one in bom["components"] if canonicalize_name(one["name"]) in names]
+    parts = [
+        component
+        for component in bom["components"]
+        if canonicalize_name(component["name"]) in names
+    ]
     for part in parts:
         words = metadata.metadata(part["name"]).get("License")
         if "licenses" not in part and words:
@@ -63,9 +69,9 @@ def keep_parts(bom: dict[str, Any], names: set[str]) -> None:
     kept = {bom["metadata"]["component"]["bom-ref"], *(part["bom-ref"] for part in parts)}
     bom["components"] = parts
     bom["dependencies"] = [
-        {**one, "dependsOn": [ref for ref in one.get("dependsOn", ()) if ref in kept]}
-        for one in bom["dependencies"]
-        if one["ref"] in kept
+        {**dependency, "dependsOn": [ref for ref in dependency.get("dependsOn", ()) if ref in kept]}
+        for dependency in bom["dependencies"]
+        if dependency["ref"] in kept
     ]
 
 
@@ -86,18 +92,24 @@ def licence_table(bom: dict[str, Any]) -> Iterator[str]:
     """The parts as a table, those of one licence together."""
     yield "| part | version | licence, as it declares |"
     yield "|---|---|---|"
-    parts = [(licence(one), one["name"], one["version"]) for one in bom["components"]]
-    for declared, name, version in sorted(parts, key=lambda one: [text.lower() for text in one]):
+    parts = [
+        (licence(component), component["name"], component["version"])
+        for component in bom["components"]
+    ]
+    for declared, name, version in sorted(parts, key=lambda row: [text.lower() for text in row]):
         yield f"| {name} | {version} | {declared} |"
 
 
 def licence(part: dict[str, Any]) -> str:
     """What a part declares: SPDX where it does, else its own words."""
     declared = part.get("licenses", ())
-    spdx = [one.get("expression") or one["license"].get("id") for one in declared]
-    words = [one["license"]["name"].rpartition(":: ")[2] for one in declared
-             if "name" in one.get("license", ())]  # fmt: skip
-    return ", ".join([one for one in spdx if one] or words) or NOT_DECLARED
+    spdx = [
+        licence_entry.get("expression") or licence_entry["license"].get("id")
+        for licence_entry in declared
+    ]
+    words = [licence_entry["license"]["name"].rpartition(":: ")[2] for licence_entry in declared
+             if "name" in licence_entry.get("license", ())]  # fmt: skip
+    return ", ".join([text for text in spdx if text] or words) or NOT_DECLARED
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,6 +64,19 @@ NVFLARE_ERROR = "NVFLARE_ERROR: "
 GONE = (NoConnection, NoReply, SessionClosed, SessionExpired)
 """What NVFlare raises if the server does not answer any more."""
 
+EXPLANATIONS: Mapping[type[Exception], str] = {
+    InvalidJobDefinition: "the server does not take {what}: {error}",
+    JobNotFound: "the server has no job {what!r}\n    'mmar jobs' lists those that it has.",
+    JobNotDone: "{what} is still running\n    'mmar watch' waits for it, 'mmar abort' ends it.",
+    JobNotRunning: "{what} does not run",
+    AuthenticationError: "the server does not allow that: {error}",
+    AuthorizationError: "the server does not allow that: {error}",
+    **dict.fromkeys(GONE, "the connection to the server is gone: {error}"),
+    InternalError: "the server answered with an error: {error}",
+    RuntimeError: "the server answered with an error: {error}",
+}
+"""What NVFlare raises -> what it says to the person at the console."""
+
 log = logging.getLogger(__name__)
 
 
@@ -110,7 +123,7 @@ class JobState:
     def obstacles(self) -> tuple[str, ...]:
         """Why the server did not start it, without the times at which it tried."""
         tries = [line.partition(": ")[2] for line in self.schedule]
-        return tuple(one for one in dict.fromkeys(tries) if one != SCHEDULED)
+        return tuple(reason for reason in dict.fromkeys(tries) if reason != SCHEDULED)
 
     @property
     def refusals(self) -> tuple[str, ...]:
@@ -172,19 +185,19 @@ class Console:
             return str(self._session.submit_job(str(copy)))
 
     def sites(self) -> tuple[str, ...]:
-        """The sites that the server has now, by name."""
+        """Return the sites that the server has now, by name."""
         with _explained("the list of sites"):
-            found = self._session.get_system_info().client_info
-        return tuple(sorted(str(one.name) for one in found))
+            clients = self._session.get_system_info().client_info
+        return tuple(sorted(str(site.name) for site in clients))
 
     def jobs(self) -> tuple[JobState, ...]:
-        """All jobs of the server, in the order of submission."""
+        """Return all jobs of the server, in the order of submission."""
         with _explained("the list of jobs"):
-            found = self._session.list_jobs(detailed=True)
-        return tuple(sorted(map(_state, found), key=lambda one: one.submitted))
+            jobs = self._session.list_jobs(detailed=True)
+        return tuple(sorted(map(_state, jobs), key=lambda job: job.submitted))
 
     def job(self, job_id: str) -> JobState:
-        """One job.
+        """Return the state of a job.
 
         Raises:
             FederationError: there is none with this id.
@@ -193,14 +206,14 @@ class Console:
             return _state(self._session.get_job_meta(job_id))
 
     def record(self, job_id: str) -> RunRecord | None:
-        """The record of a running job so far; None where it has none to show yet."""
+        """Return the record of a running job so far; None where it has none to show yet."""
         try:
-            found = self._session.do_app_command(job_id, RECORD_TOPIC, {})
+            answer = self._session.do_app_command(job_id, RECORD_TOPIC, {})
         except (*GONE, JobNotRunning, InternalError, RuntimeError, AuthorizationError):
             # It starts, or has just ended; or this admin may not ask a running job. A server that
-            # does not answer is found out by the next question.
+            # does not answer is answer out by the next question.
             return None
-        return RunRecord.from_dict(found) if found else None
+        return RunRecord.from_dict(answer) if answer else None
 
     def abort(self, job_id: str) -> None:
         """Stop a job.
@@ -251,8 +264,8 @@ class Console:
         lacking, lost = _Clock(), _Clock()
         while not (state := self._patiently(job_id)).finished:
             running = state.status == RunStatus.RUNNING.value
-            found = self.record(job_id) if running else None
-            record = found or record
+            news = self.record(job_id) if running else None
+            record = news or record
             watch(state, record)
             if lacking.since(state.waits_for_sites) > start_within:
                 raise FederationError(
@@ -261,7 +274,7 @@ class Console:
                     "    The server goes on trying, in growing intervals for about 40 minutes: "
                     f"'mmar watch {job_id}' waits again, 'mmar abort {job_id}' takes it back."
                 )
-            if lost.since(running and found is None and not self._runs(job_id)) > (
+            if lost.since(running and news is None and not self._runs(job_id)) > (
                 SECONDS_TO_BE_SURE
             ):
                 raise FederationError(
@@ -274,15 +287,15 @@ class Console:
         return state
 
     def _runs(self, job_id: str) -> bool:
-        """Whether the server has a job among its running ones."""
+        """Return whether the server has a job among its running ones."""
         try:
-            found = self._session.get_system_info().job_info
+            running = self._session.get_system_info().job_info
         except (*GONE, InternalError, RuntimeError):
             return True  # which the next look at the job will tell
-        return job_id in {str(one.job_id) for one in found}
+        return job_id in {str(job.job_id) for job in running}
 
     def _patiently(self, job_id: str) -> JobState:
-        """A job's state; a server that does not answer for a while is asked again."""
+        """Return a job's state; a server that does not answer for a while is asked again."""
         deadline = time.monotonic() + SECONDS_TO_RETURN
         while True:
             try:
@@ -318,7 +331,7 @@ class _Clock:
 
 
 def admin_kit(folder: Path) -> Kit:
-    """The kit of an admin.
+    """Return the kit of an admin.
 
     Raises:
         ConfigError: the folder is none.
@@ -334,12 +347,12 @@ def admin_kit(folder: Path) -> Kit:
 
 
 def _logged_in(kit: Kit, seconds: float) -> Session:
-    """A session with the server; what would keep NVFlare from one is found out beforehand.
+    """Return a session with the server; what would keep NVFlare from one is found out beforehand.
 
     Raises:
         FederationError: the certificate, the connection or the server stands in the way.
     """
-    for look in (_certificate_findings, lambda one: [check_connection(one, seconds)]):
+    for look in (_certificate_findings, lambda kit: [check_connection(kit, seconds)]):
         for finding in look(kit):
             if finding.state is State.FAULT:
                 raise FederationError(
@@ -366,7 +379,7 @@ def _logged_in(kit: Kit, seconds: float) -> Session:
 
 def _certificate_findings(kit: Kit) -> list[Finding]:
     # What else is found there, such as a key that others can read, is 'mmar site setup's to tell.
-    return [one for one in check_certificate(kit) if one.check == "certificate"]
+    return [finding for finding in check_certificate(kit) if finding.check == "certificate"]
 
 
 def _state(meta: Any) -> JobState:
@@ -378,13 +391,13 @@ def _state(meta: Any) -> JobState:
         submitter=_text_of(meta.get(JobMetaKey.SUBMITTER_NAME.value, "")),
         submitted=_text_of(meta.get(JobMetaKey.SUBMIT_TIME_ISO.value, "")),
         duration=_text_of(meta.get(JobMetaKey.DURATION.value, "")),
-        deployment=dict(_answer(one) for one in map(_text_of, detail) if ": " in one),
+        deployment=dict(_answer(line) for line in map(_text_of, detail) if ": " in line),
         schedule=tuple(map(_text_of, meta.get(JobMetaKey.SCHEDULE_HISTORY.value) or ())),
     )
 
 
 def _text_of(value: object) -> str:
-    """A text of the server, or of a site through the server, as it may be shown."""
+    """Return a text of the server, or of a site through the server, as it may be shown."""
     return shown(str(value))
 
 
@@ -396,28 +409,13 @@ def _answer(line: str) -> tuple[str, str]:
 
 @contextmanager
 def _explained(what: str) -> Iterator[None]:
-    """What NVFlare raises, in words for the person at the console.
+    """Raise what NVFlare raises in words for the person at the console.
 
     Raises:
-        FederationError: something was raised.
+        FederationError: NVFlare raised an error.
     """
     try:
         yield
-    except InvalidJobDefinition as error:
-        raise FederationError(f"the server does not take {what}: {error}") from error
-    except JobNotFound as error:
-        raise FederationError(
-            f"the server has no job {what!r}\n    'mmar jobs' lists those that it has."
-        ) from error
-    except JobNotDone as error:
-        raise FederationError(
-            f"{what} is still running\n    'mmar watch' waits for it, 'mmar abort' ends it."
-        ) from error
-    except JobNotRunning as error:
-        raise FederationError(f"{what} does not run") from error
-    except (AuthenticationError, AuthorizationError) as error:
-        raise FederationError(f"the server does not allow that: {error}") from error
-    except GONE as error:
-        raise FederationError(f"the connection to the server is gone: {error}") from error
-    except (InternalError, RuntimeError) as error:
-        raise FederationError(f"the server answered with an error: {error}") from error
+    except tuple(EXPLANATIONS) as error:
+        text = next(text for kind, text in EXPLANATIONS.items() if isinstance(error, kind))
+        raise FederationError(text.format(what=what, error=error)) from error

@@ -92,7 +92,7 @@ class SiteFailure:
 
 
 def explained_end(state: JobState, results: JobResults | None) -> str:
-    """Why a job did not complete, in one line for each thing that is known.
+    """Return why a job did not complete, in one line for each thing that is known.
 
     Args:
         state: the finished job.
@@ -106,7 +106,7 @@ def explained_end(state: JobState, results: JobResults | None) -> str:
 
 
 def refusal_lines(state: JobState) -> Iterator[str]:
-    """A line for each site that did not take the job: why, and what to do."""
+    """Yield a line for each site that did not take the job: why, and what to do."""
     for refusal in state.refusals:
         rule = refusal.partition(REFUSED)[2].partition(":")[0]
         yield f"{refusal}\n        What to do: {REFUSALS.get(rule, MEND_THE_JOB)}"
@@ -129,12 +129,12 @@ def _reasons(state: JobState, results: JobResults | None) -> Iterator[str]:
 
 
 def _known(results: JobResults) -> Iterator[str]:
-    """What record and log say; the most telling of it alone."""
+    """Yield what record and log say; the most telling of it alone."""
     record = results.record
     if record is None:
         yield from (f"server: {reason}" for reason in results.fatal[:1])
         return
-    failures = [str(one) for one in site_failures(record)]
+    failures = [str(failure) for failure in site_failures(record)]
     yield from failures
     rejected = list(_rejections(record))
     yield from rejected
@@ -152,19 +152,19 @@ def _known(results: JobResults) -> Iterator[str]:
 
 
 def site_failures(record: RunRecord) -> Iterator[SiteFailure]:
-    """The errors of sites in a record, each word of a site once."""
+    """Yield the errors of sites in a record, each word of a site once."""
     seen = set()
-    for one in _all_failures(record):
-        if (one.site, one.word) not in seen:
-            seen.add((one.site, one.word))
-            yield one
+    for failure in _all_failures(record):
+        if (failure.site, failure.word) not in seen:
+            seen.add((failure.site, failure.word))
+            yield failure
 
 
 def _all_failures(record: RunRecord) -> Iterator[SiteFailure]:
-    for one in record.rounds:
-        for site, outcome in one.sites.items():
+    for round_record in record.rounds:
+        for site, outcome in round_record.sites.items():
             if isinstance(outcome, SiteAbsence):
-                yield from _failures(outcome.reason, site, f" in round {one.number}")
+                yield from _failures(outcome.reason, site, f" in round {round_record.number}")
     for sentence in (record.failure or "").split("; "):
         named = [word for word in re.split(r"[^\w.-]+", sentence) if word in record.sites]
         for site in named[:1]:  # it is about the first; a second one is a model's
@@ -172,13 +172,14 @@ def _all_failures(record: RunRecord) -> Iterator[SiteFailure]:
 
 
 def _failures(text: str, site: str, when: str) -> Iterator[SiteFailure]:
-    for found in FAILURE.finditer(text):
-        yield SiteFailure(site=site, word=found["word"], reference=found["reference"], when=when)
+    for match in FAILURE.finditer(text):
+        yield SiteFailure(site=site, word=match["word"], reference=match["reference"], when=when)
 
 
 def _rejections(record: RunRecord) -> Iterator[str]:
-    """What the server's guard did not take in the last round."""
-    for one in record.rounds[-1:]:
-        for site, outcome in one.sites.items():
+    """Yield what the server's guard did not take in the last round."""
+    for round_record in record.rounds[-1:]:
+        for site, outcome in round_record.sites.items():
             if isinstance(outcome, SiteAbsence) and outcome.status == "rejected":
-                yield f"{site}: its update of round {one.number} was rejected: {outcome.reason}"
+                number = round_record.number
+                yield f"{site}: its update of round {number} was rejected: {outcome.reason}"

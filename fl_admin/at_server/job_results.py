@@ -49,7 +49,7 @@ class JobResults:
 
 
 def read_job_results(folder: Path) -> JobResults:
-    """The results in the folder of a downloaded job.
+    """Return the results in the folder of a downloaded job.
 
     Raises:
         FederationError: a file of them is not as it was written.

@@ -22,7 +22,7 @@ PLACES = ("", "results", "workspace/results")
 
 
 def results_folder(run: Path, *, holds: str) -> Path:
-    """The folder of a run's results.
+    """Return the folder of a run's results.
 
     Args:
         run: that folder, or the one of a simulation or of a downloaded job.

@@ -33,7 +33,7 @@ NOT_INTACT = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+    """Add the command's own arguments."""
     actions = parser.add_subparsers(title="actions", dest="action", required=True)
     verify = actions.add_parser(
         "verify",
@@ -75,12 +75,12 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(results)
     else:
-        print("\n".join(line for one in results for line in _lines(one)))
-    return 0 if all(_is_well(one) for one in results) else NOT_INTACT
+        print("\n".join(line for result in results for line in _lines(result)))
+    return 0 if all(_is_well(result) for result in results) else NOT_INTACT
 
 
 def _is_well(result: dict[str, Any]) -> bool:
-    """Whether a log is intact; a ledger may be empty, for it is there before anything is spent."""
+    """Return whether a log is intact; a ledger may be empty, as it is before its first spending."""
     from mmar_runtime.audit import EMPTY, LEDGER_FILE
 
     is_unused = result["status"] == EMPTY and Path(result["file"]).name == LEDGER_FILE.name
@@ -88,7 +88,7 @@ def _is_well(result: dict[str, Any]) -> bool:
 
 
 def _verified(path: Path, keys: list[Path], heads: list[str]) -> dict[str, Any]:
-    """What is found; a log that is not there is a finding where a head of it is known."""
+    """Return what is found; a log that is not there is a finding where a head of it is known."""
     from mmar_runtime.audit import AUDIT_FILE, LEDGER_FILE, ledger_heads, verify_audit
     from mmar_runtime.audit_keys import SECRET, LogKey
 
@@ -107,12 +107,12 @@ def _verified(path: Path, keys: list[Path], heads: list[str]) -> dict[str, Any]:
         "status": report.status,
         "lines": report.lines,
         "head": report.head,
-        "findings": [{"line": one.line, "text": str(one)} for one in report.findings],
+        "findings": [{"line": finding.line, "text": str(finding)} for finding in report.findings],
     }
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:
-    yield from (one["text"] for one in result["findings"])
+    yield from (finding["text"] for finding in result["findings"])
     what = f"{result['file']}: {result['status']}"
     if result["status"] == "not authenticated":
         what += " (no key of its kit is here), but each line follows the line before"
@@ -120,10 +120,10 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
 
 
 def _known_heads(options: argparse.Namespace) -> dict[str, list[str]]:
-    """Name of a log -> its heads in the run record."""
+    """Return the heads in the run record by the names of the logs."""
     from mmar_runtime.audit import HEAD_FORM
 
-    odd = [one for one in options.head if not HEAD_FORM.fullmatch(one)]
+    odd = [head for head in options.head if not HEAD_FORM.fullmatch(head)]
     if odd:
         raise _fault("--head", f"{odd[0]!r} is not a head, such as 12:9f86d081...")
     if options.head and len(options.files) > 1:
@@ -136,12 +136,12 @@ def _known_heads(options: argparse.Namespace) -> dict[str, list[str]]:
     from mmar_runtime.errors import FederationError
 
     try:
-        found = read_run_record(options.record).log_heads(options.site)
+        heads = read_run_record(options.record).log_heads(options.site)
     except FederationError as error:
         raise _fault("--record", str(error)) from error
-    if not found:
+    if not heads:
         raise _fault("--site", f"the record holds no head of a log of {options.site!r}")
-    return found
+    return heads
 
 
 def _fault(place: str, message: str) -> Exception:

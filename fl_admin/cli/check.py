@@ -28,7 +28,7 @@ REJECTED = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+    """Add the command's own arguments."""
     parser.add_argument(
         "paths",
         nargs="+",
@@ -76,16 +76,16 @@ def _must_be_there(paths: list[str]) -> None:
 
 
 def _shown(text: str) -> str:
-    """The text with escapes for what this terminal has no signs for."""
+    """Return the text with escapes for what this terminal has no signs for."""
     encoding = sys.stdout.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _text(verdict: Verdict) -> str:
-    """The verdict for a person: a line for each reason, with advice below it."""
+    """Return the verdict for a person: a line for each reason, with advice below it."""
     lines = [f"{verdict.path}: {'accepted' if verdict.accepted else 'rejected'}"]
-    for one in verdict.problems:
-        lines.append(f"  {one.rule}  {one.location}: {one.message}")
-        lines += [f"      {one.advice}"] if one.advice else []
+    for problem in verdict.problems:
+        lines.append(f"  {problem.rule}  {problem.location}: {problem.message}")
+        lines += [f"      {problem.advice}"] if problem.advice else []
     lines += [f"  note: {notice}" for notice in verdict.notices]
     return "\n".join(lines)

@@ -14,7 +14,7 @@ EXAMPLES = """example:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+    """Add the command's own arguments."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="gets DIR/site-1, ...")
     parser.add_argument("--sites", type=int, default=3, help="number of sites (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (%(default)s)")

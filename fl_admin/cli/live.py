@@ -29,7 +29,7 @@ def live_view() -> Iterator[View]:
 
 
 def progress_table(view: SimulationView) -> Table:
-    """One row for each site."""
+    """Return a row for each site."""
     table = Table(title=headline(view), title_justify="left")
     for column in ("site", "round", "task", "epoch", "iteration", "loss", "metric"):
         table.add_column(column)
@@ -47,7 +47,7 @@ def progress_table(view: SimulationView) -> Table:
 
 
 def headline(view: SimulationView) -> str:
-    """How far the run is, in one line."""
+    """Return how far the run is, in one line."""
     if view.rounds == 0:
         return f"models are evaluated at each site, {view.elapsed:.0f} s"
     closed = len(view.record.closed_rounds) if view.record else 0
@@ -58,7 +58,7 @@ def headline(view: SimulationView) -> str:
 
 
 def number(value: float | None) -> str:
-    """A number for a narrow column; empty where there is none."""
+    """Return a number for a narrow column; empty where there is none."""
     return "" if value is None else f"{value:.4f}"
 
 

@@ -60,16 +60,16 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]  # typeshed has it overloaded
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """As argparse's, but nothing stays unknown."""
-        found, unknown = super().parse_known_args(args, namespace)
+        """Parse as argparse does, but refuse unknown options."""
+        options, unknown = super().parse_known_args(args, namespace)
         if unknown:
             advice = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
             self.error(f"unrecognized arguments: {' '.join(unknown)}\n    {advice}".rstrip())
-        return found, unknown
+        return options, unknown
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+    """Return the parser of all commands."""
     parser = _Parser(
         prog="mmar",
         description="Run Clara Train MMARs at one site, and across sites on NVFlare.",

@@ -28,7 +28,7 @@ def named_job(
     values: Mapping[str, Scalar] | None = None,
     for_mmars: Mapping[str, object] | None = None,
 ) -> Iterator[Job]:
-    """The job in a folder; one made of a plain MMAR is there only within.
+    """Give the job in a folder; a job made of a plain MMAR exists only within.
 
     Args:
         folder: of a job or of an MMAR.

@@ -36,7 +36,7 @@ NEXT = """next:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+    """Add the command's own arguments."""
     parser.add_argument("project", type=Path, metavar="PROJECT", help="project file, YAML")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="kits go below it")
     parser.add_argument(
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _summary(kits: Kits) -> None:
-    """What was made, until when it is good, and what comes next."""
+    """Print what was made, until when it is good, and what comes next."""
     print(f"{len(kits.participants)} kits in {kits.folder}")
     width = max(map(len, kits.participants))
     for name in kits.participants:

@@ -22,7 +22,7 @@ Each is the folder of a simulation or of a downloaded job, their results, or a c
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The actions, each with its own arguments."""
+    """Add the actions, each with its own arguments."""
     actions = parser.add_subparsers(title="actions", dest="action", required=True)
     merge = actions.add_parser(
         "merge",

@@ -47,7 +47,7 @@ Each run gets a folder of its own, RUNS/run-001 and so on; earlier runs stay.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+    """Add the command's own arguments."""
     parser.add_argument(
         "job", type=Path, nargs="?", metavar="JOB", help="folder of a job or an MMAR"
     )
@@ -137,7 +137,7 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
 
 
 def _policy(file: Path | None) -> SitePolicy:
-    """The policy of all simulated sites; whoever simulates a job has chosen it."""
+    """Return the policy of all simulated sites; whoever simulates a job has chosen it."""
     return DEFAULT_POLICY if file is None else replace(read_site_policy(file), jobs="signed")
 
 
@@ -173,7 +173,7 @@ def _show(plan: SimulationPlan, result: SimulationResult, *, as_json: bool) -> N
 
 
 def _where(plan: SimulationPlan, result: SimulationResult) -> str:
-    """Where the results lie, as far as there are any."""
+    """Return where the results lie, as far as there are any."""
     folder = result.folder
     places = {
         "report": [folder.results / "report.html"],
@@ -193,7 +193,7 @@ def _where(plan: SimulationPlan, result: SimulationResult) -> str:
 
 
 def _same_number(plan: SimulationPlan, result: SimulationResult, model: str) -> list[str]:
-    """How a site gets its number of the matrix again."""
+    """Return how a site gets its number of the matrix again."""
     folder, site = result.folder, next(iter(plan.sites))
     kit = plan.engine.kit(plan, folder, site)
     file, lines = folder.results / "models" / f"{model}.pt", []

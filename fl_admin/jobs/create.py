@@ -119,12 +119,12 @@ def create_job(request: JobRequest, out: Path, *, overwrite: bool = False) -> Cr
 
 
 def is_plain_mmar(folder: Path) -> bool:
-    """Whether a folder is an MMAR and no job."""
+    """Return whether a folder is an MMAR and no job."""
     return (folder / "config").is_dir() and not (folder / META).exists()
 
 
 def mmar_to_federate(folder: str | Path) -> Mmar:
-    """The MMAR in a folder that is to become a job.
+    """Return the MMAR in a folder that is to become a job.
 
     Raises:
         ConfigError: there is none, or the folder is a job already.
@@ -137,7 +137,7 @@ def mmar_to_federate(folder: str | Path) -> Mmar:
 
 
 def replaced_configs(mmar: Mmar) -> Iterator[str]:
-    """A notice for each federated config that an MMAR has already, and a new job does not take."""
+    """Yield a notice for each federated config of an MMAR, which a new job does not take."""
     for file in (SERVER_CONFIG, CLIENT_CONFIG):
         if (mmar.root / "config" / file).exists():
             yield f"{file} is written anew; 'mmar job import' translates an old one"
@@ -145,7 +145,7 @@ def replaced_configs(mmar: Mmar) -> Iterator[str]:
 
 @contextmanager
 def temporary_job(request: JobRequest) -> Iterator[CreatedJob]:
-    """The job in a folder that is gone afterwards; errors as for ``create_job``."""
+    """Make the job in a folder that is removed afterwards; errors as for ``create_job``."""
     with tempfile.TemporaryDirectory(prefix="mmar-job-") as folder:
         yield create_job(request, Path(folder) / "job")
 
@@ -203,8 +203,8 @@ def _build(request: JobRequest, root: Path) -> CreatedJob:
 
 
 def _told(configs: Iterable[WorkflowConfig]) -> Iterator[str]:
-    """What the loader noticed: values without effect, and how much it translates."""
-    notices = {str(one): one.rule for config in configs for one in config.notices}
+    """Yield what the loader noticed: values without effect, and how much it translates."""
+    notices = {str(notice): notice.rule for config in configs for notice in config.notices}
     yield from (text for text, rule in notices.items() if rule == UNUSED_VARIABLE)
     translated = sum(rule != UNUSED_VARIABLE for rule in notices.values())
     if translated:
@@ -221,7 +221,7 @@ class _ConfigFolder:
 
 
 def _config_folder(mmar: Mmar) -> _ConfigFolder:
-    """The author's workflows, an environment without data, and a cross-site validation."""
+    """Return the author's workflows, an environment without data, and a cross-site validation."""
     train = read_json(mmar.root / TRAIN_FILE)
     copied: dict[str, Path] = {}
     left_out: list[str] = []
@@ -248,7 +248,7 @@ def _config_folder(mmar: Mmar) -> _ConfigFolder:
 
 
 def _environment(mmar: Mmar, notices: list[str]) -> dict[str, Any]:
-    """The MMAR's ``environment.json`` without the author's data.
+    """Return the MMAR's ``environment.json`` without the author's data.
 
     In their place stands a folder that is nowhere: the server needs no data to build the network,
     and a site that has not set its own is told which variables it lacks.
@@ -277,7 +277,7 @@ def _copied_folders(mmar: Mmar, app: Path) -> list[str]:
             elif path.name != ".gitkeep":
                 left_out.append(f"{folder}/{path.name}")
     known = {*FOLDERS, "custom"}
-    left_out += sorted(one.name for one in mmar.root.iterdir() if one.name not in known)
+    left_out += sorted(path.name for path in mmar.root.iterdir() if path.name not in known)
     return list(_left_out(left_out, "they have no place in a job"))
 
 
@@ -303,7 +303,7 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
 def _loaded(
     app: Mmar, values: Mapping[str, Scalar], problems: list[Problem]
 ) -> list[WorkflowConfig]:
-    """The workflows of the federation; what keeps them from being that is added to the problems.
+    """Return the workflows of the federation; add what keeps them from that to the problems.
 
     The others are for one site alone; a fault of theirs shows in the check of the job.
     """
@@ -399,7 +399,7 @@ def _checkpoints(request: JobRequest, app: Path, configs: Iterable[WorkflowConfi
 
 
 def start_files(configs: Iterable[WorkflowConfig], app: Path) -> Iterator[tuple[Path, Location]]:
-    """The files of enabled CheckpointLoaders among the train handlers, and where they are named.
+    """Yield the files of enabled CheckpointLoaders of the training, and where they are named.
 
     Raises:
         ConfigError: a file lies outside of the app.

@@ -32,7 +32,7 @@ OF_TRAINING = ("CheckpointSaver", "TensorBoardStatsHandler")
 def cross_validation_document(
     train: Document, validation: Document | None, environment: Document
 ) -> dict[str, Any] | None:
-    """The document; None where ``config_train.json`` has no network or nothing to validate by.
+    """Return the document; None if ``config_train.json`` has no network or nothing to validate by.
 
     Args:
         train: ``config_train.json`` as its author wrote it.
@@ -60,37 +60,37 @@ def cross_validation_document(
 
 
 def _values(train: Document, names: Iterable[str], document: Document) -> dict[str, Any]:
-    """The variables of these names that only ``config_train.json`` sets."""
+    """Return the variables of these names that only ``config_train.json`` sets."""
     given = first_level_primitives(train)
-    found = {name: given[name] for name in names if name in given}
-    differing = [name for name in found if document.get(name, found[name]) != found[name]]
+    values = {name: given[name] for name in names if name in given}
+    differing = [name for name in values if document.get(name, values[name]) != values[name]]
     if differing:
         raise ConfigError(
             Problem(
                 Location("config_validation.json") / name,
-                f"is {document[name]!r}, and {found[name]!r} in config_train.json; the network "
+                f"is {document[name]!r}, and {values[name]!r} in config_train.json; the network "
                 "asks for it",
                 "Write the variable into environment.json, or a config_cross_validation.json.",
                 "variable",
             )
             for name in differing
         )
-    return {name: value for name, value in found.items() if name not in document}
+    return {name: value for name, value in values.items() if name not in document}
 
 
 def _of_validate_section(train: Document) -> dict[str, Any]:
-    """The section as a document of its own: with its variables, its ``ref``s written out."""
+    """Return the section as a document of its own: with its variables, its ``ref``s written out."""
     draft = Draft(train)
     section = dict(train["validate"])
     if isinstance(section.get("handlers"), list):
         section["handlers"] = [
-            one
-            for one in section["handlers"]
-            if not isinstance(one, dict) or one.get("name") not in OF_TRAINING
+            handler
+            for handler in section["handlers"]
+            if not isinstance(handler, dict) or handler.get("name") not in OF_TRAINING
         ]
     for slot in TRANSFORM_LISTS:
         if isinstance(section.get(slot), list):
-            section[slot] = [_written_out(draft, one) for one in section[slot]]
+            section[slot] = [_written_out(draft, transform) for transform in section[slot]]
     wanted = {*_names(section), *SETTINGS, VERSION}
     return {**_values(train, sorted(wanted), {}), **section}
 
@@ -98,30 +98,31 @@ def _of_validate_section(train: Document) -> dict[str, Any]:
 def _written_out(draft: Draft, item: Any) -> Any:
     if not isinstance(item, dict) or "ref" not in item:
         return item
-    found = draft.transform(item) or _own_transform(draft, item["ref"])
-    if not found:
+    transform = draft.transform(item) or _own_transform(draft, item["ref"])
+    if not transform:
         return item  # for the loader to refuse at its place
-    return {**found, **{key: value for key, value in item.items() if key != "ref"}}
+    return {**transform, **{key: value for key, value in item.items() if key != "ref"}}
 
 
 def _own_transform(draft: Draft, name: Any) -> dict[str, Any]:
-    """The train transform of the MMAR's own code whose class has this name; else empty."""
+    """Return the train transform of the MMAR's own code whose class has this name; else empty."""
     for slot in TRANSFORM_LISTS:
-        for one in objects(draft.document["train"], slot):
-            if str(one.get("path", "")).rpartition(".")[2] == name:
-                return one
+        for transform in objects(draft.document["train"], slot):
+            if str(transform.get("path", "")).rpartition(".")[2] == name:
+                return transform
     return {}
 
 
 def _with_loader(handlers: Any) -> Any:
-    """The handlers with one that reads weights, which evaluating at one site needs."""
+    """Return the handlers with one that reads weights, which evaluating at one site needs."""
     if not isinstance(handlers, list) or any(
-        isinstance(one, dict) and one.get("name") == CHECKPOINT_LOADER["name"] for one in handlers
+        isinstance(handler, dict) and handler.get("name") == CHECKPOINT_LOADER["name"]
+        for handler in handlers
     ):
         return handlers
     return [CHECKPOINT_LOADER, *handlers]
 
 
 def _names(value: Any) -> list[str]:
-    """The variables that a part of a document asks for."""
+    """Return the variables that a part of a document asks for."""
     return list(dict.fromkeys(names_in(json.dumps(value))))

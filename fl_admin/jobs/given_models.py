@@ -46,7 +46,7 @@ class ValidationSettings:
         return ()
 
     def problems(self) -> Iterator[Problem]:
-        """What no federation can do."""
+        """Yield what no federation can do."""
         if type(self.min_sites) is not int or self.min_sites < 1:
             message = f"has to be a whole number from 1, found {self.min_sites!r}"
             yield Problem(SETTINGS_PLACE / "min_sites", message, "", "job")
@@ -59,7 +59,7 @@ class ValidationSettings:
                 yield Problem(SETTINGS_PLACE / "models", message, "Write --model NAME=FILE.", "job")
 
     def documents(self, name: str) -> dict[str, dict[str, Any]]:
-        """The job's documents by their file names: ``meta.json`` and NVFlare's two configs."""
+        """Return the job's documents by file name: ``meta.json`` and NVFlare's two configs."""
         meta = read_json(TEMPLATES / META)
         server, client = (
             read_json(TEMPLATES / "validation" / file) for file in (SERVER_CONFIG, CLIENT_CONFIG)
@@ -71,7 +71,7 @@ class ValidationSettings:
 
 
 def models_of(run: Path) -> dict[str, Path]:
-    """The global models and the best one of each site that a run left behind, by their names.
+    """Return the global models of a run and the best model of each site, by their names.
 
     Args:
         run: folder of a simulation, of a downloaded job, or of their results.
@@ -133,7 +133,7 @@ def write_given_models(models: Mapping[str, Path], app: Mmar, values: Mapping[st
 
 
 def _fitting(path: Path, network: Weights, place: Location) -> Weights:
-    """The weights in a file, if they fit the network.
+    """Return the weights in a file, if they fit the network.
 
     Raises:
         ConfigError: they do not, or are not finite; or the file cannot be read.

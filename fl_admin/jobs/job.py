@@ -33,7 +33,7 @@ class Job:
 
     @classmethod
     def open(cls, folder: str | Path) -> Job:
-        """The job in a folder.
+        """Return the job in a folder.
 
         Raises:
             ConfigError: no ``meta.json``, not exactly one app, or a config of the app is missing.
@@ -59,7 +59,7 @@ class Job:
         return cls(folder=root, name=name, mmar=mmar)
 
     def copied_to(self, folder: Path, *, rounds: int | None, min_sites: int) -> Job:
-        """A copy of this job with another number of rounds and of sites.
+        """Return a copy of this job with another number of rounds and of sites.
 
         Args:
             folder: becomes the copy; must not exist.
@@ -107,14 +107,14 @@ class Job:
         return self.documents.federation.get("encrypt_layers") is not None
 
     def shortage(self, connected: Collection[str]) -> str:
-        """Which sites the job lacks before it can start, in one sentence; empty if it lacks none.
+        """Return which sites the job lacks before it can start, in a sentence; empty for none.
 
         Args:
             connected: the sites that the server has.
         """
         meta = read_json(self.folder / "meta.json")
         named = set(_participants(meta["deploy_map"][self.mmar.root.name])) - {"server"}
-        taking_part = [one for one in sorted(connected) if named & {ALL_SITES, one}]
+        taking_part = [site for site in sorted(connected) if named & {ALL_SITES, site}]
         absent = sorted(set(meta.get("mandatory_clients") or ()) - set(taking_part))
         if absent:
             return f"the job needs {', '.join(absent)}, not connected now"
@@ -127,15 +127,15 @@ class Job:
         return f"the job needs {least} sites{among}, {len(taking_part)} {are} connected{names}"
 
     def class_paths(self) -> tuple[str, ...]:
-        """Every class that the job's NVFlare configs name: what a site has to allow for it."""
+        """Return every class that the job's NVFlare configs name; a site has to allow them."""
         documents = self.documents
         return tuple(sorted({*class_paths(documents.server), *class_paths(documents.client)}))
 
 
 def _participants(deployment: Any) -> list[str]:
-    """The sites of an entry of ``deploy_map``, which is a list of names or names its ``sites``."""
+    """Return the sites of an entry of ``deploy_map``: a list, or an object with ``sites``."""
     names = deployment.get("sites", []) if isinstance(deployment, dict) else deployment
-    return [ALL_SITES if str(one).upper() == ALL_SITES else str(one) for one in names]
+    return [ALL_SITES if str(name).upper() == ALL_SITES else str(name) for name in names]
 
 
 def class_paths(value: Any) -> Iterator[str]:

@@ -7,11 +7,11 @@ from mmar_runtime.policy.site_policy import CONSENT_RULES
 
 
 def can_be_lifted(problem: Problem) -> bool:
-    """Whether a site can allow this by its policy; everything else holds at every site."""
+    """Return whether a site can allow this by its policy; everything else holds at every site."""
     return problem.rule in CONSENT_RULES
 
 
 def refusal_text(problem: Problem) -> str:
-    """The warning of a refusal, for the author of a job."""
+    """Return the warning of a refusal, for the author of a job."""
     who = "a site may refuse this" if can_be_lifted(problem) else "every site refuses this"
     return f"{who}: {problem}"

@@ -74,10 +74,10 @@ class JobSettings:
     def own_classes(self) -> tuple[str, ...]:
         """The paths of the classes that have to come with the job's own code."""
         named = [*self.result_filters, *([self.aggregator] if self.aggregator else [])]
-        return tuple(one["path"] for one in named if one["path"] not in SETTINGS)
+        return tuple(entry["path"] for entry in named if entry["path"] not in SETTINGS)
 
     def problems(self) -> Iterator[Problem]:
-        """What no federation can do; whether a site allows the rest is the site's to say."""
+        """Yield what no federation can do; whether a site allows the rest is the site's to say."""
         counts = {"rounds": 1, "min_sites": 1, "local_epochs": 1, "steps_aggregation": 0}
         for name, least in counts.items():
             value = getattr(self, name)
@@ -87,11 +87,11 @@ class JobSettings:
         for name in ("exclude_vars", "optional_names"):
             if getattr(self, name):
                 yield from form_problems(getattr(self, name), SETTINGS_PLACE / name)
-        for index, one in enumerate(self.result_filters):
-            if one["path"] in SETTINGS:
+        for index, entry in enumerate(self.result_filters):
+            if entry["path"] in SETTINGS:
                 place = SETTINGS_PLACE / "result_filters" / index
                 try:
-                    filter_settings(one["path"], one["args"], place)
+                    filter_settings(entry["path"], entry["args"], place)
                 except ConfigError as error:
                     yield from error.problems
         if self.encrypt_layers is not None:
@@ -124,7 +124,7 @@ class JobSettings:
             yield Problem(place, message, "Leave out --transfer, or --he.", "transfer")
 
     def documents(self, name: str) -> dict[str, dict[str, Any]]:
-        """The job's documents by their file names: ``meta.json`` and NVFlare's two configs."""
+        """Return the job's documents by file name: ``meta.json`` and NVFlare's two configs."""
         meta, server, client = (
             read_json(TEMPLATES / file) for file in (META, SERVER_CONFIG, CLIENT_CONFIG)
         )
@@ -135,7 +135,7 @@ class JobSettings:
         if self.aggregation_weights:
             federation["aggregation_weights"] = dict(self.aggregation_weights)
         if self.exclude_vars:
-            names = [f"{NOT}{one}" for one in self.exclude_vars]
+            names = [f"{NOT}{pattern}" for pattern in self.exclude_vars]
             federation["shared_names"] = names
             client["executors"][0]["executor"]["args"]["shared_names"] = names
         if self.optional_names:
@@ -153,11 +153,11 @@ class JobSettings:
         return {META: meta, SERVER_CONFIG: server, CLIENT_CONFIG: client}
 
     def _filter_chains(self) -> Iterator[dict[str, Any]]:
-        """One for the contributions; filters of ours hold whole models back as well."""
-        filters = [dict(one) for one in self.result_filters]
+        """Yield a chain for updates; filters of ours also hold back whole models."""
+        filters = [dict(entry) for entry in self.result_filters]
         if filters:
             yield {"tasks": [TRAIN], "filters": filters}
-        ours = [one for one in filters if one["path"] in SETTINGS]
+        ours = [entry for entry in filters if entry["path"] in SETTINGS]
         if ours:
             yield {"tasks": [SUBMIT], "filters": ours[:1]}
 
@@ -189,13 +189,13 @@ def named_class(words: Sequence[str]) -> dict[str, Any]:
 
 
 def keeps_buffers(entry: Mapping[str, Any]) -> bool:
-    """Whether a filter leaves the buffers of a network at the site."""
+    """Return whether a filter leaves the buffers of a network at the site."""
     kind = SETTINGS.get(entry["path"])
     return kind is not None and kind.is_private and entry["args"].get("buffers") != "send"
 
 
 def name_problems(name: str) -> Iterator[Problem]:
-    """What is wrong with a job's name."""
+    """Yield what is wrong with a job's name."""
     if JOB_NAME.fullmatch(name) is None:
         message = (
             f"{name!r} is no name of a job: letters, digits, blanks and ._-, at most 100, the "

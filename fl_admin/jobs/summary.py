@@ -65,12 +65,12 @@ class JobSummary:
     refusals: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The same, for ``--json``."""
+        """Return plain values for ``--json``."""
         return asdict(self)
 
 
 def summary_of(job: Job) -> JobSummary:
-    """What a job's documents say.
+    """Return what a job's documents say.
 
     Raises:
         ConfigError: a document has a fault, or a file is a link or a device.
@@ -94,7 +94,7 @@ def summary_of(job: Job) -> JobSummary:
         aggregation_weights=federation.get("aggregation_weights") or {},
         encrypt_layers=tuple(federation.get("encrypt_layers") or ()),
         transfer=federation.get("transfer") or "",
-        workflows=tuple(str(one.get("id")) for one in documents.server.get("workflows", [])),
+        workflows=tuple(str(entry.get("id")) for entry in documents.server.get("workflows", [])),
         network=networks[0].title if networks else "",
         key_metric=(metrics[0].log_label or "") if metrics else "",
         classes=job.class_paths(),
@@ -103,7 +103,8 @@ def summary_of(job: Job) -> JobSummary:
         weights=_below(job.mmar.models, files),
         code=_below(job.mmar.custom, files),
         refusals=tuple(
-            f"{one.rule}: {one.location}: {one.message}" for one in check_job(job.folder).problems
+            f"{problem.rule}: {problem.location}: {problem.message}"
+            for problem in check_job(job.folder).problems
         ),
     )
 

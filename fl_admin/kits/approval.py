@@ -69,7 +69,7 @@ class Candidate:
 
 
 def custom_folder(path: Path) -> Path:
-    """The folder of code in a job, in an MMAR, or given itself.
+    """Return the folder of code in a job, in an MMAR, or given itself.
 
     Raises:
         ConfigError: there is none.
@@ -111,13 +111,13 @@ class Approvals:
         return self.policy.byoc.approved
 
     def copy_of(self, digest: str) -> Path | None:
-        """The copy of an approved folder; None if it is gone or is not what it was."""
+        """Return the copy of an approved folder; None if it is gone or is not what it was."""
         copy = self.local / COPIES / digest
         return copy if copy.is_dir() and code_hash(copy) == digest else None
 
     @contextmanager
     def candidate(self, custom: Path) -> Iterator[Candidate]:
-        """A folder, copied for a decision; the copy goes away unless it is approved.
+        """Copy a folder for a decision; the copy is removed unless it is approved.
 
         Raises:
             ConfigError: the policy takes all code anyway, or nobody could approve this folder.
@@ -141,7 +141,7 @@ class Approvals:
                 digest=code_hash(copy),
                 known=code_hash(copy) in self.approved,
                 files=tuple(
-                    printable_line(one.relative_to(copy).as_posix()) for one in tree_files(copy)
+                    printable_line(file.relative_to(copy).as_posix()) for file in tree_files(copy)
                 ),
                 difference=tuple(lines),
                 last=last,
@@ -149,7 +149,7 @@ class Approvals:
 
     @contextmanager
     def copied(self, folder: Path, name: str) -> Iterator[Path]:
-        """A copy of a folder, by another name and without signatures; it goes away afterwards."""
+        """Copy a folder, by another name and without signatures; the copy is removed afterwards."""
         copies = self.local.resolve() / COPIES  # a check of the copy runs in another folder
         copies.mkdir(mode=0o700, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=copies, prefix=".") as place:
@@ -165,7 +165,7 @@ class Approvals:
             shutil.rmtree(kept, ignore_errors=True)
             os.rename(candidate.copy, kept)
         changed = set_byoc_right(self.local, "any")
-        others = [one for one in self.approved if one != candidate.digest]
+        others = [digest for digest in self.approved if digest != candidate.digest]
         byoc = {"mode": "by_hash", "approved": [*others, candidate.digest]}
         self.write("code-approved", {"byoc": byoc}, code=candidate.digest)
         return changed
@@ -181,7 +181,7 @@ class Approvals:
         if digest not in self.approved:
             message = f"{digest!r} is not approved"
             raise ConfigError([Problem(Location("--revoke"), message, "See --list.", "code")])
-        others = [one for one in self.approved if one != digest]
+        others = [other for other in self.approved if other != digest]
         mode = self.policy.byoc.mode if others or self.policy.byoc.mode == "on" else "off"
         byoc = {"mode": mode, "approved": others}
         self.write("code-revoked", {"byoc": byoc}, code=digest)
@@ -208,7 +208,7 @@ class Approvals:
         )
 
     def _judged(self, document: Any) -> SitePolicy:
-        """The policy that a document is, read as a site reads it."""
+        """Return the policy that a document is, read as a site reads it."""
         if isinstance(document, dict) and document.get("byoc") in NOTHING_YET:
             # A site would not start so; this is how it gets there.
             rest = {key: value for key, value in document.items() if key != "byoc"}
@@ -263,7 +263,7 @@ def set_byoc_right(local: Path, condition: str) -> bool:
 
 
 def difference(new: Texts, old: Texts, what: str) -> Iterator[str]:
-    """A unified diff, file by file; every line can be printed safely.
+    """Yield a unified diff, file by file; every line can be printed safely.
 
     Args:
         new: what is to be approved.
@@ -286,7 +286,7 @@ def difference(new: Texts, old: Texts, what: str) -> Iterator[str]:
 
 
 def code_texts(folder: Path) -> dict[str, list[str]]:
-    """The lines of each file; a carriage return within a line stays there, to be seen."""
+    """Return the lines of each file; a carriage return within a line stays there, to be seen."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         .decode("utf-8")
@@ -299,7 +299,7 @@ def code_texts(folder: Path) -> dict[str, list[str]]:
 
 
 def printable_line(line: str) -> str:
-    r"""A line with escapes for what a terminal would not show as it is.
+    r"""Return a line with escapes for what a terminal would not show as it is.
 
     >>> printable_line("a\x1b[2J\tb\u202e")
     'a\\x1b[2J\tb\\u202e'

@@ -45,7 +45,7 @@ class DatedCertificates(CertBuilder):
         super().initialize(project, ctx)
 
     def get_pri_key_cert(self, participant: Participant) -> tuple[Any, x509.Certificate]:
-        """A new key and its certificate; it ends with the authority's at the latest.
+        """Return a new key and its certificate; it ends with the authority's at the latest.
 
         Raises:
             RuntimeError: the authority's has ended.
@@ -77,7 +77,7 @@ class DatedCertificates(CertBuilder):
 
 
 def authority_days(state: Path) -> int | None:
-    """For how many days the authority in a folder was made; None if there is none."""
+    """Return for how many days the authority in a folder was made; None if there is none."""
     file = state / STATE_FILE
     if not file.is_file():
         return None
@@ -90,5 +90,5 @@ def forget(state: Path, names: Collection[str]) -> None:
     """Have the next provisioning issue new certificates to some participants."""
     file = state / STATE_FILE
     kept = json.loads(file.read_text("utf-8"))
-    content = {name: one for name, one in kept.items() if name not in names}
+    content = {name: entry for name, entry in kept.items() if name not in names}
     write_text_atomically(file, json.dumps(content))

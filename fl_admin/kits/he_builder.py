@@ -50,9 +50,9 @@ class StartupSignatures(Builder):
 
     def build(self, project: Project, ctx: ProvisionContext) -> None:
         """Write ``signature.json`` into the folders."""
-        for one in (project.get_server(), *project.get_clients()):
+        for participant in (project.get_server(), *project.get_clients()):
             sign_folders(
-                ctx.get_kit_dir(one),
+                ctx.get_kit_dir(participant),
                 ctx[CtxKey.ROOT_PRI_KEY],
                 signature_file=ProvFileName.SIGNATURE_JSON,
             )

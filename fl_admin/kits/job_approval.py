@@ -80,13 +80,13 @@ class JobApprovals:
         return self._approvals.policy.approved_jobs
 
     def name_of(self, digest: str) -> str | None:
-        """The name of an approved job; None if nothing is kept of the job."""
+        """Return the name of an approved job; None if nothing is kept of the job."""
         kept = self._kept(digest)
         return None if kept is None else str(kept["name"])
 
     @contextmanager
     def candidate(self, path: Path) -> Iterator[JobCandidate]:
-        """A job, copied for a decision; the copy goes away.
+        """Copy a job for a decision; the copy is removed afterwards.
 
         Args:
             path: the folder of the job, or of its app.
@@ -105,7 +105,9 @@ class JobApprovals:
             code = None
             if (copy / CUSTOM).is_dir() and self._approvals.policy.byoc.mode != "on":
                 code = stack.enter_context(self._approvals.candidate(copy / CUSTOM))
-            last = next((one for one in reversed(self.approved) if self.name_of(one) == name), None)
+            last = next(
+                (digest for digest in reversed(self.approved) if self.name_of(digest) == name), None
+            )
             yield JobCandidate(
                 name=name,
                 digest=digest,
@@ -118,7 +120,7 @@ class JobApprovals:
             )
 
     def _policy_with(self, code: Candidate | None) -> SitePolicy:
-        """The policy as it will be once the code is approved, without the site's own folders."""
+        """Return the policy as it will be with approved code, without the site's own folders."""
         policy = replace(self._approvals.policy, data_roots=())
         if code is None:
             return policy
@@ -136,7 +138,7 @@ class JobApprovals:
         content = {"name": candidate.name, "files": candidate.texts}
         write_json(self._file(candidate.digest), content, private=True)
         changed = candidate.code is not None and self._approvals.approve(candidate.code)
-        others = [one for one in self.approved if one != candidate.digest]
+        others = [digest for digest in self.approved if digest != candidate.digest]
         self._approvals.write(
             "job-approved",
             {"approved_jobs": [*others, candidate.digest]},
@@ -147,7 +149,7 @@ class JobApprovals:
 
     def revoke(self, digest: str) -> None:
         """Take an approved job from the list; its code stays approved."""
-        others = [one for one in self.approved if one != digest]
+        others = [other for other in self.approved if other != digest]
         self._approvals.write("job-revoked", {"approved_jobs": others}, job_digest=digest)
 
     def _file(self, digest: str) -> Path:
@@ -158,7 +160,7 @@ class JobApprovals:
         return {} if kept is None else kept["files"]
 
     def _kept(self, digest: str) -> dict[str, Any] | None:
-        """What was shown of an approved job; None if that is gone."""
+        """Return what was shown of an approved job; None if that is gone."""
         file = self._file(digest)
         if not file.is_file():
             return None
@@ -170,7 +172,7 @@ class JobApprovals:
 
 
 def _app_of(path: Path) -> tuple[Path, str]:
-    """The app of a job, and the job's name.
+    """Return the app of a job, and the job's name.
 
     Raises:
         ConfigError: there is no job.
@@ -186,7 +188,7 @@ def _app_of(path: Path) -> tuple[Path, str]:
 
 
 def job_texts(app: Path) -> dict[str, list[str]]:
-    """What is shown of each file of a job: its size and digest, and its lines if it is text.
+    """Return what is shown of each file of a job: its size and digest, and its lines if it is text.
 
     Each byte of a file counts in its digest, so a change that its lines do not show is seen there.
 
@@ -203,7 +205,7 @@ def job_texts(app: Path) -> dict[str, list[str]]:
 
 
 def _lines(file: Path) -> list[str]:
-    """The lines of a text, JSON in one form; none for weights and images."""
+    """Return the lines of a text, JSON in one form; none for weights and images."""
     if file.stat().st_size > MAX_TEXT_BYTES:
         return []
     try:
@@ -219,8 +221,8 @@ def _lines(file: Path) -> list[str]:
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys stand there once; of two alike, one would not be shown."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    """Return an object whose keys are unique; of two equal keys only one would be shown."""
+    content = dict(pairs)
+    if len(content) != len(pairs):
         raise ValueError("a key stands twice")
-    return found
+    return content

@@ -111,8 +111,8 @@ class MmarLocalFiles(Builder):
         """Write the files of the server and of each site, and to all with which versions."""
         server = project.get_server()
         versions = installed_versions(self.packages)
-        for one in project.get_all_participants():
-            write_json(Path(ctx.get_ws_dir(one)) / VERSIONS_FILE, versions, private=True)
+        for participant in project.get_all_participants():
+            write_json(Path(ctx.get_ws_dir(participant)) / VERSIONS_FILE, versions, private=True)
         self._common(server, ctx)
         for client in project.get_clients():
             self._common(client, ctx)
@@ -141,7 +141,7 @@ class MmarLocalFiles(Builder):
 
 
 def privacy_with(filters: list[dict[str, Any]]) -> dict[str, Any]:
-    """A site's ``privacy.json`` with these filters on the way out, and the gate behind them."""
+    """Return a site's ``privacy.json`` with filters of updates, and the gate after them."""
     document: dict[str, Any] = json.loads(json.dumps(PRIVACY))
     document["scopes"][0]["task_result_filters"] = filters
     return document
@@ -152,19 +152,21 @@ def site_resources(template: dict[str, Any]) -> dict[str, Any]:
 
     The server's storages move from a folder that all users of a machine share into its kit.
     """
-    found = json.loads(json.dumps(template).replace("/tmp/nvflare/", f"{{${KIT_VARIABLE}}}/"))
-    found["class_allow_list"] = list(ALLOWED_CLASSES)
-    found["class_list_enforcement_mode"] = "enforce"
-    found["allow_log_streaming"] = False
-    found["app_validator"] = {"path": VALIDATOR, "args": {}}
-    found["components"] = [one for one in found["components"] if one["id"] not in LOG_SENDERS]
-    for one in found["components"]:
-        if one["path"] == STOCK_LAUNCHER:
-            one["path"] = LAUNCHER
-    if "client" in found:
+    resources = json.loads(json.dumps(template).replace("/tmp/nvflare/", f"{{${KIT_VARIABLE}}}/"))
+    resources["class_allow_list"] = list(ALLOWED_CLASSES)
+    resources["class_list_enforcement_mode"] = "enforce"
+    resources["allow_log_streaming"] = False
+    resources["app_validator"] = {"path": VALIDATOR, "args": {}}
+    resources["components"] = [
+        component for component in resources["components"] if component["id"] not in LOG_SENDERS
+    ]
+    for component in resources["components"]:
+        if component["path"] == STOCK_LAUNCHER:
+            component["path"] = LAUNCHER
+    if "client" in resources:
         # All that a server is told of these settings; without it, NVFlare sends most of them.
-        found["client"]["site_config"] = {"allow_log_streaming": False}
-    return dict(found)
+        resources["client"]["site_config"] = {"allow_log_streaming": False}
+    return dict(resources)
 
 
 def start_script(text: str) -> str:

@@ -101,11 +101,11 @@ class Kits:
     participants: tuple[str, ...]
 
     def kit(self, name: str) -> Kit:
-        """The kit of a participant."""
+        """Return the kit of a participant."""
         return open_kit(self.folder / name)
 
     def valid_until(self, name: str) -> datetime:
-        """When the certificate of a participant ends."""
+        """Return when the certificate of a participant ends."""
         kit = self.kit(name)
         return good_until(load_certificate(kit.certificate), load_certificate(kit.authority))
 
@@ -135,7 +135,8 @@ def provision(project_file: Path, out: Path, *, renew: Collection[str] = ()) -> 
     """
     document = read_project(project_file)
     name = document["name"]
-    participants = [one["name"] for one in document["participants"]]  # NVFlare takes them apart
+    # Before NVFlare takes the document apart.
+    participants = [participant["name"] for participant in document["participants"]]
     renewed = _renewed(renew, participants)
     project, builders = _prepared(document, project_file)
     server = project.get_server().name
@@ -183,7 +184,7 @@ def _renewed(names: Collection[str], participants: list[str]) -> Collection[str]
 
 
 def _built(project: Any, builders: list[Any], workspace: Path) -> Path:
-    """The folder of kits that NVFlare has made in a workspace.
+    """Return the folder of kits that NVFlare has made in a workspace.
 
     Raises:
         FederationError: it has made none.
@@ -198,8 +199,8 @@ def _built(project: Any, builders: list[Any], workspace: Path) -> Path:
 
 
 def _next_number(home: Path) -> int:
-    found = [KITS_FOLDER.fullmatch(path.name) for path in home.iterdir()]
-    return max((int(one[1]) for one in found if one), default=-1) + 1
+    matches = [KITS_FOLDER.fullmatch(path.name) for path in home.iterdir()]
+    return max((int(match[1]) for match in matches if match), default=-1) + 1
 
 
 @contextlib.contextmanager
@@ -250,7 +251,7 @@ class _Messages:
 
 
 def read_project(path: Path) -> dict[str, Any]:
-    """A project file, with the builders that make the kits.
+    """Read a project file, and add the builders that make the kits.
 
     Raises:
         ConfigError: with every fault.
@@ -301,53 +302,53 @@ def _faults(document: Any, location: Location) -> Iterator[Problem]:
         yield Problem(location / "he", message, "", "project")
     elif document.get("he", False) and not extra_is_installed():
         yield Problem(location / "he", MISSING_EXTRA, "", "encryption")
-    yield from _participant_faults(document.get("participants"), location / "participants")
+    yield from _list_faults(document.get("participants"), location / "participants")
 
 
-def _participant_faults(participants: Any, location: Location) -> Iterator[Problem]:
+def _list_faults(participants: Any, location: Location) -> Iterator[Problem]:
     if not isinstance(participants, list) or not all(isinstance(p, dict) for p in participants):
         message = "has to be a list: one server, sites (type client) and admins"
         yield Problem(location, message, _TEMPLATE, "project")
         return
-    for index, one in enumerate(participants):
-        yield from _one_faults(one, location / index)
-    names = [str(one.get("name")).casefold() for one in participants]
-    for index, found in enumerate(names):
-        if found in names[:index]:
+    for index, participant in enumerate(participants):
+        yield from _participant_faults(participant, location / index)
+    names = [str(participant.get("name")).casefold() for participant in participants]
+    for index, name in enumerate(names):
+        if name in names[:index]:
             message = f"{participants[index].get('name')!r} stands there twice"
             yield Problem(location / index / "name", message, "", "project")
-    kinds = [one.get("type") for one in participants]
+    kinds = [participant.get("type") for participant in participants]
     if kinds.count("server") != 1:
         message = f"has to hold one server, found {kinds.count('server')}"
         yield Problem(location, message, "", "project")
     if "client" not in kinds:
         yield Problem(location, "has to hold a site, of type client", "", "project")
-    if not any(one.get("role") in SUBMITTERS for one in participants):
+    if not any(participant.get("role") in SUBMITTERS for participant in participants):
         message = f"nobody may submit a job: no admin is {' or '.join(SUBMITTERS)}"
         yield Problem(location, message, "", "project")
 
 
-def _one_faults(one: Mapping[str, Any], location: Location) -> Iterator[Problem]:
-    kind = one.get("type")
+def _participant_faults(participant: Mapping[str, Any], location: Location) -> Iterator[Problem]:
+    kind = participant.get("type")
     if kind not in TYPES:
         advice = did_you_mean(str(kind), TYPES)
         yield Problem(location / "type", f"{kind!r} is no type", advice, "project")
         return
-    yield from _unknown(one, (*NEEDED[kind], *OPTIONAL[kind]), location)
+    yield from _unknown(participant, (*NEEDED[kind], *OPTIONAL[kind]), location)
     for key in NEEDED[kind]:
-        if key not in one:
+        if key not in participant:
             yield Problem(location, f"{kind}: {key!r} is missing", "", "project")
     pattern, message = NAMES[kind]
-    if "name" in one and not _is(pattern, one["name"]):
-        yield Problem(location / "name", f"{one['name']!r} {message}", "", "project")
-    if "org" in one and not _is(ORG, one["org"]):
-        message = f"has to be a name of letters, digits and '_', found {one['org']!r}"
+    if "name" in participant and not _is(pattern, participant["name"]):
+        yield Problem(location / "name", f"{participant['name']!r} {message}", "", "project")
+    if "org" in participant and not _is(ORG, participant["org"]):
+        message = f"has to be a name of letters, digits and '_', found {participant['org']!r}"
         yield Problem(location / "org", message, "", "project")
-    if kind == "admin" and "role" in one and one["role"] not in DEFINED_ROLES:
-        advice = did_you_mean(str(one["role"]), DEFINED_ROLES)
-        yield Problem(location / "role", f"{one['role']!r} is no role", advice, "project")
+    if kind == "admin" and "role" in participant and participant["role"] not in DEFINED_ROLES:
+        advice = did_you_mean(str(participant["role"]), DEFINED_ROLES)
+        yield Problem(location / "role", f"{participant['role']!r} is no role", advice, "project")
     for key in ("fed_learn_port", "admin_port"):
-        port = one.get(key, 1)
+        port = participant.get(key, 1)
         if type(port) is not int or not 0 < port < 65536:
             message = f"has to be a port from 1 to 65535, found {port!r}"
             yield Problem(location / key, message, "", "project")

@@ -61,7 +61,7 @@ class SiteKit:
 
     @classmethod
     def open(cls, folder: Path) -> SiteKit:
-        """The kit in a folder.
+        """Return the kit in a folder.
 
         Raises:
             ConfigError: the folder is no site's kit.
@@ -69,14 +69,14 @@ class SiteKit:
         root = folder.expanduser().resolve()
         whose = [who for file, who in OTHERS.items() if (root / "startup" / file).exists()]
         if whose or not all((root / part).is_dir() for part in ("local", "startup")):
-            found = f"is the kit of {whose[0]}" if whose else "is no site's kit"
-            message = f"{str(root)!r} {found if root.is_dir() else 'does not exist'}"
+            fault = f"is the kit of {whose[0]}" if whose else "is no site's kit"
+            message = f"{str(root)!r} {fault if root.is_dir() else 'does not exist'}"
             advice = "A site's kit holds local/ and startup/; see 'mmar provision'."
             raise ConfigError([Problem(Location("--kit"), message, advice, "kit")])
         return cls(root=root, name=_name(root))
 
     def site(self, mmar: Mmar, values: Mapping[str, Scalar] | None = None) -> Site:
-        """The site as it runs an MMAR: by its own values and policy.
+        """Return the site as it runs an MMAR: by its own values and policy.
 
         Args:
             mmar: the MMAR.
@@ -95,7 +95,7 @@ class SiteKit:
         )
 
     def jobs(self) -> tuple[RunJob, ...]:
-        """The jobs whose app is here and can evaluate models of others, the newest first."""
+        """Return the jobs whose app is here and can evaluate models of others, the newest first."""
         apps = [
             app
             for app in self.root.glob(f"*/{APP}{self.name}")
@@ -108,7 +108,7 @@ class SiteKit:
         )
 
     def job(self, job_id: str | None = None) -> RunJob:
-        """One of them.
+        """Return a job of the kit.
 
         Args:
             job_id: None for the newest.
@@ -117,9 +117,9 @@ class SiteKit:
             ConfigError: there is none, or none of this id.
         """
         jobs = self.jobs()
-        found = [one for one in jobs if job_id in (None, one.job_id)]
-        if found:
-            return found[0]
+        for job in jobs:
+            if job_id in (None, job.job_id):
+                return job
         raise ConfigError([_no_job(jobs, job_id)])
 
 
@@ -128,17 +128,17 @@ def _no_job(jobs: tuple[RunJob, ...], job_id: str | None) -> Problem:
     if job_id is None or not jobs:
         message = "this kit has run no job yet that evaluates models"
         return Problem(place, message, "Name an MMAR with --mmar DIR.", "job")
-    listed = ", ".join(str(one) for one in jobs[:MAX_LISTED])
+    listed = ", ".join(str(job) for job in jobs[:MAX_LISTED])
     rest = len(jobs) - MAX_LISTED
     more = f" and {rest} more" if rest > 0 else ""
-    guess = did_you_mean(job_id, [one.job_id for one in jobs]) if len(jobs) > 1 else ""
+    guess = did_you_mean(job_id, [job.job_id for job in jobs]) if len(jobs) > 1 else ""
     advice = f"{guess}\n    " if guess else ""
     message = f"this kit has run no job {job_id!r}"
     return Problem(place, message, f"{advice}There are: {listed}{more}.", "job")
 
 
 def _name(root: Path) -> str:
-    """The name in the kit's own config; without one, as in a simulation, that of the folder."""
+    """Return the name in the kit's own config; without a config, as simulated, the folder's."""
     path = root / SITE_CONFIG
     if not path.is_file():
         return root.name
@@ -152,7 +152,7 @@ def _name(root: Path) -> str:
 
 
 def _job_name(run: Path) -> str:
-    """The name in the job's ``meta.json``, which NVFlare puts beside the app."""
+    """Return the name in the job's ``meta.json``, which NVFlare puts beside the app."""
     path = run / META
     document = read_json(path) if path.is_file() else {}
     return str(document.get("name", "")) if isinstance(document, dict) else ""

@@ -9,7 +9,7 @@ SPLIT_AT = "blanks, quotes, backslashes or '#'"
 
 
 def is_split(path: Path) -> bool:
-    """Whether NVFlare starts the process of a job with another path than this one.
+    """Return whether NVFlare starts the process of a job with another path than this one.
 
     Its launchers write the path of a workspace into a command without quotes, and read the command
     as a shell does.

@@ -56,7 +56,7 @@ class HeatMap:
 
 
 def render_report(record: RunRecord, matrix: CrossSiteMatrix | None) -> str:
-    """The page as text; the same record and matrix give the same bytes.
+    """Return the page as text; the same record and matrix give the same bytes.
 
     Args:
         record: of a run in any state; what it lacks, the page says.
@@ -86,7 +86,7 @@ def write_report(path: Path, record: RunRecord, matrix: CrossSiteMatrix | None) 
 
 
 def render_matrix(matrix: CrossSiteMatrix, sources: Sequence[str]) -> str:
-    """The page of a matrix that several runs gave together.
+    """Return the page of a matrix that several runs gave together.
 
     Args:
         matrix: the matrix.
@@ -148,7 +148,7 @@ def _moment(time: datetime) -> str:
 
 
 def _heat_maps(matrix: CrossSiteMatrix) -> Iterator[HeatMap]:
-    """One heat map for each metric, the key metric first."""
+    """Yield a heat map for each metric, the key metric first."""
     for metric in matrix.metrics:
         cells = [cell for row in matrix.cells.values() for cell in row.values()]
         values = [cell[metric] for cell in cells if metric in cell]
@@ -182,7 +182,7 @@ def _heat_map(matrix: CrossSiteMatrix, metric: str, lowest: float, highest: floa
 
 
 def _share(value: float, lowest: float, highest: float) -> float:
-    """Where a value lies between the lowest and the highest; equal values are in the middle."""
+    """Return a value's share of the way from the lowest to the highest; 0.5 if those are equal."""
     return 0.5 if lowest == highest else (value - lowest) / (highest - lowest)
 
 
@@ -196,7 +196,7 @@ def _heat(share: float) -> tuple[int, int, int]:
 
 
 def _luminance(colour: tuple[int, int, int]) -> float:
-    """The relative luminance of WCAG 2, from 0 (black) to 1 (white)."""
+    """Return the relative luminance of WCAG 2, from 0 (black) to 1 (white)."""
     parts = [part / 255 for part in colour]
     red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue

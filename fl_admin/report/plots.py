@@ -76,7 +76,7 @@ class LineStyle:
 
 
 def line_style(index: int) -> LineStyle:
-    """The style of the site at this place in the order of the sites."""
+    """Return the style of the site at this place in the order of the sites."""
     marker, outline = _MARKERS[index % len(_MARKERS)]
     dashes = _DASHES[index // SERIES_COLOURS % len(_DASHES)]
     return LineStyle(colour=index % SERIES_COLOURS, marker=marker, outline=outline, dashes=dashes)
@@ -103,28 +103,28 @@ def loss_plot(record: RunRecord) -> str:
 
 
 def has_losses(record: RunRecord) -> bool:
-    """Whether any site reported a training loss."""
+    """Return whether any site reported a training loss."""
     return any(_unbroken_losses(record, site) for site in record.sites)
 
 
 def _unbroken_losses(record: RunRecord, site: str) -> list[list[tuple[float, float]]]:
-    """The (place on the axis of rounds, loss) of a site, cut where it did not contribute."""
+    """Return the (place on the axis of rounds, loss) of a site, cut where it did not contribute."""
     parts: list[list[tuple[float, float]]] = [[]]
-    for one in record.rounds:
-        outcome = one.sites.get(site)
+    for round_record in record.rounds:
+        outcome = round_record.sites.get(site)
         if not isinstance(outcome, SiteContribution):
             parts.append([])
             continue
         count = len(outcome.epochs)
         parts[-1] += [
-            (one.number - 1 + place / count, epoch.loss)
+            (round_record.number - 1 + place / count, epoch.loss)
             for place, epoch in enumerate(outcome.epochs, start=1)
         ]
     return [part for part in parts if part]
 
 
 def _picture(name: str, draw: Callable[[Axes], None]) -> str:
-    """What ``draw`` draws, as SVG: the same bytes for the same values, whoever's settings hold."""
+    """Return what ``draw`` draws, as SVG: equal bytes for equal values, whatever the settings."""
     # Matplotlib takes about half a second to import: only a report pays for it.
     import matplotlib
     from matplotlib.figure import Figure
@@ -182,7 +182,7 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 
 
 def _for_page(svg: str, name: str) -> str:
-    """The SVG element alone, fit to stand in a page beside others.
+    """Return the SVG element alone, fit to stand in a page beside others.
 
     Goes: the XML head and namespaces, which HTML does not use; the size in points, as the page
     sets the width; the style sheet, which would hold for the whole page; fonts and idle names.

@@ -37,7 +37,7 @@ def require_same_run(record: RunRecord, matrix: CrossSiteMatrix | None) -> None:
 
 
 def status_text(record: RunRecord) -> str:
-    """The state of the run in a few words.
+    """Return the state of the run in a few words.
 
     A complete run that fell short somewhere says so: its curves alone would not show it.
     """
@@ -47,7 +47,7 @@ def status_text(record: RunRecord) -> str:
 
 
 def no_shortfalls(record: RunRecord) -> str:
-    """What to say where ``shortfalls`` finds nothing; of a run that goes on, only so far."""
+    """Return what to say where ``shortfalls`` finds nothing; of a run that goes on, only so far."""
     if record.status == "running":
         return "None so far."
     if not record.trains:
@@ -64,12 +64,12 @@ def summary_facts(record: RunRecord) -> tuple[Fact, ...]:
 
 
 def _shared_fact(names: tuple[str, ...]) -> Fact:
-    """A run that shares a part of the network says which; sites keep the rest to themselves."""
+    """Return the fact of a run that shares a part of the network; sites keep the other tensors."""
     return Fact(label="Shared", value=f"{len(names)} tensors", note=", ".join(names))
 
 
 def model_note(model: str, matrix: CrossSiteMatrix) -> str:
-    """What the name of a model stands for; empty where the name is all there is to say."""
+    """Return what the name of a model stands for; empty where the name is all there is to say."""
     notes = {GLOBAL_MODEL: "last global model", BEST_GLOBAL_MODEL: "best global model"}
     if model in notes:
         return notes[model]
@@ -77,7 +77,7 @@ def model_note(model: str, matrix: CrossSiteMatrix) -> str:
 
 
 def best_models(matrix: CrossSiteMatrix, site: str) -> tuple[str, ...]:
-    """The models with the highest key metric at a site; more than one where they are equal."""
+    """Return the models with the highest key metric at a site; several if they are equal."""
     metric = matrix.key_metric
     values = {
         model: matrix.value(model, site, metric)
@@ -89,20 +89,20 @@ def best_models(matrix: CrossSiteMatrix, site: str) -> tuple[str, ...]:
 
 
 def row_mean(matrix: CrossSiteMatrix, model: str, metric: str) -> float | None:
-    """The mean of a row, or ``None`` where a cell of it is missing."""
+    """Return the mean of a row, or ``None`` where a cell of it is missing."""
     whole = all(matrix.has_value(model, site, metric) for site in matrix.sites)
     return matrix.row_mean(model, metric) if whole else None
 
 
 def best_mean_models(matrix: CrossSiteMatrix) -> tuple[str, ...]:
-    """The models with the highest mean key metric, among those evaluated at every site."""
+    """Return the models with the highest mean key metric, among those evaluated at every site."""
     means = {model: row_mean(matrix, model, matrix.key_metric) for model in matrix.models}
     highest = max((mean for mean in means.values() if mean is not None), default=None)
     return tuple(model for model in means if highest is not None and means[model] == highest)
 
 
 def format_value(value: float) -> str:
-    """A metric with the digits that one compares.
+    """Return a metric with the digits that one compares.
 
     >>> format_value(0.87249), format_value(12.3456), format_value(0.0000123)
     ('0.872', '12.35', '1.23e-05')
@@ -113,7 +113,7 @@ def format_value(value: float) -> str:
 
 
 def format_bytes(count: int) -> str:
-    """A size in decimal units.
+    """Return a size in decimal units.
 
     >>> format_bytes(999), format_bytes(604_000), format_bytes(2_500_000_000)
     ('999 B', '604.0 kB', '2.5 GB')
@@ -129,7 +129,7 @@ def format_bytes(count: int) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration.
+    """Return a duration.
 
     >>> format_seconds(3.21), format_seconds(72), format_seconds(7260)
     ('3.2 s', '1 min 12 s', '2 h 01 min')

@@ -19,7 +19,7 @@ BEST = "★"
 
 
 def render_text(record: RunRecord, matrix: CrossSiteMatrix | None) -> Group:
-    """The summary, the key metric by round and site, the cross-site matrix, the shortfalls.
+    """Return the summary, the key metric by round and site, the cross-site matrix, the shortfalls.
 
     Raises:
         FederationError: the matrix is of other sites than the record.
@@ -29,7 +29,7 @@ def render_text(record: RunRecord, matrix: CrossSiteMatrix | None) -> Group:
 
 
 def score_table(record: RunRecord) -> Table:
-    """The key metric of the global model: a row for each round, a column for each site."""
+    """Return the key metric of the global model: a row for each round, a column for each site."""
     metric = record.key_metric
     table = _table(f"{metric} of the global model", "round", [*record.sites, "mean"])
     for scores in record.scores:
@@ -44,7 +44,7 @@ def score_table(record: RunRecord) -> Table:
 
 
 def matrix_table(matrix: CrossSiteMatrix) -> Table:
-    """The key metric of each model at each site; the best of each site has a star."""
+    """Return the key metric of each model at each site; the best of each site has a star."""
     title = f"{matrix.key_metric} of each model at each site"
     table = _table(title, "model", [*matrix.sites, "mean"])
     best = {site: summary.best_models(matrix, site) for site in matrix.sites}

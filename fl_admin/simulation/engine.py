@@ -34,6 +34,7 @@ class Engine(Protocol):
         Raises:
             ConfigError: the engine cannot work below that path.
         """
+        return RunFolder.create(workspace)
 
     def prepare(self, plan: SimulationPlan, folder: RunFolder) -> None:
         """Write what the process reads besides the job and the folders of the sites."""
@@ -43,12 +44,14 @@ class Engine(Protocol):
 
     def environment(self, given: Mapping[str, str], folder: RunFolder) -> dict[str, str]:
         """Return the environment of the process: the given variables, and the engine's own."""
+        return dict(given)
 
     def follower(self, plan: SimulationPlan, folder: RunFolder) -> RunFollower:
         """Return an object that reports how far the run is."""
 
     def collect(self, plan: SimulationPlan, folder: RunFolder) -> None:
-        """Bring the server's results into the run folder."""
+        """Bring the server's results into the run folder, unless they are there already."""
+        return
 
     def failure(self, plan: SimulationPlan, folder: RunFolder, code: int) -> str:
         """Return why the process ended with an exit code: the errors of the sites, or the log."""

@@ -99,7 +99,7 @@ class RunFollower:
             self._views[site] = SiteView()
 
     def look(self) -> SimulationView:
-        """The state at this moment."""
+        """Return the state at this moment."""
         for site, tail in self._tails.items():
             for line in tail.lines():
                 self._views[site] = after_event(self._views[site], json.loads(line))
@@ -124,7 +124,7 @@ class RunFollower:
 
 
 def after_event(view: SiteView, event: Mapping[str, Any]) -> SiteView:
-    """A site's state after one more line of its progress."""
+    """Return a site's state after one more line of its progress."""
     known = {
         "task": view.task,
         "model": view.model,

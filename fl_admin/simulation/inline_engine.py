@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from fl_admin.jobs.job import Job
-from fl_admin.simulation.engine import EngineName, SimulationPlan
+from fl_admin.simulation.engine import Engine, EngineName, SimulationPlan
 from fl_admin.simulation.follow import RunFollower
 from fl_admin.simulation.inline.plan import ERROR_FILE, InlinePlan
 from fl_admin.simulation.run_folder import (
@@ -44,7 +44,7 @@ ADVICE = "Run it with --engine nvflare."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InlineEngine:
+class InlineEngine(Engine):
     """Runs a simulation in one process, or in a few, in which the sites take turns.
 
     Attributes:
@@ -53,10 +53,6 @@ class InlineEngine:
 
     name: ClassVar[EngineName] = "inline"
     workers: int = 1
-
-    def new_folder(self, workspace: Path) -> RunFolder:
-        """Make the next free folder of a workspace, whatever its path."""
-        return RunFolder.create(workspace)
 
     def prepare(self, plan: SimulationPlan, folder: RunFolder) -> None:
         """Write the plan of the process, and make each site's folder like its kit.
@@ -87,17 +83,10 @@ class InlineEngine:
         module = "fl_admin.simulation.inline.process"
         return [sys.executable, "-P", "-m", module, str(folder.inline_plan)]
 
-    def environment(self, given: Mapping[str, str], folder: RunFolder) -> dict[str, str]:
-        """Return the given variables."""
-        return dict(given)
-
     def follower(self, plan: SimulationPlan, folder: RunFolder) -> RunFollower:
         """Return an object that reads what sites and server write into the run folder."""
         progress = {site: folder.site(site) / "progress.jsonl" for site in plan.sites}
         return RunFollower(progress, folder.record, plan.rounds)
-
-    def collect(self, plan: SimulationPlan, folder: RunFolder) -> None:
-        """Do nothing: the process writes its results to their place."""
 
     def failure(self, plan: SimulationPlan, folder: RunFolder, code: int) -> str:
         """Return the errors of the sites and of the process, or else what the record says."""

@@ -39,9 +39,6 @@ ADMIN = "admin@example.org"
 LEAD = "lead@example.org"
 SITES = ("site-1", "site-2")
 
-THIS_MACHINE = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
-"""Addresses that no other machine reaches."""
-
 PORTS = range(20_000, 32_768)
 """Below those that the system gives to outgoing connections."""
 
@@ -80,7 +77,7 @@ class LocalFederation:
         environment: Mapping[str, str] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> Self:
-        """A federation with new kits in a folder; nothing runs yet.
+        """Return a federation with new kits in a folder; nothing runs yet.
 
         Args:
             folder: where the project file and the kits are written.
@@ -115,11 +112,11 @@ class LocalFederation:
         return self.kits / LEAD
 
     def site(self, name: str) -> Path:
-        """A site's kit."""
+        """Return a site's kit."""
         return self.kits / name
 
     def values(self, site: str) -> Path:
-        """The file of a site's own values."""
+        """Return the file of a site's own values."""
         return self.site(site) / "local" / "environment.json"
 
     def give(self, site: str, values: Mapping[str, Scalar]) -> None:
@@ -127,7 +124,7 @@ class LocalFederation:
         write_json(self.values(site), dict(values), private=True)
 
     def printed(self, name: str) -> Path:
-        """The file with what a participant's process has printed."""
+        """Return the file with what a participant's process has printed."""
         return self.kits.parent / f"{name}.out"
 
     def start(self, *names: str) -> None:
@@ -158,7 +155,7 @@ class LocalFederation:
     def launched(
         self, name: str, command: Sequence[str], *, environment: Mapping[str, str]
     ) -> subprocess.Popen[bytes]:
-        """The process of a participant, started in its ``startup/`` by a command."""
+        """Return the process of a participant, started in its ``startup/`` by a command."""
         with self.printed(name).open("ab") as log:
             process = subprocess.Popen(
                 command,
@@ -198,33 +195,24 @@ class LocalFederation:
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def last_lines(self, name: str) -> str:
-        """The end of what a participant's process has printed, and where all of it is."""
+        """Return the end of what a participant's process has printed, and where all of it is."""
         text = self.printed(name).read_text(encoding="utf-8", errors="replace")
         lines = text.splitlines()[-LINES_TOLD:]
         return "\n".join([*(f"    {line}" for line in lines), f"    ({self.printed(name)})"])
 
     def processes(self) -> list[psutil.Process]:
-        """Every process of the federation: the kits' folder stands in their command lines.
+        """Return every process of the federation: the kits' folder stands in their command lines.
 
         That holds for the processes of jobs as well, which outlive the process that started them.
         """
-        found = []
+        processes = []
         for process in psutil.process_iter():
             try:
                 if f"{self.kits}{os.sep}" in " ".join(process.cmdline()):
-                    found.append(process)
+                    processes.append(process)
             except psutil.Error:
                 continue
-        return found
-
-    def listening(self) -> list[tuple[str, int]]:
-        """Address and port of each socket on which a process of the federation listens."""
-        return sorted(
-            (one.laddr.ip, one.laddr.port)
-            for process in self.processes()
-            for one in _connections(process)
-            if one.status == psutil.CONN_LISTEN
-        )
+        return processes
 
     def end(self, name: str) -> None:
         """End a participant's own process; one that does not go in time is forced."""
@@ -238,19 +226,19 @@ class LocalFederation:
 
     def stop(self) -> None:
         """End every process: asked first, then forced. Returns when none is left."""
-        for one in self._processes.values():
-            if one.poll() is None:
-                os.killpg(one.pid, signal.SIGTERM)
+        for process in self._processes.values():
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
         psutil.wait_procs(self.processes(), timeout=SECONDS_TO_END)
         for process in self.processes():
             process.kill()
         psutil.wait_procs(self.processes(), timeout=SECONDS_TO_END)
-        for one in self._processes.values():
-            one.wait(timeout=SECONDS_TO_END)
+        for process in self._processes.values():
+            process.wait(timeout=SECONDS_TO_END)
 
 
 def project_document(sites: Sequence[str], *, port: int) -> dict[str, Any]:
-    """A project for ``mmar provision``: a server on this machine alone, sites, two admins."""
+    """Return a project for ``mmar provision``: a server on this machine, sites, two admins."""
     clients = [
         {"name": site, "type": "client", "org": f"org_{site}".replace("-", "_")} for site in sites
     ]
@@ -274,22 +262,15 @@ def project_document(sites: Sequence[str], *, port: int) -> dict[str, Any]:
 
 
 def unused_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Return a port of this machine that nobody listens on."""
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        with socket.socket() as one:
+        with socket.socket() as listener:
             try:
-                one.bind(("127.0.0.1", port))
+                listener.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return port
     raise FederationError("no port of this machine is free")
-
-
-def _connections(process: psutil.Process) -> list[Any]:
-    try:
-        return list(process.net_connections(kind="inet"))
-    except psutil.Error:
-        return []  # it has ended
 
 
 def _end_with_us() -> None:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from fl_admin.at_server.job_results import fatal_errors
 from fl_admin.kits.split_paths import SPLIT_AT, is_split
-from fl_admin.simulation.engine import EngineName, SimulationPlan
+from fl_admin.simulation.engine import Engine, EngineName, SimulationPlan
 from fl_admin.simulation.follow import RunFollower
 from fl_admin.simulation.processes import MEMORY_OF_NVFLARE
 from fl_admin.simulation.run_folder import JOB_FOLDER, RunFolder, site_errors
@@ -30,7 +30,7 @@ from mmar_runtime.policy.site_policy import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NvflareEngine:
+class NvflareEngine(Engine):
     """Runs a simulation in NVFlare's simulator.
 
     Attributes:

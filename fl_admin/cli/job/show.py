@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def summary_text(summary: JobSummary) -> str:
-    """The summary for a person, a line for each thing."""
+    """Return the summary for a person, a line for each thing."""
     weights = [f"{site} x {weight:g}" for site, weight in summary.aggregation_weights.items()]
     work = (
         f"{summary.steps_aggregation} optimizer steps"

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _models(options: argparse.Namespace) -> dict[str, Path]:
-    """Name -> file, in the order in which they were given.
+    """Return the files by name, in the order in which they were given.
 
     Raises:
         ConfigError: there is none, one is no ``NAME=FILE``, or two have one name.

@@ -14,7 +14,7 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+    """Add the command's own arguments."""
     parser.add_argument("id", metavar="ID", help="the job's id, see 'mmar jobs'")
     add_kit_argument(parser)
     add_output_arguments(parser)

@@ -36,7 +36,7 @@ def job_view() -> Iterator[View]:
 
 
 def job_table(state: JobState, record: RunRecord | None, elapsed: float) -> Group:
-    """A row for each site with its part in the last round, and what keeps the job from starting."""
+    """Return a row for each site's part in the last round, and why the job has not started."""
     table = Table(title=Text(headline(state, record, elapsed)), title_justify="left")
     for column in COLUMNS:
         table.add_column(column)
@@ -52,19 +52,19 @@ def job_table(state: JobState, record: RunRecord | None, elapsed: float) -> Grou
 
 
 def headline(state: JobState, record: RunRecord | None, elapsed: float) -> str:
-    """How far the job is, in one line."""
+    """Return how far the job is, in one line."""
     done = ""
     if record is not None:
         done = f", {len(record.closed_rounds)} of {record.rounds_asked} rounds done"
         scores = record.scores[-1:] or ()
-        for one in scores:
-            value = one.mean[record.key_metric]
-            done += f", round {one.round}: mean {record.key_metric} {value:.4f}"
+        for score in scores:
+            value = score.mean[record.key_metric]
+            done += f", round {score.round}: mean {record.key_metric} {value:.4f}"
     return f"{state.name}: {state.status}{done}, {elapsed:.0f} s"
 
 
 def site_rows(record: RunRecord) -> Iterator[tuple[str, ...]]:
-    """Each site in the round that is open, or in the last one."""
+    """Yield each site in the round that is open, or in the last one."""
     last = record.rounds[-1] if record.rounds else None
     for site in record.sites:
         yield (site, *_row(record, last, site))
@@ -75,28 +75,28 @@ def _row(record: RunRecord, last: RoundRecord | None, site: str) -> tuple[str, .
         return ("", "starting")
     place = f"{last.number}/{record.rounds_asked}"
     match last.sites.get(site):
-        case SiteContribution() as one:
+        case SiteContribution() as contribution:
             metric = record.key_metric
             over = not last.is_open and last.number == record.rounds_asked
             return (
                 place,
                 "cross-site" if over else "contributed",
-                str(one.steps),
-                number(one.epochs[-1].loss if one.epochs else None),
-                number(one.received_metrics.get(metric)),
-                number(one.local_metrics.get(metric)),
-                f"{one.seconds:.1f}",
+                str(contribution.steps),
+                number(contribution.epochs[-1].loss if contribution.epochs else None),
+                number(contribution.received_metrics.get(metric)),
+                number(contribution.local_metrics.get(metric)),
+                f"{contribution.seconds:.1f}",
             )
-        case SiteAbsence() as one:
-            return (place, f"{one.status}: {one.reason}"[:LONGEST_STATE])
+        case SiteAbsence() as absence:
+            return (place, f"{absence.status}: {absence.reason}"[:LONGEST_STATE])
         case _:
             return (place, "training")
 
 
 def waiting_lines(state: JobState) -> Iterator[str]:
-    """Why the server has not started a job so far."""
+    """Yield why the server has not started a job so far."""
     if state.waits_for_sites:
-        yield from (f"not started yet: {one}" for one in state.obstacles[-1:])
+        yield from (f"not started yet: {obstacle}" for obstacle in state.obstacles[-1:])
 
 
 class JobLines:
@@ -120,17 +120,17 @@ class JobLines:
 
 
 def record_lines(record: RunRecord) -> Iterator[str]:
-    """How far a run is: a line for each site's part in a round, and for each global score."""
-    for one in record.rounds:
-        place = f"round {one.number}/{record.rounds_asked}"
-        for site, outcome in one.sites.items():
+    """Yield how far a run is: a line for each site's part in a round, and for each global score."""
+    for round_record in record.rounds:
+        place = f"round {round_record.number}/{record.rounds_asked}"
+        for site, outcome in round_record.sites.items():
             if isinstance(outcome, SiteAbsence):
                 yield f"{place}: {site} did not contribute ({outcome.status}: {outcome.reason})"
             else:
                 done = f"{outcome.steps} steps in {outcome.seconds:.1f} s"
                 yield f"{place}: {site} contributed, {done}"
-        if not one.is_open:
-            yield f"{place} done in {one.seconds:.1f} s"
+        if not round_record.is_open:
+            yield f"{place} done in {round_record.seconds:.1f} s"
     for scores in record.scores:
         if len(scores.sites) == len(record.sites):
             value = scores.mean[record.key_metric]

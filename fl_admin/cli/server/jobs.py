@@ -18,7 +18,7 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+    """Add the command's own arguments."""
     add_kit_argument(parser)
     add_output_arguments(parser)
 
@@ -31,15 +31,15 @@ def run(options: argparse.Namespace) -> int:
     with Console.connect(kit_of(options)) as console:
         states = console.jobs()
     if options.json:
-        print_json([one.as_dict() for one in states])
+        print_json([state.as_dict() for state in states])
         return 0
     from rich.console import Console as Terminal
     from rich.table import Column, Table
     from rich.text import Text
 
     table = Table(*(Column(name, no_wrap=True) for name in COLUMNS))
-    for one in states:
-        cells = (one.job_id, one.name, one.status, one.submitted, one.duration, one.submitter)
+    for job in states:
+        cells = (job.job_id, job.name, job.status, job.submitted, job.duration, job.submitter)
         table.add_row(*map(Text, cells))  # a plain text would be read as markup
     terminal = Terminal()
     # A pipe has no width, and a script wants whole words.

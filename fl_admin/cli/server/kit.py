@@ -23,7 +23,7 @@ def add_kit_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def kit_of(options: argparse.Namespace) -> Path:
-    """The kit that was named.
+    """Return the kit that was named.
 
     Raises:
         ConfigError: none was.

@@ -45,7 +45,7 @@ A job that asks for more sites than are connected is taken, and starts when they
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+    """Add the command's own arguments."""
     parser.add_argument("job", type=Path, metavar="JOB", help="folder of a job or an MMAR")
     add_kit_argument(parser)
     parser.add_argument("--wait", action="store_true", help="follow the job to its end")
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_mmar_arguments(parser: argparse.ArgumentParser) -> None:
-    """What a job says itself, and a plain MMAR does not."""
+    """Add what a job says itself, and a plain MMAR does not."""
     parser.add_argument(
         "--min-sites", type=int, metavar="N", help="of a plain MMAR: sites of a round (2)"
     )
@@ -202,7 +202,7 @@ def fetch(console: Console, job_id: str, out: Path) -> JobResults:
 
 
 def _looked_at(console: Console, job_id: str) -> JobResults | None:
-    """What the server kept of a job, for its explanation alone; None if it cannot be had."""
+    """Return what the server kept of a job, for its explanation alone; None if it cannot be had."""
     from fl_admin.at_server.job_results import read_job_results
 
     with tempfile.TemporaryDirectory(prefix="mmar-job-") as folder:
@@ -213,7 +213,7 @@ def _looked_at(console: Console, job_id: str) -> JobResults | None:
 
 
 def _tell(state: JobState, results: JobResults | None) -> None:
-    """The end of a job that completed, for the person at the terminal."""
+    """Print the end of a job that completed, for the person at the terminal."""
     print(f"{state.name} completed in {state.duration.partition('.')[0]}", file=sys.stderr)
     if results is None or results.record is None:
         print(f"'mmar download {state.job_id}' fetches its results", file=sys.stderr)

@@ -20,7 +20,7 @@ did not, 2 if something here has to be mended first.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+    """Add the command's own arguments."""
     parser.add_argument("id", metavar="ID", help="the job's id, see 'mmar jobs'")
     add_kit_argument(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="fetch the results into DIR/<id>")

@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     account = ledger.account()
     left = None if most is None else max(0.0, most - account.spent)
     jobs = account.by("job")
-    contributions = {job: sum(one.job == job for one in account.spendings) for job in jobs}
+    contributions = {job: sum(spending.job == job for spending in account.spendings) for job in jobs}
     if options.json:
         print_json(
             {

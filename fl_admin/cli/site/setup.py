@@ -29,7 +29,7 @@ SIGNS = {"ok": "ok     ", "warning": "WARNING", "fault": "FAULT  ", "skipped": "
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+    """Add the command's own arguments."""
     parser.add_argument("kit", type=Path, metavar="KIT", help="folder of the kit")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the data")
     parser.add_argument("--datalist", type=Path, metavar="FILE", help="the site's data list, JSON")
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    """A time to wait; argparse tells what is none."""
+    """Return a time to wait; argparse reports other words."""
     seconds = float(text)
     if not 0 < seconds < float("inf"):
         raise ValueError(text)
@@ -86,10 +86,10 @@ def run(options: argparse.Namespace) -> int:
     if not options.json:
         _head(kit, changed)
     findings = []
-    for one in check_kit(kit, network=not options.no_network, seconds=options.timeout):
-        findings.append(one)
+    for finding in check_kit(kit, network=not options.no_network, seconds=options.timeout):
+        findings.append(finding)
         if not options.json:
-            _line(one)
+            _line(finding)
     ready = is_ready(findings)
     if options.json:
         print_json(
@@ -101,11 +101,11 @@ def run(options: argparse.Namespace) -> int:
                 "changed": bool(changed),
                 "replaced": {name: old for name, old in changed.items() if old},
                 "ready": ready,
-                "checks": [one.as_dict() for one in findings],
+                "checks": [finding.as_dict() for finding in findings],
             }
         )
     else:
-        faults = sum(one.state == "fault" for one in findings)
+        faults = sum(finding.state == "fault" for finding in findings)
         print("ready" if ready else f"not ready: {faults} to mend")
     return 0 if ready else NOT_READY
 

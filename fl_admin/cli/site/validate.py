@@ -78,25 +78,25 @@ def run(options: argparse.Namespace) -> int:
     with _output_folder(options.out) as out:
         site = kit.site(mmar, {OUTPUT_FOLDER: str(out)})
         started = time.monotonic()
-        found = _validated(site, options.model)
+        validation = _validated(site, options.model)
         document = {
             "site": site.name,
             "model": str(options.model),
             "by": source,
-            **found.told.as_dict(),
-            "cases": found.cases,
+            **validation.told.as_dict(),
+            "cases": validation.cases,
         }
         if options.out is not None:
             _keep(out / DOCUMENT, document)
     if options.json:
         print_json(document)
     else:
-        print(_summary(found, site, time.monotonic() - started))
+        print(_summary(validation, site, time.monotonic() - started))
     return 0
 
 
 def _mmar(kit: SiteKit, options: argparse.Namespace) -> tuple[Mmar, str]:
-    """The MMAR to evaluate by, and what it is, in words."""
+    """Return the MMAR to evaluate by, and what it is, in words."""
     from mmar_runtime.mmar import Mmar
 
     if options.mmar is not None:
@@ -108,7 +108,7 @@ def _mmar(kit: SiteKit, options: argparse.Namespace) -> tuple[Mmar, str]:
 
 @contextlib.contextmanager
 def _output_folder(named: Path | None) -> Iterator[Path]:
-    """Where handlers write: the folder that was named, or one that is gone afterwards.
+    """Give the folder that handlers write to: the named one, or one that is removed afterwards.
 
     Raises:
         ConfigError: the named one holds something.
@@ -141,9 +141,9 @@ def _keep(path: Path, document: dict[str, Any]) -> None:
     write_text_atomically(path, json_text(document) + "\n")
 
 
-def _summary(found: SiteValidation, site: Site, seconds: float) -> str:
-    lines = [f"{name}: {value!r}" for name, value in found.told.metrics.items()]
+def _summary(validation: SiteValidation, site: Site, seconds: float) -> str:
+    lines = [f"{name}: {value!r}" for name, value in validation.told.metrics.items()]
     if not lines:
         lines.append("the policy of this site lets none of its metrics out")
-    lines.append(f"{found.cases} cases at {site.name} in {seconds:.1f} s")
+    lines.append(f"{validation.cases} cases at {site.name} in {seconds:.1f} s")
     return "\n".join(lines)

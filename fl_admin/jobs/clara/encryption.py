@@ -20,7 +20,7 @@ BEST_TOO = "and a site's best model, which used to leave in plain, is encrypted 
 
 
 def encrypted_layers(value: Any) -> tuple[Rule, tuple[str, ...]]:
-    """What becomes of ``encrypt_layers``, and the names as a job of today has them.
+    """Return what becomes of ``encrypt_layers``, and the names as a job of today has them.
 
     Where it cannot be had, the names mean all tensors.
 

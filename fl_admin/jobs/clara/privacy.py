@@ -48,7 +48,7 @@ FILTER_TEXTS: Mapping[str, str] = {
 
 
 def patterns_of(exclude_vars: Any) -> tuple[str, ...] | None:
-    r"""The patterns that mean the same as an old exclusion; None if it is no simple one.
+    r"""Return the patterns that mean the same as an old exclusion; None if it is no simple one.
 
     >>> patterns_of(r"^head\.|running_")
     ('head.*', '*running_*')
@@ -57,16 +57,16 @@ def patterns_of(exclude_vars: Any) -> tuple[str, ...] | None:
     >>> patterns_of("(a|b)+") is None
     True
     """
-    if isinstance(exclude_vars, list) and all(isinstance(one, str) for one in exclude_vars):
-        return tuple(exclude_vars) if all("*" not in one for one in exclude_vars) else None
+    if isinstance(exclude_vars, list) and all(isinstance(name, str) for name in exclude_vars):
+        return tuple(exclude_vars) if all("*" not in name for name in exclude_vars) else None
     if not isinstance(exclude_vars, str):
         return None
-    found = [_pattern(one) for one in exclude_vars.split("|")]
-    return None if None in found else tuple(one for one in found if one is not None)
+    patterns = tuple(map(_pattern, exclude_vars.split("|")))
+    return tuple(filter(None, patterns)) if all(patterns) else None
 
 
 def _pattern(expression: str) -> str | None:
-    """One alternative; a dot without a backslash is taken for the dot that it is meant to be."""
+    """Return the pattern of an alternative; a dot without a backslash counts as a plain dot."""
     body = expression.removeprefix("^").removesuffix("$")
     pieces = PIECE.findall(body)
     if not body or "".join(pieces) != body:
@@ -79,7 +79,7 @@ def _pattern(expression: str) -> str | None:
 
 
 def exclusion(exclude_vars: Any, text: str) -> tuple[Rule, tuple[str, ...]]:
-    """What becomes of an ``exclude_vars`` of the server, and its patterns."""
+    """Return what becomes of an ``exclude_vars`` of the server, and its patterns."""
     if exclude_vars in (None, "", []):
         return ignored("asks for nothing"), ()
     patterns = patterns_of(exclude_vars)
@@ -89,7 +89,7 @@ def exclusion(exclude_vars: Any, text: str) -> tuple[Rule, tuple[str, ...]]:
 
 
 def filter_of(name: str, arguments: Mapping[str, Any]) -> tuple[Rule, dict[str, Any] | None]:
-    """What becomes of a filter of a site, and the entry of the new job; None for no entry.
+    """Return what becomes of a filter of a site, and the entry of the new job; None for no entry.
 
     Args:
         name: of the class, one of ``FILTERS``.
@@ -116,13 +116,15 @@ def filter_of(name: str, arguments: Mapping[str, Any]) -> tuple[Rule, dict[str, 
     try:
         filter_settings(f"{MODULE}.{name}", new, Location(name) / "args")
     except ConfigError as error:
-        told = "; ".join(f"{one.location.place}: {one.message}" for one in error.problems)
+        told = "; ".join(
+            f"{problem.location.place}: {problem.message}" for problem in error.problems
+        )
         return refused(told), None
     return translated(FILTER_TEXTS[name]), entry
 
 
 def argument_rules(name: str, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Rule]]:
-    """A word on each argument of a translated filter."""
+    """Yield a word on each argument of a translated filter."""
     for key in arguments:
         if key == LEFT_OUT:
             yield key, ignored("filters see differences of weights")
@@ -140,12 +142,12 @@ def argument_rules(name: str, arguments: Mapping[str, Any]) -> Iterator[tuple[st
 
 def in_order(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Exclusions before the filters that count values; the rest stays in its order."""
-    return sorted(map(dict, entries), key=lambda one: one["path"] != EXCLUDE_PATH)
+    return sorted(map(dict, entries), key=lambda entry: entry["path"] != EXCLUDE_PATH)
 
 
 def _does_nothing(given: Mapping[str, Any]) -> bool:
     percentile, gamma = given.get("percentile", 10), given.get("gamma", 0.01)
-    numbers = all(type(one) in (int, float) for one in (percentile, gamma))
+    numbers = all(type(number) in (int, float) for number in (percentile, gamma))
     return numbers and (gamma <= 0 or not 0 <= percentile <= 100)
 
 

@@ -87,7 +87,7 @@ class FieldReport:
         return f"{self.outcome:<10} {self.location}:{what} -> {self.text}"
 
     def as_dict(self) -> dict[str, str]:
-        """The same, for ``--json``."""
+        """Return plain values for ``--json``."""
         return {
             "file": self.location.file,
             "place": self.location.place,
@@ -163,19 +163,19 @@ def import_job(
 
 
 def _added(old: OldFederation) -> Iterator[str]:
-    asked = {step for one in old.fields for step in (one.name, *one.location.path)}
+    asked = {step for report in old.fields for step in (report.name, *report.location.path)}
     if asked.isdisjoint(CROSS_SITE):
         yield ADDED_CROSS_SITE
 
 
 def _dropped(fields: tuple[FieldReport, ...], allowed: Collection[str]) -> Iterator[Problem]:
-    lost = [one for one in fields if one.outcome == "refused"]
-    for one in lost:
-        if one.name not in allowed and one.location.place not in allowed:
-            advice = f"--allow-dropped {one.name} goes on without it."
-            message = f"{one.value or one.name}: {one.text}"
-            yield Problem(one.location, message, advice, "dropped")
-    names = {name for one in lost for name in (one.name, one.location.place)}
+    lost = [report for report in fields if report.outcome == "refused"]
+    for report in lost:
+        if report.name not in allowed and report.location.place not in allowed:
+            advice = f"--allow-dropped {report.name} goes on without it."
+            message = f"{report.value or report.name}: {report.text}"
+            yield Problem(report.location, message, advice, "dropped")
+    names = {name for report in lost for name in (report.name, report.location.place)}
     for word in allowed:
         if word not in names:
             message = f"no refused field is called {word!r}"
@@ -190,7 +190,7 @@ def _dropped(fields: tuple[FieldReport, ...], allowed: Collection[str]) -> Itera
 def read_old_federation(
     folder: Path, *, mmar: Path | None = None, values: Mapping[str, Scalar] | None = None
 ) -> OldFederation:
-    """The federated configs in a folder: of an MMAR, of a job with one app, or lying bare.
+    """Read the federated configs in a folder: of an MMAR, of a job with one app, or bare.
 
     Args:
         folder: holds ``config_fed_server.json`` and ``config_fed_client.json``, or ``config`` does.
@@ -220,7 +220,7 @@ def read_old_federation(
 
 
 def _app_of(folder: Path) -> tuple[Path, str]:
-    """The folder with the configs, and the job's name if it is a job's app."""
+    """Return the folder with the configs, and the job's name if it is a job's app."""
     if not (folder / META).is_file():
         return folder, ""
     meta = read_json(folder / META)
@@ -232,7 +232,7 @@ def _app_of(folder: Path) -> tuple[Path, str]:
 
 
 def _documents(config: Path) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+    documents: dict[str, dict[str, Any]] = {}
     problems: list[Problem] = []
     for file in (SERVER_CONFIG, CLIENT_CONFIG):
         try:
@@ -241,10 +241,10 @@ def _documents(config: Path) -> dict[str, dict[str, Any]]:
             problems += error.problems
             continue
         problems += _format_problems(document, Location(file))
-        found[file] = document
+        documents[file] = document
     if problems:
         raise ConfigError(problems)
-    return found
+    return documents
 
 
 def _format_problems(document: Any, location: Location) -> Iterator[Problem]:
@@ -275,7 +275,7 @@ class _Reading:
     values: Mapping[str, Scalar]
     fields: list[FieldReport] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    _found: dict[Any, tuple[Any, Location]] = field(default_factory=dict)
+    _found: dict[str, tuple[Any, Location]] = field(default_factory=dict)
     _filters: list[Mapping[str, Any]] = field(default_factory=list)
     _left_out: list[str] = field(default_factory=list)
     _kept: list[str] = field(default_factory=list)
@@ -342,7 +342,7 @@ class _Reading:
                 self._field(rule, default, location / "args" / key, key)
 
     def _encryption(self, value: Any, location: Location) -> None:
-        """The tensors that sites encrypted; all of them where they are not named."""
+        """Take the tensors that sites encrypted; all of them where they are not named."""
         value = self._filled(value, location.file)
         rule, names = encrypted_layers(value)
         text = f"encrypt_layers = {value!r}"
@@ -354,14 +354,14 @@ class _Reading:
 
     def _unencrypted(self) -> Iterator[Problem]:
         """Parts of an encrypted federation whose sites encrypt nothing."""
-        named = [one for one in self.fields if one.name in ENCRYPTING]
+        named = [report for report in self.fields if report.name in ENCRYPTING]
         if named and "encrypt_layers" not in self._found:
             message = f"{named[0].name} asks for encrypted updates, and no site encrypts"
             advice = "Add HEModelEncryptor to the sites' filters, or take this class out."
             yield Problem(named[0].location, message, advice, "job")
 
     def _filter(self, name: str, component: Mapping[str, Any], location: Location) -> bool:
-        """A privacy filter on the way out of the sites; whether it stands there."""
+        """Take a privacy filter of outgoing updates; return whether the filter is one of those."""
         if not _is_outwards(location):
             return False
         arguments = component.get("args") or {}
@@ -372,13 +372,13 @@ class _Reading:
         self._report(location, name, "", rule.outcome, rule.text)
         if entry is not None:
             self._filters.append(entry)
-            for key, one in argument_rules(name, filled):
+            for key, argument in argument_rules(name, filled):
                 place, value = location / "args" / key, f"{key} = {filled[key]!r}"
-                self._report(place, key, value, one.outcome, one.text)
+                self._report(place, key, value, argument.outcome, argument.text)
         return True
 
     def _own_class(self, named: str, component: Mapping[str, Any], location: Location) -> bool:
-        """A class of the MMAR's own, where a job of today takes one; whether it is such a one."""
+        """Take a class of the MMAR's own where a job may name one; return whether it did."""
         custom, outwards = self.mmar.custom, _is_outwards(location)
         if "path" not in component or own_module(named, custom) is None:
             return False
@@ -405,8 +405,8 @@ class _Reading:
         if location.file != SERVER_CONFIG:
             return False
         ids = {"aggregator"}
-        for one in self.documents[SERVER_CONFIG].get("workflows") or ():
-            arguments = one.get("args") if isinstance(one, dict) else None
+        for workflow in self.documents[SERVER_CONFIG].get("workflows") or ():
+            arguments = workflow.get("args") if isinstance(workflow, dict) else None
             if isinstance(arguments, dict) and isinstance(arguments.get("aggregator_id"), str):
                 ids.add(arguments["aggregator_id"])
         return location.path == ("aggregator",) or (
@@ -422,7 +422,7 @@ class _Reading:
     def _field(self, rule: Rule, value: Any, location: Location, name: str) -> None:
         value = self._filled(value, location.file)
         outcome, text = rule.outcome, rule.text
-        if outcome == "refused" and any(_same(value, one) for one in rule.harmless):
+        if outcome == "refused" and any(_same(value, harmless) for harmless in rule.harmless):
             outcome, text = "ignored", "asks for nothing but what happens anyway"
         if rule.sets:
             self._set(rule, value, location)
@@ -443,11 +443,11 @@ class _Reading:
             self.problems.append(Problem(location, message, "Let both say the same.", "job"))
 
     def _filled(self, value: Any, file: str) -> Any:
-        """A value of its document, where just its name stands in braces."""
+        """Return a value of its document, where just its name stands in braces."""
         return _filled(value, self.documents[file])
 
     def _network_id(self) -> Any:
-        """The id of the component that is the server's network, where it is one by itself."""
+        """Return the id of the component that is the server's network, if a component is."""
         components = self.documents[SERVER_CONFIG].get("components")
         for component in components if isinstance(components, list) else ():
             arguments = component.get("args") if isinstance(component, dict) else None
@@ -456,7 +456,7 @@ class _Reading:
         return None
 
     def _network(self, network: Any, location: Location) -> None:
-        """The server's own network, which has to be the one that the sites train."""
+        """Report the server's own network, which has to be the network that the sites train."""
         if isinstance(network, str):
             self._report(location, "model", f"model = {network!r}", "ignored", "an id")
             return
@@ -471,8 +471,8 @@ class _Reading:
 
     def _environment(self) -> dict[str, Any]:
         path = self.mmar.root / ENVIRONMENT_FILE
-        found = read_json(path) if path.is_file() else {}
-        return found if isinstance(found, dict) else {}
+        environment = read_json(path) if path.is_file() else {}
+        return environment if isinstance(environment, dict) else {}
 
     def _report(
         self, location: Location, name: str, value: str, outcome: Outcome, text: str
@@ -482,7 +482,7 @@ class _Reading:
         )
 
     def checkpoint(self) -> None:
-        """The file from which Clara's server started, if it was there."""
+        """Report the file from which Clara's server started, if the file is there."""
         file = {**BUILT_IN, **self._environment()}.get("MMAR_CKPT")
         if not file or not (self.mmar.root / str(file)).is_file():
             return
@@ -497,11 +497,10 @@ class _Reading:
         self._report(location, "MMAR_CKPT", f"MMAR_CKPT = {file!r}", "refused", text)
 
     def settings(self) -> JobSettings:
-        """What was asked for; what is missing is a problem."""
-        given = {key: value for key, (value, _) in self._found.items() if isinstance(key, str)}
-        arguments = {
-            key[1]: value for key, (value, _) in self._found.items() if isinstance(key, tuple)
-        }
+        """Return the settings; add a problem for each that is missing."""
+        given = {key: value for key, (value, _) in self._found.items()}
+        others = [key for key in given if key not in JobSettings.__dataclass_fields__]
+        arguments = {key: given.pop(key) for key in others}
         for name, (file, text) in _REQUIRED.items():
             if name not in given:
                 self.problems.append(Problem(Location(file), text, "", "job"))
@@ -514,12 +513,14 @@ class _Reading:
         filters = [*self._filters]
         if self._left_out:
             filters.append({"path": EXCLUDE_PATH, "args": {"exclude_vars": self._left_out}})
-        filters = [one for one in (_without(one, kept) for one in filters) if one is not None]
+        filters = [
+            entry for entry in (_without(entry, kept) for entry in filters) if entry is not None
+        ]
         left_out = [
             name
-            for one in filters
-            if one["path"] == EXCLUDE_PATH
-            for name in one["args"]["exclude_vars"]
+            for entry in filters
+            if entry["path"] == EXCLUDE_PATH
+            for name in entry["args"]["exclude_vars"]
         ]
         return {
             "exclude_vars": tuple(dict.fromkeys(self._kept)),
@@ -537,7 +538,7 @@ _REQUIRED = {
 
 
 def _is_outwards(location: Location) -> bool:
-    """Whether a filter stands where a site's contributions pass on their way out."""
+    """Return whether a filter is where a site's updates pass on their way out."""
     words = tuple(step for step in location.path if isinstance(step, str))
     return location.file == CLIENT_CONFIG and words in (
         ("client", "outbound_filters"),
@@ -546,15 +547,15 @@ def _is_outwards(location: Location) -> bool:
 
 
 def _without(entry: Mapping[str, Any], kept: Collection[str]) -> Mapping[str, Any] | None:
-    """An exclusion without what is not shared anyway; None if nothing of it is left."""
+    """Return an exclusion without what is not shared anyway; None if nothing of it is left."""
     if entry["path"] != EXCLUDE_PATH:
         return entry
-    names = [one for one in dict.fromkeys(entry["args"]["exclude_vars"]) if one not in kept]
+    names = [name for name in dict.fromkeys(entry["args"]["exclude_vars"]) if name not in kept]
     return {**entry, "args": {"exclude_vars": names}} if names else None
 
 
 def _is_component(value: Mapping[str, Any], path: tuple[str, ...]) -> bool:
-    """Whether an object names a class; a server has a name as well."""
+    """Return whether an object names a class; a server has a name as well."""
     if path == ("servers",):
         return False
     named = isinstance(value.get("path"), str) or isinstance(value.get("name"), str)
@@ -562,16 +563,16 @@ def _is_component(value: Mapping[str, Any], path: tuple[str, ...]) -> bool:
 
 
 def _are_components(value: Any, key: str) -> bool:
-    """Whether an argument is an array of classes, as an executor's own components are."""
+    """Return whether an argument is an array of classes, as an executor's own components are."""
     items = value if isinstance(value, list) else []
     return bool(items) and all(
-        isinstance(one, dict) and _is_component(one, (key,)) for one in items
+        isinstance(item, dict) and _is_component(item, (key,)) for item in items
     )
 
 
 def _is_plain(values: list[Any]) -> bool:
-    """Whether an array is one value, and no sequence of parts."""
-    return bool(values) and not any(isinstance(one, dict | list) for one in values)
+    """Return whether an array is a value by itself, not a sequence of parts."""
+    return bool(values) and not any(isinstance(item, dict | list) for item in values)
 
 
 def _is_whole(value: Any) -> bool:
@@ -580,12 +581,12 @@ def _is_whole(value: Any) -> bool:
 
 
 def _same(value: Any, other: Any) -> bool:
-    """Equality that takes ``0`` for no ``False``."""
+    """Return whether two values are equal, where ``0`` is not ``False``."""
     return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
 def _network_of(component: Any, variables: Mapping[str, Any]) -> Any:
-    """A network in today's names, with its variables filled in: to be compared."""
+    """Return a network in today's names, with its variables filled in: to be compared."""
     if not isinstance(component, dict):
         return component
     today = upgrade_document({"train": {"model": component}}, "").document["train"]["model"]

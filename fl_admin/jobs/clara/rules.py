@@ -17,8 +17,6 @@ from typing import Any, Literal
 from mmar_runtime.config.overrides import Scalar
 
 Outcome = Literal["translated", "ignored", "refused"]
-Setting = str | tuple[str, str]
-"""A field of ``JobSettings``, or id and argument in ``config_fed_server.json``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,30 +26,30 @@ class Rule:
     Attributes:
         outcome: see the module.
         text: what it becomes, why it does not matter, or why it cannot be had and what to do.
-        sets: where its value goes.
+        sets: the field of ``JobSettings``, or else the argument of the workflow, that it sets.
         factor: by which a number is multiplied on the way.
         harmless: values that ask for nothing but what happens anyway: then it is ignored.
     """
 
     outcome: Outcome
     text: str
-    sets: Setting = ""
+    sets: str = ""
     factor: int = 1
     harmless: tuple[Any, ...] = ()
 
 
-def translated(text: str, sets: Setting = "", *, factor: int = 1) -> Rule:
-    """A field that stands in the new job."""
+def translated(text: str, sets: str = "", *, factor: int = 1) -> Rule:
+    """Return the rule of a field that is in the new job."""
     return Rule("translated", text, sets, factor)
 
 
 def ignored(text: str) -> Rule:
-    """A field on which nothing depends."""
+    """Return the rule of a field on which nothing depends."""
     return Rule("ignored", text)
 
 
 def refused(text: str, *harmless: Any) -> Rule:
-    """A field without which the result would be another, unless it has one of these values."""
+    """Return the rule of a field that changes the result, unless it has one of these values."""
     return Rule("refused", text, harmless=harmless)
 
 
@@ -64,12 +62,12 @@ class ClassRule:
 
 
 def taken(text: str, /, **arguments: Rule) -> ClassRule:
-    """A class whose work is done today as well."""
+    """Return the rule of a class whose work is done today as well."""
     return ClassRule(translated(text), arguments)
 
 
 def dropped(text: str) -> ClassRule:
-    """A class whose work nobody does today."""
+    """Return the rule of a class whose work nobody does today."""
     return ClassRule(refused(text), {})
 
 
@@ -124,10 +122,7 @@ FIELDS: Mapping[str, Rule] = {
     "servers.min_num_clients": translated("min_clients", "min_sites"),
     "servers.num_rounds": translated("num_rounds", "rounds"),
     "servers.start_round": refused(NO_RESUME, 0),
-    "servers.wait_after_min_clients": translated(
-        "wait_for_others, in seconds",
-        ("federation", "wait_for_others"),
-    ),
+    "servers.wait_after_min_clients": translated("wait_for_others, in seconds", "wait_for_others"),
     "servers.heart_beat_timeout": ignored("the new job has 600 seconds"),
     # config_fed_server.json, format_version 2
     "server.heart_beat_timeout": ignored("the new job has 600 seconds"),
@@ -143,7 +138,7 @@ FIELDS: Mapping[str, Rule] = {
     "cross_site_validation.is_participating": refused(DECIDES_ITSELF, True),
     "cross_site_validation.timeout": translated(
         "validation_timeout, from minutes to seconds",
-        ("federation", "validation_timeout"),
+        "validation_timeout",
         factor=60,
     ),
     # config_fed_client.json, format_version 2
@@ -191,8 +186,8 @@ TRAINER = taken(
 )
 CROSS_SITE = taken(
     CONTROLLER,
-    submit_model_timeout=translated("submit_timeout", ("federation", "submit_timeout")),
-    validation_timeout=translated("validation_timeout", ("federation", "validation_timeout")),
+    submit_model_timeout=translated("submit_timeout", "submit_timeout"),
+    validation_timeout=translated("validation_timeout", "validation_timeout"),
     cleanup_models=refused("models are kept with the results", *NOTHING),
     participating_clients=refused(DECIDES_ITSELF, *NOTHING),
     model_locator_id=ignored(WIRING),
@@ -219,10 +214,8 @@ _CLASSES: Mapping[str, ClassRule] = {
         min_clients=translated("min_clients", "min_sites"),
         num_rounds=translated("num_rounds", "rounds"),
         start_round=refused(NO_RESUME, 0),
-        wait_time_after_min_received=translated(
-            "wait_for_others", ("federation", "wait_for_others")
-        ),
-        train_timeout=translated("train_timeout", ("federation", "train_timeout")),
+        wait_time_after_min_received=translated("wait_for_others", "wait_for_others"),
+        train_timeout=translated("train_timeout", "train_timeout"),
         aggregator_id=ignored(WIRING),
         persistor_id=ignored(WIRING),
         shareable_generator_id=ignored(WIRING),

@@ -21,5 +21,5 @@ class OmegaConf:
 
     @staticmethod
     def to_container(config: dict[str, object], resolve: bool = True) -> dict[str, object]:
-        """The same nothing."""
+        """Return the same nothing."""
         return config

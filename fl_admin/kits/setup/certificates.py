@@ -26,7 +26,7 @@ UNREADABLE = (OSError, ValueError, TypeError)
 
 
 def check_certificate(kit: Kit, now: datetime | None = None) -> Iterator[Finding]:
-    """The findings ``key`` and ``certificate`` of a kit."""
+    """Yield the findings ``key`` and ``certificate`` of a kit."""
     yield _key(kit)
     try:
         own = load_certificate(kit.certificate)
@@ -40,7 +40,7 @@ def check_certificate(kit: Kit, now: datetime | None = None) -> Iterator[Finding
 
 
 def load_certificate(path: Path) -> x509.Certificate:
-    """The certificate in a file.
+    """Return the certificate in a file.
 
     Raises:
         OSError: the file cannot be read.
@@ -50,7 +50,7 @@ def load_certificate(path: Path) -> x509.Certificate:
 
 
 def is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
-    """Whether an authority has signed a certificate."""
+    """Return whether an authority has signed a certificate."""
     try:
         certificate.verify_directly_issued_by(authority)
     except (InvalidSignature, ValueError, TypeError):
@@ -59,20 +59,20 @@ def is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> 
 
 
 def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
-    """The name that a certificate bears, and the hosts that it is good for."""
+    """Return the name that a certificate bears, and the hosts that it is good for."""
     common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    names = [str(one.value) for one in common]
+    names = [str(name.value) for name in common]
     try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        others = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
         return tuple(names)
-    hosts = found.value.get_values_for_type(x509.DNSName)
-    addresses = map(str, found.value.get_values_for_type(x509.IPAddress))
+    hosts = others.value.get_values_for_type(x509.DNSName)
+    addresses = map(str, others.value.get_values_for_type(x509.IPAddress))
     return (*names, *hosts, *addresses)
 
 
 def good_until(certificate: x509.Certificate, authority: x509.Certificate) -> datetime:
-    """When a certificate ends; it is worth nothing without that of its authority."""
+    """Return when a certificate ends; it is worth nothing without that of its authority."""
     return min(certificate.not_valid_after_utc, authority.not_valid_after_utc)
 
 
@@ -90,7 +90,7 @@ def _key(kit: Kit) -> Finding:
 
 
 def _key_fits(path: Path, certificate: x509.Certificate) -> bool:
-    """Whether the key in a file is that of a certificate."""
+    """Return whether the key in a file is that of a certificate."""
     key = load_pem_private_key(path.read_bytes(), password=None)
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return key.public_key().public_bytes(*form) == certificate.public_key().public_bytes(*form)
@@ -121,5 +121,5 @@ def _certificate(
 
 
 def own_name(names: tuple[str, ...]) -> str:
-    """The first of a certificate's names, for a message."""
+    """Return the first of a certificate's names, for a message."""
     return names[0] if names else "nobody"

@@ -26,7 +26,7 @@ from fl_admin.kits.setup.machine import (
 
 
 def check_kit(kit: Kit, *, network: bool = True, seconds: float = 5.0) -> Iterator[Finding]:
-    """Each finding as soon as it is known.
+    """Yield each finding as soon as it is known.
 
     Args:
         kit: of a site, a server or an admin.
@@ -55,8 +55,8 @@ def check_kit(kit: Kit, *, network: bool = True, seconds: float = 5.0) -> Iterat
 
 
 def is_ready(findings: list[Finding]) -> bool:
-    """Whether nothing stands in the way; a warning does not."""
-    return all(one.state is not State.FAULT for one in findings)
+    """Return whether nothing stands in the way; a warning does not."""
+    return all(finding.state is not State.FAULT for finding in findings)
 
 
 def _network(kit: Kit, network: bool, seconds: float) -> Finding:

@@ -54,7 +54,7 @@ class _Failed(Exception):
 
 
 def check_connection(kit: Kit, seconds: float) -> Finding:
-    """Whether the server takes this kit's connection.
+    """Check whether the server takes this kit's connection.
 
     Args:
         kit: of a site or an admin.
@@ -82,18 +82,18 @@ def check_connection(kit: Kit, seconds: float) -> Finding:
 
 
 def proxy_for(host: str, environment: Mapping[str, str]) -> str | None:
-    """The proxy that gRPC goes through to a host, without a password; None for none."""
-    value = next((found for name in PROXIES if (found := environment.get(name))), None)
+    """Return the proxy that gRPC goes through to a host, without a password; None for none."""
+    value = next((proxy for name in PROXIES if (proxy := environment.get(name))), None)
     if value is None:
         return None
-    direct = next((found for name in NO_PROXIES if (found := environment.get(name))), "")
-    if any(host.endswith(one.strip()) for one in direct.split(",") if one.strip()):
+    direct = next((hosts for name in NO_PROXIES if (hosts := environment.get(name))), "")
+    if any(host.endswith(suffix.strip()) for suffix in direct.split(",") if suffix.strip()):
         return None
     return urlsplit(value).netloc.rpartition("@")[2] or value
 
 
 def presented_certificate(host: str, port: int, seconds: float) -> x509.Certificate | None:
-    """The certificate of whatever listens at an address; None if that speaks no TLS.
+    """Return the certificate of whatever listens at an address; None if that speaks no TLS.
 
     Raises:
         OSError: nothing listens there.
@@ -110,7 +110,7 @@ def presented_certificate(host: str, port: int, seconds: float) -> x509.Certific
 
 
 def _connect(kit: Kit, seconds: float) -> socket.socket:
-    """A connection to the first address of the server that takes one."""
+    """Return a connection to the first address of the server that takes one."""
     address, error = kit.address, OSError("no address")
     for family, _, _, _, place in _addresses(kit, seconds):
         connection = socket.socket(family, socket.SOCK_STREAM)
@@ -131,12 +131,12 @@ def _connect(kit: Kit, seconds: float) -> socket.socket:
 
 
 def _addresses(kit: Kit, seconds: float) -> list[tuple[int, int, int, str, tuple[object, ...]]]:
-    found: list[tuple[int, int, int, str, tuple[object, ...]]] = []
+    addresses: list[tuple[int, int, int, str, tuple[object, ...]]] = []
     raised: list[OSError] = []
 
     def resolve() -> None:
         try:
-            found.extend(socket.getaddrinfo(kit.host, kit.port, type=socket.SOCK_STREAM))
+            addresses.extend(socket.getaddrinfo(kit.host, kit.port, type=socket.SOCK_STREAM))
         except OSError as error:
             raised.append(error)
 
@@ -144,8 +144,8 @@ def _addresses(kit: Kit, seconds: float) -> list[tuple[int, int, int, str, tuple
     thread = threading.Thread(target=resolve, daemon=True)
     thread.start()
     thread.join(seconds)
-    if found:
-        return found
+    if addresses:
+        return addresses
     why = f": {raised[0].strerror}" if raised else f" within {seconds:.0f} s"
     advice = "ask for an entry in the DNS, or write one into /etc/hosts; a kit names one host"
     raise _Failed(f"no address is known for {kit.host}{why}", advice)
@@ -172,7 +172,7 @@ def _no_tls(kit: Kit) -> _Failed:
 
 
 def _judge(kit: Kit, secured: ssl.SSLSocket) -> None:
-    """Whether that is the certificate of this federation's server, and good today."""
+    """Judge whether that is the certificate of this federation's server, and good today."""
     presented = _certificate_of(secured)
     names, now = names_of(presented), datetime.now(UTC)
     if not is_issued_by(presented, load_certificate(kit.authority)):

@@ -26,12 +26,12 @@ FILL_IN = "mmar site setup {kit} --data-root DIR --datalist FILE"
 
 
 def check_data(kit: Kit, policy: SitePolicy | None) -> Iterator[Finding]:
-    """The findings ``environment`` and ``data`` of a site's kit."""
+    """Yield the findings ``environment`` and ``data`` of a site's kit."""
     fill_in = FILL_IN.format(kit=shlex.quote(str(kit.folder)))
     try:
         values = read_site_values(kit.local, kit.name)
     except ConfigError as error:
-        message = "; ".join(f"{one.location}: {one.message}" for one in error.problems)
+        message = "; ".join(f"{problem.location}: {problem.message}" for problem in error.problems)
         yield fault("environment", message, f"mend local/{ENVIRONMENT}")
         return
     unset = unset_variables(values)
@@ -77,7 +77,7 @@ def _data(values: dict[str, Scalar], policy: SitePolicy | None) -> Finding:
         document = read_document(file)
         lists = {key: document.items(key) for key in document.list_keys}
     except ConfigError as error:
-        message = "; ".join(f"{one.location}: {one.message}" for one in error.problems)
+        message = "; ".join(f"{problem.location}: {problem.message}" for problem in error.problems)
         return fault("data", message, f"name the data list: {FILL_IN.format(kit='KIT')}")
     wrong = [problem for _, problems in lists.values() for problem in problems]
     if wrong:
@@ -115,7 +115,7 @@ def _look(
     cases: Mapping[str, Sequence[Item]], keys: list[str], root: str, roots: tuple[Path, ...]
 ) -> _Looked:
     """Look for every file once; of most formats, none is opened."""
-    items = (item for found in cases.values() for item in found)
+    items = (item for part in cases.values() for item in part)
     named = dict.fromkeys(name for item in items for key in keys for name in item.files(key))
     places = {name: os.path.join(root, name) for name in named}
     readable = Places(root=os.devnull, data=tuple(map(os.path.realpath, roots)))  # no job is here
@@ -123,9 +123,9 @@ def _look(
     return _Looked(
         files=len(named),
         missing=tuple(name for name in named if name not in there),
-        unreadable=tuple(name for name, one in there.items() if not os.access(one, os.R_OK)),
+        unreadable=tuple(name for name, path in there.items() if not os.access(path, os.R_OK)),
         refused=tuple(
-            name for name, one in there.items() if path_fault(one, "read:image", readable)
+            name for name, path in there.items() if path_fault(path, "read:image", readable)
         ),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,39 +67,38 @@ def fill_in(kit: Kit, wishes: Wishes) -> dict[str, Any]:
 
 
 def _values(wishes: Wishes) -> dict[str, Scalar]:
-    """The variables to write.
+    """Return the variables to write.
 
     Raises:
         ConfigError: with every fault.
     """
     problems = [*_variable_faults(wishes.values)]
-    found = dict(wishes.values)
+    values = dict(wishes.values)
     for name, place in ((ROOT, wishes.data_root), (LIST, wishes.data_list)):
         if place is not None:
-            found[name] = os.path.abspath(place.expanduser())
+            values[name] = os.path.abspath(place.expanduser())
     for name, look in ((ROOT, _root_fault), (LIST, _list_fault)):
-        if isinstance(found.get(name), str) and (wrong := look(str(found[name]))):
+        if isinstance(values.get(name), str) and (wrong := look(str(values[name]))):
             problems.append(Problem(Location(OWN_ARGUMENTS[name]), wrong, "", "data"))
     if problems:
         raise ConfigError(problems)
-    return found
+    return values
 
 
-def _variable_faults(values: Mapping[str, Scalar]) -> list[Problem]:
-    place, found = Location("--set"), []
+def _variable_faults(values: Mapping[str, Scalar]) -> Iterator[Problem]:
+    place = Location("--set")
     for name, argument in OWN_ARGUMENTS.items():
         if name in values:
             message = f"{name} is set by {argument}, which looks whether it is there"
-            found.append(Problem(place / name, message, "", "override"))
+            yield Problem(place / name, message, "", "override")
     if "MMAR_ROOT" in values:
         message = "MMAR_ROOT is where a job lies, which no site chooses"
-        found.append(Problem(place / "MMAR_ROOT", message, "", "override"))
+        yield Problem(place / "MMAR_ROOT", message, "", "override")
     for name in COUNTS:
         count = values.get(name, 1)
         if type(count) is not int or count < 1:
             message = f"has to be a whole number from 1, found {count!r}"
-            found.append(Problem(place / name, message, "", "override"))
-    return found
+            yield Problem(place / name, message, "", "override")
 
 
 def _root_fault(text: str) -> str:
@@ -115,5 +114,5 @@ def _list_fault(text: str) -> str:
         document = read_document(Path(text))
         cases = any(document.items(key)[0] for key in document.list_keys)
     except ConfigError as error:
-        return "; ".join(one.message for one in error.problems)
+        return "; ".join(problem.message for problem in error.problems)
     return "" if cases else f"{text!r} holds no case: an object with 'image'"

@@ -33,25 +33,25 @@ class Finding:
     advice: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The same, for ``--json``."""
+        """Return plain values for ``--json``."""
         return asdict(self)
 
 
 def ok(check: str, message: str) -> Finding:
-    """All is well."""
+    """Return that all is well."""
     return Finding(check, State.OK, message)
 
 
 def warning(check: str, message: str, advice: str) -> Finding:
-    """It works, and somebody should know."""
+    """Return that it works, and somebody should know."""
     return Finding(check, State.WARNING, message, advice)
 
 
 def fault(check: str, message: str, advice: str) -> Finding:
-    """It does not work."""
+    """Return that it does not work."""
     return Finding(check, State.FAULT, message, advice)
 
 
 def skipped(check: str, message: str) -> Finding:
-    """It was not looked at."""
+    """Return that nobody looked at it."""
     return Finding(check, State.SKIPPED, message)

@@ -75,7 +75,7 @@ class Kit:
 
 
 def open_kit(folder: Path) -> Kit:
-    """The kit in a folder.
+    """Return the kit in a folder.
 
     Raises:
         ConfigError: the folder is no kit, or a document in it is not as it was provisioned.
@@ -139,13 +139,13 @@ def _text(value: Any) -> str:
 
 
 def _no_kit(root: Path) -> Problem:
-    """What a folder is instead of a kit, as far as that can be seen."""
+    """Return what a folder is instead of a kit, as far as that can be seen."""
     if not root.is_dir():
         return Problem(PLACE, f"there is no folder {str(root)!r}", "", "kit")
     message = f"{str(root)!r} is no kit"
     if root.name in ("startup", "local") and (root.parent / "startup").is_dir():
         return Problem(PLACE, f"{message}, but a part of one", f"Name {str(root.parent)!r}.", "kit")
-    inside = sorted(one.parent.parent.name for one in root.glob("*/startup/fed_*.json"))
+    inside = sorted(file.parent.parent.name for file in root.glob("*/startup/fed_*.json"))
     if inside:
         message = f"{message}; it holds the kits {', '.join(inside)}"
         return Problem(PLACE, message, "Name one of them.", "kit")

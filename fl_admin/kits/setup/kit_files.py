@@ -41,12 +41,14 @@ NEWER = (
 
 
 def check_files(kit: Kit) -> Finding:
-    """Whether everything is there that a kit of this kind needs, and nobody else can change it."""
+    """Check that everything is there that such a kit needs, and that nobody else can change it."""
     prepared = any((kit.folder / name).is_file() for name in PREPARED)
     scripts = () if kit.kind == "admin" or prepared else SCRIPTS
     own = [kit.certificate, kit.key, kit.authority, kit.startup / CONFIGS[kit.kind]]
     wanted = [*own, *(kit.folder / name for name in (*NEEDED[kit.kind], *scripts))]
-    missing = [str(one.relative_to(kit.folder)) for one in wanted if not _in_force(one).is_file()]
+    missing = [
+        str(path.relative_to(kit.folder)) for path in wanted if not _in_force(path).is_file()
+    ]
     if missing:
         return fault("files", f"missing: {', '.join(missing)}", FROM_KIT)
     if scripts and is_split(kit.folder):
@@ -55,8 +57,8 @@ def check_files(kit: Kit) -> Finding:
     if not os.access(kit.folder, os.W_OK):
         message = f"{kit.folder} cannot be written to, where runs and logs are kept"
         return fault("files", message, "let the user of this process own the kit's folder")
-    decisive = (kit.folder, *(one for part in (kit.startup, kit.local) for one in _tree(part)))
-    if changed := {one: who for one in decisive if (who := other_writers(one))}:
+    decisive = (kit.folder, *(path for part in (kit.startup, kit.local) for path in _tree(part)))
+    if changed := {path: who for path in decisive if (who := other_writers(path))}:
         first, writers = next(iter(changed.items()))
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         message = f"{first}{more} can be written by {writers}"
@@ -65,7 +67,7 @@ def check_files(kit: Kit) -> Finding:
 
 
 def check_versions(kit: Kit) -> Finding:
-    """Whether what is installed here is what the federation was provisioned with."""
+    """Check whether what is installed here is what the federation was provisioned with."""
     try:
         wanted = federation_versions(kit.folder)
     except ConfigError as error:
@@ -73,26 +75,26 @@ def check_versions(kit: Kit) -> Finding:
     if wanted is None:
         message = "the kit does not say which ones the federation has; an older mmar-fl made it"
         return warning("versions", message, NEWER.format(files="startup/"))
-    found = list(differences(wanted))
-    told = "; ".join(map(str, found))
-    install = "pip install " + " ".join(f"'{one.package}=={one.federation}'" for one in found)
-    if not all(one.fits for one in found):
+    gaps = list(differences(wanted))
+    told = "; ".join(map(str, gaps))
+    install = "pip install " + " ".join(f"'{gap.package}=={gap.federation}'" for gap in gaps)
+    if not all(gap.fits for gap in gaps):
         return fault("versions", f"installed: {told}", f"{install}, and start again")
-    if found:
+    if gaps:
         return warning("versions", f"installed: {told}; they work together", install)
-    return ok("versions", ", ".join(f"{name} {one}" for name, one in wanted.items()))
+    return ok("versions", ", ".join(f"{name} {version}" for name, version in wanted.items()))
 
 
 def check_policy(kit: Kit) -> tuple[Finding, SitePolicy | None]:
-    """Whether the site's policy can be read, and what it says."""
+    """Check whether the site's policy can be read, and what it says."""
     try:
         policy = site_policy(kit.local)
         lacking = list(filter_faults(kit.local, policy))
     except ConfigError as error:
-        advice = " ".join(one.advice for one in error.problems if one.advice)
+        advice = " ".join(problem.advice for problem in error.problems if problem.advice)
         return fault("policy", _words(error), advice or f"mend local/{SITE_POLICY_FILE}"), None
     if lacking:
-        message = "; ".join(one.message for one in lacking)
+        message = "; ".join(problem.message for problem in lacking)
         return fault("policy", message, f"set them up in local/{PRIVACY_FILE}"), policy
     if not (kit.local / SITE_POLICY_FILE).is_file():
         message = f"there is no local/{SITE_POLICY_FILE}; the built-in defaults hold"
@@ -101,7 +103,7 @@ def check_policy(kit: Kit) -> tuple[Finding, SitePolicy | None]:
 
 
 def check_resources(kit: Kit, policy: SitePolicy | None) -> Finding:
-    """Whether ``local/resources.json`` still asks for our judgement and our classes alone."""
+    """Check that ``local/resources.json`` still asks for our judgement and our classes alone."""
     document, problem = _document(_in_force(kit.local / RESOURCES))
     if problem is not None:
         return fault("resources", problem, FROM_KIT)
@@ -128,12 +130,12 @@ def check_resources(kit: Kit, policy: SitePolicy | None) -> Finding:
 
 
 def check_privacy(kit: Kit) -> Finding:
-    """Whether the last gate stands behind every filter."""
+    """Check that the last gate comes after every filter."""
     document, problem = _document(kit.local / PRIVACY_FILE)
     if problem is not None:
         return fault("privacy", problem, FROM_KIT)
     components = document.get("components")
-    paths = [one.get("path") for one in components or () if isinstance(one, dict)]
+    paths = [component.get("path") for component in components or () if isinstance(component, dict)]
     if GATE not in paths:
         message = f"local/{PRIVACY_FILE} has lost the last gate, {GATE}"
         return fault("privacy", message, "put it back among its components")
@@ -141,17 +143,17 @@ def check_privacy(kit: Kit) -> Finding:
 
 
 def _tree(folder: Path) -> Iterator[Path]:
-    """A folder and all below it; nothing where there is none. A dead link counts as missing."""
-    return (one for one in (folder, *sorted(folder.rglob("*"))) if one.exists())
+    """Return a folder and all below it; nothing without a folder. A dead link counts as missing."""
+    return (path for path in (folder, *sorted(folder.rglob("*"))) if path.exists())
 
 
 def _in_force(path: Path) -> Path:
-    """The file that NVFlare reads: the one with ``.default`` where there is none by that name."""
+    """Return the file that NVFlare reads: ``<name>.default`` if there is no file of the name."""
     return path if path.is_file() else path.with_name(f"{path.name}.default")
 
 
 def _document(path: Path) -> tuple[dict[str, Any], str | None]:
-    """A JSON object, or why there is none."""
+    """Return a JSON object, or why there is none."""
     try:
         document = read_json(path)
     except ConfigError as error:
@@ -162,7 +164,7 @@ def _document(path: Path) -> tuple[dict[str, Any], str | None]:
 
 
 def _weaker(document: Mapping[str, Any]) -> Iterator[str]:
-    """What a site's settings no longer ask for."""
+    """Yield what a site's settings no longer ask for."""
     validator = document.get("app_validator")
     if not isinstance(validator, dict) or validator.get("path") != VALIDATOR:
         yield "has no judgement on jobs (app_validator)"
@@ -173,7 +175,7 @@ def _weaker(document: Mapping[str, Any]) -> Iterator[str]:
     if document.get("allow_log_streaming") is not False:
         yield "lets logs be sent (allow_log_streaming)"
     components = document.get("components", [])
-    ids = [one.get("id") for one in components if isinstance(one, dict)]
+    ids = [component.get("id") for component in components if isinstance(component, dict)]
     if any(name in ids for name in LOG_SENDERS):
         yield f"has a component that sends logs ({', '.join(LOG_SENDERS)})"
     if "client" in document and "site_config" not in (document.get("client") or {}):
@@ -187,4 +189,4 @@ def _some(names: set[str]) -> str:
 
 
 def _words(error: ConfigError) -> str:
-    return "; ".join(f"{one.location}: {one.message}" for one in error.problems)
+    return "; ".join(f"{problem.location}: {problem.message}" for problem in error.problems)

@@ -26,7 +26,7 @@ SMI = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
 
 
 def check_disk(kit: Kit) -> Finding:
-    """Whether there is room for the models of runs."""
+    """Check whether there is room for the models of runs."""
     free = shutil.disk_usage(kit.folder).free
     message = f"{free / GIB:.1f} GiB free at {kit.folder}"
     if free < LEAST_DISK:
@@ -37,7 +37,7 @@ def check_disk(kit: Kit) -> Finding:
 
 
 def check_memory() -> Finding:
-    """How much memory a training finds."""
+    """Check how much memory a training finds."""
     memory = psutil.virtual_memory()
     message = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"
     if memory.available < SPARSE_MEMORY:
@@ -46,7 +46,7 @@ def check_memory() -> Finding:
 
 
 def check_confinement(policy: SitePolicy | None) -> Finding:
-    """What this machine's kernel forbids the process of a job, and whether that is enough."""
+    """Check what this machine's kernel forbids the process of a job, and whether that is enough."""
     wall, mode = kernel_wall(), "preferred" if policy is None else policy.confinement
     if mode == "off":
         advice = "take confinement out of the policy, unless something of the site needs it off"
@@ -60,7 +60,7 @@ def check_confinement(policy: SitePolicy | None) -> Finding:
 
 
 def check_gpu(seconds: float) -> Finding:
-    """Which GPUs there are, without loading torch."""
+    """Check which GPUs there are, without loading torch."""
     cores = f"{os.cpu_count()} cores"
     if shutil.which(SMI[0]) is None:
         return ok("gpu", f"no GPU: training runs on the CPU, {cores}")
@@ -81,7 +81,7 @@ def check_gpu(seconds: float) -> Finding:
 
 
 def check_port(kit: Kit, seconds: float) -> Finding:
-    """Whether a server's port is free, or this server listens there already."""
+    """Check whether a server's port is free, or this server listens there already."""
     host = "127.0.0.1"
     try:
         presented = presented_certificate(host, kit.port, seconds)
@@ -98,10 +98,10 @@ def check_port(kit: Kit, seconds: float) -> Finding:
 def _free(kit: Kit) -> Finding:
     """Nobody answers there; but may this user listen?"""
     place = "127.0.0.1" if kit.host in LOOPBACK else ""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            one.bind((place, kit.port))
+            listener.bind((place, kit.port))
         except OSError as error:
             message = f"this user cannot listen at {kit.port}: {error.strerror}"
             return fault("port", message, "a port below 1024 needs a right; provision a higher one")

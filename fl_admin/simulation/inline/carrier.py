@@ -47,7 +47,7 @@ def inline_run(
     *,
     evaluation_sha256: str,
 ) -> FederatedRun:
-    """The run of a job in this process.
+    """Return the run of a job in this process.
 
     Args:
         name: the job's name.
@@ -144,7 +144,7 @@ class Carrier:
                     self._run.cell(task.owner, site, self._received(site, reply))
 
     def _received(self, site: str, reply: Reply) -> Received:
-        """A reply as a server gets it: plain values, with what the site says of itself."""
+        """Return a reply as a server gets it: plain values, with what the site says of itself."""
         own: dict[str, Any] = {"site": site, "job": self._job}
         match reply:
             case Update():

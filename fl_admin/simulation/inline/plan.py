@@ -60,7 +60,7 @@ class InlinePlan:
         return confine_as(self.policy.confinement, confinement)
 
     def app(self, site: str) -> Path:
-        """A site's copy of the MMAR, where ``mmar site`` looks for it."""
+        """Return a site's copy of the MMAR, where ``mmar site`` looks for it."""
         return self.folders[site] / JOB_FOLDER / f"app_{site}"
 
     def write(self, path: Path) -> None:
