@@ -1,11 +1,14 @@
-"""The modules of the product import each other without a circle."""
+"""The product has no circle of imports, and each folder is small enough to look through."""
 
 from __future__ import annotations
 
+from collections import Counter
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 
 import grimp
 
+ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = ("mmar_runtime", "fl_client", "fl_server", "fl_admin", "medl")
 
 
@@ -30,3 +33,11 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
 
     assert circle(imports) == []
+
+
+def test_no_folder_has_more_than_20_modules() -> None:
+    modules = (path for package in PRODUCT for path in (ROOT / package).rglob("*.py"))
+
+    counts = Counter(path.parent for path in modules if path.name != "__init__.py")
+
+    assert {str(folder): count for folder, count in counts.items() if count > 20} == {}

@@ -29,7 +29,7 @@ def add_commands(
         title: of the list of commands.
         examples: of the group, for commands without examples of their own.
     """
-    commands = parser.add_subparsers(title=title, dest=title, required=True)
+    commands = parser.add_subparsers(title=title, dest=title.removesuffix("s"), required=True)
     for name, module in modules.items():
         own = getattr(module, "EXAMPLES", None)
         command = commands.add_parser(

@@ -10,6 +10,7 @@ from fl_admin.cli.job.settings import (
     add_sharing_arguments,
     settings_of,
 )
+from mmar_runtime.cli.common import add_output_arguments, add_set_argument
 
 HELP = "make a job of an MMAR"
 
@@ -21,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, metavar="R", help="rounds of training (50)")
     add_settings_arguments(parser)
     add_sharing_arguments(parser)
+    add_set_argument(parser)
+    add_output_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fl_admin.cli.commands import add_words
 from fl_admin.cli.job.making import add_target_arguments, report
+from mmar_runtime.cli.common import add_output_arguments, add_set_argument
 from mmar_runtime.names import visible_line
 
 HELP = "make a job of an old federation's configs"
@@ -28,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "FIELD",
         "go on without this field or class, though the result may be another",
     )
+    add_set_argument(parser)
+    add_output_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:

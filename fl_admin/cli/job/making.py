@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmar_runtime.cli.common import add_output_arguments, add_set_argument, print_json, print_note
+from mmar_runtime.cli.common import print_json, print_note
 from mmar_runtime.errors import Problem
 
 if TYPE_CHECKING:
@@ -30,15 +30,13 @@ def add_mmar_arguments(parser: argparse.ArgumentParser, *, min_sites: str) -> No
 
 
 def add_target_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add where the job goes, its name, its code and its values."""
+    """Add where the job goes, its name and its code."""
     parser.add_argument(
         "--out", type=Path, required=True, metavar="JOB", help="becomes the job's folder"
     )
     parser.add_argument("--name", default="", metavar="N", help="the job's name (the MMAR's)")
     parser.add_argument("--with-code", action="store_true", help="take the MMAR's custom/ along")
     parser.add_argument("--overwrite", action="store_true", help="replace a job that is there")
-    add_set_argument(parser)
-    add_output_arguments(parser)
 
 
 def make(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fl_admin.cli.commands import add_words
 from fl_admin.cli.job.making import add_mmar_arguments, add_target_arguments, make
+from mmar_runtime.cli.common import add_output_arguments, add_set_argument
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
 
@@ -30,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         kind=Path,
     )
     add_target_arguments(parser)
+    add_set_argument(parser)
+    add_output_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:

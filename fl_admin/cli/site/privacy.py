@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 
 from fl_admin.cli.commands import add_json_arguments, add_kit_of_site
 from mmar_runtime.cli.common import print_json
@@ -29,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     account = ledger.account()
     left = None if most is None else max(0.0, most - account.spent)
     jobs = account.by("job")
-    contributions = {job: sum(spending.job == job for spending in account.spendings) for job in jobs}
+    contributions = Counter(spending.job for spending in account.spendings)
     if options.json:
         print_json(
             {
