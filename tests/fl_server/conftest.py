@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +14,9 @@ import torch
 
 from fl_server.federation import Faults, FederatedRun
 from fl_server.guard.metric_contract import MetricContract
+from fl_server.guard.reply_guard import arrays_of
 from fl_server.initial_model import InitialModel
+from fl_server.record.files import read_run_record
 from fl_server.record.values import RunRecord, SiteAbsence, SiteOutcome
 from fl_server.run_files import RunFiles
 from fl_server.updates import Received
@@ -38,25 +39,33 @@ class MadeUpRun:
     Attributes:
         run: under test.
         files: of the run.
+        weights: of the initial model; they name the tensors of every reply.
         lines: of the audit log.
     """
 
     run: FederatedRun
     files: RunFiles
+    weights: Weights
     lines: list[dict[str, Any]] = field(default_factory=list)
 
     def update(
-        self, site: str, *, step: float = 1.0, steps: object = 1, **claims: object
+        self,
+        site: str,
+        *,
+        step: float = 1.0,
+        steps: object = 1,
+        received_dice: float = 0.25,
+        **claims: object,
     ) -> Received:
         """An update that moves every weight by ``step``, with claims other than the right ones."""
         arrays = {
             name: np.full(tensor.shape, step if tensor.is_floating_point() else 1).astype(
                 tensor.numpy().dtype
             )
-            for name, tensor in WEIGHTS.items()
+            for name, tensor in self.weights.items()
         }
         report = {
-            "received_metrics": {DICE: 0.25},
+            "received_metrics": {DICE: received_dice},
             "local_metrics": {DICE: 0.5},
             "epochs": [{"epoch": 1, "loss": 0.5, "metrics": {}}],
             "seconds": 1.5,
@@ -64,17 +73,15 @@ class MadeUpRun:
             "process": "p",
         }
         metadata = {
-            "site": site,
-            "job": JOB,
             "kind": "WEIGHT_DIFF",
             "round": len(self.run.record.rounds),
             "base_model": self.run.base_model(),
             "steps": steps,
-            "initial_metrics": {DICE: 0.25},
+            "initial_metrics": {DICE: received_dice},
             "report": report,
             **claims,
         }
-        return received(arrays, metadata)
+        return reply_of(site, arrays, metadata)
 
     def take(self, site: str, **how: Any) -> Faults:
         """Have the run take an update; its faults."""
@@ -101,9 +108,76 @@ class MadeUpRun:
         return [line for line in self.lines if line["event"] == event]
 
     @property
-    def record_on_disk(self) -> Any:
-        self.files.wait()
-        return json.loads((self.files.folder / "run_record.json").read_text(encoding="utf-8"))
+    def folder(self) -> Path:
+        return self.files.folder
+
+    @property
+    def record_on_disk(self) -> RunRecord:
+        """The record, once all is written that can be."""
+        self.files._thread.submit(lambda: None).result()
+        return read_run_record(self.folder / "run_record.json")
+
+    # --- a run that goes well
+
+    def train(self, *, received_dice: float) -> None:
+        """Every site contributes to a round."""
+        if self.run.record.open_round is None:
+            self.run.open_round()
+        for site in self.run.sites:
+            assert self.take(site, received_dice=received_dice) == ()
+        self.run.close_round()
+
+    def trained(self) -> None:
+        """Two rounds; the scores of the models of rounds 0 and 1 are 0.25 and 0.5."""
+        self.train(received_dice=0.25)
+        self.train(received_dice=0.5)
+
+    def scored(self, *values: float) -> None:
+        """The sites score the last model, in the order of their names."""
+        for site, value in zip(self.run.sites, values, strict=True):
+            assert self.run.scored(site, metrics(site, value)) == ()
+        self.run.close_scores()
+
+    def submitted(self) -> None:
+        """Every site hands over its own best model."""
+        for site in self.run.sites:
+            assert self.run.model(site, model(site)) == ()
+
+    def evaluated(self, *but: tuple[str, str]) -> None:
+        """Every site evaluates every model, but for some cells."""
+        for task in self.run.cells_wanted():
+            for site in self.run.sites:
+                if (task.owner, site) not in but:
+                    assert self.run.cell(task.owner, site, metrics(site, 0.75)) == ()
+
+    def asked(self) -> None:
+        """All models are out for evaluation."""
+        for _ in self.run.cells_wanted():
+            pass
+
+
+def reply_of(site: str, data: Any, metadata: Mapping[str, Any], logs: Any = None) -> Received:
+    """A reply with its sender's name and job."""
+    return received(data, {"site": site, "job": JOB, **metadata}, logs)
+
+
+def metrics(site: str, value: Any, **others: Any) -> Received:
+    return reply_of(site, {DICE: value, **others}, {"kind": "METRICS", "cases": 3})
+
+
+Spoil = Callable[[dict[str, Any], dict[str, Any]], object]
+
+
+def weights_of(value: float) -> dict[str, torch.Tensor]:
+    return {"w": torch.full((2,), float(value)), "b": torch.full((1,), float(value))}
+
+
+def model(site: str, spoil: Spoil = lambda arrays, metadata: None) -> Received:
+    """A site's own best model: of ``weights_of(5)``, unless it is spoilt."""
+    arrays = {name: array.copy() for name, array in arrays_of(weights_of(5)).items()}
+    metadata: dict[str, Any] = {"kind": "WEIGHTS", "model_round": 1, "metrics": {DICE: 0.9}}
+    spoil(arrays, metadata)
+    return reply_of(site, arrays, metadata)
 
 
 def received(arrays: Any, metadata: Any, logs: object = None) -> Received:
@@ -124,40 +198,48 @@ def started(tmp_path: Path) -> Iterator[Started]:
     runs: list[MadeUpRun] = []
 
     def start(
-        *, sites: tuple[str, ...] = ("site-1", "site-2"), run: Mapping[str, Any] = {}, **terms: Any
+        *,
+        sites: tuple[str, ...] = ("site-1", "site-2"),
+        weights: Weights = WEIGHTS,
+        durable: bool = False,
+        run: Mapping[str, Any] = {},
+        **given: Any,
     ) -> MadeUpRun:
-        files = RunFiles(tmp_path / f"results-{len(runs)}", {}, durable=False)
+        terms = JobTerms(**{"rounds": 3, "min_sites": 1, **given})
+        files = RunFiles(tmp_path / f"results-{len(runs)}", {}, durable=durable)
         lines: list[dict[str, Any]] = []
 
         def note(event: str, **facts: Any) -> None:
             def write() -> None:
-                found = {key: one() if callable(one) else one for key, one in facts.items()}
-                lines.append({"event": event, **found})
+                values = {key: fact() if callable(fact) else fact for key, fact in facts.items()}
+                lines.append({"event": event, **values})
 
             files.do(write)
 
+        record = RunRecord(
+            job=JOB,
+            engine="inline",
+            started=datetime.now(UTC),
+            key_metric=DICE,
+            rounds_asked=terms.rounds,
+            sites=sites,
+            min_sites=terms.min_sites,
+            versions={},
+            initial_weights_sha256="0" * 64 if terms.rounds else None,
+        )
         made = FederatedRun(
-            RunRecord(
-                job=JOB,
-                engine="inline",
-                started=datetime.now(UTC),
-                key_metric=DICE,
-                rounds_asked=3,
-                sites=sites,
-                min_sites=1,
-                versions={},
-                initial_weights_sha256="0" * 64,
-            ),
+            record,
             JOB,
-            JobTerms(**{"rounds": 3, "min_sites": 1, **terms}),
-            initial(),
+            terms,
+            initial(weights),
             files,
             evaluation_sha256="0" * 64,
             note=note,
             **run,
         )
-        made.open_round()
-        runs.append(MadeUpRun(made, files, lines))
+        if terms.rounds:
+            made.open_round()
+        runs.append(MadeUpRun(made, files, weights, lines))
         return runs[-1]
 
     yield start
@@ -165,12 +247,12 @@ def started(tmp_path: Path) -> Iterator[Started]:
         one.run.close()
 
 
-def initial() -> InitialModel:
-    metrics = MetricContract(key_metric=DICE, names=frozenset({DICE}), ranges={DICE: (0.0, 1.0)})
+def initial(weights: Weights) -> InitialModel:
+    contract = MetricContract(key_metric=DICE, names=frozenset({DICE}), ranges={DICE: (0.0, 1.0)})
     return InitialModel(
-        weights=WEIGHTS,
+        weights=weights,
         train_conf={},
         key_metric=DICE,
-        metrics=metrics,
-        cross_site_metrics=metrics,
+        metrics=contract,
+        cross_site_metrics=contract,
     )

@@ -483,7 +483,7 @@ def test_the_global_model_is_on_the_disk_once_its_round_is_closed(started: Start
     kept = read_checkpoint(fed.files.folder / "models" / "FL_global_model.pt").weights
 
     assert digest(kept) == digest(new)
-    assert fed.record_on_disk["rounds"][0]["sites"]["site-2"]["status"] == "missing"
+    assert fed.record_on_disk.rounds[0].sites["site-2"].status == "missing"
 
 
 # --- whatever comes

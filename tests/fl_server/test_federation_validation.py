@@ -8,187 +8,61 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fl_server import federation
-from fl_server.federation import FederatedRun
-from fl_server.guard.metric_contract import MetricContract
-from fl_server.guard.reply_guard import arrays_of
-from fl_server.initial_model import InitialModel
 from fl_server.record.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, read_cross_site_matrix
-from fl_server.record.files import read_run_record
-from fl_server.record.values import RunRecord
-from fl_server.run_files import RunFiles
 from fl_server.updates import Received
 from mmar_runtime.errors import FederationError
-from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.weights import Weights, digest, read_checkpoint
+from tests.fl_server.conftest import (
+    DICE,
+    MadeUpRun,
+    Spoil,
+    Started,
+    metrics,
+    model,
+    reply_of,
+    weights_of,
+)
 
-JOB = "job-1"
 SITES = ("site-1", "site-2")
 GIVEN = ("theirs", "ours")
-DICE = "dice"
 FAILED, DECLINED = "data-error (reference 0a)", "policy-declined (reference 0a)"
-CONTRACT = MetricContract(key_metric=DICE, names=frozenset({DICE, "acc"}), ranges={DICE: (0, 1)})
-
-Spoil = Callable[[dict[str, Any], dict[str, Any]], object]
-
-
-def weights_of(value: float) -> dict[str, torch.Tensor]:
-    return {"w": torch.full((2,), float(value)), "b": torch.full((1,), float(value))}
-
-
-@dataclass
-class Federation:
-    """A run, its folder, and the lines of its log."""
-
-    run: FederatedRun
-    folder: Path
-    notes: list[dict[str, Any]] = field(default_factory=list)
-
-    def train(self, number: int, *, received: float) -> None:
-        self.run.open_round()
-        for site in SITES:
-            assert self.run.take(site, self.update(site, number, received)) == ()
-        self.run.close_round()
-
-    def update(self, site: str, number: int, received: float) -> Received:
-        report = {
-            "received_metrics": {DICE: received},
-            "local_metrics": {DICE: 0.5},
-            "epochs": [{"epoch": 1, "loss": 0.5, "metrics": {}}],
-            "seconds": 1.5,
-            "built": {},
-            "process": "p",
-        }
-        metadata = {
-            "kind": "WEIGHT_DIFF",
-            "round": number,
-            "base_model": self.run.base_model(),
-            "steps": 1,
-            "initial_metrics": report["received_metrics"],
-            "report": report,
-        }
-        return reply_of(site, arrays_of(weights_of(1)), metadata, weights_of(1))
-
-    def trained(self) -> None:
-        """Two rounds; the scores of the models of rounds 0 and 1 are 0.25 and 0.5."""
-        self.train(1, received=0.25)
-        self.train(2, received=0.5)
-
-    def scored(self, *values: float) -> None:
-        for site, value in zip(SITES, values, strict=True):
-            assert self.run.scored(site, metrics(site, value)) == ()
-        self.run.close_scores()
-
-    def submitted(self) -> None:
-        for site in SITES:
-            assert self.run.model(site, model(site)) == ()
-
-    def evaluated(self, *but: tuple[str, str]) -> None:
-        """Every site evaluates every model, but for some cells."""
-        for task in self.run.cells_wanted():
-            for site in SITES:
-                if (task.owner, site) not in but:
-                    assert self.run.cell(task.owner, site, metrics(site, 0.75)) == ()
-
-    def asked(self) -> None:
-        """All models are out for evaluation."""
-        for _ in self.run.cells_wanted():
-            pass
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        return [one for one in self.notes if one["event"] == name]
-
-    @property
-    def on_disk(self) -> RunRecord:
-        self.run._files._thread.submit(lambda: None).result()
-        return read_run_record(self.folder / "run_record.json")
-
-    @property
-    def models(self) -> set[str]:
-        return {path.name for path in (self.folder / "models").iterdir()}
-
-
-def reply_of(site: str, data: Any, metadata: dict[str, Any], weights: Weights = {}) -> Received:  # noqa: B006
-    own = {"site": site, "job": JOB}
-    return Received(data=data, metadata={**own, **metadata}, weights=lambda: weights)
-
-
-def metrics(site: str, value: Any, **others: Any) -> Received:
-    return reply_of(site, {DICE: value, **others}, {"kind": "METRICS", "cases": 3})
-
-
-def model(site: str, spoil: Spoil = lambda arrays, metadata: None) -> Received:
-    arrays = {name: array.copy() for name, array in arrays_of(weights_of(5)).items()}
-    metadata: dict[str, Any] = {"kind": "WEIGHTS", "model_round": 1, "metrics": {DICE: 0.9}}
-    spoil(arrays, metadata)
-    return reply_of(site, arrays, metadata, weights_of(5))
 
 
 @pytest.fixture
-def begin(tmp_path: Path) -> Iterator[Callable[..., Federation]]:
+def begin(started: Started) -> Started:
     """``begin(rounds, min_sites)``: a run of two sites; without rounds, of two given models."""
-    begun: list[FederatedRun] = []
 
-    def begin(rounds: int = 2, min_sites: int = 2) -> Federation:
-        initial = InitialModel(
-            weights=weights_of(0),
-            train_conf={"train": {}},
-            key_metric=DICE,
-            metrics=CONTRACT,
-            cross_site_metrics=CONTRACT,
-        )
-        record = RunRecord(
-            job="job",
-            engine="nvflare",
-            started=datetime(2030, 1, 1, tzinfo=UTC),
-            key_metric=DICE,
-            rounds_asked=rounds,
-            sites=SITES,
-            min_sites=min_sites,
-            versions={},
-            initial_weights_sha256=digest(initial.weights) if rounds else None,
-        )
-        notes: list[dict[str, Any]] = []
+    def begin(rounds: int = 2, min_sites: int = 2) -> MadeUpRun:
         given = {} if rounds else {"theirs": lambda: weights_of(2), "ours": lambda: weights_of(3)}
-        run = FederatedRun(
-            record,
-            JOB,
-            JobTerms(rounds=rounds, min_sites=min_sites),
-            initial,
-            RunFiles(tmp_path, initial.train_conf, durable=True),
-            evaluation_sha256="0" * 64,
-            given=given,
-            note=lambda event, **facts: notes.append({"event": event, **facts}),
+        return started(
+            weights=weights_of(0),
+            durable=True,
+            run={"given": given},
+            rounds=rounds,
+            min_sites=min_sites,
         )
-        begun.append(run)
-        return Federation(run, tmp_path, notes)
 
-    yield begin
-    for run in begun:
-        run.close()
+    return begin
 
 
 @pytest.fixture
-def trained(begin: Callable[..., Federation]) -> Federation:
+def trained(begin: Started) -> MadeUpRun:
     found = begin()
     found.trained()
     return found
 
 
 @pytest.fixture
-def validating(trained: Federation) -> Federation:
+def validating(trained: MadeUpRun) -> MadeUpRun:
     """Models of both sites, and both of the server, are out for evaluation."""
     trained.scored(0.75, 0.75)
     trained.submitted()
@@ -199,22 +73,22 @@ def validating(trained: Federation) -> Federation:
 # --- scores of the last global model
 
 
-def test_the_best_model_is_kept_when_its_scores_are_there(trained: Federation) -> None:
+def test_the_best_model_is_kept_when_its_scores_are_there(trained: MadeUpRun) -> None:
     """Round 1's model scores 0.5, which is known only when round 2 has been trained."""
     trained.scored(0.25, 0.5)
 
     record = trained.run.record
     assert [one.mean[DICE] for one in record.scores] == [0.25, 0.5, 0.375]
     assert record.best_round == 1
-    best = trained.run._files.read(BEST_GLOBAL_MODEL)
+    best = trained.files.read(BEST_GLOBAL_MODEL)
     assert digest(best) == record.rounds[0].weights_sha256
 
 
-def test_the_last_global_model_can_be_the_best(trained: Federation) -> None:
+def test_the_last_global_model_can_be_the_best(trained: MadeUpRun) -> None:
     trained.scored(0.75, 0.75)
 
     assert trained.run.record.best_round == 2
-    best = trained.run._files.read(BEST_GLOBAL_MODEL)
+    best = trained.files.read(BEST_GLOBAL_MODEL)
     assert digest(best) == trained.run.record.rounds[1].weights_sha256
 
 
@@ -223,14 +97,14 @@ def test_the_last_global_model_can_be_the_best(trained: Federation) -> None:
     [metrics("site-1", math.nan), metrics("site-1", 0.5, x=1.0), metrics("site-2", 0.5)],
     ids=["NaN", "another metric", "for another site"],
 )
-def test_a_spoilt_score_does_not_count(trained: Federation, reply: Received) -> None:
+def test_a_spoilt_score_does_not_count(trained: MadeUpRun, reply: Received) -> None:
     assert trained.run.scored("site-1", reply)
 
     assert trained.run.record.scores_of(2) is None
-    assert [one["site"] for one in trained.events("reply-refused")] == ["site-1"]
+    assert [one["site"] for one in trained.noted("reply-refused")] == ["site-1"]
 
 
-def test_a_site_scores_once(trained: Federation) -> None:
+def test_a_site_scores_once(trained: MadeUpRun) -> None:
     assert trained.run.scored("site-1", metrics("site-1", 0.5)) == ()
 
     [fault] = trained.run.scored("site-1", metrics("site-1", 1.0))
@@ -241,7 +115,7 @@ def test_a_site_scores_once(trained: Federation) -> None:
     assert dict(scores.sites["site-1"]) == {DICE: 0.5}
 
 
-def test_without_scores_no_model_can_be_selected(trained: Federation) -> None:
+def test_without_scores_no_model_can_be_selected(trained: MadeUpRun) -> None:
     with pytest.raises(FederationError, match="no site has scored the global model of round 2"):
         trained.run.close_scores()
 
@@ -249,7 +123,7 @@ def test_without_scores_no_model_can_be_selected(trained: Federation) -> None:
 # --- sites' own models
 
 
-def test_a_good_model_is_kept_and_sent_to_every_site(trained: Federation) -> None:
+def test_a_good_model_is_kept_and_sent_to_every_site(trained: MadeUpRun) -> None:
     trained.scored(0.75, 0.75)
 
     assert trained.run.model("site-1", model("site-1")) == ()
@@ -259,8 +133,9 @@ def test_a_good_model_is_kept_and_sent_to_every_site(trained: Federation) -> Non
     assert list(asked) == [GLOBAL_MODEL, BEST_GLOBAL_MODEL, "site-1"]
     assert [task.is_global for task in asked.values()] == [True, True, False]
     assert asked["site-1"].weights["w"].tolist() == [5.0, 5.0]
-    assert trained.models == {f"{name}.pt" for name in asked}
-    assert [one["site"] for one in trained.events("model-in")] == ["site-1"]
+    written = {path.name for path in (trained.folder / "models").iterdir()}
+    assert written == {f"{name}.pt" for name in asked}
+    assert [one["site"] for one in trained.noted("model-in")] == ["site-1"]
 
 
 def nan(arrays: dict[str, Any], metadata: dict[str, Any]) -> None:
@@ -310,7 +185,7 @@ SPOILT = [
 
 
 @pytest.mark.parametrize("spoil", SPOILT)
-def test_a_spoilt_model_is_neither_kept_nor_sent_on(trained: Federation, spoil: Spoil) -> None:
+def test_a_spoilt_model_is_neither_kept_nor_sent_on(trained: MadeUpRun, spoil: Spoil) -> None:
     trained.scored(0.75, 0.75)
 
     assert trained.run.model("site-1", model("site-1", spoil))
@@ -318,21 +193,21 @@ def test_a_spoilt_model_is_neither_kept_nor_sent_on(trained: Federation, spoil: 
 
     owners = [task.owner for task in trained.run.cells_wanted()]
     assert owners == [GLOBAL_MODEL, BEST_GLOBAL_MODEL, "site-2"]
-    assert [one["site"] for one in trained.events("reply-refused")] == ["site-1"]
+    assert [one["site"] for one in trained.noted("reply-refused")] == ["site-1"]
     assert "site-1 submitted no model: refused by the server: " in trained.run.end().messages[0]
 
 
-def test_a_site_submits_once(trained: Federation) -> None:
+def test_a_site_submits_once(trained: MadeUpRun) -> None:
     trained.scored(0.75, 0.75)
     trained.submitted()
 
     [fault] = trained.run.model("site-1", model("site-1"))
 
     assert "site-1 has answered already" in str(fault)
-    assert len(trained.events("model-in")) == 2
+    assert len(trained.noted("model-in")) == 2
 
 
-def test_a_model_that_comes_when_all_are_sent_out_is_too_late(trained: Federation) -> None:
+def test_a_model_that_comes_when_all_are_sent_out_is_too_late(trained: MadeUpRun) -> None:
     trained.scored(0.75, 0.75)
     trained.asked()
 
@@ -345,14 +220,14 @@ def test_a_model_that_comes_when_all_are_sent_out_is_too_late(trained: Federatio
 # --- cells
 
 
-def test_a_run_with_everything_is_complete(trained: Federation) -> None:
+def test_a_run_with_everything_is_complete(trained: MadeUpRun) -> None:
     trained.scored(0.75, 0.75)
     trained.submitted()
     trained.evaluated()
 
     assert trained.run.end().blocking == ()
 
-    record = trained.on_disk
+    record = trained.record_on_disk
     assert (record.status, record.failure) == ("complete", None)
     matrix = read_cross_site_matrix(trained.folder / "cross_site.json")
     assert matrix.complete
@@ -360,7 +235,7 @@ def test_a_run_with_everything_is_complete(trained: Federation) -> None:
     assert matrix.weights_sha256["site-1"] == digest(weights_of(5))
     assert matrix.weights_sha256[GLOBAL_MODEL] == record.rounds[1].weights_sha256
     assert (trained.folder / "cross_site.csv").is_file()
-    assert len(trained.events("metrics-in")) == 2 + 4 * 2
+    assert len(trained.noted("metrics-in")) == 2 + 4 * 2
 
 
 BAD_METRICS = [
@@ -374,14 +249,14 @@ BAD_METRICS = [
 
 
 @pytest.mark.parametrize("reply", BAD_METRICS)
-def test_spoilt_metrics_do_not_enter_the_matrix(validating: Federation, reply: Received) -> None:
+def test_spoilt_metrics_do_not_enter_the_matrix(validating: MadeUpRun, reply: Received) -> None:
     assert validating.run.cell("site-1", "site-2", reply)
 
     [told, *_] = validating.run.end().messages
     assert told.startswith("site-2 could not evaluate site-1: refused by the server: ")
 
 
-def test_a_cell_is_written_once(validating: Federation) -> None:
+def test_a_cell_is_written_once(validating: MadeUpRun) -> None:
     for value in (0.25, 1.0):
         validating.run.cell("site-1", "site-2", metrics("site-2", value))
 
@@ -391,7 +266,7 @@ def test_a_cell_is_written_once(validating: Federation) -> None:
     assert matrix.value("site-1", "site-2", DICE) == 0.25
 
 
-def test_failures_that_nobody_asked_for_do_not_pile_up(validating: Federation) -> None:
+def test_failures_that_nobody_asked_for_do_not_pile_up(validating: MadeUpRun) -> None:
     validating.run.cell("site-1", "site-2", metrics("site-2", 0.25))
 
     for number in range(20):
@@ -400,7 +275,7 @@ def test_failures_that_nobody_asked_for_do_not_pile_up(validating: Federation) -
     assert not any("could not evaluate" in told for told in validating.run.end().messages)
 
 
-def test_metrics_of_a_model_that_was_never_sent_are_dropped(trained: Federation) -> None:
+def test_metrics_of_a_model_that_was_never_sent_are_dropped(trained: MadeUpRun) -> None:
     [fault] = trained.run.cell(GLOBAL_MODEL, "site-1", metrics("site-1", 0.5))
     trained.run.cell_absent(GLOBAL_MODEL, "site-1", FAILED)
 
@@ -408,7 +283,7 @@ def test_metrics_of_a_model_that_was_never_sent_are_dropped(trained: Federation)
     assert "could not evaluate" not in "".join(trained.run.end().messages)
 
 
-def test_metrics_that_come_after_the_end_are_dropped(validating: Federation) -> None:
+def test_metrics_that_come_after_the_end_are_dropped(validating: MadeUpRun) -> None:
     validating.run.end()
 
     [fault] = validating.run.cell("site-1", "site-2", metrics("site-2", 0.25))
@@ -428,7 +303,7 @@ ANYTHING = st.recursive(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(data=ANYTHING, metadata=ANYTHING, owner=st.sampled_from(["site-1", "x"]))
 def test_whatever_is_sent_is_refused_and_nothing_is_raised(
-    validating: Federation, data: Any, metadata: Any, owner: str
+    validating: MadeUpRun, data: Any, metadata: Any, owner: str
 ) -> None:
     reply = Received(data=data, metadata=metadata)
 
@@ -441,7 +316,7 @@ def test_whatever_is_sent_is_refused_and_nothing_is_raised(
 # --- what falls short
 
 
-def test_a_missing_cell_fails_the_run_and_is_named(trained: Federation) -> None:
+def test_a_missing_cell_fails_the_run_and_is_named(trained: MadeUpRun) -> None:
     trained.scored(0.75, 0.75)
     trained.submitted()
     trained.evaluated(("site-2", "site-1"))
@@ -451,11 +326,11 @@ def test_a_missing_cell_fails_the_run_and_is_named(trained: Federation) -> None:
         f"site-1 could not evaluate site-2: {FAILED}",
         "the matrix has no value of site-2 at site-1",
     )
-    assert trained.on_disk.status == "failed"
+    assert trained.record_on_disk.status == "failed"
     assert not read_cross_site_matrix(trained.folder / "cross_site.json").complete
 
 
-def test_a_job_that_needs_fewer_sites_is_only_told(begin: Callable[..., Federation]) -> None:
+def test_a_job_that_needs_fewer_sites_is_only_told(begin: Started) -> None:
     found = begin(min_sites=1)
     found.trained()
     found.scored(0.75, 0.75)
@@ -469,7 +344,7 @@ def test_a_job_that_needs_fewer_sites_is_only_told(begin: Callable[..., Federati
 
 
 def test_a_global_model_that_too_few_have_evaluated_fails_such_a_job(
-    begin: Callable[..., Federation],
+    begin: Started,
 ) -> None:
     found = begin(min_sites=1)
     found.trained()
@@ -481,7 +356,7 @@ def test_a_global_model_that_too_few_have_evaluated_fails_such_a_job(
     assert f"the matrix has no value of {GLOBAL_MODEL} at 2 sites" in blocking
 
 
-def test_what_a_site_declines_by_its_policy_is_no_shortfall(trained: Federation) -> None:
+def test_what_a_site_declines_by_its_policy_is_no_shortfall(trained: MadeUpRun) -> None:
     trained.scored(0.75, 0.75)
     trained.run.model("site-1", model("site-1"))
     trained.run.model_absent("site-2", DECLINED)
@@ -491,7 +366,7 @@ def test_what_a_site_declines_by_its_policy_is_no_shortfall(trained: Federation)
     assert trained.run.end().blocking == ()
 
 
-def test_a_site_that_has_no_model_falls_short(trained: Federation) -> None:
+def test_a_site_that_has_no_model_falls_short(trained: MadeUpRun) -> None:
     trained.scored(0.75, 0.75)
     trained.run.model("site-1", model("site-1"))
     trained.run.model_absent("site-2", FAILED)
@@ -500,7 +375,7 @@ def test_a_site_that_has_no_model_falls_short(trained: Federation) -> None:
     assert f"site-2 submitted no model: {FAILED}" in trained.run.end().blocking
 
 
-def test_without_any_evaluation_there_is_no_matrix(trained: Federation) -> None:
+def test_without_any_evaluation_there_is_no_matrix(trained: MadeUpRun) -> None:
     trained.scored(0.75, 0.75)
 
     assert any("no cross-site result" in reason for reason in trained.run.end().blocking)
@@ -511,16 +386,16 @@ def test_without_any_evaluation_there_is_no_matrix(trained: Federation) -> None:
 
 
 @pytest.fixture
-def comparing(begin: Callable[..., Federation]) -> Federation:
+def comparing(begin: Started) -> MadeUpRun:
     return begin(rounds=0)
 
 
-def test_given_models_are_evaluated_in_their_order(comparing: Federation) -> None:
+def test_given_models_are_evaluated_in_their_order(comparing: MadeUpRun) -> None:
     comparing.evaluated()
 
     assert comparing.run.end().blocking == ()
 
-    record = comparing.on_disk
+    record = comparing.record_on_disk
     assert (record.status, record.rounds, record.initial_weights_sha256) == ("complete", (), None)
     matrix = read_cross_site_matrix(comparing.folder / "cross_site.json")
     assert (matrix.complete, matrix.models, matrix.sites) == (True, GIVEN, SITES)
@@ -528,14 +403,14 @@ def test_given_models_are_evaluated_in_their_order(comparing: Federation) -> Non
     assert dict(matrix.weights_sha256) == expected
 
 
-def test_the_record_of_such_a_run_is_there_while_it_runs(comparing: Federation) -> None:
+def test_the_record_of_such_a_run_is_there_while_it_runs(comparing: MadeUpRun) -> None:
     next(comparing.run.cells_wanted())
-    comparing.run._files.wait()
+    comparing.files.wait()
 
-    assert comparing.on_disk.status == "running"
+    assert comparing.record_on_disk.status == "running"
 
 
-def test_what_a_site_declines_of_given_models_is_no_shortfall(comparing: Federation) -> None:
+def test_what_a_site_declines_of_given_models_is_no_shortfall(comparing: MadeUpRun) -> None:
     declined = [(name, "site-2") for name in GIVEN]
     comparing.evaluated(*declined)
     for cell in declined:
@@ -549,29 +424,28 @@ def test_what_a_site_declines_of_given_models_is_no_shortfall(comparing: Federat
 # --- a run that ends early
 
 
-def test_a_run_that_fails_says_why_and_keeps_its_last_model(trained: Federation) -> None:
+def test_a_run_that_fails_says_why_and_keeps_its_last_model(trained: MadeUpRun) -> None:
     trained.run.fail("no space left")
     trained.run.fail("another reason")
 
-    record = trained.on_disk
+    record = trained.record_on_disk
     assert (record.status, record.failure) == ("failed", "no space left")
     last = read_checkpoint(trained.folder / "models" / f"{GLOBAL_MODEL}.pt")
     assert digest(last.weights) == record.rounds[1].weights_sha256
 
 
-def test_the_end_does_not_change_a_complete_record(comparing: Federation) -> None:
+def test_the_end_does_not_change_a_complete_record(comparing: MadeUpRun) -> None:
     comparing.evaluated()
     comparing.run.end()
 
     comparing.run.fail("the run ended")
 
-    assert comparing.on_disk.status == "complete"
+    assert comparing.record_on_disk.status == "complete"
 
 
-def test_what_comes_after_the_end_is_too_late(begin: Callable[..., Federation]) -> None:
+def test_what_comes_after_the_end_is_too_late(begin: Started) -> None:
     found = begin()
-    found.run.open_round()
-    update = found.update("site-1", 1, 0.5)
+    update = found.update("site-1")
     found.run.fail("no space left")
 
     for faults in (
@@ -592,35 +466,36 @@ def block(folder: Path) -> None:
     (folder / "models").write_text("a file where the folder should be")
 
 
-def test_a_run_whose_models_cannot_be_written_is_not_complete(validating: Federation) -> None:
+def test_a_run_whose_models_cannot_be_written_is_not_complete(validating: MadeUpRun) -> None:
     block(validating.folder)
-    validating.run._files.model("site-1", weights_of(5))
+    validating.files.model("site-1", weights_of(5))
 
     with pytest.raises(OSError, match="models"):
         validating.run.end()
     validating.run.fail("no space left")
 
-    assert validating.on_disk.status == "failed"
+    assert validating.record_on_disk.status == "failed"
     (validating.folder / "models").unlink()
     (validating.folder / "models").mkdir()
 
 
 def test_a_run_fails_in_its_record_though_further_files_cannot_be_written(
-    trained: Federation,
+    trained: MadeUpRun,
 ) -> None:
     block(trained.folder)
     for _ in range(2):
-        trained.run._files.model("site-1", weights_of(5))
+        trained.files.model("site-1", weights_of(5))
 
     trained.run.fail("no space left")
 
-    assert (trained.on_disk.status, trained.on_disk.failure) == ("failed", "no space left")
+    record = trained.record_on_disk
+    assert (record.status, record.failure) == ("failed", "no space left")
     (trained.folder / "models").unlink()
     (trained.folder / "models").mkdir()
 
 
 def test_the_global_model_is_hashed_once_in_a_round(
-    begin: Callable[..., Federation], monkeypatch: pytest.MonkeyPatch
+    begin: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[str] = []
 
@@ -635,11 +510,12 @@ def test_the_global_model_is_hashed_once_in_a_round(
     found.evaluated()
     found.run.end()
 
-    best = 1  # it is read from its file, and hashed as it was read
-    assert len(hashed) == 2 + best
+    updates = 2 * 2  # each for the audit log
+    best = 1  # the server reads the file and hashes what it read
+    assert len(hashed) == 2 + best + updates
 
 
-def test_nothing_of_a_run_is_left_when_it_is_closed(begin: Callable[..., Federation]) -> None:
+def test_nothing_of_a_run_is_left_when_it_is_closed(begin: Started) -> None:
     others = set(threading.enumerate())
     found = begin()
     found.trained()
