@@ -110,7 +110,7 @@ class InTimeWeightedMean:
             self._kept = [self._copied(update) for update in self._kept]
 
     def _copied(self, update: WeightedUpdate) -> WeightedUpdate:
-        """A contribution that holds although what was lent is used again."""
+        """Return a contribution that holds although what was lent is used again."""
         if update.is_copied or self._spare is None:
             return update
         copies = {
@@ -143,7 +143,7 @@ class InTimeWeightedMean:
                 _add_parts(sums, columns(index), product, is_begun=is_begun)
 
     def new_global(self, global_weights: Weights) -> dict[str, torch.Tensor]:
-        """The global weights plus the mean difference, each tensor in its own dtype.
+        """Return the global weights plus the mean difference, each tensor in its own dtype.
 
         Floating-point tensors are added in float64 and rounded once. Integer buffers, such as the
         batch counters of batch norm, take the mean difference rounded to the nearest integer, ties
@@ -196,7 +196,7 @@ class InTimeWeightedMean:
 def moved_by(
     global_weights: Weights, difference: Weights, *, may_lack: Collection[str] = ()
 ) -> dict[str, torch.Tensor]:
-    """The global weights plus a difference, rounded as ``InTimeWeightedMean.new_global`` says.
+    """Return the global weights plus a difference, rounded as ``InTimeWeightedMean`` does.
 
     Args:
         global_weights: the model so far.
@@ -242,7 +242,7 @@ def _scratch() -> torch.Tensor:
 
 
 def _parts(kept: Sequence[WeightedUpdate], name: str) -> list[Part]:
-    """What these contributions have of one tensor; they have it no longer."""
+    """Return what these contributions have of one tensor; they have it no longer."""
     return [
         (update.difference.pop(name).contiguous(), update.weight)
         for update in kept
@@ -264,7 +264,7 @@ def _mean(
     sums: torch.Tensor,
     product: torch.Tensor,
 ) -> Iterator[torch.Tensor]:
-    """The blocks of a tensor's mean, each in the place of the one before.
+    """Yield the blocks of a tensor's mean, each in the place of the one before.
 
     Args:
         like: a tensor of as many numbers.
@@ -364,6 +364,6 @@ def _moved(
 
 
 def _whole_or_precise(difference: torch.Tensor, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The blocks of a difference: whole numbers as they are, all others in float64."""
+    """Yield the blocks of a difference: whole numbers as they are, all others in float64."""
     for block in blocks(difference.contiguous()):
         yield block.to(torch.float64, copy=True) if tensor.is_floating_point() else block

@@ -41,7 +41,7 @@ class ServerEncryption:
             )
 
     def loaded(self, weights: Weights) -> EncryptedAddend:
-        """The encrypted part of a contribution, ready to be added.
+        """Return the encrypted part of a contribution, ready to be added.
 
         Raises:
             WeightsError: it is none, or not of this federation's keys.
@@ -88,7 +88,7 @@ class EncryptedMean:
         return sum(self._weights[site] for site in sorted(self._weights))
 
     def new_global(self) -> Mapping[str, torch.Tensor]:
-        """The encrypted part of the new global model.
+        """Return the encrypted part of the new global model.
 
         Raises:
             FederationError: nobody contributed.

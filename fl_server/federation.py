@@ -49,7 +49,7 @@ OwnMean = Callable[[Weights, Collection[str], Collection[str]], Weights]
 
 
 def failure_reason(error: Exception) -> str:
-    """Why a run has failed, for its record; what an error says of itself, and where it was.
+    """Return why a run has failed, for its record: the text of an error, and its place.
 
     >>> failure_reason(ValueError())
     'ValueError'
@@ -65,7 +65,7 @@ class Note(Protocol):
 
 
 def _unnoted(event: str, **facts: Any) -> None:
-    """A simulation has no audit log."""
+    """Write nothing: a simulation has no audit log."""
 
 
 @dataclass(slots=True)
@@ -169,7 +169,7 @@ class FederatedRun:
         return self._recorder.record.sites
 
     def base_model(self) -> str:
-        """What identifies the global model to which updates of the open round are a difference."""
+        """Return the name of the global model that the sites of the open round start from."""
         return f"model of round {len(self._recorder.record.closed_rounds)}"
 
     def close(self) -> None:
@@ -306,7 +306,7 @@ class FederatedRun:
         return reason
 
     def _is_awaited(self, site: str, round_number: int | None) -> bool:
-        """Whether a reply may be a site's first to the open round; a straggler's is to another."""
+        """Return whether a reply may be a site's first to the open round."""
         current = self._round
         return (
             current is not None
@@ -316,7 +316,7 @@ class FederatedRun:
         )
 
     def _is_recorded(self, site: str) -> bool:
-        """Whether the record knows what came of a site in the open round."""
+        """Return whether the record knows what came of a site in the open round."""
         current = self._recorder.record.open_round
         return current is not None and site in current.sites
 
@@ -396,7 +396,7 @@ class FederatedRun:
         return self._own_mean(self._weights, sites, optional)
 
     def _record_model(self, number: int) -> None:
-        """The digest of the new model is taken while the sites work on, one at a time."""
+        """Take the digest of the new model while the sites work on, one at a time."""
         if number > 1:
             self._recorder.digest(number - 1, self._round_digests[number - 1].result())
         self._round_digests[number] = self._hashing.submit(digest, self._weights)
@@ -405,7 +405,7 @@ class FederatedRun:
     # --- the scores of the last model
 
     def scores_wanted(self) -> Score:
-        """The last global model, which no round scores."""
+        """Return the last global model, which no round scores."""
         return Score(weights=self._weights, timeout=self._terms.score_timeout)
 
     def scored(self, site: str, reply: Received) -> Faults:
@@ -441,7 +441,7 @@ class FederatedRun:
     # --- cross-site validation
 
     def models_wanted(self) -> Submit:
-        """Each site's own best model."""
+        """Return each site's own best model."""
         return Submit(timeout=self._terms.submit_timeout)
 
     def model(self, site: str, reply: Received) -> Faults:
@@ -471,14 +471,14 @@ class FederatedRun:
             return faults
 
     def model_absent(self, site: str, status: str) -> None:
-        """A site has no model to give, or keeps it at home."""
+        """Record that a site has no model to give, or keeps it at home."""
         with self._lock:
             if status and not self._submission_is_over and not check_first(site, self._submitted):
                 self._cross_site.model_failed(site, status)
             self._submitted.add(site)
 
     def cells_wanted(self) -> Iterator[Validate]:
-        """Each model that every site is asked to evaluate, one after another."""
+        """Yield each model that every site is asked to evaluate, one after another."""
         of_server = self._of_server()
         with self._lock:
             self._submission_is_over = True
@@ -497,7 +497,7 @@ class FederatedRun:
         return expected_models(()) if self._terms.rounds else tuple(self._given)
 
     def _model_of(self, owner: str) -> Weights:
-        """The weights of a model; the digest of the server's is taken by the way."""
+        """Return the weights of a model; the digest of the server's is taken by the way."""
         if owner in self._own_models:
             return self._files.read(owner)
         if owner == GLOBAL_MODEL and self._terms.rounds:
@@ -530,7 +530,7 @@ class FederatedRun:
             return faults
 
     def cell_absent(self, owner: str, site: str, status: str) -> None:
-        """A site could not evaluate a model, or declined to."""
+        """Record that a site could not evaluate a model, or declined to."""
         with self._lock:
             answered = self._validated.get(owner, {site})
             if status and not check_first(site, answered):
@@ -593,7 +593,7 @@ class FederatedRun:
 
     @staticmethod
     def _judged(judge: Callable[[], Faults], what: str) -> Faults:
-        """What a judge finds; a reply that no judge can read is a fault of its sender."""
+        """Return the faults of a judge; a reply that no judge can read is a fault of its sender."""
         try:
             return judge()
         except Exception as error:

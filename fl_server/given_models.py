@@ -16,7 +16,7 @@ SUFFIX = ".safetensors"
 def given_models(
     mmar: Mmar, names: Iterable[object], network: Weights
 ) -> Mapping[str, Callable[[], Weights]]:
-    """The models of a job that trains none: name -> what reads its weights.
+    """Return the models of a job that trains none: name -> what reads its weights.
 
     Args:
         mmar: of the job; each model lies in ``models/<name>.safetensors``.

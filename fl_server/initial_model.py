@@ -60,7 +60,7 @@ def initial_model(
     shared: list[str] | None = None,
     load_checkpoint: bool = True,
 ) -> InitialModel:
-    """The network of ``train.model`` with its first weights.
+    """Return the network of ``train.model`` with its first weights.
 
     They are drawn from the config's random seed, or read from the checkpoint that an enabled
     CheckpointLoader of the train section names.
@@ -102,7 +102,7 @@ def initial_model(
 
 
 def like(weights: Weights) -> Weights:
-    """What a model is without the values of its floating-point tensors, in hardly any memory.
+    """Return a model without the values of its floating-point tensors, in hardly any memory.
 
     Whole numbers, such as counters, are few, and the guard asks whether one can be negative.
     """
@@ -132,7 +132,7 @@ def _network(spec: ComponentSpec, config: TrainConfig, policy: SitePolicy) -> to
 
 
 def _checks(mmar: Mmar, policy: SitePolicy) -> list[Check]:
-    """What a server asks of a job: it has no data, and paths to data mean nothing here."""
+    """Return the values of a server: it has no data, and paths to data mean nothing here."""
     mode = policy.byoc.mode
     components = component_check(
         allow_code=mode != "off", allow_stored=mode == "on", allow_egress=policy.egress
@@ -142,14 +142,14 @@ def _checks(mmar: Mmar, policy: SitePolicy) -> list[Check]:
 
 
 def _loaders(config: TrainConfig) -> list[Literal]:
-    """The file that the config starts from; none unless it is switched on to be loaded."""
+    """Return the file that the config starts from; none unless it is switched on to be loaded."""
     loaders = [spec for spec in config.train.specs("handlers") if spec.name == "CheckpointLoader"]
     paths = [spec.args.items.get("load_path") for spec in loaders]
     return [path for path in paths if isinstance(path, Literal)]
 
 
 def _own_file(named: Literal, mmar: Mmar, policy: SitePolicy) -> Path:
-    """The file that a job names, inside of its own folder or below the server's data roots.
+    """Return the file that a job names, inside of its own folder or below the server's data roots.
 
     Any other would be sent to all sites as the first global model.
     """

@@ -31,7 +31,7 @@ def better_model(
     scores: Mapping[str, Metrics],
     key_metric: str,
 ) -> Best | None:
-    """The model of ``round_number`` if it beats the best so far, else None.
+    """Return the model of ``round_number`` if it beats the best so far, else None.
 
     Higher is better; at a tie the earlier model stays. The initial model (round 0) is never
     selected: nobody has trained it in this run.
@@ -52,7 +52,7 @@ class ModelSelection:
     """Selects the best global model of a run as its scores come in, and records which it is.
 
     Args:
-        recorder: has the scores, and is told.
+        recorder: has the scores, and records the best round.
         key_metric: the metric that decides.
     """
 
@@ -62,7 +62,7 @@ class ModelSelection:
         self._best: Best | None = None
 
     def is_best(self, round_number: int) -> bool:
-        """Whether the model of this round, all of whose scores are there, is the best so far.
+        """Return whether the model of this round, which all have scored, is the best so far.
 
         Raises:
             FederationError: no site has scored it, or not by the key metric.

@@ -110,7 +110,7 @@ class RoundMean:
     def _count(
         self, site: str, plain: Weights, steps: int, encrypted: EncryptedAddend | None
     ) -> UpdateFault | None:
-        """The encrypted part first: it alone can fail, and then nothing of the site counts."""
+        """Add the encrypted part first: it alone can fail, and then nothing of the site counts."""
         if self._layout is not None and encrypted is not None:
             self._encrypted_mean = self._encrypted_mean or EncryptedMean(self._layout)
             try:
@@ -155,7 +155,7 @@ class RoundMean:
             )
 
     def new_global(self, global_weights: Weights) -> dict[str, torch.Tensor]:
-        """The new global weights; raises like ``InTimeWeightedMean.new_global``."""
+        """Return the new global weights; raises like ``InTimeWeightedMean.new_global``."""
         if self._layout is None or self._encrypted_mean is None:
             return self._mean.new_global(global_weights)
         hidden, before = self._layout.tensors, plain_part(global_weights)

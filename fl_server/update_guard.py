@@ -23,7 +23,7 @@ __all__ = ["Expected", "UpdateFault", "UpdateLimits", "check_update"]
 def check_update(
     update: object, metadata: object, expected: Expected, limits: UpdateLimits
 ) -> tuple[UpdateFault, ...]:
-    """Why a reply must not be used; empty if it may be. Never raises, whatever it is given.
+    """Return why a reply must not be used; empty if it may be. Never raises, whatever it is given.
 
     Args:
         update: tensor name -> array, or metric name -> value where metrics are awaited.

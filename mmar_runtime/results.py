@@ -65,7 +65,7 @@ class EvaluationResult:
         return self.metrics[self.key_metric]
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain values, for ``--json``."""
+        """Return plain values, for ``--json``."""
         return {
             "key_metric": self.key_metric,
             "metrics": dict(self.metrics),
@@ -94,7 +94,7 @@ class TrainResult:
     best_epoch: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain values, for ``--json``."""
+        """Return plain values, for ``--json``."""
         return {
             "epochs": [report.as_dict() for report in self.epochs],
             "iterations": self.iterations,
@@ -130,7 +130,7 @@ class ExportResult:
     notices: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain values, for ``--json``."""
+        """Return plain values, for ``--json``."""
         return {
             "path": str(self.path),
             "format": self.format,

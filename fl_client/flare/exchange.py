@@ -21,7 +21,7 @@ from mmar_runtime.weights import Weights
 
 
 def received_weights(shareable: Shareable) -> dict[str, torch.Tensor]:
-    """The weights of a task; they share the memory of the message where it can be written to.
+    """Return the weights of a task; they share the memory of the message where it is writeable.
 
     Raises:
         WeightsError: the task carries no weights, or values that are not finite, or that could
@@ -47,23 +47,23 @@ def received_weights(shareable: Shareable) -> dict[str, torch.Tensor]:
 
 
 def _is_dense(value: object) -> bool:
-    """Whether a value is a plain array of numbers."""
+    """Return whether a value is a plain array of numbers."""
     return type(value) is np.ndarray and value.dtype.kind in "fiub"
 
 
 def as_tensor(value: Any) -> torch.Tensor:
-    """A tensor that shares the array's memory where that can be written to."""
+    """Return a tensor that shares the array's memory where that can be written to."""
     array = np.asarray(value)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def as_arrays(weights: Weights) -> dict[str, np.ndarray[Any, Any]]:
-    """Arrays that share the tensors' memory."""
+    """Return arrays that share the tensors' memory."""
     return {name: tensor.numpy() for name, tensor in weights.items()}
 
 
 def update_reply(update: Update) -> Shareable:
-    """A contribution as NVFlare's workflows expect it."""
+    """Return a contribution as NVFlare's workflows expect it."""
     meta = {
         MetaKey.NUM_STEPS_CURRENT_ROUND: update.steps,
         MetaKey.INITIAL_METRICS: dict(update.report.received_metrics),
@@ -74,18 +74,18 @@ def update_reply(update: Update) -> Shareable:
 
 
 def weights_reply(weights: Weights, *, meta: Mapping[str, Any]) -> Shareable:
-    """A model, such as the site's best."""
+    """Return a model, such as the site's best."""
     return DXO(DataKind.WEIGHTS, data=as_arrays(weights), meta=dict(meta)).to_shareable()
 
 
 def metrics_reply(result: EvaluationResult) -> Shareable:
-    """The metrics of an evaluation, aggregated over the site's data."""
+    """Return the metrics of an evaluation, aggregated over the site's data."""
     meta = {CASES: result.cases}
     return DXO(DataKind.METRICS, data=dict(result.metrics), meta=meta).to_shareable()
 
 
 def failed_reply(word: str, reference: str) -> Shareable:
-    """All that a server learns of an error.
+    """Return a failed reply: all that a server learns of an error.
 
     Args:
         word: one of ``fl_client.status_words``.

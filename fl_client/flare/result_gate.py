@@ -137,7 +137,7 @@ class ResultGate(FLComponent):
             yield f"cannot be judged ({type(error).__name__})"
 
     def _rounded(self) -> Rounded | None:
-        """How the job has updates rounded; None for not at all."""
+        """Return how the job has updates rounded; None if the job does not round."""
         if self._transfer is None:
             return None
         return Rounded(form=self._transfer, model=self._like or {})
@@ -150,7 +150,7 @@ class ResultGate(FLComponent):
             yield "cannot be judged: no model came that has the layers to encrypt"
 
     def _unpaid(self, fl_ctx: FLContext) -> Iterator[str]:
-        """A filter that is set up and did not run; a round that is repeated pays once more."""
+        """Report a filter that is set up and did not run; a repeated round pays once more."""
         if not self._due:
             return
         before, self._spent = self._spent, None
@@ -175,17 +175,17 @@ def _app(fl_ctx: FLContext) -> Path:
 
 
 def _local(fl_ctx: FLContext) -> Path:
-    """The folder of the kit that the site owns."""
+    """Return the folder of the kit that the site owns."""
     return Path(fl_ctx.get_engine().get_workspace().get_site_config_dir())
 
 
 def _spendings_due(fl_ctx: FLContext, policy: SitePolicy) -> int:
-    """The lines that each contribution of this run has to add to the site's ledger."""
+    """Return the lines that each contribution of this run has to add to the site's ledger."""
     return FilterPlan.read(_local(fl_ctx), _app(fl_ctx)).spendings(policy)
 
 
 def _spendings(fl_ctx: FLContext) -> int | None:
-    """How many lines of the ledger are of this job; None where it cannot be trusted."""
+    """Return how many lines of the ledger are of this job; None where it cannot be trusted."""
     try:
         return ledger(fl_ctx).account().count(fl_ctx.get_job_id())
     except PolicyError:
@@ -193,12 +193,12 @@ def _spendings(fl_ctx: FLContext) -> int | None:
 
 
 def _like(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """An array of the same type and shape that takes no memory."""
+    """Return an array of the same type and shape that takes no memory."""
     return np.broadcast_to(np.zeros((), array.dtype), array.shape)
 
 
 def _arrays(task: object) -> Arrays | None:
-    """The tensors that a task carries; None where it carries none."""
+    """Return the tensors that a task carries; None where it carries none."""
     dxo = task.get("DXO") if isinstance(task, Shareable) else None
     data = dxo.get("data") if isinstance(dxo, dict) else None
     if not isinstance(data, dict) or not all(
@@ -215,7 +215,7 @@ def reply_faults(
     rounded: Rounded | None = None,
     policy: SitePolicy = DEFAULT_POLICY,
 ) -> Iterator[str]:
-    """What a reply holds beyond the closed list; its own texts are not repeated.
+    """Report what a reply holds beyond the closed list, without repeating its texts.
 
     Args:
         reply: as it would leave.

@@ -283,7 +283,7 @@ class FederationController(WakingController):
         sites: Collection[str],
         optional: frozenset[str],
     ) -> Weights:
-        """The mean by the job's own aggregator, which may go on with its tensors."""
+        """Return the mean by the job's own aggregator, which may go on with its tensors."""
         fl_ctx.set_prop(
             AppConstants.GLOBAL_MODEL, learnable_from(weights), private=True, sticky=True
         )
@@ -350,7 +350,7 @@ class FederationController(WakingController):
         return sent
 
     def _facts_of(self, task: Task) -> dict[str, Any]:
-        """What the log says of a task; the digest of its model is taken once for all sites."""
+        """Return what the log says of a task; all sites share one digest of its model."""
         facts: dict[str, Any] = {"task": name_of(task)}
         if isinstance(task, Validate):
             facts["model"] = task.owner
@@ -410,11 +410,11 @@ class FederationController(WakingController):
             self.log_warning(fl_ctx, f"late reply of {client.name} to {task_name} is not used")
 
     def stop_controller(self, fl_ctx: FLContext) -> None:
-        """The end of the run, which may come without this call, puts everything away."""
+        """Do nothing: the end of the run, which may come without this call, closes everything."""
 
 
 def _let_go(task: FlareTask, fl_ctx: FLContext) -> None:
-    """A task and its replies name each other, so the model in it would stay for long."""
+    """Drop the model of a task: task and replies name each other, so it would stay for long."""
     task.data = None
     task.before_task_sent_cb = None  # it knows the model, for the log
 

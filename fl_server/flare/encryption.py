@@ -17,7 +17,7 @@ PLACE = FEDERATION_ARGUMENTS / "encrypt_layers"
 
 
 def server_encryption(startup: Path, weights: Weights, patterns: list[str]) -> ServerEncryption:
-    """What the server has of an encrypted job.
+    """Return what the server has of an encrypted job.
 
     Args:
         startup: the folder of the kit with keys and signatures.

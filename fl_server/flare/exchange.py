@@ -50,13 +50,13 @@ class RawReply:
 
 
 def as_tensor(value: Any) -> torch.Tensor:
-    """A tensor that shares the array's memory where that can be written to."""
+    """Return a tensor that shares the array's memory where that can be written to."""
     array = np.asarray(value)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def learnable_from(weights: Weights) -> ModelLearnable:
-    """NVFlare's model object with these weights."""
+    """Return NVFlare's model object with these weights."""
     return make_model_learnable(as_arrays(weights), {})
 
 
@@ -69,12 +69,12 @@ class ModelArrays(dict[str, np.ndarray[Any, Any]]):
 
 
 def as_arrays(weights: Weights) -> ModelArrays:
-    """Arrays that share the tensors' memory."""
+    """Return arrays that share the tensors' memory."""
     return ModelArrays((name, tensor.numpy()) for name, tensor in weights.items())
 
 
 def weights_dxo(weights: Weights) -> DXO:
-    """A model for the way to a site."""
+    """Return a model for the way to a site."""
     return DXO(DataKind.WEIGHTS, data=as_arrays(weights))
 
 
@@ -84,24 +84,24 @@ def own_names(task: Shareable) -> None:
 
 
 def app_folder(fl_ctx: FLContext) -> Path:
-    """The job's app as it was deployed to this server."""
+    """Return the job's app as it was deployed to this server."""
     return Path(fl_ctx.get_engine().get_workspace().get_app_dir(fl_ctx.get_job_id()))
 
 
 def cookie(reply: Shareable, name: str) -> object:
-    """A cookie of the task that came back with its reply; None if it did not."""
+    """Return a cookie of the task that came back with its reply; None if it did not."""
     jar = reply.get_cookie_jar()
     return jar.get(name) if type(jar) is dict else None
 
 
 def answered_round(reply: Shareable) -> int | None:
-    """The round that a site's reply to ``train`` belongs to, counted from 1; None if unknown."""
+    """Return the round of a site's reply to ``train``, counted from 1; None if unknown."""
     number = cookie(reply, AppConstants.CONTRIBUTION_ROUND)
     return number + 1 if type(number) is int else None
 
 
 def claimed(fl_ctx: FLContext) -> dict[str, object]:
-    """The name and the job that the sender gives itself."""
+    """Return the name and the job that the sender gives itself."""
     peer = fl_ctx.get_peer_context()
     if not isinstance(peer, FLContext):
         return {}
@@ -109,7 +109,7 @@ def claimed(fl_ctx: FLContext) -> dict[str, object]:
 
 
 def raw_reply(reply: Shareable) -> RawReply:
-    """The parts of a reply.
+    """Return the parts of a reply.
 
     Raises:
         FederationError: it has none.
@@ -122,7 +122,7 @@ def raw_reply(reply: Shareable) -> RawReply:
 
 
 def plain_metadata(raw: RawReply, claims: Mapping[str, object]) -> object:
-    """The metadata of a reply under the guard's names; what has no such name keeps its own."""
+    """Return the metadata of a reply under the guard's names; other keys keep their own."""
     if type(raw.meta) is not dict:
         return raw.meta
     named = {
@@ -136,7 +136,7 @@ def plain_metadata(raw: RawReply, claims: Mapping[str, object]) -> object:
 def message_of(
     task: Task, *, rounds: int, base_model: str, factors: Mapping[str, float] | None
 ) -> Shareable:
-    """A task as it goes to a site.
+    """Return a task as it goes to a site.
 
     Args:
         task: what the run wants.
@@ -162,7 +162,7 @@ def message_of(
 
 
 def received_from(reply: Shareable, fl_ctx: FLContext) -> Received:
-    """A reply of a site as plain values, of which nothing has been judged."""
+    """Return a reply of a site as plain values, of which nothing has been judged."""
     claims = claimed(fl_ctx)
     if cookie(reply, AppConstants.CONTRIBUTION_ROUND) is not None:
         claims |= {"round": answered_round(reply), "base_model": cookie(reply, BASE_MODEL)}
@@ -205,14 +205,14 @@ def take_as_arrays(fl_ctx: FLContext) -> None:
 
 
 def _is_filtered(fl_ctx: FLContext) -> bool:
-    """Whether the job or this server has filters for the reply at hand."""
+    """Return whether the job or this server has filters for the reply at hand."""
     filters = fl_ctx.get_prop(FLContextKey.RUNNER).config.task_result_filters
     task = fl_ctx.get_prop(FLContextKey.TASK_NAME)
     return bool(get_filters("task_result_filters", fl_ctx, filters, task, FilterKey.IN))
 
 
 def _as_it_came(reply: Shareable, judged: Mapping[str, Any]) -> StoredWeights | None:
-    """A contribution in files, if it is the one whose arrays were judged; else None."""
+    """Return a contribution in files, if it is the one whose arrays were judged; else None."""
     if STORED not in reply:
         return None
     arrays, stored = reply[STORED]
@@ -223,7 +223,7 @@ def _as_it_came(reply: Shareable, judged: Mapping[str, Any]) -> StoredWeights | 
 
 
 def in_memory(reply: Shareable) -> Shareable:
-    """A reply with arrays that may be changed, for code of a job's own."""
+    """Return a reply with arrays that may be changed, for code of a job's own."""
     own = Shareable()
     own.update({key: value for key, value in reply.items() if key != STORED})
     change_data(own, _writeable)
@@ -240,7 +240,7 @@ def _writeable(data: object) -> object:
 
 
 def failure_of(result: Shareable) -> str | None:
-    """Why a site's reply is no result; None if it is one."""
+    """Return why a site's reply is no result; None if it is one."""
     code = result.get_return_code()
     if code in (None, ReturnCode.OK):
         return None
@@ -251,11 +251,11 @@ def failure_of(result: Shareable) -> str | None:
 
 
 def site_names(fl_ctx: FLContext) -> tuple[str, ...]:
-    """The sites of this run, in the order of their names."""
+    """Return the sites of this run, in the order of their names."""
     return tuple(sorted(client.name for client in fl_ctx.get_engine().get_clients()))
 
 
 def job_name(fl_ctx: FLContext) -> str:
-    """The job's name from its meta data, else its id."""
+    """Return the job's name from its meta data, else its id."""
     meta = fl_ctx.get_prop(FLContextKey.JOB_META) or {}
     return str(meta.get("name") or fl_ctx.get_job_id())

@@ -33,7 +33,7 @@ class OwnAggregator(Protocol):
         """
 
     def aggregate(self, fl_ctx: FLContext) -> Shareable:
-        """A DXO of kind ``WEIGHT_DIFF``, what to add to the global model, or ``WEIGHTS``."""
+        """Return a DXO: ``WEIGHT_DIFF``, to be added to the global model, or ``WEIGHTS``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Reply:
 
 
 def restored_reply(shareable: Shareable) -> Shareable:
-    """A reply that the guard has let through, with float32 where tensors came rounded."""
+    """Return a reply that the guard has let through, with float32 where tensors came rounded."""
     dxo = from_shareable(shareable)
     dxo.data = restored(dxo.data)
     return dxo.update_shareable(copy.copy(shareable))
@@ -84,7 +84,7 @@ class OwnAggregation:
         self._replies[site] = reply
 
     def forget(self, fl_ctx: FLContext) -> None:
-        """The round is over."""
+        """Drop the replies of the round."""
         self._replies = {}
         reset = getattr(self._aggregator, "reset", None)
         if callable(reset):

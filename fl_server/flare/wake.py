@@ -1,4 +1,4 @@
-"""A controller that has its sites told when a task is ready; models travel as tensors.
+"""A controller that wakes its sites when a task is ready; models travel as tensors.
 
 The tasks are NVFlare's own, as are their filters. See ``fl_client.flare.wake`` for the other half.
 """

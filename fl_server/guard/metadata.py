@@ -53,7 +53,7 @@ def about_faults(
 
 
 def check_first(site: str, answered: Collection[str]) -> tuple[UpdateFault, ...]:
-    """Why a reply does not count if its site has answered already; empty if it has not."""
+    """Return why a reply does not count if its site has answered already; empty if it has not."""
     if site not in answered:
         return ()
     return (UpdateFault("duplicate", "site", f"{site} has answered already"),)
@@ -62,7 +62,7 @@ def check_first(site: str, answered: Collection[str]) -> tuple[UpdateFault, ...]
 def _metadata_faults(
     metadata: object, expected: Expected, limits: UpdateLimits
 ) -> Iterator[UpdateFault]:
-    """Anything but a small tree of plain finite values under known keys."""
+    """Judge that the metadata is a small tree of plain finite values under known keys."""
     if type(metadata) is not dict:
         yield UpdateFault(
             "metadata", "metadata", f"has to be an object, found {shown_value(metadata)}"
@@ -89,7 +89,7 @@ def _metadata_faults(
 
 
 def _plain_fault(value: object, depth: int) -> str:
-    """Why a value is none of the plain ones; empty if it is."""
+    """Return why a value is none of the plain ones; empty if it is."""
     if type(value) in (dict, list, tuple):
         return "is nested too deeply" if depth > MAX_METADATA_DEPTH else ""
     if type(value) is str:
@@ -129,7 +129,7 @@ _NOT_PLAIN = object()
 
 
 def _claim_faults(metadata: Mapping[str, object], expected: Expected) -> Iterator[UpdateFault]:
-    """A reply that belongs elsewhere, or was counted already."""
+    """Judge that the reply belongs here, and was not counted already."""
     awaited = {
         "site": expected.site,
         "job": expected.job,
@@ -168,7 +168,7 @@ def _number_faults(
 
 
 def _most_steps(report: object, expected: Expected) -> int:
-    """The steps that a round may have: the job's own number, or as epochs and cases allow.
+    """Return the steps that a round may have: the job's own number, or as epochs and cases allow.
 
     A handler may end an epoch early, so the last one may not be among those that are reported.
     """
@@ -194,9 +194,9 @@ def _report_faults(
 
 
 def _account_faults(report: Mapping[str, Any]) -> Iterator[UpdateFault]:
-    """What a site tells of its work: it is stored and shown, so it holds numbers and plain names.
+    """Judge the account of a site's work, which is stored and shown: numbers and plain names.
 
-    What is missing is told where the report is read.
+    ``Received.update`` reports what is missing.
     """
     fits: Mapping[str, Callable[[Any], bool]] = {
         "process": lambda value: is_name(value) and len(value) <= MAX_PROCESS_NAME,
@@ -253,7 +253,7 @@ def _count_fault(value: object, place: str, allowed: range | None = None) -> Ite
 def metric_faults(
     metrics: object, place: str, expected: Expected, limits: UpdateLimits
 ) -> Iterator[UpdateFault]:
-    """Metrics that cannot be compared, averaged and shown."""
+    """Judge that metrics can be compared, averaged and shown."""
     if type(metrics) is not dict:
         yield UpdateFault("metrics", place, f"has to be an object, found {shown_value(metrics)}")
         return

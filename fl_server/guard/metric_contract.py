@@ -1,4 +1,4 @@
-"""Which metrics a job's sites report, and between which values: told by its configuration."""
+"""Which metrics a job's sites report, and between which values, by its configuration."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class MetricContract:
 
 
 def metric_contract(section: Section, key_metric: str) -> MetricContract:
-    """The contract of a section with ``key_metric`` and ``additional_metrics``."""
+    """Return the contract of a section with ``key_metric`` and ``additional_metrics``."""
     specs = (*section.specs("key_metric"), *section.specs("additional_metrics"))
     ranges = {spec.log_label or "": _range(spec) for spec in specs}
     known = {label: found for label, found in ranges.items() if found is not None}

@@ -98,7 +98,7 @@ class PlainReplyGuard:
         base_model: str | None,
         contributors: Collection[str],
     ) -> tuple[UpdateFault, ...]:
-        """A reply to ``train``.
+        """Judge a reply to ``train``.
 
         Args:
             data: the difference as it came.
@@ -129,7 +129,7 @@ class PlainReplyGuard:
         return check_update(data, metadata, expected, self._limits)
 
     def _largest_of(self, model: Arrays, base_model: str | None) -> Mapping[str, float]:
-        """The largest magnitudes in the global model, computed once for all sites of a round."""
+        """Return the largest magnitudes in the global model, computed once in a round."""
         if base_model is None:
             return {}
         if self._largest[0] != base_model:
@@ -144,7 +144,7 @@ class PlainReplyGuard:
     def model_faults(
         self, data: object, metadata: object, *, site: str, answered: Collection[str]
     ) -> tuple[UpdateFault, ...]:
-        """A reply to ``submit_model``; ``answered`` have done so already."""
+        """Judge a reply to ``submit_model``; ``answered`` have done so already."""
         expected = Expected(
             site=site,
             job=self._job,
@@ -158,14 +158,14 @@ class PlainReplyGuard:
         return check_update(data, metadata, expected, self._limits)
 
     def score_faults(self, data: object, metadata: object, *, site: str) -> tuple[UpdateFault, ...]:
-        """A reply to ``score_model``."""
+        """Judge a reply to ``score_model``."""
         expected = self._metrics_of(site, self._names, ())
         return check_update(data, metadata, expected, self._limits)
 
     def validation_faults(
         self, data: object, metadata: object, *, site: str, answered: Collection[str]
     ) -> tuple[UpdateFault, ...]:
-        """A reply to ``validate``; ``answered`` have done so for the same model already."""
+        """Judge a reply to ``validate``; ``answered`` have done so for this model already."""
         expected = self._metrics_of(site, self._cross_site_names, answered)
         return check_update(data, metadata, expected, self._cross_site_limits)
 
@@ -183,7 +183,7 @@ class PlainReplyGuard:
 
 
 def _declared(model: Arrays) -> Arrays:
-    """What whole weights are compared with: shapes and dtypes, and of integers the numbers.
+    """Return what whole weights are compared with: shapes and dtypes, and of integers the numbers.
 
     Floating-point numbers are not kept, so that the model in memory is the current one alone.
     """
@@ -207,7 +207,7 @@ def require_patterns(optional_names: list[str]) -> None:
 
 
 def _optional(patterns: list[str] | None, weights: Weights) -> frozenset[str]:
-    """The tensors that fit; a permission that nobody can use is no fault."""
+    """Return the tensors that fit; a permission that nobody can use is no fault."""
     if patterns is None:
         return frozenset()
     require_patterns(patterns)
@@ -215,10 +215,10 @@ def _optional(patterns: list[str] | None, weights: Weights) -> frozenset[str]:
 
 
 def arrays_of(weights: Weights) -> Arrays:
-    """Arrays that share the tensors' memory."""
+    """Return arrays that share the tensors' memory."""
     return {name: tensor.numpy() for name, tensor in weights.items()}
 
 
 def reason_of(faults: Collection[UpdateFault]) -> str:
-    """The first few faults in one line."""
+    """Return the first few faults in one line."""
     return "; ".join(str(fault) for fault in list(faults)[:SHOWN_FAULTS])

@@ -57,14 +57,14 @@ def update_faults(
 
 
 def update_norm(update: Arrays) -> float:
-    """Euclidean norm over all floating-point tensors, in float64; infinite where that overflows."""
+    """Return the Euclidean norm over all floating-point tensors in float64; it may be infinite."""
     with np.errstate(all="ignore"):
         squares = [_square_sum(array) for array in update.values() if array.dtype.kind == "f"]
     return math.sqrt(sum(squares))
 
 
 def outlying_norms(norms: Mapping[str, float], ratio: float) -> dict[str, UpdateFault]:
-    """The sites whose norm is more than ``ratio`` times the median of all, with the reason."""
+    """Return the sites whose norm is more than ``ratio`` times the median, with the reason."""
     if not norms:
         return {}
     middle = median(norms.values())
@@ -122,7 +122,7 @@ def _is_named(update: object) -> TypeGuard[dict[str, Any]]:
 
 
 def _form_faults(update: Arrays, form: Rounding, expected: Expected) -> Iterator[UpdateFault]:
-    """Tensors in another form than the job asks for; their values are judged once restored."""
+    """Judge the form of rounded tensors; their values are judged once restored."""
     for place, message in islice(rounding_faults(update, form, expected.model), MAX_FAULTS):
         yield UpdateFault("transfer", shown_name(place), message)
 
@@ -133,7 +133,7 @@ def _form_faults(update: Arrays, form: Rounding, expected: Expected) -> Iterator
 def _tensor_faults(
     update: object, expected: Expected, limits: UpdateLimits
 ) -> Iterator[UpdateFault]:
-    """Names, shapes, dtypes, layout and bytes; no value is read."""
+    """Judge names, shapes, dtypes, layout and bytes; no value is read."""
     if type(update) is not dict:
         yield UpdateFault("tensors", "update", f"has to be an object, found {shown_value(update)}")
         return
@@ -167,7 +167,7 @@ def _tensor_faults(
 
 
 def _array_fault(value: object, like: Array) -> tuple[str, str] | None:
-    """The rule that an array breaks as it is declared, and what is wrong; None if nothing is.
+    """Return the rule that an array breaks as it is declared, and the reason; None if none.
 
     An array that passes has the bytes of the model's tensor, all of them there.
     """
@@ -188,7 +188,7 @@ def _array_fault(value: object, like: Array) -> tuple[str, str] | None:
 def _value_faults(
     update: Arrays, expected: Expected, limits: UpdateLimits
 ) -> Iterator[UpdateFault]:
-    """Values that are not finite, or that no training of the model could have led to."""
+    """Judge that values are finite, and that a training of the model can have led to them."""
     is_difference = expected.kind == "WEIGHT_DIFF"
     spoilt = False
     most_there_is = 0.0
@@ -214,7 +214,7 @@ def _value_faults(
 def _norm_faults(
     update: Arrays, most_there_is: float, expected: Expected, limits: UpdateLimits
 ) -> Iterator[UpdateFault]:
-    """A norm beyond its bounds; ``most_there_is`` is more than it can be, and costs nothing."""
+    """Judge the norm by its bounds; ``most_there_is`` is at least as large, and costs nothing."""
     middle, most = expected.median_norm, limits.max_norm
     bounded_by_others = limits.norm_ratio is not None and middle is not None
     if most is None and not bounded_by_others and most_there_is <= MAX_NORM_FACTOR:
@@ -227,7 +227,7 @@ def _norm_faults(
 
 
 def largest_magnitude(array: Array) -> float:
-    """The largest magnitude in an array; NaN or infinite if that is in it."""
+    """Return the largest magnitude in an array; NaN or infinite if that is in it."""
     flat, largest = array.reshape(-1, order="A"), 0.0
     for start in range(0, flat.size, BLOCK):
         block = flat[start : start + BLOCK]
@@ -262,7 +262,7 @@ def _float_fault(
 def _integer_fault(
     value: Array, base: Array, like: Array, most: int | None
 ) -> tuple[str, str] | None:
-    """A buffer that leaves its range, becomes negative, or moves by more than ``most``."""
+    """Judge that a buffer stays in its range, and moves by at most ``most``."""
     if value.size == 0 or value.dtype.kind == "b":
         return None
     low, high = int(value.min()), int(value.max())
@@ -287,7 +287,7 @@ def _square_sum(array: Array) -> float:
 def _norm_fault(
     norm: float, most: float | None, ratio: float | None, middle: float | None
 ) -> UpdateFault | None:
-    """A norm beyond a fixed bound, or beyond a multiple of the round's median."""
+    """Judge a norm by a fixed bound, and by a multiple of the round's median."""
     if not math.isfinite(norm):
         return UpdateFault("norm", "update", "its norm is no finite number in float64")
     if most is not None and norm > most:

@@ -26,7 +26,7 @@ KEYS = (*BOUNDS, "metric_ranges")
 
 
 def update_limits(job: Mapping[str, Any], known: Mapping[str, Range]) -> UpdateLimits:
-    """The limits of a job.
+    """Return the limits of a job.
 
     Args:
         job: what the job sets; nothing means the defaults.

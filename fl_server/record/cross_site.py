@@ -98,7 +98,7 @@ class CrossSiteMatrix:
         return (self.key_metric, *sorted(names - {self.key_metric}))
 
     def has_value(self, model: str, site: str, metric: str) -> bool:
-        """Whether ``value`` would answer."""
+        """Return whether ``value`` would answer."""
         return metric in self.cells.get(model, {}).get(site, {})
 
     def value(self, model: str, site: str, metric: str) -> float:
@@ -112,7 +112,7 @@ class CrossSiteMatrix:
         return self.cells[model][site][metric]
 
     def row_mean(self, model: str, metric: str) -> float:
-        """The unweighted mean of one metric of one model over all sites; raises like ``value``."""
+        """Return the unweighted mean of a model's metric over all sites; raise like ``value``."""
         values = [self.value(model, site, metric) for site in self.sites]
         return math.fsum(values) / len(values)
 
@@ -133,7 +133,7 @@ class CrossSiteMatrix:
         return from_plain(cls, value)
 
     def as_csv(self) -> str:
-        """The matrix as CSV text: model, site, metric, value.
+        """Return the matrix as CSV text: model, site, metric, value.
 
         A number is written with all its digits; a value that is missing has a line with an empty
         value, so that nobody takes its absence for an oversight. No name is a formula to a
@@ -150,7 +150,7 @@ class CrossSiteMatrix:
         return stream.getvalue()
 
     def _no_value(self, model: str, site: str, metric: str) -> FederationError:
-        """Why ``value`` has no answer."""
+        """Return why ``value`` has no answer."""
         _require_one_of(model, self.models, "model")
         _require_one_of(site, self.sites, "site")
         _require_one_of(metric, self.metrics, "metric")
@@ -190,13 +190,13 @@ def write_cross_site_csv(path: Path, matrix: CrossSiteMatrix) -> None:
 
 
 def read_cross_site_matrix(path: Path) -> CrossSiteMatrix:
-    """The matrix in a JSON file; ``FederationError`` names the file of a fault."""
+    """Return the matrix in a JSON file; ``FederationError`` names the file of a fault."""
     with inside(str(path)):
         return CrossSiteMatrix.from_dict(parse_json(path))
 
 
 def _checked_cells(matrix: CrossSiteMatrix) -> Cells:
-    """A read-only copy of the cells in the order of the models and sites."""
+    """Return a read-only copy of the cells in the order of the models and sites."""
     rows = _checked_rows(matrix.cells, matrix.models, "cells: model")
     checked: dict[str, Mapping[str, Metrics]] = {}
     for model in (name for name in matrix.models if name in rows):
@@ -213,7 +213,7 @@ def _checked_cells(matrix: CrossSiteMatrix) -> Cells:
 
 
 def _checked_digests(matrix: CrossSiteMatrix) -> Mapping[str, str]:
-    """A read-only copy of the digests of the weights in the order of the models."""
+    """Return a read-only copy of the digests of the weights in the order of the models."""
     digests = _checked_rows(matrix.weights_sha256, matrix.models, "weights_sha256: model")
     for model, digest in digests.items():
         check_digest(digest, f"weights_sha256[{model!r}]")

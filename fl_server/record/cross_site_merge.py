@@ -82,7 +82,7 @@ def _entries(
 
 
 def _without_digests(matrices: Mapping[str, CrossSiteMatrix]) -> Iterator[str]:
-    """Which models nobody could compare."""
+    """Report models that nobody could compare."""
     for name, matrix in sorted(matrices.items()):
         lacking = [model for model in matrix.cells if model not in matrix.weights_sha256]
         if lacking:
@@ -90,7 +90,7 @@ def _without_digests(matrices: Mapping[str, CrossSiteMatrix]) -> Iterator[str]:
 
 
 def _unlike(matrices: Mapping[str, CrossSiteMatrix]) -> Iterator[str]:
-    """What all of them have to share and do not."""
+    """Report what the matrices have to share and do not."""
     shared: dict[str, Callable[[CrossSiteMatrix], str]] = {
         "key metric": lambda matrix: matrix.key_metric,
         "digest of config_cross_validation.json with its values and code": (
@@ -105,7 +105,7 @@ def _unlike(matrices: Mapping[str, CrossSiteMatrix]) -> Iterator[str]:
 
 
 def _contradictions(matrices: Mapping[str, CrossSiteMatrix]) -> Iterator[str]:
-    """Names that stand for different weights, and cells with different values."""
+    """Report names that stand for different weights, and cells with different values."""
     digests: dict[str, dict[str, str]] = defaultdict(dict)
     values: dict[tuple[str, str, str], dict[str, float]] = defaultdict(dict)
     for name, matrix in sorted(matrices.items()):

@@ -70,7 +70,7 @@ class CrossSiteResults:
         self._kept_at_home: set[str] = set()
 
     def model_failed(self, site: str, failure: str) -> None:
-        """A site has submitted no model of its own."""
+        """Keep why a site has submitted no model of its own."""
         if is_declined(failure):
             self._kept_at_home.add(site)
         else:
@@ -82,11 +82,11 @@ class CrossSiteResults:
             self.failures.append(reason)
 
     def cell(self, model: str, site: str, metrics: Mapping[str, float]) -> None:
-        """A site has evaluated a model."""
+        """Keep the metrics of a model at a site."""
         self.cells.setdefault(model, {})[site] = metrics
 
     def cell_failed(self, model: str, site: str, failure: str) -> None:
-        """A site has not evaluated a model."""
+        """Keep why a site has not evaluated a model."""
         if is_declined(failure):
             self._declined.add((model, site))
         else:
@@ -144,7 +144,7 @@ class CrossSiteResults:
     def _thin_rows(
         self, matrix: CrossSiteMatrix, of_server: tuple[str, ...], *, spare: int
     ) -> Iterator[str]:
-        """Models of the server that more sites than ``spare`` have not evaluated."""
+        """Yield models of the server that more sites than ``spare`` have not evaluated."""
         counts = Counter(model for model, _ in self._gaps(matrix))
         for model in of_server:
             if counts[model] > spare:
@@ -152,5 +152,5 @@ class CrossSiteResults:
 
 
 def is_declined(failure: str | None) -> bool:
-    """Whether a site did not fail, but declined by its own policy."""
+    """Return whether a site did not fail, but declined by its own policy."""
     return failure is not None and failure.startswith(DECLINED)

@@ -312,7 +312,7 @@ class RunRecord:
         return tuple(part for part in self.rounds if not part.is_open)
 
     def scores_of(self, round_number: int) -> RoundScores | None:
-        """The scores of one global model, or ``None`` where no site has scored it."""
+        """Return the scores of one global model, or ``None`` where no site has scored it."""
         return next((scores for scores in self.scores if scores.round == round_number), None)
 
     def log_heads(self, site: str) -> dict[str, list[str]]:
@@ -355,7 +355,7 @@ class RunRecord:
 
 
 def mean_over_sites(metrics_by_site: Mapping[str, Metrics]) -> Metrics:
-    """The unweighted mean over the sites of each metric that all of them report.
+    """Return the unweighted mean over the sites of each metric that all of them report.
 
     A site may withhold a metric; the mean over the others would not be the federation's.
 

@@ -57,7 +57,7 @@ class ModelDecomposer(TensorDecomposer):
     """NVFlare's, with fewer pieces, and none for a small model."""
 
     def decompose(self, target: torch.Tensor, manager: DatumManager) -> Any:
-        """A tensor as its message carries it: itself, or a reference by which it can be taken."""
+        """Return a tensor as its message carries it: itself, or a reference to it."""
         if not goes_in_message(manager.fobs_ctx, target):
             return super().decompose(target, manager)
         data = self.native_decompose(target, manager)
@@ -66,7 +66,7 @@ class ModelDecomposer(TensorDecomposer):
     def to_downloadable(
         self, items: dict[str, torch.Tensor], max_chunk_size: int, fobs_ctx: dict[str, Any]
     ) -> Downloadable:
-        """The tensors of one message, to be taken piece by piece."""
+        """Return the tensors of one message, to be taken piece by piece."""
         piece = piece_of(items)
         size = max(piece, max_chunk_size)
         if piece == WHOLE:
@@ -74,7 +74,7 @@ class ModelDecomposer(TensorDecomposer):
         return super().to_downloadable(items, size, fobs_ctx)
 
     def native_decompose(self, target: torch.Tensor, manager: DatumManager | None = None) -> bytes:
-        """A tensor as it goes in its message; NVFlare's own decomposer reads the same."""
+        """Return a tensor as it goes in its message; NVFlare's own decomposer reads the same."""
         return packed_tensors({"t": target})
 
     def download(
@@ -95,7 +95,7 @@ class WholeModel(TensorDownloadable):
     """
 
     def produce_item(self, index: int) -> bytes:
-        """A tensor as NVFlare's own receiver reads it."""
+        """Return a tensor as NVFlare's own receiver reads it."""
         name = self.keys[index]
         return packed_tensors({name: self.base_obj[name]})
 
@@ -104,7 +104,7 @@ class WholeModel(TensorDownloadable):
 
 
 def _in_files(items: LazyTensorDict) -> dict[str, torch.Tensor]:
-    """The tensors in NVFlare's files.
+    """Return the tensors in NVFlare's files.
 
     It deletes them with the workflow, when the server may still have to take a digest; so they are
     taken to a folder of their own beside its folder of the run.
@@ -142,7 +142,7 @@ class HandingOver(ModelDecomposer):
     def to_downloadable(
         self, items: dict[str, torch.Tensor], max_chunk_size: int, fobs_ctx: dict[str, Any]
     ) -> Downloadable:
-        """The tensors of one message, to be taken as a file; by the wire if there can be none."""
+        """Return the tensors of one message, to be taken as a file, or else by the wire."""
         try:
             return Offer(self._file_of(items))
         except (OSError, WeightsError) as error:
@@ -196,7 +196,7 @@ class Offer(Downloadable):
     def produce(
         self, state: dict[str, Any] | None, requester: str
     ) -> tuple[str, str | None, dict[str, Any]]:
-        """The file's name, then nothing more."""
+        """Return the file's name, then nothing more."""
         if state:
             return ProduceRC.EOF, None, {}
         if self._file is None:

@@ -1,4 +1,4 @@
-"""What the process of a simulation is told, as a file."""
+"""The plan of a simulation, which its process reads from a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ERROR_FILE = "error.txt"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InlinePlan:
-    """What the process is told.
+    """The sites, folders and policy of a simulation.
 
     Attributes:
         job: the job's folder.
