@@ -4,6 +4,10 @@ In the deployed one the sites are held back and let go one after the other, so t
 contributions arrive in an order that is not that of their names. The network is large enough for
 some of its tensors to leave their message: by the wire in the deployed one, in files in NVFlare's
 simulator.
+
+Other tests take each step: ``test_federation.py`` compares a deployed federation with both engines,
+``tests/end_to_end/test_engines.py`` compares the engines, and ``tests/fl_server/test_federation.py``
+tries each order of arrival.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from mmar_runtime.weights import digest, read_checkpoint
 from tests.end_to_end.test_engines import comparable
 from tests.federation.conftest import JOB, SERVER, Federation, edit
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.rehearsal, pytest.mark.slow, pytest.mark.timeout(600)]
 
 NAMES = ("site-1", "site-2", "site-3")
 ORDERS = (("site-3", "site-1", "site-2"), ("site-2", "site-3", "site-1"))
