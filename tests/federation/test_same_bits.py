@@ -5,9 +5,9 @@ contributions arrive in an order that is not that of their names. The network is
 some of its tensors to leave their message: by the wire in the deployed one, in files in NVFlare's
 simulator.
 
-Other tests take each step: ``test_federation.py`` compares a deployed federation with both engines,
-``tests/end_to_end/test_engines.py`` compares the engines, and ``tests/fl_server/test_federation.py``
-tries each order of arrival.
+Other tests take each step. ``test_federation.py`` compares a deployed federation with both engines,
+``tests/end_to_end/test_engines.py`` compares the engines, and
+``tests/fl_server/test_federation.py`` tries each order of arrival.
 """
 
 from __future__ import annotations
