@@ -64,6 +64,7 @@ def test_there_is_one_for_each_single_command_that_runs_an_mmar() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 def test_they_train_and_validate_in_two_processes(tiny_mmar: Path, edited: Edited) -> None:
     shutil.copytree(COMMANDS, tiny_mmar / "commands")
 

@@ -18,6 +18,7 @@ import fcntl
 import gc
 import importlib
 import json
+import logging
 import multiprocessing
 import os
 import random
@@ -91,7 +92,20 @@ def serve(path: str) -> Request:
 def import_slowly() -> None:
     for name in SLOW_TO_IMPORT:
         importlib.import_module(name)
+    # MONAI's handler keeps the standard output of its import. Commands import MONAI while their
+    # standard output is redirected; here it is imported before that.
+    for reference in logging._handlerList:  # type: ignore[attr-defined]
+        handler = reference()
+        if getattr(handler, "stream", None) is sys.stdout:
+            handler.stream = CurrentOutput()
     gc.freeze()
+
+
+class CurrentOutput:
+    """The standard output of the moment."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stdout, name)
 
 
 def received(connection: socket.socket) -> Request | None:
