@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fl_client.jobs.encryption import encrypting
+from fl_client.jobs.encryption import with_encryption
 from fl_client.jobs.files import META
-from fl_client.jobs.transfer import compacting
+from fl_client.jobs.rounding import with_rounding
 from fl_client.privacy.settings import MODULE, SETTINGS, filter_settings
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar, parse_overrides
@@ -146,10 +146,10 @@ class JobSettings:
         federation.update(self.arguments)
         if self.transfer is not None:  # late, so that it stands behind every other filter
             federation["transfer"] = self.transfer
-            client = compacting(client, self.transfer)
+            client = with_rounding(client, self.transfer)
         if self.encrypt_layers is not None:
             federation["encrypt_layers"] = list(self.encrypt_layers)
-            client = encrypting(client, list(self.encrypt_layers))
+            client = with_encryption(client, list(self.encrypt_layers))
         return {META: meta, SERVER_CONFIG: server, CLIENT_CONFIG: client}
 
     def _filter_chains(self) -> Iterator[dict[str, Any]]:

@@ -22,7 +22,7 @@ from fl_admin.simulation.run_folder import (
 from fl_admin.simulation.site_values import common_values
 from fl_client.jobs.classes import WAKER
 from fl_client.jobs.files import META
-from fl_client.jobs.transfer import COMPACT, transfer_faults
+from fl_client.jobs.rounding import COMPACT, rounding_faults
 from fl_server.record.files import read_run_record
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
@@ -110,7 +110,7 @@ def inline_terms(job: Job) -> JobTerms:
         ConfigError: with everything in the job that this engine cannot do.
     """
     documents = job.documents
-    faults = [*_document_faults(documents), *transfer_faults(documents)]
+    faults = [*_document_faults(documents), *rounding_faults(documents)]
     if faults:
         raise ConfigError(faults)
     return documents.terms

@@ -26,7 +26,7 @@ from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 
 from fl_client.flare.audit import heads, ledger, note
 from fl_client.flare.encryption_keys import PLACE, asked_layers
-from fl_client.jobs.transfer import COMPACT, RULE
+from fl_client.jobs.rounding import COMPACT, RULE
 from fl_client.outgoing import LOSS
 from fl_client.privacy.filter_plan import FilterPlan
 from mmar_runtime.errors import PolicyError

@@ -28,7 +28,7 @@ from fl_client.jobs.forms import (
     word,
 )
 from fl_client.jobs.meta import MAX_SITES, SITE
-from fl_client.jobs.transfer import COMPACT
+from fl_client.jobs.rounding import COMPACT
 from fl_client.privacy.settings import SETTINGS
 from mmar_runtime.exchange.job_documents import EXECUTOR, FEDERATION
 from mmar_runtime.exchange.rounding_forms import ROUNDINGS

@@ -14,12 +14,13 @@ from fl_client.jobs.classes import (
     OWN_AGGREGATOR,
     VARIABLES,
     Document,
+    JobClass,
     Slot,
 )
 from fl_client.jobs.encryption import encryption_faults
 from fl_client.jobs.files import job_problem
 from fl_client.jobs.forms import Form, number, unknown_key, unknown_keys, word
-from fl_client.jobs.transfer import transfer_faults
+from fl_client.jobs.rounding import rounding_faults
 from fl_client.privacy.filter_plan import chain_faults
 from fl_client.privacy.settings import SETTINGS, filter_settings
 from mmar_runtime.config.location import Location
@@ -32,7 +33,6 @@ from mmar_runtime.exchange.job_documents import (
     OWN_VALUE,
     SERVER_CONFIG,
     JobDocuments,
-    own_value,
 )
 from mmar_runtime.exchange.messages import TASKS
 from mmar_runtime.names import NAME_FORM, is_name
@@ -64,8 +64,6 @@ ONE_WORKFLOW = (
     f"A job has one workflow, {FEDERATION}; 'mmar job create' writes a job of an MMAR, and "
     "'mmar job import' makes one of an older job."
 )
-MAX_ENTRIES = 50
-"""Components, workflows, chains or filters in one list."""
 
 
 def document_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
@@ -76,7 +74,6 @@ def document_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
         policy: of the site.
     """
     documents: dict[Document, Any] = {}
-    places: set[Location] = set()
     for kind, name in FILES.items():
         try:
             document = read_document(root / "config" / name, JOB_JSON)
@@ -89,20 +86,20 @@ def document_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
         place = Location(name)
         yield from substitution_faults(document, place, own=_own_values(document))
         yield from _class_faults(document, place, root / "custom", policy)
-        yield from _limit_faults(document, place, policy)
-        faults = [*_Reading(kind, document).faults()]
-        places |= {fault.location for fault in faults}
-        yield from faults
         documents[kind] = document
+    try:
+        job = JobDocuments.of(documents.get("server", {}), documents.get("client", {}))
+    except ConfigError as error:
+        yield from error.problems
+        return
+    filled: Mapping[Document, Mapping[str, Any]] = {"server": job.server, "client": job.client}
+    for kind, document in documents.items():
+        yield from _limit_faults(filled[kind], Location(FILES[kind]), policy)
+        yield from _Reading(kind, filled[kind], _names_in_use(document)).faults()
     if len(documents) == 2:
-        try:
-            job = JobDocuments.of(documents["server"], documents["client"])
-        except ConfigError as error:
-            yield from (fault for fault in error.problems if fault.location not in places)
-            return
         yield from chain_faults(job)
         yield from encryption_faults(job)
-        yield from transfer_faults(job)
+        yield from rounding_faults(job)
 
 
 # --- What holds at any depth ---------------------------------------------------------------------
@@ -140,8 +137,14 @@ def _unlisted(
 
 
 def _own_values(document: Mapping[str, Any]) -> frozenset[str]:
-    """The plain values that a document has at its top level; other entries may use them."""
+    """Return the names of a document's plain values at the top; other entries may use them."""
     return frozenset(name for name, value in document.items() if isinstance(value, SCALARS))
+
+
+def _names_in_use(document: Mapping[str, Any]) -> frozenset[str]:
+    """Return those of the names that an entry uses."""
+    texts = {item for item, _ in _all_values(document, Location("")) if type(item) is str}
+    return frozenset(name for name in _own_values(document) if f"{{{name}}}" in texts)
 
 
 def substitution_faults(value: Any, location: Location, own: Collection[str]) -> Iterator[Problem]:
@@ -152,7 +155,7 @@ def substitution_faults(value: Any, location: Location, own: Collection[str]) ->
     """
     for item, place in _all_values(value, location):
         texts = item if isinstance(item, dict) else [item]
-        if any(_asks_for_more(one, own) for one in texts if isinstance(one, str)):
+        if any(_asks_for_more(text, own) for text in texts if isinstance(text, str)):
             message = "asks for a value that a job may not have"
             advice = "Write the value itself, or {name} of one at the top of this document."
             yield Problem(place, message, advice, "job-file")
@@ -170,8 +173,7 @@ def _limit_faults(
     for item, place in _all_values(document, location):
         for key, most in limits.items() if isinstance(item, dict) else ():
             value = item.get(key, 1)
-            filled = own_value(value, document)
-            if type(filled) is not int or not 1 <= filled <= most:
+            if type(value) is not int or not 1 <= value <= most:
                 message = f"has to be a whole number from 1 to {most}, found {value!r}"
                 yield Problem(place / key, message, "", "limit")
 
@@ -192,49 +194,63 @@ class _Reading:
 
     Attributes:
         kind: which document.
-        document: its content.
+        document: its content, built as NVFlare builds it, with ``{name}`` filled in.
+        used: names of its own values that its entries use.
     """
 
     kind: Document
     document: Mapping[str, Any]
+    used: frozenset[str]
 
     @property
     def place(self) -> Location:
         return Location(FILES[self.kind])
 
     def faults(self) -> Iterator[Problem]:
-        """Everything that has no place in the document."""
-        sections = SECTIONS[self.kind]
-        own = ("server",) if self.kind == "server" else ("executors",)
-        known = ("format_version", *own, *sections, *CHAINS, *VARIABLES[self.kind])
-        used = self._variables_in_use()
-        for key, value in self.document.items():
-            if key not in known and key not in used:
-                yield unknown_key(self.place / key, key, known)
-            elif key in VARIABLES[self.kind] and not VARIABLES[self.kind][key].fits(value):
-                text = VARIABLES[self.kind][key].text
-                yield Problem(self.place / key, f"has to be {text}", "", "limit")
-        if not FORMAT_VERSION.fits(self.document.get("format_version")):
-            yield Problem(self.place / "format_version", "has to be 2", "", "job-file")
-        for section in (*sections, *CHAINS, "executors"):
-            yield from _list_faults(self.document.get(section, []), self.place / section)
-        for section, slot in sections.items():
-            for entry, place in _listed(self.document, section, self.place):
-                yield from self._entry(entry, place, slot)
-        for section, slot in CHAINS.items():
-            yield from self._chains(section, slot)
+        """Yield everything that has no place in the document."""
+        yield from self._keys()
+        for entry, place, slot in self._entries():
+            yield from self._entry(entry, place, slot)
+        for section in CHAINS:
+            for filters, place in self._list(section):
+                yield from unknown_keys(filters, ("tasks", "filters"), place)
         yield from self._server() if self.kind == "server" else self._executors()
         yield from self._repeated()
 
-    def _variables_in_use(self) -> frozenset[str]:
-        """Further values at the top that an argument of one of our classes is filled with."""
-        arguments = {
-            name for one in CLASSES.values() if one.document == self.kind for name in one.arguments
+    def _keys(self) -> Iterator[Problem]:
+        variables = VARIABLES[self.kind]
+        own = "server" if self.kind == "server" else "executors"
+        known = ("format_version", own, *SECTIONS[self.kind], *CHAINS, *variables)
+        used = self.used & {
+            argument
+            for job_class in CLASSES.values()
+            if job_class.document == self.kind
+            for argument in job_class.arguments
         }
-        texts = {item for item, _ in _all_values(self.document, self.place) if type(item) is str}
-        return frozenset(
-            name for name in _own_values(self.document) & arguments if f"{{{name}}}" in texts
-        )
+        for key, value in self.document.items():
+            if key not in known and key not in used:
+                yield unknown_key(self.place / key, key, known)
+            elif key in variables and not variables[key].fits(value):
+                yield Problem(self.place / key, f"has to be {variables[key].text}", "", "limit")
+        if not FORMAT_VERSION.fits(self.document.get("format_version")):
+            yield Problem(self.place / "format_version", "has to be 2", "", "job-file")
+
+    def _list(self, key: str) -> Iterator[tuple[dict[str, Any], Location]]:
+        """Yield the entries of a list of the document, and their places."""
+        return _listed(self.document, key, self.place)
+
+    def _entries(self) -> Iterator[tuple[dict[str, Any], Location, Slot]]:
+        """Yield every class that the document names, with its place and the slot there."""
+        for section, slot in SECTIONS[self.kind].items():
+            for entry, place in self._list(section):
+                yield entry, place, slot
+        if self.kind == "client":
+            for entry, place in self._list("executors"):
+                yield entry["executor"], place / "executor", "executor"
+        for section, slot in CHAINS.items():
+            for filters, place in self._list(section):
+                for entry, inner in _listed(filters, "filters", place):
+                    yield entry, inner, slot
 
     def _server(self) -> Iterator[Problem]:
         settings = self.document.get("server", {})
@@ -250,144 +266,105 @@ class _Reading:
     def _executors(self) -> Iterator[Problem]:
         if not self.document.get("executors"):
             yield Problem(self.place / "executors", "names no executor", "", "job-file")
-        for entry, place in _listed(self.document, "executors", self.place):
-            if not isinstance(entry, dict):
-                yield Problem(place, "has to be an object of tasks and executor", "", "job-file")
-                continue
+        known = (*TASKS, EVERY_TASK)
+        for entry, place in self._list("executors"):
             yield from unknown_keys(entry, ("tasks", "executor"), place)
-            yield from _task_faults(entry.get("tasks"), place / "tasks")
-            yield from self._entry(entry.get("executor"), place / "executor", "executor")
+            if not entry["tasks"] or not set(entry["tasks"]) <= set(known):
+                message = f"has to list tasks of a site: {', '.join(known)}"
+                yield Problem(place / "tasks", message, "", "job-file")
 
-    def _chains(self, section: str, slot: Slot) -> Iterator[Problem]:
-        for chain, place in _listed(self.document, section, self.place):
-            if not isinstance(chain, dict):
-                yield Problem(place, "has to be an object of tasks and filters", "", "job-file")
-                continue
-            yield from unknown_keys(chain, ("tasks", "filters"), place)
-            yield from _list_faults(chain.get("filters"), place / "filters")
-            for entry, inner in _listed(chain, "filters", place):
-                yield from self._entry(entry, inner, slot)
-
-    def _entry(self, entry: Any, place: Location, slot: Slot) -> Iterator[Problem]:
-        """One class with its arguments; those of an own class are its own affair."""
+    def _entry(self, entry: dict[str, Any], place: Location, slot: Slot) -> Iterator[Problem]:
+        """Judge a class with its arguments; those of an own class are its own affair."""
         keys = ("path", "args") if slot in CHAINS.values() else ("id", "path", "args")
-        if not isinstance(entry, dict):
-            yield Problem(place, f"has to be an object of {', '.join(keys)}", "", "job-file")
-            return
         yield from unknown_keys(entry, keys, place)
         if "id" in entry and not is_name(entry["id"]):
             yield Problem(place / "id", f"has to be {NAME_FORM}", "", "job-file")
         if slot == "component" and "id" not in entry:
             yield Problem(place, "has no id", "", "job-file")
         path, arguments = entry.get("path"), entry.get("args", {})
+        job_class = CLASSES.get(path) if isinstance(path, str) else None
         if not isinstance(path, str):
             yield Problem(place, "names no class by 'path'", "", "allow-list")
-        if not isinstance(arguments, dict):
-            yield Problem(place / "args", "has to be an object", "", "argument")
-        elif isinstance(path, str) and path in CLASSES:
-            one = CLASSES[path]
-            if (one.document, one.slot) != (self.kind, slot):
-                message = f"{path!r} stands in another place: {FILES[one.document]}, {one.slot}"
-                yield Problem(place / "path", message, "", "allow-list")
-            else:
-                yield from self._arguments(path, arguments, place / "args")
-        else:
-            yield from self._lent(arguments, place / "args")
-
-    def _arguments(
-        self, path: str, arguments: Mapping[str, Any], place: Location
-    ) -> Iterator[Problem]:
-        filled = {key: own_value(value, self.document) for key, value in arguments.items()}
-        if path in SETTINGS:
-            try:
-                filter_settings(path, filled, place)
-            except ConfigError as error:
-                yield from error.problems
-            return
-        if path == FEDERATION and filled.get(OWN_AGGREGATOR) is not None:
-            yield from self._own_aggregator(filled.pop(OWN_AGGREGATOR), place / OWN_AGGREGATOR)
-        one = CLASSES[path]
-        yield from _form_faults(filled, one.arguments, place)
-        for key in one.required:
-            if key not in arguments:
-                yield Problem(place / key, "is missing", "", "argument")
-
-    def _own_aggregator(self, entry: Any, place: Location) -> Iterator[Problem]:
-        """A class of the job's own code, in the place of the mean."""
-        if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
-            yield Problem(place, "has to be an object of path, args", "", "argument")
-            return
-        yield from unknown_keys(entry, ("path", "args"), place)
-        if entry["path"] in CLASSES:
-            message = f"{entry['path']!r} is not a class of the job's own code"
+        elif job_class is None:
+            yield from _lent(arguments, place / "args")
+        elif (job_class.document, job_class.slot) != (self.kind, slot):
+            there = f"{FILES[job_class.document]}, {job_class.slot}"
+            message = f"{path!r} stands in another place: {there}"
             yield Problem(place / "path", message, "", "allow-list")
-        yield from self._lent(entry.get("args"), place / "args")
-
-    def _lent(self, arguments: Any, place: Location) -> Iterator[Problem]:
-        """Refuse classes of the table among arguments of an own class, which no form judges."""
-        for item, inner in _all_values(arguments, place):
-            if isinstance(item, dict) and item.get("path") in ALLOWED_CLASSES:
-                message = "stands in the arguments of a class of the job's own code"
-                yield Problem(inner / "path", message, "", "allow-list")
-
-    def _entries(self) -> Iterator[tuple[dict[str, Any], Location]]:
-        """All components, workflows and executors."""
-        for section in SECTIONS[self.kind]:
-            yield from _objects(self.document, section, self.place)
-        for one, place in _objects(self.document, "executors", self.place):
-            if isinstance(one.get("executor"), dict):
-                yield one["executor"], place / "executor"
+        else:
+            yield from _argument_faults(path, job_class, arguments, place / "args")
 
     def _repeated(self) -> Iterator[Problem]:
-        """Ids, classes of the table, and tasks that a document names twice."""
-        entries = [*self._entries()]
+        """Yield ids, classes of the table, and tasks that the document names twice."""
+        entries = [
+            (entry, place) for entry, place, slot in self._entries() if slot not in CHAINS.values()
+        ]
         for key in ("id", "path"):
-            values = Counter(str(one[key]) for one, _ in entries if key in one)
+            values = Counter(str(entry[key]) for entry, _ in entries if key in entry)
             for entry, place in entries:
                 value = str(entry.get(key))
                 if values[value] > 1 and (key == "id" or value in CLASSES):
                     message = f"{value!r} is named twice"
                     yield Problem(place / key, message, "A job has each once.", "course")
-        found = [one.get("tasks") for one, _ in _objects(self.document, "executors", self.place)]
-        tasks = Counter(str(task) for one in found if isinstance(one, list) for task in one)
+        executors = self._list("executors") if self.kind == "client" else ()
+        tasks = Counter(task for entry, _ in executors for task in entry["tasks"])
         if any(count > 1 for count in tasks.values()) or (EVERY_TASK in tasks and len(tasks) > 1):
             yield Problem(self.place / "executors", "name a task twice", "", "course")
 
 
+def _argument_faults(
+    path: str, job_class: JobClass, arguments: Mapping[str, Any], place: Location
+) -> Iterator[Problem]:
+    """Judge the arguments of a class of the table."""
+    if path in SETTINGS:
+        try:
+            filter_settings(path, arguments, place)
+        except ConfigError as error:
+            yield from error.problems
+        return
+    given = dict(arguments)
+    if path == FEDERATION and given.get(OWN_AGGREGATOR) is not None:
+        yield from _aggregator_faults(given.pop(OWN_AGGREGATOR), place / OWN_AGGREGATOR)
+    yield from _form_faults(given, job_class.arguments, place)
+    for key in job_class.required:
+        if key not in arguments:
+            yield Problem(place / key, "is missing", "", "argument")
+
+
+def _aggregator_faults(entry: Any, place: Location) -> Iterator[Problem]:
+    """Judge a class of the job's own code, in the place of the mean."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+        yield Problem(place, "has to be an object of path, args", "", "argument")
+        return
+    yield from unknown_keys(entry, ("path", "args"), place)
+    if entry["path"] in CLASSES:
+        message = f"{entry['path']!r} is not a class of the job's own code"
+        yield Problem(place / "path", message, "", "allow-list")
+    yield from _lent(entry.get("args"), place / "args")
+
+
+def _lent(arguments: Any, place: Location) -> Iterator[Problem]:
+    """Refuse classes of the table among arguments of an own class, which no form judges."""
+    for item, inner in _all_values(arguments, place):
+        if isinstance(item, dict) and item.get("path") in ALLOWED_CLASSES:
+            message = "stands in the arguments of a class of the job's own code"
+            yield Problem(inner / "path", message, "", "allow-list")
+
+
 def _listed(
     holder: Mapping[str, Any], key: str, location: Location
-) -> Iterator[tuple[Any, Location]]:
-    """The entries of a list and their places."""
-    found = holder.get(key)
-    for index, one in enumerate(found if isinstance(found, list) else ()):
-        yield one, location / key / index
-
-
-def _objects(
-    holder: Mapping[str, Any], key: str, location: Location
 ) -> Iterator[tuple[dict[str, Any], Location]]:
-    """Those entries of a list that are objects."""
-    return ((one, place) for one, place in _listed(holder, key, location) if isinstance(one, dict))
-
-
-def _list_faults(found: Any, place: Location) -> Iterator[Problem]:
-    if not isinstance(found, list) or len(found) > MAX_ENTRIES:
-        yield Problem(place, f"has to be an array of at most {MAX_ENTRIES}", "", "job-file")
+    """Yield the entries of a list, and their places."""
+    for index, entry in enumerate(holder.get(key, [])):
+        yield entry, location / key / index
 
 
 def _form_faults(
     values: Mapping[str, Any], forms: Mapping[str, Form], place: Location, rule: str = "argument"
 ) -> Iterator[Problem]:
-    """Keys that are not there, and values of another form."""
+    """Yield unknown keys, and values of another form."""
     for key, value in values.items():
         if key not in forms:
             yield unknown_key(place / key, key, forms, rule)
         elif not forms[key].fits(value):
             yield Problem(place / key, f"has to be {forms[key].text}", "", rule)
-
-
-def _task_faults(tasks: Any, place: Location) -> Iterator[Problem]:
-    known = (*TASKS, EVERY_TASK)
-    if not isinstance(tasks, list) or not tasks or any(one not in known for one in tasks):
-        message = f"has to list tasks of a site: {', '.join(known)}"
-        yield Problem(place, message, "", "job-file")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fl_client.jobs.filters import parted_chains
+from fl_client.jobs.filters import has_at, with_filter
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import Problem
 from mmar_runtime.exchange.job_documents import (
@@ -48,43 +48,30 @@ def encryption_faults(job: JobDocuments) -> Iterator[Problem]:
     own = job.federation.get("aggregator")
     if isinstance(own, dict):
         message = f"{own.get('path')!r} cannot add up what is encrypted"
-        place = Location(SERVER_CONFIG) / "workflows"
-        yield Problem(place, message, "Leave it out, or --he.", RULE)
-    for key, task, what in _uncovered(job):
-        message = f"{what} has to be the {task[0]} filter of the task {task[1]!r}"
-        yield Problem(Location(CLIENT_CONFIG) / key, message, _ADVICE, RULE)
+        workflows = Location(SERVER_CONFIG) / "workflows"
+        yield Problem(workflows, message, "Leave it out, or --he.", RULE)
+    for key, place, path, tasks, index in (
+        (RESULT_FILTERS, "last", ENCRYPT, ENCRYPTED_TASKS, -1),
+        (DATA_FILTERS, "first", DECRYPT, DECRYPTED_TASKS, 0),
+    ):
+        for task in tasks:
+            if not has_at(job, key, task, path, index):
+                name = path.rpartition(".")[2]
+                message = f"{name} has to be the {place} filter of the task {task!r}"
+                yield Problem(Location(CLIENT_CONFIG) / key, message, _ADVICE, RULE)
 
 
-def encrypting(client: Mapping[str, Any], layers: list[str]) -> dict[str, Any]:
-    """``config_fed_client.json`` with both filters: behind all others on the way out.
+def with_encryption(client: Mapping[str, Any], layers: list[str]) -> dict[str, Any]:
+    """Return ``config_fed_client.json`` with both filters: after all others on the way out.
 
     Args:
         client: a document whose chains of filters are NVFlare's.
         layers: what is encrypted.
     """
     out = {"path": ENCRYPT, "args": {"encrypt_layers": layers}}
-    results = parted_chains(client["task_result_filters"], ENCRYPTED_TASKS)
-    models = parted_chains(client["task_data_filters"], DECRYPTED_TASKS)
-    for chain in (one for one in results if one["tasks"][0] in ENCRYPTED_TASKS):
-        chain["filters"] = [*chain["filters"], out]
-    for chain in (one for one in models if one["tasks"][0] in DECRYPTED_TASKS):
-        chain["filters"] = [{"path": DECRYPT, "args": {}}, *chain["filters"]]
-    return {**client, "task_result_filters": results, "task_data_filters": models}
+    client = with_filter(client, RESULT_FILTERS, ENCRYPTED_TASKS, out, -1)
+    return with_filter(client, DATA_FILTERS, DECRYPTED_TASKS, {"path": DECRYPT, "args": {}}, 0)
 
 
 def _is_list(layers: Any) -> bool:
-    return isinstance(layers, list) and all(isinstance(one, str) for one in layers)
-
-
-def _uncovered(job: JobDocuments) -> Iterator[tuple[str, tuple[str, str], str]]:
-    sides = (
-        (RESULT_FILTERS, "last", ENCRYPT, ENCRYPTED_TASKS, -1),
-        (DATA_FILTERS, "first", DECRYPT, DECRYPTED_TASKS, 0),
-    )
-    for key, place, path, tasks, index in sides:
-        for task in tasks:
-            chains = [one for one in job.chains(key) if task in one.tasks]
-            filters = chains[0].filters if len(chains) == 1 else ()
-            fits = bool(filters) and filters[index].path == path
-            if not fits or chains[0].direction is not None:
-                yield key, (place, task), path.rpartition(".")[2]
+    return isinstance(layers, list) and all(isinstance(layer, str) for layer in layers)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mmar_runtime.config.location import Location
-from mmar_runtime.config.sources import read_json
+from mmar_runtime.config.sources import SCALARS, read_json
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.exchange.messages import TRAIN
@@ -34,7 +34,10 @@ EVERY_TASK = "*"
 """How NVFlare writes that an executor takes whatever comes."""
 
 OWN_VALUE = re.compile(r"\{([A-Za-z][A-Za-z0-9_]*)\}")
-"""All that a job's document may have filled in: the value of an entry at its own top level."""
+"""All that a job's document may have filled in: a plain value at its own top level."""
+
+MAX_ENTRIES = 50
+"""Components, workflows, executors, chains or filters in one list."""
 
 DATA_FILTERS, RESULT_FILTERS = "task_data_filters", "task_result_filters"
 
@@ -42,7 +45,8 @@ DATA_FILTERS, RESULT_FILTERS = "task_data_filters", "task_result_filters"
 def own_value(value: Any, document: Mapping[str, Any]) -> Any:
     """Return a value as NVFlare reads it: the document's own where its name stands in braces."""
     named = OWN_VALUE.fullmatch(value) if isinstance(value, str) else None
-    return document.get(named[1], value) if named else value
+    own = document.get(named[1]) if named else None
+    return own if isinstance(own, SCALARS) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +111,16 @@ class JobDocuments:
 
     def _problems(self) -> Iterator[Problem]:
         """Report what the properties of this class could not read."""
-        server, client = Location(SERVER_CONFIG), Location(CLIENT_CONFIG)
-        for key in ("components", "workflows"):
-            yield from _list_problems(self.server, key, server, _class_problems)
-        yield from _list_problems(self.client, "components", client, _class_problems)
-        yield from _list_problems(self.client, "executors", client, _executor_problems)
-        for key in (DATA_FILTERS, RESULT_FILTERS):
-            yield from _list_problems(self.client, key, client, _chain_problems)
+        both: dict[str, Problems] = {
+            DATA_FILTERS: _chain_problems,
+            RESULT_FILTERS: _chain_problems,
+        }
+        lists: dict[str, Problems] = {"components": _class_problems, "workflows": _class_problems}
+        for key, problems in {**lists, **both}.items():
+            yield from _list_problems(self.server, key, Location(SERVER_CONFIG), problems)
+        lists = {"components": _class_problems, "executors": _executor_problems}
+        for key, problems in {**lists, **both}.items():
+            yield from _list_problems(self.client, key, Location(CLIENT_CONFIG), problems)
 
     @property
     def federation(self) -> Mapping[str, Any]:
@@ -217,8 +224,9 @@ def _list_problems(
 ) -> Iterator[Problem]:
     """Yield everything that keeps a list of a document from being read."""
     entries = document.get(key, [])
-    if not isinstance(entries, list):
-        yield Problem(place / key, "has to be an array", "", "job-file")
+    if not isinstance(entries, list) or len(entries) > MAX_ENTRIES:
+        message = f"has to be an array of at most {MAX_ENTRIES}"
+        yield Problem(place / key, message, "", "job-file")
         return
     for index, entry in enumerate(entries):
         if isinstance(entry, dict):

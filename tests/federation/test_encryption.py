@@ -14,7 +14,7 @@ import pytest
 
 from fl_client.flare.encryption import decrypted
 from fl_client.flare.encryption_keys import site_keys
-from fl_client.jobs.encryption import encrypting
+from fl_client.jobs.encryption import with_encryption
 from mmar_runtime.exchange.ckks import CLIENT_CONTEXT
 from mmar_runtime.exchange.encrypted_files import read_encrypted_model
 from mmar_runtime.weights import read_checkpoint
@@ -49,7 +49,7 @@ def encrypted_job(job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(shutil.copytree(job, tmp_path_factory.mktemp("he") / "spleen"))
     config = folder / "app" / "config"
     client = json.loads((config / "config_fed_client.json").read_text())
-    edit(config / "config_fed_client.json", **encrypting(client, ["*"]))
+    edit(config / "config_fed_client.json", **with_encryption(client, ["*"]))
     server = json.loads((config / "config_fed_server.json").read_text())
     server["workflows"][0]["args"]["encrypt_layers"] = ["*"]
     edit(config / "config_fed_server.json", **server)

@@ -18,7 +18,7 @@ from typing import Any
 import nibabel
 import pytest
 
-from fl_client.jobs.transfer import compacting
+from fl_client.jobs.rounding import with_rounding
 from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
 from tests.federation.conftest import SERVER, SITES, Federation, MakeFederation, edit
 from tests.federation.search import files_with
@@ -245,7 +245,7 @@ def test_rounded_updates_give_the_bits_of_both_simulations(
     server = json.loads((config / SERVER_CONFIG).read_text())
     [workflow] = server["workflows"]
     workflow["args"] |= {"transfer": "int8", "enable_tensor_disk_offload": True}
-    edit(config / CLIENT_CONFIG, **compacting(client, "int8"))
+    edit(config / CLIENT_CONFIG, **with_rounding(client, "int8"))
     edit(config / SERVER_CONFIG, workflows=server["workflows"])
 
     ended = mmar("submit", rounded, "--kit", federation.lead, "--wait", "--out", tmp_path / "out")

@@ -15,7 +15,7 @@ from fl_admin.simulation.engine import SimulationPlan
 from fl_admin.simulation.inline_engine import InlineEngine, inline_terms
 from fl_admin.simulation.run import prepare
 from fl_admin.simulation.run_folder import RunFolder
-from fl_client.jobs.transfer import compacting
+from fl_client.jobs.rounding import with_rounding
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.policy.site_policy import (
@@ -133,7 +133,7 @@ def rounding(job: Job, edited: Edited, *, server: object, client: str) -> None:
     edited(job.mmar.document(SERVER_CONFIG), arguments(transfer=server))
     edited(
         job.mmar.document(CLIENT_CONFIG),
-        lambda document: document.update(compacting(document, client)),
+        lambda document: document.update(with_rounding(document, client)),
     )
 
 

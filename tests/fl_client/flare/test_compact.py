@@ -18,7 +18,7 @@ from nvflare.app_common.filters.percentile_privacy import PercentilePrivacy
 
 from fl_client.flare.compact import CompactUpdate
 from fl_client.flare.result_gate import REFUSED, ResultGate
-from fl_client.jobs.transfer import compacting
+from fl_client.jobs.rounding import with_rounding
 from mmar_runtime.audit import AUDIT_FILE
 from mmar_runtime.exchange.rounding import SCALES, restored
 from mmar_runtime.exchange.rounding_forms import ROUNDINGS, Rounding
@@ -105,7 +105,7 @@ def test_what_cannot_be_rounded_is_not_sent(fl_ctx: FLContext, run_folder: Path)
 @pytest.fixture
 def gate(app: Path, fl_ctx: FLContext) -> ResultGate:
     """A gate that has seen the site receive the model of a job that rounds to int8."""
-    client = compacting({"task_data_filters": [], "task_result_filters": []}, "int8")
+    client = with_rounding({"task_data_filters": [], "task_result_filters": []}, "int8")
     (app / "config" / "config_fed_client.json").write_text(json.dumps(client))
     gate = ResultGate()
     gate.handle_event(EventType.START_RUN, fl_ctx)

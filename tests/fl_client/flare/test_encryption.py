@@ -19,7 +19,7 @@ from fl_client.flare.encryption import DecryptModel, EncryptReply, decrypted, en
 from fl_client.flare.encryption_keys import ability_faults, site_keys
 from fl_client.flare.exchange import received_weights
 from fl_client.flare.result_gate import REFUSED, ResultGate
-from fl_client.jobs.encryption import encrypting
+from fl_client.jobs.encryption import with_encryption
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.exchange.ckks import CLIENT_CONTEXT, SERVER_CONTEXT, Keys
 from mmar_runtime.exchange.encryption import ARRAYS, LENGTHS, WEIGHT
@@ -44,7 +44,7 @@ def startup(workspace: Any, he_keys: tuple[bytes, bytes]) -> Path:
 @pytest.fixture
 def job(app: Path) -> Path:
     """The deployed job asks to encrypt the kernels of convolutions."""
-    client = encrypting({"task_data_filters": [], "task_result_filters": []}, LAYERS)
+    client = with_encryption({"task_data_filters": [], "task_result_filters": []}, LAYERS)
     (app / "config" / "config_fed_client.json").write_text(json.dumps(client))
     return app
 

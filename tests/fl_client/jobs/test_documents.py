@@ -15,8 +15,8 @@ import pytest
 from fl_client.job_check import check_app, check_job
 from fl_client.jobs.classes import CLASSES, LIMITS, OWN_AGGREGATOR
 from fl_client.jobs.documents import document_faults
-from fl_client.jobs.encryption import encrypting
-from fl_client.jobs.transfer import compacting
+from fl_client.jobs.encryption import with_encryption
+from fl_client.jobs.rounding import with_rounding
 from fl_client.privacy.settings import SETTINGS
 from fl_server.guard.update_limits import update_limits
 from fl_server.record.cross_site import MODEL_NAME
@@ -282,7 +282,7 @@ def test_no_value_at_any_place_crashes_the_check(job: Path, file: str) -> None:
     path = job / "app/config" / file
     document = json.loads(path.read_text())
     if file == CLIENT:
-        document = encrypting(compacting(document, "int8"), ["*"])
+        document = with_encryption(with_rounding(document, "int8"), ["*"])
     else:
         arguments(transfer="int8", encrypt_layers=["*"], limits={"max_norm": 1})(document)
     for holder, key in list(parts(document)):

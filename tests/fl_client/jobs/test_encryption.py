@@ -8,11 +8,7 @@ from typing import Any
 
 import pytest
 
-from fl_client.jobs.encryption import (
-    ENCRYPT,
-    encrypting,
-    encryption_faults,
-)
+from fl_client.jobs.encryption import ENCRYPT, encryption_faults, with_encryption
 from mmar_runtime.exchange.job_documents import FEDERATION, JobDocuments
 
 LAYERS = ["conv.*"]
@@ -28,7 +24,7 @@ def server_of(layers: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def documents() -> Documents:
-    return server_of(LAYERS), copy.deepcopy(encrypting(PLAIN, LAYERS))
+    return server_of(LAYERS), copy.deepcopy(with_encryption(PLAIN, LAYERS))
 
 
 def faults(server: Any, client: Any) -> list[str]:
@@ -46,7 +42,7 @@ def test_a_job_that_encrypts_nothing_has_none_either() -> None:
 def test_the_encryption_stands_behind_every_other_filter() -> None:
     chain = {"tasks": ["train"], "filters": [OTHER]}
 
-    made = encrypting({**PLAIN, "task_result_filters": [chain]}, LAYERS)
+    made = with_encryption({**PLAIN, "task_result_filters": [chain]}, LAYERS)
 
     assert {
         chain["tasks"][0]: [one["path"] for one in chain["filters"]]
@@ -59,7 +55,8 @@ def test_a_task_keeps_its_single_chain() -> None:
     """NVFlare takes no two chains of one task."""
     shared = {"tasks": ["train", "validate"], "filters": [OTHER]}
 
-    made = encrypting({**PLAIN, "task_result_filters": [shared]}, LAYERS)["task_result_filters"]
+    encrypted = with_encryption({**PLAIN, "task_result_filters": [shared]}, LAYERS)
+    made = encrypted["task_result_filters"]
 
     assert [one["tasks"] for one in made] == [["train"], ["validate"], ["submit_model"]]
     assert [len(one["filters"]) for one in made] == [2, 1, 1]
@@ -131,7 +128,7 @@ def test_a_job_that_would_leave_something_in_plain_is_refused(
 def test_names_that_no_site_would_take_are_refused_before_a_run(
     layers: list[str], told: str
 ) -> None:
-    [fault] = faults(server_of(layers), encrypting(PLAIN, layers))
+    [fault] = faults(server_of(layers), with_encryption(PLAIN, layers))
 
     assert told in fault
 

@@ -113,14 +113,14 @@ def test_every_problem_is_reported_at_once_with_its_place() -> None:
     }
 
     assert problems(lambda: JobDocuments.of(server, client)) == [
-        "config_fed_server.json: components: has to be an array",
+        "config_fed_server.json: components: has to be an array of at most 50",
         "config_fed_server.json: workflows[0]: has to be an object",
         "config_fed_server.json: workflows[1].args: has to be an object",
         "config_fed_client.json: executors[0].executor.args: has to be an object",
         f"config_fed_client.json: executors[0].tasks: {NAMES}",
         "config_fed_client.json: executors[1].executor: has to be an object",
         f"config_fed_client.json: executors[1].tasks: {NAMES}",
-        "config_fed_client.json: task_data_filters: has to be an array",
+        "config_fed_client.json: task_data_filters: has to be an array of at most 50",
         "config_fed_client.json: task_result_filters[0].filters: is missing",
         f"config_fed_client.json: task_result_filters[0].tasks: {NAMES}",
         "config_fed_client.json: task_result_filters[1].filters[0]: has to be an object",

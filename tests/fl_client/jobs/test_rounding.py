@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fl_client.jobs.encryption import ENCRYPT, encrypting
-from fl_client.jobs.transfer import COMPACT, compact_filter, compacting, transfer_faults
+from fl_client.jobs.encryption import ENCRYPT, with_encryption
+from fl_client.jobs.rounding import COMPACT, rounding_faults, rounding_filter, with_rounding
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.exchange.job_documents import FEDERATION, JobDocuments
 
@@ -22,11 +22,11 @@ Documents = tuple[Any, Any]
 @pytest.fixture
 def documents() -> Documents:
     server = {"workflows": [{"path": FEDERATION, "args": {"min_sites": 2, "transfer": "int8"}}]}
-    return server, copy.deepcopy(compacting(PLAIN, "int8"))
+    return server, copy.deepcopy(with_rounding(PLAIN, "int8"))
 
 
 def faults(server: Any, client: Any) -> list[str]:
-    return [str(fault) for fault in transfer_faults(JobDocuments.of(server, client))]
+    return [str(fault) for fault in rounding_faults(JobDocuments.of(server, client))]
 
 
 def test_documents_that_agree_have_no_fault(documents: Documents) -> None:
@@ -43,10 +43,10 @@ def test_a_job_that_rounds_nothing_has_no_fault_either() -> None:
 def test_the_rounding_comes_after_every_other_filter_of_the_updates() -> None:
     chains = [{"tasks": ["train", "submit_model"], "filters": [OTHER]}]
 
-    made = compacting({**PLAIN, "task_result_filters": chains}, "float16")
+    made = with_rounding({**PLAIN, "task_result_filters": chains}, "float16")
 
     assert [(chain["tasks"], chain["filters"]) for chain in made["task_result_filters"]] == [
-        (["train"], [OTHER, compact_filter("float16")]),
+        (["train"], [OTHER, rounding_filter("float16")]),
         (["submit_model"], [OTHER]),
     ]
     assert chains[0]["filters"] == [OTHER]
@@ -66,7 +66,7 @@ def _client_says_otherwise(server: Any, client: Any) -> None:
 
 def _unknown_form(server: Any, client: Any) -> None:
     server["workflows"][0]["args"]["transfer"] = "int4"
-    client["task_result_filters"][0]["filters"] = [compact_filter("int4")]
+    client["task_result_filters"][0]["filters"] = [rounding_filter("int4")]
 
 
 def _another_after_it(server: Any, client: Any) -> None:
@@ -74,7 +74,7 @@ def _another_after_it(server: Any, client: Any) -> None:
 
 
 def _twice(server: Any, client: Any) -> None:
-    client["task_result_filters"][0]["filters"].append(compact_filter("int8"))
+    client["task_result_filters"][0]["filters"].append(rounding_filter("int8"))
 
 
 def _inwards_only(server: Any, client: Any) -> None:
@@ -125,7 +125,7 @@ def test_a_rounding_that_is_switched_off_is_refused(documents: Documents) -> Non
 def test_encrypted_updates_are_not_rounded(documents: Documents) -> None:
     server, client = documents
 
-    encrypted = encrypting(client, ["*"])
+    encrypted = with_encryption(client, ["*"])
 
     assert [one["path"] for one in encrypted["task_result_filters"][0]["filters"]] == [
         COMPACT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fl_client.jobs.filters import parted_chains
+from fl_client.jobs.filters import has_at, with_filter
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import Problem
 from mmar_runtime.exchange.job_documents import (
@@ -22,26 +22,23 @@ RULE = "transfer"
 _ADVICE = "'mmar job create --transfer' writes both documents."
 
 
-def compact_filter(form: str) -> dict[str, Any]:
-    """The entry of ``config_fed_client.json`` that rounds updates."""
-    return {"path": COMPACT, "args": {"transfer": form}}
+def rounding_filter(rounding: str) -> dict[str, Any]:
+    """Return the entry of ``config_fed_client.json`` that rounds updates."""
+    return {"path": COMPACT, "args": {"transfer": rounding}}
 
 
-def compacting(client: Mapping[str, Any], form: str) -> dict[str, Any]:
-    """``config_fed_client.json`` with the filter that rounds updates, behind all others.
+def with_rounding(client: Mapping[str, Any], rounding: str) -> dict[str, Any]:
+    """Return ``config_fed_client.json`` with the filter that rounds updates, after all others.
 
     Args:
         client: a document whose chains of filters are NVFlare's.
-        form: of the rounded numbers.
+        rounding: the type of the rounded numbers.
     """
-    chains = parted_chains(client["task_result_filters"], (TRAIN,))
-    for chain in (one for one in chains if one["tasks"] == [TRAIN]):
-        chain["filters"] = [*chain["filters"], compact_filter(form)]
-    return {**client, "task_result_filters": chains}
+    return with_filter(client, RESULT_FILTERS, (TRAIN,), rounding_filter(rounding), -1)
 
 
-def transfer_faults(job: JobDocuments) -> Iterator[Problem]:
-    """Report why sites would not send what the server awaits."""
+def rounding_faults(job: JobDocuments) -> Iterator[Problem]:
+    """Yield why sites would not send updates as the server expects them."""
     place = Location(CLIENT_CONFIG) / RESULT_FILTERS
     asked, given = job.federation.get(RULE), job.filter_argument(COMPACT, RULE)
     named = job.counts(COMPACT)
@@ -53,12 +50,6 @@ def transfer_faults(job: JobDocuments) -> Iterator[Problem]:
             f"it has to be one of {', '.join(ROUNDINGS)}"
         )
         yield Problem(place, message, _ADVICE, RULE)
-    elif named != 1 or not _is_last(job):
+    elif named != 1 or not has_at(job, RESULT_FILTERS, TRAIN, COMPACT, -1):
         message = f"CompactUpdate has to be the last filter of the task {TRAIN!r}, and nowhere else"
         yield Problem(place, message, _ADVICE, RULE)
-
-
-def _is_last(job: JobDocuments) -> bool:
-    chains = [one for one in job.chains(RESULT_FILTERS) if TRAIN in one.tasks]
-    filters = chains[0].filters if len(chains) == 1 else ()
-    return bool(filters) and filters[-1].path == COMPACT and chains[0].direction is None
