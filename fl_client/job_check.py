@@ -119,11 +119,11 @@ def _job_verdict(
     if problems:
         return verdict(name, problems)
     [app] = meta["deploy_map"]
-    outside = [one for one in files if one.name.parts[0] != app]
+    outside = [file for file in files if file.name.parts[0] != app]
     problems += [
-        job_problem(str(one.name), "does not belong into a job", "job-file", JOB_FILES)
-        for one in outside
-        if str(one.name) not in (META, *SIGNATURE_FILES)
+        job_problem(str(file.name), "does not belong into a job", "job-file", JOB_FILES)
+        for file in outside
+        if str(file.name) not in (META, *SIGNATURE_FILES)
     ]
     judged = check_app(root / app, policy, overrides=overrides, site_values=site_values)
     return verdict(name, [*problems, *judged.problems], judged.notices)

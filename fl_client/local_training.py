@@ -14,7 +14,7 @@ from ignite.engine import Engine
 from monai.data.utils import set_rnd
 
 from fl_client.local_work import LocalWork
-from fl_client.own_tensors import OwnTensors
+from fl_client.private_tensors import PrivateTensors
 from fl_client.site import Site
 from fl_client.updates import first_not_finite, weight_difference
 from mmar_runtime.components.builder import BuildContext
@@ -106,7 +106,7 @@ class LocalTrainer:
             config, context, counts=counts, observer=self, should_stop=should_stop
         )
         self.network = self._trained_network()
-        self._own = OwnTensors(weights_of(self.network), work.shared)
+        self._private = PrivateTensors(weights_of(self.network), work.shared)
         self._dataset: Any = self._workflow.entry("train", "dataset")
         self._scorer = self._received_model_evaluator()
 
@@ -149,8 +149,8 @@ class LocalTrainer:
         for part in self._parts().values():
             if isinstance(part, torch.optim.Optimizer):
                 for state in part.state.values():
-                    yield from (one for one in state.values() if isinstance(one, torch.Tensor))
-        yield from self._own.kept.values()
+                    yield from (kept for kept in state.values() if isinstance(kept, torch.Tensor))
+        yield from self._private.tensors.values()
         yield from () if self.best is None else self.best.weights.values()
 
     def _parts(self) -> dict[str, Stateful]:
@@ -184,7 +184,7 @@ class LocalTrainer:
         if steps == 0:
             raise WeightsError("the round did no optimizer step; is the data set empty?")
         local_result = self._validated_at_the_end()
-        shared = self._own.kept_apart(self.network.state_dict())
+        shared = self._private.divide(self.network.state_dict())
         difference = weight_difference(shared, received, in_place=self._in_place)
         return Update(
             round_number=round_number,
@@ -202,13 +202,13 @@ class LocalTrainer:
 
     def score(self, weights: Weights) -> EvaluationResult:
         """The metrics of these weights on the site's validation data; they stay in the network."""
-        load_into(self.network, self._own.joined(weights), source="the server")
+        load_into(self.network, self._private.join(weights), source="the server")
         return self._score_network()
 
     @property
     def shared_tensors(self) -> SharedTensors:
         """The tensors of the network that leave the site."""
-        shared = self._own.shared(self.network.state_dict())
+        shared = self._private.shared(self.network.state_dict())
         buffers = (name for name, _ in self.network.named_buffers(remove_duplicate=False))
         return SharedTensors(
             sizes={name: tensor.numel() for name, tensor in shared.items()},
@@ -217,7 +217,7 @@ class LocalTrainer:
 
     def shared(self, weights: Weights) -> Weights:
         """Of the network's weights those that may leave the site."""
-        return self._own.shared(weights)
+        return self._private.shared(weights)
 
     def for_evaluation(self, weights: Weights) -> Weights:
         """A received model, with this site's own tensors where not all are shared.
@@ -225,7 +225,7 @@ class LocalTrainer:
         Raises:
             WeightsError: this site has trained none of its own yet.
         """
-        return self._own.joined(weights, trained=True)
+        return self._private.join(weights, trained=True)
 
     def _score_network(self) -> EvaluationResult:
         with explained(self.config):

@@ -127,4 +127,4 @@ def _whole(path: Path) -> bytes:
 
 def _files(path: Path) -> list[Path]:
     """The file itself, or the files of a series in its folder."""
-    return [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
+    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]

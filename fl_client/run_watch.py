@@ -73,7 +73,7 @@ class RunWatch:
         total = 0
         with suppress(psutil.Error):  # it has ended
             process = psutil.Process(self._process)
-            for one in (process, *process.children(recursive=True)):
+            for member in (process, *process.children(recursive=True)):
                 with suppress(psutil.Error):
-                    total += one.memory_info().rss
+                    total += member.memory_info().rss
         return total

@@ -36,9 +36,9 @@ def weight_difference(
         after = local[name].detach().cpu().contiguous()
         # Tied tensors have several names, and are subtracted from under each.
         is_own = in_place and places[_place(after)] < 2
-        found = after if is_own else torch.empty_like(after)
-        difference[name] = found
-        if not _subtract(after, before.contiguous(), out=found):
+        moved = after if is_own else torch.empty_like(after)
+        difference[name] = moved
+        if not _subtract(after, before.contiguous(), out=moved):
             raise WeightsError(
                 f"training ended in values that are not finite, in {name}; nothing is sent. "
                 "A lower learning rate, or gradient clipping, may help."

@@ -50,8 +50,8 @@ def installed_versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
 
     That part tells for which accelerator torch was built, which each site chooses for itself.
     """
-    found = {name: _installed(name) for name in packages}
-    return {name: one for name, one in found.items() if one is not None}
+    versions = {name: _installed(name) for name in packages}
+    return {name: version for name, version in versions.items() if version is not None}
 
 
 def differences(federation: Mapping[str, str]) -> Iterator[Difference]:
@@ -72,7 +72,7 @@ def federation_versions(kit: Path) -> dict[str, str] | None:
     if not os.path.lexists(path):
         return None
     document = read_json(path)
-    if isinstance(document, dict) and all(isinstance(one, str) for one in document.values()):
+    if isinstance(document, dict) and all(isinstance(text, str) for text in document.values()):
         return document
     message = "has to map names of packages to versions"
     raise ConfigError([Problem(Location(path.name), message, "", "versions")])

@@ -9,8 +9,8 @@ from typing import Any
 from nvflare.lighter.entity import Participant
 from nvflare.lighter.spec import Builder, Project, ProvisionContext
 
-from fl_client.job_wall import LAUNCHER
 from fl_client.jobs.classes import ALLOWED_CLASSES
+from fl_client.jobs.wall import LAUNCHER
 from fl_client.versions import PACKAGES, VERSIONS_FILE, installed_versions
 from mmar_runtime.exchange.encryption_extra import EXTRA
 from mmar_runtime.files import write_json, write_text_atomically

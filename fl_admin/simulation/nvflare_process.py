@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fl_client.job_wall import job_confinement
+from fl_client.jobs.wall import job_confinement
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.confinement.wall import Confinement, confine_as
 from mmar_runtime.policy.site_policy import site_policy

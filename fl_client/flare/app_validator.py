@@ -18,9 +18,9 @@ from nvflare.apis.app_validation import AppValidator
 from nvflare.lighter.utils import verify_folder_signature_and_get_signers
 
 from fl_client.flare.encryption_keys import ability_faults
-from fl_client.job_wall import other_launchers
 from fl_client.jobs.approved import job_approval_faults, job_digest
 from fl_client.jobs.limited_check import limited_check
+from fl_client.jobs.wall import other_launchers
 from fl_client.privacy.filter_plan import FilterPlan
 from fl_client.privacy.filters import filter_faults
 from fl_client.site_data import data_faults, unset_variables
@@ -72,7 +72,7 @@ class MmarAppValidator(AppValidator):
                 signers=signers,
                 policy=policy.digest,
                 verdict="accept" if judged.accepted else "reject",
-                problems=[f"{one.rule} {one.location}"[:200] for one in judged.problems[:20]],
+                problems=[f"{fault.rule} {fault.location}"[:200] for fault in judged.problems[:20]],
             )
             # The server's job process reads the key of its kit: researchers get its run folder.
             if key is not None and judged.accepted and (root / SITE_KIT).is_file():
@@ -90,7 +90,7 @@ def told(judged: Verdict) -> str:
     """A verdict in one line for the researcher; empty if the job is accepted."""
     if judged.accepted:
         return ""
-    named = [_named(one) for one in judged.problems[:MAX_TOLD]]
+    named = [_named(problem) for problem in judged.problems[:MAX_TOLD]]
     rest = len(judged.problems) - len(named)
     more = [f"and {rest} more"] if rest else []
     return printable("refused: " + "; ".join([*named, *more]).replace("\n", " "))
@@ -163,9 +163,9 @@ def _version_faults(root: Path) -> Iterator[Problem]:
             HERE, f"this {who}'s kit has a fault; its administrator knows", "", "versions"
         )
         return
-    for one in differences(wanted):
-        if not one.fits:
-            message = f"this {who} has {one}: install {one.package} {one.federation} there"
+    for other in differences(wanted):
+        if not other.fits:
+            message = f"this {who} has {other}: install {other.package} {other.federation} there"
             yield Problem(HERE, message, "", "versions")
 
 
@@ -179,8 +179,8 @@ def _ledger_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
     if not heads and not (root / LEDGER_FILE).exists():
         return
     findings = verify_audit(root / LEDGER_FILE, key, heads).findings
-    for one in findings:
-        log.error("the privacy ledger of this site: %s", one)
+    for finding in findings:
+        log.error("the privacy ledger of this site: %s", finding)
     if findings:
         yield Problem(HERE, UNTRUSTED, "", "privacy")
 
@@ -199,9 +199,9 @@ def _data_faults(app: Path, local: Path, policy: SitePolicy) -> Iterator[Problem
         log.error("environment.json of this site has no value for %s", " and ".join(unset))
         yield Problem(HERE, UNSET, "", "environment")
     elif faults := data_faults(app, values, policy):
-        for one in faults:
-            log.error("this site's data: %s: %s", one.location, one.rule)
-            log.debug("%s", one)  # it names files
+        for fault in faults:
+            log.error("this site's data: %s: %s", fault.location, fault.rule)
+            log.debug("%s", fault)  # it names files
         yield Problem(HERE, UNREAD, "", "data")
 
 

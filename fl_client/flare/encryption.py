@@ -200,7 +200,7 @@ def _startup(fl_ctx: FLContext) -> Path:
 
 def _factor(factors: object, site: str) -> float:
     """The factor of this site's steps, as the server has told it."""
-    found = factors.get(site, 1.0) if isinstance(factors, dict) else 1.0
-    if type(found) not in (int, float) or not math.isfinite(found) or found <= 0:
-        raise WeightsError(f"the aggregation weight of this site came as {found!r}")
-    return float(found)
+    factor = factors.get(site, 1.0) if isinstance(factors, dict) else 1.0
+    if type(factor) not in (int, float) or not math.isfinite(factor) or factor <= 0:
+        raise WeightsError(f"the aggregation weight of this site came as {factor!r}")
+    return float(factor)

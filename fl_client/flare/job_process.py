@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from fl_client.job_wall import job_confinement
+from fl_client.jobs.wall import job_confinement
 from fl_client.site import PROCESSES_VARIABLE
 from mmar_runtime.audit import AUDIT_FILE, SHARED_FILES, AuditLog
 from mmar_runtime.audit_keys import LogKey
@@ -56,7 +56,7 @@ def confine_job(root: Path, *, site: str, job: str, parent: str) -> str:
         read=(local, root / "startup", parent_process),
         names=(root,),  # NVFlare looks for its documents below
         write=(run,),
-        append=tuple(root / one for one in SHARED_FILES),
+        append=tuple(root / name for name in SHARED_FILES),
         connect_ports=None if several else (urlsplit(parent).port or 0,),
         programs=several,
     )

@@ -91,13 +91,13 @@ class ModelFilter(DXOFilter):
             raise MmarError(f"{self.settings.name}: the executor does not tell what it has trained")
         gone = set(self.settings.left_out(tuple(dxo.data), trained.buffers))
         left: Arrays = {name: array for name, array in dxo.data.items() if name not in gone}
-        seen = {name: one for name, one in left.items() if _is_filtered(name, one, trained)}
+        seen = {name: array for name, array in left.items() if _is_filtered(name, array, trained)}
         # Filters of NVFlare's pass over single numbers; as an array of one they do not.
         flat = {name: np.atleast_1d(array) for name, array in seen.items()}
         steps = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 1)
-        found = self.filtered(flat, steps, trained, fl_ctx) if flat else {}
+        filtered = self.filtered(flat, steps, trained, fl_ctx) if flat else {}
         for name, array in seen.items():
-            left[name] = np.asarray(found[name], dtype=array.dtype).reshape(array.shape)
+            left[name] = np.asarray(filtered[name], dtype=array.dtype).reshape(array.shape)
         dxo.data = left
         return dxo
 
@@ -311,8 +311,8 @@ def _processed(
     dxo = DXO(
         DataKind.WEIGHT_DIFF, data=dict(arrays), meta={MetaKey.NUM_STEPS_CURRENT_ROUND: steps}
     )
-    found: Arrays = by.process_dxo(dxo, Shareable(), fl_ctx).data
-    return found
+    processed: Arrays = by.process_dxo(dxo, Shareable(), fl_ctx).data
+    return processed
 
 
 def _kind_of(shareable: Shareable) -> str | None:

@@ -78,5 +78,5 @@ def _is_of_the_server(fl_ctx: FLContext) -> bool:
     peer = fl_ctx.get_peer_context()
     if peer is None or peer.get_job_id() != fl_ctx.get_job_id():
         return False
-    sites = {one.name for one in fl_ctx.get_engine().get_clients() or ()}
+    sites = {client.name for client in fl_ctx.get_engine().get_clients() or ()}
     return peer.get_identity_name() not in {*sites, fl_ctx.get_identity_name()}

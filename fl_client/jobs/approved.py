@@ -31,10 +31,10 @@ def job_approval_faults(policy: SitePolicy, digest: Callable[[], str | None]) ->
     """
     if policy.jobs == "signed":
         return
-    found = digest()
-    if found not in policy.approved_jobs:
+    sha256 = digest()
+    if sha256 not in policy.approved_jobs:
         message = (
-            f"this site runs the jobs that it has approved, and not this one ({found}); its "
+            f"this site runs the jobs that it has approved, and not this one ({sha256}); its "
             "administrator runs 'mmar site approve JOB'"
         )
         yield Problem(Location(""), message, "", "approval")

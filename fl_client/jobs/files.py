@@ -79,41 +79,41 @@ def _raise(error: OSError) -> None:
 
 def file_faults(files: Iterable[Entry], policy: SitePolicy) -> Iterator[Problem]:
     """Each file of an app that has no place in an MMAR."""
-    for one in files:
-        folder, name = one.name.parts[0], one.name.name
+    for file in files:
+        folder, name = file.name.parts[0], file.name.name
         if name in (*SIGNATURE_FILES, ".gitkeep"):
             continue
-        if folder == "custom" and len(one.name.parts) > 1:
+        if folder == "custom" and len(file.name.parts) > 1:
             if policy.byoc.mode == "off":
                 advice = "The site can allow code by its hash, or without one; see byoc."
                 message = "is code that this site has not allowed"
-                yield job_problem(str(one.name), message, "code", advice)
-        elif one.name.suffix.lower() in CODE:
+                yield job_problem(str(file.name), message, "code", advice)
+        elif file.name.suffix.lower() in CODE:
             message = "is code outside of custom/"
-            yield job_problem(str(one.name), message, "code", "Code has its place in custom/.")
-        elif len(one.name.parts) != 2 or one.name.suffix not in FOLDERS.get(folder, ()):
+            yield job_problem(str(file.name), message, "code", "Code has its place in custom/.")
+        elif len(file.name.parts) != 2 or file.name.suffix not in FOLDERS.get(folder, ()):
             yield job_problem(
-                str(one.name), "does not belong into an MMAR", "job-file", _MMAR_FILES
+                str(file.name), "does not belong into an MMAR", "job-file", _MMAR_FILES
             )
-        elif _is_further_config(one.name):
+        elif _is_further_config(file.name):
             message = "is a further config of NVFlare's"
             advice = f"A job has {SERVER_CONFIG} and {CLIENT_CONFIG}."
-            yield job_problem(str(one.name), message, "job-file", advice)
+            yield job_problem(str(file.name), message, "job-file", advice)
 
 
 def torchscript_faults(root: Path, files: Iterable[Entry], policy: SitePolicy) -> Iterator[Problem]:
     """TorchScript is code, whether or not a workflow names it."""
-    for one in files:
-        is_script = one.name.suffix.lower() == TORCHSCRIPT
-        if is_script and unlisted_torchscript(root / one.name, policy):
+    for file in files:
+        is_script = file.name.suffix.lower() == TORCHSCRIPT
+        if is_script and unlisted_torchscript(root / file.name, policy):
             message = "is TorchScript, which is code; this site has not allowed this file"
             advice = "Leave it out, or see torchscript_sha256 of the site's policy."
-            yield job_problem(str(one.name), message, "torchscript", advice)
+            yield job_problem(str(file.name), message, "torchscript", advice)
 
 
 def code_approval_faults(root: Path, files: list[Entry], policy: SitePolicy) -> Iterator[Problem]:
     """Code that travels along without the approval of a site that asks for one, named or not."""
-    if policy.byoc.mode == "by_hash" and any(one.name.parts[0] == "custom" for one in files):
+    if policy.byoc.mode == "by_hash" and any(file.name.parts[0] == "custom" for file in files):
         fault = approval_fault(root / "custom", policy)
         if fault:
             advice = "See 'mmar site approve'."
@@ -154,12 +154,12 @@ def size_faults(entries: list[Entry]) -> Iterator[Problem]:
     """Too many files, or too many bytes."""
     if len(entries) > MAX_FILES:
         yield job_problem("job", f"has more than {MAX_FILES} files", "archive")
-    if sum(one.size for one in entries) > MAX_TOTAL_BYTES:
+    if sum(entry.size for entry in entries) > MAX_TOTAL_BYTES:
         yield job_problem("job", f"has more than {MAX_TOTAL_BYTES} bytes", "archive")
-    for one in entries:
-        if one.size > MAX_FILE_BYTES:
-            message = f"has {one.size} bytes; {MAX_FILE_BYTES} is the most"
-            yield job_problem(str(one.name), message, "archive")
+    for entry in entries:
+        if entry.size > MAX_FILE_BYTES:
+            message = f"has {entry.size} bytes; {MAX_FILE_BYTES} is the most"
+            yield job_problem(str(entry.name), message, "archive")
 
 
 def job_problem(file: str, message: str, rule: str, advice: str = "") -> Problem:

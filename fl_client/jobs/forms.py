@@ -45,7 +45,7 @@ def word(*words: Any) -> Form:
     """One of a few values, of their very types."""
     return Form(
         "one of " + ", ".join(map(repr, words)),
-        lambda value: any(type(value) is type(one) and value == one for one in words),
+        lambda value: any(type(value) is type(known) and value == known for known in words),
     )
 
 
@@ -92,7 +92,7 @@ def record(forms: Mapping[str, Form]) -> Form:
         f"an object of these keys: {listed}",
         lambda value: (
             type(value) is dict
-            and all(key in forms and forms[key].fits(one) for key, one in value.items())
+            and all(key in forms and forms[key].fits(item) for key, item in value.items())
         ),
     )
 

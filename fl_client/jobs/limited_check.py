@@ -106,10 +106,10 @@ def limited_check(
 def _answered(path: str | Path, code: int, answer: BinaryIO) -> Verdict:
     answer.seek(0)
     try:
-        found = json.loads(answer.read(MAX_ANSWER))
-        problems = [_problem(one) for one in found["problems"]]
-        notices = [str(one) for one in found["notices"]]
-        accepted = found["accepted"] is True
+        document = json.loads(answer.read(MAX_ANSWER))
+        problems = [_problem(problem) for problem in document["problems"]]
+        notices = [str(notice) for notice in document["notices"]]
+        accepted = document["accepted"] is True
     except (ValueError, KeyError, TypeError):
         return _unjudged(path, f"its process ended without a verdict, exit code {code}")
     if code or accepted == bool(problems):
@@ -134,32 +134,32 @@ def _place(path: str | Path) -> Location:
 # --- The answer as JSON --------------------------------------------------------------------------
 
 
-def _document(found: Verdict) -> dict[str, Any]:
+def _document(judged: Verdict) -> dict[str, Any]:
     problems = [
         {
-            "file": one.location.file,
-            "path": one.location.path,
-            "message": one.message,
-            "advice": one.advice,
-            "rule": one.rule,
+            "file": problem.location.file,
+            "path": problem.location.path,
+            "message": problem.message,
+            "advice": problem.advice,
+            "rule": problem.rule,
         }
-        for one in found.problems
+        for problem in judged.problems
     ]
-    return {"accepted": found.accepted, "problems": problems, "notices": found.notices}
+    return {"accepted": judged.accepted, "problems": problems, "notices": judged.notices}
 
 
-def _problem(found: Mapping[str, Any]) -> Problem:
+def _problem(document: Mapping[str, Any]) -> Problem:
     """A problem of the answer.
 
     Raises:
         KeyError: a part is missing.
         TypeError: a part has another type.
     """
-    steps = tuple(found["path"])
-    texts = [found[name] for name in ("file", "message", "advice", "rule")]
-    if not all(isinstance(one, str) for one in texts):
+    steps = tuple(document["path"])
+    texts = [document[name] for name in ("file", "message", "advice", "rule")]
+    if not all(isinstance(text, str) for text in texts):
         raise TypeError("a problem is made of texts")
-    if not all(isinstance(one, str | int) for one in steps):
+    if not all(isinstance(step, str | int) for step in steps):
         raise TypeError("a place is made of names and numbers")
     file, message, advice, rule = texts
     return Problem(Location(file, steps), message, advice, rule)
@@ -194,8 +194,8 @@ def main() -> int:
     if question["debug"]:
         logging.basicConfig(level=logging.DEBUG)
     judge, path = _JUDGES[question["subject"]], question["path"]
-    found = guarded(path, lambda: judge(path, policy, overrides=question["overrides"]))
-    json.dump(_document(found), sys.stdout)
+    judged = guarded(path, lambda: judge(path, policy, overrides=question["overrides"]))
+    json.dump(_document(judged), sys.stdout)
     return 0
 
 

@@ -89,18 +89,18 @@ class FilterPlan:
         """What is wrong whatever the network is."""
         yield from lacking_filters(self.scopes, policy)
         yield from self.misplaced
-        first_private = next((one for one in self.filters if one.settings.is_private), None)
+        first_private = next((entry for entry in self.filters if entry.settings.is_private), None)
         behind = False
-        for one in self.filters:
-            if behind and not one.settings.is_private and first_private is not None:
+        for entry in self.filters:
+            if behind and not entry.settings.is_private and first_private is not None:
                 message = (
-                    f"{one.settings.name} of the {one.owner} comes behind "
+                    f"{entry.settings.name} of the {entry.owner} comes behind "
                     f"{first_private.settings.name} of the {first_private.owner}, which would "
                     "count and choose among values that do not leave"
                 )
-                yield Problem(one.location, message, _REORDER[one.owner], "privacy")
-            behind = behind or one is first_private
-        bounded = any(_is_bound(one) for one in self.filters)
+                yield Problem(entry.location, message, _REORDER[entry.owner], "privacy")
+            behind = behind or entry is first_private
+        bounded = any(_is_bound(entry) for entry in self.filters)
         if policy.privacy.epsilon_max is not None and not bounded:
             message = (
                 "this site bounds its epsilon, and no SVTPrivacy is on the way out that keeps "
@@ -117,7 +117,7 @@ class FilterPlan:
 
         A site that bounds its epsilon counts at least one, whatever the plan is.
         """
-        counted = sum(isinstance(one.settings, SvtSettings) for one in self.filters)
+        counted = sum(isinstance(entry.settings, SvtSettings) for entry in self.filters)
         return max(counted, int(policy.privacy.epsilon_max is not None))
 
     def holds_models_back(self, policy: SitePolicy) -> bool:
@@ -145,15 +145,15 @@ class FilterPlan:
             PolicyError: the privacy budget is spent.
         """
         left, cost = tuple(sizes), 0.0
-        for one in self.filters:
-            gone = one.settings.left_out(left, buffers)
-            _require_used(one, left, gone)
-            _require_allowed(one, gone, self.may_lack)
+        for entry in self.filters:
+            gone = entry.settings.left_out(left, buffers)
+            _require_used(entry, left, gone)
+            _require_allowed(entry, gone, self.may_lack)
             left = tuple(name for name in left if name not in gone)
             filtered = sum(sizes[name] for name in left if name not in buffers)
             if not filtered:
-                raise _unfit(one, "nothing is left to send")
-            cost += one.settings.cost(filtered)
+                raise _unfit(entry, "nothing is left to send")
+            cost += entry.settings.cost(filtered)
         if cost:
             ledger.require(cost, policy.privacy.epsilon_max)
 
@@ -167,34 +167,36 @@ _REORDER = {
 }
 
 
-def _is_bound(one: PlannedFilter) -> bool:
+def _is_bound(entry: PlannedFilter) -> bool:
     """Whether all that leaves is counted; buffers go without noise only if the site says so."""
-    kept = one.owner == "site" or getattr(one.settings, "buffers", "") == "keep"
-    return isinstance(one.settings, SvtSettings) and kept
+    kept = entry.owner == "site" or getattr(entry.settings, "buffers", "") == "keep"
+    return isinstance(entry.settings, SvtSettings) and kept
 
 
-def _require_used(one: PlannedFilter, names: Collection[str], gone: Collection[str]) -> None:
+def _require_used(entry: PlannedFilter, names: Collection[str], gone: Collection[str]) -> None:
     """A pattern that fits nothing would let leave what it was to keep."""
-    for pattern in getattr(one.settings, "exclude_vars", ()):
+    for pattern in getattr(entry.settings, "exclude_vars", ()):
         if not matching([pattern], gone):
-            raise _unfit(one, f"{pattern!r} fits none of the {len(names)} tensors")
+            raise _unfit(entry, f"{pattern!r} fits none of the {len(names)} tensors")
 
 
-def _require_allowed(one: PlannedFilter, gone: Collection[str], may_lack: Collection[str]) -> None:
+def _require_allowed(
+    entry: PlannedFilter, gone: Collection[str], may_lack: Collection[str]
+) -> None:
     refused = sorted(set(gone) - set(matching(may_lack, gone)))
     if refused:
         more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
         raise _unfit(
-            one,
+            entry,
             f"leaves out {', '.join(refused[:3])}{more}, without which the server refuses a "
             "contribution",
             "Add them to optional_names of the job, or keep them at the sites by shared_names.",
         )
 
 
-def _unfit(one: PlannedFilter, message: str, advice: str = "") -> ConfigError:
+def _unfit(entry: PlannedFilter, message: str, advice: str = "") -> ConfigError:
     return ConfigError(
-        [Problem(one.location, f"{one.settings.name}: {message}", advice, "privacy")]
+        [Problem(entry.location, f"{entry.settings.name}: {message}", advice, "privacy")]
     )
 
 
@@ -237,10 +239,10 @@ def job_filters(job: JobDocuments) -> Iterator[PlannedFilter]:
     """
     for chain in job.chains(RESULT_FILTERS):
         if TRAIN in chain.tasks and is_outwards({"direction": chain.direction}):
-            for index, one in enumerate(chain.filters):
-                if one.path in SETTINGS:
+            for index, entry in enumerate(chain.filters):
+                if entry.path in SETTINGS:
                     place = chain.place / "filters" / index
-                    settings = filter_settings(one.path, one.arguments, place / "args")
+                    settings = filter_settings(entry.path, entry.arguments, place / "args")
                     yield PlannedFilter(owner="job", location=place, settings=settings)
 
 

@@ -67,11 +67,11 @@ def names_by_scope(document: Any) -> tuple[frozenset[str], ...]:
         ConfigError: it has no array of scopes.
     """
     scopes = document.get("scopes", []) if isinstance(document, dict) else None
-    if not isinstance(scopes, list) or not all(isinstance(one, dict) for one in scopes):
+    if not isinstance(scopes, list) or not all(isinstance(scope, dict) for scope in scopes):
         message = "has to be a JSON object with an array 'scopes'"
         raise ConfigError([Problem(Location(PRIVACY_FILE), message, "", "privacy")])
     return tuple(
-        frozenset(name for one in scope.get("task_result_filters", []) for name in _names(one))
+        frozenset(name for entry in scope.get("task_result_filters", []) for name in _names(entry))
         for scope in scopes
     )
 

@@ -61,17 +61,17 @@ class Account:
     @property
     def spent(self) -> float:
         """The sum: by the basic composition theorem, the whole site's epsilon (with delta 0)."""
-        return sum(one.epsilon for one in self.spendings)
+        return sum(spending.epsilon for spending in self.spendings)
 
     def count(self, job: str) -> int:
         """How many spendings are of a job."""
-        return sum(one.job == job for one in self.spendings)
+        return sum(spending.job == job for spending in self.spendings)
 
     def by(self, attribute: str) -> dict[str, float]:
         """The sums by ``job`` or ``data``, the first ones first."""
         sums: dict[str, float] = defaultdict(float)
-        for one in self.spendings:
-            sums[getattr(one, attribute)] += one.epsilon
+        for spending in self.spendings:
+            sums[getattr(spending, attribute)] += spending.epsilon
         return dict(sums)
 
 
@@ -97,7 +97,7 @@ class PrivacyLedger:
             return Account(spendings=())
         try:
             lines = verified_lines(self.path, self.key)
-            return Account(spendings=tuple(_spending(one) for one in lines))
+            return Account(spendings=tuple(_spending(line) for line in lines))
         except (AuditError, KeyError, TypeError, ValueError) as error:
             raise PolicyError(
                 f"the privacy ledger of this site cannot be trusted: {error}. A line that a crash "

@@ -182,7 +182,7 @@ def filter_settings(path: str, arguments: Any, place: Location) -> Settings:
         ConfigError: an argument is unknown, missing, or out of its bounds; with all such faults.
     """
     kind = SETTINGS[path]
-    known = [one.name for one in fields(kind)]
+    known = [part.name for part in fields(kind)]
     given = {} if arguments is None else arguments
     if not isinstance(given, Mapping):
         raise ConfigError([Problem(place, "has to be a JSON object", "", "privacy")])
@@ -197,7 +197,9 @@ def filter_settings(path: str, arguments: Any, place: Location) -> Settings:
         message = "has to list names of tensors, with * for any characters"
         advice = "A regular expression of an old config is translated by 'mmar job import'."
         raise ConfigError([Problem(place / "exclude_vars", message, advice, "privacy")])
-    plain: Any = {key: tuple(one) if isinstance(one, list) else one for key, one in given.items()}
+    plain: Any = {
+        key: tuple(item) if isinstance(item, list) else item for key, item in given.items()
+    }
     settings: Settings = kind(**plain)
     problems = list(settings.problems(place))
     if problems:

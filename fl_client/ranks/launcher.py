@@ -110,7 +110,7 @@ class Ranks:
     @property
     def pids(self) -> list[int]:
         """The processes' numbers in the system, by rank; none once they have ended."""
-        return [one.process.pid for one in self._ranks]
+        return [rank.process.pid for rank in self._ranks]
 
     @property
     def alive(self) -> bool:
@@ -149,12 +149,12 @@ class Ranks:
         """End the ranks and all that they have started, at once."""
         ranks, self._ranks = self._ranks, []
         self._store = None
-        for one in ranks:
+        for rank in ranks:
             with suppress(ProcessLookupError):  # its data loaders may outlive a rank
-                os.killpg(one.process.pid, signal.SIGKILL)
-        for one in ranks:
-            one.process.wait()
-            one.connection.close()
+                os.killpg(rank.process.pid, signal.SIGKILL)
+        for rank in ranks:
+            rank.process.wait()
+            rank.connection.close()
 
     def _start(self, number: int, count: int, port: int) -> _Rank:
         ours, theirs = Pipe()
@@ -188,9 +188,9 @@ class Ranks:
         return self._logs / f"rank-{number}.log"
 
     def _send_all(self, message: Mapping[str, Any]) -> None:
-        for one in self._ranks:
+        for rank in self._ranks:
             with suppress(OSError):  # it has ended, which is noticed where its answer is missed
-                send(one.connection, message)
+                send(rank.connection, message)
 
     def _gather(self, number: int, *, most: float | None = None) -> dict[str, Any]:
         """Wait for the answers of all ranks to a task; ``most`` seconds if that is given."""
@@ -200,7 +200,7 @@ class Ranks:
         while len(answers) < len(self._ranks):
             self._receive(answers, number)
             now = time.monotonic()
-            if failed is None and any("error" in one for one in answers.values()):
+            if failed is None and any("error" in answer for answer in answers.values()):
                 failed = now
             if stopped is None and self._should_stop():
                 self._send_all({"kind": "abort", "number": number})
@@ -227,40 +227,42 @@ class Ranks:
         Raises:
             ProcessLostError, LaunchError: a rank has ended without an answer.
         """
-        waiting = [one for one in self._ranks if one.number not in answers]
-        ended = [one for one in waiting if _ended(one)]  # before, so that no last word is missed
-        ready = wait([one.connection for one in waiting], LOOK_SECONDS)
-        for one in waiting:
-            if one.connection not in ready:
+        waiting = [rank for rank in self._ranks if rank.number not in answers]
+        ended = [rank for rank in waiting if _ended(rank)]  # before, so that no last word is missed
+        ready = wait([rank.connection for rank in waiting], LOOK_SECONDS)
+        for rank in waiting:
+            if rank.connection not in ready:
                 continue
             try:
-                answer = receive(one.connection)
+                answer = receive(rank.connection)
             except (EOFError, OSError):
                 with suppress(subprocess.TimeoutExpired):
-                    one.process.wait(LOOK_SECONDS)
-                ended.append(one)
+                    rank.process.wait(LOOK_SECONDS)
+                ended.append(rank)
             else:
                 if answer["number"] == number:
-                    answers[one.number] = answer
-        for one in ended:
-            if one.number not in answers:
-                raise self._lost(one, answers, starting=number == 0)
+                    answers[rank.number] = answer
+        for rank in ended:
+            if rank.number not in answers:
+                raise self._lost(rank, answers, starting=number == 0)
 
     def _lost(
-        self, one: _Rank, answers: Mapping[int, Mapping[str, Any]], *, starting: bool
+        self, lost: _Rank, answers: Mapping[int, Mapping[str, Any]], *, starting: bool
     ) -> Exception:
         """What to say of a rank that has ended."""
         count = len(self._ranks)
         what = (
-            f"process {one.number} of {count}, counted from 0, {_how(one.process.poll())}; the "
-            f"others were ended too. What it printed is in {self._log(one.number).name} here."
+            f"process {lost.number} of {count}, counted from 0, {_how(lost.process.poll())}; the "
+            f"others were ended too. What it printed is in {self._log(lost.number).name} here."
         )
         error: Exception
         if starting:
             error = LaunchError(f"{what} It had not begun to work yet.")
         else:
             error = ProcessLostError(f"{what} The next task starts all of them anew.")
-        error.add_note(f"the end of {self._log(one.number).name}:\n{self._last_words(one.number)}")
+        error.add_note(
+            f"the end of {self._log(lost.number).name}:\n{self._last_words(lost.number)}"
+        )
         for rank, answer in answers.items():
             if "error" in answer:
                 error.add_note(f"process {rank}:\n{answer['error']['traceback']}")
@@ -272,7 +274,7 @@ class Ranks:
             return log.read().decode(errors="replace")
 
     def _too_slow(self, answers: Mapping[int, object], most: float) -> LaunchError:
-        missing = [one.number for one in self._ranks if one.number not in answers]
+        missing = [rank.number for rank in self._ranks if rank.number not in answers]
         listed = ", ".join(map(str, missing))
         logs = ", ".join(self._log(number).name for number in missing)
         return LaunchError(
@@ -284,8 +286,8 @@ class Ranks:
         )
 
 
-def _ended(one: _Rank) -> bool:
-    return one.process.poll() is not None
+def _ended(rank: _Rank) -> bool:
+    return rank.process.poll() is not None
 
 
 def _how(code: int | None) -> str:
@@ -307,4 +309,4 @@ def _no_success(answer: Mapping[str, Any]) -> bool:
 def _all_the_same(answers: Iterable[Mapping[str, Any]], count: int) -> bool:
     """Whether all ranks have come to the same end, so that none waits for another."""
     ends = [(answer.get("aborted"), answer.get("error", {}).get("causes")) for answer in answers]
-    return len(ends) == count and all(one == ends[0] for one in ends)
+    return len(ends) == count and all(end == ends[0] for end in ends)

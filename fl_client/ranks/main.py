@@ -99,8 +99,8 @@ class Rank:
                 result = self._tasks.evaluate(self._weights(task), owner=task["owner"])
                 return {"result": result.as_dict()}
             case "shared_tensors":
-                found = self._tasks.shared_tensors()
-                return {"sizes": dict(found.sizes), "buffers": sorted(found.buffers)}
+                tensors = self._tasks.shared_tensors()
+                return {"sizes": dict(tensors.sizes), "buffers": sorted(tensors.buffers)}
             case other:
                 raise ValueError(f"there is no task {other!r}")
 

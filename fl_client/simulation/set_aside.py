@@ -35,7 +35,9 @@ class SetAside:
             return
         file.parent.mkdir(parents=True, exist_ok=True)
         numbered = {str(index): tensor.data for index, tensor in enumerate(held)}
-        save_file({key: one.cpu().contiguous().clone() for key, one in numbered.items()}, file)
+        save_file(
+            {key: tensor.cpu().contiguous().clone() for key, tensor in numbered.items()}, file
+        )
         for tensor in held:
             tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
         self._gone[name] = held

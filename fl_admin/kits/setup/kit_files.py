@@ -11,8 +11,8 @@ from fl_admin.kits.local_files import GATE, JSON_ONLY, LOG_SENDERS, STOCK_LAUNCH
 from fl_admin.kits.setup.finding import Finding, fault, ok, warning
 from fl_admin.kits.setup.kit import CONFIGS, Kind, Kit
 from fl_admin.kits.split_paths import SPLIT_AT, is_split
-from fl_client.job_wall import other_launchers
 from fl_client.jobs.classes import ALLOWED_CLASSES
+from fl_client.jobs.wall import other_launchers
 from fl_client.privacy.filters import PRIVACY_FILE, filter_faults
 from fl_client.versions import differences, federation_versions
 from mmar_runtime.config.sources import read_json

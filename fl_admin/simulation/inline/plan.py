@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fl_admin.simulation.run_folder import JOB_FOLDER
-from fl_client.job_wall import job_confinement
+from fl_client.jobs.wall import job_confinement
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.confinement.wall import Confinement, confine_as
 from mmar_runtime.exchange.plain import from_plain, to_plain

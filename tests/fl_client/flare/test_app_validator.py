@@ -19,7 +19,7 @@ from fl_admin.kits.local_files import STOCK_LAUNCHER
 from fl_client import site_data
 from fl_client.flare import app_validator
 from fl_client.flare.app_validator import MAX_TOLD, MmarAppValidator, told
-from fl_client.job_wall import LAUNCHER
+from fl_client.jobs.wall import LAUNCHER
 from fl_client.privacy.ledger import PrivacyLedger
 from fl_client.versions import VERSIONS_FILE
 from mmar_runtime.audit import AUDIT_FILE, LEDGER_FILE, AuditLog, verify_audit

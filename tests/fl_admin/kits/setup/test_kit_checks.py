@@ -16,8 +16,8 @@ from fl_admin.kits.setup.checks import check_kit
 from fl_admin.kits.setup.finding import Finding, State
 from fl_admin.kits.setup.kit import open_kit
 from fl_admin.kits.setup.kit_files import check_files
-from fl_client.job_wall import LAUNCHER
 from fl_client.jobs.classes import ALLOWED_CLASSES
+from fl_client.jobs.wall import LAUNCHER
 from fl_client.versions import PACKAGES, VERSIONS_FILE
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fl_client.job_wall import LAUNCHER, job_confinement, other_launchers
+from fl_client.jobs.wall import LAUNCHER, job_confinement, other_launchers
 from mmar_runtime.confinement.wall import Confinement
 from mmar_runtime.policy.site_policy import Limits, SitePolicy
 

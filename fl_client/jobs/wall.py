@@ -18,9 +18,9 @@ LAUNCHER = "fl_client.flare.job_launcher.ConfinedJobLauncher"
 
 def other_launchers(resources: Mapping[str, Any]) -> list[str]:
     """The launchers in a site's ``resources.json`` that start a job without confining it."""
-    components = (one for one in resources.get("components", []) if isinstance(one, dict))
-    paths = [str(one.get("path")) for one in components]
-    return [one for one in paths if one.endswith("JobLauncher") and one != LAUNCHER]
+    components = (entry for entry in resources.get("components", []) if isinstance(entry, dict))
+    paths = [str(entry.get("path")) for entry in components]
+    return [path for path in paths if path.endswith("JobLauncher") and path != LAUNCHER]
 
 
 def job_confinement(

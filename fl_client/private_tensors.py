@@ -11,13 +11,11 @@ from mmar_runtime.weights import Weights, copy_of
 PLACE = Location("config_fed_client.json") / "executors" / "args" / "shared_names"
 
 
-class OwnTensors:
-    """Takes a network's weights apart into shared and own ones, and joins them again.
-
-    Own tensors are those of the last round that ended well.
+class PrivateTensors:
+    """Divides a network's weights into shared and private tensors, and joins them again.
 
     Attributes:
-        kept: the own ones.
+        tensors: the private tensors after the last round that ended well.
 
     Args:
         weights: of the network as it was built.
@@ -28,46 +26,45 @@ class OwnTensors:
     """
 
     def __init__(self, weights: Weights, shared: list[str] | None) -> None:
-        self._names = frozenset(
-            weights if shared is None else shared_tensors(shared, weights, PLACE)
-        )
-        self.kept: Weights = {name: weights[name] for name in weights if name not in self._names}
+        names = frozenset(weights if shared is None else shared_tensors(shared, weights, PLACE))
+        self._shared = names
+        self.tensors: Weights = {name: weights[name] for name in weights if name not in names}
         self._trained = False
 
     def shared(self, weights: Weights) -> Weights:
-        """The shared tensors of a whole network."""
-        return {name: tensor for name, tensor in weights.items() if name in self._names}
+        """Return the shared tensors of a whole network."""
+        return {name: tensor for name, tensor in weights.items() if name in self._shared}
 
-    def kept_apart(self, weights: Weights) -> Weights:
-        """The shared tensors of a network after training; copies of the others are kept here.
+    def divide(self, weights: Weights) -> Weights:
+        """Return the shared tensors of a network after training; keep copies of the others.
 
         Raises:
-            WeightsError: own tensors are not finite; those before stay.
+            WeightsError: private tensors are not finite; those of before stay.
         """
-        own = {name: copy_of(weights[name]) for name in self.kept}
-        name = first_not_finite(own)
+        private = {name: copy_of(weights[name]) for name in self.tensors}
+        name = first_not_finite(private)
         if name is not None:
             raise WeightsError(
                 f"training ended in values that are not finite, in {name}, a tensor of this site's "
                 "own; nothing is sent. A lower learning rate, or gradient clipping, may help."
             )
-        self.kept = own
+        self.tensors = private
         self._trained = True
         return self.shared(weights)
 
-    def joined(self, weights: Weights, *, trained: bool = False) -> Weights:
-        """Received tensors and the site's own ones.
+    def join(self, weights: Weights, *, trained: bool = False) -> Weights:
+        """Return received tensors together with the private ones.
 
         Args:
             weights: as received.
-            trained: whether the own ones have to come out of a training.
+            trained: whether the private tensors have to come out of a training.
 
         Raises:
-            WeightsError: a tensor was received that is not shared, or the own ones are untrained.
+            WeightsError: the server sent a private tensor, or the site has not trained its own.
         """
-        private = sorted(self.kept.keys() & weights.keys())
+        private = sorted(self.tensors.keys() & weights.keys())
         if private:
             raise WeightsError(f"the server sent {private[0]!r}, which is not shared")
-        if self.kept and trained and not self._trained:
+        if self.tensors and trained and not self._trained:
             raise WeightsError("this site has not trained the tensors that are its own yet")
-        return {**weights, **self.kept}
+        return {**weights, **self.tensors}

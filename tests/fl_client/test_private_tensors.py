@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from fl_client.own_tensors import OwnTensors
+from fl_client.private_tensors import PrivateTensors
 from fl_client.site import Site
 from fl_server.initial_model import initial_model
 from mmar_runtime.errors import ConfigError, WeightsError
@@ -31,48 +31,48 @@ def values(weights: Weights) -> dict[str, float]:
 
 
 def test_all_is_shared_unless_the_job_says_otherwise() -> None:
-    own = OwnTensors(NETWORK, None)
+    private = PrivateTensors(NETWORK, None)
 
-    assert own.shared(NETWORK).keys() == NETWORK.keys()
-    assert values(own.joined(tensors(1, 2), trained=True)) == {"body.weight": 1, "head.weight": 2}
+    assert private.shared(NETWORK).keys() == NETWORK.keys()
+    assert values(private.join(tensors(1, 2), trained=True)) == {"body.weight": 1, "head.weight": 2}
 
 
-def test_own_tensors_stay_and_meet_the_next_model() -> None:
-    own = OwnTensors(NETWORK, ["body.*"])
+def test_private_tensors_stay_and_meet_the_next_model() -> None:
+    private = PrivateTensors(NETWORK, ["body.*"])
 
-    assert values(own.kept_apart(tensors(1, 2))) == {"body.weight": 1}
-    assert values(own.joined({"body.weight": torch.full((2,), 7.0)})) == {
+    assert values(private.divide(tensors(1, 2))) == {"body.weight": 1}
+    assert values(private.join({"body.weight": torch.full((2,), 7.0)})) == {
         "body.weight": 7,
         "head.weight": 2,
     }
 
 
-def test_own_tensors_that_are_not_finite_are_not_kept() -> None:
-    own = OwnTensors(NETWORK, ["body.*"])
-    own.kept_apart(tensors(1, 2))
+def test_private_tensors_that_are_not_finite_are_not_kept() -> None:
+    private = PrivateTensors(NETWORK, ["body.*"])
+    private.divide(tensors(1, 2))
 
     with pytest.raises(WeightsError, match=r"not finite, in head\.weight"):
-        own.kept_apart(tensors(3, math.nan))
+        private.divide(tensors(3, math.nan))
 
-    assert values(own.joined({"body.weight": torch.zeros(2)}))["head.weight"] == 2
+    assert values(private.join({"body.weight": torch.zeros(2)}))["head.weight"] == 2
 
 
 def test_a_tensor_that_is_not_shared_is_not_taken_from_the_server() -> None:
     with pytest.raises(WeightsError, match=r"sent 'head\.weight', which is not shared"):
-        OwnTensors(NETWORK, ["body.*"]).joined(tensors(1, 2))
+        PrivateTensors(NETWORK, ["body.*"]).join(tensors(1, 2))
 
 
 def test_untrained_tensors_evaluate_nothing() -> None:
     """They are random, and so would be what they give."""
-    own = OwnTensors(NETWORK, ["body.*"])
+    private = PrivateTensors(NETWORK, ["body.*"])
 
     with pytest.raises(WeightsError, match="has not trained"):
-        own.joined({"body.weight": torch.zeros(2)}, trained=True)
+        private.join({"body.weight": torch.zeros(2)}, trained=True)
 
 
 def test_names_that_fit_nothing_are_refused_with_their_place() -> None:
     with pytest.raises(ConfigError, match=r"shared_names\[0\]: fits no tensor"):
-        OwnTensors(NETWORK, ["trunk.*"])
+        PrivateTensors(NETWORK, ["trunk.*"])
 
 
 def test_a_round_with_shared_tensors(make_trainer: MakeTrainer, site: Site) -> None:
