@@ -37,7 +37,7 @@ def check_path(
     policy: SitePolicy = DEFAULT_POLICY,
     overrides: Mapping[str, Scalar] | None = None,
 ) -> Verdict:
-    """The verdict on whatever lies there: a job's folder or zip, an MMAR, or one workflow.
+    """Return the verdict on whatever lies there: a job's folder or zip, an MMAR, or one workflow.
 
     Raises:
         ConfigError: there is nothing at that path.
@@ -58,7 +58,7 @@ def check_job(
     overrides: Mapping[str, Scalar] | None = None,
     site_values: Mapping[str, Scalar] | None = None,
 ) -> Verdict:
-    """The verdict on a job's folder or zip; never raises.
+    """Return the verdict on a job's folder or zip; never raises.
 
     Args:
         path: the folder that holds ``meta.json``, or the zip.
@@ -83,7 +83,7 @@ def check_app(
     overrides: Mapping[str, Scalar] | None = None,
     site_values: Mapping[str, Scalar] | None = None,
 ) -> Verdict:
-    """The verdict on a job's app folder alone, as NVFlare hands it to a site; never raises.
+    """Return the verdict on a job's app folder alone, as NVFlare hands it to a site; never raises.
 
     Arguments as for ``check_job``.
     """
@@ -112,7 +112,7 @@ def _job_verdict(
     overrides: Mapping[str, Scalar] | None,
     site_values: Mapping[str, Scalar] | None,
 ) -> Verdict:
-    """The verdict on a job's folder, whose files are looked at where they lie."""
+    """Return the verdict on a job's folder, whose files are looked at where they lie."""
     files = files_of(root)
     meta = read_document(root / META, JOB_JSON)
     problems = [*substitution_faults(meta, Location(META), own=()), *meta_faults(meta)]

@@ -50,7 +50,7 @@ class CrossSiteEvaluator:
         return self._workflow.network
 
     def evaluate(self, weights: Weights, *, owner: str) -> EvaluationResult:
-        """The metrics of a model on this site's data.
+        """Return the metrics of a model on this site's data.
 
         Args:
             weights: the model's weights.

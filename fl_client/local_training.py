@@ -145,7 +145,7 @@ class LocalTrainer:
         return evaluator
 
     def tensors(self) -> Iterator[torch.Tensor]:
-        """What takes memory between two rounds: what the optimizer keeps, own and best weights."""
+        """Yield what takes memory between two rounds: optimizer, private and best tensors."""
         for part in self._parts().values():
             if isinstance(part, torch.optim.Optimizer):
                 for state in part.state.values():
@@ -201,7 +201,7 @@ class LocalTrainer:
         )
 
     def score(self, weights: Weights) -> EvaluationResult:
-        """The metrics of these weights on the site's validation data; they stay in the network."""
+        """Return the metrics of weights on the site's validation data; the network keeps them."""
         load_into(self.network, self._private.join(weights), source="the server")
         return self._score_network()
 
@@ -216,11 +216,11 @@ class LocalTrainer:
         )
 
     def shared(self, weights: Weights) -> Weights:
-        """Of the network's weights those that may leave the site."""
+        """Return those of the network's weights that may leave the site."""
         return self._private.shared(weights)
 
     def for_evaluation(self, weights: Weights) -> Weights:
-        """A received model, with this site's own tensors where not all are shared.
+        """Return a received model, with this site's own tensors where not all are shared.
 
         Raises:
             WeightsError: this site has trained none of its own yet.
@@ -250,11 +250,11 @@ class LocalTrainer:
         set_rnd(self._dataset, seed)
 
     def _process_seed(self, job_seed: int, round_number: int) -> int:
-        """Of several processes each draws numbers of its own."""
+        """Return a seed of its own for each of several processes."""
         return self.site.round_seed(job_seed, round_number) + self._processes.rank
 
     def _validated_at_the_end(self) -> EvaluationResult:
-        """The local model's metrics: from the config's own validation if it has just run."""
+        """Return the local model's metrics: from the config's own validation if it has just run."""
         validated = self._workflow.validated
         if validated is not None and validated[0] == self._workflow.epoch and not self.work.steps:
             return validated[1]
@@ -263,15 +263,15 @@ class LocalTrainer:
         return result
 
     def iteration(self, *, epoch: int, epochs: int, done: int, of: int, loss: float | None) -> None:
-        """Passed on to the observer."""
+        """Pass the report on to the observer."""
         self._observer.iteration(epoch=epoch, epochs=epochs, done=done, of=of, loss=loss)
 
     def epoch(self, report: EpochReport, *, epochs: int) -> None:
-        """Passed on to the observer."""
+        """Pass the report on to the observer."""
         self._observer.epoch(report, epochs=epochs)
 
     def validation(self, result: EvaluationResult, *, epoch: int) -> None:
-        """Passed on; the model just validated is kept if it is the best so far."""
+        """Pass the result on, and keep the model just validated if it is the best so far."""
         self._observer.validation(result, epoch=epoch)
         if not self._beats_the_best(result):
             return

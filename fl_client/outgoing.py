@@ -21,7 +21,7 @@ BUCKETS = (1, 2, 5)
 
 
 def bucket(count: int) -> int:
-    """A number of cases as it leaves the site: the largest of 1, 2, 5, 10, 20, 50, ... below it.
+    """Return a number of cases as it leaves the site: the largest of 1, 2, 5, 10, 20, ... below.
 
     >>> [bucket(count) for count in (1, 4, 5, 19, 360)]
     [1, 2, 5, 10, 200]
@@ -34,7 +34,7 @@ def bucket(count: int) -> int:
 
 
 def outgoing_update(update: Update, policy: SitePolicy) -> Update:
-    """The update with the metrics that may leave, rounded as the policy says.
+    """Return the update with the metrics that may leave, rounded as the policy says.
 
     Raises:
         PolicyError: it has more metrics than may leave in one report.
@@ -49,7 +49,7 @@ def outgoing_update(update: Update, policy: SitePolicy) -> Update:
 
 
 def outgoing_result(result: EvaluationResult, policy: SitePolicy) -> EvaluationResult:
-    """An evaluation as it may leave.
+    """Return an evaluation as it may leave.
 
     Raises:
         PolicyError: it covers fewer cases than the policy asks for, or has more metrics than may

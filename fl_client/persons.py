@@ -103,7 +103,7 @@ def _contents(paths: Iterable[str]) -> dict[str, Hashable]:
 
 
 def _ends(path: Path) -> tuple[tuple[int, bytes], ...]:
-    """Size, and digest of both ends, of a file or of each file in a folder, in no order."""
+    """Return size and digest of both ends of a file, or of each file in a folder, in no order."""
     return tuple(sorted(map(_ends_of_file, _files(path))))
 
 
@@ -117,7 +117,7 @@ def _ends_of_file(file: Path) -> tuple[int, bytes]:
 
 
 def _whole(path: Path) -> bytes:
-    """Digest of all bytes of a file, or of the files in a folder, in no order."""
+    """Return the digest of all bytes of a file, or of the files in a folder, in no order."""
     digests = []
     for file in _files(path):
         with file.open("rb") as stream:
@@ -126,5 +126,5 @@ def _whole(path: Path) -> bytes:
 
 
 def _files(path: Path) -> list[Path]:
-    """The file itself, or the files of a series in its folder."""
+    """Return the file itself, or the files of a series in its folder."""
     return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]

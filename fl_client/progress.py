@@ -32,22 +32,22 @@ class ProgressFile:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def task(self, name: str, *, model: str = "") -> None:
-        """The site begins a task."""
+        """Write that the site begins a task."""
         self._write("task", task=name, model=model)
 
     def iteration(self, *, epoch: int, epochs: int, done: int, of: int, loss: float | None) -> None:
-        """An iteration of training is complete."""
+        """Write that an iteration of training is complete."""
         now = self._clock()
         if now - self._last_iteration >= SECONDS_BETWEEN_ITERATIONS:
             self._last_iteration = now
             self._write("iteration", epoch=epoch, epochs=epochs, done=done, of=of, loss=loss)
 
     def epoch(self, report: EpochReport, *, epochs: int) -> None:
-        """An epoch of training is complete."""
+        """Write that an epoch of training is complete."""
         self._write("epoch", epochs=epochs, **report.as_dict())
 
     def validation(self, result: EvaluationResult, *, epoch: int) -> None:
-        """A validation is complete."""
+        """Write that a validation is complete."""
         self._write(
             "validation", epoch=epoch, key_metric=result.key_metric, metrics=dict(result.metrics)
         )

@@ -46,13 +46,13 @@ class RunWatch:
         self._too_much: str | None = None
 
     def passed_limit(self) -> str | None:
-        """Which limit the run is past, with both numbers; None while it is within all."""
+        """Return which limit the run is past, with both numbers; None while it is within all."""
         if time.monotonic() >= self._looked + SECONDS_BETWEEN_LOOKS:
             self._looked, self._too_much = time.monotonic(), self._takes_too_much()
         return self.time_is_over() or self._too_much
 
     def time_is_over(self) -> str | None:
-        """The same for time alone, which takes no look at files and processes."""
+        """Return the limit on time if the run is past it, without a look at files."""
         most = self._limits.wall_minutes
         minutes = (self._clock() - self._started) / 60
         return f"has run for limits.wall_minutes of this site, {most}" if minutes > most else None
@@ -67,7 +67,7 @@ class RunWatch:
         return None
 
     def _memory(self) -> int:
-        """Bytes of the machine's memory that the processes take; shared ones count for each."""
+        """Return bytes of memory that the processes take; shared memory counts for each."""
         if self._process is None:
             return 0
         total = 0

@@ -81,7 +81,7 @@ class Site:
         return {**self.values, "multi_gpu": self.processes > 1}
 
     def train_config(self, *, file: str = TRAIN_FILE) -> TrainConfig:
-        """The training workflow as it runs here.
+        """Return the training workflow as it runs here.
 
         A CheckpointLoader among the train handlers is left out: the weights come from the server,
         and the handler would replace them by a file's at the start of every round.
@@ -99,7 +99,7 @@ class Site:
         return config.with_train(config.train.without_handlers("CheckpointLoader"))
 
     def cross_validation_config(self, *, file: str = CROSS_VALIDATION_FILE) -> EvaluationConfig:
-        """The workflow by which any model is evaluated here.
+        """Return the workflow by which any model is evaluated here.
 
         Raises:
             ConfigError: with every problem, missing data among them.
@@ -123,7 +123,7 @@ class Site:
         ]
 
     def local_epochs(self, asked: int) -> int:
-        """Epochs that this site trains in a round: its own number, or else the job's.
+        """Return the epochs that this site trains in a round: its own number, or else the job's.
 
         Args:
             asked: the job's number.
@@ -134,7 +134,7 @@ class Site:
         return self._number(LOCAL_EPOCHS, asked)
 
     def _number(self, name: str, otherwise: int) -> int:
-        """A value of the site's own that is a positive whole number."""
+        """Return a value of the site's own that is a positive whole number."""
         value = self.values.get(name, otherwise)
         if type(value) is not int or value < 1:
             message = f"has to be a positive whole number, found {value!r}"
@@ -142,7 +142,7 @@ class Site:
         return value
 
     def round_seed(self, job_seed: int, round_number: int) -> int:
-        """The seed of every random source of this site in one round.
+        """Return the seed of every random source of this site in one round.
 
         It depends on nothing but the job's seed, the site's name and the round, so a site draws the
         same numbers whichever process runs it and however often that was restarted.

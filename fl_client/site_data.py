@@ -45,12 +45,12 @@ log = logging.getLogger(__name__)
 
 
 def unset_variables(values: Mapping[str, Scalar]) -> tuple[str, ...]:
-    """Which of the variables are without a value that only the site itself can give."""
+    """Return which of the variables are without a value that only the site itself can give."""
     return tuple(name for name in DATA_VARIABLES if not values.get(name))
 
 
 def data_faults(app: Path, values: Mapping[str, Scalar], policy: SitePolicy) -> list[Problem]:
-    """What is wrong with a site's data for a job; empty if the job can read all of them.
+    """Return what is wrong with a site's data for a job; empty if the job can read all of them.
 
     The problems name files, so they are for the site alone.
 
@@ -111,7 +111,7 @@ def _answers(config: WorkflowConfig) -> Iterator[Problem]:
 
 
 def _within(seconds: float, work: Callable[[], object]) -> bool:
-    """Whether some work was done in time; if not, it goes on by itself and nobody waits for it."""
+    """Return whether some work was done in time; if not, nobody waits for the work."""
     # A thread, and not one of a pool: whoever waits for a dead disk must not hold up the exit.
     thread = threading.Thread(target=work, name="mmar_site_data", daemon=True)
     thread.start()

@@ -108,7 +108,7 @@ class SiteSession:
         return self._tasks
 
     def should_stop(self) -> bool:
-        """Whether the task at work has to end; asked between iterations."""
+        """Return whether the task at work has to end; asked between iterations."""
         return (
             self._stopped()
             or time.monotonic() > self._deadline

@@ -42,20 +42,20 @@ class SiteTasks(Protocol):
         """Validate the received weights, train on from them; rounds are counted from 1."""
 
     def score(self, weights: Weights) -> EvaluationResult:
-        """The metrics of the received weights by the training's own validation."""
+        """Return the metrics of the received weights by the training's own validation."""
 
     def best(self) -> BestModel:
-        """The best model that this site has trained, with the tensors that may leave it.
+        """Return the best model that this site has trained, with the tensors that may leave it.
 
         Raises:
             WeightsError: there is none yet.
         """
 
     def evaluate(self, weights: Weights, *, owner: str) -> EvaluationResult:
-        """The metrics of anybody's model by ``config_cross_validation.json``."""
+        """Return the metrics of anybody's model by ``config_cross_validation.json``."""
 
     def shared_tensors(self) -> SharedTensors:
-        """The tensors that a contribution of this site would hold."""
+        """Return the tensors that a contribution of this site would hold."""
 
     def close(self) -> None:
         """Give back what the tasks have taken; none is asked for afterwards."""
@@ -126,7 +126,7 @@ class LocalTasks:
         return self.trainer().shared_tensors
 
     def tensors(self) -> Iterator[torch.Tensor]:
-        """What takes memory between two tasks: what the trainer keeps; see there."""
+        """Yield what takes memory between two tasks: what the trainer keeps; see there."""
         if self._trainer is not None:
             yield from self._trainer.tensors()
 
@@ -135,7 +135,7 @@ class LocalTasks:
         self._sessions.close()
 
     def trainer(self) -> LocalTrainer:
-        """This site's trainer.
+        """Return this site's trainer.
 
         Raises:
             PolicyError: the site's policy does not allow this training.
@@ -161,7 +161,7 @@ class LocalTasks:
         return self._trainer
 
     def evaluator(self) -> CrossSiteEvaluator:
-        """This site's evaluator for models from anywhere.
+        """Return this site's evaluator for models from anywhere.
 
         Raises:
             PolicyError: the site's policy does not allow a report on so few persons.

@@ -30,7 +30,7 @@ STATUS_WORDS: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def status_word(error: BaseException) -> str:
-    """The one word for an error that may leave the site."""
+    """Return the one word for an error that may leave the site."""
     causes = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)

@@ -134,7 +134,7 @@ def _require_persons(
 
 
 def _persons(config: WorkflowConfig, section: Section, policy: SitePolicy) -> int:
-    """Persons in a section's data list; 0 where it names none, so nobody knows how many."""
+    """Return the number of persons in a section's data list; 0 if the section names no list."""
     for spec in section.specs("dataset"):
         if spec.data_list is not None:
             data_list = read_data_list(spec.data_list, file_keys=file_keys(config))

@@ -16,7 +16,7 @@ def weight_difference(
     *,
     in_place: bool = False,
 ) -> dict[str, torch.Tensor]:
-    """``local - received``, tensor by tensor, on the CPU.
+    """Return ``local - received``, tensor by tensor, on the CPU.
 
     Args:
         local: may lie on another device.
@@ -60,5 +60,5 @@ def _subtract(local: torch.Tensor, received: torch.Tensor, *, out: torch.Tensor)
 
 
 def first_not_finite(weights: Weights) -> str | None:
-    """The name of the first tensor that holds NaN or an infinity; None if all are finite."""
+    """Return the name of the first tensor that holds NaN or an infinity; None if all are finite."""
     return next(not_finite(weights), None)

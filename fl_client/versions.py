@@ -46,7 +46,7 @@ class Difference:
 
 
 def installed_versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
-    """The versions that are installed here, without the part behind ``+``.
+    """Return the versions that are installed here, without the part behind ``+``.
 
     That part tells for which accelerator torch was built, which each site chooses for itself.
     """
@@ -55,7 +55,7 @@ def installed_versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
 
 
 def differences(federation: Mapping[str, str]) -> Iterator[Difference]:
-    """Each package of which another version is installed here, in the order of the kit."""
+    """Yield each package of which another version is installed here, in the order of the kit."""
     for name, wanted in federation.items():
         here = _installed(name)
         if here != wanted:
@@ -63,7 +63,7 @@ def differences(federation: Mapping[str, str]) -> Iterator[Difference]:
 
 
 def federation_versions(kit: Path) -> dict[str, str] | None:
-    """The versions that a kit was provisioned with; None for a kit that does not say.
+    """Return the versions that a kit was provisioned with; None for a kit that does not say.
 
     Raises:
         ConfigError: the document cannot be read, or is not one of package names and versions.

@@ -58,7 +58,7 @@ class MmarAppValidator(AppValidator):
     """Judges jobs by the policy in this site's ``local/``."""
 
     def validate(self, app_folder: str) -> tuple[str, dict[str, object]]:
-        """NVFlare's question: the reason to refuse, empty for none, and properties of the app."""
+        """Answer NVFlare: the reason to refuse, empty for none, and properties of the app."""
         app = Path(app_folder).resolve()
         root = app.parents[1]  # <root>/<job>/app_<site>
         try:
@@ -87,7 +87,7 @@ class MmarAppValidator(AppValidator):
 
 
 def told(judged: Verdict) -> str:
-    """A verdict in one line for the researcher; empty if the job is accepted."""
+    """Return a verdict in one line for the researcher; empty if the job is accepted."""
     if judged.accepted:
         return ""
     named = [_named(problem) for problem in judged.problems[:MAX_TOLD]]
@@ -104,7 +104,7 @@ def _named(problem: Problem) -> str:
 def _judged(
     app: Path, root: Path, policy: SitePolicy, digest: str | None
 ) -> tuple[Verdict, list[str]]:
-    """The verdict, and who has signed."""
+    """Return the verdict, and who has signed."""
     # Without the site's own values and folders, so that none of them can stand in an answer. The
     # same check with them follows in the job's process.
     judged = limited_check(app, replace(policy, data_roots=()), subject="app")
@@ -133,7 +133,7 @@ def _judged(
 
 
 def _wall_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
-    """Whether this site can confine a job as the policy demands."""
+    """Yield why this site cannot confine a job as the policy demands."""
     if policy.confinement != "required":
         return
     wall, lacks = kernel_wall(), []
@@ -147,13 +147,13 @@ def _wall_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
 
 
 def _resources(local: Path) -> Any:
-    """A site's settings: of the two files, the one that NVFlare reads."""
+    """Return a site's settings: of the two files, the one that NVFlare reads."""
     own = local / RESOURCES
     return read_json(own if own.is_file() else own.with_name(f"{RESOURCES}.default"))
 
 
 def _version_faults(root: Path) -> Iterator[Problem]:
-    """What is installed here against what the federation was provisioned with."""
+    """Yield what is installed here against what the federation was provisioned with."""
     who = "site" if (root / SITE_KIT).is_file() else "server"
     try:
         wanted = federation_versions(root) or {}
@@ -170,7 +170,7 @@ def _version_faults(root: Path) -> Iterator[Problem]:
 
 
 def _ledger_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
-    """A privacy budget whose ledger is not as it was written; here all its lines can be judged."""
+    """Yield the fault of a changed privacy ledger; this process can judge all its lines."""
     key = LogKey.of_kit(root)
     if policy.privacy.epsilon_max is None or key is None:
         return
@@ -186,7 +186,7 @@ def _ledger_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
 
 
 def _data_faults(app: Path, local: Path, policy: SitePolicy) -> Iterator[Problem]:
-    """Whether this site has what an accepted job will read; what exactly it lacks stays here."""
+    """Yield what an accepted job would read and this site lacks; the details stay here."""
     name = app.name.removeprefix("app_")
     try:
         values = read_site_values(local, name)
@@ -206,7 +206,7 @@ def _data_faults(app: Path, local: Path, policy: SitePolicy) -> Iterator[Problem
 
 
 def _signers(app: Path, root: Path) -> list[str]:
-    """The names in the verified certificates of whoever signed the app."""
+    """Return the names in the verified certificates of whoever signed the app."""
     authority = root / "startup" / "rootCA.pem"
     if not authority.is_file() or not (app / SIGNATURE_FILES[0]).is_file():
         return []

@@ -29,7 +29,7 @@ def note(fl_ctx: FLContext, event: str, **facts: Any) -> None:
 
 
 def done_before(fl_ctx: FLContext, rounds: int | None) -> DoneTasks:
-    """The tasks of this job that this site has done in earlier processes.
+    """Return the tasks of this job that this site has done in earlier processes.
 
     Args:
         fl_ctx: of the job.
@@ -42,12 +42,12 @@ def done_before(fl_ctx: FLContext, rounds: int | None) -> DoneTasks:
 
 
 def ledger(fl_ctx: FLContext) -> PrivacyLedger:
-    """The privacy ledger of the site, written by this job."""
+    """Return the privacy ledger of the site, written by this job."""
     return PrivacyLedger(_root(fl_ctx), _key(fl_ctx))
 
 
 def heads(fl_ctx: FLContext) -> dict[str, str]:
-    """Name -> head of the site's logs, for the server to keep.
+    """Return name -> head of the site's logs, for the server to keep.
 
     Raises:
         OSError: a log cannot be read.
@@ -60,6 +60,6 @@ def _root(fl_ctx: FLContext) -> Path:
 
 
 def _key(fl_ctx: FLContext) -> LogKey | None:
-    """The key that the site's parent process has given to this job; None outside of a kit."""
+    """Return the key that the site's parent process gave to this job; None outside of a kit."""
     job = fl_ctx.get_job_id()
     return LogKey.of_run(Path(fl_ctx.get_engine().get_workspace().get_run_dir(job)), job)

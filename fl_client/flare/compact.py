@@ -32,7 +32,7 @@ class CompactUpdate(Filter):
         self.transfer: Rounding = transfer
 
     def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
-        """The reply as it may leave; a failed one where it cannot be rounded."""
+        """Return the reply as it may leave; a failed one where it cannot be rounded."""
         if shareable.get_return_code() not in (None, ReturnCode.OK):
             return shareable
         try:

@@ -62,7 +62,7 @@ class DecryptModel(Filter):
             self._layers = asked_layers(fl_ctx)
 
     def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
-        """The task with a model that can be read; or with the reason why there is none."""
+        """Return the task with a model that can be read; or with the reason why there is none."""
         shareable.set_header(NOT_DECRYPTED, None)
         factors = shareable.get_header(AGGREGATION_WEIGHTS)
         try:
@@ -101,7 +101,7 @@ class EncryptReply(Filter):
         self.encrypt_layers = encrypt_layers
 
     def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
-        """The reply as it may leave; a failed one where it cannot be encrypted."""
+        """Return the reply as it may leave; a failed one where it cannot be encrypted."""
         if shareable.get_return_code() not in (None, ReturnCode.OK):
             return shareable
         try:
@@ -144,7 +144,7 @@ class EncryptReply(Filter):
 def encrypted(
     data: Arrays, base: Arrays | None, *, layers: Any, weight: float, keys: Keys
 ) -> dict[str, npt.NDArray[Any]]:
-    """What leaves in the place of some weights, or of a difference of weights.
+    """Return what leaves in the place of some weights, or of a difference of weights.
 
     A tensor that a filter has left out of a difference did not move.
 
@@ -171,7 +171,7 @@ def encrypted(
 
 
 def decrypted(data: Arrays, keys: Keys) -> dict[str, npt.NDArray[Any]]:
-    """A model with all its tensors; each has the shape and the dtype that it had.
+    """Return a model with all its tensors; each has the shape and the dtype that it had.
 
     Raises:
         WeightsError: it was not encrypted with these keys, or its values are not finite.
@@ -186,7 +186,7 @@ def decrypted(data: Arrays, keys: Keys) -> dict[str, npt.NDArray[Any]]:
 
 
 def _require_layout(data: Arrays, model: Arrays, layers: Any) -> None:
-    """The server could label ciphertexts as tensors that leave in plain."""
+    """Refuse ciphertexts that the server labels as tensors that leave in plain."""
     if data[LAYOUT].tobytes() != layout_of(model, layers, PLACE).text:
         raise WeightsError(
             "other tensors of the received model are encrypted than those that the job encrypts; "
@@ -199,7 +199,7 @@ def _startup(fl_ctx: FLContext) -> Path:
 
 
 def _factor(factors: object, site: str) -> float:
-    """The factor of this site's steps, as the server has told it."""
+    """Return the factor of this site's steps, as the server has told it."""
     factor = factors.get(site, 1.0) if isinstance(factors, dict) else 1.0
     if type(factor) not in (int, float) or not math.isfinite(factor) or factor <= 0:
         raise WeightsError(f"the aggregation weight of this site came as {factor!r}")

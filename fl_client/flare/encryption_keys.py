@@ -30,7 +30,7 @@ NO_KEYS = (
 
 
 def asked_layers(fl_ctx: FLContext) -> Any:
-    """What the running job asks its sites to encrypt; None for nothing.
+    """Return what the running job asks its sites to encrypt; None for nothing.
 
     Raises:
         ConfigError: the job's documents cannot be read.
@@ -44,7 +44,7 @@ def _asked(app: Path) -> Any:
 
 
 def site_keys(startup: Path) -> Keys:
-    """The keys in a site's kit, with the secret one.
+    """Return the keys in a site's kit, with the secret one.
 
     Raises:
         MmarError: the extra is not installed.
@@ -58,7 +58,7 @@ def site_keys(startup: Path) -> Keys:
 
 
 def _signed(startup: Path, name: str) -> bytes:
-    """A file of the kit, as it was provisioned."""
+    """Return a file of the kit, as it was provisioned."""
     kit = SecurityContentManager(str(startup))
     content, result = kit.load_content(name)
     if not content:
@@ -69,7 +69,7 @@ def _signed(startup: Path, name: str) -> bytes:
 
 
 def ability_faults(app: Path, startup: Path) -> Iterator[Problem]:
-    """Why what a job asks to encrypt cannot be encrypted here: a site or a server.
+    """Yield why what a job asks to encrypt cannot be encrypted here: a site or a server.
 
     Args:
         app: the job's app.

@@ -75,7 +75,7 @@ class ConfinedJobLauncher(ClientProcessJobLauncher):
         return handle
 
     def get_command(self, job_meta: dict[str, Any], fl_ctx: FLContext) -> str:
-        """NVFlare's command, with our module in the place of its own."""
+        """Return NVFlare's command with our module in the place of NVFlare's."""
         # Made for this job alone. NVFlare may refuse to set a new property, and says so in a log.
         arguments = fl_ctx.get_prop(FLContextKey.JOB_PROCESS_ARGS)
         arguments[JobProcessArgs.EXE_MODULE] = ("-m", job_process.__name__)
@@ -113,7 +113,7 @@ def _watch(handle: ProcessHandle, watch: RunWatch, root: Path, run: Path) -> Non
 
 
 def _passed_limit(watch: RunWatch) -> str | None:
-    """Which limit a run is past; a run that hides its files from the site is past one."""
+    """Return which limit a run is past; a run that hides its files from the site is past one."""
     try:
         return watch.passed_limit()
     except OSError as error:
@@ -121,7 +121,7 @@ def _passed_limit(watch: RunWatch) -> str | None:
 
 
 def _is_running(number: int) -> bool:
-    """Whether a process has not ended yet; its end is left for NVFlare to collect."""
+    """Return whether a process has not ended yet; its end is left for NVFlare to collect."""
     try:
         return bool(psutil.Process(number).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

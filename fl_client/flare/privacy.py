@@ -71,7 +71,7 @@ class ModelFilter(DXOFilter):
         )
 
     def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
-        """The reply, filtered; another one in the place of what the site's policy holds back."""
+        """Return the reply, filtered; a failed reply in the place of what the policy holds back."""
         try:
             if _kind_of(shareable) == DataKind.WEIGHTS:
                 raise PolicyError("a whole model is not sent where a filter is set up")
@@ -81,7 +81,7 @@ class ModelFilter(DXOFilter):
             return failure(error, task=task, by=self, fl_ctx=fl_ctx)
 
     def process_dxo(self, dxo: DXO, shareable: Shareable, fl_ctx: FLContext) -> DXO:
-        """The contribution as it leaves; its metadata stays what it was.
+        """Return the contribution as it leaves; its metadata stays what it was.
 
         Raises:
             MmarError: nobody has told which tensors are buffers.
@@ -105,7 +105,7 @@ class ModelFilter(DXOFilter):
     def filtered(
         self, arrays: Arrays, steps: int, trained: TrainedTensors, fl_ctx: FLContext
     ) -> Arrays:
-        """What becomes of the parameters.
+        """Return what becomes of the parameters.
 
         Args:
             arrays: differences of floating-point parameters; not to be changed.
@@ -128,7 +128,7 @@ class ExcludeVars(ModelFilter):
     def filtered(
         self, arrays: Arrays, steps: int, trained: TrainedTensors, fl_ctx: FLContext
     ) -> Arrays:
-        """What is left stays as it is."""
+        """Return the arrays as they are."""
         return arrays
 
 
@@ -149,7 +149,7 @@ class PercentilePrivacy(ModelFilter):
     def filtered(
         self, arrays: Arrays, steps: int, trained: TrainedTensors, fl_ctx: FLContext
     ) -> Arrays:
-        """NVFlare's."""
+        """Return the result of NVFlare's filter."""
         return _processed(self._nvflare, arrays, steps, fl_ctx)
 
 
@@ -193,7 +193,7 @@ class SVTPrivacy(ModelFilter):
     def filtered(
         self, arrays: Arrays, steps: int, trained: TrainedTensors, fl_ctx: FLContext
     ) -> Arrays:
-        """NVFlare's, with noise that nobody can foresee; the cost is on the disk before.
+        """Return NVFlare's result with unforeseeable noise; write the cost to the disk before.
 
         Raises:
             PolicyError: the privacy budget of the site is spent.
@@ -239,7 +239,7 @@ class RunFilters:
 
     @classmethod
     def read(cls, fl_ctx: FLContext, site: Site) -> RunFilters:
-        """Those of a run that begins.
+        """Return the filters of a run that begins.
 
         Raises:
             ConfigError: as for ``FilterPlan.read``.
@@ -287,7 +287,7 @@ class RunFilters:
 
 @contextmanager
 def unforeseeable_noise() -> Iterator[None]:
-    """Within, numpy's global generator starts from the machine's entropy; then it is as before.
+    """Start numpy's global generator from the machine's entropy, and restore it afterwards.
 
     NVFlare draws its noise there, and a job seeds the same generator for its training: whoever
     knows the seed could take the noise off again. The training must not notice either.
@@ -307,7 +307,7 @@ def _processed(
     steps: int,
     fl_ctx: FLContext,
 ) -> Arrays:
-    """The arrays as NVFlare's filter gives them back; the metadata that it adds is dropped."""
+    """Return the arrays as NVFlare's filter returns them, without the metadata that it adds."""
     dxo = DXO(
         DataKind.WEIGHT_DIFF, data=dict(arrays), meta={MetaKey.NUM_STEPS_CURRENT_ROUND: steps}
     )
@@ -316,7 +316,7 @@ def _processed(
 
 
 def _kind_of(shareable: Shareable) -> str | None:
-    """The kind of data in a good reply; None where it has none."""
+    """Return the kind of data in a good reply; None where it has none."""
     if shareable.get_return_code() not in (None, ReturnCode.OK) or "DXO" not in shareable:
         return None
     kind: str = from_shareable(shareable).data_kind
@@ -324,5 +324,5 @@ def _kind_of(shareable: Shareable) -> str | None:
 
 
 def _is_filtered(name: str, array: np.ndarray[Any, Any], trained: TrainedTensors) -> bool:
-    """Whatever is no buffer and no whole number; a parameter that nobody has thought of is."""
+    """Return whether a tensor is neither a buffer nor of whole numbers."""
     return name not in trained.buffers and array.dtype.kind == "f"

@@ -70,7 +70,7 @@ class WakeListener(FLComponent):
 
 
 def _is_of_the_server(fl_ctx: FLContext) -> bool:
-    """Whether the sender of a message is in the same job, and is not one of its sites.
+    """Return whether the sender of a message is in the same job, and is not one of its sites.
 
     NVFlare has verified who speaks through the server. What a handler gets is the sender's own
     word, so ``MAX_READY`` bounds what a site with another word could do.

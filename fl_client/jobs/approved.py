@@ -12,7 +12,7 @@ from mmar_runtime.policy.site_policy import SitePolicy
 
 
 def job_digest(app: Path) -> str | None:
-    """The digest of a job's app, the same at each site; None where a file has no digest.
+    """Return the digest of a job's app, the same at each site; None where a file has no digest.
 
     NVFlare names the folder of the app after the site and adds its signatures. Neither counts.
     """

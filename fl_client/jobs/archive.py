@@ -43,7 +43,7 @@ ZIP_READ_ERRORS = (
 
 
 def zip_verdict(path: Path, name: str, judge: Callable[[Path], Verdict]) -> Verdict:
-    """The verdict on a zip.
+    """Return the verdict on a zip.
 
     Args:
         path: of the zip.
@@ -69,7 +69,7 @@ def zip_verdict(path: Path, name: str, judge: Callable[[Path], Verdict]) -> Verd
 
 
 def _end_fault(path: Path) -> str:
-    """What is wrong with the end of a zip, before Python reads the table that it points to.
+    """Return what is wrong with the end of a zip, before Python reads the table that it points to.
 
     Only the plain form is taken: one record at the very end, no comment, no 64-bit extension. Then
     no two readers can see different tables, and the table's length is known to be bearable.
@@ -96,7 +96,7 @@ def _end_fault(path: Path) -> str:
 
 
 def _count_told(path: Path) -> int:
-    """How many entries a zip says it has; Python reads as many as it finds, others this many."""
+    """Return how many entries a zip says it has; some readers trust that number."""
     with path.open("rb") as stream:
         stream.seek(-END_RECORD.size, os.SEEK_END)
         return int(END_RECORD.unpack(stream.read())[4])
@@ -127,14 +127,14 @@ def _archive_faults(infos: list[zipfile.ZipInfo]) -> Iterator[Problem]:
 
 
 def _is_read(name: str) -> bool:
-    """Whether a check looks into the file; weights are not opened."""
+    """Return whether a check looks into the file; weights are not opened."""
     path = PurePosixPath(name)
     is_weights = path.parent.name == "models" and path.suffix.lower() != TORCHSCRIPT
     return not is_weights or "custom" in path.parts
 
 
 def _unpack(archive: zipfile.ZipFile, folder: Path) -> None:
-    """Every entry at its place; files that no check looks into are empty there."""
+    """Unpack every entry to its place; leave files empty that no check reads."""
     for info in archive.infolist():
         target = folder / info.filename
         if info.is_dir():
@@ -145,7 +145,7 @@ def _unpack(archive: zipfile.ZipFile, folder: Path) -> None:
 
 
 def _job_root(folder: Path) -> Path:
-    """The job in an unpacked zip: the folder itself, or the only one inside it."""
+    """Return the job in an unpacked zip: the folder itself, or the only one inside it."""
     inside = list(folder.iterdir())
     if len(inside) == 1 and inside[0].is_dir():
         return inside[0]

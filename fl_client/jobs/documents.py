@@ -67,7 +67,7 @@ ONE_WORKFLOW = (
 
 
 def document_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
-    """What NVFlare is asked for, in the two documents of an app.
+    """Yield what NVFlare is asked for, in the two documents of an app.
 
     Args:
         root: the folder of the app.
@@ -108,7 +108,7 @@ def document_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
 def _class_faults(
     value: Any, location: Location, custom: Path, policy: SitePolicy
 ) -> Iterator[Problem]:
-    """Every class that is not on the list, however deep it is nested."""
+    """Yield every class that is not on the list, however deep it is nested."""
     for item, place in _all_values(value, location):
         for key in CLASS_KEYS if isinstance(item, dict) else ():
             if key in item and not (key == "path" and item[key] in ALLOWED_CLASSES):
@@ -118,7 +118,7 @@ def _class_faults(
 def _unlisted(
     key: str, named: Any, place: Location, custom: Path, policy: SitePolicy
 ) -> Iterator[Problem]:
-    """A class that is none of ours: one of the job's own code, where the site allows that."""
+    """Yield a class that is none of ours: one of the job's own code, where the site allows that."""
     if key == "path" and isinstance(named, str) and own_module(named, custom) is not None:
         fault = own_class_fault(named, custom) or undefined_fault(named, custom)
         if policy.byoc.mode == "off":

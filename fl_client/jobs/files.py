@@ -48,7 +48,7 @@ class Entry:
 
 
 def files_of(root: Path) -> list[Entry]:
-    """Every file below a folder.
+    """Return every file below a folder.
 
     Raises:
         ConfigError: a link, a device, an odd name, too many or too large.
@@ -78,7 +78,7 @@ def _raise(error: OSError) -> None:
 
 
 def file_faults(files: Iterable[Entry], policy: SitePolicy) -> Iterator[Problem]:
-    """Each file of an app that has no place in an MMAR."""
+    """Yield each file of an app that has no place in an MMAR."""
     for file in files:
         folder, name = file.name.parts[0], file.name.name
         if name in (*SIGNATURE_FILES, ".gitkeep"):
@@ -102,7 +102,7 @@ def file_faults(files: Iterable[Entry], policy: SitePolicy) -> Iterator[Problem]
 
 
 def torchscript_faults(root: Path, files: Iterable[Entry], policy: SitePolicy) -> Iterator[Problem]:
-    """TorchScript is code, whether or not a workflow names it."""
+    """Yield TorchScript, which is code whether or not a workflow names the file."""
     for file in files:
         is_script = file.name.suffix.lower() == TORCHSCRIPT
         if is_script and unlisted_torchscript(root / file.name, policy):
@@ -112,7 +112,7 @@ def torchscript_faults(root: Path, files: Iterable[Entry], policy: SitePolicy) -
 
 
 def code_approval_faults(root: Path, files: list[Entry], policy: SitePolicy) -> Iterator[Problem]:
-    """Code that travels along without the approval of a site that asks for one, named or not."""
+    """Yield code that lacks the approval that the site asks for, named or not."""
     if policy.byoc.mode == "by_hash" and any(file.name.parts[0] == "custom" for file in files):
         fault = approval_fault(root / "custom", policy)
         if fault:
@@ -128,13 +128,13 @@ _MMAR_FILES = "Allowed are " + ", ".join(
 
 
 def _is_further_config(name: PurePosixPath) -> bool:
-    """Whether NVFlare, which looks for its configs by their names, could find it in any folder."""
+    """Return whether NVFlare could find the file as a config: it looks in every folder."""
     fed = name.name.lower().startswith(("config_fed_", "config_exchange"))
     return fed and str(name) not in (f"config/{SERVER_CONFIG}", f"config/{CLIENT_CONFIG}")
 
 
 def name_fault(name: str) -> tuple[str, str] | None:
-    """What is wrong with a name below the job's folder, and the rule."""
+    """Return what is wrong with a name below the job's folder, and the rule."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in name.split("/") or NOT_IN_A_NAME.search(name):
         return "has a name that may lead elsewhere", "archive"
@@ -144,14 +144,14 @@ def name_fault(name: str) -> tuple[str, str] | None:
 
 
 def mode_fault(mode: int) -> tuple[str, str] | None:
-    """What is wrong with the kind of a file, and the rule."""
+    """Return what is wrong with the kind of a file, and the rule."""
     if stat.S_IFMT(mode) in (0, stat.S_IFREG, stat.S_IFDIR):
         return None
     return ("is a link" if stat.S_ISLNK(mode) else "is no ordinary file"), "archive"
 
 
 def size_faults(entries: list[Entry]) -> Iterator[Problem]:
-    """Too many files, or too many bytes."""
+    """Yield too many files, and too many bytes."""
     if len(entries) > MAX_FILES:
         yield job_problem("job", f"has more than {MAX_FILES} files", "archive")
     if sum(entry.size for entry in entries) > MAX_TOTAL_BYTES:
@@ -163,5 +163,5 @@ def size_faults(entries: list[Entry]) -> Iterator[Problem]:
 
 
 def job_problem(file: str, message: str, rule: str, advice: str = "") -> Problem:
-    """The problem of a whole file of a job."""
+    """Return the problem of a whole file of a job."""
     return Problem(Location(file), message, advice, rule)

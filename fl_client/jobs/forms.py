@@ -26,7 +26,7 @@ class Form:
 
 
 def whole(least: int, most: int) -> Form:
-    """Whole numbers within bounds; ``true`` is not a number."""
+    """Return the form of whole numbers within bounds; ``true`` is not a number."""
     return Form(
         f"a whole number from {least} to {most}",
         lambda value: type(value) is int and least <= value <= most,
@@ -34,7 +34,7 @@ def whole(least: int, most: int) -> Form:
 
 
 def number(least: float, most: float) -> Form:
-    """Finite numbers within bounds."""
+    """Return the form of finite numbers within bounds."""
     return Form(
         f"a number from {least:g} to {most:g}",
         lambda value: type(value) in (int, float) and least <= value <= most,
@@ -42,7 +42,7 @@ def number(least: float, most: float) -> Form:
 
 
 def word(*words: Any) -> Form:
-    """One of a few values, of their very types."""
+    """Return the form of a few values, of their very types."""
     return Form(
         "one of " + ", ".join(map(repr, words)),
         lambda value: any(type(value) is type(known) and value == known for known in words),
@@ -50,17 +50,17 @@ def word(*words: Any) -> Form:
 
 
 def text(pattern: re.Pattern[str], what: str) -> Form:
-    """Texts that a pattern fits as a whole."""
+    """Return the form of texts that a pattern fits as a whole."""
     return Form(what, lambda value: type(value) is str and pattern.fullmatch(value) is not None)
 
 
 def optional(form: Form) -> Form:
-    """The same, or ``null``."""
+    """Return a form that allows ``null`` as well."""
     return Form(f"{form.text}, or null", lambda value: value is None or form.fits(value))
 
 
 def several(form: Form, most: int) -> Form:
-    """Arrays of different values of one form."""
+    """Return the form of arrays of different values."""
     return Form(
         f"an array of at most {most}, each {form.text}, none twice",
         lambda value: (
@@ -73,7 +73,7 @@ def several(form: Form, most: int) -> Form:
 
 
 def mapping(keys: Form, values: Form, most: int) -> Form:
-    """Objects whose keys and values have one form each."""
+    """Return the form of objects whose keys and values have a form each."""
     return Form(
         f"an object of at most {most}, each key {keys.text}, each value {values.text}",
         lambda value: (
@@ -86,7 +86,7 @@ def mapping(keys: Form, values: Form, most: int) -> Form:
 
 
 def record(forms: Mapping[str, Form]) -> Form:
-    """Objects of known keys; each key may be missing."""
+    """Return the form of objects of known keys; each key may be missing."""
     listed = "; ".join(f"{key}: {form.text}" for key, form in forms.items())
     return Form(
         f"an object of these keys: {listed}",
@@ -107,7 +107,7 @@ FLAG = word(False, True)
 def unknown_keys(
     values: Mapping[str, Any], known: Collection[str], place: Location
 ) -> Iterator[Problem]:
-    """The keys of an object that have no meaning there."""
+    """Yield the keys of an object that have no meaning there."""
     for key in values.keys() - set(known):
         yield unknown_key(place / key, key, known)
 
@@ -115,5 +115,5 @@ def unknown_keys(
 def unknown_key(
     place: Location, key: str, known: Collection[str], rule: str = "job-file"
 ) -> Problem:
-    """The problem of a key that has no meaning, with the known one that looks like it."""
+    """Return the problem of a key that has no meaning, with the known one that looks like it."""
     return Problem(place, f"unknown key {key!r}", did_you_mean(key, known), rule)

@@ -65,7 +65,7 @@ def limited_check(
     overrides: Mapping[str, Scalar] | None = None,
     debug: bool = False,
 ) -> Verdict:
-    """The verdict on what lies at a path, within limits on time and memory; never raises.
+    """Return the verdict on what lies at a path, within limits on time and memory; never raises.
 
     Args:
         path: a job's folder or zip, an MMAR, or one workflow.
@@ -149,7 +149,7 @@ def _document(judged: Verdict) -> dict[str, Any]:
 
 
 def _problem(document: Mapping[str, Any]) -> Problem:
-    """A problem of the answer.
+    """Return a problem of the answer.
 
     Raises:
         KeyError: a part is missing.

@@ -41,7 +41,7 @@ META_FORMS: Mapping[str, Form] = {
 
 
 def meta_faults(meta: Any) -> Iterator[Problem]:
-    """What is wrong with a job's ``meta.json``."""
+    """Yield what is wrong with a job's ``meta.json``."""
     if not isinstance(meta, dict):
         yield job_problem(META, "has to be a JSON object", "job-file")
         return
@@ -68,7 +68,7 @@ def _are_participants(sites: Any) -> bool:
 
 
 def launch_faults(meta: Mapping[str, Any]) -> Iterator[Problem]:
-    """Why a site launches nothing for a job whose metadata came from a server.
+    """Yield why a site launches nothing for a job whose metadata came from a server.
 
     NVFlare adds keys of its own to the metadata on the way, so only those that its launchers read
     are judged.

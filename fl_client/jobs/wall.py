@@ -17,7 +17,7 @@ LAUNCHER = "fl_client.flare.job_launcher.ConfinedJobLauncher"
 
 
 def other_launchers(resources: Mapping[str, Any]) -> list[str]:
-    """The launchers in a site's ``resources.json`` that start a job without confining it."""
+    """Return the launchers in a site's ``resources.json`` that start a job without confining it."""
     components = (entry for entry in resources.get("components", []) if isinstance(entry, dict))
     paths = [str(entry.get("path")) for entry in components]
     return [path for path in paths if path.endswith("JobLauncher") and path != LAUNCHER]
@@ -26,7 +26,7 @@ def other_launchers(resources: Mapping[str, Any]) -> list[str]:
 def job_confinement(
     rights: Confinement, policy: SitePolicy, sites: Iterable[Mapping[str, Scalar]]
 ) -> Confinement:
-    """The confinement of a process that runs a job at some sites, with the limits of their policy.
+    """Return the confinement of a process that runs a job at some sites.
 
     Args:
         rights: what the process may do besides reading the data of the sites.
@@ -44,7 +44,7 @@ def job_confinement(
 
 
 def _readable_paths(values: Mapping[str, Scalar], policy: SitePolicy) -> Iterator[Path]:
-    """The data of a site: its data roots, and every path among its own values."""
+    """Yield the data of a site: its data roots, and every path among its own values."""
     yield from policy.data_roots
     for value in values.values():
         if isinstance(value, str) and os.path.isabs(value):

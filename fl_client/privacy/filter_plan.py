@@ -67,7 +67,7 @@ class FilterPlan:
 
     @classmethod
     def read(cls, local: Path, app: Path) -> FilterPlan:
-        """The plan of a site for a job.
+        """Return the plan of a site for a job.
 
         Args:
             local: the folder that the site owns.
@@ -86,7 +86,7 @@ class FilterPlan:
         )
 
     def faults(self, policy: SitePolicy) -> Iterator[Problem]:
-        """What is wrong whatever the network is."""
+        """Yield what is wrong whatever the network is."""
         yield from lacking_filters(self.scopes, policy)
         yield from self.misplaced
         first_private = next((entry for entry in self.filters if entry.settings.is_private), None)
@@ -113,7 +113,7 @@ class FilterPlan:
             yield Problem(Location(CLIENT_CONFIG), message, advice, "privacy")
 
     def spendings(self, policy: SitePolicy) -> int:
-        """How many lines each contribution adds to the ledger: one for each SVTPrivacy.
+        """Return how many lines each contribution adds to the ledger: one for each SVTPrivacy.
 
         A site that bounds its epsilon counts at least one, whatever the plan is.
         """
@@ -121,7 +121,7 @@ class FilterPlan:
         return max(counted, int(policy.privacy.epsilon_max is not None))
 
     def holds_models_back(self, policy: SitePolicy) -> bool:
-        """Whether a whole model would leave what the filters or the budget are to hold back."""
+        """Return whether filters or budget are to hold back what a whole model would tell."""
         return policy.privacy.epsilon_max is not None or bool(self.filters)
 
     def require(
@@ -168,13 +168,13 @@ _REORDER = {
 
 
 def _is_bound(entry: PlannedFilter) -> bool:
-    """Whether all that leaves is counted; buffers go without noise only if the site says so."""
+    """Return whether the filter counts all that leaves; only a site may send bare buffers."""
     kept = entry.owner == "site" or getattr(entry.settings, "buffers", "") == "keep"
     return isinstance(entry.settings, SvtSettings) and kept
 
 
 def _require_used(entry: PlannedFilter, names: Collection[str], gone: Collection[str]) -> None:
-    """A pattern that fits nothing would let leave what it was to keep."""
+    """Refuse a pattern that fits nothing: the tensors that it was to keep would leave."""
     for pattern in getattr(entry.settings, "exclude_vars", ()):
         if not matching([pattern], gone):
             raise _unfit(entry, f"{pattern!r} fits none of the {len(names)} tensors")
@@ -208,7 +208,7 @@ def _document(path: Path) -> Any:
 
 
 def _site_filters(document: Any) -> Iterator[PlannedFilter]:
-    """Those of the scope that a job gets: a job of ours names none, so it is the default one."""
+    """Yield the filters of the default scope, which a job of ours gets as it names none."""
     scopes = document.get("scopes", []) if isinstance(document, dict) else []
     default = document.get("default_scope") if isinstance(document, dict) else None
     for index, scope in enumerate(scopes if isinstance(scopes, list) else ()):
@@ -232,7 +232,7 @@ def chain_faults(job: JobDocuments) -> Iterator[Problem]:
 
 
 def job_filters(job: JobDocuments) -> Iterator[PlannedFilter]:
-    """The filters of ours that a job asks for.
+    """Yield the filters of ours that a job asks for.
 
     Raises:
         ConfigError: an argument of a filter has a fault.

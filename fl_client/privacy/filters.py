@@ -17,7 +17,7 @@ OUTWARDS = ("out", "inout")
 
 
 def filter_faults(local: Path, policy: SitePolicy) -> Iterator[Problem]:
-    """Each required filter that a reply could leave the site without.
+    """Yield each required filter that a reply could leave the site without.
 
     A job chooses among the scopes of the file, so every one of them needs the filter.
 
@@ -35,7 +35,7 @@ def filter_faults(local: Path, policy: SitePolicy) -> Iterator[Problem]:
 
 
 def lacking_filters(scopes: Collection[Collection[str]], policy: SitePolicy) -> Iterator[Problem]:
-    """Each required filter that is not in every scope.
+    """Yield each required filter that is not in every scope.
 
     Args:
         scopes: the names of the filters in each scope; see ``names_by_scope``.
@@ -48,17 +48,17 @@ def lacking_filters(scopes: Collection[Collection[str]], policy: SitePolicy) -> 
 
 
 def is_disabled(entry: Mapping[str, Any]) -> bool:
-    """Whether NVFlare passes an entry over."""
+    """Return whether NVFlare passes an entry over."""
     return entry.get("disabled") is True
 
 
 def is_outwards(entry: Mapping[str, Any]) -> bool:
-    """Whether replies pass an entry on their way out; NVFlare's default there is ``out``."""
+    """Return whether replies pass an entry on their way out; NVFlare's default there is ``out``."""
     return str(entry.get("direction") or "out").lower() in OUTWARDS
 
 
 def names_by_scope(document: Any) -> tuple[frozenset[str], ...]:
-    """The names of the filters that replies pass on their way out, for each scope.
+    """Return the names of the filters that replies pass on their way out, for each scope.
 
     Args:
         document: a site's ``privacy.json``.
@@ -77,7 +77,7 @@ def names_by_scope(document: Any) -> tuple[frozenset[str], ...]:
 
 
 def _names(entry: Any) -> Iterator[str]:
-    """The names of a filter that stands in the way out."""
+    """Yield the names of a filter for replies."""
     if not isinstance(entry, dict) or is_disabled(entry) or not is_outwards(entry):
         return
     path = entry.get("path", entry.get("name"))

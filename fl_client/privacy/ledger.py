@@ -64,11 +64,11 @@ class Account:
         return sum(spending.epsilon for spending in self.spendings)
 
     def count(self, job: str) -> int:
-        """How many spendings are of a job."""
+        """Return how many spendings are of a job."""
         return sum(spending.job == job for spending in self.spendings)
 
     def by(self, attribute: str) -> dict[str, float]:
-        """The sums by ``job`` or ``data``, the first ones first."""
+        """Return the sums by ``job`` or ``data``, the first ones first."""
         sums: dict[str, float] = defaultdict(float)
         for spending in self.spendings:
             sums[getattr(spending, attribute)] += spending.epsilon
@@ -88,7 +88,7 @@ class PrivacyLedger:
         self.key = key
 
     def account(self) -> Account:
-        """What is spent so far; nothing where there is no file yet.
+        """Return what is spent so far; nothing where there is no file yet.
 
         Raises:
             PolicyError: the file cannot be read, or is not as it was written.
@@ -106,7 +106,7 @@ class PrivacyLedger:
             ) from error
 
     def require(self, epsilon: float, most: float | None) -> float:
-        """Whether so much may still be spent; returns what is spent so far.
+        """Return what is spent so far, if so much may still be spent.
 
         Raises:
             PolicyError: it is more than is left, or the ledger cannot be trusted.
@@ -155,7 +155,7 @@ class PrivacyLedger:
 
 
 def data_digest(values: Mapping[str, Scalar]) -> str:
-    """A short name of a site's data set: 12 digits of the SHA-256 of its data list.
+    """Return a short name of a site's data set: 12 digits of the SHA-256 of its data list.
 
     Args:
         values: the site's own variables.

@@ -53,15 +53,15 @@ class ExcludeSettings:
     exclude_vars: tuple[str, ...]
 
     def problems(self, place: Location) -> Iterator[Problem]:
-        """What is wrong with the arguments."""
+        """Yield what is wrong with the arguments."""
         yield from form_problems(self.exclude_vars, place / "exclude_vars")
 
     def left_out(self, names: tuple[str, ...], buffers: frozenset[str]) -> tuple[str, ...]:
-        """The tensors that do not leave."""
+        """Return the tensors that do not leave."""
         return matching(self.exclude_vars, names)
 
     def cost(self, values: int) -> float:
-        """What a round costs: nothing is promised, so nothing is counted."""
+        """Return what a round costs: nothing is promised, so nothing is counted."""
         return 0.0
 
 
@@ -83,17 +83,17 @@ class PercentileSettings:
     buffers: Buffers = "keep"
 
     def problems(self, place: Location) -> Iterator[Problem]:
-        """What is wrong; NVFlare would send everything as it is then, without a word."""
+        """Yield what is wrong; NVFlare would send everything as it is then, without a word."""
         yield from _number(self.percentile, place / "percentile", 0, 100)
         yield from _above_zero(self.gamma, place / "gamma", math.inf)
         yield from _buffers(self.buffers, place)
 
     def left_out(self, names: tuple[str, ...], buffers: frozenset[str]) -> tuple[str, ...]:
-        """The tensors that do not leave."""
+        """Return the tensors that do not leave."""
         return _kept_buffers(self.buffers, names, buffers)
 
     def cost(self, values: int) -> float:
-        """What a round costs: nothing is promised, so nothing is counted."""
+        """Return what a round costs: nothing is promised, so nothing is counted."""
         return 0.0
 
 
@@ -125,7 +125,7 @@ class SvtSettings:
     buffers: Buffers = "keep"
 
     def problems(self, place: Location) -> Iterator[Problem]:
-        """What is wrong with the arguments."""
+        """Yield what is wrong with the arguments."""
         yield from _above_zero(self.fraction, place / "fraction", 1)
         yield from _above_zero(self.epsilon, place / "epsilon", MAX_EPSILON)
         yield from _above_zero(self.gamma, place / "gamma", math.inf)
@@ -148,11 +148,11 @@ class SvtSettings:
         yield from _buffers(self.buffers, place)
 
     def left_out(self, names: tuple[str, ...], buffers: frozenset[str]) -> tuple[str, ...]:
-        """The tensors that do not leave."""
+        """Return the tensors that do not leave."""
         return _kept_buffers(self.buffers, names, buffers)
 
     def cost(self, values: int) -> float:
-        """The epsilon of one round: of the choice and of the noise, added up.
+        """Return the epsilon of one round: of the choice and of the noise, added up.
 
         Args:
             values: numbers in all the tensors that are filtered.
@@ -171,7 +171,7 @@ SETTINGS: Mapping[str, type[Settings]] = {
 
 
 def filter_settings(path: str, arguments: Any, place: Location) -> Settings:
-    """The settings of one of our filters.
+    """Return the settings of one of our filters.
 
     Args:
         path: of its class, one of ``SETTINGS``.

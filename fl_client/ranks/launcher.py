@@ -249,7 +249,7 @@ class Ranks:
     def _lost(
         self, lost: _Rank, answers: Mapping[int, Mapping[str, Any]], *, starting: bool
     ) -> Exception:
-        """What to say of a rank that has ended."""
+        """Return what to say of a rank that has ended."""
         count = len(self._ranks)
         what = (
             f"process {lost.number} of {count}, counted from 0, {_how(lost.process.poll())}; the "
@@ -291,7 +291,7 @@ def _ended(rank: _Rank) -> bool:
 
 
 def _how(code: int | None) -> str:
-    """How a process has ended, in words."""
+    """Return how a process has ended, in words."""
     if code is None:
         return "has closed its connection"
     if code >= 0:
@@ -307,6 +307,6 @@ def _no_success(answer: Mapping[str, Any]) -> bool:
 
 
 def _all_the_same(answers: Iterable[Mapping[str, Any]], count: int) -> bool:
-    """Whether all ranks have come to the same end, so that none waits for another."""
+    """Return whether all ranks have come to the same end, so that none waits for another."""
     ends = [(answer.get("aborted"), answer.get("error", {}).get("causes")) for answer in answers]
     return len(ends) == count and all(end == ends[0] for end in ends)

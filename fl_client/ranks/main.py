@@ -120,7 +120,7 @@ class Rank:
         }
 
     def _new_best(self) -> dict[str, Any]:
-        """The site's best model, if it is another one than was told before."""
+        """Return the site's best model, if it is another one than was told before."""
         best = self._tasks.trainer().best
         if best is None or best is self._best:
             return {}

@@ -114,7 +114,7 @@ class RankTasks:
             path.unlink(missing_ok=True)
 
     def _there(self) -> Ranks:
-        """The processes, started if there are none.
+        """Return the processes, started if there are none.
 
         Raises:
             ProcessLostError: with the former ones went what cannot be had again.
@@ -141,7 +141,7 @@ class RankTasks:
         return self._ranks
 
     def _setup(self) -> dict[str, Any]:
-        """What each process is told first; the policy goes by a file, which is how one is read."""
+        """Write the policy to a file, and return the first message to each process."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
         for left in self._folder.glob("*.safetensors"):  # by processes that were lost
             left.unlink()
@@ -174,7 +174,7 @@ class RankTasks:
             self._best = best
 
     def _read(self, told: Mapping[str, Any]) -> dict[str, Any]:
-        """Weights out of a file that nobody needs any more."""
+        """Return the weights of a file, and remove the file."""
         weights = read_weights(told, self._folder)
         (self._folder / told["file"]).unlink()
         return weights

@@ -26,7 +26,7 @@ class SetAside:
         self._gone: dict[str, list[torch.Tensor]] = {}
 
     def put(self, name: str, tensors: Iterable[torch.Tensor], file: Path) -> None:
-        """A site's turn is over: its tensors stay if there is room, and go to its file else."""
+        """Keep the tensors of a site if there is room, or else write them to the site's file."""
         held = list(tensors)
         size = sum(tensor.nbytes for tensor in held)
         self._kept.pop(name, None)
@@ -43,7 +43,7 @@ class SetAside:
         self._gone[name] = held
 
     def take(self, name: str, file: Path) -> None:
-        """It is a site's turn: its tensors have their numbers again."""
+        """Give the tensors of a site their numbers back."""
         held = self._gone.pop(name, [])
         if not held:
             return

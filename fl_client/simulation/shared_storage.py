@@ -43,7 +43,7 @@ class SharedStorage:
 
 
 def clears_gradients(trainer: object) -> bool:
-    """Whether each iteration of a trainer begins with ``zero_grad``: MONAI's own does."""
+    """Return whether each iteration of a trainer begins with ``zero_grad``: MONAI's own does."""
     return type(trainer) is SupervisedTrainer and trainer._process_function == trainer._iteration
 
 

@@ -137,7 +137,7 @@ def _work(
     exchange: Path,
     confined: bool,
 ) -> None:
-    """What a worker does until it is told to end, or whoever started it has ended."""
+    """Work until a message ends this process, or the process that started it has ended."""
     if confined:
         forbid_programs()
     end_on_sigterm()
@@ -159,7 +159,7 @@ def _work(
 
 
 def _apart(value: Any, folder: Path) -> tuple[Any, Path | None]:
-    """A task or a reply without its tensors, and the file with those, if it has any."""
+    """Return a task or a reply without its tensors, and the file with those, if it has any."""
     if isinstance(value, Update):
         return replace(value, difference={}), _written(value.difference, folder)
     if isinstance(value, BestModel | Train | Score | Validate):
@@ -168,7 +168,7 @@ def _apart(value: Any, folder: Path) -> tuple[Any, Path | None]:
 
 
 def _together(value: Any, file: Path | None, *, is_last: bool = False) -> Any:
-    """The task or reply again.
+    """Return a task or a reply with its tensors.
 
     Args:
         value: without its tensors.
