@@ -138,7 +138,8 @@ class AuditLog:
         self, event: str, facts: Mapping[str, Any], last: Mapping[str, Any] | None
     ) -> dict[str, Any]:
         """Return the line that follows the last line, by this writer."""
-        content = {"time": _now(), "event": event, **facts}
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        content = {"time": time, "event": event, **facts}
         if self.key is not None:
             content["writer"] = KIT if self.key.job is None else JOB
         content["count"] = 1 if last is None else last["count"] + 1
@@ -247,7 +248,11 @@ def ledger_heads(path: Path, key: LogKey) -> list[str]:
     named = [
         entry for entry in entries if entry is not None and isinstance(entry.get("ledger"), str)
     ]
-    heads = [entry["ledger"] for entry in named if _is_authentic(entry, path.name, key)]
+    heads = [
+        entry["ledger"]
+        for entry in named
+        if _has_its_digest(entry) and key.has_signed(path.name, entry)
+    ]
     return [head for head in heads if HEAD_FORM.fullmatch(head)]
 
 
@@ -302,10 +307,6 @@ def _fault(
 def _has_its_digest(entry: Mapping[str, Any]) -> bool:
     content = {key: value for key, value in entry.items() if key not in ("digest", "mac")}
     return bool(entry["digest"] == _digest(content))
-
-
-def _is_authentic(entry: Mapping[str, Any], log: str, key: LogKey) -> bool:
-    return _has_its_digest(entry) and key.has_signed(log, entry)
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -385,7 +386,3 @@ def _digest(content: Mapping[str, Any]) -> str:
 def _canonical(content: Mapping[str, Any]) -> bytes:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode("ascii")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

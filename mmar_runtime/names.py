@@ -63,8 +63,9 @@ def visible_line(text: str) -> str:
     """Return the text with escapes for what has no sign of its own, line breaks among them."""
     if text.isprintable():
         return text
-    return "".join(sign if sign.isprintable() else _escaped(sign) for sign in text)
-
-
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape", "backslashreplace").decode("ascii")
+    return "".join(
+        sign
+        if sign.isprintable()
+        else sign.encode("unicode_escape", "backslashreplace").decode("ascii")
+        for sign in text
+    )

@@ -176,7 +176,12 @@ def read_checkpoint(path: Path, *, part: str = "model") -> Checkpoint:
             f"{str(path)!r} holds encrypted weights; 'mmar site decrypt' makes a checkpoint of "
             "them, at a site that has the keys"
         )
-    if not isinstance(weights, Mapping) or not weights or not _all_tensors(weights):
+    if (
+        not isinstance(weights, Mapping)
+        or not weights
+        or not all(isinstance(name, str) for name in weights)
+        or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values())
+    ):
         raise CheckpointError(
             f"{str(path)!r} holds no weights: expected a mapping from names to tensors, bare or "
             f"under {part!r}"
@@ -229,13 +234,6 @@ def refuse_packed(path: Path) -> None:
                 f"{str(path)!r} is a compressed archive, which PyTorch does not write; it could "
                 "unpack to any size"
             )
-
-
-def _all_tensors(weights: Mapping[Any, Any]) -> bool:
-    return all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor)
-        for name, tensor in weights.items()
-    )
 
 
 def without_parallel_prefix(weights: Weights) -> Weights:

@@ -7,7 +7,7 @@ import atexit
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from mmar_runtime.cli.common import StopRequest, is_first_process, print_note
@@ -101,8 +101,9 @@ def _confinement(mmar: Mmar, overrides: Mapping[str, Scalar]) -> Confinement:
     folders = [
         folder for folder in mmar.root.iterdir() if folder.is_dir() and not folder.is_symlink()
     ]
+    texts = (value for value in overrides.values() if isinstance(value, str))
     return Confinement(
-        read=(mmar.root, *_named(overrides)),
+        read=(mmar.root, *(Path(text) for text in texts if os.path.isabs(text))),
         write=(
             mmar.models,
             *(folder for folder in folders if folder.name not in READ_ONLY),
@@ -111,10 +112,3 @@ def _confinement(mmar: Mmar, overrides: Mapping[str, Scalar]) -> Confinement:
         # The processes of one training find each other by ports that nobody knows beforehand.
         connect_ports=None if launched_processes().several else (),
     )
-
-
-def _named(overrides: Mapping[str, Scalar]) -> Iterator[Path]:
-    """Yield the files and folders that the user has named on the command line."""
-    for value in overrides.values():
-        if isinstance(value, str) and os.path.isabs(value):
-            yield Path(value)

@@ -363,18 +363,16 @@ def _say_what_was_written(
         return
     per_patient = options.patient_key is not None or options.patient_pattern is not None
     for file, split in files.items():
-        parts = ", ".join(_part_lines(split, per_patient=per_patient))
+        parts = ", ".join(
+            f"{cases} {name}"
+            + (f" of {_counted(split.units[name], 'patient')}" if per_patient else "")
+            for name, cases in split.cases.items()
+        )
         print(visible_line(f"{file}: {parts}"))
     # Paths stay as they are, and a reader may take them to be relative to the list's own folder.
     if any(file.parent.resolve() != document.file.parent.resolve() for file in files):
         name = visible_line(document.file.name)
         print(f"note: paths stay relative to the folder that those of {name} are")
-
-
-def _part_lines(split: DataSplit, *, per_patient: bool) -> Iterator[str]:
-    for name, cases in split.cases.items():
-        patients = f" of {_counted(split.units[name], 'patient')}" if per_patient else ""
-        yield f"{cases} {name}{patients}"
 
 
 # --- Shared arguments ----------------------------------------------------------------------------

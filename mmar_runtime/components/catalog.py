@@ -85,16 +85,15 @@ def _from_table(entry: ComponentEntry) -> type[Any]:
     module, _, name = entry.path.rpartition(".")
     cls = getattr(importlib.import_module(module), name)
     named = inspect.isclass(cls) and f"{cls.__module__}.{cls.__qualname__}" == entry.path
-    if not named or not _is_of_kind(cls, entry.kind):
+    is_handler = entry.kind == "handler"
+    if not named or not (
+        hasattr(cls, "attach") if is_handler else issubclass(cls, BASES[entry.kind])
+    ):
         raise ComponentError(
             f"the table names {entry.path}, but the installed package has {cls!r} there; "
             "install the versions in constraints.txt"
         )
     return cls  # type: ignore[no-any-return]  # a class, as was just seen
-
-
-def _is_of_kind(cls: type[Any], kind: str) -> bool:
-    return hasattr(cls, "attach") if kind == "handler" else issubclass(cls, BASES[kind])
 
 
 def own_class(spec: ComponentSpec, custom: Path) -> type[Any]:

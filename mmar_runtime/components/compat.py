@@ -199,7 +199,8 @@ class _BatchOutputEngine:
             before = state.output
             if not _is_decollated(before):
                 return handler(engine, *args, **kwargs)
-            state.output = _collated(before)
+            shared = [key for key in before[0] if all(key in item for item in before)]
+            state.output = {key: _joined([item[key] for item in before]) for key in shared}
             try:
                 return handler(engine, *args, **kwargs)
             finally:
@@ -221,11 +222,6 @@ def _is_decollated(output: Any) -> bool:
         and bool(output)
         and all(isinstance(item, Mapping) for item in output)
     )
-
-
-def _collated(output: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    shared = [key for key in output[0] if all(key in item for item in output)]
-    return {key: _joined([item[key] for item in output]) for key in shared}
 
 
 def _joined(values: list[Any]) -> Any:

@@ -100,20 +100,8 @@ def _values(nodes: Iterable[Node], scope: _Scope) -> list[object]:
     return [_value(node, scope) for node in nodes]
 
 
-def _constant(node: Constant, scope: _Scope) -> object:
-    return node.value
-
-
-def _named_constant(node: NamedConstant, scope: _Scope) -> object:
-    return _DTYPES[node.name]
-
-
 def _reference(node: ReferenceName, scope: _Scope) -> object:
     return scope.objects[node.name]
-
-
-def _parameter(node: Parameter, scope: _Scope) -> object:
-    return scope.argument
 
 
 def _lambda(node: Lambda, scope: _Scope) -> Callable[[object], object]:
@@ -226,11 +214,6 @@ def _number(value: object, sign: str) -> _Number:
     )
 
 
-def _compare(node: Compare, scope: _Scope) -> object:
-    left, right = _comparable(_value(node.left, scope)), _comparable(_value(node.right, scope))
-    return _apply(_COMPARISONS[node.operator], left, right, node.operator)
-
-
 def _comparable(value: object) -> object:
     plain = value.item() if isinstance(value, numpy.generic) else value
     if plain is None or isinstance(plain, int | float | str | torch.Tensor):
@@ -277,11 +260,6 @@ def _boolean_operation(node: BooleanOperation, scope: _Scope) -> object:
     return value
 
 
-def _conditional(node: Conditional, scope: _Scope) -> object:
-    chosen = node.then if _truth(_value(node.condition, scope)) else node.otherwise
-    return _value(chosen, scope)
-
-
 def _truth(value: object) -> bool:
     try:
         return bool(value)
@@ -300,14 +278,6 @@ def _call(node: Call, scope: _Scope) -> object:
     return _CALLEES[node.callee](*arguments, **keywords)
 
 
-def _from_engine(keys: Any, first: bool = False) -> object:
-    return from_engine(keys, first=first)
-
-
-def _print(*values: object) -> None:
-    logger.info("%s", _cut(" ".join(map(_shown, values)), MAX_TEXT_CHARACTERS))
-
-
 def _method_call(node: MethodCall, scope: _Scope) -> object:
     target = _reference(node.reference, scope)
     # Only of a network: on anything else the name could mean anything.
@@ -319,19 +289,7 @@ def _method_call(node: MethodCall, scope: _Scope) -> object:
     return _METHODS[node.method](target)
 
 
-def _parameters(network: torch.nn.Module) -> list[torch.nn.Parameter]:
-    return list(network.parameters())
-
-
-def _named_parameters(network: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
-    return list(network.named_parameters())
-
-
 # --- Text ----------------------------------------------------------------------------------------
-
-
-def _formatted_text(node: FormattedText, scope: _Scope) -> str:
-    return _cut("".join(_part_text(part, scope) for part in node.parts), MAX_TEXT_CHARACTERS)
 
 
 def _part_text(part: Constant | FormattedValue, scope: _Scope) -> str:
@@ -432,28 +390,45 @@ _DTYPES: Mapping[str, object] = MappingProxyType(
     }
 )
 _CALLEES: Mapping[str, Callable[..., object]] = MappingProxyType(
-    {FROM_ENGINE: _from_engine, PRINT: _print}
+    {
+        FROM_ENGINE: lambda keys, first=False: from_engine(keys, first=first),
+        PRINT: lambda *values: logger.info(
+            "%s", _cut(" ".join(map(_shown, values)), MAX_TEXT_CHARACTERS)
+        ),
+    }
 )
 _METHODS: Mapping[str, Callable[[torch.nn.Module], object]] = MappingProxyType(
-    {"parameters": _parameters, "named_parameters": _named_parameters}
+    {
+        "parameters": lambda network: list(network.parameters()),
+        "named_parameters": lambda network: list(network.named_parameters()),
+    }
 )
 # ``Any``: each function takes the kind of node that is its key, which a type cannot say.
 _MEANINGS: Mapping[type[Node], Callable[[Any, _Scope], object]] = MappingProxyType(
     {
-        Constant: _constant,
-        NamedConstant: _named_constant,
+        Constant: lambda node, _: node.value,
+        NamedConstant: lambda node, _: _DTYPES[node.name],
         ReferenceName: _reference,
-        Parameter: _parameter,
+        Parameter: lambda _, scope: scope.argument,
         Lambda: _lambda,
         Display: _display,
         Attribute: _attribute,
         Subscript: _subscript,
         Arithmetic: _arithmetic,
-        Compare: _compare,
+        Compare: lambda node, scope: _apply(
+            _COMPARISONS[node.operator],
+            _comparable(_value(node.left, scope)),
+            _comparable(_value(node.right, scope)),
+            node.operator,
+        ),
         BooleanOperation: _boolean_operation,
-        Conditional: _conditional,
+        Conditional: lambda node, scope: _value(
+            node.then if _truth(_value(node.condition, scope)) else node.otherwise, scope
+        ),
         Call: _call,
         MethodCall: _method_call,
-        FormattedText: _formatted_text,
+        FormattedText: lambda node, scope: _cut(
+            "".join(_part_text(part, scope) for part in node.parts), MAX_TEXT_CHARACTERS
+        ),
     }
 )

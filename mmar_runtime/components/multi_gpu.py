@@ -17,14 +17,6 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 Devices: TypeAlias = Sequence[torch.device | str] | None
 
 
-def _loss_value(x: Any, y: Any, y_pred: Any, loss: torch.Tensor) -> Any:
-    return loss.item()
-
-
-def _prediction_and_target(x: Any, y: Any, y_pred: Any) -> Any:
-    return y_pred, y
-
-
 def create_multigpu_supervised_trainer(
     net: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -32,7 +24,9 @@ def create_multigpu_supervised_trainer(
     devices: Devices = None,
     non_blocking: bool = False,
     prepare_batch: Callable[..., Any] = default_prepare_batch,
-    output_transform: Callable[[Any, Any, Any, torch.Tensor], Any] = _loss_value,
+    output_transform: Callable[[Any, Any, Any, torch.Tensor], Any] = lambda x, y, y_pred, loss: (
+        loss.item()
+    ),
     distributed: bool = False,
 ) -> Engine:
     """Return an engine that does one optimizer step for each batch.
@@ -72,7 +66,7 @@ def create_multigpu_supervised_evaluator(
     devices: Devices = None,
     non_blocking: bool = False,
     prepare_batch: Callable[..., Any] = default_prepare_batch,
-    output_transform: Callable[[Any, Any, Any], Any] = _prediction_and_target,
+    output_transform: Callable[[Any, Any, Any], Any] = lambda x, y, y_pred: (y_pred, y),
     distributed: bool = False,
 ) -> Engine:
     """Return an engine that predicts each batch without gradients and computes ``metrics``.

@@ -12,7 +12,6 @@ from mmar_runtime.config.nodes import (
     ComponentSpec,
     Expression,
     Literal,
-    Node,
     referenced_names,
     walk,
 )
@@ -46,7 +45,10 @@ def problems(config: WorkflowConfig) -> Iterator[Problem]:
     """Yield every inconsistency of a config, in the order of the document."""
     yield from _missing_entries(config)
     yield from _unresolved_references(config)
-    yield from _cycles(config)
+    done: set[Entry] = set()
+    for scope, section in config.scopes.items():
+        for name in section.entries:
+            yield from _cycles_from(config, (scope, name), done)
     for section in config.scopes.values():
         yield from _misplaced_ranks(section)
         if config.settings.multi_gpu:
@@ -88,14 +90,6 @@ def _unresolved(config: WorkflowConfig, name: str, location: Location) -> Proble
     known = {key for part in sections for key in part.entries}
     message = f"@{name} refers to an entry that does not exist"
     return Problem(location, message, did_you_mean(name, known | BUILT_IN_NAMES), "reference")
-
-
-def _cycles(config: WorkflowConfig) -> Iterator[Problem]:
-    """Yield one problem for each cycle of references, told at the entry where it was first met."""
-    done: set[Entry] = set()
-    for scope, section in config.scopes.items():
-        for name in section.entries:
-            yield from _cycles_from(config, (scope, name), done)
 
 
 def _cycles_from(config: WorkflowConfig, start: Entry, done: set[Entry]) -> Iterator[Problem]:
@@ -241,12 +235,6 @@ def _produced_keys(section: Section) -> set[str]:
     produced = set(ENGINE_KEYS)
     for slot in ("pre_transforms", "post_transforms"):
         for spec in section.specs(slot):
-            produced |= set(_strings(spec))
+            parts = (node for node in walk(spec.args) if isinstance(node, Literal))
+            produced |= {part.value for part in parts if isinstance(part.value, str)}
     return produced | {f"{key}_{end}" for key in produced for end in ("meta_dict", "transforms")}
-
-
-def _strings(spec: ComponentSpec) -> Iterator[str]:
-    node: Node
-    for node in walk(spec.args):
-        if isinstance(node, Literal) and isinstance(node.value, str):
-            yield node.value

@@ -279,7 +279,7 @@ def parse_expression(text: str) -> ExpressionTree:
             text, and nothing of it has been run.
     """
     _check_text(text)
-    tree = _python_tree(_python_source(text.removeprefix("#")))
+    tree = _python_tree(_PIECES.sub(_python_piece, text.removeprefix("#")).strip())
     _check_size(tree)
     if isinstance(tree, ast.Lambda):
         return _lambda(tree)
@@ -389,11 +389,6 @@ def _check_quotes(text: str) -> None:
             r"\n, \t, \\, \' and \"",
             "Write the character itself.",
         )
-
-
-def _python_source(text: str) -> str:
-    """Return the text with each ``@name`` outside of strings as a name that Python can parse."""
-    return _PIECES.sub(_python_piece, text).strip()
 
 
 def _python_piece(piece: re.Match[str]) -> str:
@@ -571,14 +566,6 @@ def _name(node: ast.Name, parameter: str | None) -> Node:
     )
 
 
-def _list(node: ast.List, parameter: str | None) -> Display:
-    return Display("list", _nodes(node.elts, parameter))
-
-
-def _tuple(node: ast.Tuple, parameter: str | None) -> Display:
-    return Display("tuple", _nodes(node.elts, parameter))
-
-
 def _dict(node: ast.Dict, parameter: str | None) -> Display:
     keys = tuple(_constant_key(key) for key in node.keys)
     if len(set(keys)) != len(keys):
@@ -746,19 +733,10 @@ def _unary(node: ast.UnaryOp, parameter: str | None) -> Node:
     _refuse("a sign before a value", "a minus before a number", "Write 0 - x for -x.")
 
 
-def _boolean(node: ast.BoolOp, parameter: str | None) -> BooleanOperation:
-    operator: Literal["and", "or"] = "and" if isinstance(node.op, ast.And) else "or"
-    return BooleanOperation(operator, _nodes(node.values, parameter))
-
-
 def _conditional(node: ast.IfExp, parameter: str | None) -> Conditional:
     return Conditional(
         _node(node.test, parameter), _node(node.body, parameter), _node(node.orelse, parameter)
     )
-
-
-def _formatted_text(node: ast.JoinedStr, parameter: str | None) -> FormattedText:
-    return FormattedText(tuple(_text_part(part, parameter) for part in node.values))
 
 
 def _text_part(part: ast.expr, parameter: str | None) -> Constant | FormattedValue:
@@ -809,8 +787,8 @@ _MEANINGS: Mapping[type[ast.expr], Callable[[Any, str | None], Node]] = MappingP
     {
         ast.Constant: _constant,
         ast.Name: _name,
-        ast.List: _list,
-        ast.Tuple: _tuple,
+        ast.List: lambda node, parameter: Display("list", _nodes(node.elts, parameter)),
+        ast.Tuple: lambda node, parameter: Display("tuple", _nodes(node.elts, parameter)),
         ast.Dict: _dict,
         ast.Subscript: _subscript,
         ast.Attribute: _attribute,
@@ -818,8 +796,12 @@ _MEANINGS: Mapping[type[ast.expr], Callable[[Any, str | None], Node]] = MappingP
         ast.Compare: _compare,
         ast.BinOp: _arithmetic,
         ast.UnaryOp: _unary,
-        ast.BoolOp: _boolean,
+        ast.BoolOp: lambda node, parameter: BooleanOperation(
+            "and" if isinstance(node.op, ast.And) else "or", _nodes(node.values, parameter)
+        ),
         ast.IfExp: _conditional,
-        ast.JoinedStr: _formatted_text,
+        ast.JoinedStr: lambda node, parameter: FormattedText(
+            tuple(_text_part(part, parameter) for part in node.values)
+        ),
     }
 )

@@ -228,7 +228,8 @@ class _Reading:
             message = f"the entry {key!r} does not belong into this section"
             self._problem(location, message, "unknown-key")
             return None
-        if key not in SLOT_KINDS and not _looks_like_component(raw):
+        is_component = isinstance(raw, dict) and ("name" in raw or "path" in raw)
+        if key not in SLOT_KINDS and not is_component:
             advice = OLD_ENTRIES.get(key) or did_you_mean(key, SLOT_KINDS.keys() - foreign)
             self._problem(location, f"unknown entry {key!r}", "unknown-key", advice)
             return None
@@ -383,10 +384,6 @@ def _without_effect(
             yield Notice(rule="unused-variable", message=message, places=(COMMAND_LINE / name,))
 
 
-def _looks_like_component(raw: Any) -> bool:
-    return isinstance(raw, dict) and ("name" in raw or "path" in raw)
-
-
 def _section(location: Location, entries: Mapping[str, Node | None]) -> Section:
     """Return the section of the entries that parsed; the disabled ones are known by name only."""
     parsed = {key: node for key, node in entries.items() if node is not None}
@@ -435,7 +432,7 @@ def _transforms_by_name(section: Section) -> dict[str, _Named]:
                 for name in {item.title, item.alias} - {None}:
                     named = transforms.setdefault(str(name), _Named([], set()))
                     named.targets.append(item)
-                    named.signatures.add(_signature(item))
+                    named.signatures.add(repr([item.name, item.path, plain(item.args)]))
     return transforms
 
 
@@ -477,8 +474,3 @@ def _target(ref: TransformRef, known: Mapping[str, _Named], problems: list[Probl
         advice = f'Give each an alias in the train section, such as "{ref.name}#first".'
     problems.append(Problem(ref.location / "ref", message, advice, "ref"))
     return Literal(location=ref.location, value=None)
-
-
-def _signature(spec: ComponentSpec) -> str:
-    """Return a text that is equal for two transforms if both would be built alike."""
-    return repr([spec.name, spec.path, plain(spec.args)])

@@ -72,7 +72,8 @@ class NodeParser:
                 for index, item in enumerate(raw)
             ]
             return ListNode(location=location, items=tuple(items))
-        if components and not _refers(raw):
+        refers = isinstance(raw, str) and raw.strip().startswith(("@", "#"))
+        if components and not refers:
             return self.entry(raw, location)
         if isinstance(raw, dict):
             return self._plain_object(raw, location)
@@ -83,11 +84,13 @@ class NodeParser:
     def entry(self, raw: Any, location: Location) -> Node:
         """Return the node of a place for a component, an object with a key of the grammar."""
         if not isinstance(raw, dict):
+            several = isinstance(raw, list) and len(raw) > 1
+            is_choice = several and all(isinstance(item, dict) for item in raw)
             return self._refused(
                 location,
                 f"has to be a component, an object with 'name' or 'path', found {_kind(raw)}",
                 "component",
-                "AutoML chose among several; keep one." if _is_choice(raw) else "",
+                "AutoML chose among several; keep one." if is_choice else "",
             )
         if "ref" in raw:
             return self._transform_ref(raw, location)
@@ -104,7 +107,9 @@ class NodeParser:
         self._known_keys(raw, COMPONENT_KEYS, location)
         name, alias = self._name(raw, location)
         path = self._optional_text(raw, "path", location)
-        if path is not None and not _is_dotted(path):
+        if path is not None and not (
+            "." in path and all(part.isidentifier() for part in path.split("."))
+        ):
             self._problem(location / "path", f"{path!r} is no path; write module.Class", "path")
         raw_args = raw.get("args", {})
         if not isinstance(raw_args, dict):
@@ -290,19 +295,6 @@ def did_you_mean_key(raw: Mapping[str, Any], known: tuple[str, ...]) -> str:
         if advice.startswith("Did"):
             return advice
     return "Found: " + (", ".join(map(repr, raw)) or "nothing") + "."
-
-
-def _refers(raw: Any) -> bool:
-    """Return whether a value stands for what another entry holds."""
-    return isinstance(raw, str) and raw.strip().startswith(("@", "#"))
-
-
-def _is_choice(raw: Any) -> bool:
-    return isinstance(raw, list) and len(raw) > 1 and all(isinstance(item, dict) for item in raw)
-
-
-def _is_dotted(path: str) -> bool:
-    return "." in path and all(part.isidentifier() for part in path.split("."))
 
 
 def _kind(raw: Any) -> str:

@@ -70,7 +70,7 @@ def parse_json(text: str, file: str) -> Any:
             object_pairs_hook=_unique_keys,
             parse_int=_whole_number,
             parse_float=_real_number,
-            parse_constant=_no_constant,
+            parse_constant=lambda name: _Refused(f"{name} is not JSON", _FINITE),
         )
         problems = list(islice(_refusals(value, Location(file)), MAX_REFUSALS))
     except json.JSONDecodeError as error:
@@ -118,10 +118,6 @@ def _real_number(text: str) -> float | _Refused:
         return _Refused(f"{text[:20]}... has {len(text)} digits", "Write fewer of them.")
     value = float(text)
     return value if math.isfinite(value) else _Refused(f"{text[:20]} is too large", _FINITE)
-
-
-def _no_constant(name: str) -> _Refused:
-    return _Refused(f"{name} is not JSON", _FINITE)
 
 
 _FINITE = "Write a finite number or null."
@@ -238,15 +234,11 @@ def resolve_variables(
         for name, value in values.items():
             if name == "MMAR_ROOT":
                 continue
-            variables[name] = Variable(_joined(name, value, mmar_root) if joined else value, source)
+            below_the_mmar = name.startswith("MMAR_") or name == "DATASET_JSON"
+            if joined and below_the_mmar and isinstance(value, str) and value:
+                value = str(mmar_root / value)
+            variables[name] = Variable(value, source)
     return variables
-
-
-def _joined(name: str, value: Scalar, mmar_root: Path) -> Scalar:
-    below_the_mmar = name.startswith("MMAR_") or name == "DATASET_JSON"
-    if below_the_mmar and isinstance(value, str) and value:
-        return str(mmar_root / value)
-    return value
 
 
 def read_site_values(local: Path, site_name: str) -> dict[str, Scalar]:

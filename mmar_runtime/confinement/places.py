@@ -126,7 +126,8 @@ def make_scratch(scratch: Path) -> None:
         (scratch / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
     fonts = scratch / FOLDERS["XDG_CACHE_HOME"] / "matplotlib"
     fonts.mkdir(exist_ok=True)
-    for cache in _own_caches().glob(FONTS):
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    for cache in caches.glob(FONTS):
         shutil.copyfile(cache, fonts / cache.name)
     name, target = _short_name(scratch), scratch.resolve() / TEMPORARY
     if name.is_symlink() and name.lstat().st_uid == os.geteuid():
@@ -138,11 +139,6 @@ def remove_scratch(scratch: Path) -> None:
     """Remove what ``make_scratch`` has made."""
     _short_name(scratch).unlink(missing_ok=True)
     shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _own_caches() -> Path:
-    """Return where the libraries of this process keep their caches."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def _short_name(scratch: Path) -> Path:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 from mmar_runtime.confinement.call_filter import (
-    Network,
     has_call_filter,
     refuse_calls,
     refuse_programs,
@@ -196,10 +195,11 @@ def confine(confinement: Confinement, *, keep: Iterable[int] = ()) -> Wall:
     if wall.landlock:
         restrict_to(_rules(confinement), connect_ports=confinement.connect_ports)
     if wall.call_filter:
+        ports = confinement.connect_ports
         refuse_calls(
             programs=not confinement.programs,
             permissions=not confinement.permissions,
-            network=_network(confinement),
+            network="any" if ports is None else "tcp" if ports else "none",
         )
     return wall
 
@@ -225,12 +225,6 @@ def _rules(confinement: Confinement) -> Iterator[tuple[Path, Access]]:
     if confinement.programs:
         yield from ((path, EXECUTE) for path in interpreter())
         yield PROC, READ  # each process that is started looks for itself there
-
-
-def _network(confinement: Confinement) -> Network:
-    if confinement.connect_ports is None:
-        return "any"
-    return "tcp" if confinement.connect_ports else "none"
 
 
 def _close_all_but(keep: Iterable[int]) -> None:

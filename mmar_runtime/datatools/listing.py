@@ -99,7 +99,8 @@ def list_folders(
         found_labels = _files(base, labels, label_suffix, image_suffix if shared else None, endings)
     if test is not None:
         further = _files(base, test, image_suffix, None, endings)
-    _refuse(_faults(found_images, found_labels, further, naming))
+    if faults := [*_faults(found_images, found_labels, further, naming)]:
+        raise ConfigError(shortened(faults))
 
     pairs = [
         {"image": paths[0], "label": found_labels.paths[case][0]}
@@ -108,24 +109,19 @@ def list_folders(
     ]
     alone = [paths[0] for case, paths in _in_order(found_images) if case not in found_labels.paths]
     alone += [paths[0] for _, paths in _in_order(further)]
+    passed_over = found_images.passed_over | found_labels.passed_over
+    if shared:  # an image is not a label, and is listed all the same
+        passed_over = found_images.passed_over & found_labels.passed_over
     return FolderListing(
         content=_content(name, label_names or {}, pairs, alone),
         training=len(pairs),
         test=len(alone),
-        passed_over=len(
-            _passed_over(found_images, found_labels, shared=shared) | further.passed_over
-        ),
+        passed_over=len(passed_over | further.passed_over),
     )
 
 
 def _in_order(files: _Found) -> list[tuple[str, tuple[str, ...]]]:
     return sorted(files.paths.items(), key=lambda case: natural_order(case[0]))
-
-
-def _passed_over(images: _Found, labels: _Found, *, shared: bool) -> frozenset[str]:
-    if shared:  # an image is no label, and is listed all the same
-        return images.passed_over & labels.passed_over
-    return images.passed_over | labels.passed_over
 
 
 def _content(
@@ -172,7 +168,8 @@ def _files(
         stem = _stem(entry.name, endings)
         path = (relative / entry.name).as_posix()
         fits = stem is not None and stem.endswith(suffix) and len(stem) > len(suffix)
-        if stem is None or not fits or _fits_better(stem, other_suffix, suffix):
+        longer = other_suffix if other_suffix and len(other_suffix) > len(suffix) else None
+        if stem is None or not fits or (longer and stem.endswith(longer)):
             passed_over.add(path)
         else:
             cases[stem.removesuffix(suffix)].append(path)
@@ -186,10 +183,6 @@ def _stem(name: str, endings: Sequence[str]) -> str | None:
         if name.lower().endswith(ending.lower()) and len(name) > len(ending):
             return name[: -len(ending)]
     return None
-
-
-def _fits_better(stem: str, other: str | None, suffix: str) -> bool:
-    return other is not None and len(other) > len(suffix) and stem.endswith(other)
 
 
 def _faults(images: _Found, labels: _Found, test: _Found, naming: Naming) -> Iterator[Problem]:
@@ -229,9 +222,3 @@ def _example(files: _Found) -> str:
     if files.passed_over:
         return f"{Path(min(files.passed_over, key=natural_order)).name!r} (passed over)"
     return "nothing, as there are none"
-
-
-def _refuse(faults: Iterator[Problem]) -> None:
-    problems = list(faults)
-    if problems:
-        raise ConfigError(shortened(problems))

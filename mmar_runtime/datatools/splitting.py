@@ -290,7 +290,10 @@ def _data_split(
     dealt: Mapping[str, Sequence[str]],
 ) -> DataSplit:
     lists = {
-        name: sorted((item for unit in found for item in units[unit]), key=_by_path)
+        name: sorted(
+            (item for unit in found for item in units[unit]),
+            key=lambda item: natural_order(by_image(item)),
+        )
         for name, found in dealt.items()
     }
     entries = {name: [dict(item.entries) for item in items] for name, items in lists.items()}
@@ -302,16 +305,11 @@ def _data_split(
 
 
 def _shuffled(units: Iterable[str], seed: int) -> list[str]:
-    return sorted(units, key=lambda unit: (_place(unit, seed), unit))
+    def place(unit: str) -> bytes:
+        # A file name that is not UTF-8 comes with surrogates, which only this lets through.
+        return hashlib.sha256(f"{seed}:{unit}".encode("utf-8", "surrogatepass")).digest()
 
-
-def _place(unit: str, seed: int) -> bytes:
-    # A file name that is not UTF-8 comes with surrogates, which only this lets through.
-    return hashlib.sha256(f"{seed}:{unit}".encode("utf-8", "surrogatepass")).digest()
-
-
-def _by_path(item: Item) -> tuple[Any, ...]:
-    return natural_order(by_image(item))
+    return sorted(units, key=lambda unit: (place(unit), unit))
 
 
 def _units(

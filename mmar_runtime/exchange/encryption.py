@@ -146,15 +146,10 @@ def layout_of(weights: Mapping[str, Any], patterns: Any, location: Location) -> 
     Raises:
         ConfigError: a pattern is none or fits no floating-point tensor.
     """
-    dtypes = {name: _dtype_of(value) for name, value in weights.items()}
+    dtypes = {name: str(value.dtype).removeprefix("torch.") for name, value in weights.items()}
     floats = [name for name in sorted(weights) if np.dtype(dtypes[name]).kind == "f"]
     names = fitting_names(patterns, floats, location)
     return Layout(tensors={name: (dtypes[name], tuple(weights[name].shape)) for name in names})
-
-
-def _dtype_of(value: Any) -> str:
-    """Return the dtype of an array or a tensor, such as ``float32``."""
-    return str(value.dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -169,7 +169,9 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         OSError: it cannot be written; nothing of it is left.
         WeightsError: the format has no such type of numbers.
     """
-    with open(path, "xb", buffering=0, opener=_private) as file:
+    with open(
+        path, "xb", buffering=0, opener=lambda name, flags: os.open(name, flags, 0o600)
+    ) as file:
         try:
             for part in _parts(tensors):
                 _write(file, part)
@@ -272,7 +274,3 @@ def _write(file: FileIO, data: bytes | memoryview) -> None:
     rest = memoryview(data)
     while rest:  # a call of the system writes 2 GiB at most
         rest = rest[file.write(rest) :]
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -37,6 +37,7 @@ CONF = "conf"
 """The kind of ``@conf``, the configuration itself."""
 
 MAX_LISTED = 8
+_PLAIN_KEY = re.compile(rf"(?!__)\w[\w .:+\-*]{{0,{MAX_TEXT - 1}}}")
 
 
 def argument_faults(
@@ -148,7 +149,11 @@ class _Judge:
             if not (form.flag and not form.off and {least, most} <= {0, 1}):
                 yield self._fault("is a number")
         elif not form.number[0] <= least <= most <= form.number[1]:
-            yield self._fault(f"{_reached(least, most)}; {_bounds(form)}", "limit")
+            finite = math.isfinite(least) and math.isfinite(most)
+            reached = f"may be from {least:g} to {most:g}" if least != most else f"is {least:g}"
+            reached = reached if finite or least == most else "cannot be bounded before the run"
+            bounds = f"{form.number[0]:g} is the least and {form.number[1]:g} the most"
+            yield self._fault(f"{reached}; {bounds}", "limit")
         elif form.whole and least == most and not float(least).is_integer():
             yield self._fault(f"is {least}, which is not a whole number")
 
@@ -171,7 +176,7 @@ class _Judge:
         for key, value in members:
             form = self.form.members.get(str(key), self.form.members.get("*"))
             # The check of paths judges the names of files.
-            if form is None or not (self.form.path or _is_plain_key(str(key))):
+            if form is None or not (self.form.path or _PLAIN_KEY.fullmatch(str(key))):
                 yield self._fault(f"has the key {quoted(str(key))}")
                 continue
             place = getattr(value, "location", self.place)
@@ -232,22 +237,6 @@ def _is_text_of(form: Form, text: str) -> bool:
         return True
     plain = len(text) <= MAX_TEXT and text.isprintable()
     return bool(form.pattern) and plain and re.fullmatch(form.pattern, text) is not None
-
-
-def _is_plain_key(key: str) -> bool:
-    return len(key) <= MAX_TEXT and re.fullmatch(r"(?!__)\w[\w .:+\-*]*", key) is not None
-
-
-def _reached(least: float, most: float) -> str:
-    if least == most:
-        return f"is {least:g}"
-    known = math.isfinite(least) and math.isfinite(most)
-    return f"may be from {least:g} to {most:g}" if known else "cannot be bounded before the run"
-
-
-def _bounds(form: Form) -> str:
-    assert form.number is not None
-    return f"{form.number[0]:g} is the least and {form.number[1]:g} the most"
 
 
 def _allowed_values(form: Form) -> Iterator[str]:

@@ -191,13 +191,12 @@ def _unknown_name(spec: ComponentSpec, kind: str | None, table: ComponentTable) 
 
 
 def _misplaced(spec: ComponentSpec, key: str, kinds: tuple[str, ...], kind: str | None) -> Problem:
-    given, wanted = (_with_article(text) for text in (kinds[0], kind or "component"))
+    given, wanted = (
+        f"{'an' if name[0] in 'aeiou' else 'a'} {name.replace('_', ' ')}"
+        for name in (kinds[0], kind or "component")
+    )
     message = f"{spec.title!r} is {given}; here stands {wanted}"
     return Problem(spec.location / key, message, "", "component-kind")
-
-
-def _with_article(kind: str) -> str:
-    return ("an " if kind[0] in "aeiou" else "a ") + kind.replace("_", " ")
 
 
 def _arguments(spec: ComponentSpec, entry: ComponentEntry) -> Iterator[Problem]:

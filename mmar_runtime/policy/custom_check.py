@@ -60,7 +60,7 @@ def custom_faults(custom: Path) -> Iterator[Problem]:
         name = path.relative_to(custom).as_posix()
         if path.suffix.lower() in NOT_TEXT or not _is_text(path):
             yield _fault(name, "is no text that a person can read", "Remove it; see __pycache__.")
-    for module in sorted(_modules(files, custom)):
+    for module in sorted({path.relative_to(custom).parts[0].removesuffix(".py") for path in files}):
         fault = own_class_fault(module, custom)
         if fault:
             yield _fault(module, fault, "Rename it.")
@@ -160,11 +160,6 @@ def _is_text(path: Path) -> bool:
         return "\0" not in path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         return False
-
-
-def _modules(files: list[Path], custom: Path) -> set[str]:
-    """Return the names by which the files can be imported, first segments only."""
-    return {path.relative_to(custom).parts[0].removesuffix(".py") for path in files}
 
 
 def _is_installed(name: str, custom: Path) -> bool:

@@ -210,7 +210,10 @@ def _value_fault(node: Node, inner: Callable[[Node], str]) -> str:
         case expressions.Constant() | expressions.Parameter():
             return ""
         case expressions.Subscript() | expressions.Attribute():
-            return _item_fault(node)
+            keys = _chain(node)[1]
+            names = [key for key in keys if isinstance(key, str)]
+            # A second index would pick inside of a tensor.
+            return _part_of(names) if len(keys) - len(names) > 1 else ""
         case expressions.Arithmetic() | expressions.Compare():
             return _first(map(inner, (node.left, node.right)))
         case expressions.BooleanOperation():
@@ -218,13 +221,6 @@ def _value_fault(node: Node, inner: Callable[[Node], str]) -> str:
         case expressions.Conditional():
             return _first(map(inner, (node.condition, node.then, node.otherwise)))
     return f"holds {_named(node)}"
-
-
-def _item_fault(node: Node) -> str:
-    """Return the fault of named items; a second index would pick inside of a tensor."""
-    keys = _chain(node)[1]
-    names = [key for key in keys if isinstance(key, str)]
-    return _part_of(names) if len(keys) - len(names) > 1 else ""
 
 
 # --- Both ----------------------------------------------------------------------------------------

@@ -136,7 +136,8 @@ def _faults(name: str, node: Node, limits: Limits, axes: int) -> Iterator[str]:
     if name in WORKERS:
         most, reached = limits.workers, possible_values(node).most
         if reached > most:
-            yield f"{_comes_to(reached)}; {most} is the most"
+            shown = f"may be {_shown(reached)}" if math.isfinite(reached) else "has no bound"
+            yield f"{shown}; {most} is the most"
     if name == "pixdim":  # zero and below keep the spacing that an image has
         least = _least_step(node)
         if least < LEAST_SPACING:
@@ -145,10 +146,6 @@ def _faults(name: str, node: Node, limits: Limits, axes: int) -> Iterator[str]:
         voxels = _product(node, axes)
         if voxels > limits.image_voxels:
             yield f"has {_shown(voxels)} voxels; {limits.image_voxels} is the most"
-
-
-def _comes_to(number: float) -> str:
-    return f"may be {_shown(number)}" if math.isfinite(number) else "has no bound"
 
 
 def _shown(number: float) -> str:
@@ -201,19 +198,19 @@ def _numbers(node: Node | Tree) -> list[Possible]:
     return [number for number in numbers if number.has_numbers]
 
 
-def _length(number: Possible) -> float:
-    """Return the length of an axis; 0 and below mean an axis as it is, which counts as 1."""
-    return max(1.0, number.most)
+def _product(
+    node: Node,
+    axes: int,
+    length: Callable[[Possible], float] = lambda number: max(1.0, number.most),
+) -> float:
+    """Return the product over all axes of the length that the number of each axis means.
 
-
-def _product(node: Node, axes: int, length: Callable[[Possible], float] = _length) -> float:
-    """Return the product over all axes of what the number of each axis stands for."""
+    0 and below mean an axis as it is, which counts as 1.
+    """
     largest = 1.0
     for choice in _choices(node):
         lengths = [length(number) for number in _numbers(choice)]
-        largest = max(
-            largest, math.prod(lengths) if len(lengths) > 1 else math.prod(lengths * axes)
-        )
+        largest = max(largest, math.prod(lengths if len(lengths) > 1 else lengths * axes))
     return largest
 
 
@@ -285,11 +282,9 @@ def _channels(spec: ComponentSpec) -> Iterator[float]:
 def _neighbours(spec: ComponentSpec, axes: int) -> float:
     """Return the values that a median collects for each voxel; 1 for other transforms."""
     radius = spec.args.items.get("radius")
-    return (
-        1.0
-        if radius is None
-        else _product(radius, axes, lambda number: 1 + 2 * max(0.0, number.most))
-    )
+    if radius is None:
+        return 1.0
+    return _product(radius, axes, lambda number: 1 + 2 * max(0.0, number.most))
 
 
 def _patches(spec: ComponentSpec, voxels: float, axes: int) -> tuple[float, float]:

@@ -163,7 +163,8 @@ class _PathCheck:
     def _arguments(self, spec: ComponentSpec, entry: ComponentEntry) -> Iterator[Problem]:
         for name, role in entry.paths.items():
             node, flag = spec.args.items.get(name), entry.arguments[name].flag
-            if node is not None and not (flag and _is_flag(node)):
+            is_flag = isinstance(node, Literal) and isinstance(node.value, bool)
+            if node is not None and not (flag and is_flag):
                 place = spec.args.location / name
                 yield from self._argument(node, role, f"{spec.title}: {name}", place)
 
@@ -286,10 +287,6 @@ class _PathCheck:
 def _is_sites(variable: Variable) -> bool:
     """Return whether a site, or who runs the command, has set a variable."""
     return variable.source in (Location(SITE), COMMAND_LINE)
-
-
-def _is_flag(node: Node) -> bool:
-    return isinstance(node, Literal) and isinstance(node.value, bool)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -98,7 +98,8 @@ def possible_of(tree: expressions.ExpressionTree) -> Possible:
         case expressions.BooleanOperation():
             return _either(map(possible_of, tree.operands))
         case expressions.Compare():
-            return _compared(possible_of(tree.left), possible_of(tree.right))
+            sides = (possible_of(tree.left), possible_of(tree.right))
+            return Possible(0, 1, others=any(side.others for side in sides))  # flag or tensor
         case expressions.Arithmetic():
             return _computed(tree.operator, possible_of(tree.left), possible_of(tree.right))
         case expressions.FormattedText():
@@ -145,11 +146,6 @@ def _either(choices: Iterable[Possible]) -> Possible:
         texts=frozenset().union(*texts) if len(texts) == len(every) else None,
         others=any(choice.others for choice in every),
     )
-
-
-def _compared(left: Possible, right: Possible) -> Possible:
-    """Return a flag, or the tensor that the comparison of a tensor gives."""
-    return Possible(0, 1, others=left.others or right.others)
 
 
 def _computed(sign: str, left: Possible, right: Possible) -> Possible:
@@ -200,18 +196,15 @@ def _formatted(
 def _part_texts(part: expressions.Constant | expressions.FormattedValue) -> frozenset[str] | None:
     if isinstance(part, expressions.Constant):
         texts = _constant(part.value).texts
+    elif part.spec or not _is_text(part.value):
+        return None
     else:
-        texts = possible_of(part.value).texts if _is_plain(part) else None
+        texts = possible_of(part.value).texts
     if texts is None:
         return None
     # The interpreter cuts and blanks these texts, so they are not listed.
     odd = any(len(text) > MAX_TEXT or not text.isprintable() for text in texts)
     return None if odd else texts
-
-
-def _is_plain(part: expressions.FormattedValue) -> bool:
-    """Return whether a text, and nothing but a text, is put in as it is."""
-    return not part.spec and _is_text(part.value)
 
 
 def _is_text(tree: expressions.Node) -> bool:

@@ -22,7 +22,8 @@ def run_folders(
     return {
         name: _place(template, variables, spec.location)
         for name, template in entry.filled.items()
-        if not _is_given(spec, name)
+        # An expression may come to null.
+        if not (isinstance(node := spec.args.items.get(name), Literal) and node.value)
     }
 
 
@@ -32,9 +33,3 @@ def _place(template: str, variables: Mapping[str, Variable], location: Location)
         return substitute(template, variables, location)
     except SubstitutionError:
         return None
-
-
-def _is_given(spec: ComponentSpec, argument: str) -> bool:
-    """Return whether an argument is a value for sure; an expression may come to null."""
-    node = spec.args.items.get(argument)
-    return isinstance(node, Literal) and bool(node.value)

@@ -91,7 +91,8 @@ def _crop_problem(
     crop = _numbers(spec.args.items.get("spatial_size"))
     if len(crop) == 1:
         crop = crop * SPATIAL_AXES
-    if len(crop) != SPATIAL_AXES or _is_true(spec.args.items.get("allow_smaller")):
+    allowed = spec.args.items.get("allow_smaller")
+    if len(crop) != SPATIAL_AXES or (allowed is not None and plain(allowed) is True):
         return
     # Behind Orientationd the axes may have changed places; then only the sorted sizes can tell.
     asked, there = (sorted(crop), sorted(largest)) if reoriented else (crop, list(largest))
@@ -118,7 +119,3 @@ def _numbers(node: Node | None) -> list[float]:
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
         return []
     return [float(value) for value in values]
-
-
-def _is_true(node: Node | None) -> bool:
-    return node is not None and plain(node) is True

@@ -72,12 +72,9 @@ def _section(section: Section, title: str, built: Mapping[str, Any]) -> Iterator
     for entry, label in NUMBERED:
         if entry in section.entries and entry not in built:
             yield f"{title} {label}s: {NOT_USED}"
-        for number, part in enumerate(_parts(built.get(entry, ())), start=1):
+        parts = built.get(entry, ())
+        for number, part in enumerate(getattr(parts, "transforms", parts), start=1):
             yield f"{title} {label} #{number}: {_described(part)}"
-
-
-def _parts(built: Any) -> tuple[Any, ...]:
-    return tuple(getattr(built, "transforms", built))
 
 
 def _described(built: Any) -> str:

@@ -182,7 +182,8 @@ def _chosen_network(
     were trained with do they mean what they meant then.
     """
     configured = config.train.entries.get("model")
-    if not _names_network(checkpoint.train_conf):
+    stored = (checkpoint.train_conf or {}).get("train")
+    if not (isinstance(stored, Mapping) and "model" in stored):
         if configured is not None:
             return configured, ()
         message = f"is missing, and {path.name} does not say what the network is either"
@@ -199,11 +200,6 @@ def _chosen_network(
         f"exported. They differ in: {', '.join(differences)}"
     )
     return own, (notice,)
-
-
-def _names_network(train_conf: Mapping[str, Any] | None) -> bool:
-    train = {} if train_conf is None else train_conf.get("train")
-    return isinstance(train, Mapping) and "model" in train
 
 
 def _differences(old: Any, new: Any, place: str = "model") -> list[str]:
@@ -365,12 +361,6 @@ def _fixed_notices(method: ExportMethod, trial: _Trial) -> tuple[str, ...]:
     return (f"the network fixes its batch size; the file takes only {list(trial.shape)}",)
 
 
-def _write_program(network: torch.nn.Module, trial: _Trial, path: Path) -> _Written:
-    program, method = _program(network, trial)
-    torch.export.save(program, path)
-    return _Written(method=method, notices=_fixed_notices(method, trial))
-
-
 def _write_onnx(network: torch.nn.Module, trial: _Trial, path: Path) -> _Written:
     program, method = _program(network, trial)
     count = len(trial.expected)
@@ -419,14 +409,16 @@ def _move(candidate: Path, output_path: Path) -> None:
 # --- Comparing ------------------------------------------------------------------------------------
 
 
+def _write_program(network: torch.nn.Module, trial: _Trial, path: Path) -> _Written:
+    program, method = _program(network, trial)
+    torch.export.save(program, path)
+    return _Written(method=method, notices=_fixed_notices(method, trial))
+
+
 def _run_torchscript(path: Path, image: torch.Tensor) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch points to torch.export here too
         return torch.jit.load(path, map_location="cpu")(image)
-
-
-def _run_program(path: Path, image: torch.Tensor) -> Any:
-    return torch.export.load(path).module()(image)
 
 
 def _run_onnx(path: Path, image: torch.Tensor) -> Any:
@@ -436,7 +428,11 @@ def _run_onnx(path: Path, image: torch.Tensor) -> Any:
 
 
 RUNNERS: Mapping[ExportFormat, Callable[[Path, torch.Tensor], Any]] = MappingProxyType(
-    {"torchscript": _run_torchscript, "torch_export": _run_program, "onnx": _run_onnx}
+    {
+        "torchscript": _run_torchscript,
+        "torch_export": lambda path, image: torch.export.load(path).module()(image),
+        "onnx": _run_onnx,
+    }
 )
 """Format -> what loads such a file and gives it an input."""
 

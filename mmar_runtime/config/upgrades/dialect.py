@@ -8,6 +8,7 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from mmar_runtime.config.expressions import (
@@ -104,7 +105,9 @@ def _output_transforms(draft: Draft) -> Iterator[Place]:
         for argument in TRANSFORM_ARGUMENTS:
             keys = _subscripted_keys(args_of(component).get(argument))
             if keys:
-                set_args(component, **{argument: _from_engine(keys)})
+                first = ", first=True" if keys == ["loss"] else ""
+                expression = f"#monai.handlers.from_engine({keys!r}{first})"
+                set_args(component, **{argument: expression})
                 yield (*place, "args", argument)
 
 
@@ -146,31 +149,16 @@ def _key(tree: ExpressionTree) -> str | None:
     return tree.key if isinstance(tree.key, str) else None
 
 
-def _from_engine(keys: list[str]) -> str:
-    first = ", first=True" if keys == ["loss"] else ""
-    return f"#monai.handlers.from_engine({keys!r}{first})"
-
-
-def _load_dict(draft: Draft) -> Iterator[Place]:
-    yield from _named_objects(draft, "CheckpointLoader", "load_dict")
-
-
-def _save_dict(draft: Draft) -> Iterator[Place]:
-    yield from _named_objects(draft, "CheckpointSaver", "save_dict")
-
-
 def _named_objects(draft: Draft, handler: str, argument: str) -> Iterator[Place]:
     """Yield a list of names -> a mapping from each name to the object."""
     for place, component in draft.named(handler):
         names = args_of(component).get(argument)
-        if isinstance(names, list) and all(_is_name(name) for name in names):
+        if not isinstance(names, list):
+            continue
+        if all(isinstance(name, str) and name.isidentifier() for name in names):
             mapping = {name: "@conf" if name == "train_conf" else f"@{name}" for name in names}
             set_args(component, **{argument: mapping})
             yield (*place, "args", argument)
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value.isidentifier()
 
 
 # --- Transforms ----------------------------------------------------------------------------------
@@ -452,8 +440,16 @@ RULES = (
         "a lambda over the engine's output runs as from_engine: the output is a list now",
         _output_transforms,
     ),
-    Rule("load-dict", "4.0's list 'load_dict' is now a mapping to objects", _load_dict),
-    Rule("save-dict", "4.0's list 'save_dict' is now a mapping to objects", _save_dict),
+    Rule(
+        "load-dict",
+        "4.0's list 'load_dict' is now a mapping to objects",
+        partial(_named_objects, handler="CheckpointLoader", argument="load_dict"),
+    ),
+    Rule(
+        "save-dict",
+        "4.0's list 'save_dict' is now a mapping to objects",
+        partial(_named_objects, handler="CheckpointSaver", argument="save_dict"),
+    ),
     Rule("channel-order", "channels come before Spacingd, which needs them first", _channel_order),
     Rule("metrics", "4.0's list 'metrics' is now key_metric and additional_metrics", _metrics),
     Rule("saver", "the handler SegmentationSaver runs as the post transform SaveImaged", _saver),

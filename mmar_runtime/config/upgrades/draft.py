@@ -74,7 +74,10 @@ class Draft:
         source = self.document.get("train")
         for slot in TRANSFORM_LISTS:
             for other in objects(source if isinstance(source, dict) else self.document, slot):
-                if is_component(other) and item["ref"] in (short_name(other), _alias(other)):
+                if not is_component(other):
+                    continue
+                alias = str(other.get("name", "")).partition("#")[2]
+                if item["ref"] in (short_name(other), alias or short_name(other)):
                     return other
         return {}
 
@@ -103,10 +106,6 @@ def short_name(component: Component) -> str:
     """Return the class's short name, without its alias; empty where a ``path`` names the class."""
     name = component.get("name")
     return name.partition("#")[0] if isinstance(name, str) and "path" not in component else ""
-
-
-def _alias(component: Component) -> str:
-    return str(component.get("name", "")).partition("#")[2] or short_name(component)
 
 
 def args_of(component: Component) -> dict[str, Any]:

@@ -69,7 +69,8 @@ def _nifti(path: Path) -> ImageHeader | None:
     import nibabel  # takes a moment, and most checks read no image
 
     block = _first_bytes(path, NIFTI_BYTES)
-    kind = nibabel.Nifti2Header if 540 in _both_orders(block[:4]) else nibabel.Nifti1Header
+    sizes = (int.from_bytes(block[:4], order) for order in ("little", "big"))
+    kind = nibabel.Nifti2Header if 540 in sizes else nibabel.Nifti1Header
     header: Any = kind(  # type: ignore[no-untyped-call]
         block[: kind.template_dtype.itemsize], check=False
     )
@@ -89,10 +90,6 @@ def _first_bytes(path: Path, count: int) -> bytes:
     with path.open("rb") as stream:
         packed = path.name.lower().endswith((".gz", ".mgz"))
         return (gzip.GzipFile(fileobj=stream) if packed else stream).read(count)
-
-
-def _both_orders(block: bytes) -> tuple[int, int]:
-    return struct.unpack("<i", block)[0], struct.unpack(">i", block)[0]
 
 
 def _picture(path: Path) -> ImageHeader | None:
