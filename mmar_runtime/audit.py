@@ -37,7 +37,7 @@ SHARED_FILES = (AUDIT_FILE, LEDGER_FILE, LEDGER_LOCK)
 """What the process of a job writes to below a site's folder, besides its own run folder."""
 
 FIRST = "0" * 64
-"""What stands for the digest before the first line."""
+"""The digest before the first line."""
 
 HEAD_FORM = re.compile(r"([1-9][0-9]{0,14}):([0-9a-f]{64})")
 """How a head is written: the number of a line, and its digest."""
@@ -100,7 +100,7 @@ class AuditLog:
 
     Args:
         path: the file; it and its folder are made when the first line is added.
-        key: of the writer; None where there is no kit.
+        key: of the writer; None without a kit.
     """
 
     def __init__(self, path: Path, key: LogKey | None = None) -> None:
@@ -367,7 +367,7 @@ def _last(stream: BinaryIO) -> tuple[bool, dict[str, Any] | None]:
         # The first of them may begin before this block.
         for line in reversed(lines if start == 0 else lines[1:]):
             entry = _entry(line)
-            # No log has more lines than bytes. Behind a forged count the numbers would run out.
+            # No log has more lines than bytes; after a forged count the numbers would run out.
             if entry is not None and entry["count"] <= end:
                 return tail.endswith(b"\n"), entry
         if start == 0 or size > 2 * MAX_LINE:

@@ -1,6 +1,6 @@
 """Every exception that this project raises on purpose.
 
-    MmarError                 something that the person at the keyboard can mend; exit code 2
+    MmarError                 a fault that the person at the keyboard can correct; exit code 2
     ├── ConfigError           one or more faults in the JSON documents of an MMAR, all at once
     ├── DataError             a data list, an image or a label is missing, unreadable or unfit
     ├── CheckpointError       a file of weights is missing, unreadable or does not fit the network

@@ -34,7 +34,7 @@ def write_atomically(
     """Write a file whole or not at all.
 
     ``write`` fills a temporary file in the same folder, which then takes the place of ``path`` in
-    one step. If anything interrupts that, ``path`` stays what it was and nothing is left behind.
+    one step. If anything interrupts that, ``path`` keeps its content and no other file remains.
     File and folder are flushed to the disk, so that a power cut loses neither; without ``flush``,
     whoever asks for that calls ``flush_below`` in the end. The file gets the permissions that an
     ordinary new file would get; a private one is its owner's alone, always.

@@ -52,7 +52,7 @@ class Mmar:
 
     @property
     def custom(self) -> Path:
-        """Where the MMAR's own code lies, if it brings any."""
+        """The folder of the MMAR's own code, if it has any."""
         return self.root / "custom"
 
     @property

@@ -26,10 +26,10 @@ JOB_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,98}[A-Za-z0-9._-])?")
 """Of a job, which is a folder's name too."""
 
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""Of a site or a model; without blanks, as it stands in files' names and in addresses."""
+"""Of a site or a model; without blanks, as names of files and addresses hold it."""
 
 ENCRYPTED_PREFIX = "@encrypted/"
-"""Of the arrays that stand for encrypted tensors; see ``mmar_runtime.exchange.encryption``."""
+"""Of the arrays that hold encrypted tensors; see ``mmar_runtime.exchange.encryption``."""
 
 
 def is_name(value: object) -> TypeGuard[str]:

@@ -31,10 +31,10 @@ from mmar_runtime.files import finite
 from mmar_runtime.names import visible_line
 
 EXIT_INTERNAL = 70
-"""A fault of ours, as in sysexits.h; everything that the user can mend exits with 1 or 2."""
+"""A fault of ours, as in sysexits.h; faults that the user can correct exit with 1 or 2."""
 
 MET_BY_ALL = (CheckpointError, ConfigError, LaunchError, RunAborted)
-"""Errors that each process of a run meets by itself; one process on each machine tells them."""
+"""Errors that each process of a run meets by itself; one process on each machine reports them."""
 
 
 def add_mmar_arguments(parser: argparse.ArgumentParser, *, config: str) -> None:
@@ -92,7 +92,7 @@ def run_command(command: Callable[[argparse.Namespace], int], options: argparse.
     """Run a command; errors written for the user are printed without a traceback.
 
     Returns:
-        0 for success; 1 for a run that failed; 2 for something to mend in what was given; 130 for
+        0 for success; 1 for a run that failed; 2 for a fault in the input; 130 for
         an interrupted run; 70 for a fault of the program itself.
     """
     code = _exit_code(command, options)
@@ -115,7 +115,7 @@ def _exit_code(command: Callable[[argparse.Namespace], int], options: argparse.N
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:
             text = f"{str(error.filename)!r}: {error.strerror}"
-            code, advice = MmarError.exit_code, "Mend that there, or name another place."
+            code, advice = MmarError.exit_code, "Correct that there, or name another place."
         else:
             text = f"internal error: {type(error).__name__}: {error}"
             code = EXIT_INTERNAL
@@ -171,7 +171,7 @@ def json_text(content: Any) -> str:
 def set_up_logging(*, verbose: bool) -> None:
     """Log our own messages always, the libraries' messages when asked for; all on stderr.
 
-    Of several processes, those behind the first one only warn.
+    Of several processes, all but the first only warn.
     """
     first = is_first_process()
     logging.basicConfig(
@@ -205,7 +205,7 @@ class StopRequest:
     only asks, and the run ends between two iterations. A second signal, or the first before the
     run has begun, interrupts at once.
 
-    Of several processes the first one tells of it.
+    Of several processes the first reports the stop.
     """
 
     def __init__(self) -> None:
@@ -228,7 +228,10 @@ class StopRequest:
                 run ends after its first iteration.
         """
         if os.getpid() != self._process:
-            _in_data_worker(number)
+            # In a DataLoader's process: the process that loads ends it, also after Ctrl-C.
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
         elif self._asked or not self._running:
             self._asked = True
             raise KeyboardInterrupt(f"stopped by {signal.Signals(number).name}")
@@ -236,13 +239,6 @@ class StopRequest:
             self._asked = True
             if self._tells:
                 print("stopping after this iteration; once more to stop at once", file=sys.stderr)
-
-
-def _in_data_worker(number: int) -> None:
-    """Ignore Ctrl-C in a DataLoader's process: the process that loads ends it."""
-    if number == signal.SIGTERM:
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def confine_command(options: argparse.Namespace) -> None:
     start stays in its memory.
 
     Raises:
-        ConfinementError: this kernel does not cover files, programs and network; or a link stands
+        ConfinementError: this kernel does not cover files, programs and network; or there is a link
             where the run would write.
         ConfigError: there is no such MMAR, or an override is not one.
     """

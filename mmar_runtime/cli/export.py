@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
         if any(place.path[:2] == ("train", "model") for place in notice.places):
             print_note(notice)
     model_path, output_path = _paths(options, config, format)
-    # What torch prints would stand in the result's place.
+    # Output of torch would take the result's place.
     with stop_on_signals(), contextlib.redirect_stdout(sys.stderr):
         # torch and MONAI take seconds to import; a config with a fault is refused before that.
         from mmar_runtime.workflows.exporting import export
@@ -153,7 +153,7 @@ def chosen_format(given: ExportFormat | None, output_path: str | None) -> Export
     suffix = Path(output_path or "").suffix
     by_suffix = {ending: format for format, ending in EXPORT_SUFFIXES.items()}.get(suffix)
     if given is not None and by_suffix not in (None, given):
-        message = f"{given} in a file that ends in {suffix!r}, which stands for {by_suffix}"
+        message = f"{given} in a file that ends in {suffix!r}, which means {by_suffix}"
         advice = f"Let --output_path end in {EXPORT_SUFFIXES[given]!r}, or leave --format out."
         raise ConfigError([Problem(Location("--format"), message, advice, "export")])
     return given or by_suffix or "torchscript"

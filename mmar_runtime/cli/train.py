@@ -114,7 +114,7 @@ def summary(result: TrainResult, config: TrainConfig) -> str:
 def train_stats(result: TrainResult, lines: Lines) -> dict[str, Any]:
     """Return the content of ``train_stats.json``, by the names of MONAI's engine statistics.
 
-    None stands for what is not known: iterations and epochs of a trainer that tells nobody of
+    None means unknown: iterations and epochs of a trainer that reports none of
     them, and the best metric of a training without validation.
     """
     length, epochs = lines.epoch_length, lines.epochs
@@ -130,7 +130,7 @@ def train_stats(result: TrainResult, lines: Lines) -> dict[str, Any]:
 
 
 class Lines:
-    """Tells of a training as lines on stderr: epochs, validations, and how long it will take.
+    """Reports a training as lines on stderr: epochs, validations, and how long it will take.
 
     Attributes:
         epochs: how many the trainer was asked for; None before the first iteration.

@@ -172,7 +172,7 @@ class ComponentBuilder:
         return self.get(*target)
 
     def _interpreted(self, node: Expression, scope: str) -> Any:
-        # What cannot be built tells its own place; the expression's is for the expression itself.
+        # A component that fails names its own place; the expression's is for the expression itself.
         built = {name: self._reference(scope, name) for name in sorted(references(node.tree))}
         try:
             return interpret(node.tree, built.__getitem__)

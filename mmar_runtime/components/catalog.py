@@ -114,7 +114,7 @@ def own_class(spec: ComponentSpec, custom: Path) -> type[Any]:
             f"{spec.location / 'path'}: the module {module!r} has no {name!r}. "
             f"{did_you_mean(name, names)}"
         )
-    return cls  # type: ignore[no-any-return]  # whatever stands there; calling it tells
+    return cls  # type: ignore[no-any-return]  # any object; a call shows what it is
 
 
 def _look_in(custom: Path) -> None:
@@ -147,7 +147,7 @@ def check_own_arguments(spec: ComponentSpec, cls: type[Any], given: Mapping[str,
     try:
         signature = inspect.signature(cls)
     except (TypeError, ValueError):
-        return  # a class in C without a signature: calling it tells
+        return  # a class in C without a signature: a call shows
     parameters = signature.parameters.values()
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     names = [

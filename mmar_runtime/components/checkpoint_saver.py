@@ -26,7 +26,7 @@ class AtomicDiskSaver(BaseSaveHandler):
     Args:
         folder: where checkpoints go.
         filename: the name that every checkpoint gets; None for ignite's own names.
-        listeners: each is told the path of a checkpoint that is written.
+        listeners: each gets the path of every checkpoint that the saver writes.
     """
 
     def __init__(self, folder: Path, filename: str | None, listeners: list[Listener]) -> None:
@@ -59,7 +59,7 @@ class AtomicCheckpointSaver(CheckpointSaver):
     has stopped does not: its weights are no result, and may be those of half an epoch.
 
     Attributes:
-        listeners: each is told the path of a checkpoint that is written.
+        listeners: each gets the path of every checkpoint that the saver writes.
     """
 
     def __init__(self, save_dir: str, save_dict: dict[str, Any], **arguments: Any) -> None:

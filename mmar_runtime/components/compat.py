@@ -46,7 +46,7 @@ def numpy_transform(transform: str, arguments: Mapping[str, Any] | None = None) 
 class NumpyTransform(Transform):
     """A transform around another one: arrays in, tensors with their metadata out.
 
-    Of a dictionary, every tensor becomes an array, and beside each image the transform finds
+    Of a dictionary, every tensor becomes an array, and next to each image the transform finds
     ``<key>_meta_dict`` with the image's metadata, as it did in 2021. Afterwards every image is a
     MetaTensor again: with its metadata, with what the transform has changed in that dictionary,
     and with the record of transforms before it that ``Invertd`` reads. What this transform does is
@@ -116,7 +116,7 @@ def _with_images(
 
 
 def _as_image(value: Any, *, like: Any, meta: Mapping[str, Any] | None = None) -> Any:
-    """Return an array as what stood in its place before: an image with metadata, or a tensor."""
+    """Return an array as the former value of its place: an image with metadata, or a tensor."""
     if not isinstance(value, np.ndarray | np.generic | torch.Tensor) or not isinstance(
         like, torch.Tensor
     ):
@@ -197,10 +197,11 @@ class _BatchOutputEngine:
         def call(engine: Engine) -> Any:
             state: Any = engine.state  # ignite takes an output for a number
             before = state.output
-            if not _is_decollated(before):
+            items = before if isinstance(before, list) else []
+            if not items or not all(isinstance(item, Mapping) for item in items):
                 return handler(engine, *args, **kwargs)
-            shared = [key for key in before[0] if all(key in item for item in before)]
-            state.output = {key: _joined([item[key] for item in before]) for key in shared}
+            shared = [key for key in items[0] if all(key in item for item in items)]
+            state.output = {key: _joined([item[key] for item in items]) for key in shared}
             try:
                 return handler(engine, *args, **kwargs)
             finally:
@@ -214,14 +215,6 @@ class _BatchOutputEngine:
             return handler
 
         return decorate
-
-
-def _is_decollated(output: Any) -> bool:
-    return (
-        isinstance(output, list)
-        and bool(output)
-        and all(isinstance(item, Mapping) for item in output)
-    )
 
 
 def _joined(values: list[Any]) -> Any:
@@ -258,7 +251,7 @@ class AdditionalEvents:
 
     def _register_handlers(self, handlers: Sequence[Any]) -> None:
         self._register_additional_events_once()
-        super()._register_handlers(handlers)  # type: ignore[misc]  # of the engine beside this
+        super()._register_handlers(handlers)  # type: ignore[misc]  # of the engine next to this
 
     def _register_additional_events_once(self) -> None:
         if not self._additional_events_registered:
@@ -276,7 +269,7 @@ def _own(path: str) -> Callable[..., Any]:
     """Return the class of a path; modules of the MMAR's ``custom`` folder are found too."""
     module_name, _, name = path.rpartition(".")
     if not module_name:
-        raise ComponentError(f"{path!r} is no path; write module.Class")
+        raise ComponentError(f"{path!r} is not a path; write module.Class")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

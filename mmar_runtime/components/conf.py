@@ -9,7 +9,7 @@ from typing import Any
 class TrainConf:
     """The configuration as it runs, as plain JSON values.
 
-    ignite saves objects that have a ``state_dict``; so this is what stands behind ``@conf`` in a
+    ignite saves objects that have a ``state_dict``; so this is the object of ``@conf`` in a
     ``save_dict``. It is written into the checkpoint as ``train_conf``, from which a network can be
     rebuilt later.
     """

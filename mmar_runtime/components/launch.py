@@ -41,7 +41,7 @@ def launched_processes(environment: Mapping[str, str] = os.environ) -> Processes
     """Return the processes that ``torchrun`` has started; one process if nothing has started it.
 
     Raises:
-        LaunchError: the environment tells a part of it only, or what is no number.
+        LaunchError: the environment names only a part of it, or a value that is not a number.
     """
     if "WORLD_SIZE" not in environment:
         return ALONE

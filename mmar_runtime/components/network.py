@@ -61,7 +61,7 @@ def _torchscript(path: Path, context: BuildContext) -> torch.nn.Module:
         try:
             network: torch.nn.Module = torch.jit.load(path, map_location=context.device)
         except (RuntimeError, ValueError) as error:
-            raise CheckpointError(f"{str(path)!r} is no TorchScript: {error}") from error
+            raise CheckpointError(f"{str(path)!r} is not TorchScript: {error}") from error
     logger.info("loaded TorchScript model from path: %s", path)
     return network
 

@@ -48,7 +48,7 @@ def _output_shapes(network: torch.nn.Module, input_size: Sequence[int]) -> dict[
     try:
         with torch.no_grad():
             twin(torch.empty(*input_size, device="meta"))
-    # An input that is wrong, or an operation that the meta device lacks: torch tells of it by a
+    # An input that is wrong, or an operation that the meta device lacks: torch reports it by a
     # RuntimeError of some kind, and layers by a TypeError. The summary is for reading alone, so the
     # training goes on without shapes, and the log says why.
     except (RuntimeError, TypeError) as error:

@@ -265,7 +265,7 @@ class OwnRunMLFlowHandler(MLFlowHandler):
     experiment: Any
 
     def __init__(self, **arguments: Any) -> None:
-        # MLflow tells its makers what it is used for, unless this says otherwise.
+        # MLflow reports its use to its makers, unless this variable forbids it.
         os.environ.setdefault(MLFLOW_TELEMETRY, "true")
         super().__init__(**arguments)
 

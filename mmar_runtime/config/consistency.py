@@ -33,7 +33,7 @@ NEEDED_IN_EACH_PROCESS = frozenset(
         "ValidationHandler",
     }
 )
-"""Handlers that wait for the other processes, or that leave them behind with other weights."""
+"""Handlers that wait for the other processes, or that leave them with other weights."""
 
 BUILT_IN_NAMES = frozenset({"conf"})
 

@@ -89,7 +89,7 @@ def _names_files(value: Any) -> bool:
 
 
 def raw_items(file: Path, source: DataListSource) -> list[Any]:
-    """Return the items of a list as they stand in its file.
+    """Return the items of a list as its file has them.
 
     Raises:
         ConfigError: no such file or list, or an empty one.
@@ -149,7 +149,7 @@ def data_check(config: WorkflowConfig) -> Iterator[Problem]:
     task = config.variables.get("PROCESSING_TASK")
     if task is not None and task.value not in TASKS:
         tasks = [name for name in TASKS if isinstance(name, str) and name]
-        message = f"tells whether labels are files or values; {task.value!r} is no known task"
+        message = f"decides whether labels are files or values; {task.value!r} is not a known task"
         advice = did_you_mean(str(task.value), tasks)
         yield Problem(task.source / "PROCESSING_TASK", message, advice, "task")
         return

@@ -385,7 +385,7 @@ def _check_quotes(text: str) -> None:
         _refuse("a triple quote", "'...' and \"...\"", "Use single quotes, or double ones.")
     if "\\" in _PLAIN_ESCAPES.sub("", text):
         _refuse(
-            "a backslash with another character behind it",
+            "a backslash before another character",
             r"\n, \t, \\, \' and \"",
             "Write the character itself.",
         )
@@ -400,7 +400,7 @@ def _python_piece(piece: re.Match[str]) -> str:
         _refuse("a comment", "'#' at the beginning only", "Leave the comment out.")
     if piece["reference"] is None:
         _refuse("'@' without a name", "@name, as in @model", "Name a declared component.")
-    # The blanks keep it from growing together with a name beside it: x@y must not parse.
+    # The blanks keep it from growing together with a name next to it: x@y must not parse.
     return f" {_PLACEHOLDER}{piece['reference']} "
 
 
@@ -715,7 +715,7 @@ def _operand(node: ast.expr, parameter: str | None) -> Node:
         number = isinstance(operand, _NUMBER_NODES)
     if not number:
         _refuse(
-            f"arithmetic on a {type(operand).__name__} that is no number",
+            f"arithmetic on a {type(operand).__name__} that is not a number",
             "numbers and tensors",
             "Build text with an f-string.",
         )

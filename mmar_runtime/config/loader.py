@@ -57,7 +57,7 @@ TOP_LEVEL = ("determinism", "network_summary")
 """Top-level objects besides the sections."""
 
 MAX_REPEATED = 2**18
-"""Characters of transforms that the refs of a document stand for; usual ones stand for 5,000."""
+"""Characters of the transforms that the refs of a document mean; usually 5,000."""
 
 SETTINGS = frozenset(
     {
@@ -253,7 +253,7 @@ class _Reading:
                 message = f"{inner.kind!r} has a meaning only in the model of an evaluation"
                 self._problem(inner.location, message, "model")
             if isinstance(inner, TransformRef) and not any(inner is item for item in own):
-                message = "a 'ref' may only stand in pre_transforms or post_transforms themselves"
+                message = "a 'ref' is only allowed in pre_transforms or post_transforms themselves"
                 self._problem(inner.location, message, "ref")
 
     def _model(self, raw: Any) -> Node | None:

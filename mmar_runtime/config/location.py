@@ -23,7 +23,7 @@ class Location:
     def place(self) -> str:
         """The place without the document: ``train.handlers[3].args``; empty for the whole.
 
-        A key that is no plain name is quoted, so that no key can look like another place.
+        A key that is not a plain name is quoted, so that no key can look like another place.
 
         >>> (Location("config_train.json") / "train" / "a.b").place
         "train['a.b']"

@@ -28,7 +28,7 @@ OPTIONS = {
     "handler": ("class", "level", "formatter", "args", "kwargs"),
     "logger": ("level", "handlers", "qualname", "propagate"),
 }
-"""Section -> what may stand in it."""
+"""Section -> the options that it may have."""
 
 MAX_BYTES = 64 * 1024
 MAX_FORMAT = 500
@@ -139,7 +139,7 @@ class _Reading:
             dates = self._option(section, "datefmt") or None
             fault = _format_fault(text, dates)
             if fault:
-                self._problem(section, "format", f"{text[:80]!r} is no format: {fault}")
+                self._problem(section, "format", f"{text[:80]!r} is not a format: {fault}")
             yield key, (text, dates)
 
     def _handlers(

@@ -27,7 +27,7 @@ WeightsKind: TypeAlias = OneOf["ts_path", "ckpt_path"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Literal:
-    """A value that stands for itself."""
+    """A plain value: a number, a flag, a text or null."""
 
     location: Location
     value: Scalar
@@ -81,7 +81,7 @@ class ComponentSpec:
     """A component: its class by short ``name`` or import ``path``, and its arguments.
 
     Attributes:
-        alias: the text behind ``#`` in the name; a ``ref`` may use it instead of the name.
+        alias: the text after ``#`` in the name; a ``ref`` may use it instead of the name.
         disabled: leave this component out.
         rank: build it in this process of a distributed run only; None means in each.
         log_label: the key of a metric in logs and results.

@@ -40,10 +40,10 @@ def parse_overrides(tokens: Iterable[str]) -> dict[str, Scalar]:
     """Parse ``["epochs=5", "amp=False"]`` to ``{"epochs": 5, "amp": False}``; the last word wins.
 
     A token without ``=`` is passed over: several of Clara's own ``commands/*.sh`` hand the number
-    of GPUs on as a bare word behind ``--set``.
+    of GPUs on as a bare word after ``--set``.
 
     Raises:
-        ConfigError: what stands before a ``=`` cannot be a variable's name, or a number is not
+        ConfigError: the text before a ``=`` cannot be a variable's name, or a number is not
             finite.
     """
     values: dict[str, Scalar] = {}

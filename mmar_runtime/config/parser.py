@@ -40,11 +40,11 @@ COMPONENT_BEARING = {
 that whoever reviews a config need not look for components in odd places."""
 
 FOREIGN_KEYS = ("path", "class_path", "_target_")
-"""Keys by which other libraries take an object for a component, wherever it stands."""
+"""Keys by which other libraries take any object for a component."""
 
 MAX_DEPTH = 40
 MAX_PROBLEMS = 100
-"""So many are told; a value behind them is not looked at any more."""
+"""The most problems of a document; the parser skips all values after them."""
 
 
 class NodeParser:
@@ -59,8 +59,8 @@ class NodeParser:
 
         Args:
             raw: the value as read.
-            location: where it stands.
-            components: whether components may stand here and below.
+            location: of the value.
+            components: whether components are allowed here and below.
         """
         if len(self.problems) >= MAX_PROBLEMS:
             return Literal(location=location, value=None)
@@ -99,7 +99,9 @@ class NodeParser:
         if "name" not in raw and "path" not in raw:
             advice = did_you_mean_key(raw, ("name", "path", "ref", *WEIGHTS_KEYS))
             return self._refused(
-                location, f"is no component: it has no 'name' and no 'path'. {advice}", "component"
+                location,
+                f"is not a component: it has no 'name' and no 'path'. {advice}",
+                "component",
             )
         return self._component(raw, location)
 
@@ -110,7 +112,7 @@ class NodeParser:
         if path is not None and not (
             "." in path and all(part.isidentifier() for part in path.split("."))
         ):
-            self._problem(location / "path", f"{path!r} is no path; write module.Class", "path")
+            self._problem(location / "path", f"{path!r} is not a path; write module.Class", "path")
         raw_args = raw.get("args", {})
         if not isinstance(raw_args, dict):
             self._problem(
@@ -147,7 +149,7 @@ class NodeParser:
             return None, None
         name, hash_sign, alias = text.partition("#")
         if hash_sign and not alias:
-            self._problem(location / "name", f"{text!r} has nothing behind its '#'", "name")
+            self._problem(location / "name", f"{text!r} has nothing after its '#'", "name")
         return name, alias or None
 
     def _log_label(self, raw: dict[str, Any], location: Location) -> str | None:
@@ -216,7 +218,7 @@ class NodeParser:
             name = text.strip()[1:]
             if not name.isidentifier():
                 return self._refused(
-                    location, f"{text!r} is no reference; write @name", "reference"
+                    location, f"{text!r} is not a reference; write @name", "reference"
                 )
             return Reference(location=location, name=name)
         return Literal(location=location, value=self._substituted(text, location))

@@ -41,7 +41,7 @@ SLOT_KINDS: Mapping[str, str] = MappingProxyType(
         "evaluator": "evaluator",
     }
 )
-"""Section entry -> the kind of component that stands there."""
+"""Section entry -> its kind of component."""
 
 THREADS_VARIABLE = "NUM_THREADS"
 """A site's own value: how many threads torch computes with. It changes the last bits of sums."""
@@ -202,7 +202,7 @@ class EvaluationConfig(WorkflowConfig):
 
     @property
     def scopes(self) -> Mapping[str, Section]:
-        """The one section; its name is empty because its entries stand at the top level."""
+        """The only section, with an empty name: its entries are at the top level."""
         return {"": self.section}
 
     def with_section(self, section: Section) -> EvaluationConfig:

@@ -51,7 +51,7 @@ SITE = "site"
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """Stands for a value that Python's reader takes and ours does not, until its place is known."""
+    """A value that Python's reader takes and ours refuses, until its place is known."""
 
     message: str
     advice: str
@@ -102,7 +102,7 @@ def _is_text(text: str) -> bool:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for key, value in pairs:
-        twice = _Refused(f"the key {key!r} stands twice in one object", "Keep the one that counts.")
+        twice = _Refused(f"an object has the key {key!r} twice", "Keep the one that counts.")
         content[key] = twice if key in content else value
     return content
 

@@ -30,7 +30,7 @@ def substitute(text: str, variables: Mapping[str, Variable], location: Location)
     """Return the value of a plain string in a configuration.
 
     A string that is just one variable becomes that variable's typed value; any other string has
-    its variables written into the text. ``{{`` and ``}}`` stand for single braces. The result is
+    its variables written into the text. ``{{`` and ``}}`` mean single braces. The result is
     never looked at again: a value cannot become a reference, an expression or another variable.
 
     Raises:

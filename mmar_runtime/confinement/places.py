@@ -35,7 +35,7 @@ SYSTEM = tuple(
 GPU_DEVICES = ("nvidia*", "dri", "kfd")
 
 LOADER_FOLDERS = ("/usr/lib", "/usr/lib64", "/lib", "/lib64")
-"""Where the program lies that loads the libraries of a program; shells are elsewhere."""
+"""Where the loader of a program's libraries is; shells are elsewhere."""
 
 VARIABLES = frozenset(
     (
@@ -109,7 +109,7 @@ def job_environment(
     folders = {name: str(scratch / folder) for name, folder in FOLDERS.items()}
     temporary = str(_short_name(scratch))
     if "PYTHONPATH" in kept:
-        # An empty or relative entry stands for the working directory, whichever that is.
+        # An empty or relative entry means the working directory of the moment.
         entries = kept["PYTHONPATH"].split(os.pathsep)
         kept["PYTHONPATH"] = os.pathsep.join(filter(os.path.isabs, entries))
     fixed = {"TMPDIR": temporary, "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -182,7 +182,7 @@ def confine(confinement: Confinement, *, keep: Iterable[int] = ()) -> Wall:
     if threads > 1:
         raise ConfinementError(
             f"this process has {threads} threads, and the kernel confines a single one; the wall "
-            "has to stand before NumPy and torch are imported"
+            "has to be up before NumPy and torch are imported"
         )
     wall = kernel_wall()
     _close_all_but(keep)

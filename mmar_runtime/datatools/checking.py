@@ -249,7 +249,7 @@ def _check_grid(grid: Grid, key: str, location: Location, findings: _Findings) -
         return
     difference = grid_difference(grid, findings.grid)
     if difference:
-        message = f"lies on another grid than the item's image: {difference}"
+        message = f"has another grid than the item's image: {difference}"
         advice = "Resample the one onto the other; a label with its nearest neighbour."
         findings.problems.append(Problem(location, message, advice, "grid"))
 
@@ -300,7 +300,7 @@ def _not_allowed(
     more = f" and {rest} more" if rest > 0 else ""
     allowed = ", ".join(map(str, sorted(names)))
     message = f"holds {shown}{more}; 'labels' of the document allows {allowed}"
-    advice = "Mend the label, or name its values in 'labels'."
+    advice = "Correct the label, or name its values in 'labels'."
     yield Problem(item.location / LABEL, message, advice, "label-value")
 
 
@@ -355,7 +355,7 @@ def _leaks(cases: Mapping[str, Sequence[_Case]], training: str) -> Iterator[Prob
 
 
 def _with_base_advice(problems: Iterable[Problem], base: Path) -> Iterator[Problem]:
-    """Yield the problems; the first missing file tells where files are looked for."""
+    """Yield the problems; the first missing file says where the check looks for files."""
     told = False
     for problem in problems:
         if problem.rule == "missing-image" and not told:

@@ -30,7 +30,7 @@ class Item:
     """One case of a list.
 
     Attributes:
-        location: where it stands, ``dataset.json: training[3]``.
+        location: such as ``dataset.json: training[3]``.
         entries: ``image``, usually ``label``, and whatever else the document says of the case.
     """
 

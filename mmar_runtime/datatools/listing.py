@@ -14,7 +14,7 @@ from mmar_runtime.datatools.document import TEST, TRAINING, natural_order, short
 from mmar_runtime.errors import ConfigError, Problem
 
 VOLUME_ENDINGS = (".nii.gz", ".nii")
-SUFFIX_ADVICE = "Name what stands behind the case's name with --image-suffix and --label-suffix."
+SUFFIX_ADVICE = "Name the text after the case's name with --image-suffix and --label-suffix."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class Naming:
     """How files are named: ``<case><suffix><ending>``.
 
     Attributes:
-        image_suffix: what stands behind the case's name in an image file, such as ``_0000``.
+        image_suffix: the text after the case's name in an image file, such as ``_0000``.
         label_suffix: the same for a label file, such as ``_seg``.
         endings: which files count; others are passed over.
     """
@@ -71,7 +71,7 @@ def list_folders(
     """Pair the images and labels of two folders, which may be the same one.
 
     An image and a label belong together if their names agree but for suffix and ending. Cases
-    stand in the order of their names, ``case_2`` before ``case_10``. Files in folders below, and
+    are in the order of their names, ``case_2`` before ``case_10``. Files in folders below, and
     hidden ones, are passed over: unpacking an archive of a Mac leaves ``._case_1.nii.gz``.
 
     Args:
@@ -90,7 +90,7 @@ def list_folders(
     naming = naming or Naming()
     shared = labels is not None and _relative(base, images) == _relative(base, labels)
     if shared and naming.image_suffix == naming.label_suffix:
-        message = "holds images and labels, which nothing tells apart"
+        message = "holds images and labels that nothing distinguishes"
         raise ConfigError([Problem(Location(images), message, SUFFIX_ADVICE, "pairing")])
     image_suffix, label_suffix, endings = naming.image_suffix, naming.label_suffix, naming.endings
     found_images = _files(base, images, image_suffix, label_suffix if shared else None, endings)
@@ -157,7 +157,7 @@ def _files(
     """Return the files of a folder that have the suffix, by case.
 
     Where images and labels share a folder, a file is of the kind whose suffix is the longer one
-    that fits, so that ``a_seg`` is no image although images have no suffix at all.
+    that fits, so that ``a_seg`` is not an image although images have no suffix at all.
     """
     relative = Path(_relative(base, folder))
     cases: defaultdict[str, list[str]] = defaultdict(list)

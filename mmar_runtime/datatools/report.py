@@ -24,7 +24,7 @@ class LabelClass:
     """One label value in a list.
 
     Attributes:
-        value: as it stands in the label files.
+        value: as in the label files.
         name: from ``labels`` of the document; empty where that has none.
         cases: how many labels hold at least one voxel of it.
         share: of all the list's label voxels, from 0 to 1; of its cases where a label is a value.

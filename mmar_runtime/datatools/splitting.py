@@ -34,7 +34,7 @@ Share: TypeAlias = int | float | Fraction
 """How much a list gets: an ``int`` is a number of units, anything else a part of all, as 0.2."""
 
 UnitOf: TypeAlias = Callable[[Item], str]
-"""The name of the unit that an item belongs to; raises ``DataError`` where that cannot be told."""
+"""The name of the unit that an item belongs to; raises ``DataError`` if the item names none."""
 
 MAX_PATTERN_CHARACTERS = 100
 MAX_PATTERN_REPEATS = 4
@@ -118,7 +118,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     if re.search(r"\)[*+{?]", bare) or repeats > MAX_PATTERN_REPEATS:
         raise DataError(
             f"the pattern {pattern!r} might take very long: at most {MAX_PATTERN_REPEATS} of "
-            "* + ? {}, and none behind a group, are allowed"
+            "* + ? {}, and none after a group, are allowed"
         )
     return expression
 
@@ -146,7 +146,7 @@ def parse_share(text: str) -> Share:
         return int(text)
     if re.fullmatch(r"\d{0,3}\.\d{1,9}|\d{1,3}(\.\d{1,9})?%", text):
         return Fraction(text.rstrip("%")) / (100 if text.endswith("%") else 1)
-    raise DataError(f"{text!r} is no share; write a number of cases (12) or a part (0.2 or 20%)")
+    raise DataError(f"{text!r} is not a share; write a number of cases (12) or a part (0.2 or 20%)")
 
 
 def part_sizes(units: int, parts: Mapping[str, Share]) -> dict[str, int]:

@@ -104,7 +104,7 @@ def open_volume(path: Path) -> Volume:
     """Read a volume's header.
 
     Raises:
-        DataError: it is no image, or its header makes no sense.
+        DataError: it is not an image, or its header makes no sense.
     """
     try:
         image: Any = nibabel.load(path)

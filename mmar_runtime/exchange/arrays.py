@@ -15,7 +15,7 @@ import torch
 from mmar_runtime.exchange.tensor_files import StoredWeights, stored_of
 
 IN_MESSAGE = 2**20
-"""Bytes of a message's tensors that go in the message itself; whoever receives asks for the rest.
+"""Bytes of tensors that go in the message itself; the receiver asks for all other tensors.
 
 So a small model needs no second message, and a large one none for its small tensors.
 """

@@ -137,7 +137,7 @@ class Keys:
         """Return ciphertexts ready to be added.
 
         Raises:
-            WeightsError: one of them is no ciphertext of this federation.
+            WeightsError: a text is not a ciphertext of this federation.
         """
         return [self._loaded(ciphertext) for ciphertext in ciphertexts]
 

@@ -34,7 +34,7 @@ def read_encrypted_model(path: Path) -> Checkpoint:
     """Return the content of a file of an encrypted model.
 
     Raises:
-        CheckpointError: there is no such file, or it is another.
+        CheckpointError: there is no such file, or it has another format.
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -141,7 +141,7 @@ def layout_of(weights: Mapping[str, Any], patterns: Any, location: Location) -> 
     Args:
         weights: arrays or tensors by name; only dtypes and shapes are looked at.
         patterns: exact names, or names with ``*`` for any characters.
-        location: where the patterns stand.
+        location: of the patterns.
 
     Raises:
         ConfigError: a pattern is none or fits no floating-point tensor.
@@ -209,7 +209,7 @@ def part_faults(arrays: Mapping[str, Any]) -> Iterable[str]:
     for name, dtype in ARRAYS.items():
         value = arrays.get(name)
         if type(value) is not np.ndarray or value.dtype != dtype or value.ndim != 1:
-            yield f"{name} is no row of {dtype}"
+            yield f"{name} is not a row of {dtype}"
             return
         if not value.flags.c_contiguous or not value.flags.aligned:
             yield f"{name} is not dense"
@@ -218,7 +218,7 @@ def part_faults(arrays: Mapping[str, Any]) -> Iterable[str]:
         yield f"{LAYOUT} has {arrays[LAYOUT].size} bytes"
     low, high = WEIGHT_RANGE
     if arrays[WEIGHT].size != 1 or not low <= float(arrays[WEIGHT][0]) <= high:
-        yield f"{WEIGHT} is no number from {low:g} to {high:g}"
+        yield f"{WEIGHT} is not a number from {low:g} to {high:g}"
     lengths = arrays[LENGTHS]
     if lengths.size == 0 or not ((lengths > 0) & (lengths <= CIPHERTEXT_BYTES)).all():
         yield f"{LENGTHS} holds a length that no ciphertext has; the most is {CIPHERTEXT_BYTES}"

@@ -43,7 +43,7 @@ DATA_FILTERS, RESULT_FILTERS = "task_data_filters", "task_result_filters"
 
 
 def own_value(value: Any, document: Mapping[str, Any]) -> Any:
-    """Return a value as NVFlare reads it: the document's own where its name stands in braces."""
+    """Return a value as NVFlare reads it: a name in braces means the document's own value."""
     named = OWN_VALUE.fullmatch(value) if isinstance(value, str) else None
     own = document.get(named[1]) if named else None
     return own if isinstance(own, SCALARS) else value

@@ -112,7 +112,7 @@ def _scale_faults(name: str, scales: Any, shape: tuple[int, ...]) -> Iterator[tu
     faults = [*_unlike(name, scales, np.dtype(np.float32), shape)]
     yield from faults
     if not faults and not (np.isfinite(scales) & (scales >= LEAST_SCALE)).all():
-        yield name, f"has a scale that is no number from {LEAST_SCALE:g} on"
+        yield name, f"has a scale that is not a number from {LEAST_SCALE:g} on"
 
 
 def _unlike(

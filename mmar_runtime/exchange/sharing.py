@@ -28,7 +28,7 @@ def shared_tensors(patterns: Any, names: Iterable[str], location: Location) -> t
         patterns: of the shared tensors; with ``!`` in front, of those that are not. If each has
             one, all other tensors are shared.
         names: of all tensors of the network.
-        location: where the patterns stand.
+        location: of the patterns.
 
     Raises:
         ConfigError: a pattern is none or fits no tensor, or all tensors or none are shared.

@@ -10,7 +10,6 @@ import uuid
 import weakref
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, replace
-from io import FileIO
 from pathlib import Path
 from typing import Self
 
@@ -36,7 +35,7 @@ DTYPES: Mapping[torch.dtype, str] = {
 
 TYPES = {name: dtype for dtype, name in DTYPES.items()}
 PLACE = "mmar_place"
-"""The attribute by which a tensor of ``read_tensors`` says where it lies."""
+"""The attribute of a tensor of ``read_tensors`` that holds its place."""
 
 
 class KeptFile:
@@ -174,7 +173,9 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     ) as file:
         try:
             for part in _parts(tensors):
-                _write(file, part)
+                rest = memoryview(part)
+                while rest:  # a call of the system writes 2 GiB at most
+                    rest = rest[file.write(rest) :]
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -197,7 +198,7 @@ def _parts(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
     Of one that is not dense, or on another device, those of a copy, made when its turn comes.
     """
     header, end = {}, 0
-    # With the widest numbers first, none of them lies where its type may not begin.
+    # With the widest numbers first, every tensor begins at a place that its type allows.
     in_order = sorted(tensors.items(), key=lambda item: -item[1].element_size())
     for name, tensor in in_order:
         begin, end = end, end + tensor.nbytes
@@ -216,7 +217,7 @@ def _parts(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
 def stored_tensors(path: Path, *, keeper: object) -> dict[str, StoredTensor]:
     """Return the tensors of a file in the safetensors format, in the order in which they lie there.
 
-    The library judges the header: the tensors fill the file behind it, without a gap.
+    The library judges the header: the tensors fill the file after it, without a gap.
 
     Raises:
         OSError: there is no such file.
@@ -241,7 +242,7 @@ def stored_tensors(path: Path, *, keeper: object) -> dict[str, StoredTensor]:
 def read_tensors(path: Path, *, keeper: object) -> dict[str, torch.Tensor]:
     """Return the tensors of a file that is mapped once; raise like ``stored_tensors``.
 
-    Each knows where it lies; see ``stored_of``.
+    Each knows its place; see ``stored_of``.
     """
     stored = stored_tensors(path, keeper=keeper)
     memory = _mapped(path, 0, path.stat().st_size)
@@ -268,9 +269,3 @@ def _name_of(dtype: torch.dtype) -> str:
     if name is None:
         raise WeightsError(f"a tensor of {dtype} cannot be written to a file")
     return name
-
-
-def _write(file: FileIO, data: bytes | memoryview) -> None:
-    rest = memoryview(data)
-    while rest:  # a call of the system writes 2 GiB at most
-        rest = rest[file.write(rest) :]

@@ -1,1 +1,1 @@
-"""What a configuration may do here: which components, with which arguments, on which files."""
+"""The checks of a configuration: its components, their arguments and their files."""

@@ -1,6 +1,6 @@
-"""The value of each argument against its form: which the review of its class has stated.
+"""The check of each argument against its form, which the review of its class has stated.
 
-A literal and an expression are judged alike, part by part. What cannot be known before the run,
+A literal and an expression are judged alike, part by part. A value that is unknown before the run,
 such as a text from a lambda's parameter, has no form and is refused.
 """
 
@@ -86,7 +86,7 @@ class _Judge:
     Attributes:
         form: what is allowed.
         kind_of: see ``argument_faults``.
-        place: of the value that is looked at; an expression is one place as a whole.
+        place: of the judged value; an expression is a single place.
     """
 
     form: Form

@@ -22,10 +22,10 @@ from mmar_runtime.policy.removed_components import REMOVED, REMOVED_ARGUMENTS, R
 ENGINE_KINDS = frozenset({"trainer", "evaluator"})
 
 EGRESS = "egress"
-"""The consent that the table asks for where a component sends what it sees to other machines."""
+"""The consent that the table asks for where a component sends data to other machines."""
 
 CODE = "code"
-"""The same where a component takes files for its own that a job may have brought along."""
+"""The consent for a component that reads its own files back, which a job may have brought."""
 
 
 def component_check(
@@ -36,9 +36,9 @@ def component_check(
     Args:
         allow_code: whether components given by ``path`` may come from outside the table, that is
             from the MMAR's own code or any installed package.
-        allow_stored: whether components may read back what they have stored, which a job could
+        allow_stored: whether components may read back their own files, which a job could
             have brought along. An approval of code by its hash does not cover such files.
-        allow_egress: whether components may send what they see to other machines. Who runs an MMAR
+        allow_egress: whether components may send data to other machines. Who runs an MMAR
             of their own has decided that by writing them into it; for a job from elsewhere the
             site decides.
     """
@@ -69,7 +69,7 @@ def all_components(
 
 
 def components_of_kind(section: Section, wanted: str) -> Iterator[ComponentSpec]:
-    """Yield each component of a kind in a section, in whatever entry and however deep it stands."""
+    """Yield each component of a kind in a section, in any entry and at any depth."""
     for spec, kind, entry in _components_of(section):
         if (kind if entry is None else entry.kind) == wanted:
             yield spec
@@ -125,7 +125,10 @@ def _kinds(config: WorkflowConfig, scope: str) -> KindOf:
 
 def _not_in_the_table(spec: ComponentSpec, kind: str | None, allow_code: bool) -> Iterator[Problem]:
     table = load_component_table()
-    if _is_removed(spec):
+    of_monai = spec.path is None or (
+        spec.path.startswith("monai.") and spec.path not in REMOVED_ARGUMENTS
+    )
+    if of_monai and spec.title in REMOVED:
         message = f"MONAI no longer has {spec.title!r} as Clara had it"
         yield Problem(spec.named_at, message, REMOVED[spec.title], "gone-component")
     elif spec.path is None:
@@ -140,23 +143,11 @@ def _not_in_the_table(spec: ComponentSpec, kind: str | None, allow_code: bool) -
             "code",
         )
     else:
-        yield from _gone_arguments(spec)
-
-
-def _is_removed(spec: ComponentSpec) -> bool:
-    if spec.path is None:
-        return spec.title in REMOVED
-    of_monai = spec.path.startswith("monai.") and spec.path not in REMOVED_ARGUMENTS
-    return of_monai and spec.title in REMOVED
-
-
-def _gone_arguments(spec: ComponentSpec) -> Iterator[Problem]:
-    for argument in REMOVED_ARGUMENTS.get(spec.path or "", ()):
-        if argument in spec.args.items:
-            message = f"{spec.title}: the argument {argument!r} is gone, and would be ignored"
-            yield Problem(
-                spec.location / "args" / argument, message, REMOVED[spec.title], "unknown-argument"
-            )
+        for argument in REMOVED_ARGUMENTS.get(spec.path, ()):
+            if argument in spec.args.items:
+                message = f"{spec.title}: the argument {argument!r} is gone, and would be ignored"
+                place, advice = spec.location / "args" / argument, REMOVED[spec.title]
+                yield Problem(place, message, advice, "unknown-argument")
 
 
 def _not_allowed_to_send(spec: ComponentSpec, entry: ComponentEntry) -> Problem:
@@ -195,7 +186,7 @@ def _misplaced(spec: ComponentSpec, key: str, kinds: tuple[str, ...], kind: str 
         f"{'an' if name[0] in 'aeiou' else 'a'} {name.replace('_', ' ')}"
         for name in (kinds[0], kind or "component")
     )
-    message = f"{spec.title!r} is {given}; here stands {wanted}"
+    message = f"{spec.title!r} is {given}; this entry takes {wanted}"
     return Problem(spec.location / key, message, "", "component-kind")
 
 

@@ -7,7 +7,7 @@ classes is imported.
 
 MONAI's constructors swallow words that they do not know: ``AsDiscreted(threshold_values=True)``
 builds, and then leaves the prediction as it is. So arguments are checked against the names that
-have an effect, not against what a constructor accepts.
+have an effect, not against all names that a constructor accepts.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ MAX_TEXT = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """What may be written for an argument: any of what the fields name, and lists of it.
+    """The values that an argument may have: any that the fields name, and lists of them.
 
     Null is allowed as well; it leaves a class its own default.
 
     Attributes:
-        name: what the review calls the form; many arguments share one.
+        name: the review's name of the form; many arguments share a form.
         number: the least and the most number.
         whole: whether numbers are whole.
         flag: whether true and false are allowed.
@@ -50,10 +50,10 @@ class Form:
         parameters: whether ``#@model.parameters()`` is allowed.
         components: whether transforms may be written out.
         data: whether any plain JSON is allowed; the cases of a data set.
-        function: what a lambda or ``from_engine`` is for; ``None`` where none is allowed.
-        members: the form of each value of an object; ``*`` stands for every plain key.
-        path: what is done at the place that a text names; the check of paths judges the text.
-        fill: what the runtime takes where the argument is left out, null or empty.
+        function: the purpose of a lambda or ``from_engine``; ``None`` if neither is allowed.
+        members: the form of each value of an object; ``*`` means every plain key.
+        path: the use of the place that a text names; the check of paths judges the text.
+        fill: the runtime's value if the argument is left out, null or empty.
         denied: why nothing is allowed at all.
     """
 
@@ -82,12 +82,12 @@ class ComponentEntry:
     """One class that a configuration may name.
 
     Attributes:
-        path: the module and name under which the class is defined; this is what is imported.
-        kind: where the class may stand: ``network``, ``loss``, ``transform`` and so on.
+        path: the module and name under which the class is defined and imported.
+        kind: the entries that take the class: ``network``, ``loss``, ``transform`` and so on.
         namespace: the public module that offers the class, such as ``monai.networks.nets``.
         arguments: the form of each argument that has an effect, in the order of the signature.
         required: the arguments without which the class cannot be built.
-        consent: what the site has to agree to before the class is used, ``egress`` or ``code``, or
+        consent: the site's consent without which the class is refused, ``egress`` or ``code``, or
             empty.
     """
 
@@ -115,12 +115,12 @@ class ComponentEntry:
 
     @property
     def paths(self) -> Mapping[str, PathRole]:
-        """The arguments that are paths, and what is done there."""
+        """The arguments that are paths, and the use of each path."""
         return {name: form.path for name, form in self.arguments.items() if form.path is not None}
 
     @property
     def filled(self) -> Mapping[str, str]:
-        """The arguments that the runtime fills in where they are left out, and with what."""
+        """The arguments that the runtime fills in if they are left out, and their values."""
         return {name: form.fill for name, form in self.arguments.items() if form.fill}
 
 
@@ -131,9 +131,9 @@ class ComponentTable:
     Attributes:
         generated_from: the versions of the packages that the table describes.
         components: the entries by their path.
-        paths_by_name: for each kind, the path behind each name; aliases such as ``RandFlipD`` are
+        paths_by_name: for each kind, the path of each name; aliases such as ``RandFlipD`` are
             names of their own.
-        paths_by_alias: the path behind each public path, such as ``monai.networks.nets.UNet``.
+        paths_by_alias: the path of each public path, such as ``monai.networks.nets.UNet``.
     """
 
     generated_from: Mapping[str, str]
@@ -164,7 +164,7 @@ class ComponentTable:
         return tuple(self.paths_by_name[kind])
 
     def by_path(self, path: str) -> ComponentEntry | None:
-        """Return the component with this path, be it the defining one or a public one."""
+        """Return the component with this path, defining or public."""
         return self.components.get(self.paths_by_alias.get(path, path))
 
     def kinds_of(self, name: str) -> tuple[str, ...]:
@@ -179,8 +179,8 @@ class ArgumentFault:
     Attributes:
         argument: its name.
         kind: ``unknown``, ``missing`` or ``denied``.
-        message: what is wrong; the caller knows the name of the component and puts it in front.
-        advice: what to do about it; empty where the message says it all.
+        message: the fault; the caller puts the name of the component before it.
+        advice: the next step; empty if the message says it all.
     """
 
     argument: str
@@ -262,9 +262,9 @@ def _parse_entry(path: str, record: Mapping[str, Any], forms: Mapping[str, Form]
 def _aliases(
     components: Mapping[str, ComponentEntry], paths_by_name: Mapping[str, Mapping[str, str]]
 ) -> Iterator[tuple[str, str]]:
-    """Yield each public path with the defining one: by the namespace and by the defining module."""
+    """Yield each public path with the defining path: by namespace and by defining module."""
     for path, entry in components.items():
-        # Also for a class whose short name belongs to another one: its full path is no clash.
+        # Also for a class whose short name belongs to another one: its full path does not clash.
         yield f"{entry.namespace}.{entry.name}", path
     for paths in paths_by_name.values():
         for name, path in paths.items():
@@ -279,7 +279,7 @@ def _given_fault(entry: ComponentEntry, name: str, given: Collection[str]) -> Ar
         return ArgumentFault(name, "denied", message, f"Remove {name!r}.")
     if form is not None:
         return None
-    # What is given already cannot be what was meant: `chanels` next to `in_channels`.
+    # A given name cannot be the intended name: `chanels` next to `in_channels`.
     candidates = [argument for argument in entry.accepted if argument not in given]
     advice = did_you_mean(name, candidates)
     return ArgumentFault(name, "unknown", f"unknown argument {name!r}", advice)

@@ -1,7 +1,7 @@
-"""What a ``custom`` folder has to be before a site can approve it: text that a person has read.
+"""The check of a ``custom`` folder before a site can approve it: text that a person has read.
 
-An approval covers what the reader saw, so nothing may hide in a file that cannot be read, and no
-module may take the place of one that the site's own programs import.
+An approval covers the text that the reader saw, so nothing may hide in a file that cannot be read,
+and no module may take the place of a module that the site's own programs import.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def custom_faults(custom: Path) -> Iterator[Problem]:
     for path in files:
         name = path.relative_to(custom).as_posix()
         if path.suffix.lower() in NOT_TEXT or not _is_text(path):
-            yield _fault(name, "is no text that a person can read", "Remove it; see __pycache__.")
+            yield _fault(name, "is not a text that people can read", "Remove it; see __pycache__.")
     for module in sorted({path.relative_to(custom).parts[0].removesuffix(".py") for path in files}):
         fault = own_class_fault(module, custom)
         if fault:
@@ -102,7 +102,7 @@ def own_class_fault(path: str, custom: Path) -> str:
 def undefined_fault(path: str, custom: Path, *, functions: bool = False) -> str:
     """Return why a path names nothing that its file of ``custom`` defines itself; empty if it does.
 
-    Approved code has approved what it imports for its own use, not for a job that calls it with
+    An approval of code covers imports for the code's own use, not for a job that calls them with
     arguments that nobody has read.
 
     Args:
@@ -115,22 +115,22 @@ def undefined_fault(path: str, custom: Path, *, functions: bool = False) -> str:
         return "names no module in custom/"
     shown = f"custom/{file.relative_to(custom).as_posix()}"
     if file.stat().st_size > MAX_MODULE_BYTES:
-        return f"lies in {shown}, which has more than {MAX_MODULE_BYTES} bytes"
+        return f"is in {shown}, which has more than {MAX_MODULE_BYTES} bytes"
     try:
         classes, defined = _definitions(file.read_bytes())
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return f"lies in {shown}, which is no Python that can be parsed: {type(error).__name__}"
+        return f"is in {shown}, which is not Python that can be parsed: {type(error).__name__}"
     if name in classes or (functions and name in defined):
         return ""
     kinds = "class or function" if functions else "class"
-    return f"is no {kinds} that {shown} defines itself; name the file where it is defined"
+    return f"is not a {kinds} that {shown} defines itself; name the file where it is defined"
 
 
 @lru_cache(maxsize=32)
 def _definitions(text: bytes) -> tuple[frozenset[str], frozenset[str]]:
     """Return the classes, and the functions, that a module defines at its top level.
 
-    A name that is imported or assigned there as well may stand for something else in the end.
+    A name that is imported or assigned there as well may mean another object in the end.
     """
     body = ast.parse(text).body
     others = {
@@ -143,7 +143,7 @@ def _definitions(text: bytes) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _bound(statement: ast.stmt) -> Iterator[str]:
-    """Yield every name that a statement could bind, wherever it stands in it."""
+    """Yield every name that a statement could bind, at any depth."""
     for node in ast.walk(statement):
         if isinstance(node, ast.alias):
             yield (node.asname or node.name).partition(".")[0]

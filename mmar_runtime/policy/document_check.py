@@ -19,7 +19,7 @@ from mmar_runtime.errors import ConfigError, Problem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentLimits:
-    """What one JSON document may be.
+    """The limits of a JSON document.
 
     Attributes:
         size: bytes.
@@ -36,11 +36,11 @@ class DocumentLimits:
 
 WORKFLOW = DocumentLimits(size=2**18, values=1_500, depth=64, text=4096)
 ANY_JSON = DocumentLimits(size=4 * 2**20, values=100_000, depth=64, text=2**20)
-"""For documents that are read but not judged, such as a data list beside the workflows."""
+"""For documents that are read but not judged, such as a data list next to the workflows."""
 
 
 def regular_file(path: Path, location: Location) -> None:
-    """Refuse what is not a plain file itself: a link leads out, a pipe or a device never ends.
+    """Refuse all but a plain file itself: a link leads out, a pipe or a device never ends.
 
     Raises:
         ConfigError: it is missing, a link, or no file.
@@ -67,7 +67,7 @@ def read_document(path: Path, limits: DocumentLimits) -> Any:
     size = path.stat().st_size
     if size > limits.size:
         raise ConfigError([_over(location, f"has {size} bytes", limits.size)])
-    # The loader's own reader says what is wrong with a file that cannot be decoded.
+    # The loader's own reader reports the fault of a file that cannot be decoded.
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):

@@ -20,10 +20,10 @@ from mmar_runtime.config import expressions
 from mmar_runtime.config.expressions import Node, from_engine_keys
 
 LambdaForm: TypeAlias = Literal["metric_output", "log_output", "number", "mask"]
-"""What a function is for.
+"""The purpose of a function.
 
-metric_output   engine's output -> what a metric is computed from: whole entries of whole batches
-log_output      engine's output or batch -> what a handler prints or draws, or None
+metric_output   engine's output -> the input of a metric: whole entries of whole batches
+log_output      engine's output or batch -> the values that a handler prints or draws, or None
 number          engine, or a number such as an epoch -> a number
 mask            tensor -> the voxels that count, by comparisons of its values with numbers
 """
@@ -31,7 +31,7 @@ mask            tensor -> the voxels that count, by comparisons of its values wi
 LAMBDA_FORMS: tuple[LambdaForm, ...] = get_args(LambdaForm)
 
 INPUT = "image"
-"""The entry that holds what the engine was given; a metric compares it with another entry."""
+"""The entry with the engine's input; a metric compares it with another entry."""
 
 LOSS = "loss"
 """Part of the name of each entry that holds one number for a whole batch."""
@@ -48,7 +48,7 @@ def lambda_fault(tree: Node, form: LambdaForm) -> str:
 
     Args:
         tree: the whole expression of the argument.
-        form: what the argument is for.
+        form: the purpose of the argument.
     """
     if isinstance(tree, expressions.Lambda):
         return _RESULTS[form](tree.body)
@@ -65,7 +65,7 @@ def lambda_advice(form: LambdaForm) -> str:
     return f"Write {' or '.join(EXAMPLES[form])}."
 
 
-# --- What a metric is computed from --------------------------------------------------------------
+# --- The input of a metric -----------------------------------------------------------------------
 
 
 def _taken_fault(call: expressions.Call) -> str:
@@ -159,7 +159,7 @@ def _keys(node: Node) -> list[str]:
     return []
 
 
-# --- What is printed, counted and compared -------------------------------------------------------
+# --- Printed, counted and compared values --------------------------------------------------------
 
 
 def _log_result(node: Node) -> str:

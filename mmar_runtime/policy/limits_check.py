@@ -39,7 +39,7 @@ SIZES = frozenset(
         "roi_size", "spatial_shape", "spatial_size", "start_shape",
     }
 )  # fmt: skip
-"""Arguments that are one number for each axis, or one for all of them."""
+"""Arguments that are a number for each axis, or a number for all axes."""
 
 ENLARGING = frozenset({"zoom", "max_zoom"})
 """Arguments by which each axis grows."""
@@ -59,13 +59,13 @@ GRID = "GridPatch"
 """In the names of the transforms that cut an image into patches, all of them before they choose."""
 
 CONCATENATING = "ConcatItems"
-"""How the transforms begin that make one array of as many as their ``keys``."""
+"""The first words of transforms that join the arrays of their ``keys``."""
 
 MOST_RUNS = 4000
-"""How often the transforms of a section may run for one case, those inside of others too."""
+"""How often the transforms of a section may run for one case, inner transforms included."""
 
 MADE = frozenset({"max_roi_size", "patch_size", "roi_size", "spatial_shape", "spatial_size"})
-"""Sizes that an image has behind a transform."""
+"""Sizes that an image has after a transform."""
 
 LEAST_SPACING = 0.01
 """mm from voxel to voxel; a volume that is resampled to less fills the memory."""
@@ -215,7 +215,7 @@ def _product(
 
 
 def _least_step(node: Node | Tree) -> float:
-    """Return the least of the distances above zero that may stand there; infinite without one."""
+    """Return the least possible distance above zero; infinite if there is none."""
     least = math.inf
     for choice in _choices(node):
         if isinstance(choice, ListNode | expressions.Display):
@@ -259,7 +259,9 @@ def _batch_fault(config: WorkflowConfig, scope: str, axes: int) -> Iterator[Prob
         if spec.title.startswith(CONCATENATING):
             copies *= max(1, sum(1 for _ in _leaves(spec.args.items.get("keys", spec))))
         channels = max(channels, *_channels(spec))
-        total = copies * channels * voxels * _neighbours(spec, axes)
+        total = copies * channels * voxels
+        if (radius := spec.args.items.get("radius")) is not None:  # of a median around each voxel
+            total *= _product(radius, axes, lambda number: 1 + 2 * max(0.0, number.most))
         if total > BATCH_VOXELS:
             message = f"{_shown(total)} voxels in one batch; {BATCH_VOXELS} is the most"
             yield Problem(
@@ -277,14 +279,6 @@ def _channels(spec: ComponentSpec) -> Iterator[float]:
     for start, argument in ONE_HOT.items():
         if spec.title.startswith(start):
             yield _most(spec.args.items.get(argument))
-
-
-def _neighbours(spec: ComponentSpec, axes: int) -> float:
-    """Return the values that a median collects for each voxel; 1 for other transforms."""
-    radius = spec.args.items.get("radius")
-    if radius is None:
-        return 1.0
-    return _product(radius, axes, lambda number: 1 + 2 * max(0.0, number.most))
 
 
 def _patches(spec: ComponentSpec, voxels: float, axes: int) -> tuple[float, float]:
@@ -327,7 +321,7 @@ def _run_through(config: WorkflowConfig, scope: str) -> Iterator[Node]:
 
 
 def _named(node: Reference | Expression) -> list[str]:
-    """Return the entries that are referred to, each as often as it stands there."""
+    """Return the names of the referred entries, each as often as the node has it."""
     if isinstance(node, Reference):
         return [node.name]
     parts = expressions.walk(node.tree)

@@ -1,8 +1,9 @@
-"""Metrics of a federated job: of which classes, computed from what, over what, and how many.
+"""Metrics of a federated job: their classes, inputs, data sets and number.
 
 A metric leaves the site. A class that hands a number of its input on would carry a voxel away, and
-so would any class over a region of one voxel, or over one case. So a metric compares a prediction
-with something else, over whole tensors and whole data sets, or is the mean of the training's loss.
+so would any class over a region of a single voxel, or over a single case. So a metric compares a
+prediction with something else, over whole tensors and whole data sets, or is the mean of the
+training's loss.
 
 docs/look-up/security.md says what stays open: a comparison reveals some of the values it compares.
 """
@@ -61,13 +62,13 @@ USES: Mapping[str, Use] = MappingProxyType(
 (Frequency, GpuInfo), or that hold others (MetricGroup)."""
 
 LEAST_ALPHA = 0.9
-"""Of a running average: the share that stays of what came before, so that no case outweighs."""
+"""The share of its former value that a running average keeps, so that no case outweighs."""
 
 LEAST_VALUES = 64
 """Of a region that a transform cuts out or samples; below that a metric looks at single voxels."""
 
 SCALE = 0.05, 20.0
-"""By which an axis may shrink or grow; an image of one voxel grown large is that voxel."""
+"""By which an axis may shrink or grow; a single voxel grown to an image is that voxel."""
 
 MOST_SPACING = 50.0
 """mm from voxel to voxel; a volume that is resampled to more has few voxels left."""
@@ -93,7 +94,7 @@ RandCoarseDropoutd does where its holes are what stays."""
 
 SCALES = frozenset({"roi_scale", "zoom", "min_zoom", "max_zoom", "scale_params", "zoom_range"})
 SCALE_CHANGES = frozenset({"scale_range"})
-"""What is added to a scale of 1."""
+"""The addition to a scale of 1."""
 
 CHOOSING = frozenset({"affine", "mask_data"})
 """Arguments by which a document picks out voxels one by one."""
@@ -171,10 +172,10 @@ def _numbers_of(spec: ComponentSpec) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Entries:
-    """What the transforms of a section make of the entries of a case.
+    """The entries of a case after the transforms of a section.
 
     Attributes:
-        inputs: those that no prediction has gone into: images, labels, and what is made of them.
+        inputs: entries without a prediction in them: images, labels, and their products.
         names_losses: whether a transform may have put something by the name of a loss.
     """
 
@@ -183,7 +184,7 @@ class _Entries:
 
     @classmethod
     def of(cls, transforms: Iterable[ComponentSpec]) -> _Entries:
-        """Return the entries behind the transforms of a section."""
+        """Return the entries that the transforms of a section leave."""
         inputs, names_losses = {INPUT, "label"}, False
         for spec in transforms:
             made = _texts(spec, NAMING)
@@ -200,7 +201,7 @@ class _Entries:
 def _metric_faults(spec: ComponentSpec, entries: _Entries) -> Iterator[Problem]:
     entry = table_entry(spec, "metric")
     if entry is None:
-        return  # code, which a site has allowed; or an unknown class, which is refused as such
+        return  # code, which a site has allowed; or an unknown class, which another check refuses
     use = USES.get(f"{entry.namespace}.{entry.name}")
     if use is None:
         message = f"{spec.title} does not compare predictions with labels, so it may not leave"
@@ -261,7 +262,7 @@ def _listed(names: frozenset[str]) -> str:
     return ", ".join(map(repr, sorted(names)))
 
 
-# --- Over what -----------------------------------------------------------------------------------
+# --- The data of a metric ------------------------------------------------------------------------
 
 
 WATCHED = ("metric", "dataset", "dataloader", "trainer", "evaluator")
@@ -274,7 +275,7 @@ def _place_faults(config: WorkflowConfig, scope: str) -> Iterator[Problem]:
     for name, node in section.entries.items():
         entry = table_entry(node, None) if isinstance(node, ComponentSpec) else None
         if slot_kind(name) is None and entry is not None and entry.kind in WATCHED:
-            message = f"{entry.name} may only stand in its own entry of a section"
+            message = f"{entry.name} is only allowed in its own entry of a section"
             advice = f"The entries: {', '.join(SLOT_KINDS)}."
             yield Problem(node.location, message, advice, "component-kind")
         for target, place in referenced_names(node):
@@ -324,7 +325,7 @@ def _regions(spec: ComponentSpec) -> Iterator[tuple[str, list[float]]]:
 
 
 def _between(first: Possible, last: Possible) -> float:
-    """Return the fewest values between two corners; none where they stand in the list of cases."""
+    """Return the fewest values between two corners; 0 if they come from the list of cases."""
     known = first.texts == last.texts == frozenset() and first.has_numbers and last.has_numbers
     return max(last.least - max(first.most, 0), 0) if known else 0
 
@@ -406,7 +407,7 @@ def _list_faults(section: Section) -> Iterator[Problem]:
 
 
 def _is(spec: ComponentSpec, argument: str, values: tuple[bool | None, ...]) -> bool:
-    """Return whether an argument is one of these words; left out it counts as null."""
+    """Return whether an argument is among these words; left out, it counts as null."""
     node = spec.args.items.get(argument)
     return node is None or (
         isinstance(node, LiteralNode) and any(node.value is value for value in values)

@@ -1,7 +1,7 @@
 """An MMAR, or one workflow of it, against a site's policy: judged as data, before any import.
 
 Nothing of the MMAR is imported or built, no weights are opened, and torch and MONAI stay out. A
-fault of the check itself is a refusal: what cannot be judged does not run.
+fault of the check itself is a refusal: an MMAR without a judgement does not run.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ SITE_VARIABLES: Mapping[str, str] = {
     "DATA_ROOT": str(DATA_STAND_IN),
     "DATASET_JSON": str(DATA_STAND_IN / "dataset.json"),
 }
-"""Variables that belong to the site -> what stands for them where no site is asked."""
+"""Variables that belong to the site -> their values if no site is asked."""
 
 INVALID = object()
-"""Stands for a document whose faults have been told; null is a document."""
+"""A document whose faults are reported already; null would be a document."""
 
 log = logging.getLogger(__name__)
 
@@ -81,11 +81,11 @@ def check_mmar(
     """Return the verdict on an MMAR's folder or on one workflow's JSON file; never raises.
 
     The data are not looked at. The author's ``DATA_ROOT`` and ``DATASET_JSON`` are passed over with
-    a notice; the site's stand in their place, or a folder that does not exist.
+    a notice; the site's values replace them, or a folder that does not exist.
 
     Args:
-        path: the MMAR's folder, or one workflow with the ``environment.json`` beside it, if any.
-        policy: what the site allows.
+        path: the MMAR's folder, or one workflow with the ``environment.json`` next to it, if any.
+        policy: of the site.
         overrides: values from ``--set``.
         site_values: the site's own variables.
     """
@@ -94,7 +94,7 @@ def check_mmar(
 
 
 def guarded(path: str | Path, judge: Callable[[], Verdict]) -> Verdict:
-    """Return the verdict of a check; whatever the check raises becomes a refusal.
+    """Return the verdict of a check; any exception of the check becomes a refusal.
 
     A hostile document may reach a corner of Python's libraries that nobody thought of: too deep,
     too large, not decodable. None of that may let it pass, or take the site's process down.
@@ -122,7 +122,7 @@ def guarded(path: str | Path, judge: Callable[[], Verdict]) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Document:
-    """A workflow as it lies in its file."""
+    """A workflow as its file has it."""
 
     path: Path
     content: Mapping[str, Any]
@@ -210,7 +210,7 @@ class _Judging:
                 yield _Document(path, content)
 
     def _within(self, path: Path, content: Any, values: int) -> bool:
-        """Return whether a workflow keeps to the limits of one; else it is a problem."""
+        """Return whether a workflow keeps to its limits; report a problem if not."""
         location = Location(path.name)
         over = list(over_limits(content, location, WORKFLOW))
         if path.lstat().st_size > WORKFLOW.size:
@@ -319,15 +319,15 @@ def _torchscript(policy: SitePolicy, config: WorkflowConfig) -> Iterator[Problem
             continue
         if unlisted_torchscript(Path(node.path), policy):
             message = "is TorchScript, which is code; this site has not allowed this file"
-            advice = "Evaluate a checkpoint, {MMAR_CKPT}, with the network beside it."
+            advice = "Evaluate a checkpoint, {MMAR_CKPT}, with the network next to it."
             yield Problem(node.named_at, message, advice, "torchscript")
 
 
 def unlisted_torchscript(path: Path, policy: SitePolicy) -> bool:
     """Return whether a file is TorchScript that the site has not listed.
 
-    TorchScript is always a zip. What only has its name, such as the pointer that git leaves in the
-    place of a large file, runs nothing, and neither does a file that is not there.
+    TorchScript is always a zip. A file with its name alone, such as the pointer that git leaves in
+    the place of a large file, runs nothing, and neither does a file that is not there.
     """
     if not os.path.isfile(path):  # not Path.is_file, which raises where a name is too long
         return False
@@ -350,7 +350,7 @@ def own_code_check(mmar: Mmar, policy: SitePolicy) -> Check:
     """Return the check that ``custom`` itself defines every class that a job names of it.
 
     By hash, code may come from an approved folder and from nowhere else: approving a folder
-    approves none of the packages that happen to be installed, nor what its files import of them.
+    approves none of the packages that happen to be installed, nor the imports of its files.
     """
     by_hash = policy.byoc.mode == "by_hash"
     refusal = approval_fault(mmar.custom, policy) if by_hash else ""
@@ -373,7 +373,7 @@ def own_code_check(mmar: Mmar, policy: SitePolicy) -> Check:
 def approval_fault(custom: Path, policy: SitePolicy) -> str:
     """Return why a ``custom`` folder is not approved; empty if it is.
 
-    What no person could have read is refused even if its hash is listed.
+    A folder that nobody could have read is refused even if its hash is listed.
     """
     try:
         faults = list(custom_faults(custom))

@@ -1,7 +1,7 @@
 """Every path that a configuration names: does it stay where a job may read or write?
 
-This module finds the texts and who wrote them; ``paths`` judges each. What a site, or who runs
-an MMAR of their own, has set as a variable may lead anywhere; what a job wrote stays in its MMAR.
+This module finds the texts and their writers; ``paths`` judges each. A variable of a site, or of
+the owner of an MMAR, may lead anywhere; a variable of a job stays in its MMAR.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from mmar_runtime.policy.site_policy import SitePolicy
 DATA_VARIABLES = ("DATA_ROOT", "DATASET_JSON")
 
 LOOKED_UP = re.compile(r"/|~[\w.\-]*(/|$)|file:|(.*/)?\.\.(/|$)", re.DOTALL)
-"""Texts that something could take for a file's name, wherever they stand."""
+"""Texts that a component could take for a file's name, in any entry."""
 
 READERS_OWN = frozenset({"filename_or_obj", "patch_index"})
 """Keys of an image's metadata by which results are named; a reader fills them in."""
@@ -57,8 +57,8 @@ def path_check(
 
     Args:
         policy: where data may lie.
-        owner: whether the MMAR's own documents speak for the site, as for who runs an MMAR of
-            their own: then a variable of theirs may lead anywhere, as one of ``--set`` does.
+        owner: whether the MMAR's own documents speak for the site, as for the owner of an MMAR:
+            then their variables may lead anywhere, as those of ``--set``.
         cases: whether the lists of cases are read, and all that they name is judged.
     """
 
@@ -70,7 +70,7 @@ def path_check(
 
 @dataclass(frozen=True)
 class _PathCheck:
-    """One configuration on its way."""
+    """The check of a configuration."""
 
     config: WorkflowConfig
     policy: SitePolicy
@@ -97,7 +97,7 @@ class _PathCheck:
 
     @cached_property
     def trusted(self) -> dict[str, str]:
-        """Variables that lead where whoever owns this place has said -> where that is."""
+        """Variables of the owner of this place -> the places where they lead."""
         return {
             name: os.path.realpath(variable.value)
             for name, variable in self.config.variables.items()
@@ -248,7 +248,7 @@ class _PathCheck:
         """Yield the faults of cases in the workflow itself, which belong to no base folder."""
         for inner in () if data is None else walk(data):
             if not isinstance(inner, Literal | ListNode | MapNode):
-                message = "data: a case is what stands in a list, and not computed"
+                message = "data: a case is written in a list, and not computed"
                 yield Problem(inner.location, message, _ADVICE["read:list"], "path")
                 return
         cases = data.items if isinstance(data, ListNode) else () if data is None else (data,)
@@ -311,5 +311,5 @@ _ADVICE: dict[Role, str] = {
     "read:model": "Put weights into the MMAR, as {MMAR_CKPT}; --set MMAR_CKPT=FILE names another.",
     "write:run": "Results go below the MMAR, as to {MMAR_CKPT_DIR}; a site may set that elsewhere.",
     "write:service": "Write the address of a service, or a place below {MMAR_CKPT_DIR}.",
-    "name": "Write a name of letters, digits, '.', '_' and '-'; folders stand elsewhere.",
+    "name": "Write a name of letters, digits, '.', '_' and '-'; name folders elsewhere.",
 }

@@ -68,7 +68,7 @@ _ANYTHING = Possible(-math.inf, math.inf, None, others=True)
 def possible_values(node: Node) -> Possible:
     """Return all that a node of a configuration may come to.
 
-    A reference may come to anything: which object stands behind it is not looked up here.
+    A reference may come to anything: its object is not looked up here.
     """
     match node:
         case Literal():
@@ -85,7 +85,7 @@ def possible_values(node: Node) -> Possible:
 
 
 def possible_of(tree: expressions.ExpressionTree) -> Possible:
-    """Return all that an expression may come to; what a lambda returns is not part of it."""
+    """Return all that an expression may come to, without the results of a lambda."""
     match tree:
         case expressions.Constant():
             return _constant(tree.value)
@@ -122,7 +122,7 @@ def _constant(value: float | str | None) -> Possible:
 
 
 def _interval(ends: Iterable[float]) -> Possible:
-    """Return the interval around numbers; unbounded where one of them is not finite.
+    """Return the interval around numbers; unbounded if any is not finite.
 
     Beyond ``EXACT`` Python's whole numbers are finer than these ends, which then give way.
     """
@@ -149,7 +149,7 @@ def _either(choices: Iterable[Possible]) -> Possible:
 
 
 def _computed(sign: str, left: Possible, right: Possible) -> Possible:
-    """Return the result of one step; a lambda's check refuses all but numbers and tensors."""
+    """Return the result of one step; a run refuses all but numbers and tensors."""
     numbers = _NOTHING
     if left.has_numbers and right.has_numbers:
         numbers = _step(sign, left, right)

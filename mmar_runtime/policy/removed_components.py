@@ -1,4 +1,4 @@
-"""What MMARs of Clara's time name, MONAI no longer has, and no rule can translate."""
+"""Components of Clara's time that MONAI no longer has and no rule can translate."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ REMOVED: Mapping[str, str] = MappingProxyType(
         "key, are translated; use the post transform SaveImaged in its place.",
     }
 )
-"""Short name -> what to do about it."""
+"""Short name -> advice."""
 
 REMOVED_ARGUMENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"monai.data.PatchWSIDataset": ("region_size", "grid_shape", "image_reader_name")}
 )
-"""Classes that are there but swallow, without a word, arguments that they once had."""
+"""Classes that ignore, without a word, arguments that they once had."""
 
 REQUIRED_ARGUMENTS: Mapping[tuple[str, str], str] = MappingProxyType(
     {
@@ -32,4 +32,4 @@ REQUIRED_ARGUMENTS: Mapping[tuple[str, str], str] = MappingProxyType(
         '"{MMAR_ROOT}/cache".',
     }
 )
-"""Class and argument that it did not need in Clara's time -> what to write."""
+"""Class and argument that was optional in Clara's time -> advice."""

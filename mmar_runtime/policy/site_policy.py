@@ -1,8 +1,9 @@
-"""What a site allows: one JSON file in the folder that the site owns, or the built-in defaults.
+"""The policy of a site: a JSON file in the folder that the site owns, or the built-in defaults.
 
-The file can only tighten the defaults: a limit above the built-in one is an error, not a wish. What
-is off by default is a consent, and a site that gives it writes it down: ``byoc``, ``egress``,
-``torchscript_sha256`` and all digits of metrics; and ``data_roots``, which no job can extend.
+The file can only tighten the defaults: a limit above the built-in one is an error, not a wish. A
+right that is off by default is a consent, and a site that gives it writes it down: ``byoc``,
+``egress``, ``torchscript_sha256`` and all digits of metrics; and ``data_roots``, which no job can
+extend.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Byoc:
     """Code that a job brings along in ``custom/``.
 
     Attributes:
-        mode: ``off`` refuses it, ``by_hash`` takes what the site has approved, ``on`` takes all.
+        mode: ``off`` refuses it, ``by_hash`` takes approved folders, ``on`` takes all.
         approved: the SHA-256 of approved ``custom`` folders, see ``code_hash``.
     """
 
@@ -72,7 +73,7 @@ class Limits:
         workers: processes of one data loader.
         parameters: numbers in the network.
         image_voxels: voxels of one image, from its header.
-        image_bytes: bytes of one image once it is unpacked.
+        image_bytes: bytes of an unpacked image.
         disk_gib: GiB that a run may write.
         memory_gib: GiB of memory that a run may take.
     """
@@ -133,12 +134,12 @@ class Privacy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SitePolicy:
-    """What a site allows a job; the defaults are those of a site without a policy file.
+    """The rights of a job at a site; the defaults are those of a site without a policy file.
 
     Attributes:
         byoc: code of the job's own.
-        confinement: whether the kernel confines the process of a job: ``preferred`` takes what the
-            kernel gives, ``required`` refuses jobs where files, programs and network are not
+        confinement: whether the kernel confines the process of a job: ``preferred`` takes all that
+            the kernel gives, ``required`` refuses jobs where files, programs and network are not
             covered, ``off`` runs them with all rights of the site's process.
         signers: who may have signed a job; None means everyone whom NVFlare accepts.
         data_roots: absolute folders below which data may lie; none means the site's own
@@ -210,7 +211,7 @@ DEFAULT_POLICY = SitePolicy()
 OWN_MMAR_POLICY = replace(
     DEFAULT_POLICY, byoc=Byoc(mode="on"), egress=True, outgoing=Outgoing(round_digits=None)
 )
-"""For ``mmar train`` on one's own MMAR: its code, trackers and numbers are one's own as well."""
+"""For ``mmar train`` on the user's own MMAR, with the user's code, trackers and numbers."""
 
 
 def read_site_policy(path: Path) -> SitePolicy:
@@ -285,7 +286,7 @@ def _not_the_sites_own(path: Path) -> Iterator[Problem]:
 
 
 class _Reading:
-    """One policy file on its way to a value; what is wrong is collected."""
+    """A reader of a policy file that collects all faults."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
@@ -351,7 +352,7 @@ class _Reading:
         return byoc
 
     def _word(self, allowed: Sequence[T], otherwise: T) -> Callable[[Any, Location], T]:
-        """Return the reader of one word of a list; ``otherwise`` stands for any other value."""
+        """Return the reader of one word of a list; ``otherwise`` replaces any other value."""
 
         def read(raw: Any, location: Location) -> T:
             for word in allowed:
@@ -426,7 +427,7 @@ class _Reading:
         digests = self._texts(raw, location)
         for index, text in enumerate(digests):
             if not SHA256.fullmatch(text):
-                message = f"{text!r} is no SHA-256: 64 hexadecimal digits in small letters"
+                message = f"{text!r} is not a SHA-256: 64 hexadecimal digits in small letters"
                 self._problem(location / index, message)
         return digests
 

@@ -1,4 +1,4 @@
-"""What a check says about one path: accepted, or refused with every reason."""
+"""The result of a check of a path: accepted, or refused with every reason."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ MAX_TEXT = 500
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The judgement on one MMAR, job or workflow.
+    """The judgement on an MMAR, job or workflow.
 
     Attributes:
-        path: what was judged, as it was given.
+        path: the judged path, as it was given.
         problems: why it is refused; none means that it is accepted.
-        notices: what was passed over or translated, for a person to read.
+        notices: ignored and translated entries, for a person to read.
     """
 
     path: str
@@ -55,7 +55,7 @@ class Verdict:
 def verdict(path: object, problems: Iterable[Problem], notices: Iterable[str] = ()) -> Verdict:
     """Return a verdict that is safe to print and to store.
 
-    Each problem stands there once, at most ``MAX_PROBLEMS`` of them. What the judged documents
+    Each problem is listed once, at most ``MAX_PROBLEMS`` of them. What the judged documents
     wrote into names and messages cannot move a terminal's cursor or forge a line of a log.
     """
     shown = list(dict.fromkeys(printable_problem(problem) for problem in problems))
@@ -80,7 +80,7 @@ def printable_problem(problem: Problem) -> Problem:
 
 
 def printable(text: str) -> str:
-    r"""Return the text with escapes for what is not printable, cut where it is long.
+    r"""Return the text with escapes for unprintable signs, cut if it is long.
 
     >>> printable("a\x1b[2Jb\n")
     'a\\x1b[2Jb\\n'

@@ -2,7 +2,7 @@
 
 MONAI notices a crop that is too large in the first iteration, after minutes of caching. Only what
 is certain is reported: a size is followed through transforms that keep or shrink a volume or
-resample it; behind any other one nothing is said.
+resample it; the check stops at any other transform.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _too_large(section: Section, image: Any, place: Location) -> Iterator[Proble
 def _resampled(
     spec: ComponentSpec, size: Sequence[float], spacing: Sequence[float], reoriented: bool
 ) -> list[float]:
-    """Return the largest size that resampling may give; empty where that cannot be told."""
+    """Return the largest size that resampling may give; empty if the size is unknown."""
     pixdim = _numbers(spec.args.items.get("pixdim"))
     if len(pixdim) not in (1, SPATIAL_AXES) or not all(length > 0 for length in pixdim):
         return []
@@ -94,7 +94,7 @@ def _crop_problem(
     allowed = spec.args.items.get("allow_smaller")
     if len(crop) != SPATIAL_AXES or (allowed is not None and plain(allowed) is True):
         return
-    # Behind Orientationd the axes may have changed places; then only the sorted sizes can tell.
+    # After Orientationd the axes may have changed places; only the sorted sizes are known.
     asked, there = (sorted(crop), sorted(largest)) if reoriented else (crop, list(largest))
     if all(length <= limit for length, limit in zip(asked, there, strict=True)):
         return
@@ -113,7 +113,7 @@ def _shape(lengths: Sequence[float]) -> str:
 
 
 def _numbers(node: Node | None) -> list[float]:
-    """Return the numbers of a literal or a list; none where anything else stands there."""
+    """Return the numbers of a literal or a list; none for all other nodes."""
     value: Any = None if node is None else plain(node)
     values: list[Any] = value if isinstance(value, list) else [value]
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):

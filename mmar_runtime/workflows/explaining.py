@@ -36,7 +36,9 @@ def explained(config: WorkflowConfig) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, MmarError) and not isinstance(error, ComponentError):
             raise
-        causes = list(_causes(error))
+        causes: list[BaseException] = [error]
+        while (cause := causes[-1].__cause__) is not None:
+            causes.append(cause)
         fault = _data_fault(config, causes)
         if fault is not None:
             raise DataError(fault) from error
@@ -46,8 +48,10 @@ def explained(config: WorkflowConfig) -> Iterator[None]:
                 raise ComponentError(f"{error}{advice}") from error
             raise
         root = causes[-1]
+        modules = [frame.f_globals.get("__name__") for frame, _ in walk_tb(root.__traceback__)]
+        where = modules[-1] if modules else "unknown code"
         raise ComponentError(
-            f"{config.file}: the run failed in {_where(root)}: {type(root).__name__}: "
+            f"{config.file}: the run failed in {where}: {type(root).__name__}: "
             f"{_text(root)}{advice}"
         ) from error
 
@@ -92,20 +96,6 @@ def _text(error: BaseException) -> str:
     if not IN_WORKER.match(text):
         return text
     return text.partition("\n\nThe above exception")[0].strip().splitlines()[-1]
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__
-
-
-def _where(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "unknown code" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
 
 
 def _crop_advice(config: WorkflowConfig, cause: BaseException) -> str:

@@ -62,7 +62,7 @@ class _Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Written:
-    """What a writer tells of its file."""
+    """A writer's report on its file."""
 
     method: ExportMethod
     notices: tuple[str, ...] = ()
@@ -168,7 +168,7 @@ def _trained_network(
     with torch.random.fork_rng(devices=[]):
         network = ComponentBuilder(whole, context).get("train", "model")
     if not isinstance(network, torch.nn.Module):
-        raise ComponentError(f"{node.location}: a {type(network).__name__} is no network")
+        raise ComponentError(f"{node.location}: a {type(network).__name__} is not a network")
     load_into(network, checkpoint.weights, source=str(path))
     return network.eval(), notices
 
@@ -257,7 +257,7 @@ def _needed(trial: _Trial | None, purpose: str) -> _Trial:
 
 
 def _tensors(answer: Any) -> tuple[torch.Tensor, ...]:
-    """Return the tensors in a network's answer, in their order; None stands for no tensor."""
+    """Return the tensors in a network's answer, in their order; None for other values."""
     match answer:
         case torch.Tensor():
             return (answer.detach(),)
@@ -306,7 +306,7 @@ def _write_torchscript(network: torch.nn.Module, trial: _Trial | None, path: Pat
     """Script the network; trace it where it has code that TorchScript does not know."""
     try:
         with warnings.catch_warnings():
-            # torch points to torch.export here, and tells what its compiler passes over; what comes
+            # torch points to torch.export here, and reports what its compiler skips; what comes
             # out is compared with the network.
             warnings.simplefilter("ignore")
             torch.jit.save(torch.jit.script(network), path)
@@ -345,7 +345,7 @@ def _program(
     larger = _random_input((batch + 1, *rest))
     try:
         program = torch.export.export(network, (larger,), dynamic_shapes=_dynamic_batch())
-    except Exception as error:  # why a size is fixed is told in as many ways
+    except Exception as error:  # torch words the reason of a fixed size in as many ways
         logger.info("the batch size is fixed: %s", _first_line(error))
         return torch.export.export(network, (trial.input,)), "fixed_shape"
     return program, "dynamic_batch"

@@ -1,4 +1,4 @@
-"""What an engine tells while it runs: iterations and epochs, as values."""
+"""The reports of an engine while it runs: iterations and epochs, as values."""
 
 from __future__ import annotations
 

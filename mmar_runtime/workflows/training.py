@@ -48,7 +48,7 @@ HAS_STATE = (torch.nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LR
 """What a training changes, besides the counters of its engines."""
 
 MAX_EPOCHS_IN_STEPS = 10**9
-"""When a run is bounded by its steps, this many epochs stand for no bound."""
+"""When a run is bounded by its steps, this many epochs mean no bound."""
 
 
 class TrainingWorkflow:
@@ -158,8 +158,8 @@ class TrainingWorkflow:
             return self.trainer
         place = self.config.train.location / "trainer"
         raise ComponentError(
-            f"{place}: {type(self.trainer).__name__} is no ignite Engine, so it can run as a whole "
-            "with 'mmar train', but not in parts"
+            f"{place}: {type(self.trainer).__name__} is not an ignite Engine, so 'mmar train' "
+            "runs it whole, but nothing runs it in parts"
         )
 
     def run(self) -> tuple[EpochReport, ...]:
@@ -235,7 +235,7 @@ def train(
     Args:
         config: the training workflow.
         allow_code: whether components may come from the MMAR's own code.
-        observer: told of iterations, epochs and validations.
+        observer: gets iterations, epochs and validations.
         should_stop: asked between iterations.
         resume: go on after the last epoch that an interrupted run has written down, to the same
             weights as if it had not been interrupted.

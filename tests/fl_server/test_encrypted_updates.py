@@ -93,8 +93,8 @@ def _with_a_plain_fault(arrays: dict[str, Any]) -> None:
         (_of_more_weight, "encryption", "is 6000; steps by the site's aggregation weight are 6"),
         (_with_more_ciphertexts, "encryption", "has 2 ciphertexts; the tensors take 1"),
         (_with_wrong_sizes, "encryption", "has 3 bytes"),
-        (_of_objects, "encryption", "is no row of uint8"),
-        (_without, "encryption", "is no row of uint8"),
+        (_of_objects, "encryption", "is not a row of uint8"),
+        (_without, "encryption", "is not a row of uint8"),
         (_with_a_plain_fault, "range", "norm.batches"),
     ],
 )

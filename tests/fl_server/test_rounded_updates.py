@@ -99,7 +99,7 @@ def _without(arrays: dict[str, Any]) -> None:
         (_in_another_form, "transfer", "has to be int8, given float16"),
         (_too_long, "transfer", "has to have the shape (16, 32), given (1024, 1024)"),
         (_with_more_blocks, "transfer", "has to have the shape (2,), given (3,)"),
-        (_with_a_negative_scale, "transfer", "has a scale that is no number from"),
+        (_with_a_negative_scale, "transfer", "has a scale that is not a number from"),
         (_with_scales_of_its_own, "transfer", "belongs to no tensor that is rounded"),
         (_too_large, "finite", "conv.weight: values that are not finite"),
         (_with_a_bias_that_is_none, "finite", "conv.bias: values that are not finite"),

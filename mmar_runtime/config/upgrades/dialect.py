@@ -30,6 +30,7 @@ from mmar_runtime.config.upgrades.draft import (
     dictionary_names,
     is_component,
     objects,
+    rule,
     set_args,
     short_name,
 )
@@ -77,14 +78,14 @@ SPACING = dictionary_names("Spacing")
 ADDING_CHANNELS = dictionary_names("AddChannel", "AsChannelFirst", "EnsureChannelFirst")
 
 INVERTED = "_inverted"
-"""What the handler TransformInverter puts behind the key of what it has inverted."""
+"""The ending that TransformInverter adds to the key of an inverted image."""
 
 INVERTER_ARGUMENTS = ("nearest_interp", "to_tensor", "device", "post_func", "allow_missing_keys")
 INVERTER_WIRING = (
     *("output_keys", "output_key", "batch_keys", "batch_key", "meta_keys", "batch_meta_keys"),
     *("meta_key_postfix", "transform", "loader", "collate_fn", "num_workers", "postfix"),
 )
-"""What Invertd finds in the images themselves, or is told in its own words."""
+"""Arguments that Invertd does not need, or has under other names."""
 
 SAVER_ARGUMENTS = (
     *("output_dir", "output_postfix", "output_ext", "mode", "padding_mode", "scale", "dtype"),
@@ -96,7 +97,8 @@ SAVER_WIRING = ("batch_transform", "output_transform", "resample", "name")
 # --- Values --------------------------------------------------------------------------------------
 
 
-def _output_transforms(draft: Draft) -> Iterator[Place]:
+@rule("a lambda over the engine's output runs as from_engine: the output is a list now")
+def _output_transform(draft: Draft) -> Iterator[Place]:
     """Upgrade lambdas over a batch's output: MONAI now hands over a list with a dict per item."""
     whole = [place for place, section in draft.sections() if _keeps_batches_whole(section)]
     for place, component in draft.components():
@@ -164,8 +166,9 @@ def _named_objects(draft: Draft, handler: str, argument: str) -> Iterator[Place]
 # --- Transforms ----------------------------------------------------------------------------------
 
 
+@rule("channels come before Spacingd, which needs them first")
 def _channel_order(draft: Draft) -> Iterator[Place]:
-    """Move Spacingd behind the transform that puts channels first, as Spacingd needs."""
+    """Move Spacingd after the transform that puts channels first, as Spacingd needs."""
     for place, section in draft.sections():
         transforms = section.get("pre_transforms")
         if not isinstance(transforms, list):
@@ -201,6 +204,7 @@ def _puts_channels_first(transform: Component) -> bool:
 # --- Sections ------------------------------------------------------------------------------------
 
 
+@rule("4.0's list 'metrics' is now key_metric and additional_metrics")
 def _metrics(draft: Draft) -> Iterator[Place]:
     """Turn ``metrics`` with an ``is_key_metric`` into ``key_metric`` and ``additional_metrics``."""
     for place, section in draft.sections():
@@ -224,6 +228,7 @@ def _metrics(draft: Draft) -> Iterator[Place]:
         yield (*place, "metrics")
 
 
+@rule("the handler SegmentationSaver runs as the post transform SaveImaged")
 def _saver(draft: Draft) -> Iterator[Place]:
     """Yield the handler SegmentationSaver -> the post transform SaveImaged."""
     for place, section in draft.sections():
@@ -262,6 +267,7 @@ def _saved_key(text: Any) -> str | None:
     return keys[0].removesuffix(INVERTED) if keys is not None and len(keys) == 1 else None
 
 
+@rule("the handler TransformInverter runs as the post transform Invertd")
 def _inverter(draft: Draft) -> Iterator[Place]:
     """Yield the handler TransformInverter -> the post transform Invertd.
 
@@ -371,6 +377,7 @@ def _instead_of(handler: Component, name: str, args: dict[str, Any]) -> Componen
 # --- Wiring --------------------------------------------------------------------------------------
 
 
+@rule("4.0 connected components by itself; the references are now written down")
 def _wiring(draft: Draft) -> Iterator[Place]:
     """Write all connections that 4.0 made by itself; no part makes sense alone."""
     model_is_there = any("model" in section for _, section in draft.sections())
@@ -435,11 +442,7 @@ def _wire_parts(section: dict[str, Any]) -> None:
 # Values before what moves, so that a notice names the place where a reader of the file finds it;
 # wiring last, as it names the entries that the others have made.
 RULES = (
-    Rule(
-        "output-transform",
-        "a lambda over the engine's output runs as from_engine: the output is a list now",
-        _output_transforms,
-    ),
+    _output_transform,
     Rule(
         "load-dict",
         "4.0's list 'load_dict' is now a mapping to objects",
@@ -450,17 +453,9 @@ RULES = (
         "4.0's list 'save_dict' is now a mapping to objects",
         partial(_named_objects, handler="CheckpointSaver", argument="save_dict"),
     ),
-    Rule("channel-order", "channels come before Spacingd, which needs them first", _channel_order),
-    Rule("metrics", "4.0's list 'metrics' is now key_metric and additional_metrics", _metrics),
-    Rule("saver", "the handler SegmentationSaver runs as the post transform SaveImaged", _saver),
-    Rule(
-        "inverter",
-        "the handler TransformInverter runs as the post transform Invertd",
-        _inverter,
-    ),
-    Rule(
-        "wiring",
-        "4.0 connected components by itself; the references are now written down",
-        _wiring,
-    ),
+    _channel_order,
+    _metrics,
+    _saver,
+    _inverter,
+    _wiring,
 )

@@ -42,7 +42,7 @@ class Draft:
                 yield from _components(value, (*place, key))
 
     def named(self, *names: str) -> Iterator[tuple[Place, Component]]:
-        """Yield the components with one of these short names, whatever alias stands behind."""
+        """Yield the components with one of these short names, with any alias."""
         for place, component in self.components():
             if short_name(component) in names:
                 yield place, component
@@ -145,3 +145,8 @@ class Rule:
     name: str
     message: str
     apply: Callable[[Draft], Iterator[Place]]
+
+
+def rule(message: str) -> Callable[[Callable[[Draft], Iterator[Place]]], Rule]:
+    """Return a decorator that makes a rule of a function and names the rule after the function."""
+    return lambda apply: Rule(apply.__name__.strip("_").replace("_", "-"), message, apply)

@@ -15,9 +15,9 @@ from mmar_runtime.config.upgrades.draft import (
     Component,
     Draft,
     Place,
-    Rule,
     args_of,
     dictionary_names,
+    rule,
     set_args,
     short_name,
 )
@@ -60,12 +60,14 @@ DROPPED_ARGUMENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Argument -> the classes that do the same without it."""
 
 
+@rule("ToTensord runs as EnsureTyped: ToTensord would drop what Invertd needs")
 def _to_tensor(draft: Draft) -> Iterator[Place]:
     for place, component in draft.named(*dictionary_names("ToTensor")):
         draft.rename(component, "EnsureTyped")
         yield place
 
 
+@rule("LoadImaged runs with image_only=false, so that *_meta_dict stays in the batch")
 def _image_meta(draft: Draft) -> Iterator[Place]:
     for place, component in draft.named(*dictionary_names("LoadImage")):
         if "image_only" not in args_of(component):
@@ -73,6 +75,7 @@ def _image_meta(draft: Draft) -> Iterator[Place]:
             yield place
 
 
+@rule("AddChanneld is gone from MONAI; runs as EnsureChannelFirstd(channel_dim='no_channel')")
 def _add_channel(draft: Draft) -> Iterator[Place]:
     for place, component in draft.named(*dictionary_names("AddChannel")):
         draft.rename(component, "EnsureChannelFirstd")
@@ -80,6 +83,7 @@ def _add_channel(draft: Draft) -> Iterator[Place]:
         yield place
 
 
+@rule("AsChannelFirstd is gone from MONAI; runs as EnsureChannelFirstd")
 def _channel_last(draft: Draft) -> Iterator[Place]:
     for place, component in draft.named(*dictionary_names("AsChannelFirst")):
         draft.rename(component, "EnsureChannelFirstd")
@@ -87,6 +91,7 @@ def _channel_last(draft: Draft) -> Iterator[Place]:
         yield place
 
 
+@rule("AsDiscreted's threshold_values and logit_thresh run as threshold; MONAI ignores them")
 def _threshold(draft: Draft) -> Iterator[Place]:
     for place, component in draft.named(*dictionary_names("AsDiscrete")):
         args = args_of(component)
@@ -105,6 +110,7 @@ def _threshold(draft: Draft) -> Iterator[Place]:
         yield place
 
 
+@rule("AsDiscreted's n_classes runs as to_onehot")
 def _one_hot(draft: Draft) -> Iterator[Place]:
     """Turn ``to_onehot: true, n_classes: k`` into ``to_onehot: k``; drop a spare ``n_classes``."""
     for place, component in draft.named(*dictionary_names("AsDiscrete")):
@@ -151,6 +157,7 @@ def _per_key(values: list[Any]) -> Any:
     return values[0] if len(values) == 1 else values
 
 
+@rule("the argument 'dimensions' is now 'spatial_dims'")
 def _spatial_dims(draft: Draft) -> Iterator[Place]:
     for place, component in draft.components():
         args = args_of(component)
@@ -162,6 +169,7 @@ def _spatial_dims(draft: Draft) -> Iterator[Place]:
             yield place
 
 
+@rule("SplitChanneld is gone from MONAI; runs as SplitDimd")
 def _split_channel(draft: Draft) -> Iterator[Place]:
     for place, component in draft.named(*dictionary_names("SplitChannel")):
         args = args_of(component)
@@ -171,6 +179,10 @@ def _split_channel(draft: Draft) -> Iterator[Place]:
         yield place
 
 
+@rule(
+    "MONAI has renamed "
+    + ", ".join(f"{old} to {new}" for old, (new, _) in RENAMED_ARGUMENTS.items())
+)
 def _renamed(draft: Draft) -> Iterator[Place]:
     for old, (new, names) in RENAMED_ARGUMENTS.items():
         for place, component in draft.named(*names):
@@ -180,6 +192,7 @@ def _renamed(draft: Draft) -> Iterator[Place]:
                 yield (*place, "args", old)
 
 
+@rule("MONAI has dropped this argument; it has no effect any more")
 def _dropped(draft: Draft) -> Iterator[Place]:
     for argument, names in DROPPED_ARGUMENTS.items():
         for place, component in draft.named(*names):
@@ -188,6 +201,7 @@ def _dropped(draft: Draft) -> Iterator[Place]:
                 yield (*place, "args", argument)
 
 
+@rule("TensorBoardStatsHandler's intervals run as iteration_log and epoch_log")
 def _intervals(draft: Draft) -> Iterator[Place]:
     """Turn ``iteration_log: true, iteration_interval: 5`` into ``iteration_log: 5``."""
     for place, component in draft.named("TensorBoardStatsHandler"):
@@ -200,6 +214,7 @@ def _intervals(draft: Draft) -> Iterator[Place]:
                 yield (*place, "args", interval)
 
 
+@rule("TorchVisionFullyConvModel is now TorchVisionFCModel with use_conv=true")
 def _fully_convolutional(draft: Draft) -> Iterator[Place]:
     for place, component in draft.named("TorchVisionFullyConvModel"):
         args = args_of(component)
@@ -214,6 +229,7 @@ def _fully_convolutional(draft: Draft) -> Iterator[Place]:
         yield place
 
 
+@rule("deepgrow's argument 'batched' is gone: MONAI takes batches apart before transforms")
 def _batched(draft: Draft) -> Iterator[Place]:
     for place, component in draft.components():
         if _is_deepgrow(component) and "batched" in args_of(component):
@@ -225,6 +241,7 @@ def _is_deepgrow(component: Component) -> bool:
     return str(component.get("path", "")).startswith(DEEPGROW)
 
 
+@rule(f"CheckpointSaver writes the best model as {BEST_MODEL}, as Clara did")
 def _best_name(draft: Draft) -> Iterator[Place]:
     """Name the best checkpoint as Clara's commands read it; MONAI names it after the metric."""
     for place, component in draft.named("CheckpointSaver"):
@@ -232,6 +249,7 @@ def _best_name(draft: Draft) -> Iterator[Place]:
         yield from _filename(component, place, "save_key_metric", fixed, BEST_MODEL)
 
 
+@rule(f"CheckpointSaver writes the last model as {FINAL_MODEL}, as Clara did")
 def _final_name(draft: Draft) -> Iterator[Place]:
     for place, component in draft.named("CheckpointSaver"):
         fixed = ("final_filename", "file_prefix")
@@ -248,68 +266,19 @@ def _filename(
 
 
 RULES = (
-    Rule(
-        "to-tensor",
-        "ToTensord runs as EnsureTyped: ToTensord would drop what Invertd needs",
-        _to_tensor,
-    ),
-    Rule(
-        "image-meta",
-        "LoadImaged runs with image_only=false, so that *_meta_dict stays in the batch",
-        _image_meta,
-    ),
-    Rule(
-        "add-channel",
-        "AddChanneld is gone from MONAI; runs as EnsureChannelFirstd(channel_dim='no_channel')",
-        _add_channel,
-    ),
-    Rule(
-        "channel-last",
-        "AsChannelFirstd is gone from MONAI; runs as EnsureChannelFirstd",
-        _channel_last,
-    ),
-    Rule(
-        "threshold",
-        "AsDiscreted's threshold_values and logit_thresh run as threshold; MONAI ignores them",
-        _threshold,
-    ),
-    Rule("one-hot", "AsDiscreted's n_classes runs as to_onehot", _one_hot),
-    Rule("spatial-dims", "the argument 'dimensions' is now 'spatial_dims'", _spatial_dims),
-    Rule(
-        "split-channel",
-        "SplitChanneld is gone from MONAI; runs as SplitDimd",
-        _split_channel,
-    ),
-    Rule(
-        "renamed",
-        "MONAI has renamed "
-        + ", ".join(f"{old} to {new}" for old, (new, _) in RENAMED_ARGUMENTS.items()),
-        _renamed,
-    ),
-    Rule("dropped", "MONAI has dropped this argument; it has no effect any more", _dropped),
-    Rule(
-        "intervals",
-        "TensorBoardStatsHandler's intervals run as iteration_log and epoch_log",
-        _intervals,
-    ),
-    Rule(
-        "fully-convolutional",
-        "TorchVisionFullyConvModel is now TorchVisionFCModel with use_conv=true",
-        _fully_convolutional,
-    ),
-    Rule(
-        "batched",
-        "deepgrow's argument 'batched' is gone: MONAI takes batches apart before transforms",
-        _batched,
-    ),
-    Rule(
-        "best-name",
-        f"CheckpointSaver writes the best model as {BEST_MODEL}, as Clara did",
-        _best_name,
-    ),
-    Rule(
-        "final-name",
-        f"CheckpointSaver writes the last model as {FINAL_MODEL}, as Clara did",
-        _final_name,
-    ),
+    _to_tensor,
+    _image_meta,
+    _add_channel,
+    _channel_last,
+    _threshold,
+    _one_hot,
+    _spatial_dims,
+    _split_channel,
+    _renamed,
+    _dropped,
+    _intervals,
+    _fully_convolutional,
+    _batched,
+    _best_name,
+    _final_name,
 )

@@ -1,8 +1,9 @@
-"""Which formats of images a job may have read, known by name and first bytes, and what they name.
+"""The formats of images that a job may read, by name and first bytes, and the files they name.
 
-MONAI chooses a reader by how a file's name ends, and tries all of them where a config names one.
-Pillow then goes by the first bytes, and starts Ghostscript for some. So a file has to be what its
-name says. A header that names another file is followed here before a reader follows it.
+MONAI chooses a reader by how a file's name ends, and tries all of them if a config names a reader.
+Pillow then goes by the first bytes, and starts Ghostscript for some. So a file has to have the
+format that its name says. A header that names another file is followed here before a reader follows
+it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 
 HEADER_BYTES = 64 * 1024
-"""Of a header that is text; whatever it names has to stand in there."""
+"""Of a header that is text; all names have to be in these bytes."""
 
 PREAMBLE = 128
 """Bytes of a DICOM file before its mark."""
@@ -39,11 +40,11 @@ META_SUFFIXES = (".mha", ".mhd")
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 DICOM_UNMARKED = (b"\2\0", b"\x08\0")
-"""Groups with which a DICOM file begins that has no preamble."""
+"""The first groups of a DICOM file without a preamble."""
 
 BY_NAME = (".nii", ".nii.gz", ".npy", ".npz")
 """Suffixes for which MONAI takes one reader, which goes by the name, where no config names another.
-What such a file holds in the place of an image is for that reader to report."""
+That reader reports a file without an image."""
 
 SUFFIXES = (*STARTS, *META_SUFFIXES, *DICOM_SUFFIXES)
 """How the name of an image may end."""
@@ -78,7 +79,7 @@ def has_known_suffix(name: str) -> bool:
 def image_fault(place: str, other_fault: Callable[[str], str], *, reader_named: bool) -> str:
     """Return why a file must not be given to a reader; empty if it may be.
 
-    An empty file, and one that cannot be read, has no fault here: the reader reports what is wrong.
+    An empty or unreadable file has no fault here: the reader reports it.
 
     Args:
         place: the file as the reader will open it.
@@ -136,7 +137,7 @@ def _header_fault(
     if not (ended or (whole and place.lower().endswith(".nrrd"))):
         return f"does not name the place of its voxels in its first {HEADER_BYTES} bytes"
     folder = os.path.dirname(place)
-    for lines in (text, text.replace("\r", "\n")):  # readers differ in what ends a line
+    for lines in (text, text.replace("\r", "\n")):  # readers differ in the ends of lines
         for named in _named_files(lines, field, whole):
             if named is None:
                 return "names its files by a pattern; list them one by one"
@@ -147,7 +148,7 @@ def _header_fault(
 
 
 def _named_files(text: str, field: re.Pattern[str], whole: bool) -> Iterator[str | None]:
-    """Yield every file that a header names; None for those that it does not name one by one."""
+    """Yield every file that a header names; None for files that it names by a pattern."""
     for match in field.finditer(text):
         value = match[1]
         if LIST.fullmatch(value):

@@ -1,6 +1,6 @@
-"""What the header of an image says of its size, read in a few hundred bytes.
+"""The size of an image from the few hundred bytes of its header.
 
-A library that opens a whole image may reserve memory for whatever the header claims, and reads its
+A library that opens a whole image may reserve all memory that the header claims, and reads its
 extensions on the way. Here a bounded piece of the file is read, and nothing is reserved.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 NIFTI_BYTES = 540
-"""Of the longer one of the two kinds of header."""
+"""Of the longer of the two kinds of header."""
 
 MGH_ITEM_BYTES: Mapping[int, int] = {0: 1, 4: 2}
 """The kinds of values in an MGH volume that have not four bytes."""
@@ -30,12 +30,12 @@ TOO_LARGE = 2**62
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What an image declares.
+    """The size that an image declares.
 
     Attributes:
         size: values along each axis.
-        spacing: mm between them, where the format tells.
-        item_bytes: bytes of one value once it is unpacked.
+        spacing: mm between them, if the format has it.
+        item_bytes: bytes of an unpacked value.
     """
 
     size: tuple[int, ...]
@@ -61,7 +61,7 @@ def read_header(path: Path) -> ImageHeader | None:
             try:
                 return read(path) if path.is_file() else None
             except Exception:  # a damaged file makes the readers raise anything
-                return None  # the run's own reader tells what is wrong
+                return None  # the run's own reader reports the fault
     return None
 
 

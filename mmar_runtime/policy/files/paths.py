@@ -1,7 +1,7 @@
-"""One function that judges what a text leads to, for whatever will be opened as a path.
+"""The judgement of every text that a component will open as a path.
 
 A path is judged by where it leads, links followed as the kernel follows them. Arguments, data lists
-and the headers of images all come here before anything opens what they name.
+and the headers of images all come here before a component opens them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from mmar_runtime.policy.files.image_file import NOT_LISTED, has_known_suffix, i
 PathRole = Literal[
     "read:data", "read:base", "read:model", "read:run", "write:run", "write:service", "name"
 ]
-"""What is done at a place: ``read:base`` is the folder relative to which results are named after
+"""The use of a place: ``read:base`` is the folder relative to which results are named after
 their images, ``read:run`` a file of the MMAR, ``write:service`` the address of a service or a place
 of its files, and ``name`` the name of a file alone, also where it is the key of an object."""
 
 Role = PathRole | Literal["read:list", "read:image"]
-"""What is done with a path; the last two are for a list of cases and for what an image's reader is
+"""The use of a path; the last two are for a list of cases and for files that an image's reader is
 given."""
 
 MODEL_SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".ts", ".tar", ".bin")
@@ -40,7 +40,7 @@ SERVICE = re.compile(r"(?!file|sqlite)[a-z][a-z0-9+.\-]*://[^/]")
 NAME = re.compile(r"[A-Za-z0-9_.\-]{0,100}")
 MAX_PATH = 1024
 MAX_MEMBERS = 10_000
-"""Files of a folder that is read as one image."""
+"""Files of a folder that is read as an image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +82,8 @@ def path_fault(text: str, role: Role, places: Places) -> str:
     """Return why a text must not be used as a path; empty if it may be.
 
     Args:
-        text: what will be opened, or written to.
-        role: what is done there.
+        text: the path that a component opens or writes to.
+        role: the use of the path.
         places: where a run may read and write.
     """
     if role == "write:service":
@@ -130,7 +130,7 @@ def text_fault(text: str) -> str:
 
 
 def is_below(place: str, roots: Iterable[str]) -> bool:
-    """Return whether a path is one of the folders, or is below one; all with their links followed.
+    """Return whether a path is a folder of ``roots`` or below it; all with their links followed.
 
     >>> is_below("/data/a", ["/data"]), is_below("/data2", ["/data"]), is_below("/x", ["/"])
     (True, False, True)

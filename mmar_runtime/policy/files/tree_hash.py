@@ -1,4 +1,4 @@
-"""One digest for all files below a folder, so that an approval covers exactly what was read."""
+"""One digest for all files below a folder, so that an approval covers the files as read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmar_runtime.errors import ConfigError, Problem
 BLOCK = 1 << 20
 
 SIGNATURE_FILES = (".__nvfl_sig.json", ".__nvfl_submitter.crt")
-"""What NVFlare puts into each folder of a signed job; no import finds files of such names."""
+"""Files that NVFlare puts into each folder of a signed job; no import finds these names."""
 
 
 def tree_hash(folder: Path, *, leave_out: Collection[str] = ()) -> str:
@@ -43,12 +43,14 @@ def tree_files(folder: Path, *, leave_out: Collection[str] = ()) -> list[Path]:
         ConfigError: there is no such folder, or it holds a link or a device.
     """
     if folder.is_symlink() or not folder.is_dir():
-        raise ConfigError([Problem(Location(folder.name), "is no folder", "", "missing-file")])
+        raise ConfigError([Problem(Location(folder.name), "is not a folder", "", "missing-file")])
     files = [path for path in _walked(folder) if path.name not in leave_out]
     odd = [path for path in files if not stat.S_ISREG(path.lstat().st_mode)]
     if odd:
         raise ConfigError(
-            Problem(Location(path.relative_to(folder).as_posix()), "is no plain file", "", "path")
+            Problem(
+                Location(path.relative_to(folder).as_posix()), "is not a plain file", "", "path"
+            )
             for path in odd
         )
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())

@@ -1,4 +1,4 @@
-"""Who else could change a file or a folder that decides what runs at a site."""
+"""Other users who could change a file or a folder that decides what runs at a site."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 import stat
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = 0
@@ -25,7 +26,7 @@ def other_writers(path: Path) -> str:
     users = (status.st_uid, os.geteuid())
     if not status.st_mode & stat.S_IWGRP or any(_is_private(status.st_gid, user) for user in users):
         return ""
-    return f"the group {_group_name(status.st_gid)}"
+    return f"the group {_name(grp.getgrgid, status.st_gid)}"
 
 
 def other_owner(path: Path) -> str:
@@ -35,7 +36,14 @@ def other_owner(path: Path) -> str:
         Words such as ``the user alice``; empty for the two.
     """
     owner = path.stat().st_uid
-    return "" if owner in (ROOT, os.geteuid()) else f"the user {_user_name(owner)}"
+    return "" if owner in (ROOT, os.geteuid()) else f"the user {_name(pwd.getpwuid, owner)}"
+
+
+def _name(entry_of: Callable[[int], Sequence[object]], number: int) -> str:
+    try:
+        return str(entry_of(number)[0])
+    except KeyError:
+        return str(number)
 
 
 def _is_private(group: int, user: int) -> bool:
@@ -47,17 +55,3 @@ def _is_private(group: int, user: int) -> bool:
     # Root's is none: container platforms put users of all kinds into it.
     named_alike = group != ROOT and owner.pw_gid == group and owner.pw_name == entry.gr_name
     return named_alike and set(entry.gr_mem) <= {owner.pw_name}
-
-
-def _user_name(user: int) -> str:
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:
-        return str(user)
-
-
-def _group_name(group: int) -> str:
-    try:
-        return grp.getgrgid(group).gr_name
-    except KeyError:
-        return str(group)

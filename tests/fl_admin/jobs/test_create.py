@@ -356,7 +356,7 @@ def test_code_with_a_link_is_refused(tmp_path: Path) -> None:
     mmar = shutil.copytree(MMARS / "own_components", tmp_path / "mmar")
     (mmar / "custom" / "more.py").symlink_to("/etc/hostname")
 
-    with pytest.raises(ConfigError, match=r"more\.py: is no plain file"):
+    with pytest.raises(ConfigError, match=r"more\.py: is not a plain file"):
         made(mmar, tmp_path / "job", with_code=True)
 
 

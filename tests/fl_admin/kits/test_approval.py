@@ -170,7 +170,7 @@ def test_a_link_is_not_followed(policy_file: Path, custom: Path, tmp_path: Path)
     (custom / "link.py").symlink_to(tmp_path / "secret.py")
 
     with (
-        pytest.raises(ConfigError, match="is no plain file"),
+        pytest.raises(ConfigError, match="is not a plain file"),
         Approvals(policy_file).candidate(custom),
     ):
         raise AssertionError

@@ -160,7 +160,7 @@ def test_it_can_be_handed_to_another_process(old_module: str) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("Scale", "'Scale' is no path; write module.Class"),
+        ("Scale", "'Scale' is not a path; write module.Class"),
         ("nowhere_to_be_found.Scale", "No module named 'nowhere_to_be_found'"),
         ("old_parts_of_compat.Scal", "has no 'Scal'. Did you mean 'Scale'?"),
     ],

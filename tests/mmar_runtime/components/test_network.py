@@ -136,5 +136,5 @@ def test_a_missing_torchscript_file_says_how_to_use_a_checkpoint(tiny_mmar: Path
 
 def test_a_file_that_is_no_torchscript_is_refused(tiny_mmar: Path) -> None:
     (tiny_mmar / "models/model.ts").write_bytes(b"no TorchScript")
-    with pytest.raises(CheckpointError, match=r"model\.ts' is no TorchScript"):
+    with pytest.raises(CheckpointError, match=r"model\.ts' is not TorchScript"):
         loaded(tiny_mmar, "ts_path", allow_code=True)

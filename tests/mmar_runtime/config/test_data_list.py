@@ -278,5 +278,5 @@ def test_a_task_that_nobody_knows_is_refused(
 
     [problem] = refused.value.problems
     assert str(problem.location) == "environment.json: PROCESSING_TASK"
-    assert "'Segmentaton' is no known task" in problem.message
+    assert "'Segmentaton' is not a known task" in problem.message
     assert problem.advice == "Did you mean 'segmentation'?"

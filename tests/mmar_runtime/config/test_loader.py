@@ -472,7 +472,7 @@ def test_a_ref_stands_among_transforms_only(train_faults: Faults) -> None:
         pre_transforms=[transform("Flipd"), transform("Compose", transforms=[{"ref": "Flipd"}])],
     )
 
-    message = "a 'ref' may only stand in pre_transforms or post_transforms themselves"
+    message = "a 'ref' is only allowed in pre_transforms or post_transforms themselves"
     assert train_faults(document) == [
         f"config_train.json: train.{place}: {message}"
         for place in ("loss", "handlers[0]", "pre_transforms[1].args.transforms[0]")
@@ -608,7 +608,7 @@ def test_all_faults_of_a_config_are_told_together(train_faults: Faults, tmp_path
         f"{train}.a: references go in a circle: @a -> @b -> @a",
         f"{train}.handlers[0].args.metrics[0]: no metric of this section is called 'acc'",
         f"{train}.loss.name: unknown loss 'DiceLos'",
-        f"{train}.optimizer.name: 'StepLR' is a lr scheduler; here stands an optimizer",
+        f"{train}.optimizer.name: 'StepLR' is a lr scheduler; this entry takes an optimizer",
         f"{train}.model.args.chanels: UNet: unknown argument 'chanels'",
         *(
             f"{train}.model.args: UNet: the required argument {name!r} is missing"

@@ -253,37 +253,37 @@ def test_other_classes_of_handlers(tmp_path: Path, canary: Path, name: str) -> N
             "%(message)s",
             "%(__class__)s",
             "formatter_fullFormatter.format: '%(asctime)s - %(name)s - %(levelname)s - "
-            "%(__class__)s' is no format: Formatting field not found in record: '__class__'",
+            "%(__class__)s' is not a format: Formatting field not found in record: '__class__'",
         ),
         (
             "%(message)s",
             "%(message)99999999999s",
             "formatter_fullFormatter.format: '%(asctime)s - %(name)s - %(levelname)s - "
-            "%(message)99999999999s' is no format: a field is too wide",
+            "%(message)99999999999s' is not a format: a field is too wide",
         ),
         (
             FULL,
             "message",
-            "formatter_fullFormatter.format: 'message' is no format: Invalid format 'message' "
+            "formatter_fullFormatter.format: 'message' is not a format: Invalid format 'message' "
             "for '%' style",
         ),
         (
             FULL,
             "%(message)d",
-            "formatter_fullFormatter.format: '%(message)d' is no format: %d format: a real number "
-            "is required, not str",
+            "formatter_fullFormatter.format: '%(message)d' is not a format: %d format: a real "
+            "number is required, not str",
         ),
         (
             FULL,
             "%(thread)c",
-            "formatter_fullFormatter.format: '%(thread)c' is no format: %c arg not in "
+            "formatter_fullFormatter.format: '%(thread)c' is not a format: %c arg not in "
             "range(0x110000)",
         ),
         (
             FULL,
             "%(message)s" * 50,
-            f"formatter_fullFormatter.format: {('%(message)s' * 50)[:80]!r} is no format: it has "
-            "more than 500 characters",
+            f"formatter_fullFormatter.format: {('%(message)s' * 50)[:80]!r} is not a format: it "
+            "has more than 500 characters",
         ),
     ],
 )

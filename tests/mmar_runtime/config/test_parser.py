@@ -106,7 +106,7 @@ def test_an_undefined_variable_is_a_fault_at_its_place() -> None:
 @pytest.mark.parametrize("text", ["@", "@my model", "@model.weights", "@1"])
 def test_a_reference_is_one_name(text: str) -> None:
     assert faults({"name": "A", "args": {"a": text}}) == [
-        f".args.a: {text!r} is no reference; write @name"
+        f".args.a: {text!r} is not a reference; write @name"
     ]
 
 
@@ -151,7 +151,7 @@ def test_the_text_behind_a_hash_is_an_alias() -> None:
 
 
 def test_an_alias_is_not_empty() -> None:
-    assert faults({"name": "LoadImaged#"}) == [".name: 'LoadImaged#' has nothing behind its '#'"]
+    assert faults({"name": "LoadImaged#"}) == [".name: 'LoadImaged#' has nothing after its '#'"]
 
 
 @pytest.mark.parametrize("name", ["#load", "@loss", "lambda: 0", "{EMPTY}@loss"])
@@ -164,7 +164,7 @@ def test_a_name_is_no_construct(name: str) -> None:
 
 @pytest.mark.parametrize("path", ["DiceLoss", "own.", ".own", "own..Dice", "own.Dice()", "a/b.c"])
 def test_a_path_is_module_and_class(path: str) -> None:
-    assert faults({"path": path}) == [f".path: {path!r} is no path; write module.Class"]
+    assert faults({"path": path}) == [f".path: {path!r} is not a path; write module.Class"]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_only_an_object_is_a_component(raw: Any, found: str) -> None:
     ],
 )
 def test_an_object_without_a_name_is_no_component(raw: Any, advice: str) -> None:
-    assert faults(raw) == [f": is no component: it has no 'name' and no 'path'. {advice}"]
+    assert faults(raw) == [f": is not a component: it has no 'name' and no 'path'. {advice}"]
 
 
 def test_an_unknown_key_of_a_component() -> None:

@@ -183,7 +183,7 @@ def test_a_folder_of_labels_without_label_is_refused(tmp_path: Path) -> None:
 def test_a_shared_folder_needs_a_suffix(tmp_path: Path) -> None:
     write_files(tmp_path, "all/a.nii.gz")
 
-    assert "which nothing tells apart" in refused(tmp_path, images="all", labels="all/.")
+    assert "that nothing distinguishes" in refused(tmp_path, images="all", labels="all/.")
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:

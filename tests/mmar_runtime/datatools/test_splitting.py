@@ -284,7 +284,7 @@ def test_a_share_that_leaves_a_list_empty_is_refused(
 
 @pytest.mark.parametrize("text", ["", "a", "-1", "1e-1", "20 %", "1/5", ".", "nan", "0.2.1", "%"])
 def test_a_share_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(DataError, match="is no share"):
+    with pytest.raises(DataError, match="is not a share"):
         parse_share(text)
 
 

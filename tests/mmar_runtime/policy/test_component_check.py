@@ -86,10 +86,10 @@ def test_a_component_in_the_wrong_place(check: Check, allow_code: bool) -> None:
     }
 
     assert check(allow_code=allow_code, **entries) == [
-        "loss.name: 'UNet' is a network; here stands a loss",
-        "optimizer.path: 'DiceLoss' is a loss; here stands an optimizer",
-        "handlers[0].name: 'MeanDice' is a metric; here stands a handler",
-        "iteration.name: 'SimpleInferer' is an inferer; here stands an iteration",
+        "loss.name: 'UNet' is a network; this entry takes a loss",
+        "optimizer.path: 'DiceLoss' is a loss; this entry takes an optimizer",
+        "handlers[0].name: 'MeanDice' is a metric; this entry takes a handler",
+        "iteration.name: 'SimpleInferer' is an inferer; this entry takes an iteration",
     ]
 
 
@@ -113,7 +113,8 @@ def test_components_inside_a_compose_are_transforms(check: Check) -> None:
         "pre_transforms[0].args.transforms[0].args.kyes: Flipd: unknown argument 'kyes'\n"
         "    Did you mean 'keys'?",
         "pre_transforms[0].args.transforms[0].args: Flipd: the required argument 'keys' is missing",
-        "pre_transforms[0].args.transforms[1].name: 'DiceLoss' is a loss; here stands a transform",
+        "pre_transforms[0].args.transforms[1].name: 'DiceLoss' is a loss; "
+        "this entry takes a transform",
     ]
 
 

@@ -214,8 +214,8 @@ def test_no_folder_and_links_are_faults_too(custom: Path) -> None:
     policy = policy_for(custom)
     (custom / "link.py").symlink_to("own_loss.py")
 
-    assert "is no plain file" in approval_fault(custom, policy)
-    assert "is no folder" in approval_fault(custom / "nowhere", policy)
+    assert "is not a plain file" in approval_fault(custom, policy)
+    assert "is not a folder" in approval_fault(custom / "nowhere", policy)
 
 
 # --- what a job may name of it
@@ -247,7 +247,7 @@ def test_a_class_is_and_a_function_where_one_will_do(custom: Path) -> None:
 
     assert undefined_fault("helpers.Half", custom) == ""
     assert undefined_fault("helpers.make", custom, functions=True) == ""
-    assert "is no class that" in undefined_fault("helpers.make", custom)
+    assert "is not a class that" in undefined_fault("helpers.make", custom)
 
 
 def test_the_file_that_python_would_import_is_the_one_looked_at(custom: Path) -> None:
@@ -261,4 +261,4 @@ def test_the_file_that_python_would_import_is_the_one_looked_at(custom: Path) ->
 def test_what_cannot_be_parsed_defines_nothing(custom: Path, text: str) -> None:
     (custom / "helpers.py").write_text(text)
 
-    assert undefined_fault("helpers.Half", custom).startswith("lies in custom/helpers.py, which")
+    assert undefined_fault("helpers.Half", custom).startswith("is in custom/helpers.py, which")

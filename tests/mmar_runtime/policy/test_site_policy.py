@@ -101,7 +101,7 @@ def test_every_field_can_be_written(tmp_path: Path) -> None:
         ({"byoc": "on"}, "byoc", "has to be a JSON object"),
         ({"byoc": {"mode": "ON"}}, "byoc.mode", "'ON' is not a mode"),
         ({"byoc": {"mode": "by_hash"}}, "byoc.approved", "allows nothing"),
-        ({"byoc": {"approved": ["A" * 64]}}, "byoc.approved[0]", "is no SHA-256"),
+        ({"byoc": {"approved": ["A" * 64]}}, "byoc.approved[0]", "is not a SHA-256"),
         ({"signers": "lead"}, "signers", "has to be an array of texts"),
         ({"signers": [""]}, "signers", "has to be an array of texts"),
         ({"data_roots": ["data"]}, "data_roots[0]", "has to be an absolute folder"),

@@ -449,6 +449,6 @@ def test_a_trainer_that_is_no_engine_runs_as_a_whole_but_not_in_parts(
     assert os.path.exists(own_code_mmar / "models/trained")
     with session(config, allow_code=True) as context:
         workflow = TrainingWorkflow(config, context)
-        with pytest.raises(ComponentError, match="OwnTrainer is no ignite Engine"):
+        with pytest.raises(ComponentError, match="OwnTrainer is not an ignite Engine"):
             workflow.run_epochs(1)
     sys.modules.pop("own_trainer_of_training", None)

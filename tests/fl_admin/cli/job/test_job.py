@@ -111,7 +111,7 @@ def test_create_with_an_aggregator_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "fault"),
     [
-        ("own.Nope", "is no class that custom/own.py defines itself"),
+        ("own.Nope", "is not a class that custom/own.py defines itself"),
         ("json.Median", "has the name of a module of Python itself"),
     ],
 )

@@ -426,7 +426,7 @@ def test_one_that_its_file_does_not_define_is_refused_before_any_site_is(
 
     [message] = with_code.refusals(with_code=True).values()
 
-    assert f"{name}: is no class that custom/our_parts.py defines itself" in message
+    assert f"{name}: is not a class that custom/our_parts.py defines itself" in message
 
 
 # --- what is refused

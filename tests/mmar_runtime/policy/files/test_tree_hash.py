@@ -86,14 +86,14 @@ def test_a_link_has_no_hash(folder: Path, name: str, target: str) -> None:
     """What it leads to can change after the approval."""
     (folder / name).symlink_to(target)
 
-    with pytest.raises(ConfigError, match="is no plain file"):
+    with pytest.raises(ConfigError, match="is not a plain file"):
         tree_hash(folder)
 
 
 def test_a_pipe_has_no_hash(folder: Path) -> None:
     os.mkfifo(folder / "pipe.py")
 
-    with pytest.raises(ConfigError, match=r"pipe\.py: is no plain file"):
+    with pytest.raises(ConfigError, match=r"pipe\.py: is not a plain file"):
         tree_hash(folder)
 
 
@@ -101,5 +101,5 @@ def test_a_folder_that_is_a_link_or_is_not_there_has_none(folder: Path, tmp_path
     (tmp_path / "link").symlink_to(folder)
 
     for path in (tmp_path / "link", tmp_path / "nowhere", folder / "own_loss.py"):
-        with pytest.raises(ConfigError, match="is no folder"):
+        with pytest.raises(ConfigError, match="is not a folder"):
             tree_hash(path)
