@@ -1,4 +1,4 @@
-"""What can be wrong between the parts of a config that are each right: names that lead nowhere."""
+"""Faults between the parts of a config that are each right: names that lead nowhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmar_runtime.errors import Problem, did_you_mean
 from mmar_runtime.names import NAME_FORM, is_name
 
 ENGINE_KEYS = frozenset({"image", "label", "pred", "loss"})
-"""What MONAI's supervised engines put into their output themselves."""
+"""Keys that MONAI's supervised engines add to their output themselves."""
 
 NEEDED_IN_EACH_PROCESS = frozenset(
     {
@@ -206,7 +206,7 @@ def _unproduced_keys(section: Section) -> Iterator[Problem]:
 
 
 def _has_own_engine(section: Section) -> bool:
-    """Return whether code of the MMAR decides what the engine's output holds."""
+    """Return whether code of the MMAR fills the engine's output."""
     engines = (*section.specs("trainer"), *section.specs("evaluator"))
     own = (*section.specs("iteration"), *section.specs("prepare_batch"))
     supervised = {"SupervisedTrainer", "SupervisedEvaluator"}
@@ -231,7 +231,7 @@ def _listed_keys(section: Section) -> frozenset[str] | None:
 
 
 def _produced_keys(section: Section) -> set[str]:
-    """Return every key that may be there: any string that a transform is given may name one."""
+    """Return every possible key: any string in a transform's arguments may name a key."""
     produced = set(ENGINE_KEYS)
     for slot in ("pre_transforms", "post_transforms"):
         for spec in section.specs(slot):

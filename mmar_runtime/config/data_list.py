@@ -20,12 +20,12 @@ MAX_LISTED_FILES = 5
 
 @dataclass(frozen=True, slots=True)
 class DataList:
-    """The items of one list, with their files as absolute paths.
+    """The items of a list, with their files as absolute paths.
 
     Attributes:
         file: the document that holds the list.
         key: the list's key in it.
-        items: one mapping for each case: ``image``, usually ``label``, and whatever else it has.
+        items: a mapping for each case: ``image``, usually ``label``, and any other entry.
     """
 
     file: Path

@@ -2,8 +2,8 @@
 
 Two spellings exist in the files: ``"#<expression>"`` and a bare ``"lambda x: ..."``. Python's own
 parser reads them; a table then says what each kind of its nodes means here. A kind that is not in
-the table has no meaning, so every construct is refused until somebody writes it down. Nothing is
-evaluated in this module: ``mmar_runtime.components.expressions`` interprets the trees.
+the table has no meaning: the parser refuses every construct that the table does not list. Nothing
+is evaluated in this module: ``mmar_runtime.components.expressions`` interprets the trees.
 
 >>> parse_expression("#@model.parameters()")
 MethodCall(reference=ReferenceName(name='model'), method='parameters')
@@ -37,7 +37,7 @@ PRINT = "print"
 CALLEES: Mapping[str, str] = MappingProxyType(
     {FROM_ENGINE: FROM_ENGINE, "from_engine": FROM_ENGINE, PRINT: PRINT}
 )
-"""What a config may write before the parenthesis, and the name that the tree then holds."""
+"""The names that a config may write before the parenthesis -> the name in the tree."""
 
 REFERENCE_METHODS = ("parameters", "named_parameters")
 """Methods that ``@name`` may be asked for. ``state_dict`` is not among them: no config needs it,
@@ -56,7 +56,7 @@ STATE_FIELDS = (
     "key_metric_name",
     "rank",
 )
-"""What ``engine.state`` may be asked for, where ``engine`` is the parameter of a lambda."""
+"""Fields of ``engine.state`` that a lambda with the parameter ``engine`` may read."""
 
 _TORCH_DTYPES = (
     *("bool", "uint8", "int8", "int16", "int32", "int64", "int", "long"),
@@ -79,8 +79,8 @@ class ExpressionRefused(ValueError):
     """The text is outside the expression language.
 
     Attributes:
-        message: what was found, and what is allowed instead.
-        advice: what to do next.
+        message: the refused construct, and the allowed constructs.
+        advice: the next step.
     """
 
     def __init__(self, message: str, advice: str) -> None:
@@ -275,7 +275,7 @@ def parse_expression(text: str) -> ExpressionTree:
             outside of string constants is a reference; inside of one it stays text.
 
     Raises:
-        ExpressionRefused: the text is not in the language. Nothing else is raised, whatever the
+        ExpressionRefused: the text is not in the language. Nothing else is raised for any
             text, and nothing of it has been run.
     """
     _check_text(text)
@@ -417,7 +417,7 @@ def _check_braces(string: str) -> None:
 
 def _python_tree(source: str) -> ast.expr:
     try:
-        # Warnings count as errors: what they warn of changes between Python releases.
+        # Warnings count as errors: their subjects change between Python releases.
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             return ast.parse(source, mode="eval").body
@@ -450,7 +450,7 @@ def _inner_expressions(node: ast.AST) -> Iterator[ast.expr]:
         if isinstance(child, ast.expr):
             yield child
         else:
-            # Keywords and the like have no meaning alone; their values are what counts.
+            # Keywords and the like have no meaning alone; their values count.
             yield from _inner_expressions(child)
 
 
@@ -475,7 +475,7 @@ _FOUND_NAMES: Mapping[type[ast.AST], str] = MappingProxyType(
         ast.GeneratorExp: "a generator",
     }
 )
-# A lambda's parameter of such a name would hide what the name means to every reader.
+# A lambda's parameter of such a name would hide the name's usual meaning.
 _RESERVED_NAMES = frozenset(name.partition(".")[0] for name in (*CALLEES, *NAMED_CONSTANTS))
 
 
@@ -707,7 +707,7 @@ def _arithmetic(node: ast.BinOp, parameter: str | None) -> Arithmetic:
 
 
 def _operand(node: ast.expr, parameter: str | None) -> Node:
-    """Return one side of an arithmetic operation; refused where it cannot be a number."""
+    """Return one side of an arithmetic operation; refuse a side that cannot be a number."""
     operand = _node(node, parameter)
     if isinstance(operand, Constant):
         number = isinstance(operand.value, int | float)

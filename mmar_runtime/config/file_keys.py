@@ -17,7 +17,7 @@ FILE_KEYS = ("image", "label", "mask")
 TASKS: Mapping[object, bool] = MappingProxyType(
     {None: True, "": True, "segmentation": True, "annotation": True, "classification": False}
 )
-"""What ``PROCESSING_TASK`` may be -> whether labels are files then."""
+"""Value of ``PROCESSING_TASK`` -> whether labels are files."""
 
 LOADER = ("LoadImaged", "LoadImageD", "LoadImageDict")
 COPIER = ("CopyItemsd", "CopyItemsD", "CopyItemsDict")
@@ -31,7 +31,7 @@ KEY_ARGUMENTS = ("keys", "names", "meta_keys", "meta_key_postfix", "sub_keys", "
 """Their arguments that are keys, or parts of keys."""
 
 META_POSTFIX = "meta_dict"
-"""MONAI's default for what follows the key of an image in the key of its metadata."""
+"""MONAI's default ending from the key of an image to the key of its metadata."""
 
 NOT_WRITTEN_OUT = (
     expressions.FormattedText | expressions.ReferenceName | expressions.Lambda | expressions.Call
@@ -75,7 +75,7 @@ def file_keys_check(config: WorkflowConfig) -> Iterator[Problem]:
                 message = f"{spec.title}: {argument} has to be texts that are written out"
                 yield Problem(spec.args.location / argument, message, "", "path")
         if spec.title in FLATTENER and not _texts(spec, "sub_keys"):
-            message = f"{spec.title}: sub_keys has to name what is taken out of a dictionary"
+            message = f"{spec.title}: sub_keys has to name the entries to take out of a dictionary"
             yield Problem(spec.args.location, message, "", "path")
         brought |= dict.fromkeys(_brought(spec), spec)
     for key in sorted(brought.keys() & file_keys(config)):
@@ -108,7 +108,7 @@ def _copies(config: WorkflowConfig) -> dict[tuple[str, str], list[set[str]]]:
 
 
 def _texts(spec: ComponentSpec, argument: str) -> set[str]:
-    """Return all texts that are written in an argument, in whatever lists and expressions."""
+    """Return all texts of an argument, in lists and expressions too."""
     node = spec.args.items.get(argument)
     values: list[object] = []
     for inner in () if node is None else walk(node):

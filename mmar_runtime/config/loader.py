@@ -73,7 +73,7 @@ OLD_ENTRIES = {
     "been translated. Write key_metric and additional_metrics.",
     "search": AUTOML_ADVICE,
 }
-"""What Clara's documents may still hold -> what to do about it."""
+"""Entries that Clara's documents may still hold -> advice."""
 
 
 def load_train_config(
@@ -135,14 +135,14 @@ def _checked(config: Config, problems: list[Problem], checks: Iterable[Check]) -
     for check in (*checks, consistency.unproduced_keys):
         faults += check(config)
         if any(problem.rule == "path" for problem in faults):
-            break  # the checks that follow open what the config names
+            break  # the next checks open the files that the config names
     if faults:
         raise ConfigError(faults)
     return config
 
 
 class _Reading:
-    """One document on its way from text to a config: its variables, its faults, its notices."""
+    """A reader of a document: its variables, its faults, its notices."""
 
     def __init__(
         self,
@@ -246,7 +246,7 @@ class _Reading:
         return ListNode(location=location, items=tuple(items))
 
     def _misplaced(self, key: str, node: Node) -> None:
-        """Report what has a meaning only elsewhere: a ``ref``, a file of weights."""
+        """Report values that have a meaning only elsewhere: a ``ref``, a file of weights."""
         own = node.items if key in TRANSFORM_SLOTS and isinstance(node, ListNode) else ()
         for inner in walk(node, with_disabled=True):
             if isinstance(inner, WeightsFile):
@@ -416,7 +416,7 @@ def _with_refs_resolved(
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """The transforms of one name; ``signatures`` are different for those that are built unlike."""
+    """The transforms of a name; ``signatures`` differ for transforms that are built differently."""
 
     targets: list[ComponentSpec]
     signatures: set[str]

@@ -64,7 +64,7 @@ class LoggerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
-    """What a ``log.config`` says: its handlers by name, and its loggers, the root first."""
+    """The settings of a ``log.config``: its handlers by name, and its loggers, the root first."""
 
     handlers: Mapping[str, HandlerSettings]
     loggers: tuple[LoggerSettings, ...]
@@ -93,7 +93,7 @@ def read_log_config(path: Path) -> LogConfig:
 
 
 class _Reading:
-    """One file, section by section; what is wrong is collected."""
+    """A reader of a file, section by section, that collects all faults."""
 
     def __init__(self, parser: configparser.RawConfigParser, location: Location) -> None:
         self.parser = parser

@@ -1,4 +1,4 @@
-"""The grammar of a workflow document: what each JSON value means.
+"""The grammar of a workflow document: the meaning of each JSON value.
 
 Literal         a number, a truth value, null, or a string with its variables filled in
 ListNode        [...]

@@ -36,8 +36,8 @@ COMPONENT_BEARING = {
     ("RandomOrder", "transforms"),
     ("SomeOf", "transforms"),
 }
-"""The arguments that hold components themselves; elsewhere one inside ``args`` is refused, so
-that whoever reviews a config need not look for components in odd places."""
+"""The arguments that hold components themselves; elsewhere in ``args`` the parser refuses
+components, so that whoever reviews a config need not look for components in odd places."""
 
 FOREIGN_KEYS = ("path", "class_path", "_target_")
 """Keys by which other libraries take any object for a component."""
@@ -48,7 +48,7 @@ MAX_PROBLEMS = 100
 
 
 class NodeParser:
-    """Parses the values of one document; ``problems`` collects what is wrong with them."""
+    """Parses the values of a document; ``problems`` collects their faults."""
 
     def __init__(self, variables: Mapping[str, Variable]) -> None:
         self.variables = variables

@@ -54,7 +54,7 @@ EVALUATE_ONLY = frozenset({"evaluator"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeSettings:
-    """What holds for a whole run; ``None`` means: leave PyTorch's own setting untouched.
+    """The settings of a whole run; ``None`` leaves PyTorch's own setting untouched.
 
     Attributes:
         random_seed: seed of every random source; None means not deterministic.
@@ -93,11 +93,11 @@ class Section:
         )
 
     def replaced(self, **entries: Node) -> Section:
-        """Return the same section with other entries."""
+        """Return a copy of the section with other entries."""
         return replace(self, entries=MappingProxyType({**self.entries, **entries}))
 
     def without_handlers(self, *titles: str) -> Section:
-        """Return the same section without the handlers of these classes."""
+        """Return a copy of the section without the handlers of these classes."""
         handlers = self.entries.get("handlers")
         if not isinstance(handlers, ListNode):
             return self
@@ -107,13 +107,13 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowConfig(ABC):
-    """What a training and an evaluation document have in common.
+    """The common part of a training and an evaluation document.
 
     Attributes:
         mmar_root: the MMAR's folder; ``custom/`` and relative paths are below it.
         file: the document's name, for messages.
         own_names: the variables that the document itself defines.
-        notices: what the loader has translated.
+        notices: of the loader's translations.
     """
 
     mmar_root: Path
@@ -172,7 +172,7 @@ class TrainConfig(WorkflowConfig):
         return scopes if self.validate is None else {**scopes, "validate": self.validate}
 
     def with_train(self, train: Section) -> TrainConfig:
-        """Return the same config with another train section."""
+        """Return a copy of the config with another train section."""
         return replace(self, train=train)
 
     def as_json(self) -> dict[str, Any]:
@@ -185,7 +185,7 @@ class TrainConfig(WorkflowConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationConfig(WorkflowConfig):
-    """``config_validation.json`` and its kin: one model, run over one list of data.
+    """``config_validation.json`` and its kin: a model that runs over a list of data.
 
     Of the alternatives in ``model``, ``section.entries["model"]`` is the enabled one.
     """
@@ -206,7 +206,7 @@ class EvaluationConfig(WorkflowConfig):
         return {"": self.section}
 
     def with_section(self, section: Section) -> EvaluationConfig:
-        """Return the same config with other entries."""
+        """Return a copy of the config with other entries."""
         return replace(self, section=section)
 
     def as_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""JSON text -> plain values, and the one place that says whose value of a variable wins.
+"""JSON text -> plain values, and the order in which values of a variable win.
 
 Low to high: built-in defaults < first-level primitives of the workflow's JSON < the MMAR's
 ``environment.json`` < the site's own values < ``--set``.
@@ -31,7 +31,7 @@ BUILT_IN: Mapping[str, Scalar] = {
     "MMAR_TORCHSCRIPT": "models/model.ts",
     "MMAR_EVAL_OUTPUT_PATH": "eval",
 }
-"""What Clara assumes when nobody says otherwise; the paths are the MMAR's own layout."""
+"""Clara's defaults; the paths are the MMAR's own layout."""
 
 OUTPUT_VARIABLES = ("MMAR_CKPT_DIR", "MMAR_EVAL_OUTPUT_PATH")
 """The folders that a run writes to."""
@@ -39,7 +39,7 @@ OUTPUT_VARIABLES = ("MMAR_CKPT_DIR", "MMAR_EVAL_OUTPUT_PATH")
 MAX_JSON_BYTES = 4 * 1024 * 1024
 MAX_DIGITS = 100
 MAX_REFUSALS = 100
-"""Faults of one document's text that are reported."""
+"""The most reported faults of a document's text."""
 
 HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 """How half a character may be spelled; two of them can make a whole one."""
@@ -159,7 +159,7 @@ def _text_of(path: Path, location: Location) -> str:
     if not stat.S_ISREG(status.st_mode):
         raise ConfigError([Problem(location, "cannot be read: no plain file", "", "missing-file")])
     with path.open("rb") as stream:
-        content = stream.read(MAX_JSON_BYTES + 1)  # what /proc holds has no size beforehand
+        content = stream.read(MAX_JSON_BYTES + 1)  # files of /proc have no size beforehand
     if len(content) > MAX_JSON_BYTES:
         message = f"is larger than {MAX_JSON_BYTES // 2**20} MiB"
         raise ConfigError([Problem(location, message, "", "json")])
@@ -206,7 +206,7 @@ def resolve_variables(
 
     ``MMAR_*`` from the environment or ``--set``, and ``DATASET_JSON``, are paths below the MMAR:
     they are joined to ``mmar_root``; an absolute path stays as it is. ``DATA_ROOT`` is not joined.
-    ``MMAR_ROOT`` is always the folder that the MMAR was opened in, whatever a document says.
+    ``MMAR_ROOT`` is always the folder that the MMAR was opened in, not a document's value.
 
     Raises:
         ConfigError: an entry of the environment is not a primitive value.

@@ -1,4 +1,4 @@
-"""``print_conf``: what a configuration has become, as lines, before it runs."""
+"""``print_conf``: the lines of a configuration as it runs, before it runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NOT_USED = "not used"
 
 
 def conf_report(config: WorkflowConfig, builder: ComponentBuilder) -> Iterator[str]:
-    """Yield the lines of the report; nothing is built for it, so that the run stays what it is.
+    """Yield the lines of the report; build nothing for it, so that the run stays the same.
 
     Args:
         config: a training or an evaluation workflow.

@@ -1,4 +1,4 @@
-"""One model over one list of data, by ``config_validation.json`` and its kin."""
+"""A model over a list of data, by ``config_validation.json`` and its kin."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class EvaluationWorkflow:
     Args:
         config: the evaluation workflow.
         context: device and permissions.
-        counts: counts what is built.
+        counts: counts the built components.
         should_stop: asked after each iteration.
     """
 

@@ -1,4 +1,4 @@
-"""Turns what goes wrong inside MONAI's engines into errors that say what to do."""
+"""Turns exceptions inside MONAI's engines into errors that name the next step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmar_runtime.workflows.old_code import own_code_advice
 
 NO_READER = "cannot find a suitable reader"
 LOADING = re.compile(r"applying transform <monai\.transforms\.io\.\w+\.LoadImage")
-"""What MONAI says when a transform that reads a file fails, whatever the reader has raised."""
+"""MONAI's words when a transform that reads a file fails, with any exception of the reader."""
 CROP_TOO_LARGE = re.compile(r"crop ROI is larger than the image size|proposed random crop", re.I)
 
 
@@ -25,7 +25,7 @@ IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
 
 @contextmanager
 def explained(config: WorkflowConfig) -> Iterator[None]:
-    """Build or run an engine; an exception from inside it becomes one of ours, its cause below it.
+    """Build or run an engine; turn its exceptions into our own, with the exception as the cause.
 
     Raises:
         DataError: an image cannot be read, or a crop is larger than it.
@@ -88,9 +88,9 @@ def _file_being_read(causes: list[BaseException]) -> str:
 
 
 def _text(error: BaseException) -> str:
-    """Return the error's own words; of one from a DataLoader's process only its first cause's.
+    """Return the error's own words; for a DataLoader's process the words of the first cause.
 
-    Such an error's text is a whole traceback, with the first cause on top.
+    The text of an error from there is a whole traceback, with the first cause on top.
     """
     text = str(error)
     if not IN_WORKER.match(text):

@@ -1,4 +1,4 @@
-"""A trained network as one file that runs without this project: TorchScript, ``.pt2`` or ONNX."""
+"""A trained network as a file that runs without this project: TorchScript, ``.pt2`` or ONNX."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def export(
 ) -> ExportResult:
     """Write the network with the weights of a checkpoint as a file of this format.
 
-    The network is the one that the checkpoint says it was trained with, else the config's. It runs
+    The network is that of the checkpoint's training, else the config's. It runs
     on the CPU, in evaluation mode. The file is loaded again and compared with it before it takes
-    its place; whatever fails, ``output_path`` stays what it was.
+    its place; if anything fails, ``output_path`` keeps its content.
 
     Args:
         config: the training workflow.
@@ -90,7 +90,7 @@ def export(
         output_path: the file to write, in a folder that need not exist.
         input_shape: shape of the random input (batch, channel, spatial...); None means that of the
             config's ``network_summary``.
-        format: what to write.
+        format: of the file.
         verify: whether to compare the file's answer with the network's.
         allow_code: whether the network may come from the MMAR's own code.
 
@@ -121,7 +121,7 @@ def export(
     )
 
 
-# --- What can be said before any work -------------------------------------------------------------
+# --- Checks before any work -----------------------------------------------------------------------
 
 
 def _check_paths(model_path: Path, output_path: Path) -> None:
@@ -156,7 +156,7 @@ def _refused(place: str, message: str, advice: str) -> ConfigError:
 def _trained_network(
     config: TrainConfig, path: Path, *, allow_code: bool
 ) -> tuple[torch.nn.Module, tuple[str, ...]]:
-    """Return the network with the checkpoint's weights, and what to say about the choice of it."""
+    """Return the network with the checkpoint's weights, and notices about its choice."""
     checkpoint = read_checkpoint(path)
     node, notices = _chosen_network(checkpoint, path, config)
     whole = config.with_train(config.train.replaced(model=node))
@@ -178,8 +178,8 @@ def _chosen_network(
 ) -> tuple[Node, tuple[str, ...]]:
     """Return the checkpoint's own network if it names one, else the config's.
 
-    Weights often fit several networks (another activation, say), but only in the one that they
-    were trained with do they mean what they meant then.
+    Weights often fit several networks (another activation, say), but only the network that they
+    were trained with gives them their meaning.
     """
     configured = config.train.entries.get("model")
     stored = (checkpoint.train_conf or {}).get("train")
@@ -226,7 +226,7 @@ def _trial(network: torch.nn.Module, shape: tuple[int, ...] | None) -> _Trial | 
         image = _random_input(shape)
         with torch.no_grad():
             answer = network(image)
-    except Exception as error:  # whatever the network's own code raises
+    except Exception as error:  # any exception of the network's own code
         raise _refused(
             "input_shape",
             f"the network refuses an input of shape {list(shape)}: "
@@ -295,7 +295,7 @@ def _write(
             return write(network, _needed(trial, f"for {format}"), path)
     except MmarError:
         raise
-    except Exception as error:  # torch's exporters raise what they meet
+    except Exception as error:  # torch's exporters raise any exception
         raise ComponentError(
             f"{type(network).__name__} cannot be exported as {format}: "
             f"{type(error).__name__}: {_first_line(error)}\n    Another --format may do."
@@ -318,10 +318,10 @@ def _write_torchscript(network: torch.nn.Module, trial: _Trial | None, path: Pat
 
 
 def _write_trace(network: torch.nn.Module, trial: _Trial, path: Path, reason: str) -> _Written:
-    """Record what the network does with one input."""
+    """Record the operations of the network on an input."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
-        # Branches in torch's own code are no decisions of the network; torch passes over them too.
+        # Branches in torch's own code are not decisions of the network; torch skips them too.
         warnings.filterwarnings("always", category=TracerWarning)
         warnings.filterwarnings("ignore", category=TracerWarning, module=r"torch\.(?!jit)")
         # Without torch's own check, because the file is compared with the network.
@@ -339,7 +339,7 @@ def _program(
     network: torch.nn.Module, trial: _Trial
 ) -> tuple[torch.export.ExportedProgram, ExportMethod]:
     """Return the exported program, for any batch size if the network allows that."""
-    # torch takes a batch of one for a constant, and comparing with another batch than the one seen
+    # torch takes a batch of one for a constant, and comparing with another than the seen batch
     # here shows that the size is free.
     batch, *rest = trial.shape
     larger = _random_input((batch + 1, *rest))
@@ -383,7 +383,7 @@ def _write_onnx(network: torch.nn.Module, trial: _Trial, path: Path) -> _Written
 
 @contextmanager
 def _exporter_at_work() -> Iterator[None]:
-    """Keep what torch's exporters tell about their own parts away from the user."""
+    """Hide the reports of torch's exporters on their own parts from the user."""
     exporter = logging.getLogger("torch.onnx")
     before = exporter.level
     exporter.setLevel(logging.ERROR)
@@ -434,7 +434,7 @@ RUNNERS: Mapping[ExportFormat, Callable[[Path, torch.Tensor], Any]] = MappingPro
         "onnx": _run_onnx,
     }
 )
-"""Format -> what loads such a file and gives it an input."""
+"""Format -> the function that loads a file and gives it an input."""
 
 
 def _verified(format: ExportFormat, path: Path, given: _Trial | None) -> float:
@@ -448,7 +448,7 @@ def _verified(format: ExportFormat, path: Path, given: _Trial | None) -> float:
     try:
         with torch.no_grad():
             outputs = _tensors(RUNNERS[format](path, trial.input))
-    except Exception as error:  # the file is new: nobody knows what its loader may raise
+    except Exception as error:  # the file is new: its loader may raise any exception
         raise CheckpointError(
             f"the exported file cannot be run on an input of shape {list(trial.shape)}: "
             f"{type(error).__name__}: {_first_line(error)}\n    Nothing was written."

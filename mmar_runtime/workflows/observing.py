@@ -14,7 +14,7 @@ ShouldStop = Callable[[], bool]
 
 
 class Observer(Protocol):
-    """Whoever wants to know how a run goes on; every method may do nothing."""
+    """A listener to the progress of a run; every method may do nothing."""
 
     def iteration(self, *, epoch: int, epochs: int, done: int, of: int, loss: float | None) -> None:
         """Report that iteration ``done`` ``of`` the epoch's iterations is complete."""
@@ -40,7 +40,7 @@ class SilentObserver:
 
 
 def forget_batch(engine: Engine) -> None:
-    """Let go of the last batch and of what became of it, which ignite keeps until the next run.
+    """Drop the last batch and its output, which ignite keeps until the next run.
 
     In a federation the next run may be hours away, and many sites may wait in one process.
     """
@@ -51,7 +51,7 @@ class EpochReporter:
     """Attached to a trainer: adds up losses, reports iterations and epochs.
 
     Attributes:
-        reports: the epochs so far; whoever runs the trainer in parts may empty it in between.
+        reports: the epochs so far; a caller that runs the trainer in parts may empty it in between.
     """
 
     def __init__(self, trainer: Engine, observer: Observer) -> None:

@@ -1,4 +1,4 @@
-"""What to do when the MMAR's own code stumbles over what MONAI has changed since Clara Train."""
+"""Advice when the MMAR's own code fails at a change of MONAI since Clara Train."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def own_code_advice(config: WorkflowConfig, root: BaseException) -> str:
     """Return further lines for an error's text; empty if no advice is known.
 
     Args:
-        config: says which code is the MMAR's own, and what it is used for.
-        root: the first of the exceptions, the one that the code has raised.
+        config: names the MMAR's own code and its uses.
+        root: the first exception, which the code has raised.
     """
     own_engines = any(_own(config, "trainer", "evaluator"))
     if own_engines and "is not a valid event for this" in str(root):

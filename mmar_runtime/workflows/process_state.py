@@ -1,4 +1,4 @@
-"""What of a process the computation of a run depends on, taken out and put back as one value.
+"""The state of a process that a run's computation depends on, taken and restored as a value.
 
 So several runs can take turns in one process, each as if it had the process to itself.
 """

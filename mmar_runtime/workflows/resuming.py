@@ -1,7 +1,7 @@
 """The point from which an interrupted training goes on as if nothing had happened.
 
-After an epoch everything that the next one depends on is written into one file: weights, optimizer,
-schedule, counters, what the savers know of the best model, and the state of every random source.
+After an epoch, the runtime writes all state of the next epoch into a file: weights, optimizer,
+schedule, counters, the savers' best scores, and the state of every random source.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SHARE_OF_TIME = 100
 
 MAX_LISTED = 5
 MAY_CHANGE = ("epochs", "print_conf")
-"""Variables that may differ between the interrupted run and the one that goes on."""
+"""Variables that may differ between the interrupted and the resumed run."""
 
 
 class Stateful(Protocol):
@@ -47,7 +47,7 @@ class Stateful(Protocol):
 
 
 class ResumePoint:
-    """Writes the point during a training, and puts a written one back before it.
+    """Writes the point during a training, and restores a written point before it.
 
     Args:
         path: the file.
@@ -55,7 +55,7 @@ class ResumePoint:
         evaluator: its best metric is part of the state; None without validation.
         parts: network, optimizer, schedule by name; those that the config has.
         savers: handlers that keep track of best models; none in a process that saves nothing.
-        config: the configuration, which has to be the same when the training goes on.
+        config: the configuration, which has to be equal when the training goes on.
         should_stop: a point reached while this is true is not written: the validation after the
             epoch may have been cut short.
         clock: seconds, from any start.
@@ -88,8 +88,8 @@ class ResumePoint:
     def write_after_epochs(self) -> None:
         """Write the point after each epoch from now on, at a small share of the time.
 
-        A point that an earlier training has left stays until this one validates for the first time:
-        then the best model of that one is replaced, and its point is worth nothing any more.
+        A point of an earlier training stays until this training validates for the first time:
+        then this training replaces the earlier best model, and the earlier point is worthless.
         """
         self._trainer.add_event_handler(Events.EPOCH_COMPLETED, self._after_epoch)
         if self._evaluator is not None:
@@ -155,7 +155,7 @@ class ResumePoint:
         self._is_own = True
 
         def at_first_epoch(engine: Engine) -> None:
-            # As late as possible: whatever runs before an epoch may draw numbers too. The scaler
+            # As late as possible: handlers before an epoch may draw numbers too. The scaler
             # is made anew by each run.
             restore_random(content["random"])
             scaler = getattr(engine, "scaler", None)
@@ -177,7 +177,7 @@ class ResumePoint:
             raise CheckpointError(f"{str(self.path)!r} cannot be read: {error}") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise CheckpointError(
-                f"{str(self.path)!r} is not what this version resumes from. Start without --resume."
+                f"{str(self.path)!r} is not a point of this version. Start without --resume."
             )
         changed = changed_places(content["config"], self._config)
         if changed:
@@ -193,7 +193,7 @@ def transforms_follow_torch(trainer: Engine, context: BuildContext) -> None:
     """Seed the data set's transforms from torch's random source at the start of each epoch.
 
     MONAI's transforms keep random states of their own; this way torch's state says it all. Of
-    several processes, the first one's state says it all.
+    several processes, the state of the first is enough.
     """
 
     def seed(engine: Engine) -> None:
@@ -266,7 +266,7 @@ def saver_state(saver: AtomicCheckpointSaver) -> dict[str, Any]:
 
 
 def restore_saver(saver: AtomicCheckpointSaver, saved: Mapping[str, Any]) -> None:
-    """Let a saver know what was written before, so that a worse model replaces nothing."""
+    """Give a saver its former files and scores, so that a worse model replaces nothing."""
     for name, checkpoint in _checkpoints(saver):
         checkpoint.load_state_dict({"_saved": [tuple(item) for item in saved[name]]})
 

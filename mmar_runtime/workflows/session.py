@@ -1,4 +1,4 @@
-"""What holds for a whole run: device, threads, seed, TF32 and cuDNN; put back afterwards."""
+"""The settings of a whole run: device, threads, seed, TF32 and cuDNN; restored afterwards."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def session(
 
 @contextmanager
 def settings_alone(settings: RuntimeSettings) -> Iterator[None]:
-    """Have cuDNN and TF32 as a config says, whatever ran in this process before; then put back.
+    """Set cuDNN and TF32 as a config says, after any former run; restore them at the end.
 
-    A session leaves alone what its config does not mention. So a model that is evaluated after a
-    training would have other last digits on a GPU than one that is evaluated in a fresh process.
-    What the config does not mention is as PyTorch begins.
+    A session leaves settings alone that its config does not mention. So an evaluation after a
+    training would have other last digits on a GPU than an evaluation in a fresh process.
+    Here such settings have PyTorch's first values.
     """
     before = Flags.now()
     try:

@@ -1,4 +1,4 @@
-"""Training by ``config_train.json``: built once, run in one go or in parts."""
+"""Training by ``config_train.json``: built once, run as a whole or in parts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from mmar_runtime.workflows.session import session
 logger = logging.getLogger(__name__)
 
 HAS_STATE = (torch.nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
-"""What a training changes, besides the counters of its engines."""
+"""The objects that a training changes, besides the counters of its engines."""
 
 MAX_EPOCHS_IN_STEPS = 10**9
 """When a run is bounded by its steps, this many epochs mean no bound."""
@@ -57,7 +57,7 @@ class TrainingWorkflow:
     Attributes:
         trainer: MONAI's trainer, or the MMAR's own.
         network: what is trained; None if the MMAR's own trainer keeps it to itself.
-        evaluator: what the config's ValidationHandler runs; None without a validate section.
+        evaluator: the engine of the config's ValidationHandler; None without a validate section.
         validated: the last validation that ran during training, with the epoch it ran after.
     """
 
@@ -163,7 +163,7 @@ class TrainingWorkflow:
         )
 
     def run(self) -> tuple[EpochReport, ...]:
-        """Train to the end of the configured epochs; returns a report for each one done.
+        """Train to the end of the configured epochs; return a report for each epoch.
 
         Raises:
             RunAborted: ``should_stop`` said so.
@@ -201,7 +201,7 @@ class TrainingWorkflow:
 
 
 def _go_on_within_epoch(engine: Engine) -> None:
-    """Let a terminated engine finish its epoch; ignite itself would begin the next one.
+    """Let a terminated engine finish its epoch; ignite itself would begin the next epoch.
 
     Otherwise no epoch would ever be complete where the runs are shorter than an epoch, and no
     handler that waits for its end would run.
@@ -237,7 +237,7 @@ def train(
         allow_code: whether components may come from the MMAR's own code.
         observer: gets iterations, epochs and validations.
         should_stop: asked between iterations.
-        resume: go on after the last epoch that an interrupted run has written down, to the same
+        resume: go on after the last epoch that an interrupted run has stored, to the same
             weights as if it had not been interrupted.
 
     Raises:
@@ -274,7 +274,7 @@ def train(
 
 
 def _introduce(workflow: TrainingWorkflow) -> None:
-    """Log what is about to run, as far as the config asks for it."""
+    """Log the network and the configuration, as far as the config asks for it."""
     settings = workflow.config.settings
     if workflow.network is not None and settings.input_size is not None:
         log_network_summary(workflow.network, settings.input_size)
@@ -288,7 +288,7 @@ def _resume_point(
 ) -> ResumePoint | None:
     """Return the point to resume from; None if the MMAR's own trainer holds all of its state."""
     builder = workflow.builder
-    first = builder.context.processes.first  # what was saved is known to that one alone
+    first = builder.context.processes.first  # that process alone knows the saved files
     parts = workflow.parts()
     if not parts or not isinstance(workflow.trainer, Engine):
         return None

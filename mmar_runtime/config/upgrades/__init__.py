@@ -1,7 +1,7 @@
-"""Old documents -> today's: the 4.0 dialect -> 4.1, and what MONAI has changed since.
+"""Old documents -> today's: the 4.0 dialect -> 4.1, and MONAI's changes since.
 
-``upgrade_document`` works on the JSON values themselves, so what runs in memory and what
-``mmar upgrade --write`` puts on disk is one and the same.
+``upgrade_document`` works on the JSON values themselves, so the run and
+``mmar upgrade --write`` use the same document.
 """
 
 from mmar_runtime.config.upgrades.document import Notice, Upgrade, upgrade_document

@@ -214,7 +214,7 @@ def _metrics(draft: Draft) -> Iterator[Place]:
         flags = [metric.get("is_key_metric", False) for metric in metrics]
         known = all(isinstance(flag, bool) for flag in flags) and sum(flags) <= 1
         if not known or "key_metric" in section or "additional_metrics" in section:
-            continue  # the loader says what the list has to be
+            continue  # the loader reports the fault of the list
         del section["metrics"]
         others = []
         for metric, is_key in zip(metrics, flags, strict=True):
@@ -322,7 +322,7 @@ def _behind_activations(draft: Draft, transforms: list[Any]) -> int:
 
 
 def _before_saving(transforms: list[Any], keys: list[str]) -> int:
-    """Return the end, but before what writes one of these keys."""
+    """Return the end, or the place of the first transform that writes any of these keys."""
     for index, item in enumerate(transforms):
         if is_component(item) and set(_names(args_of(item).get("keys"))) & set(keys):
             return index
@@ -439,7 +439,7 @@ def _wire_parts(section: dict[str, Any]) -> None:
 
 # --- In order ------------------------------------------------------------------------------------
 
-# Values before what moves, so that a notice names the place where a reader of the file finds it;
+# Values before moves, so that a notice names the place where a reader of the file finds it;
 # wiring last, as it names the entries that the others have made.
 RULES = (
     _output_transform,

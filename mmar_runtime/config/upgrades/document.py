@@ -11,7 +11,7 @@ from mmar_runtime.config.parser import MAX_DEPTH
 from mmar_runtime.config.upgrades import dialect, monai_drift
 from mmar_runtime.config.upgrades.draft import Draft
 
-# Values first: what moves or goes comes last, so that places are those of the document as it is.
+# Values first, moves last, so that places are those of the document as it is.
 RULES = (*monai_drift.RULES, *dialect.RULES)
 DIALECT = frozenset(rule.name for rule in dialect.RULES)
 
@@ -36,14 +36,14 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upgrade:
-    """A document as it runs today, and what was translated on the way."""
+    """A document as it runs today, and the notices of its translation."""
 
     document: Mapping[str, Any]
     notices: tuple[Notice, ...]
 
 
 def upgrade_document(document: Mapping[str, Any], file: str) -> Upgrade:
-    """Return the document with every rule applied; the one given stays as it is.
+    """Return the document with every rule applied; the given document stays as it is.
 
     Applied to its own result it changes nothing and notices nothing. A document that is nested
     deeper than the parser reads is left for the parser to refuse.
@@ -66,7 +66,7 @@ def upgrade_document(document: Mapping[str, Any], file: str) -> Upgrade:
 
 
 def _with_version(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the document with the version of its dialect, in front where it had none."""
+    """Return the document with the version of its dialect, as the first entry if it had none."""
     given = document.get(dialect.VERSION)
     if given is None or str(given).startswith("4.0"):
         return {dialect.VERSION: "", **document, dialect.VERSION: dialect.VERSION_VALUE}

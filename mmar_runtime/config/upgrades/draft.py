@@ -1,4 +1,4 @@
-"""A copy of a document that rules may change, and ways to find what they look for in it."""
+"""A copy of a document that rules may change, and ways to find places in it."""
 
 from __future__ import annotations
 

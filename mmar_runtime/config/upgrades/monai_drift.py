@@ -1,7 +1,7 @@
-"""What MONAI has renamed, dropped or begun to ignore since Clara Train 4.1.
+"""Arguments and classes that MONAI has renamed, dropped or ignored since Clara Train 4.1.
 
 Rules look at components given by short ``name``: a class of the MMAR's own may well take an
-argument that MONAI has since renamed. What a rule cannot tell for sure it leaves as it is; the
+argument that MONAI has since renamed. A rule leaves a doubtful value as it is; the
 check of components then refuses it at its place.
 """
 
