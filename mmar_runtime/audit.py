@@ -1,6 +1,6 @@
 """A log that shows who wrote its lines, and when a line was changed, added or removed.
 
-One JSON object a line, in a file that is only ever added to; several processes of a site may share
+Each line is a JSON object, and the file only grows; several processes of a site may share
 the file. Each line carries the digest of the line before, and an authentication code by a key that
 its writer holds (``audit_keys``). A *head* shows that lines at the end are gone: the number and the
 digest of a line, which somebody has kept elsewhere.
@@ -28,13 +28,13 @@ AUDIT_FILE = Path("audit") / "mmar_audit.jsonl"
 """Where a site or a server keeps the audit log, below its own folder."""
 
 LEDGER_FILE = Path("audit") / "mmar_privacy.jsonl"
-"""Where a site keeps the privacy ledger, which is a log of the same form."""
+"""Where a site keeps the privacy ledger, which is a log of this form too."""
 
 LEDGER_LOCK = LEDGER_FILE.with_suffix(".lock")
-"""Held by whoever spends of the privacy budget."""
+"""Held by a process while it spends of the privacy budget."""
 
 SHARED_FILES = (AUDIT_FILE, LEDGER_FILE, LEDGER_LOCK)
-"""What the process of a job writes to below a site's folder, besides its own run folder."""
+"""Files below a site's folder that the process of a job writes, besides its run folder."""
 
 FIRST = "0" * 64
 """The digest before the first line."""
@@ -71,11 +71,11 @@ class AuditError(MmarError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditReport:
-    """What a look at a log has found.
+    """The result of a look at a log.
 
     Attributes:
         lines: how many whole lines it has.
-        head: number and digest of the last one; None for an empty log.
+        head: number and digest of the last line; None for an empty log.
         findings: all that is wrong, in the order of the lines; at most ``MAX_FINDINGS``.
         authenticated: whether a key or a head vouches for all lines.
     """
@@ -96,7 +96,7 @@ class AuditReport:
 
 
 class AuditLog:
-    """Adds lines to one file, whoever else does so at the same time.
+    """Adds lines to a file that other processes may add to at the same time.
 
     Args:
         path: the file; it and its folder are made when the first line is added.
@@ -116,7 +116,7 @@ class AuditLog:
 
         Raises:
             OSError: the file cannot be written.
-            ValueError: a fact is not a JSON value, or has the name of one of the log's own keys.
+            ValueError: a fact is not a JSON value, or has the name of a key of the log.
         """
         taken = [key for key in OWN_KEYS if key in facts]
         if taken:
@@ -178,7 +178,7 @@ def verify_audit(path: Path, key: LogKey | None = None, heads: Collection[str] =
     Args:
         path: the log, under its own name.
         key: of its writers; without a key nobody can say who wrote the lines.
-        heads: of the same log, kept elsewhere, each in ``HEAD_FORM``.
+        heads: of this log, kept elsewhere, each in ``HEAD_FORM``.
 
     Returns:
         The report; a file that cannot be read is a finding too.
@@ -220,7 +220,7 @@ def verify_audit(path: Path, key: LogKey | None = None, heads: Collection[str] =
 def verified_lines(path: Path, key: LogKey | None = None) -> Iterator[dict[str, Any]]:
     """Yield the content of each line of a log as soon as the line is checked.
 
-    Lines that others add meanwhile are left out: a line that is half written is not a damaged one.
+    Lines that others add meanwhile are left out: a line that is half written is not damaged.
 
     Raises:
         AuditError: the file cannot be read, or has a finding, at the line that it is about.
@@ -289,13 +289,13 @@ def _fault(
     """Return the fault of a whole line that follows another line; empty if it has none."""
     count, previous = (0, FIRST) if last is None else (last["count"], last["digest"])
     if (entry["previous"], entry["count"]) != (previous, count + 1):
-        return "does not follow the line before: one was changed, added or removed there"
+        return "does not follow the line before: a line was changed, added or removed there"
     if not _has_its_digest(entry):
         return "was changed: its digest is another"
     if key is None:
         return ""
     if "mac" not in entry:
-        return "is not authenticated: whoever wrote it had no key"
+        return "is not authenticated: its writer had no key"
     if key.may_judge(entry) and not key.has_signed(log, entry):
         return (
             "is not authenticated by this key: it was changed, or written with the key of another "
@@ -347,7 +347,7 @@ def _entry(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         entry = json.loads(line)
-        # Equal values can be written in many ways; only one of them is the log's.
+        # Equal values can be written in many ways; only a single way is the log's.
         if not isinstance(entry, dict) or _canonical(entry) + b"\n" != line:
             return None
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
 """Who holds which key of the logs.
 
-The key of a kit is made from its private key and a secret next to the logs. Whoever reads both
+The key of a kit is made from its private key and a secret next to the logs. A user who reads both
 writes and verifies all lines: the parent process of a site, the server, and the commands of their
 administrators. NVFlare loads the private key in the process of a job too; the wall around that
 process keeps it from the secret. It holds another key, which the parent has derived for this job
@@ -37,7 +37,7 @@ JOB_KEY = "audit.key"
 """The key of a job, in its run folder."""
 
 KIT, JOB = "kit", "job"
-"""What a line names as its writer."""
+"""The writers that a line may name."""
 
 
 @dataclass(frozen=True, slots=True)

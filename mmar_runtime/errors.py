@@ -1,19 +1,19 @@
 """Every exception that this project raises on purpose.
 
     MmarError                 a fault that the person at the keyboard can correct; exit code 2
-    ├── ConfigError           one or more faults in the JSON documents of an MMAR, all at once
+    ├── ConfigError           the faults in the JSON documents of an MMAR, all at once
     ├── DataError             a data list, an image or a label is missing, unreadable or unfit
     ├── CheckpointError       a file of weights is missing, unreadable or does not fit the network
     ├── WeightsError          weights received from elsewhere do not match the network
     ├── ComponentError        a component raised while it was built or while it ran
     ├── LaunchError           so many processes do not fit the configuration or the data
-    ├── ProcessLostError      one of several processes ended in the middle of its work
-    ├── PolicyError           the site's policy does not allow what was asked of it
+    ├── ProcessLostError      a process of several ended in the middle of its work
+    ├── PolicyError           the site's policy does not allow the request
     ├── FederationError       a federated run ended without the result that was asked for
     └── RunAborted            the run was stopped from outside; exit code 130
 
-A ``Problem`` is one fault with its place. Errors carry problems, so that a program can list them
-(``--json``) and a person reads them all in one go.
+A ``Problem`` is a fault with its place. Errors carry problems, so that a program can list them
+(``--json``) and a person reads them all at once.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ MAX_CANDIDATES = 8
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One fault: where it is, what was found there, and what to do about it.
+    """A fault: its place, a message, and advice.
 
     Attributes:
         location: the document and the place in it.
-        message: what was found, and what is allowed instead.
-        advice: what to do next; empty where the message says it all.
+        message: the fault, and the allowed values.
+        advice: the next step; empty if the message says it all.
         rule: a short stable identifier for programs, such as ``unknown-variable``.
     """
 
@@ -55,7 +55,7 @@ class Problem:
         return f"{text}\n    {self.advice}" if self.advice else text
 
     def as_dict(self) -> dict[str, str]:
-        """Return the same, for ``--json``."""
+        """Return the problem as plain values, for ``--json``."""
         return {
             "rule": self.rule,
             "file": self.location.file,
@@ -105,11 +105,11 @@ class LaunchError(MmarError):
 
 
 class ProcessLostError(MmarError):
-    """One of several processes ended in the middle of its work; the others cannot go on."""
+    """A process of several ended in the middle of its work; the others cannot go on."""
 
 
 class PolicyError(MmarError):
-    """The site's policy does not allow what was asked of it."""
+    """The site's policy does not allow the request."""
 
 
 class FederationError(MmarError):
@@ -137,7 +137,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     if len(word) > longest or len(known) > most:
         return ""
     # Names are compared without regard to case; of those that differ in nothing else, as MONAI's
-    # aliases do, the one that is most like the word is shown.
+    # aliases do, the advice shows the name that is most like the word.
     by_lower: dict[str, list[str]] = {}
     for choice in known:
         by_lower.setdefault(choice.lower(), []).append(choice)
@@ -154,7 +154,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def _candidates(word: str, choices: Iterable[str]) -> list[str]:
-    """Return the few choices whose letters, in whatever order, are most like the word's."""
+    """Return the few choices whose letters, in any order, are most like the word's."""
     matcher = SequenceMatcher(b=word)
 
     def likeness(choice: str) -> float:

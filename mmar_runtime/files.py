@@ -36,8 +36,8 @@ def write_atomically(
     ``write`` fills a temporary file in the same folder, which then takes the place of ``path`` in
     one step. If anything interrupts that, ``path`` keeps its content and no other file remains.
     File and folder are flushed to the disk, so that a power cut loses neither; without ``flush``,
-    whoever asks for that calls ``flush_below`` in the end. The file gets the permissions that an
-    ordinary new file would get; a private one is its owner's alone, always.
+    the caller calls ``flush_below`` in the end. The file gets the permissions that an
+    ordinary new file would get; a private file is its owner's alone, always.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
@@ -117,7 +117,7 @@ def link(existing: Path, name: Path, *, flush: bool = True) -> None:
 
 
 def bytes_below(folder: Path) -> int:
-    """Return bytes of all files below a folder; one that goes away meanwhile does not count."""
+    """Return bytes of all files below a folder; a file that goes away meanwhile does not count."""
     total = 0
     for place, _, files in os.walk(folder):
         for name in files:

@@ -1,4 +1,4 @@
-"""The names that are shown, logged, written into tables and sent: one form for all of them.
+"""The form of all names that are shown, logged, written into tables and sent.
 
 A name of metrics, sites, models, tensors' owners, components or processes is written by a stranger
 and read by a terminal, a spreadsheet, a browser and the reader of a log. In this form it cannot be
@@ -35,7 +35,7 @@ ENCRYPTED_PREFIX = "@encrypted/"
 def is_name(value: object) -> TypeGuard[str]:
     r"""Return whether a value is a name; texts that are something else to a reader are not.
 
-    >>> [is_name(one) for one in ("val_mean_dice", "site-1", "=1+1", "a\nb", "[red]", "\u202ea")]
+    >>> [is_name(name) for name in ("val_mean_dice", "site-1", "=1+1", "a\nb", "[red]", "\u202ea")]
     [True, True, False, False, False, False]
     """
     return type(value) is str and NAME.fullmatch(value) is not None
@@ -60,7 +60,7 @@ def quoted(text: str) -> str:
 
 
 def visible_line(text: str) -> str:
-    """Return the text with escapes for what has no sign of its own, line breaks among them."""
+    """Return the text with escapes for unprintable characters, line breaks among them."""
     if text.isprintable():
         return text
     return "".join(

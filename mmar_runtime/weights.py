@@ -19,7 +19,7 @@ from mmar_runtime.files import write_atomically
 from mmar_runtime.names import ENCRYPTED_PREFIX
 
 Weights = Mapping[str, torch.Tensor]
-"""Parameters and buffers of a network by name, dense, on the CPU, owned by whoever holds them."""
+"""Parameters and buffers of a network by name, dense, on the CPU, owned by their holder."""
 
 BLOCK = 2**15
 """Numbers that are worked on at a time, where several steps follow each other.
@@ -37,7 +37,7 @@ MISSING_WEIGHTS_ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a file of weights holds.
+    """The content of a file of weights.
 
     Attributes:
         weights: the network's weights.
@@ -80,7 +80,7 @@ def load_into(network: torch.nn.Module, weights: Weights, *, source: str) -> Non
 
 
 def load_fitting(network: torch.nn.Module, weights: Weights, *, source: str) -> tuple[str, ...]:
-    """Give a network those tensors that fit it by name, shape and dtype; returns what does not.
+    """Give a network the tensors that fit by name, shape and dtype; return all others.
 
     Raises:
         WeightsError: not a single tensor fits.
@@ -121,7 +121,7 @@ def is_finite(tensor: torch.Tensor) -> bool:
     """Return whether no number in it is NaN or an infinity."""
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return True
-    # Each such number spoils the sum; a sum of finite ones can overflow, but seldom does.
+    # Each such number spoils the sum; a sum of finite numbers can overflow, but seldom does.
     if math.isfinite(tensor.sum().item()):
         return True
     low, high = torch.aminmax(tensor)
@@ -219,7 +219,7 @@ def refuse_packed(path: Path) -> None:
     A few kilobytes of those can unpack to any size, and PyTorch never writes them for weights.
 
     Raises:
-        CheckpointError: it is one of them.
+        CheckpointError: the file is of that format.
     """
     if not zipfile.is_zipfile(path):
         return  # the format before PyTorch 1.6 has no parts

@@ -1,4 +1,4 @@
-"""What every command shares: arguments in Clara's spelling, errors, signals, exit codes."""
+"""The common part of all commands: arguments in Clara's spelling, errors, signals, exit codes."""
 
 from __future__ import annotations
 
@@ -223,8 +223,8 @@ class StopRequest:
         """Ask the run to stop when a signal comes; the second signal ends the process.
 
         Raises:
-            KeyboardInterrupt: the run is to end at once. No library catches that one and goes on;
-                but Python drops what is raised where an object is being cleared away, and then the
+            KeyboardInterrupt: the run is to end at once. No library catches it and goes on;
+                but Python drops an exception while an object is being cleared away, and then the
                 run ends after its first iteration.
         """
         if os.getpid() != self._process:

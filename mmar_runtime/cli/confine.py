@@ -28,7 +28,7 @@ SCRATCH = "scratch"
 """Home folder, caches and temporary files of a confined run, in the MMAR."""
 
 READ_ONLY = ("config", "custom")
-"""What a confined run must not change: what the next run reads as documents and as code."""
+"""Folders that a confined run must not change: the next run reads documents and code there."""
 
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
@@ -48,8 +48,8 @@ def add_confine_argument(parser: argparse.ArgumentParser) -> None:
 def confine_command(options: argparse.Namespace) -> None:
     """Confine this process, if ``--confine`` asks for that, before it reads the MMAR.
 
-    The process is begun anew with a clean environment first, since what a process was given at its
-    start stays in its memory.
+    The process is begun anew with a clean environment first, since the variables of a process at
+    its start stays in its memory.
 
     Raises:
         ConfinementError: this kernel does not cover files, programs and network; or there is a link
@@ -70,7 +70,7 @@ def confine_command(options: argparse.Namespace) -> None:
     atexit.register(remove_scratch, scratch)
     signal.signal(signal.SIGTERM, StopRequest().handle)  # by default nothing would be removed
     signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
-    # The working directory becomes one of the run.
+    # The working directory becomes a folder of the run.
     options.mmar = str(mmar.root)
     if isinstance(data := overrides.get("DATA_ROOT"), str):
         overrides["DATA_ROOT"] = os.path.abspath(data)
@@ -97,7 +97,7 @@ def _require_folders(mmar: Mmar) -> None:
 def _confinement(mmar: Mmar, overrides: Mapping[str, Scalar]) -> Confinement:
     named = [mmar.root / str(overrides[name]) for name in OUTPUT_VARIABLES if name in overrides]
     for folder in (*_own_outputs(mmar), *named):
-        folder.mkdir(parents=True, exist_ok=True)  # what is not there cannot be allowed
+        folder.mkdir(parents=True, exist_ok=True)  # a missing folder cannot be allowed
     folders = [
         folder for folder in mmar.root.iterdir() if folder.is_dir() and not folder.is_symlink()
     ]
@@ -109,6 +109,6 @@ def _confinement(mmar: Mmar, overrides: Mapping[str, Scalar]) -> Confinement:
             *(folder for folder in folders if folder.name not in READ_ONLY),
             *named,
         ),
-        # The processes of one training find each other by ports that nobody knows beforehand.
+        # The processes of a training find each other by ports that nobody knows beforehand.
         connect_ports=None if launched_processes().several else (),
     )

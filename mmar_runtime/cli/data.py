@@ -192,7 +192,7 @@ def _add_list_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ENDING",
         help="files that count (.nii.gz .nii)",
     )
-    parser.add_argument("--name", default="", help="what the data set is called")
+    parser.add_argument("--name", default="", help="name of the data set")
     parser.add_argument(
         "--label", nargs="+", default=[], metavar="VALUE=NAME", help="what label values mean"
     )
@@ -287,7 +287,7 @@ def _add_kfold_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _kfold(options: argparse.Namespace) -> int:
-    """Write one list for each fold and say how many cases each has."""
+    """Write a list for each fold and print the number of its cases."""
     from mmar_runtime.datatools.document import read_document, write_documents
     from mmar_runtime.datatools.splitting import fold_data_list
 

@@ -40,7 +40,7 @@ EXAMPLES = """examples:
   mmar evaluate -m path/to/mmar -c config/config_inference.json
   mmar evaluate -m path/to/mmar --policy local/mmar_site_policy.json
 
-With --policy, the metrics are those that the site would tell a federation, rounded as there.
+With --policy, the metrics are those that the site would send to a federation, rounded as there.
 """
 
 
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     result = _evaluate(config)
     result = replace(result, metrics=policy.rounded(result.metrics))
     if not first:
-        return 0  # it is the same result
+        return 0  # each process has the same result
     if options.json:
         print_json(result.as_dict())
     else:

@@ -1,4 +1,4 @@
-"""``mmar export``: a trained network as one file, as Clara's ``medl.apps.export`` wrote it."""
+"""``mmar export``: a trained network as a file, as Clara's ``medl.apps.export`` wrote it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check everything, export, say what came out."""
+    """Check everything, export, print the result."""
     set_up_run_logging(options)
     shape = parse_shape(options.input_shape)
     format = chosen_format(options.format, options.output_path)
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
         checks=[component_check(allow_code=True)],
     )
     for notice in config.notices:
-        # What was translated elsewhere has no part in an export.
+        # Translations elsewhere have no part in an export.
         if any(place.path[:2] == ("train", "model") for place in notice.places):
             print_note(notice)
     model_path, output_path = _paths(options, config, format)

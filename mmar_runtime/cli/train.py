@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check everything, train, say what came out."""
+    """Check everything, train, print the result."""
     confine_command(options)
     set_up_run_logging(options)
     config = load_train_config(
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     lines = Lines()
     result = _train(config, lines if first else None, resume=options.resume)
     if not first:
-        return 0  # it is the same result
+        return 0  # each process has the same result
     if options.write_train_stats:
         content = json_text(train_stats(result, lines)) + "\n"
         write_text_atomically(Path(str(config.value("MMAR_CKPT_DIR"))) / STATS_FILE, content)
@@ -134,7 +134,7 @@ class Lines:
 
     Attributes:
         epochs: how many the trainer was asked for; None before the first iteration.
-        epoch_length: iterations in an epoch; None before the first one.
+        epoch_length: iterations in an epoch; None before the first epoch.
     """
 
     def __init__(self) -> None:

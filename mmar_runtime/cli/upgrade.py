@@ -1,4 +1,4 @@
-"""``mmar upgrade``: show, or write down, what the loader translates in an old MMAR's documents."""
+"""``mmar upgrade``: show, or write, the loader's translations of an old MMAR's documents."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ EXAMPLES = """examples:
   mmar upgrade path/to/mmar            (shows the changes, writes nothing)
   mmar upgrade path/to/mmar --write    (keeps each original as NAME.json.orig)
 
-An MMAR runs without this: the same changes are made in memory whenever it is loaded.
+An MMAR runs without this: the loader makes the changes in memory each time.
 """
 
 LINE = 88
-"""An array of plain values that fits into so many characters stays on one line."""
+"""The longest array of plain values, in characters, that stays on a line."""
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentUpgrade:
-    """One document of an MMAR before and after."""
+    """A document of an MMAR before and after its upgrade."""
 
     path: Path
     before: Mapping[str, Any]
@@ -101,7 +101,7 @@ def document_upgrades(mmar: Mmar) -> list[DocumentUpgrade]:
     """Return each workflow document of an MMAR with its upgrade, in the order of the names.
 
     Raises:
-        ConfigError: documents are no valid JSON, with the faults of all of them.
+        ConfigError: documents are not valid JSON, with the faults of all of them.
     """
     upgrades: list[DocumentUpgrade] = []
     problems: list[Problem] = []
@@ -119,7 +119,7 @@ def document_upgrades(mmar: Mmar) -> list[DocumentUpgrade]:
 
 
 def write_upgrades(changed: list[DocumentUpgrade]) -> dict[Path, Path]:
-    """Put the upgraded documents in their places; returns where each one's original is kept.
+    """Put the upgraded documents in their places; return document -> copy of its original.
 
     Raises:
         ConfigError: some are read-only; none has been written.
@@ -170,7 +170,7 @@ def _free_name(path: Path) -> Path:
 def document_text(document: Mapping[str, Any]) -> str:
     """Return a document as JSON, with short arrays on one line as people write them."""
     text = _laid_out(document, "") + "\n"
-    # A lone surrogate has no UTF-8; as an escape it is what it was.
+    # A lone surrogate has no UTF-8; an escape preserves it.
     return text.encode(errors="backslashreplace").decode()
 
 

@@ -53,7 +53,7 @@ WRITTEN_ONCE = ("CheckpointSaver",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildContext:
-    """Where objects are built: what a component gets without the config saying so.
+    """The surroundings of a build: the values that a component gets without the config saying so.
 
     Attributes:
         device: where networks and engines live.
@@ -61,7 +61,7 @@ class BuildContext:
         amp: whether automatic mixed precision can run here.
         allow_code: whether components may come from the MMAR's own code.
         max_parameters: numbers that a network of the table may have.
-        at_end: what is to be done when the run has ended, well or not; whoever made it closes it.
+        at_end: the callbacks after the run, failed or not; the creator of this value closes it.
     """
 
     device: torch.device
@@ -78,7 +78,7 @@ class ComponentBuilder:
     Args:
         config: the resolved configuration.
         context: device and permissions.
-        counts: counts what is built, as ``section.entry``; shared by whoever wants to know.
+        counts: counts the built components, as ``section.entry``, for all who share it.
         given: objects to use in place of entries, by section and entry.
     """
 

@@ -53,10 +53,10 @@ BASES: Mapping[str, tuple[type, ...]] = {
     "trainer": (Workflow,),
     "transform": (MapTransform, Compose),
 }
-"""The kind of a component -> what its class is derived from; a handler is what has ``attach``."""
+"""The kind of a component -> the base of its class; a handler has ``attach`` instead."""
 
 _LOOKED_IN: set[Path] = set()
-"""The ``custom`` folder that imports look in now; Python's search path is one for the process."""
+"""The ``custom`` folder of imports now; a process has a single search path."""
 
 
 def find_class(
@@ -81,7 +81,7 @@ def find_class(
 
 
 def _from_table(entry: ComponentEntry) -> type[Any]:
-    """Return the class itself, checked to be the one that the table means."""
+    """Return the class itself, and raise unless the table means it."""
     module, _, name = entry.path.rpartition(".")
     cls = getattr(importlib.import_module(module), name)
     named = inspect.isclass(cls) and f"{cls.__module__}.{cls.__qualname__}" == entry.path
@@ -118,9 +118,9 @@ def own_class(spec: ComponentSpec, custom: Path) -> type[Any]:
 
 
 def _look_in(custom: Path) -> None:
-    """Let imports find the modules of one MMAR, and forget those of another one.
+    """Let imports find the modules of an MMAR, and forget those of another MMAR.
 
-    Two MMARs may have modules of the same name; objects that were made of the other's stay whole.
+    Two MMARs may have modules of equal names; objects of the other MMAR's classes stay whole.
     """
     for other in _LOOKED_IN - {custom}:
         _LOOKED_IN.discard(other)
@@ -134,7 +134,7 @@ def _look_in(custom: Path) -> None:
         sys.path.append(str(custom))
         _LOOKED_IN.add(custom)
         importlib.invalidate_caches()
-        # A site approves this folder as it is; what Python compiles of it would be a file more.
+        # A site approves this folder as it is; Python's compiled files would be further files.
         sys.dont_write_bytecode = True
 
 

@@ -21,7 +21,7 @@ class AtomicDiskSaver(BaseSaveHandler):
     """Writes a checkpoint next to its place and moves it there.
 
     MONAI's own saver writes into the file itself, and deletes the previous best model before it
-    writes the next one; an interruption at the wrong moment leaves no model or half of one.
+    writes the next file; an interruption at the wrong moment leaves no model or half a model.
 
     Args:
         folder: where checkpoints go.
@@ -40,14 +40,14 @@ class AtomicDiskSaver(BaseSaveHandler):
         filename: str,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write one checkpoint, under the fixed name if there is one."""
+        """Write a checkpoint, under the fixed name if the saver has one."""
         path = self.folder / (self.filename or filename)
         write_atomically(path, lambda stream: torch.save(checkpoint, stream))
         for listener in self.listeners:
             listener(path)
 
     def remove(self, filename: str) -> None:
-        """Delete an outdated checkpoint; one with a fixed name is replaced by its successor."""
+        """Delete an outdated checkpoint, unless its name is fixed: its successor replaces it."""
         if self.filename is None:
             (self.folder / filename).unlink(missing_ok=True)
 
@@ -56,7 +56,7 @@ class AtomicCheckpointSaver(CheckpointSaver):
     """``CheckpointSaver`` as MONAI has it, arguments and all, but for how and when it writes.
 
     A run that fails leaves its last weights as the final model, as with MONAI. A run that someone
-    has stopped does not: its weights are no result, and may be those of half an epoch.
+    has stopped does not: its weights are not a result, and may be those of half an epoch.
 
     Attributes:
         listeners: each gets the path of every checkpoint that the saver writes.

@@ -1,4 +1,4 @@
-"""For code written for Clara Train: what it relied on in MONAI and no longer finds there.
+"""For code written for Clara Train: parts of MONAI that it needs and MONAI has dropped.
 
 Nothing here happens by itself. A config or a class asks for it:
 
@@ -33,7 +33,7 @@ def numpy_transform(transform: str, arguments: Mapping[str, Any] | None = None) 
 
     Args:
         transform: the class, as module.Class.
-        arguments: what it is built from.
+        arguments: of the class.
 
     Raises:
         ComponentError: there is no such class.
@@ -44,11 +44,11 @@ def numpy_transform(transform: str, arguments: Mapping[str, Any] | None = None) 
 
 
 class NumpyTransform(Transform):
-    """A transform around another one: arrays in, tensors with their metadata out.
+    """A transform around another transform: arrays in, tensors with their metadata out.
 
     Of a dictionary, every tensor becomes an array, and next to each image the transform finds
     ``<key>_meta_dict`` with the image's metadata, as it did in 2021. Afterwards every image is a
-    MetaTensor again: with its metadata, with what the transform has changed in that dictionary,
+    MetaTensor again: with its metadata, with the transform's changes of that dictionary,
     and with the record of transforms before it that ``Invertd`` reads. What this transform does is
     not recorded, so ``Invertd`` does not undo it.
 
@@ -70,7 +70,7 @@ class NumpyTransform(Transform):
 
 
 class RandomNumpyTransform(NumpyTransform, Randomizable):
-    """The same around a random transform: it is seeded with the others, and never cached."""
+    """A wrapper of a random transform: it is seeded with the others, and never cached."""
 
     def set_random_state(
         self, seed: int | None = None, state: np.random.RandomState | None = None
@@ -141,7 +141,7 @@ def _as_image(value: Any, *, like: Any, meta: Mapping[str, Any] | None = None) -
 
 
 class Handler(Protocol):
-    """What MONAI and ignite call a handler."""
+    """A handler, as MONAI and ignite call it."""
 
     def attach(self, engine: Any) -> Any:
         """Register with the engine's events."""
@@ -157,7 +157,7 @@ def batch_output_handler(
 
     Args:
         handler: the class, as module.Class.
-        arguments: what it is built from.
+        arguments: of the class.
 
     Raises:
         ComponentError: there is no such class.
@@ -166,11 +166,11 @@ def batch_output_handler(
 
 
 class BatchOutputHandler:
-    """A handler around another one, for which ``engine.state.output`` is a dictionary.
+    """A handler around another handler, for which ``engine.state.output`` is a dictionary.
 
     After ``MODEL_COMPLETED`` MONAI keeps a list with one dictionary for each case. While the
     handler inside is called, the output is one dictionary again: tensors of one shape are stacked,
-    the loss is the batch's, and what cannot be stacked is a list. The handler may read it; to
+    the loss is the batch's, and other values are a list. The handler may read it; to
     change the output, it has to listen to an earlier event.
     """
 

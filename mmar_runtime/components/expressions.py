@@ -1,4 +1,4 @@
-"""What the trees of ``mmar_runtime.config.expressions`` mean over the built objects.
+"""The meaning of trees of ``mmar_runtime.config.expressions`` over the built objects.
 
 The interpreter walks a tree; it holds no module, no builtin and no name lookup. A callee is one of
 two functions of our own, a dtype comes from a table, a reference from the builder. What a lambda is
@@ -66,7 +66,7 @@ _Number: TypeAlias = int | float | torch.Tensor
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What a tree can see: the built objects by name, and inside a lambda its argument."""
+    """The values in a tree's reach: the built objects by name, and a lambda's argument."""
 
     objects: Mapping[str, object]
     argument: object = None
@@ -118,7 +118,7 @@ def _display(node: Display, scope: _Scope) -> object:
     return tuple(items) if node.kind == "tuple" else items
 
 
-# --- Reading what a lambda is handed -------------------------------------------------------------
+# --- Reading a lambda's argument ------------------------------------------------------------------
 
 
 def _attribute(node: Attribute, scope: _Scope) -> object:
@@ -253,7 +253,7 @@ def _boolean_operation(node: BooleanOperation, scope: _Scope) -> object:
     if node.operator == "not":
         return not _truth(value)
     for other in others:
-        # As in Python: the value that decides is the result, and what follows is not looked at.
+        # As in Python: the deciding value is the result, and later operands are not evaluated.
         if _truth(value) is (node.operator == "or"):
             return value
         value = _value(other, scope)

@@ -1,4 +1,4 @@
-"""``Iteration``: what a trainer or evaluator does with one batch, written by the MMAR's author."""
+"""``Iteration``: a trainer's or evaluator's work on a batch, written by the MMAR's author."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IterationMethod: TypeAlias = Callable[[Any, Any, Any], Any]
 
 
 class Iteration(ABC):
-    """Base class of an iteration; an engine gets one as its ``iteration_update``.
+    """Base class of an iteration; an engine gets it as its ``iteration_update``.
 
     A subclass defines ``__call__(self, engine, batchdata)`` and returns the iteration's output, a
     dictionary with ``image``, ``label``, ``pred`` and, in training, ``loss``.
@@ -30,7 +30,7 @@ class Iteration(ABC):
     _running = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Wrap the subclass's own ``__call__``; one that it inherits is wrapped already."""
+        """Wrap the subclass's own ``__call__``; an inherited ``__call__`` is wrapped already."""
         super().__init_subclass__(**kwargs)
         method = cls.__dict__.get("__call__")
         if method is not None and not getattr(method, "__isabstractmethod__", False):
@@ -43,7 +43,7 @@ class Iteration(ABC):
         Args:
             engine: MONAI's trainer or evaluator, with ``network``, ``optimizer``,
                 ``loss_function``, ``inferer``, ``prepare_batch`` and ``state``.
-            batchdata: what the data loader yields, tensors (batch, channel, spatial...) by key.
+            batchdata: from the data loader: tensors (batch, channel, spatial...) by key.
         """
 
 

@@ -1,4 +1,4 @@
-"""Who this process is among those that were started for one run; asked without importing torch."""
+"""The place of this process among the processes of a run, known without importing torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmar_runtime.errors import LaunchError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processes:
-    """The place of this process among those that run the same training.
+    """The place of this process among the processes of a training.
 
     Attributes:
         rank: number of this process, from 0.
@@ -30,7 +30,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that prints and writes for all."""
+        """Whether this process prints and writes for all."""
         return self.rank == 0
 
 
@@ -67,7 +67,7 @@ def check_launch(processes: Processes, *, multi_gpu: bool) -> None:
     """Hold ``multi_gpu`` against how this process was started.
 
     Raises:
-        LaunchError: the one says several processes, the other one.
+        LaunchError: the config says several processes and the environment one, or the reverse.
     """
     if multi_gpu and not processes.several:
         raise LaunchError(

@@ -29,7 +29,7 @@ def create_multigpu_supervised_trainer(
     ),
     distributed: bool = False,
 ) -> Engine:
-    """Return an engine that does one optimizer step for each batch.
+    """Return an engine that does an optimizer step for each batch.
 
     Args:
         net: the network; it is moved to the first device.
@@ -39,7 +39,7 @@ def create_multigpu_supervised_trainer(
             each batch.
         non_blocking: whether batches are copied to a GPU in the background.
         prepare_batch: gets batch, device and ``non_blocking``; returns input and target.
-        output_transform: gets input, target, prediction and loss; what it returns becomes
+        output_transform: gets input, target, prediction and loss; its result becomes
             ``engine.state.output``, by default the loss as a number.
         distributed: whether this is one of several processes, which average their gradients;
             each has one device of its own.
@@ -79,7 +79,7 @@ def create_multigpu_supervised_evaluator(
         devices: where to compute.
         non_blocking: whether batches are copied to a GPU in the background.
         prepare_batch: returns input and target of a batch.
-        output_transform: gets input, target and prediction; returns what the metrics get, by
+        output_transform: gets input, target and prediction; returns the input of the metrics, by
             default the pair of prediction and target.
         distributed: whether this is one of several processes.
     """
@@ -97,7 +97,7 @@ def create_multigpu_supervised_evaluator(
 def _on_devices(
     net: torch.nn.Module, devices: Devices, *, distributed: bool
 ) -> tuple[torch.nn.Module, torch.device]:
-    """Return the network as it runs on the devices, and the one that batches are copied to."""
+    """Return the network as it runs on the devices, and the device of the batches."""
     specs = get_devices_spec(devices)
     device = specs[0]
     if distributed and len(specs) > 1:

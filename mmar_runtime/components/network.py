@@ -70,7 +70,7 @@ def network_spec(checkpoint: Checkpoint, path: Path, config: WorkflowConfig) -> 
     """Return the network's component, from the checkpoint's own ``train_conf`` or the MMAR's.
 
     Raises:
-        CheckpointError: neither says what the network is.
+        CheckpointError: neither names the network.
     """
     if checkpoint.train_conf is not None:
         raw, location = _model_entry(checkpoint.train_conf), Location(path.name) / "train_conf"

@@ -1,4 +1,4 @@
-"""One run in several processes: how its data are shared out, and what all have to agree on."""
+"""A run in several processes: the shares of its data, and the values that all agree on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ whoever has started the processes ends them all when one has ended."""
 def process_group(processes: Processes, device: torch.device) -> Iterator[None]:
     """Connect the processes, with NCCL between GPUs and gloo else; do nothing for a single process.
 
-    Inside of a group that is there already, that one is used.
+    Inside of an existing group, use that group.
 
     Raises:
         LaunchError: the group that is there connects other devices.
@@ -69,7 +69,7 @@ def own_part(
 
     For training, the list is shuffled, always in the same way, and dealt out; each process gets
     equally many, so some items may go to two. For evaluation each item goes to exactly one process,
-    and the parts laid end to end are the list: what is gathered has the order of a single process.
+    and the joined parts are the list: gathered results have the order of a single process.
 
     Raises:
         LaunchError: there are fewer items than processes.
@@ -115,7 +115,7 @@ def agreed_number(number: int, device: torch.device) -> int:
 def asked_together(
     question: Callable[[], bool], processes: Processes, device: torch.device
 ) -> Callable[[], bool]:
-    """Return the question, with the same answer in each process: yes if it is yes in any.
+    """Return the question with an answer that all processes share: yes if any says yes.
 
     Each process has to ask equally often.
     """

@@ -18,7 +18,7 @@ BYTES_WHILE_BUILT = 16
 """Of each number: itself in float64, and a copy while it is drawn."""
 
 MEMORY_BESIDES = 2 * 2**30
-"""Bytes for threads, modules and what libraries set aside."""
+"""Bytes for threads, modules and the reserves of libraries."""
 
 
 def parameters_of(network: torch.nn.Module) -> int:
@@ -32,7 +32,7 @@ def require_size(
 ) -> None:
     """Build a network without memory for its numbers, and count them.
 
-    No random number is drawn: what is built afterwards has the weights that it would have had.
+    No random number is drawn: later components get the weights that they would have had.
 
     Args:
         build: makes the network; called once, on PyTorch's ``meta`` device.
@@ -66,10 +66,10 @@ def require_no_more(network: torch.nn.Module, most: int, title: str, location: L
 
 @contextmanager
 def memory_for(parameters: int) -> Iterator[None]:
-    """Keep the memory of this process to what a network of that many numbers needs.
+    """Limit the memory of this process to the needs of a network of that many numbers.
 
     A network that computes with the values of tensors cannot be counted beforehand. Torch raises a
-    RuntimeError for what goes beyond.
+    RuntimeError beyond that limit.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     most = psutil.Process().memory_info().data + BYTES_WHILE_BUILT * parameters + MEMORY_BESIDES

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def log_network_summary(network: torch.nn.Module, input_size: Sequence[int]) -> None:
-    """Log one line for each layer and the number of parameters.
+    """Log a line for each layer, and the number of parameters.
 
     The shapes come from a copy of the network on the meta device, which computes nothing.
 

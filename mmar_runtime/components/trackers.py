@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 MLFLOW_TELEMETRY = "MLFLOW_DISABLE_TELEMETRY"
 PROCESS_TAG = "mmar.process"
-"""The tag by which the MLflow handlers of one process find the run that they share."""
+"""The tag by which the MLflow handlers of a process find their common run."""
 PROCESS = uuid.uuid4().hex
 
 
@@ -46,16 +46,16 @@ def close_at_end(built: object, at_end: ExitStack) -> None:
 
 
 def log_checkpoints(handlers: Iterable[object]) -> None:
-    """Let the CheckpointSavers among the handlers tell ClearML, where it listens, what they wrote.
+    """Let the CheckpointSavers among the handlers report their files to a ClearML handler.
 
-    ClearML notices by itself what ``torch.save`` writes to a file with a name. A checkpoint is
-    written to a file without one, which then takes its place, so nothing would be logged.
+    ClearML notices by itself a ``torch.save`` to a file with a name. A checkpoint is
+    written to a file without a name, which then takes its place, so nothing would be logged.
     """
     handlers = list(handlers)
     tracker = next(
         (handler for handler in handlers if isinstance(handler, ClearMLTaskHandler)), None
     )
-    if tracker is not None:  # one is enough: all of them share a task
+    if tracker is not None:  # the first is enough: all of them share a task
         for saver in handlers:
             if isinstance(saver, AtomicCheckpointSaver):
                 saver.listeners.append(tracker.checkpoint_written)
@@ -87,9 +87,9 @@ def _stopped(error: BaseException) -> bool:
 
 
 class ClearMLTaskHandler(ClearMLHandler):
-    """What MONAI's ClearML handlers lack: an end, checkpoints, and leaving the process alone.
+    """Adds to MONAI's ClearML handlers an end and checkpoints, and leaves the process alone.
 
-    The first of them opens the task, the others join it; it is closed by the one that opened it. A
+    The first of them opens the task, the others join it; its opener closes it. A
     task that was open before the run stays open.
     """
 
@@ -169,7 +169,7 @@ class ClearMLTaskHandler(ClearMLHandler):
         elif not self.clearml_task.output_uri:
             model.update_weights(register_uri=str(path))
         else:
-            # Uploaded in the background, while the next checkpoint may take the place of this one.
+            # Uploaded in the background, while the next checkpoint may replace this file.
             descriptor, copy = tempfile.mkstemp(prefix="mmar-checkpoint-", suffix=path.suffix)
             os.close(descriptor)
             shutil.copyfile(path, copy)
@@ -224,7 +224,7 @@ def _adapt_to_training(task_class: Any) -> None:
     # Else ClearML seeds every random source with a number of its own, after the config's seed.
     task_class.set_random_seed(None)
     # Else ClearML reads the sources of the whole repository, for minutes where it is a large one,
-    # to learn which packages the command imports. What runs is named by the configuration anyway.
+    # to learn which packages the command imports. The configuration names the run anyway.
     task_class.force_requirements_env_freeze()
     # Else ClearML forks this process, with torch's threads in it, to report from there. The child
     # inherits the pipe of a git command that another of ClearML's threads has just started; now
@@ -256,9 +256,9 @@ def _own_signal_handlers() -> Iterator[None]:
 class OwnRunMLFlowHandler(MLFlowHandler):
     """``MLFlowHandler`` as MONAI has it, arguments and all, but for which run it writes to.
 
-    MONAI's goes on with any run of the experiment that is not finished, be it one that failed last
-    week. This one shares a run with the other handlers of its process. A ``run_name`` asks for the
-    run of that name, and for going on with it if it is not finished, as with MONAI.
+    MONAI's handler continues any unfinished run of the experiment, such as a run that failed last
+    week. This handler shares a run with the other handlers of its process. A ``run_name`` asks for
+    the run of that name, and for going on with it if it is not finished, as with MONAI.
     """
 
     cur_run: Any
@@ -270,7 +270,7 @@ class OwnRunMLFlowHandler(MLFlowHandler):
         super().__init__(**arguments)
 
     def start(self, engine: Engine) -> None:
-        """Find or create the run, and log what is known at the start."""
+        """Find or create the run, and log the facts that are known at the start."""
         if self.cur_run is None and self.run_name is None:
             self._set_experiment()  # type: ignore[no-untyped-call]
             self.cur_run = self._run_of_this_process()

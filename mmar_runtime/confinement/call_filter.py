@@ -2,7 +2,7 @@
 
 Landlock has no rule for a program that is in memory alone, for sockets other than TCP, for the
 permissions of files, nor for a keyboard that is written to. The kernel asks this filter at each
-call, by number and plain arguments; what it cannot see is memory that an argument points to.
+call, by number and plain arguments; it cannot see memory that an argument points to.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ UNKNOWN = _refuse(errno.ENOSYS)
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What differs between processors.
+    """The numbers that differ between processors.
 
     Attributes:
         audit: the kernel's number of the machine.
@@ -68,7 +68,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "pidfd_getfd": (438, 438),
     "kcmp": (312, 272),
     "prlimit64": (302, 261),
-    # What other processes of the user share by a number.
+    # Objects that other processes of the user share by a number.
     "shmget": (29, 194),
     "shmat": (30, 196),
     "semget": (64, 190),
@@ -116,7 +116,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),
-    # Namespaces, mounts, and what is the superuser's: a container's process often is that.
+    # Namespaces, mounts, and the superuser's calls: a container's process often is the superuser.
     "clone": (56, 220),
     "clone3": (435, 435),
     "unshare": (272, 97),
@@ -174,7 +174,7 @@ NEW_NAMESPACES = 0x7E020080
 """Flags of ``clone`` that make a namespace."""
 
 TERMINAL_INPUT, CONSOLE_INPUT = 0x5412, 0x541C
-"""What writes to a terminal as if its user had typed it: ``TIOCSTI`` and ``TIOCLINUX``."""
+"""Requests that write to a terminal as if its user typed: ``TIOCSTI`` and ``TIOCLINUX``."""
 
 
 def has_call_filter() -> bool:
@@ -211,7 +211,7 @@ def refuse_calls(*, programs: bool, permissions: bool, network: Network) -> None
 
 
 def refuse_programs() -> None:
-    """Refuse to start programs, in all threads of this process; what else holds is left as it is.
+    """Refuse to start programs in all threads of this process, and change no other right.
 
     Raises:
         OSError: see ``refuse_calls``.
@@ -281,7 +281,7 @@ def _unless(index: int, *refused: int, test: int = EQUAL) -> Callable[[bool], li
 
 _JUDGED: dict[str, Callable[[bool], list[Instruction]]] = {
     "socket": _socket,
-    # What is sent with the first packet is a connection that Landlock does not see.
+    # Data in the first packet make a connection that Landlock does not see.
     "sendto": _unless(3, MSG_FASTOPEN, test=ANY_BIT),
     "sendmsg": _unless(2, MSG_FASTOPEN, test=ANY_BIT),
     "sendmmsg": _unless(3, MSG_FASTOPEN, test=ANY_BIT),

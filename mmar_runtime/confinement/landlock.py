@@ -30,7 +30,7 @@ TCP_SINCE, SCOPES_SINCE = 4, 6
 
 
 class Access(IntFlag):
-    """What may be done with a file, or with the files of a folder; in the kernel's order."""
+    """The rights on a file, or on the files of a folder; in the kernel's order."""
 
     EXECUTE = 1 << 0
     WRITE_FILE = 1 << 1
@@ -74,11 +74,11 @@ def restrict_to(
 ) -> None:
     """Keep this thread, and all that it starts, to some paths and TCP ports.
 
-    A path that does not exist gives no right. What the kernel's version does not know is not
-    restricted. Signals and abstract sockets reach no process outside.
+    A path that does not exist gives no right. A right that the kernel's version does not know is
+    not restricted. Signals and abstract sockets reach no process outside.
 
     Args:
-        rules: paths, and what may be done there and below.
+        rules: paths, and the rights there and below.
         connect_ports: TCP ports that may be connected to, of any machine, where none is listened
             to; None for no restriction of TCP.
 

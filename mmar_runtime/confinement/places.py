@@ -1,4 +1,4 @@
-"""What a process needs of the machine to run a job, as paths and as an environment."""
+"""The paths and the environment that a process needs to run a job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SYSTEM = tuple(
     map(
         Path,
         (
-            # Libraries, time zones, fonts: what a distribution installs.
+            # Libraries, time zones, fonts of a distribution.
             *("/usr/lib", "/usr/lib32", "/usr/lib64", "/lib", "/lib32", "/lib64"),
             *("/usr/share", "/usr/local/lib", "/usr/local/share"),
             *("/usr/local/cuda", "/opt/rocm"),
@@ -66,7 +66,7 @@ FOLDERS = {
 """Where libraries keep caches and settings, below the scratch folder of a run."""
 
 FONTS = "matplotlib/fontlist-*.json"
-"""In a folder of caches: what takes seconds to make and MONAI's plots ask for on import."""
+"""Files in a folder of caches that take seconds to make; imports of MONAI's plots need them."""
 
 TEMPORARY = "tmp"
 
@@ -96,7 +96,7 @@ def job_environment(
     """Return the variables that the process of a job gets; doing it twice changes nothing more.
 
     Args:
-        environment: of the process that starts it. Only what is known to be needed is taken.
+        environment: of the process that starts it. Only variables that are needed are taken.
         scratch: a folder of the run's own; caches, temporary files and the home folder are there.
         egress: whether the job may send to other machines.
     """
@@ -136,7 +136,7 @@ def make_scratch(scratch: Path) -> None:
 
 
 def remove_scratch(scratch: Path) -> None:
-    """Remove what ``make_scratch`` has made."""
+    """Remove the link and the folder of ``make_scratch``."""
     _short_name(scratch).unlink(missing_ok=True)
     shutil.rmtree(scratch, ignore_errors=True)
 

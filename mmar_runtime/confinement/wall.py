@@ -1,9 +1,9 @@
-"""What a process that runs a job may still do, and how it gives up everything else.
+"""The rights of a process that runs a job, and how it gives up all other rights.
 
     wall = confine(Confinement(read=[...], write=[run], connect_ports=[port]))
 
 has to be called before the job is read and before a library starts a thread, since the kernel
-confines the calling thread and what it starts from then on. Nothing takes a wall down again.
+confines the calling thread and all that it starts from then on. Nothing takes a wall down again.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ConfinementError(MmarError):
 
 @dataclass(frozen=True, slots=True)
 class Wall:
-    """What a kernel gives.
+    """The features of a kernel.
 
     Attributes:
         landlock: the version of its Landlock; 0 for none.
@@ -88,7 +88,7 @@ class Wall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confinement:
-    """What a process that runs a job may still do.
+    """The rights of a process that runs a job.
 
     The interpreter, its packages, and the files of the system and of a GPU that they need can be
     read besides; the shared memory of the machine can be written to.
@@ -97,7 +97,7 @@ class Confinement:
         read: files and folders to be read: the job, the data.
         names: folders whose files can be listed, though not read.
         write: folders to be written to as well: that of the run. The first becomes the working
-            directory, so that what has no place by default is written there.
+            directory, so that files without a given place are written there.
         append: files that can be written to, but neither shortened, replaced nor removed: logs.
         connect_ports: TCP ports that may be connected to; None for a network without bounds, where
             several processes of a site find each other or handlers send to other machines.
@@ -129,7 +129,7 @@ def confine_as(mode: Mode, confinement: Confinement, *, keep: Iterable[int] = ()
     """Confine this process by the mode of a site's policy; see ``confine``.
 
     Returns:
-        What was done, in words.
+        The taken steps, in words.
 
     Raises:
         ConfinementError: ``required``, and this kernel does not cover files, programs and network.
@@ -154,7 +154,7 @@ def require_wall(wall: Wall) -> None:
     """Raise unless a kernel covers files, programs and the network.
 
     Raises:
-        ConfinementError: with what the kernel gives instead.
+        ConfinementError: with the features of the kernel.
     """
     if not wall.stands:
         raise ConfinementError(
@@ -167,12 +167,12 @@ def confine(confinement: Confinement, *, keep: Iterable[int] = ()) -> Wall:
     """Confine this process and all that it will start, for good, as far as the kernel can.
 
     Args:
-        confinement: what it may still do.
+        confinement: its remaining rights.
         keep: descriptors that stay open; all others but the standard ones are closed, because what
             is open stays usable.
 
     Returns:
-        What the kernel gave.
+        The features that the kernel gave.
 
     Raises:
         ConfinementError: this process has several threads; the kernel would confine one of them.
@@ -238,7 +238,7 @@ def _close_all_but(keep: Iterable[int]) -> None:
 def _limit(confinement: Confinement) -> None:
     """Set the kernel's own limits, which no process can raise again.
 
-    Memory is what a process has for itself: address space that a GPU's driver only reserves does
+    Memory means the process's own memory: address space that a GPU's driver only reserves does
     not count. Processes are not counted here, since the kernel counts those of a user altogether.
     """
     for limit, most in (

@@ -1,6 +1,6 @@
-"""Whether the images and labels of a data list are what a training needs, all faults at once.
+"""The check of a data list's images and labels for a training, with all faults at once.
 
-Headers alone tell whether files open and whether image and label lie on one grid, in milliseconds
+Headers alone show whether files open and whether image and label share a grid, in milliseconds
 a case. ``full`` reads the voxels as well: values, label classes, and copies under another name.
 """
 
@@ -40,7 +40,7 @@ MAX_SHOWN_VALUES = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Case:
-    """What was found out about one item."""
+    """The facts about an item."""
 
     item: Item
     problems: tuple[Problem, ...]
@@ -55,7 +55,7 @@ class _Case:
 
 @dataclass(slots=True)
 class _Findings:
-    """What ``_check_item`` has found so far."""
+    """The facts that ``_check_item`` has found so far."""
 
     problems: list[Problem] = field(default_factory=list)
     unopened: list[str] = field(default_factory=list)
@@ -67,7 +67,7 @@ class _Findings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rules:
-    """What the whole document says about each of its items.
+    """The rules of the whole document for each of its items.
 
     ``names`` maps the label values that are allowed to their names; empty allows any integer.
     """
@@ -94,7 +94,7 @@ def check_data_list(
 
     Args:
         file: the data list.
-        base: what relative paths are below (``DATA_ROOT``); the list's own folder if not given.
+        base: the folder of relative paths (``DATA_ROOT``); the list's own folder if not given.
         lists: the keys of the lists to check; all of them if empty.
         training: the key of the list that none of the other lists may share an image with.
         full: read the voxels too, not only the headers.

@@ -31,7 +31,7 @@ class Item:
 
     Attributes:
         location: such as ``dataset.json: training[3]``.
-        entries: ``image``, usually ``label``, and whatever else the document says of the case.
+        entries: ``image``, usually ``label``, and the document's other entries of the case.
     """
 
     location: Location
@@ -83,7 +83,7 @@ class Document:
         )
 
     def items(self, key: str) -> tuple[tuple[Item, ...], tuple[Problem, ...]]:
-        """Return the items of one list, and what is wrong with those that are left out.
+        """Return the items of a list, and the faults of items that are left out.
 
         Raises:
             ConfigError: the document has no such list.
@@ -140,7 +140,7 @@ def read_document(file: Path) -> Document:
 
 
 def write_documents(contents: Mapping[Path, Mapping[str, Any]], *, overwrite: bool) -> None:
-    """Write data lists, each whole or not at all, and none if one of them may not be written.
+    """Write data lists, each whole or not at all, and none if any of them may not be written.
 
     Raises:
         DataError: a file is there already and ``overwrite`` is false, or cannot be written.

@@ -51,7 +51,7 @@ class FolderListing:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Files of one kind by case; ``paths`` are relative to the base, with forward slashes."""
+    """Files of a kind by case; ``paths`` are relative to the base, with forward slashes."""
 
     folder: str
     paths: Mapping[str, tuple[str, ...]]
@@ -68,7 +68,7 @@ def list_folders(
     name: str = "",
     label_names: Mapping[int, str] | None = None,
 ) -> FolderListing:
-    """Pair the images and labels of two folders, which may be the same one.
+    """Pair the images and labels of two folders, or of one folder.
 
     An image and a label belong together if their names agree but for suffix and ending. Cases
     are in the order of their names, ``case_2`` before ``case_10``. Files in folders below, and
@@ -80,7 +80,7 @@ def list_folders(
         labels: the folder of the labels; without it every image goes to ``test``.
         test: a folder of further images that have no label.
         naming: suffixes and endings.
-        name: what the data set is called.
+        name: of the data set.
         label_names: label value -> name, for ``labels`` of the document.
 
     Raises:

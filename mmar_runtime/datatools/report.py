@@ -1,4 +1,4 @@
-"""What a check of a data list found, as values."""
+"""The report of a check of a data list, as values."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class AxisSpread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelClass:
-    """One label value in a list.
+    """A label value in a list.
 
     Attributes:
         value: as in the label files.
         name: from ``labels`` of the document; empty where that has none.
-        cases: how many labels hold at least one voxel of it.
+        cases: the number of labels with a voxel of it.
         share: of all the list's label voxels, from 0 to 1; of its cases where a label is a value.
     """
 
@@ -38,7 +38,7 @@ class LabelClass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListSummary:
-    """What is in one list.
+    """The content of a list.
 
     Attributes:
         key: the list's key in the document.
@@ -59,13 +59,13 @@ class ListSummary:
     classes: tuple[LabelClass, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as plain values, for ``--json``."""
+        """Return the report as plain values, for ``--json``."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataReport:
-    """What is in a data list and what is wrong with it.
+    """The content and the faults of a data list.
 
     Attributes:
         file: the data list.
@@ -73,7 +73,7 @@ class DataReport:
         full: whether voxels were read, not only headers.
         lists: one summary for each list that was checked.
         problems: everything that has to be mended, with its place.
-        notices: what a person should know and may leave as it is.
+        notices: facts that a person should know and may leave as they are.
     """
 
     file: Path
@@ -89,7 +89,7 @@ class DataReport:
         return not self.problems
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as plain values, for ``--json``."""
+        """Return the report as plain values, for ``--json``."""
         return {
             "ok": self.ok,
             "file": str(self.file),

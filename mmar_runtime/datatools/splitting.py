@@ -1,6 +1,6 @@
 """Splitting a data list into training, validation and test, or into folds.
 
-What is dealt out are *units*: single images, or patients with all their images. Each unit gets a
+The split deals out *units*: single images, or patients with all their images. Each unit gets a
 place in an order that depends on the seed and on its own name alone (a SHA-256 of both). So the
 result is the same for every order of the input and on every machine, and a case that is added
 later takes its place without stirring the others up.
@@ -48,7 +48,7 @@ class DataSplit:
     Attributes:
         content: the document; everything but its lists and their counts is as it was.
         cases: list -> number of items.
-        units: list -> number of images or patients, by what was dealt out.
+        units: list -> number of dealt-out images or patients.
     """
 
     content: Mapping[str, Any]
@@ -56,7 +56,7 @@ class DataSplit:
     units: Mapping[str, int]
 
 
-# --- What is dealt out ---------------------------------------------------------------------------
+# --- Units ----------------------------------------------------------------------------------------
 
 
 def by_image(item: Item) -> str:
@@ -87,7 +87,7 @@ def by_pattern(pattern: str) -> UnitOf:
     'p7'
 
     Raises:
-        DataError: not a regular expression, not one group, or one that may take too long.
+        DataError: not a regular expression, not one group, or a pattern that may take too long.
     """
     expression = _compiled(pattern)
 
@@ -112,7 +112,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
             f"the pattern {pattern!r} has {expression.groups} groups; it needs exactly one, which "
             r"matches the patient, as in '(patient\d+)_'. Write (?:...) for others."
         )
-    # What is escaped or in a class is one character, and repeats nothing.
+    # An escape or a class is one character, and repeats nothing.
     bare = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "x", pattern)
     repeats = len(re.findall(r"(?<!\()(?:[*+{]\??|(?<![*+}])\?)", bare))
     if re.search(r"\)[*+{?]", bare) or repeats > MAX_PATTERN_REPEATS:
@@ -152,7 +152,7 @@ def parse_share(text: str) -> Share:
 def part_sizes(units: int, parts: Mapping[str, Share]) -> dict[str, int]:
     """Return how many units each list gets; training gets what the others leave.
 
-    Parts are rounded so that every list is less than one unit away from what was asked for (the
+    Parts are rounded so that every list is less than a unit away from the request (the
     largest remainders are rounded up, and training's first among equals).
 
     >>> part_sizes(9, {"validation": 0.2, "test": 0.2})
@@ -247,7 +247,7 @@ def fold_data_list(
 ) -> tuple[DataSplit, ...]:
     """Return K documents for cross-validation; each case is in exactly one validation list.
 
-    A whole document for each fold, not one with a ``fold`` entry in each item: an MMAR, as most
+    Each fold has a whole document, not a ``fold`` entry in each item: an MMAR, as most
     readers of Decathlon lists, picks a list by its key and does not filter items, so a fold is
     trained with ``--set DATASET_JSON=...`` and nothing else.
 

@@ -1,4 +1,4 @@
-"""One image or label on disk: its grid from the header, and facts about its voxels."""
+"""An image or label on disk: its grid from the header, and facts about its voxels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VOLUME_ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr", ".img")
 """Files that are opened; of others, such as ``.png``, only their existence is known."""
 
 TOLERANCE = 1e-3
-"""How far spacings (mm) and the elements of two affine matrices may lie apart and be the same."""
+"""The most that equal spacings (mm) and elements of two affine matrices may differ."""
 
 SPATIAL_AXES = 3
 MAX_LABEL_VALUES = 4096
@@ -44,7 +44,7 @@ READ_ERRORS = (
     ImageFileError,
     HeaderDataError,
 )
-"""What nibabel raises for a file that is damaged or no image at all."""
+"""The errors of nibabel for a file that is damaged or not an image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ class Volume:
 
 
 def is_volume(path: Path) -> bool:
-    """Return whether a file is one that ``open_volume`` is for, by its name.
+    """Return whether ``open_volume`` opens a file of this name.
 
     >>> is_volume(Path("ct.nii.gz")), is_volume(Path("photo.png"))
     (True, False)

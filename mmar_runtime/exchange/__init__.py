@@ -1,1 +1,1 @@
-"""What a site and a server of a federation say to each other, and in which form."""
+"""The messages between a site and a server of a federation, and their forms."""

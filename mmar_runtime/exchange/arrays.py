@@ -1,7 +1,7 @@
 """Weights as NVFlare sends them, and as filters and guards see them: tensors, and arrays.
 
-NVFlare packs tensors faster than arrays, so they travel as tensors. Everybody who judges or filters
-them knows numpy arrays. Both share one memory, so going from one to the other costs nothing.
+NVFlare packs tensors faster than arrays, so they travel as tensors. Filters and guards
+know numpy arrays. Both share their memory, so a conversion costs nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mmar_runtime.exchange.tensor_files import StoredWeights, stored_of
 IN_MESSAGE = 2**20
 """Bytes of tensors that go in the message itself; the receiver asks for all other tensors.
 
-So a small model needs no second message, and a large one none for its small tensors.
+So a small model needs no second message, and a large model none for its small tensors.
 """
 
 CARRIED = "mmar_carried_bytes"
@@ -25,9 +25,9 @@ CARRIED = "mmar_carried_bytes"
 
 WHOLE = 64 * 2**20
 PIECE = 16 * 2**20
-"""A model of at most so many bytes goes in one piece, a larger one in pieces of so many.
+"""A model of at most ``WHOLE`` bytes goes in one piece, a larger model in pieces of ``PIECE``.
 
-Whoever receives asks for each piece; whoever sends holds a few of them.
+The receiver asks for each piece; the sender holds a few of them.
 """
 
 
@@ -35,8 +35,8 @@ def goes_in_message(packing: dict[str, Any], tensor: torch.Tensor) -> bool:
     """Return whether a tensor goes in the message itself; if so, it is counted there.
 
     Args:
-        packing: what is known of the message while it is packed, of one message alone.
-        tensor: the next one.
+        packing: facts about a message while it is packed, of this message alone.
+        tensor: the next tensor.
     """
     carried: int = packing.get(CARRIED, 0) + tensor.nbytes
     if carried > IN_MESSAGE:
@@ -63,7 +63,7 @@ def unpack(message: object) -> None:
 def stored_weights(message: object) -> StoredWeights | None:
     """Return the difference of weights that a message carries in files; None if it carries none so.
 
-    It is what came: whatever is changed in the message from now on is not in it.
+    Later changes of the message do not change the result.
     """
     dxo = message.get("DXO") if isinstance(message, dict) else None
     if not isinstance(dxo, dict) or dxo.get("kind") != "WEIGHT_DIFF":
@@ -78,7 +78,7 @@ def stored_weights(message: object) -> StoredWeights | None:
 
 
 def change_data(message: object, change: Callable[[object], object]) -> None:
-    """Change what a message carries, if it does; NVFlare's messages are dictionaries."""
+    """Change the data of a message, if it has any; NVFlare's messages are dictionaries."""
     if not isinstance(message, dict):
         return
     dxo = message.get("DXO")
@@ -87,10 +87,10 @@ def change_data(message: object, change: Callable[[object], object]) -> None:
 
 
 def as_sent(data: object) -> object:
-    """Return the tensors in place of the arrays of a model; whatever else it is, as it is.
+    """Return the tensors in place of the arrays of a model; other data as they are.
 
     Args:
-        data: what a message carries.
+        data: of a message.
     """
     if not isinstance(data, dict) or not all(type(value) is np.ndarray for value in data.values()):
         return data
@@ -110,7 +110,7 @@ def as_judged(data: object) -> object:
 def _tensor(array: np.ndarray) -> torch.Tensor:
     base: object = array.base
     if isinstance(base, torch.Tensor) and _is_all_of(array, base):
-        return base  # so the same arrays are the same tensors in each message
+        return base  # so an array is the same tensor in each message
     if not (array.flags.c_contiguous and array.flags.writeable):
         array = array.copy(order="C")
     return torch.from_numpy(array)

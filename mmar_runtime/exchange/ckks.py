@@ -1,6 +1,6 @@
 """Arithmetic on encrypted numbers: CKKS (Cheon et al. 2017, doi 10.1007/978-3-319-70694-8_15).
 
-All that is known of TenSEAL is here; importing this module needs the extra ``he``. What is done to
+All knowledge of TenSEAL is here; importing this module needs the extra ``he``. The steps on
 ciphertexts is encrypt, add, decrypt, and nothing else: no product is ever taken, so no key for
 that is needed, and the noise of a sum is that of its addends.
 """
@@ -54,7 +54,7 @@ class Keys:
 
     Args:
         content: of the file in the kit.
-        source: what the file is called, for errors.
+        source: the name of the file, for errors.
 
     Raises:
         WeightsError: it holds no keys that can be used here.
@@ -118,7 +118,7 @@ class Keys:
 
         Raises:
             WeightsError: there is no secret key, or it is another than they were encrypted with,
-                or the sum is not one of the weight that it is said to have.
+                or the sum has another weight than the given.
         """
         self._require_secret()
         numbers = np.empty((len(ciphertexts), SLOTS))
@@ -155,7 +155,7 @@ class Keys:
                 and parts[0].poly_modulus_degree() == POLY_MODULUS_DEGREE
                 and parts[0].scale == SCALE
             )
-        except Exception as error:  # whatever was sent may make TenSEAL raise anything
+        except Exception as error:  # a sent text may make TenSEAL raise any exception
             raise WeightsError("a ciphertext cannot be read with these keys") from error
         if not fits:
             raise WeightsError("a ciphertext is of another form than those of this federation")
@@ -169,7 +169,7 @@ class Keys:
 
 
 class EncryptedSum:
-    """The sum of encrypted rows; exact, so the same bits whatever the order of its addends."""
+    """The sum of encrypted rows; exact, so its bits do not depend on the order of its addends."""
 
     def __init__(self) -> None:
         self._sum: Loaded = []
@@ -178,7 +178,8 @@ class EncryptedSum:
         """Add a row, all of one length.
 
         Raises:
-            WeightsError: it cannot be added, as one that cancels the sum; the sum stays as it was.
+            WeightsError: it cannot be added, such as a row that cancels the sum; the sum stays as
+                it was.
         """
         if not self._sum:
             self._sum = row
@@ -186,7 +187,7 @@ class EncryptedSum:
         try:
             # In place, an error would leave a part of the row in the sum.
             self._sum = [total + addend for total, addend in zip(self._sum, row, strict=True)]
-        except Exception as error:  # whatever was sent may make TenSEAL raise anything
+        except Exception as error:  # a sent text may make TenSEAL raise any exception
             raise WeightsError("a ciphertext cannot be added to those of the others") from error
 
     @property

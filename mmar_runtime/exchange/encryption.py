@@ -1,7 +1,7 @@
-"""Weights of which a part is encrypted: what is encrypted, and how it travels.
+"""Weights of which a part is encrypted: the choice of the part, and its form on the way.
 
 Nothing here computes with ciphertexts, which ``mmar_runtime.exchange.ckks`` does, or needs torch.
-An encrypted part is four dense arrays next to the plain tensors. Whatever carries, judges or
+An encrypted part is four dense arrays next to the plain tensors. Code that carries, judges or
 digests weights does so with these:
 
     @encrypted/layout       JSON: name, dtype and shape of each encrypted tensor, by name
@@ -10,7 +10,7 @@ digests weights does so with these:
     @encrypted/ciphertexts  the ciphertexts, one after the other
 
 All encrypted tensors together are one row of numbers, in the order of the names. Each ciphertext
-holds ``SLOTS`` numbers: a one, by which whoever decrypts notices wrong keys and wrong sums, and
+holds ``SLOTS`` numbers: a one, by which the decrypting site notices wrong keys and wrong sums, and
 ``VALUES`` of the row.
 """
 
@@ -77,7 +77,7 @@ class Layout:
 
     @property
     def text(self) -> bytes:
-        """JSON, the same bytes for the same layout."""
+        """JSON with equal bytes for equal layouts."""
         tensors = {name: [dtype, list(shape)] for name, (dtype, shape) in self.tensors.items()}
         return json.dumps(tensors, sort_keys=True, separators=(",", ":")).encode()
 
@@ -107,7 +107,7 @@ class Layout:
         """Return the tensors as one row.
 
         Raises:
-            WeightsError: one is missing, or of another shape.
+            WeightsError: a tensor is missing, or of another shape.
         """
         for name, (_, shape) in self.tensors.items():
             if name not in arrays or arrays[name].shape != shape:
@@ -119,7 +119,8 @@ class Layout:
         """Return the tensors of such a row, each in its dtype and shape.
 
         Raises:
-            WeightsError: the row is of another length, or holds what is not finite in the dtype.
+            WeightsError: the row is of another length, or holds values that are not finite in the
+                dtype.
         """
         if row.shape != (self.count,):
             raise WeightsError(f"{row.size} numbers were decrypted, {self.count} were expected")
@@ -181,7 +182,7 @@ class EncryptedPart:
         """Return the part that travelled so.
 
         Raises:
-            WeightsError: with what is wrong with it.
+            WeightsError: with the fault.
         """
         fault = next(iter(part_faults(arrays)), None)
         if fault is not None:

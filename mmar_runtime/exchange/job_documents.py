@@ -1,4 +1,4 @@
-"""A job's two NVFlare documents, read once: what they ask of the server and of its sites.
+"""A job's two NVFlare documents, read once: the requests to the server and to its sites.
 
 Nobody else looks into ``config_fed_server.json`` and ``config_fed_client.json``, but for the check
 of a job, which judges each key, and for those who write them.
@@ -22,16 +22,16 @@ SERVER_CONFIG = "config_fed_server.json"
 CLIENT_CONFIG = "config_fed_client.json"
 
 FEDERATION = "fl_server.flare.controller.FederationController"
-"""The one workflow of a job."""
+"""The workflow of a job."""
 
 FEDERATION_ARGUMENTS = Location(SERVER_CONFIG) / "workflows" / 0 / "args"
 """Where a job asks its server for something."""
 
 EXECUTOR = "fl_client.flare.executor.MmarExecutor"
-"""What does the tasks of a job at a site."""
+"""The executor of a job's tasks at a site."""
 
 EVERY_TASK = "*"
-"""How NVFlare writes that an executor takes whatever comes."""
+"""NVFlare's word for an executor of all tasks."""
 
 OWN_VALUE = re.compile(r"\{([A-Za-z][A-Za-z0-9_]*)\}")
 """All that a job's document may have filled in: a plain value at its own top level."""
@@ -171,7 +171,7 @@ class JobDocuments:
 
     @property
     def terms(self) -> JobTerms:
-        """What the job asks for.
+        """The terms of the job.
 
         Raises:
             ConfigError: an argument of the workflow or the executor is unknown or is missing, or
@@ -214,7 +214,7 @@ SERVER_TERMS = (
 CARRIED = frozenset(
     {"models", "aggregator", "wait_for_others", "encrypt_layers", "enable_tensor_disk_offload"}
 )
-"""Further arguments of the workflow: what NVFlare's carrier alone can do."""
+"""Further arguments of the workflow, which NVFlare's carrier alone supports."""
 
 Problems = Callable[[Mapping[str, Any], Location], Iterator[Problem]]
 

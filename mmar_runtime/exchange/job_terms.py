@@ -1,4 +1,4 @@
-"""What a job asks of its server and its sites, as a value."""
+"""The terms of a job for its server and its sites, as a value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmar_runtime.exchange.rounding_forms import Rounding
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobTerms:
-    """What a job asks for.
+    """The terms of a job.
 
     Attributes:
         rounds: rounds of training.
@@ -27,7 +27,7 @@ class JobTerms:
             the other timeouts.
         score_timeout: for the score of the last global model.
         submit_timeout: for handing over a site's own model.
-        validation_timeout: for evaluating one model.
+        validation_timeout: for evaluating a model.
     """
 
     rounds: int

@@ -1,7 +1,7 @@
 """Differences of weights in fewer bytes: the site rounds them, the server restores them.
 
 Large tensors of float32 are cut into blocks of ``BLOCK`` numbers, in the order of their rows. Each
-block has a scale; a number travels as what it is divided by its scale:
+block has a scale; a number travels divided by its scale:
 
     NAME            float16 or int8, in the shape of the tensor
     @scales/NAME    float32, one for each block
@@ -11,7 +11,7 @@ statistics of batch norms. These are a few numbers of many, and a variance that 
 out below zero.
 
 Rounding is to nearest, ties to even. Nothing is drawn and nothing is added up, so every machine
-makes the same bits.
+makes equal bits.
 """
 
 from __future__ import annotations
@@ -89,11 +89,11 @@ def rounding_faults(arrays: Arrays, form: Rounding, model: Arrays) -> Iterator[t
     """Yield the faults of a difference's form: the name of the array, and the fault.
 
     Types and sizes are judged as declared before a value is read, and nothing is called that the
-    sender could have made. What is missing or not rounded is left to others.
+    sender could have made. Other checks judge missing tensors and tensors that are not rounded.
 
     Args:
         arrays: as they came, under names that are texts.
-        form: the one that was asked for.
+        form: the requested form.
         model: arrays of the types and shapes that the network has.
     """
     large = {name: like for name, like in model.items() if is_rounded(like.dtype, like.shape)}
@@ -172,7 +172,7 @@ def _cast(own: Array, dtype: Literal["float16", "float32"]) -> Array:
         own: may be written to, which torch asks for.
         dtype: of the result.
     """
-    import torch  # not by whoever only judges an update that is not rounded
+    import torch  # not for a judge of an update that is not rounded
 
     cast: Array = torch.from_numpy(own).to(getattr(torch, dtype)).numpy()
     return cast
@@ -188,7 +188,7 @@ def _rows(flat: Array) -> Array:
 def _scales(largest: npt.NDArray[np.float32], form: Rounding) -> npt.NDArray[np.float32]:
     """Return the scale of each block: the largest code is 127, or at most 2^15 and above 2^14.
 
-    Rounded numbers that are rounded again get the same scales, so they stay as they are.
+    Rounded numbers that are rounded again get equal scales, so they stay as they are.
     """
     if form == "int8":
         scales = ((largest / np.float32(127)).view(np.uint32) & _SCALE_BITS).view(np.float32)

@@ -1,7 +1,7 @@
 """Which tensors of a network a federation shares, where it does not share all of them.
 
 A pattern is the exact name of a tensor, or a name with ``*`` for any characters. Regular
-expressions are not taken: one from a job could keep a site busy for ever.
+expressions are refused: an expression of a job could keep a site busy for ever.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def shared_tensors(patterns: Any, names: Iterable[str], location: Location) -> t
     """Return the names of the shared tensors, in the order of the network.
 
     Args:
-        patterns: of the shared tensors; with ``!`` in front, of those that are not. If each has
-            one, all other tensors are shared.
+        patterns: of the shared tensors; with ``!`` in front, of private tensors. If each pattern
+            has a ``!``, all other tensors are shared.
         names: of all tensors of the network.
         location: of the patterns.
 

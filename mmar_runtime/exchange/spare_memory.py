@@ -19,7 +19,7 @@ class SpareMemory:
     """Hands out memory that comes back by itself: when nobody has the tensor or a view any more.
 
     Attributes:
-        bound: bytes that may lie spare; what comes back beyond it is given up.
+        bound: most spare bytes; memory that comes back beyond it is given up.
         bytes: that lie spare now.
     """
 

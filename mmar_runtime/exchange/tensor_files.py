@@ -31,7 +31,7 @@ DTYPES: Mapping[torch.dtype, str] = {
     torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
     torch.complex64: "C64", torch.bool: "BOOL",
 }  # fmt: skip
-"""What the safetensors format calls the types of numbers."""
+"""The types of numbers -> their names in the safetensors format."""
 
 TYPES = {name: dtype for dtype, name in DTYPES.items()}
 PLACE = "mmar_place"
@@ -80,7 +80,7 @@ class StoredTensor:
         offset: bytes before its first number.
         shape: of the tensor.
         dtype: of its numbers.
-        keeper: whatever keeps the file there.
+        keeper: the object that keeps the file.
     """
 
     path: Path
@@ -97,7 +97,7 @@ class StoredTensor:
     def read(self) -> torch.Tensor:
         """Return the tensor, with the file as its memory: a page of it is read when it is needed.
 
-        Each call maps this part of the file anew. What is written into the tensor stays in this one
+        Each call maps this part of the file anew. Changes of the tensor stay in this mapping
         alone.
         """
         if not self.nbytes:
@@ -109,7 +109,7 @@ class StoredTensor:
         return torch.from_numpy(numbers).view(self.dtype).view(self.shape)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        """Return the same: a copy would have a file that nobody keeps."""
+        """Return this object: a copy would have a file that nobody keeps."""
         return self
 
 
@@ -151,7 +151,7 @@ class StoredWeights(MutableMapping[str, torch.Tensor]):
         return len(self._tensors)
 
     def copy(self) -> StoredWeights:
-        """Return the same, of which one may be changed; no tensor is read."""
+        """Return a copy that may be changed; read no tensor."""
         return StoredWeights(self._tensors)
 
 
@@ -162,7 +162,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
     Args:
         path: where no file is yet; it is its owner's alone.
-        tensors: of one that is not dense, a copy is written.
+        tensors: a copy is written of a tensor that is not dense.
 
     Raises:
         OSError: it cannot be written; nothing of it is left.
@@ -195,7 +195,7 @@ def packed_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
 def _parts(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
     """Yield the header of the format, then the numbers of each tensor.
 
-    Of one that is not dense, or on another device, those of a copy, made when its turn comes.
+    A tensor that is not dense, or on another device, is copied when its turn comes.
     """
     header, end = {}, 0
     # With the widest numbers first, every tensor begins at a place that its type allows.

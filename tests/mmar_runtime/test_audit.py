@@ -146,7 +146,7 @@ def test_a_log_without_codes_is_found(log: Path, key: LogKey) -> None:
     path = log.with_name("other") / log.name
     AuditLog(path).append("task-in")
 
-    assert "line 1: is not authenticated: whoever wrote it had no key" in reasons(path, key)[0]
+    assert "line 1: is not authenticated: its writer had no key" in reasons(path, key)[0]
     assert verify_audit(path).status == "not authenticated"
 
 

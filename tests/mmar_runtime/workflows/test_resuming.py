@@ -438,7 +438,7 @@ def test_a_truncated_point_is_refused(mmar: Path, kept: int) -> None:
 def test_another_file_in_its_place_is_refused(mmar: Path) -> None:
     uninterrupted(mmar)
     (mmar / "models/model.pt").rename(mmar / "models/resume.pt")
-    refused(mmar, r"is not what this version resumes from\. Start without --resume")
+    refused(mmar, r"is not a point of this version\. Start without --resume")
 
 
 OWN_TRAINER = """
