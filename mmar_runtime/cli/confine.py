@@ -60,7 +60,13 @@ def confine_command(options: argparse.Namespace) -> None:
         return
     mmar, overrides = Mmar.open(options.mmar), parse_overrides(options.overrides)
     require_wall(kernel_wall())
-    _require_folders(mmar)
+    # A run would write to wherever the MMAR's own links lead.
+    for folder in (mmar.root / SCRATCH, *_own_outputs(mmar)):
+        if folder.is_symlink():
+            raise ConfinementError(
+                f"{folder} is a link, and a confined run writes below the MMAR alone. Put a "
+                "folder in its place, or train without --confine"
+            )
     scratch = mmar.root / SCRATCH / str(os.getpid())
     environment = job_environment(os.environ, scratch)
     if environment != dict(os.environ):
@@ -82,16 +88,6 @@ def confine_command(options: argparse.Namespace) -> None:
 
 def _own_outputs(mmar: Mmar) -> list[Path]:
     return [mmar.root / str(BUILT_IN[name]) for name in OUTPUT_VARIABLES]
-
-
-def _require_folders(mmar: Mmar) -> None:
-    """Refuse an MMAR that would have the run write to wherever its own links lead."""
-    links = [folder for folder in (mmar.root / SCRATCH, *_own_outputs(mmar)) if folder.is_symlink()]
-    if links:
-        raise ConfinementError(
-            f"{links[0]} is a link, and a confined run writes below the MMAR alone. Put a folder "
-            "in its place, or train without --confine"
-        )
 
 
 def _confinement(mmar: Mmar, overrides: Mapping[str, Scalar]) -> Confinement:

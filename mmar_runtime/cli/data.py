@@ -98,7 +98,12 @@ def _check(options: argparse.Namespace) -> int:
     else:
         print("\n".join(map(visible_line, _report_lines(report))), flush=True)
     if not report.ok:
-        print("\n".join(map(visible_line, _problem_lines(report))), file=sys.stderr)
+        count = len(report.problems)
+        lines = [f"mmar: {_counted(count, 'problem')} in the data:"]
+        lines += map(str, report.problems[:MAX_SHOWN_PROBLEMS])
+        if count > MAX_SHOWN_PROBLEMS:
+            lines.append(f"... and {count - MAX_SHOWN_PROBLEMS} more; --json lists them all")
+        print("\n".join(map(visible_line, lines)), file=sys.stderr)
     return 0 if report.ok else EXIT_PROBLEMS
 
 
@@ -149,14 +154,6 @@ def _spread(spread: AxisSpread) -> str:
     if spread.minimum == spread.maximum:
         return f"{by(spread.minimum)} in all"
     return f"min {by(spread.minimum)}, median {by(spread.median)}, max {by(spread.maximum)}"
-
-
-def _problem_lines(report: DataReport) -> Iterator[str]:
-    count = len(report.problems)
-    yield f"mmar: {_counted(count, 'problem')} in the data:"
-    yield from map(str, report.problems[:MAX_SHOWN_PROBLEMS])
-    if count > MAX_SHOWN_PROBLEMS:
-        yield f"... and {count - MAX_SHOWN_PROBLEMS} more; --json lists them all"
 
 
 def _counted(count: int, noun: str) -> str:
@@ -300,22 +297,17 @@ def _kfold(options: argparse.Namespace) -> int:
         unit_of=_unit_of(options),
     )
     files = {options.output / f"fold_{number}.json": fold for number, fold in enumerate(folds)}
-    _refuse_strange_folds(options.output, set(files))
+    # Folds of an earlier call with more folds would overlap with the new folds.
+    if strange := sorted({*options.output.glob("fold_*.json")} - files.keys()):
+        more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
+        raise DataError(
+            f"{strange[0]}{more} belongs to other folds; remove it first, or name another folder"
+        )
     write_documents(
         {file: fold.content for file, fold in files.items()}, overwrite=options.overwrite
     )
     _say_what_was_written(files, document, options)
     return 0
-
-
-def _refuse_strange_folds(folder: Path, files: set[Path]) -> None:
-    """Refuse folds of an earlier call with more folds, which would overlap with the new folds."""
-    strange = sorted(set(folder.glob("fold_*.json")) - files)
-    if strange:
-        more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
-        raise DataError(
-            f"{strange[0]}{more} belongs to other folds; remove it first, or name another folder"
-        )
 
 
 def _add_dealing_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,24 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmar_runtime.cli.checked_run import checked_config
 from mmar_runtime.cli.common import (
     add_mmar_arguments,
     add_output_arguments,
     is_first_process,
     print_json,
-    print_note,
-    set_up_run_logging,
     stop_on_signals,
 )
-from mmar_runtime.cli.confine import add_confine_argument, confine_command
-from mmar_runtime.config.data_list import data_check
+from mmar_runtime.cli.confine import add_confine_argument
 from mmar_runtime.config.loader import VALIDATION_FILE, load_evaluation_config
-from mmar_runtime.config.overrides import parse_overrides
-from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.extras_check import extras_check
-from mmar_runtime.policy.mmar_check import own_mmar_checks
 from mmar_runtime.policy.site_policy import OWN_MMAR_POLICY, read_site_policy
-from mmar_runtime.policy.volume_check import volume_check
 
 if TYPE_CHECKING:
     from mmar_runtime.config.sections import EvaluationConfig
@@ -57,20 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check everything, evaluate, print the metrics."""
     policy = OWN_MMAR_POLICY if options.policy is None else read_site_policy(options.policy)
-    confine_command(options)
-    set_up_run_logging(options)
-    config = load_evaluation_config(
-        Mmar.open(options.mmar),
-        file=options.config,
-        environment=options.environment,
-        overrides=parse_overrides(options.overrides),
-        checks=[*own_mmar_checks(), extras_check, data_check, volume_check],
-    )
-    first = is_first_process()
-    for notice in config.notices if first else ():
-        print_note(notice)
-    started = time.monotonic()
-    result = _evaluate(config)
+    config = checked_config(options, load_evaluation_config)
+    first, started = is_first_process(), time.monotonic()
+    # MONAI logs to stdout, which belongs to the result; its loggers take hold of it on import.
+    with stop_on_signals() as stop, contextlib.redirect_stdout(sys.stderr):
+        # torch and MONAI take seconds to import; a config with a fault is refused before that.
+        from mmar_runtime.workflows.evaluation import evaluate
+
+        result = evaluate(config, allow_code=True, should_stop=stop)
     result = replace(result, metrics=policy.rounded(result.metrics))
     if not first:
         return 0  # each process has the same result
@@ -79,15 +66,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(summary(result, config, time.monotonic() - started))
     return 0
-
-
-def _evaluate(config: EvaluationConfig) -> EvaluationResult:
-    # MONAI logs to stdout, which belongs to the result; its loggers take hold of it on import.
-    with stop_on_signals() as stop, contextlib.redirect_stdout(sys.stderr):
-        # torch and MONAI take seconds to import; a config with a fault is refused before that.
-        from mmar_runtime.workflows.evaluation import evaluate
-
-        return evaluate(config, allow_code=True, should_stop=stop)
 
 
 def summary(result: EvaluationResult, config: EvaluationConfig, seconds: float) -> str:

@@ -9,25 +9,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmar_runtime.cli.checked_run import checked_config
 from mmar_runtime.cli.common import (
     add_mmar_arguments,
     add_output_arguments,
     is_first_process,
     json_text,
     print_json,
-    print_note,
-    set_up_run_logging,
     stop_on_signals,
 )
-from mmar_runtime.cli.confine import add_confine_argument, confine_command
-from mmar_runtime.config.data_list import data_check
+from mmar_runtime.cli.confine import add_confine_argument
 from mmar_runtime.config.loader import TRAIN_FILE, load_train_config
-from mmar_runtime.config.overrides import parse_overrides
 from mmar_runtime.files import write_text_atomically
-from mmar_runtime.mmar import Mmar
-from mmar_runtime.policy.extras_check import extras_check
-from mmar_runtime.policy.mmar_check import own_mmar_checks
-from mmar_runtime.policy.volume_check import volume_check
 
 if TYPE_CHECKING:
     from mmar_runtime.config.sections import TrainConfig
@@ -64,20 +57,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check everything, train, print the result."""
-    confine_command(options)
-    set_up_run_logging(options)
-    config = load_train_config(
-        Mmar.open(options.mmar),
-        file=options.config,
-        environment=options.environment,
-        overrides=parse_overrides(options.overrides),
-        checks=[*own_mmar_checks(), extras_check, data_check, volume_check],
-    )
-    first = is_first_process()
-    for notice in config.notices if first else ():
-        print_note(notice)
-    lines = Lines()
-    result = _train(config, lines if first else None, resume=options.resume)
+    config = checked_config(options, load_train_config)
+    first, lines = is_first_process(), Lines()
+    observer = lines if first else None
+    # MONAI logs to stdout, which belongs to the result; its loggers take hold of it on import.
+    with stop_on_signals() as stop, contextlib.redirect_stdout(sys.stderr):
+        # torch and MONAI take seconds to import; a config with a fault is refused before that.
+        from mmar_runtime.workflows.training import train
+
+        result = train(
+            config, allow_code=True, observer=observer, should_stop=stop, resume=options.resume
+        )
     if not first:
         return 0  # each process has the same result
     if options.write_train_stats:
@@ -88,15 +78,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(summary(result, config))
     return 0
-
-
-def _train(config: TrainConfig, lines: Lines | None, *, resume: bool) -> TrainResult:
-    # MONAI logs to stdout, which belongs to the result; its loggers take hold of it on import.
-    with stop_on_signals() as stop, contextlib.redirect_stdout(sys.stderr):
-        # torch and MONAI take seconds to import; a config with a fault is refused before that.
-        from mmar_runtime.workflows.training import train
-
-        return train(config, allow_code=True, observer=lines, should_stop=stop, resume=resume)
 
 
 def summary(result: TrainResult, config: TrainConfig) -> str:

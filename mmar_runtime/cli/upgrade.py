@@ -75,7 +75,11 @@ def run(options: argparse.Namespace) -> int:
             print(document.diff)
         for notice in document.upgrade.notices:
             print(f"{notice.rule}: {notice}")
-    print(_summary(changed, kept))
+    count = "1 document" if len(changed) == 1 else f"{len(changed)} documents"
+    if kept:
+        print(f"wrote {count}; originals: {', '.join(path.name for path in kept.values())}")
+    else:
+        print(f"{count} would change; write with --write" if changed else "nothing to upgrade")
     return 0
 
 
@@ -86,15 +90,6 @@ def _as_dict(document: DocumentUpgrade, original: Path | None) -> dict[str, Any]
         "rules": [notice.rule for notice in document.upgrade.notices],
         "document": document.upgrade.document,
     }
-
-
-def _summary(changed: list[DocumentUpgrade], kept: Mapping[Path, Path]) -> str:
-    count = "1 document" if len(changed) == 1 else f"{len(changed)} documents"
-    if not changed:
-        return "nothing to upgrade"
-    if not kept:
-        return f"{count} would change; write with --write"
-    return f"wrote {count}; originals: {', '.join(path.name for path in kept.values())}"
 
 
 def document_upgrades(mmar: Mmar) -> list[DocumentUpgrade]:

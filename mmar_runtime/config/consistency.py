@@ -44,7 +44,11 @@ Entry: TypeAlias = tuple[str, str]
 def problems(config: WorkflowConfig) -> Iterator[Problem]:
     """Yield every inconsistency of a config, in the order of the document."""
     yield from _missing_entries(config)
-    yield from _unresolved_references(config)
+    for scope, section in config.scopes.items():
+        for node in section.entries.values():
+            for name, location in referenced_names(node):
+                if name not in BUILT_IN_NAMES and not config.find(scope, name):
+                    yield _unresolved(config, name, location)
     done: set[Entry] = set()
     for scope, section in config.scopes.items():
         for name in section.entries:
@@ -70,15 +74,6 @@ def _missing_entries(config: WorkflowConfig) -> Iterator[Problem]:
             state = "disabled" if name in section.disabled else "missing"
             message = f"the entry {name!r} is {state}"
             yield Problem(section.location / name, message, "", "section")
-
-
-def _unresolved_references(config: WorkflowConfig) -> Iterator[Problem]:
-    for scope, section in config.scopes.items():
-        for node in section.entries.values():
-            for name, location in referenced_names(node):
-                if name in BUILT_IN_NAMES or config.find(scope, name):
-                    continue
-                yield _unresolved(config, name, location)
 
 
 def _unresolved(config: WorkflowConfig, name: str, location: Location) -> Problem:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -135,20 +135,15 @@ class _Document:
         return self.path.stem in TRAIN_NAMES or "train" in self.content
 
 
+@dataclass(frozen=True, slots=True)
 class _Judging:
-    """One MMAR on its way to a verdict."""
+    """The judgement of an MMAR; collects problems and notices."""
 
-    def __init__(
-        self,
-        policy: SitePolicy,
-        overrides: Mapping[str, Scalar],
-        site_values: Mapping[str, Scalar],
-    ) -> None:
-        self.policy = policy
-        self.overrides = overrides
-        self.site_values = site_values
-        self.problems: list[Problem] = []
-        self.notices: list[str] = []
+    policy: SitePolicy
+    overrides: Mapping[str, Scalar]
+    site_values: Mapping[str, Scalar]
+    problems: list[Problem] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
     def verdict(self, path: Path, name: str) -> Verdict:
         """Return the verdict on a folder or a file."""
@@ -221,7 +216,7 @@ class _Judging:
             over.append(Problem(location, message, "", "limit"))
         if not isinstance(content, dict):
             over.append(Problem(location, "has to be a JSON object", "", "json"))
-        self.problems += over
+        self.problems.extend(over)
         return not over
 
     def _all_of(self, mmar: Mmar, documents: Iterable[_Document], environment: str | None) -> None:
@@ -251,7 +246,7 @@ class _Judging:
                 )
             )
             if isinstance(config, WorkflowConfig):
-                self.notices += map(str, config.notices)
+                self.notices.extend(map(str, config.notices))
 
     def _policy_here(self) -> SitePolicy:
         """Return the policy; its roots hold the stand-in for data if no site is asked."""
@@ -275,7 +270,7 @@ class _Judging:
         try:
             return read()
         except ConfigError as error:
-            self.problems += error.problems
+            self.problems.extend(error.problems)
             return INVALID
 
     def _problem(self, location: Location, message: str, rule: str) -> None:

@@ -130,9 +130,10 @@ def _subscripted_keys(text: Any) -> list[str]:
     body = tree.body
     several = isinstance(body, Display) and body.kind != "dict" and len(body.items) > 1
     items = body.items if isinstance(body, Display) and several else (body,)
-    keys = [_key(item) for item in items]
-    subscripted = [key for key in keys if key is not None]
-    return subscripted if len(subscripted) == len(keys) else []
+    entries = [item for item in items if isinstance(item, Subscript)]
+    keys = [item.key for item in entries if isinstance(item.value, Parameter)]
+    texts = [key for key in keys if isinstance(key, str)]
+    return texts if len(texts) == len(items) else []
 
 
 def _parsed(text: Any) -> ExpressionTree | None:
@@ -143,12 +144,6 @@ def _parsed(text: Any) -> ExpressionTree | None:
         return parse_expression(text.strip())
     except ExpressionRefused:
         return None
-
-
-def _key(tree: ExpressionTree) -> str | None:
-    if not isinstance(tree, Subscript) or not isinstance(tree.value, Parameter):
-        return None
-    return tree.key if isinstance(tree.key, str) else None
 
 
 def _named_objects(draft: Draft, handler: str, argument: str) -> Iterator[Place]:
@@ -168,7 +163,7 @@ def _named_objects(draft: Draft, handler: str, argument: str) -> Iterator[Place]
 
 @rule("channels come before Spacingd, which needs them first")
 def _channel_order(draft: Draft) -> Iterator[Place]:
-    """Move Spacingd after the transform that puts channels first, as Spacingd needs."""
+    """Move the transform that puts channels first before Spacingd, which needs them."""
     for place, section in draft.sections():
         transforms = section.get("pre_transforms")
         if not isinstance(transforms, list):
@@ -180,7 +175,9 @@ def _channel_order(draft: Draft) -> Iterator[Place]:
             keys = set(_names(args_of(transform).get("keys")))
             if short_name(transform) in SPACING:
                 spaced |= dict.fromkeys(keys - with_channels - spaced.keys(), index)
-            if not _puts_channels_first(transform):
+            loads = short_name(transform) in dictionary_names("LoadImage")
+            ensures = loads and args_of(transform).get("ensure_channel_first") is True
+            if not ensures and short_name(transform) not in ADDING_CHANNELS:
                 continue
             with_channels |= keys
             if keys & spaced.keys():
@@ -192,13 +189,6 @@ def _channel_order(draft: Draft) -> Iterator[Place]:
                     if key not in keys
                 }
                 yield (*place, "pre_transforms", index)
-
-
-def _puts_channels_first(transform: Component) -> bool:
-    loads = short_name(transform) in dictionary_names("LoadImage")
-    return short_name(transform) in ADDING_CHANNELS or (
-        loads and args_of(transform).get("ensure_channel_first") is True
-    )
 
 
 # --- Sections ------------------------------------------------------------------------------------
@@ -300,7 +290,12 @@ def _inverter(draft: Draft) -> Iterator[Place]:
             else:
                 copying = {"keys": _one_or_all(keys), "names": _one_or_all(copies), "times": 1}
                 added.insert(0, {"name": "CopyItemsd", "args": copying})
-                position = _before_saving(transforms, copies)
+                saving = (
+                    number
+                    for number, item in enumerate(transforms)
+                    if is_component(item) and {*copies} & {*_names(args_of(item).get("keys"))}
+                )
+                position = next(saving, len(transforms))
             transforms[position:position] = added
             yield (*place, "handlers", index)
 
@@ -319,14 +314,6 @@ def _behind_activations(draft: Draft, transforms: list[Any]) -> int:
         if isinstance(item, dict) and short_name(draft.transform(item)) in names
     ]
     return max(places, default=0)
-
-
-def _before_saving(transforms: list[Any], keys: list[str]) -> int:
-    """Return the end, or the place of the first transform that writes any of these keys."""
-    for index, item in enumerate(transforms):
-        if is_component(item) and set(_names(args_of(item).get("keys"))) & set(keys):
-            return index
-    return len(transforms)
 
 
 def _names(value: Any) -> list[str]:
@@ -388,7 +375,10 @@ def _wiring(draft: Draft) -> Iterator[Place]:
         for name in engines:
             # The validate section's engine runs the network that is trained.
             entries = {*section, "model"} if model_is_there else {*section}
-            _wire_engine(section[name], name, entries)
+            wiring = {arg: f"@{entry}" for arg, entry in WIRING[name].items() if entry in entries}
+            epochs = {"max_epochs": "{epochs}"} if name == "trainer" else {}
+            own = args_of(section[name])
+            section[name]["args"] = {**epochs, "device": "cuda", **wiring, "amp": "{amp}", **own}
         if engines:
             yield place
 
@@ -411,13 +401,6 @@ def _refers(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(_refers, value))
     return isinstance(value, str) and value.strip().startswith(("@", "#"))
-
-
-def _wire_engine(engine: Component, name: str, entries: set[str]) -> None:
-    written = args_of(engine)
-    wiring = {argument: f"@{entry}" for argument, entry in WIRING[name].items() if entry in entries}
-    epochs = {"max_epochs": "{epochs}"} if name == "trainer" else {}
-    engine["args"] = {**epochs, "device": "cuda", **wiring, "amp": "{amp}", **written}
 
 
 def _wire_parts(section: dict[str, Any]) -> None:

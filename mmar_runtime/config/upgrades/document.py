@@ -61,16 +61,11 @@ def upgrade_document(document: Mapping[str, Any], file: str) -> Upgrade:
         if places:
             notices.append(Notice(rule=rule.name, message=rule.message, places=places))
     translated = any(notice.rule in DIALECT for notice in notices)
-    document = _with_version(draft.document) if translated else draft.document
+    document, given = draft.document, draft.document.get(dialect.VERSION)
+    if translated and (given is None or str(given).startswith("4.0")):
+        # A document without a version gets it as its first entry.
+        document = {dialect.VERSION: "", **document, dialect.VERSION: dialect.VERSION_VALUE}
     return Upgrade(document=document, notices=tuple(notices))
-
-
-def _with_version(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the document with the version of its dialect, as the first entry if it had none."""
-    given = document.get(dialect.VERSION)
-    if given is None or str(given).startswith("4.0"):
-        return {dialect.VERSION: "", **document, dialect.VERSION: dialect.VERSION_VALUE}
-    return document
 
 
 def _is_deep(document: Mapping[str, Any]) -> bool:

@@ -1,0 +1,40 @@
+"""The common start of ``mmar train`` and ``mmar evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TypeVar
+
+from mmar_runtime.cli.common import is_first_process, print_note, set_up_run_logging
+from mmar_runtime.cli.confine import confine_command
+from mmar_runtime.config.data_list import data_check
+from mmar_runtime.config.overrides import parse_overrides
+from mmar_runtime.config.sections import WorkflowConfig
+from mmar_runtime.mmar import Mmar
+from mmar_runtime.policy.extras_check import extras_check
+from mmar_runtime.policy.mmar_check import own_mmar_checks
+from mmar_runtime.policy.volume_check import volume_check
+
+Config = TypeVar("Config", bound=WorkflowConfig)
+
+
+def checked_config(options: argparse.Namespace, load: Callable[..., Config]) -> Config:
+    """Confine the process if asked to, and load a config that passes every check.
+
+    Args:
+        options: of the command line.
+        load: the loader's function for the kind of config.
+    """
+    confine_command(options)
+    set_up_run_logging(options)
+    config = load(
+        Mmar.open(options.mmar),
+        file=options.config,
+        environment=options.environment,
+        overrides=parse_overrides(options.overrides),
+        checks=[*own_mmar_checks(), extras_check, data_check, volume_check],
+    )
+    for notice in config.notices if is_first_process() else ():
+        print_note(notice)
+    return config
