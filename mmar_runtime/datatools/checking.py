@@ -24,7 +24,7 @@ from mmar_runtime.datatools.volumes import (
     Grid,
     Triple,
     ValueRange,
-    Volume,
+    Voxels,
     digest,
     grid_difference,
     is_volume,
@@ -51,18 +51,6 @@ class _Case:
     counts: Mapping[int, int] | None = None
     content: str | None = None
     unopened: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class _Findings:
-    """The facts that ``_check_item`` has found so far."""
-
-    problems: list[Problem] = field(default_factory=list)
-    unopened: list[str] = field(default_factory=list)
-    contents: list[str] = field(default_factory=list)
-    grid: Grid | None = None
-    values: ValueRange | None = None
-    counts: dict[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +111,7 @@ def check_data_list(
     done = 0
     for key in items:
         for item in items[key]:
-            cases[key].append(_check_item(item, rules))
+            cases[key].append(_ItemCheck(item, rules).case())
             done += 1
             told(done, count)
         problems += [problem for case in cases[key] for problem in case.problems]
@@ -191,98 +179,84 @@ def _empty(
 # --- One item ------------------------------------------------------------------------------------
 
 
-def _check_item(item: Item, rules: _Rules) -> _Case:
-    findings = _Findings()
-    for key in rules.file_keys:
-        for path in _paths(item, key, rules.base):
-            _check_file(path, key, item.location / key, rules, findings)
-    label = item.entries.get(LABEL)
-    if not item.files(LABEL) and type(label) is int:
-        findings.counts = {label: 1}
-    if findings.counts is not None:
-        findings.problems += _not_allowed(findings.counts, rules.names, item)
-    whole = len(findings.contents) == len(item.files("image"))
-    return _Case(
-        item=item,
-        problems=tuple(findings.problems),
-        files=tuple(os.path.realpath(path) for path in _paths(item, "image", rules.base)),
-        labelled=label is not None,
-        grid=findings.grid,
-        values=findings.values,
-        counts=findings.counts,
-        content=" ".join(findings.contents) if rules.full and whole else None,
-        unopened=tuple(findings.unopened),
-    )
+@dataclass(slots=True)
+class _ItemCheck:
+    """The check of an item, which collects facts about its files."""
 
+    item: Item
+    rules: _Rules
+    problems: list[Problem] = field(default_factory=list)
+    unopened: list[str] = field(default_factory=list)
+    contents: list[str] = field(default_factory=list)
+    grid: Grid | None = None
+    values: ValueRange | None = None
+    counts: dict[int, int] | None = None
 
-def _paths(item: Item, key: str, base: Path) -> list[Path]:
-    return [base / file for file in item.files(key)]
-
-
-def _check_file(
-    path: Path, key: str, location: Location, rules: _Rules, findings: _Findings
-) -> None:
-    if not path.exists():
-        message = f"there is no file {str(path)!r}"
-        findings.problems.append(Problem(location, message, "", "missing-image"))
-        return
-    if not is_volume(path):
-        findings.unopened.append(path.suffix or path.name)
-        if rules.full and key == "image" and path.is_file():
-            findings.contents.append(_file_digest(path))
-        return
-    try:
-        volume = open_volume(path)
-        _check_grid(volume.grid, key, location, findings)
-        if rules.full:
-            _READERS[key](volume, location, findings)
-    except DataError as error:
-        findings.problems.append(
-            Problem(location, str(error), f"The file is {str(path)!r}.", "volume")
+    def case(self) -> _Case:
+        for key in self.rules.file_keys:
+            for path in self._paths(key):
+                self._check_file(path, key, self.item.location / key)
+        label = self.item.entries.get(LABEL)
+        if not self.item.files(LABEL) and type(label) is int:
+            self.counts = {label: 1}
+        if self.counts is not None:
+            self.problems += _not_allowed(self.counts, self.rules.names, self.item)
+        whole = len(self.contents) == len(self.item.files("image"))
+        return _Case(
+            item=self.item,
+            problems=tuple(self.problems),
+            files=tuple(map(os.path.realpath, self._paths("image"))),
+            labelled=label is not None,
+            grid=self.grid,
+            values=self.values,
+            counts=self.counts,
+            content=" ".join(self.contents) if self.rules.full and whole else None,
+            unopened=tuple(self.unopened),
         )
 
+    def _paths(self, key: str) -> list[Path]:
+        return [self.rules.base / file for file in self.item.files(key)]
 
-def _check_grid(grid: Grid, key: str, location: Location, findings: _Findings) -> None:
-    if findings.grid is None:
-        # Only an image can be the measure: nothing is said of a label whose image did not open.
-        findings.grid = grid if key == "image" else None
-        return
-    difference = grid_difference(grid, findings.grid)
-    if difference:
-        message = f"has another grid than the item's image: {difference}"
-        advice = "Resample the one onto the other; a label with its nearest neighbour."
-        findings.problems.append(Problem(location, message, advice, "grid"))
+    def _check_file(self, path: Path, key: str, location: Location) -> None:
+        if not path.exists():
+            message = f"there is no file {str(path)!r}"
+            self.problems.append(Problem(location, message, "", "missing-image"))
+        elif not is_volume(path):
+            self.unopened.append(path.suffix or path.name)
+            if self.rules.full and key == "image" and path.is_file():
+                with path.open("rb") as stream:
+                    self.contents.append(hashlib.file_digest(stream, "sha256").hexdigest())
+        else:
+            try:
+                volume = open_volume(path)
+                self._check_grid(volume.grid, key, location)
+                if self.rules.full:
+                    self._read(volume.voxels(), key, location)
+            except DataError as error:
+                advice = f"The file is {str(path)!r}."
+                self.problems.append(Problem(location, str(error), advice, "volume"))
 
+    def _check_grid(self, grid: Grid, key: str, location: Location) -> None:
+        if self.grid is None:
+            # Only an image can be the measure: a label whose image did not open has no fault here.
+            self.grid = grid if key == "image" else None
+        elif difference := grid_difference(grid, self.grid):
+            message = f"has another grid than the item's image: {difference}"
+            advice = "Resample the one onto the other; a label with its nearest neighbour."
+            self.problems.append(Problem(location, message, advice, "grid"))
 
-def _read_image(volume: Volume, location: Location, findings: _Findings) -> None:
-    voxels = volume.voxels()
-    findings.contents.append(digest(voxels))
-    values, unfit = value_range(voxels)
-    findings.values = _joined_range([findings.values, values])
-    if unfit:
-        message = f"holds {unfit} voxels that are infinite or not a number"
-        advice = "One of them makes a whole training's weights not a number; replace them."
-        findings.problems.append(Problem(location, message, advice, "not-finite"))
-
-
-def _read_label(volume: Volume, location: Location, findings: _Findings) -> None:
-    findings.counts = dict(Counter(findings.counts or {}) + Counter(label_counts(volume.voxels())))
-
-
-def _read_mask(volume: Volume, location: Location, findings: _Findings) -> None:
-    volume.voxels()
-
-
-_READERS: Mapping[str, Callable[[Volume, Location, _Findings], None]] = {
-    "image": _read_image,
-    LABEL: _read_label,
-    "mask": _read_mask,
-}
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    def _read(self, voxels: Voxels, key: str, location: Location) -> None:
+        if key == LABEL:
+            self.counts = dict(Counter(self.counts or {}) + Counter(label_counts(voxels)))
+        if key != "image":
+            return
+        self.contents.append(digest(voxels))
+        values, unfit = value_range(voxels)
+        self.values = _joined_range([self.values, values])
+        if unfit:
+            message = f"holds {unfit} voxels that are infinite or not a number"
+            advice = "One of them makes a whole training's weights not a number; replace them."
+            self.problems.append(Problem(location, message, advice, "not-finite"))
 
 
 def _not_allowed(
