@@ -1,8 +1,8 @@
 """The form of all names that are shown, logged, written into tables and sent.
 
-A name of metrics, sites, models, tensors' owners, components or processes is written by a stranger
-and read by a terminal, a spreadsheet, a browser and the reader of a log. In this form it cannot be
-a line break, an escape, markup, a formula or a path to any of them.
+Strangers write the names of metrics, sites, models, tensors' owners, components and processes. A
+terminal, a spreadsheet, a browser and the reader of a log read them. To none of these readers can a
+name of this form be a line break, an escape, markup, a formula or a path.
 """
 
 from __future__ import annotations

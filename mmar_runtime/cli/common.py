@@ -201,9 +201,9 @@ def set_up_run_logging(options: argparse.Namespace) -> None:
 class StopRequest:
     """Whether SIGINT or SIGTERM has asked the run to stop.
 
-    A run that calls this calls it again after each iteration, so from the first call on a signal
-    only asks, and the run ends between two iterations. A second signal, or the first before the
-    run has begun, interrupts at once.
+    A run calls this object after each iteration. From the first call on, a signal only asks, and
+    the run ends between two iterations. A second signal, or a signal before the first call,
+    interrupts at once.
 
     Of several processes the first reports the stop.
     """

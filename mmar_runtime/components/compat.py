@@ -6,8 +6,8 @@ Nothing here happens by itself. A config or a class asks for it:
 ``batch_output_handler``  a handler that expects a batch's output and gets a list of cases
 ``AdditionalEvents``      a trainer that registers events of its own in a method
 
-The first two are used by ``path`` and name the MMAR's own class by a string, so they are code as
-that class is, and refused where code is not allowed.
+A config uses the first two by ``path`` and names the MMAR's own class by a string. So they are code
+as that class is, and a site refuses them where it allows no code.
 """
 
 from __future__ import annotations

@@ -232,8 +232,8 @@ def _apply(function: Callable[[Any, Any], Any], left: object, right: object, sig
 def _check_shapes(left: object, right: object, sign: str) -> None:
     """Raise if two tensors differ in their shapes and none of them is a single number.
 
-    Broadcasting a column against a row would give the product of both sizes, and a config that
-    does so by mistake or on purpose takes the machine's memory.
+    Broadcasting a column against a row would give the product of both sizes. A config could take
+    the machine's memory so, by mistake or on purpose.
     """
     if not (isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor)):
         return

@@ -1,8 +1,8 @@
 """Handlers that record a run for TensorBoard, ClearML or MLflow, and how they end with it.
 
-MONAI's handlers leave the end to the script around them: a writer that is not closed may lose its
-last events, a ClearML session is not written down before its task is closed, and a run that MLflow
-believes to be going on would be continued by the next training. Here the run's end is theirs.
+MONAI's handlers leave the end to the script around them. An open writer may lose its last events.
+ClearML writes an offline session when its task closes. MLflow's next training would continue an
+open run. The handlers here end with the run.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ def _adapt_to_training(task_class: Any) -> None:
 def _own_signal_handlers() -> Iterator[None]:
     """Keep SIGINT and SIGTERM with who handles them now.
 
-    ClearML would close the task in the middle of the training and then pass SIGTERM on twice, which
+    ClearML would close the task in the middle of the training, and then pass SIGTERM on twice. That
     turns a request to stop into an interruption.
     """
     if threading.current_thread() is not threading.main_thread():

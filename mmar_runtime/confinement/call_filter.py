@@ -1,8 +1,8 @@
 """A seccomp filter: the system calls that no training needs and that Landlock does not cover.
 
-Landlock has no rule for a program that is in memory alone, for sockets other than TCP, for the
-permissions of files, nor for a keyboard that is written to. The kernel asks this filter at each
-call, by number and plain arguments; it cannot see memory that an argument points to.
+Landlock has no rule for programs in memory, sockets other than TCP, permissions of files, and
+writing to a keyboard. The kernel asks this filter at each call, by number and plain arguments; the
+filter cannot see memory that an argument points to.
 """
 
 from __future__ import annotations

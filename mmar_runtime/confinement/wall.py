@@ -2,8 +2,8 @@
 
     wall = confine(Confinement(read=[...], write=[run], connect_ports=[port]))
 
-has to be called before the job is read and before a library starts a thread, since the kernel
-confines the calling thread and all that it starts from then on. Nothing takes a wall down again.
+has to be called before the job is read and before a library starts a thread. The kernel confines
+the calling thread and all that it starts from then on. Nothing takes a wall down again.
 """
 
 from __future__ import annotations

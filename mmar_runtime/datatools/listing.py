@@ -156,8 +156,8 @@ def _files(
 ) -> _Found:
     """Return the files of a folder that have the suffix, by case.
 
-    Where images and labels share a folder, a file is of the kind whose suffix is the longer one
-    that fits, so that ``a_seg`` is not an image although images have no suffix at all.
+    If images and labels share a folder, the longer suffix that fits decides the kind of a file. So
+    ``a_seg`` is not an image although images have no suffix at all.
     """
     relative = Path(_relative(base, folder))
     cases: defaultdict[str, list[str]] = defaultdict(list)

@@ -2,8 +2,8 @@
 
 The split deals out *units*: single images, or patients with all their images. Each unit gets a
 place in an order that depends on the seed and on its own name alone (a SHA-256 of both). So the
-result is the same for every order of the input and on every machine, and a case that is added
-later takes its place without stirring the others up.
+result does not depend on the order of the input or on the machine. A case that is added later
+takes its place and moves no other case.
 """
 
 from __future__ import annotations
@@ -152,8 +152,8 @@ def parse_share(text: str) -> Share:
 def part_sizes(units: int, parts: Mapping[str, Share]) -> dict[str, int]:
     """Return how many units each list gets; training gets what the others leave.
 
-    Parts are rounded so that every list is less than a unit away from the request (the
-    largest remainders are rounded up, and training's first among equals).
+    Parts are rounded so that every list is less than a unit away from the request. The largest
+    remainders are rounded up, and training's first among equals.
 
     >>> part_sizes(9, {"validation": 0.2, "test": 0.2})
     {'training': 5, 'validation': 2, 'test': 2}
@@ -247,9 +247,9 @@ def fold_data_list(
 ) -> tuple[DataSplit, ...]:
     """Return K documents for cross-validation; each case is in exactly one validation list.
 
-    Each fold has a whole document, not a ``fold`` entry in each item: an MMAR, as most
-    readers of Decathlon lists, picks a list by its key and does not filter items, so a fold is
-    trained with ``--set DATASET_JSON=...`` and nothing else.
+    Each fold has a whole document, not a ``fold`` entry in each item. An MMAR, as most readers of
+    Decathlon lists, picks a list by its key and does not filter items. So ``--set
+    DATASET_JSON=...`` alone trains a fold.
 
     Args:
         document: the data list; its other lists are in each of the folds.
@@ -291,16 +291,16 @@ def _data_split(
 ) -> DataSplit:
     lists = {
         name: sorted(
-            (item for unit in found for item in units[unit]),
+            (item for unit in dealt_out for item in units[unit]),
             key=lambda item: natural_order(by_image(item)),
         )
-        for name, found in dealt.items()
+        for name, dealt_out in dealt.items()
     }
     entries = {name: [dict(item.entries) for item in items] for name, items in lists.items()}
     return DataSplit(
         content=with_lists(document.content, entries, without=pool),
         cases={name: len(items) for name, items in lists.items()},
-        units={name: len(found) for name, found in dealt.items()},
+        units={name: len(dealt_out) for name, dealt_out in dealt.items()},
     )
 
 

@@ -1,7 +1,7 @@
 """The check of a ``custom`` folder before a site can approve it: text that a person has read.
 
-An approval covers the text that the reader saw, so nothing may hide in a file that cannot be read,
-and no module may take the place of a module that the site's own programs import.
+An approval covers the text that the reader saw, so nothing may hide in a file that cannot be read.
+No module may take the place of a module that the site's own programs import.
 """
 
 from __future__ import annotations

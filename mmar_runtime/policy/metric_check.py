@@ -1,7 +1,7 @@
 """Metrics of a federated job: their classes, inputs, data sets and number.
 
-A metric leaves the site. A class that hands a number of its input on would carry a voxel away, and
-so would any class over a region of a single voxel, or over a single case. So a metric compares a
+A metric leaves the site. A class that hands a number of its input on would carry a voxel away. So
+would any class over a region of a single voxel, or over a single case. So a metric compares a
 prediction with something else, over whole tensors and whole data sets, or is the mean of the
 training's loss.
 
@@ -57,9 +57,9 @@ USES: Mapping[str, Use] = MappingProxyType(
         },
     }
 )
-"""The classes whose numbers may leave. Not among them are those that look at one input alone
-(Entropy, MutualInformation), at texts (Bleu, Rouge, CharacterErrorRate, Perplexity), at the machine
-(Frequency, GpuInfo), or that hold others (MetricGroup)."""
+"""The classes whose numbers may leave. No class is among them that looks at one input alone
+(Entropy, MutualInformation), at texts (Bleu, Rouge, CharacterErrorRate, Perplexity) or at the
+machine (Frequency, GpuInfo), or that holds others (MetricGroup)."""
 
 LEAST_ALPHA = 0.9
 """The share of its former value that a running average keeps, so that no case outweighs."""

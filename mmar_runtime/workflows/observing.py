@@ -111,8 +111,8 @@ def scalar_metrics(engine: Engine) -> dict[str, float]:
 def stop_between_iterations(engine: Engine, should_stop: ShouldStop) -> None:
     """End the engine's run after the iteration in which ``should_stop`` first says so.
 
-    Neither the end of the epoch nor the end of the run is announced then, so nothing that is only
-    half done is measured or saved.
+    The engine then fires neither the end of the epoch nor the end of the run, so no handler
+    measures or saves a half epoch.
     """
 
     def check(engine: Engine) -> None:

@@ -335,8 +335,8 @@ def _takes_transforms(section: dict[str, Any]) -> bool:
 
 
 def _post_transforms(section: dict[str, Any]) -> list[Any]:
-    found: list[Any] = section.setdefault("post_transforms", [])
-    return found
+    transforms: list[Any] = section.setdefault("post_transforms", [])
+    return transforms
 
 
 def _handlers(section: dict[str, Any], name: str) -> list[tuple[int, Component]]:
