@@ -111,7 +111,7 @@ class AuditLog:
         """Add a line and flush it to the disk; returns its digest.
 
         Args:
-            event: what happened, such as ``job-refused``.
+            event: the kind of event, such as ``job-refused``.
             facts: plain JSON values.
 
         Raises:
@@ -325,7 +325,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _opened(path: Path, flags: int) -> int:
-    """Return a descriptor of a plain file; whoever opens a pipe would wait for its other end."""
+    """Return a descriptor of a plain file; opening a pipe would wait for its other end."""
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -71,7 +71,7 @@ class LogKey:
 
     @classmethod
     def of_files(cls, files: Iterable[Path], logs: Path) -> Self:
-        """Return the key of a kit from files of private keys: the present one, and former ones.
+        """Return the key of a kit from files of private keys: the present key, and former keys.
 
         Args:
             files: the private keys.

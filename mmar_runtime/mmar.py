@@ -14,7 +14,7 @@ ENGINES = frozenset({"train", "trainer", "evaluator", "validate"})
 
 TRAIN_NAMES = ("config_train",)
 EVALUATION_NAMES = ("config_validation", "config_cross_validation", "config_inference")
-"""Documents with such a name are workflows, whatever they hold."""
+"""Names that make a document a workflow, with any content."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def shown(text: str, limit: int = LONGEST_TEXT) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return the text, or the beginning of a long one, in quotation marks, as errors show it."""
+    """Return the text, or the beginning of a long text, in quotation marks, as errors show it."""
     return repr(text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}...")
 
 

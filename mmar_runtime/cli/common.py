@@ -85,7 +85,9 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--json --debug --verbose``."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show what the libraries log")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="show the log lines of the libraries"
+    )
 
 
 def run_command(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:

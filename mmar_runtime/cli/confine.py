@@ -60,7 +60,7 @@ def confine_command(options: argparse.Namespace) -> None:
         return
     mmar, overrides = Mmar.open(options.mmar), parse_overrides(options.overrides)
     require_wall(kernel_wall())
-    # A run would write to wherever the MMAR's own links lead.
+    # A run would write to the targets of the MMAR's own links.
     for folder in (mmar.root / SCRATCH, *_own_outputs(mmar)):
         if folder.is_symlink():
             raise ConfinementError(

@@ -174,13 +174,13 @@ def _add_list_arguments(parser: argparse.ArgumentParser) -> None:
         "--image-suffix",
         default="",
         metavar="TEXT",
-        help="what follows the case in image files, such as _0000",
+        help="text after the case in image files, such as _0000",
     )
     parser.add_argument(
         "--label-suffix",
         default="",
         metavar="TEXT",
-        help="what follows the case in label files, such as _seg",
+        help="text after the case in label files, such as _seg",
     )
     parser.add_argument(
         "--ending",
@@ -191,7 +191,7 @@ def _add_list_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", default="", help="name of the data set")
     parser.add_argument(
-        "--label", nargs="+", default=[], metavar="VALUE=NAME", help="what label values mean"
+        "--label", nargs="+", default=[], metavar="VALUE=NAME", help="meaning of a label value"
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="the data list (DIR/dataset.json)"

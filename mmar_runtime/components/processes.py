@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 
 PATIENCE = timedelta(days=7)
 """How long a process waits for the others. One may read its cache for hours while another is done;
-whoever has started the processes ends them all when one has ended."""
+their starter ends them all when one has ended."""
 
 
 @contextmanager
@@ -47,8 +47,8 @@ def process_group(processes: Processes, device: torch.device) -> Iterator[None]:
             )
         yield
         return
-    # The processes find each other by what they write into a common store, and torchrun's outlives
-    # the group: a second one in the same process would read the addresses of the first.
+    # The processes find each other by entries in a common store, and torchrun's store outlives
+    # the group: a second group in the same process would read the addresses of the first.
     store, rank, count = next(iter(rendezvous("env://")))
     number = store.add(f"group of {rank}", 1)
     own_store = PrefixStore(f"group {number}", store)

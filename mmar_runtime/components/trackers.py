@@ -223,7 +223,7 @@ def _adapt_to_training(task_class: Any) -> None:
     """Set up the task that a handler is about to open for a process that trains."""
     # Else ClearML seeds every random source with a number of its own, after the config's seed.
     task_class.set_random_seed(None)
-    # Else ClearML reads the sources of the whole repository, for minutes where it is a large one,
+    # Else ClearML reads the sources of the whole repository, for minutes if it is large,
     # to learn which packages the command imports. The configuration names the run anyway.
     task_class.force_requirements_env_freeze()
     # Else ClearML forks this process, with torch's threads in it, to report from there. The child

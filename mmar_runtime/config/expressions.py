@@ -119,7 +119,7 @@ class ReferenceName:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """The one parameter of the lambda around it."""
+    """The only parameter of the lambda around it."""
 
     name: str
 
@@ -561,7 +561,7 @@ def _name(node: ast.Name, parameter: str | None) -> Node:
         return ReferenceName(node.id.removeprefix(_PLACEHOLDER))
     _refuse(
         f"the name {_quoted(node.id)}",
-        "the lambda's own parameter, and @name for what the config declares",
+        "the lambda's own parameter, and @name for objects of the config",
         "Put '@' before the name of a component.",
     )
 
@@ -569,7 +569,7 @@ def _name(node: ast.Name, parameter: str | None) -> Node:
 def _dict(node: ast.Dict, parameter: str | None) -> Display:
     keys = tuple(_constant_key(key) for key in node.keys)
     if len(set(keys)) != len(keys):
-        _refuse("a dictionary with a key twice", "each key once", "Keep the one that is meant.")
+        _refuse("a dictionary with a key twice", "each key once", "Keep a single value.")
     return Display("dict", _nodes(node.values, parameter), keys)
 
 

@@ -385,7 +385,7 @@ def _without_effect(
 
 
 def _section(location: Location, entries: Mapping[str, Node | None]) -> Section:
-    """Return the section of the entries that parsed; the disabled ones are known by name only."""
+    """Return the section of the entries that parsed; disabled entries are known by name only."""
     parsed = {key: node for key, node in entries.items() if node is not None}
     disabled = frozenset(key for key, node in parsed.items() if is_disabled(node))
     enabled = {key: node for key, node in parsed.items() if key not in disabled}

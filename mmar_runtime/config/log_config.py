@@ -1,6 +1,6 @@
 """``resources/log.config``: Python's INI format for logging, read without evaluating any of it.
 
-The standard library passes parts of such a file to ``eval`` and imports what others name, and an
+The standard library passes parts of such a file to ``eval`` and imports the names of others, and an
 MMAR may come from anywhere. Here the file is read as data: handlers to the terminal, formats and
 levels, nothing else.
 """

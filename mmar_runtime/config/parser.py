@@ -37,7 +37,7 @@ COMPONENT_BEARING = {
     ("SomeOf", "transforms"),
 }
 """The arguments that hold components themselves; elsewhere in ``args`` the parser refuses
-components, so that whoever reviews a config need not look for components in odd places."""
+components, so that a reviewer of a config need not look for components in odd places."""
 
 FOREIGN_KEYS = ("path", "class_path", "_target_")
 """Keys by which other libraries take any object for a component."""
@@ -200,7 +200,7 @@ class NodeParser:
         if foreign or (isinstance(raw.get("name"), str) and "args" in raw):
             self._problem(
                 location,
-                "a component inside another one's arguments; only the transforms of Compose, "
+                "a component inside another component's arguments; only the transforms of Compose, "
                 "OneOf, RandomOrder and SomeOf may be given so",
                 "hidden-component",
                 'Give it an entry of its own in the section and write "@entry" here.',

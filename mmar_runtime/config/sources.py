@@ -102,7 +102,7 @@ def _is_text(text: str) -> bool:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for key, value in pairs:
-        twice = _Refused(f"an object has the key {key!r} twice", "Keep the one that counts.")
+        twice = _Refused(f"an object has the key {key!r} twice", "Keep a single value.")
         content[key] = twice if key in content else value
     return content
 
@@ -244,7 +244,7 @@ def resolve_variables(
 def read_site_values(local: Path, site_name: str) -> dict[str, Scalar]:
     """Return a site's own values: ``environment.json`` in the folder that the site owns.
 
-    The document holds variables; under ``sites`` it may hold further ones for single sites, so
+    The document holds variables; under ``sites`` it may hold further variables for single sites, so
     that one file serves all the sites of a simulation. A missing file means no values of its own.
 
     Raises:

@@ -242,7 +242,7 @@ class _ItemCheck:
             self.grid = grid if key == "image" else None
         elif difference := grid_difference(grid, self.grid):
             message = f"has another grid than the item's image: {difference}"
-            advice = "Resample the one onto the other; a label with its nearest neighbour."
+            advice = "Resample one of the two onto the other; a label with its nearest neighbour."
             self.problems.append(Problem(location, message, advice, "grid"))
 
     def _read(self, voxels: Voxels, key: str, location: Location) -> None:

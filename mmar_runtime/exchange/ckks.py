@@ -39,7 +39,7 @@ PRIMES = 2
 """Of a ciphertext; the third of the parameters serves the keys."""
 
 LARGEST = 2.0**38
-"""Of a number that is encrypted: 1024 of them add up to less than what wraps around, 2^49."""
+"""Of an encrypted number: 1024 of them add up to less than 2^49, where sums wrap around."""
 
 MOST_OFF = 1e-4
 """How far the one of a ciphertext may be off: far more than noise, far less than another key."""
@@ -199,7 +199,7 @@ class EncryptedSum:
 def _unreadable(source: str, error: Exception) -> str:
     if "incompatible version" in str(error):
         return (
-            f"{source} was made by another version of TenSEAL than the one here, "
-            f"{version(EXTRA)}; server, sites and whoever provisions need the same one"
+            f"{source} was made by another version of TenSEAL than here, "
+            f"{version(EXTRA)}; server, sites and the provisioning machine need the same version"
         )
     return f"{source} holds no keys that can be read: {error}"

@@ -137,7 +137,7 @@ class Layout:
 
 
 def layout_of(weights: Mapping[str, Any], patterns: Any, location: Location) -> Layout:
-    """Return which tensors of a network are encrypted: the floating-point ones that a pattern fits.
+    """Return which tensors of a network are encrypted: floating-point tensors that a pattern fits.
 
     Args:
         weights: arrays or tensors by name; only dtypes and shapes are looked at.

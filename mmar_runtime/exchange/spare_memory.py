@@ -1,4 +1,4 @@
-"""Memory of tensors that are gone, for new ones of the same size.
+"""Memory of dropped tensors, for new tensors of the same size.
 
 An operating system clears every page that it hands out, and takes pages back when a large tensor
 goes. For tensors that come and go in each round, that takes several times as long as filling them.

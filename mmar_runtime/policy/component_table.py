@@ -190,7 +190,7 @@ class ArgumentFault:
 
 
 def check_arguments(entry: ComponentEntry, given: Collection[str]) -> tuple[ArgumentFault, ...]:
-    """Return the faults among the names of arguments: given ones in order, then missing ones.
+    """Return the faults among the names of arguments: given names in order, then missing names.
 
     Args:
         entry: the component.
@@ -264,7 +264,7 @@ def _aliases(
 ) -> Iterator[tuple[str, str]]:
     """Yield each public path with the defining path: by namespace and by defining module."""
     for path, entry in components.items():
-        # Also for a class whose short name belongs to another one: its full path does not clash.
+        # Also for a class whose short name belongs to another class: its full path does not clash.
         yield f"{entry.namespace}.{entry.name}", path
     for paths in paths_by_name.values():
         for name, path in paths.items():

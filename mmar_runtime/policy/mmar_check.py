@@ -332,7 +332,7 @@ def unlisted_torchscript(path: Path, policy: SitePolicy) -> bool:
 
 
 def _denied(policy: SitePolicy, config: WorkflowConfig) -> Iterator[Problem]:
-    """Yield classes of the table that the site has denied, under whatever name."""
+    """Yield classes of the table that the site has denied, under any name."""
     denied = frozenset(policy.denied_components)
     for spec, entry in all_components(config) if denied else ():
         names = {spec.title, spec.path} | ({entry.name, entry.path} if entry else set())

@@ -27,7 +27,7 @@ MAX_TEXTS = 64
 """Texts that one f-string may come to and that are still listed."""
 
 MAX_TEXT = 200
-"""Characters of a listed part of an f-string; the interpreter cuts longer ones."""
+"""Characters of a listed part of an f-string; the interpreter cuts longer parts."""
 
 EXACT = 2.0**53
 """Up to here a real number stores every whole number."""
@@ -162,7 +162,7 @@ def _step(sign: str, left: Possible, right: Possible) -> Possible:
     by_zero = sign in _DIVISIONS and right.least <= 0 <= right.most
     if by_zero or not all(map(math.isfinite, ends)):
         return _UNBOUNDED
-    if sign == "%":  # between zero and the divisor, whatever is divided
+    if sign == "%":  # between zero and the divisor, for any dividend
         return _interval([0.0, right.least, right.most])
     pairs = product((left.least, left.most), (right.least, right.most))
     return _interval(_OPERATORS[sign](left_end, right_end) for left_end, right_end in pairs)

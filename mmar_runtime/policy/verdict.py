@@ -12,7 +12,7 @@ from mmar_runtime.names import visible_line
 
 MAX_PROBLEMS = 100
 MAX_TEXT = 500
-"""Characters of a name, a place or a message; a hostile document may hold very long ones."""
+"""Characters of a name, a place or a message; a hostile document may hold very long texts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -278,7 +278,7 @@ def random_state() -> dict[str, Any]:
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        # That of the GPU in use; a question to another one would take memory there.
+        # That of the GPU in use; a question to another GPU would take memory there.
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
         "numpy": [str(kind), torch.from_numpy(keys.astype("int64")), position, has_gauss, cached],
         "python": [version, list(internal), gauss],

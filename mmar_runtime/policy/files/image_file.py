@@ -110,7 +110,7 @@ def image_fault(place: str, other_fault: Callable[[str], str], *, reader_named: 
 
 
 def _head(place: str, length: int) -> bytes:
-    """Return the first bytes of a file that was found to be a plain one."""
+    """Return the first bytes of a file that is known to be plain."""
     handle = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         return os.read(handle, length or PREAMBLE + 4)

@@ -24,7 +24,7 @@ def tree_hash(folder: Path, *, leave_out: Collection[str] = ()) -> str:
 
     Args:
         folder: the folder.
-        leave_out: names of files that do not count, wherever they lie.
+        leave_out: names of files that do not count, in any folder.
 
     Raises:
         ConfigError: there is no such folder, or it holds a link or a device.
