@@ -1,9 +1,9 @@
 """The closed expression language of MMAR configs: text becomes a small tree, or is refused.
 
 Two spellings exist in the files: ``"#<expression>"`` and a bare ``"lambda x: ..."``. Python's own
-parser reads them; a table then says what each kind of its nodes means here. A kind that is not in
-the table has no meaning: the parser refuses every construct that the table does not list. Nothing
-is evaluated in this module: ``mmar_runtime.components.expressions`` interprets the trees.
+parser reads them; ``_Reader`` then gives each kind of its nodes a meaning, and refuses all other
+kinds. Nothing is evaluated in this module: ``mmar_runtime.components.expressions`` interprets the
+trees.
 
 >>> parse_expression("#@model.parameters()")
 MethodCall(reference=ReferenceName(name='model'), method='parameters')
@@ -20,10 +20,10 @@ import ast
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, NoReturn, TypeAlias, get_args
+from typing import Literal, NoReturn, TypeAlias, get_args
 
 MAX_CHARACTERS = 1000
 MAX_NODES = 120
@@ -283,7 +283,7 @@ def parse_expression(text: str) -> ExpressionTree:
     _check_size(tree)
     if isinstance(tree, ast.Lambda):
         return _lambda(tree)
-    return _node(tree, None)
+    return _Reader().node(tree)
 
 
 def walk(tree: _Part) -> Iterator[_Part]:
@@ -479,10 +479,47 @@ _FOUND_NAMES: Mapping[type[ast.AST], str] = MappingProxyType(
 _RESERVED_NAMES = frozenset(name.partition(".")[0] for name in (*CALLEES, *NAMED_CONSTANTS))
 
 
-def _node(node: ast.expr, parameter: str | None) -> Node:
-    """Return the meaning of a node of Python's tree; ``parameter`` is that of the lambda around."""
-    meaning = _MEANINGS.get(type(node))
-    if meaning is None:
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads nodes of Python's tree inside a lambda, or outside of any.
+
+    Attributes:
+        parameter: of the lambda around the nodes; None outside.
+    """
+
+    parameter: str | None = None
+
+    def node(self, node: ast.expr) -> Node:
+        """Return the meaning of a node."""
+        match node:
+            case ast.Constant():
+                return _constant(node)
+            case ast.Name():
+                return self._name(node)
+            case ast.List() | ast.Tuple():
+                kind: Literal["list", "tuple"] = "list" if isinstance(node, ast.List) else "tuple"
+                return Display(kind, self.nodes(node.elts))
+            case ast.Dict():
+                return self._dict(node)
+            case ast.Subscript():
+                return self._subscript(node)
+            case ast.Attribute():
+                return self._attribute(node)
+            case ast.Call():
+                return self._call(node)
+            case ast.Compare():
+                return self._compare(node)
+            case ast.BinOp():
+                return self._arithmetic(node)
+            case ast.UnaryOp():
+                return self._unary(node)
+            case ast.BoolOp():
+                operator: Literal["and", "or"] = "and" if isinstance(node.op, ast.And) else "or"
+                return BooleanOperation(operator, self.nodes(node.values))
+            case ast.IfExp():
+                return Conditional(*self.nodes([node.test, node.body, node.orelse]))
+            case ast.JoinedStr():
+                return FormattedText(tuple(map(self._text_part, node.values)))
         _refuse(
             _FOUND_NAMES.get(type(node), f"the construct {type(node).__name__}"),
             "constants, @name, lists, tuples, dictionaries, x['key'], engine.state.<field>, "
@@ -490,11 +527,144 @@ def _node(node: ast.expr, parameter: str | None) -> Node:
             "f-strings, and one lambda around it all",
             "Put the code into a component of its own.",
         )
-    return meaning(node, parameter)
 
+    def nodes(self, nodes: list[ast.expr]) -> tuple[Node, ...]:
+        """Return the meanings of nodes."""
+        return tuple(map(self.node, nodes))
 
-def _nodes(nodes: list[ast.expr], parameter: str | None) -> tuple[Node, ...]:
-    return tuple(_node(node, parameter) for node in nodes)
+    def _name(self, node: ast.Name) -> Node:
+        if node.id == self.parameter:
+            return Parameter(node.id)
+        if node.id.startswith(_PLACEHOLDER):
+            return ReferenceName(node.id.removeprefix(_PLACEHOLDER))
+        _refuse(
+            f"the name {_quoted(node.id)}",
+            "the lambda's own parameter, and @name for objects of the config",
+            "Put '@' before the name of a component.",
+        )
+
+    def _dict(self, node: ast.Dict) -> Display:
+        keys = tuple(_constant_key(key) for key in node.keys)
+        if len(set(keys)) != len(keys):
+            _refuse("a dictionary with a key twice", "each key once", "Keep a single value.")
+        return Display("dict", self.nodes(node.values), keys)
+
+    def _subscript(self, node: ast.Subscript) -> Subscript:
+        value = self.node(node.value)
+        if not isinstance(value, Parameter | Attribute | Subscript):
+            _refuse(
+                "a subscript of something other than a lambda's parameter",
+                "x['key'], x[0] and engine.state.output['key'] below a lambda",
+                "Write the value itself.",
+            )
+        return Subscript(value, _constant_key(node.slice))
+
+    def _attribute(self, node: ast.Attribute) -> Node:
+        dotted = _dotted(node)
+        if dotted in NAMED_CONSTANTS:
+            return NamedConstant(NAMED_CONSTANTS[dotted])
+        owner, _, field = dotted.rpartition(".")
+        parameter = self.parameter
+        if parameter is not None and owner == f"{parameter}.state" and field in STATE_FIELDS:
+            return Attribute(Parameter(parameter), field)
+        _refuse(
+            f"the attribute {_quoted(_as_written(dotted) or '.' + node.attr)}",
+            f"engine.state.<field> of a lambda's parameter, with one of {', '.join(STATE_FIELDS)}; "
+            "dtypes such as torch.float32",
+            "Use a subscript for a dictionary's items, as in x['loss'].",
+        )
+
+    def _call(self, node: ast.Call) -> Call | MethodCall:
+        dotted = _dotted(node.func)
+        if dotted in CALLEES:
+            from_engine = CALLEES[dotted] == FROM_ENGINE
+            return self._from_engine_call(node) if from_engine else self._print_call(node)
+        owner, _, method = dotted.rpartition(".")
+        simple = "." not in owner and not node.args and not node.keywords
+        if owner.startswith(_PLACEHOLDER) and method in REFERENCE_METHODS and simple:
+            return MethodCall(ReferenceName(owner.removeprefix(_PLACEHOLDER)), method)
+        called = _quoted(_as_written(dotted)) if dotted else "something other than a plain name"
+        _refuse(
+            f"a call of {called}",
+            "monai.handlers.from_engine(...), from_engine(...), print(...), @name.parameters() and "
+            "@name.named_parameters()",
+            "Use one of these, or put the code into a component of its own.",
+        )
+
+    def _print_call(self, node: ast.Call) -> Call:
+        if node.keywords:
+            _refuse("print with a keyword", "print(value, ...)", "It goes to the log, as one line.")
+        return Call(PRINT, self.nodes(node.args))
+
+    def _from_engine_call(self, node: ast.Call) -> Call:
+        given = [*zip(_FROM_ENGINE_PARAMETERS, node.args, strict=False)]
+        given += [(keyword.arg or "**", keyword.value) for keyword in node.keywords]
+        names = [name for name, _ in given]
+        # Python's parser lets a repeated keyword pass; only its compiler would object.
+        fits = sorted(names) in (["keys"], ["first", "keys"])
+        if not fits or len(node.args) > len(_FROM_ENGINE_PARAMETERS):
+            _refuse_from_engine()
+        values = {name: self.node(value) for name, value in given}
+        if not _key_names(values["keys"]):
+            _refuse_from_engine()
+        if "first" not in values:
+            return Call(FROM_ENGINE, (values["keys"],))
+        first = values["first"]
+        if not (isinstance(first, Constant) and isinstance(first.value, bool)):
+            _refuse_from_engine()
+        return Call(FROM_ENGINE, (values["keys"],), (Keyword("first", first),))
+
+    def _compare(self, node: ast.Compare) -> Compare:
+        operator = _COMPARISONS.get(type(node.ops[0]))
+        if operator is None or len(node.ops) > 1:
+            _refuse(
+                "a chain of comparisons, or one with is or in",
+                "one of == != < <= > >= between two values",
+                "Join two comparisons by 'and'.",
+            )
+        return Compare(operator, self.node(node.left), self.node(node.comparators[0]))
+
+    def _arithmetic(self, node: ast.BinOp) -> Arithmetic:
+        operator = _OPERATORS.get(type(node.op))
+        if operator is None:
+            _refuse(
+                f"the operator {type(node.op).__name__}",
+                "+ - * / // % between numbers",
+                "Powers, shifts, bits and matrix products have no meaning here.",
+            )
+        return Arithmetic(operator, self._operand(node.left), self._operand(node.right))
+
+    def _operand(self, node: ast.expr) -> Node:
+        """Return one side of an arithmetic operation; refuse a side that cannot be a number."""
+        operand = self.node(node)
+        if isinstance(operand, Constant):
+            number = isinstance(operand.value, int | float)
+        else:
+            number = isinstance(operand, _NUMBER_NODES)
+        if not number:
+            _refuse(
+                f"arithmetic on a {type(operand).__name__} that is not a number",
+                "numbers and tensors",
+                "Build text with an f-string.",
+            )
+        return operand
+
+    def _unary(self, node: ast.UnaryOp) -> Node:
+        if isinstance(node.op, ast.Not):
+            return BooleanOperation("not", (self.node(node.operand),))
+        # Only of a literal: so a chain of signs has no meaning.
+        if isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+            value = _constant(node.operand).value
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return Constant(-value)
+        _refuse("a sign before a value", "a minus before a number", "Write 0 - x for -x.")
+
+    def _text_part(self, part: ast.expr) -> Constant | FormattedValue:
+        if isinstance(part, ast.Constant):
+            return _constant(part)
+        if not isinstance(part, ast.FormattedValue) or part.conversion != -1:
+            _refuse("a conversion in an f-string", "{value} and {value:.4f}", "Leave !r or = out.")
+        return FormattedValue(self.node(part.value), _format_spec(part.format_spec))
 
 
 def _lambda(node: ast.Lambda) -> Lambda:
@@ -519,10 +689,10 @@ def _lambda(node: ast.Lambda) -> Lambda:
             "a plain name with no other meaning here",
             "Rename it to x or engine.",
         )
-    return Lambda(name, _node(node.body, name))
+    return Lambda(name, _Reader(name).node(node.body))
 
 
-def _constant(node: ast.Constant, parameter: str | None) -> Constant:
+def _constant(node: ast.Constant) -> Constant:
     value = node.value
     if isinstance(value, str):
         return Constant(_plain_text(value))
@@ -554,39 +724,9 @@ def _plain_text(value: str) -> str:
     return value
 
 
-def _name(node: ast.Name, parameter: str | None) -> Node:
-    if node.id == parameter:
-        return Parameter(node.id)
-    if node.id.startswith(_PLACEHOLDER):
-        return ReferenceName(node.id.removeprefix(_PLACEHOLDER))
-    _refuse(
-        f"the name {_quoted(node.id)}",
-        "the lambda's own parameter, and @name for objects of the config",
-        "Put '@' before the name of a component.",
-    )
-
-
-def _dict(node: ast.Dict, parameter: str | None) -> Display:
-    keys = tuple(_constant_key(key) for key in node.keys)
-    if len(set(keys)) != len(keys):
-        _refuse("a dictionary with a key twice", "each key once", "Keep a single value.")
-    return Display("dict", _nodes(node.values, parameter), keys)
-
-
-def _subscript(node: ast.Subscript, parameter: str | None) -> Subscript:
-    value = _node(node.value, parameter)
-    if not isinstance(value, Parameter | Attribute | Subscript):
-        _refuse(
-            "a subscript of something other than a lambda's parameter",
-            "x['key'], x[0] and engine.state.output['key'] below a lambda",
-            "Write the value itself.",
-        )
-    return Subscript(value, _constant_key(node.slice))
-
-
 def _constant_key(node: ast.expr | None) -> str | int:
     # ``None`` is how Python's tree spells ** in a dictionary.
-    constant = _node(node, None) if isinstance(node, ast.Constant | ast.UnaryOp) else None
+    constant = _Reader().node(node) if isinstance(node, ast.Constant | ast.UnaryOp) else None
     key = constant.value if isinstance(constant, Constant) else None
     if isinstance(key, bool) or not isinstance(key, str | int):
         _refuse(
@@ -606,65 +746,8 @@ def _dotted(node: ast.expr) -> str:
     return ".".join([node.id, *reversed(names)]) if isinstance(node, ast.Name) else ""
 
 
-def _attribute(node: ast.Attribute, parameter: str | None) -> Node:
-    dotted = _dotted(node)
-    if dotted in NAMED_CONSTANTS:
-        return NamedConstant(NAMED_CONSTANTS[dotted])
-    owner, _, field = dotted.rpartition(".")
-    if parameter is not None and owner == f"{parameter}.state" and field in STATE_FIELDS:
-        return Attribute(Parameter(parameter), field)
-    _refuse(
-        f"the attribute {_quoted(_as_written(dotted) or '.' + node.attr)}",
-        f"engine.state.<field> of a lambda's parameter, with one of {', '.join(STATE_FIELDS)}; "
-        "dtypes such as torch.float32",
-        "Use a subscript for a dictionary's items, as in x['loss'].",
-    )
-
-
 def _as_written(dotted: str) -> str:
     return dotted.replace(_PLACEHOLDER, "@")
-
-
-def _call(node: ast.Call, parameter: str | None) -> Call | MethodCall:
-    dotted = _dotted(node.func)
-    if dotted in CALLEES:
-        return _CALL_RULES[CALLEES[dotted]](node, parameter)
-    owner, _, method = dotted.rpartition(".")
-    simple = "." not in owner and not node.args and not node.keywords
-    if owner.startswith(_PLACEHOLDER) and method in REFERENCE_METHODS and simple:
-        return MethodCall(ReferenceName(owner.removeprefix(_PLACEHOLDER)), method)
-    called = _quoted(_as_written(dotted)) if dotted else "something other than a plain name"
-    _refuse(
-        f"a call of {called}",
-        "monai.handlers.from_engine(...), from_engine(...), print(...), @name.parameters() and "
-        "@name.named_parameters()",
-        "Use one of these, or put the code into a component of its own.",
-    )
-
-
-def _print_call(node: ast.Call, parameter: str | None) -> Call:
-    if node.keywords:
-        _refuse("print with a keyword", "print(value, ...)", "It goes to the log, as one line.")
-    return Call(PRINT, _nodes(node.args, parameter))
-
-
-def _from_engine_call(node: ast.Call, parameter: str | None) -> Call:
-    given = [*zip(_FROM_ENGINE_PARAMETERS, node.args, strict=False)]
-    given += [(keyword.arg or "**", keyword.value) for keyword in node.keywords]
-    names = [name for name, _ in given]
-    # Python's parser lets a repeated keyword pass; only its compiler would object.
-    fits = sorted(names) in (["keys"], ["first", "keys"])
-    if not fits or len(node.args) > len(_FROM_ENGINE_PARAMETERS):
-        _refuse_from_engine()
-    values = {name: _node(value, parameter) for name, value in given}
-    if not _key_names(values["keys"]):
-        _refuse_from_engine()
-    if "first" not in values:
-        return Call(FROM_ENGINE, (values["keys"],))
-    first = values["first"]
-    if not (isinstance(first, Constant) and isinstance(first.value, bool)):
-        _refuse_from_engine()
-    return Call(FROM_ENGINE, (values["keys"],), (Keyword("first", first),))
 
 
 def _refuse_from_engine() -> NoReturn:
@@ -682,69 +765,6 @@ def _key_names(keys: Node) -> tuple[str, ...]:
     values = [item.value if isinstance(item, Constant) else None for item in items]
     names = tuple(value for value in values if isinstance(value, str))
     return names if len(names) == len(values) else ()
-
-
-def _compare(node: ast.Compare, parameter: str | None) -> Compare:
-    operator = _COMPARISONS.get(type(node.ops[0]))
-    if operator is None or len(node.ops) > 1:
-        _refuse(
-            "a chain of comparisons, or one with is or in",
-            "one of == != < <= > >= between two values",
-            "Join two comparisons by 'and'.",
-        )
-    return Compare(operator, _node(node.left, parameter), _node(node.comparators[0], parameter))
-
-
-def _arithmetic(node: ast.BinOp, parameter: str | None) -> Arithmetic:
-    operator = _OPERATORS.get(type(node.op))
-    if operator is None:
-        _refuse(
-            f"the operator {type(node.op).__name__}",
-            "+ - * / // % between numbers",
-            "Powers, shifts, bits and matrix products have no meaning here.",
-        )
-    return Arithmetic(operator, _operand(node.left, parameter), _operand(node.right, parameter))
-
-
-def _operand(node: ast.expr, parameter: str | None) -> Node:
-    """Return one side of an arithmetic operation; refuse a side that cannot be a number."""
-    operand = _node(node, parameter)
-    if isinstance(operand, Constant):
-        number = isinstance(operand.value, int | float)
-    else:
-        number = isinstance(operand, _NUMBER_NODES)
-    if not number:
-        _refuse(
-            f"arithmetic on a {type(operand).__name__} that is not a number",
-            "numbers and tensors",
-            "Build text with an f-string.",
-        )
-    return operand
-
-
-def _unary(node: ast.UnaryOp, parameter: str | None) -> Node:
-    if isinstance(node.op, ast.Not):
-        return BooleanOperation("not", (_node(node.operand, parameter),))
-    # Only of a literal: so a chain of signs has no meaning.
-    if isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
-        value = _constant(node.operand, parameter).value
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return Constant(-value)
-    _refuse("a sign before a value", "a minus before a number", "Write 0 - x for -x.")
-
-
-def _conditional(node: ast.IfExp, parameter: str | None) -> Conditional:
-    return Conditional(
-        _node(node.test, parameter), _node(node.body, parameter), _node(node.orelse, parameter)
-    )
-
-
-def _text_part(part: ast.expr, parameter: str | None) -> Constant | FormattedValue:
-    if isinstance(part, ast.Constant):
-        return _constant(part, parameter)
-    if not isinstance(part, ast.FormattedValue) or part.conversion != -1:
-        _refuse("a conversion in an f-string", "{value} and {value:.4f}", "Leave !r or = out.")
-    return FormattedValue(_node(part.value, parameter), _format_spec(part.format_spec))
 
 
 # Two digits of width and of precision at most: the width alone decides how long the text gets.
@@ -778,30 +798,4 @@ _NUMBER_NODES = (
     Compare,
     BooleanOperation,
     Conditional,
-)
-_CALL_RULES: Mapping[str, Callable[[ast.Call, str | None], Call]] = MappingProxyType(
-    {FROM_ENGINE: _from_engine_call, PRINT: _print_call}
-)
-# ``Any``: each function takes the kind of node that is its key, which a type cannot say.
-_MEANINGS: Mapping[type[ast.expr], Callable[[Any, str | None], Node]] = MappingProxyType(
-    {
-        ast.Constant: _constant,
-        ast.Name: _name,
-        ast.List: lambda node, parameter: Display("list", _nodes(node.elts, parameter)),
-        ast.Tuple: lambda node, parameter: Display("tuple", _nodes(node.elts, parameter)),
-        ast.Dict: _dict,
-        ast.Subscript: _subscript,
-        ast.Attribute: _attribute,
-        ast.Call: _call,
-        ast.Compare: _compare,
-        ast.BinOp: _arithmetic,
-        ast.UnaryOp: _unary,
-        ast.BoolOp: lambda node, parameter: BooleanOperation(
-            "and" if isinstance(node.op, ast.And) else "or", _nodes(node.values, parameter)
-        ),
-        ast.IfExp: _conditional,
-        ast.JoinedStr: lambda node, parameter: FormattedText(
-            tuple(_text_part(part, parameter) for part in node.values)
-        ),
-    }
 )

@@ -74,8 +74,7 @@ def test_only_line_feeds_count_as_lines() -> None:
 
 def test_a_key_given_twice_is_shown_with_its_place() -> None:
     assert faults_in('{"train": {"loss": {"name": "A", "name": "B"}}}') == [
-        "config.json: train.loss.name: an object has the key 'name' twice\n"
-        "    Keep a single value."
+        "config.json: train.loss.name: an object has the key 'name' twice\n    Keep a single value."
     ]
 
 
