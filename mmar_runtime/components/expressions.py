@@ -65,11 +65,136 @@ _Number: TypeAlias = int | float | torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class _Scope:
-    """The values in a tree's reach: the built objects by name, and a lambda's argument."""
+class _Interpreter:
+    """An interpreter of trees over the built objects by name, and over a lambda's argument."""
 
     objects: Mapping[str, object]
     argument: object = None
+
+    def value(self, node: Node) -> object:
+        """Return the value of a tree."""
+        match node:
+            case Constant():
+                return node.value
+            case NamedConstant():
+                return _DTYPES[node.name]
+            case ReferenceName():
+                return self.objects[node.name]
+            case Parameter():
+                return self.argument
+            case Lambda():
+                body = node.body
+
+                def interpreted_lambda(argument: object, /) -> object:
+                    return _Interpreter(self.objects, argument).value(body)
+
+                return interpreted_lambda
+            case Display():
+                items = self.values(node.items)
+                if node.kind == "dict":
+                    return dict(zip(node.keys, items, strict=True))
+                return tuple(items) if node.kind == "tuple" else items
+            case Attribute():
+                return self._attribute(node)
+            case Subscript():
+                return self._subscript(node)
+            case Arithmetic():
+                return self._arithmetic(node)
+            case Compare():
+                left = _comparable(self.value(node.left))
+                right = _comparable(self.value(node.right))
+                return _apply(_COMPARISONS[node.operator], left, right, node.operator)
+            case BooleanOperation():
+                return self._boolean_operation(node)
+            case Conditional():
+                return self.value(
+                    node.then if _truth(self.value(node.condition)) else node.otherwise
+                )
+            case Call():
+                return self._call(node)
+            case MethodCall():
+                return self._method_call(node)
+            case FormattedText():
+                return _cut("".join(map(self._part_text, node.parts)), MAX_TEXT_CHARACTERS)
+
+    def values(self, nodes: Iterable[Node]) -> list[object]:
+        """Return the values of trees, in their order."""
+        return [self.value(node) for node in nodes]
+
+    def _attribute(self, node: Attribute) -> object:
+        try:
+            # Both names are fixed by the grammar; no other attribute of an engine can be asked for.
+            return getattr(self.argument.state, node.field)  # type: ignore[attr-defined]
+        except AttributeError as error:
+            raise ComponentError(
+                f"{node.parameter.name}.state.{node.field} was asked of {_kind(self.argument)}. "
+                "It is there where an engine is given and this state is kept."
+            ) from error
+
+    def _subscript(self, node: Subscript) -> object:
+        value = self.value(node.value)
+        try:
+            if isinstance(value, Mapping):
+                return value[node.key]
+            # Not with a string: a tensor would take it for a sequence of indices.
+            if isinstance(value, _SEQUENCES) and isinstance(node.key, int):
+                return value[node.key]
+        except LookupError as error:
+            raise _no_such_item(node.key, value) from error
+        raise _no_such_item(node.key, value)
+
+    def _arithmetic(self, node: Arithmetic) -> object:
+        left = _number(self.value(node.left), node.operator)
+        right = _number(self.value(node.right), node.operator)
+        result = _apply(_OPERATORS[node.operator], left, right, node.operator)
+        # Without a bound, a few products make an integer that takes minutes to write down.
+        if isinstance(result, int) and abs(result) > MAX_INTEGER:
+            raise ComponentError(f"The result of {node.operator!r} is beyond {MAX_INTEGER}.")
+        return result
+
+    def _boolean_operation(self, node: BooleanOperation) -> object:
+        first, *others = node.operands
+        value = self.value(first)
+        if node.operator == "not":
+            return not _truth(value)
+        for other in others:
+            # As in Python: the deciding value is the result, and later operands are not evaluated.
+            if _truth(value) is (node.operator == "or"):
+                return value
+            value = self.value(other)
+        return value
+
+    def _call(self, node: Call) -> object:
+        arguments = self.values(node.arguments)
+        keywords = {keyword.name: self.value(keyword.value) for keyword in node.keywords}
+        return _CALLEES[node.callee](*arguments, **keywords)
+
+    def _method_call(self, node: MethodCall) -> object:
+        target = self.objects[node.reference.name]
+        # Only of a network: on anything else the name could mean anything.
+        if not isinstance(target, torch.nn.Module):
+            raise ComponentError(
+                f"@{node.reference.name}.{node.method}() was asked of {_kind(target)}. "
+                "Only a network, or a loss with weights, has parameters."
+            )
+        return _METHODS[node.method](target)
+
+    def _part_text(self, part: Constant | FormattedValue) -> str:
+        if isinstance(part, Constant):
+            return str(part.value)
+        value = self.value(part.value)
+        if not part.spec:
+            return _shown(value)
+        plain = _plain(value)
+        # Others could bring a __format__ of their own, which ignores the bounds on the format.
+        if not isinstance(plain, int | float | str):
+            raise ComponentError(
+                f"{_kind(value)} cannot be written as {part.spec!r}. Give a number."
+            )
+        try:
+            return _cut(format(plain, part.spec), MAX_SHOWN_CHARACTERS)
+        except (ValueError, OverflowError) as error:
+            raise ComponentError(f"{_kind(value)} as {part.spec!r}: {error}") from error
 
 
 def interpret(tree: ExpressionTree, resolve: Callable[[str], object]) -> object:
@@ -89,63 +214,13 @@ def interpret(tree: ExpressionTree, resolve: Callable[[str], object]) -> object:
         ComponentError: the values do not fit the expression. A lambda raises it when it is called.
     """
     objects = {name: resolve(name) for name in sorted(references(tree))}
-    return _value(tree, _Scope(objects))
-
-
-def _value(node: Node, scope: _Scope) -> object:
-    return _MEANINGS[type(node)](node, scope)
-
-
-def _values(nodes: Iterable[Node], scope: _Scope) -> list[object]:
-    return [_value(node, scope) for node in nodes]
-
-
-def _reference(node: ReferenceName, scope: _Scope) -> object:
-    return scope.objects[node.name]
-
-
-def _lambda(node: Lambda, scope: _Scope) -> Callable[[object], object]:
-    def interpreted_lambda(argument: object, /) -> object:
-        return _value(node.body, _Scope(scope.objects, argument))
-
-    return interpreted_lambda
-
-
-def _display(node: Display, scope: _Scope) -> object:
-    items = _values(node.items, scope)
-    if node.kind == "dict":
-        return dict(zip(node.keys, items, strict=True))
-    return tuple(items) if node.kind == "tuple" else items
+    return _Interpreter(objects).value(tree)
 
 
 # --- Reading a lambda's argument ------------------------------------------------------------------
 
 
-def _attribute(node: Attribute, scope: _Scope) -> object:
-    try:
-        # Both names are fixed by the grammar; no other attribute of an engine can be asked for.
-        return getattr(scope.argument.state, node.field)  # type: ignore[attr-defined]
-    except AttributeError as error:
-        raise ComponentError(
-            f"{node.parameter.name}.state.{node.field} was asked of {_kind(scope.argument)}. "
-            "It is there where an engine is given and this state is kept."
-        ) from error
-
-
 _SEQUENCES = (list, tuple, torch.Tensor, numpy.ndarray)
-
-
-def _subscript(node: Subscript, scope: _Scope) -> object:
-    value = _value(node.value, scope)
-    try:
-        if isinstance(value, Mapping):
-            return value[node.key]
-        # Not with a string: a tensor would take it for a sequence of indices.
-        if isinstance(value, _SEQUENCES) and isinstance(node.key, int):
-            return value[node.key]
-    except LookupError as error:
-        raise _no_such_item(node.key, value) from error
-    raise _no_such_item(node.key, value)
 
 
 def _no_such_item(key: str | int, value: object) -> ComponentError:
@@ -193,16 +268,6 @@ _COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
 )
 
 
-def _arithmetic(node: Arithmetic, scope: _Scope) -> object:
-    left = _number(_value(node.left, scope), node.operator)
-    right = _number(_value(node.right, scope), node.operator)
-    result = _apply(_OPERATORS[node.operator], left, right, node.operator)
-    # Without a bound, a few products make an integer that takes minutes to write down.
-    if isinstance(result, int) and abs(result) > MAX_INTEGER:
-        raise ComponentError(f"The result of {node.operator!r} is beyond {MAX_INTEGER}.")
-    return result
-
-
 def _number(value: object, sign: str) -> _Number:
     """Return the operand itself, or a NumPy scalar as Python's; text and lists are refused."""
     plain = value.item() if isinstance(value, numpy.number) else value
@@ -247,19 +312,6 @@ def _check_shapes(left: object, right: object, sign: str) -> None:
 # --- Choices -------------------------------------------------------------------------------------
 
 
-def _boolean_operation(node: BooleanOperation, scope: _Scope) -> object:
-    first, *others = node.operands
-    value = _value(first, scope)
-    if node.operator == "not":
-        return not _truth(value)
-    for other in others:
-        # As in Python: the deciding value is the result, and later operands are not evaluated.
-        if _truth(value) is (node.operator == "or"):
-            return value
-        value = _value(other, scope)
-    return value
-
-
 def _truth(value: object) -> bool:
     try:
         return bool(value)
@@ -269,43 +321,7 @@ def _truth(value: object) -> bool:
         ) from error
 
 
-# --- Calls ---------------------------------------------------------------------------------------
-
-
-def _call(node: Call, scope: _Scope) -> object:
-    arguments = _values(node.arguments, scope)
-    keywords = {keyword.name: _value(keyword.value, scope) for keyword in node.keywords}
-    return _CALLEES[node.callee](*arguments, **keywords)
-
-
-def _method_call(node: MethodCall, scope: _Scope) -> object:
-    target = _reference(node.reference, scope)
-    # Only of a network: on anything else the name could mean anything.
-    if not isinstance(target, torch.nn.Module):
-        raise ComponentError(
-            f"@{node.reference.name}.{node.method}() was asked of {_kind(target)}. "
-            "Only a network, or a loss with weights, has parameters."
-        )
-    return _METHODS[node.method](target)
-
-
 # --- Text ----------------------------------------------------------------------------------------
-
-
-def _part_text(part: Constant | FormattedValue, scope: _Scope) -> str:
-    if isinstance(part, Constant):
-        return str(part.value)
-    value = _value(part.value, scope)
-    if not part.spec:
-        return _shown(value)
-    plain = _plain(value)
-    # Others could bring a __format__ of their own, to which the bounds on the format mean nothing.
-    if not isinstance(plain, int | float | str):
-        raise ComponentError(f"{_kind(value)} cannot be written as {part.spec!r}. Give a number.")
-    try:
-        return _cut(format(plain, part.spec), MAX_SHOWN_CHARACTERS)
-    except (ValueError, OverflowError) as error:
-        raise ComponentError(f"{_kind(value)} as {part.spec!r}: {error}") from error
 
 
 def _shown(value: object) -> str:
@@ -401,34 +417,5 @@ _METHODS: Mapping[str, Callable[[torch.nn.Module], object]] = MappingProxyType(
     {
         "parameters": lambda network: list(network.parameters()),
         "named_parameters": lambda network: list(network.named_parameters()),
-    }
-)
-# ``Any``: each function takes the kind of node that is its key, which a type cannot say.
-_MEANINGS: Mapping[type[Node], Callable[[Any, _Scope], object]] = MappingProxyType(
-    {
-        Constant: lambda node, _: node.value,
-        NamedConstant: lambda node, _: _DTYPES[node.name],
-        ReferenceName: _reference,
-        Parameter: lambda _, scope: scope.argument,
-        Lambda: _lambda,
-        Display: _display,
-        Attribute: _attribute,
-        Subscript: _subscript,
-        Arithmetic: _arithmetic,
-        Compare: lambda node, scope: _apply(
-            _COMPARISONS[node.operator],
-            _comparable(_value(node.left, scope)),
-            _comparable(_value(node.right, scope)),
-            node.operator,
-        ),
-        BooleanOperation: _boolean_operation,
-        Conditional: lambda node, scope: _value(
-            node.then if _truth(_value(node.condition, scope)) else node.otherwise, scope
-        ),
-        Call: _call,
-        MethodCall: _method_call,
-        FormattedText: lambda node, scope: _cut(
-            "".join(_part_text(part, scope) for part in node.parts), MAX_TEXT_CHARACTERS
-        ),
     }
 )
