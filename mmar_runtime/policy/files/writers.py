@@ -6,7 +6,7 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = 0
@@ -26,7 +26,7 @@ def other_writers(path: Path) -> str:
     users = (status.st_uid, os.geteuid())
     if not status.st_mode & stat.S_IWGRP or any(_is_private(status.st_gid, user) for user in users):
         return ""
-    return f"the group {_name(grp.getgrgid, status.st_gid)}"
+    return f"the group {_name(grp.getgrgid, 'gr_name', status.st_gid)}"
 
 
 def other_owner(path: Path) -> str:
@@ -36,12 +36,14 @@ def other_owner(path: Path) -> str:
         Words such as ``the user alice``; empty for the two.
     """
     owner = path.stat().st_uid
-    return "" if owner in (ROOT, os.geteuid()) else f"the user {_name(pwd.getpwuid, owner)}"
+    return (
+        "" if owner in (ROOT, os.geteuid()) else f"the user {_name(pwd.getpwuid, 'pw_name', owner)}"
+    )
 
 
-def _name(entry_of: Callable[[int], Sequence[object]], number: int) -> str:
+def _name(entry_of: Callable[[int], object], field: str, number: int) -> str:
     try:
-        return str(entry_of(number)[0])
+        return str(getattr(entry_of(number), field))
     except KeyError:
         return str(number)
 

@@ -599,7 +599,7 @@ def test_all_faults_of_a_config_are_told_together(train_faults: Faults, tmp_path
         f"{train}.optimizer.args.lr: the variable {{lerning_rate}} is not defined",
         f"{train}.model.disabled: has to be true or false, found 'no'",
         f"{train}.inferer.rank: has to be a process number from 0, found 'first'",
-        f"{train}.trainer.args.inferer: a component inside another one's arguments; only the "
+        f"{train}.trainer.args.inferer: a component inside another component's arguments; only the "
         "transforms of Compose, OneOf, RandomOrder and SomeOf may be given so",
         "config_train.json: extra: unknown section 'extra'",
         f"{train}.pre_transforms[0].ref: no transform of the train section is called 'Flipd'",

@@ -288,7 +288,7 @@ def test_what_is_no_transform_cannot_be_among_them(raw: Any, found: str | None) 
 @pytest.mark.parametrize("hidden", [{"name": "Adam", "args": {}}, {"path": "own.Adam", "args": {}}])
 def test_a_component_hidden_in_arguments_is_refused(hidden: Any) -> None:
     assert faults({"name": "A", "args": {"deep": [{"down": hidden}]}}) == [
-        ".args.deep[0].down: a component inside another one's arguments; only the transforms of "
+        ".args.deep[0].down: a component inside another component's arguments; only the transforms of "
         "Compose, OneOf, RandomOrder and SomeOf may be given so\n"
         '    Give it an entry of its own in the section and write "@entry" here.'
     ]
@@ -397,7 +397,7 @@ def test_all_faults_of_a_component_are_told() -> None:
 def test_an_object_that_another_library_would_build_is_refused_wherever_it_stands(key: str) -> None:
     [fault] = faults({"name": "UNet", "args": {"norm": ["batch", {key: "os.system"}]}})
 
-    assert fault.startswith(".args.norm[1]: a component inside another one's arguments")
+    assert fault.startswith(".args.norm[1]: a component inside another component's arguments")
     assert component({"name": "UNet", "args": {"norm": ["batch", {"eps": 1}]}}).title == "UNet"
 
 
