@@ -10,6 +10,7 @@ import uuid
 import weakref
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
 from typing import Self
 
@@ -173,9 +174,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     ) as file:
         try:
             for part in _parts(tensors):
-                rest = memoryview(part)
-                while rest:  # a call of the system writes 2 GiB at most
-                    rest = rest[file.write(rest) :]
+                _write(file, part)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -269,3 +268,9 @@ def _name_of(dtype: torch.dtype) -> str:
     if name is None:
         raise WeightsError(f"a tensor of {dtype} cannot be written to a file")
     return name
+
+
+def _write(file: FileIO, data: bytes | memoryview) -> None:
+    rest = memoryview(data)
+    while rest:  # a call of the system writes 2 GiB at most
+        rest = rest[file.write(rest) :]

@@ -288,7 +288,8 @@ def test_what_is_no_transform_cannot_be_among_them(raw: Any, found: str | None) 
 @pytest.mark.parametrize("hidden", [{"name": "Adam", "args": {}}, {"path": "own.Adam", "args": {}}])
 def test_a_component_hidden_in_arguments_is_refused(hidden: Any) -> None:
     assert faults({"name": "A", "args": {"deep": [{"down": hidden}]}}) == [
-        ".args.deep[0].down: a component inside another component's arguments; only the transforms of "
+        ".args.deep[0].down: a component inside another component's arguments"
+        "; only the transforms of "
         "Compose, OneOf, RandomOrder and SomeOf may be given so\n"
         '    Give it an entry of its own in the section and write "@entry" here.'
     ]

@@ -191,5 +191,5 @@ def test_keys_of_another_version_of_the_library_are_told_as_such(
 
     monkeypatch.setattr(tenseal, "context_from", refuse)
 
-    with pytest.raises(WeightsError, match="was made by another version of TenSEAL than the one"):
+    with pytest.raises(WeightsError, match="was made by another version of TenSEAL than here"):
         Keys(he_keys[0], source="a_file")
