@@ -7,7 +7,6 @@ leaves: the site's own privacy filters, then those of the job, then the encrypti
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +32,12 @@ from mmar_runtime.exchange.encryption import (
     layout_of,
     plain_part,
 )
+from mmar_runtime.exchange.rounding import Arrays
 from mmar_runtime.flare.wire import AGGREGATION_WEIGHTS, NOT_DECRYPTED
 from mmar_runtime.weights import digest
 
 if TYPE_CHECKING:  # brings TenSEAL in, which only an encrypted job needs
     from mmar_runtime.exchange.ckks import Keys
-
-Arrays = Mapping[str, npt.NDArray[Any]]
 
 RECEIVED = "mmar_received_weights"
 FACTOR = "mmar_aggregation_weight"

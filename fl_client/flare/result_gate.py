@@ -33,6 +33,7 @@ from mmar_runtime.errors import PolicyError
 from mmar_runtime.exchange.encryption import ARRAYS, LAYOUT, LENGTHS, Layout, layout_of, part_faults
 from mmar_runtime.exchange.job_documents import JobDocuments
 from mmar_runtime.exchange.messages import (
+    ANY_COUNT,
     COUNTS,
     EPOCH_KEYS,
     MAX_BUILT,
@@ -317,7 +318,8 @@ def _meta_faults(meta: Any, kind: Kind, policy: SitePolicy) -> Iterator[str]:
         yield f"{unknown} keys of metadata beyond the list"
     named = {name: meta[key] for key, name in known.items() if key in meta}
     for name in named.keys() & COUNTS.keys():
-        yield from _count_faults(named[name], name)
+        if not _is_number(named[name], COUNTS[name]):
+            yield f"{name} is no whole number from 1 to {COUNTS[name][-1]}"
     for name in named.keys() & {"initial_metrics", "metrics"}:
         yield from _metric_faults(named[name], name, policy)
     if "report" in named:
@@ -333,9 +335,7 @@ def _report_faults(report: Any, policy: SitePolicy) -> Iterator[str]:
         return
     for key in ("received_metrics", "local_metrics"):
         yield from _metric_faults(report.get(key, {}), key, policy)
-    yield from _number_faults(report.get("built", {}), "built", MAX_BUILT)
-    if not all(_is_count(count, "built") for count in _values(report.get("built"))):
-        yield "built: a value is no count"
+    yield from _named_faults(report.get("built", {}), "built", MAX_BUILT, COUNTS["built"])
     seconds = report.get("seconds", 0)
     if not (_is_number(seconds) and seconds >= 0):
         yield "seconds are no number"
@@ -354,54 +354,43 @@ def _epoch_faults(epochs: Any, policy: SitePolicy) -> Iterator[str]:
         if not isinstance(epoch, dict) or set(epoch) - set(EPOCH_KEYS):
             yield "an epoch holds more than it may"
             return
-        if not _is_count(epoch.get("epoch"), "epoch"):
+        if not _is_number(epoch.get("epoch"), COUNTS["epoch"]):
             yield "an epoch has no number"
-        loss = epoch.get("loss")
-        losses = {} if loss is None else {LOSS: loss}
-        yield from _reported_faults(losses, "an epoch's loss", policy)
-        yield from _reported_faults(epoch.get("metrics", {}), "an epoch's metrics", policy)
+        loss = {} if epoch.get("loss") is None else {LOSS: epoch["loss"]}
+        yield from _metric_faults(loss, "an epoch's loss", policy, most=math.inf)
+        metrics = epoch.get("metrics", {})
+        yield from _metric_faults(metrics, "an epoch's metrics", policy, most=math.inf)
 
 
-def _metric_faults(metrics: Any, what: str, policy: SitePolicy) -> Iterator[str]:
-    """Judge metrics that the server compares and averages."""
-    yield from _reported_faults(metrics, what, policy)
-    if any(_is_number(value) and abs(value) > MAX_METRIC for value in _values(metrics)):
-        yield f"{what}: a value is larger than {MAX_METRIC:g}"
-
-
-def _reported_faults(numbers: Any, what: str, policy: SitePolicy) -> Iterator[str]:
+def _metric_faults(
+    metrics: Any, what: str, policy: SitePolicy, *, most: float = MAX_METRIC
+) -> Iterator[str]:
     """Judge numbers by name: withheld ones must not leave, nor digits that the policy cuts."""
-    most = min(policy.outgoing.max_metrics, MAX_METRICS)
-    faults = [*_number_faults(numbers, what, most)]
+    count = min(policy.outgoing.max_metrics, MAX_METRICS)
+    faults = [*_named_faults(metrics, what, count)]
     yield from faults
-    given = {} if faults else {name: float(value) for name, value in numbers.items()}
+    given = {} if faults else {name: float(value) for name, value in metrics.items()}
+    if any(abs(value) > most for value in given.values()):
+        yield f"{what}: a value is larger than {most:g}"
     if policy.rounded(given) != given:
         yield f"{what}: a metric that the policy withholds, or more digits than it allows"
 
 
-def _number_faults(numbers: Any, what: str, most: int) -> Iterator[str]:
+def _named_faults(
+    numbers: Any, what: str, most: int, allowed: range | None = None
+) -> Iterator[str]:
     """Judge names, which are labels, and one number each: no rows, no arrays, no texts."""
     if not isinstance(numbers, dict) or len(numbers) > most:
         yield f"{what}: no object of numbers, or of more than {most}"
         return
     if not all(is_name(name) for name in numbers):
         yield f"{what}: a name is no label"
-    if not all(_is_number(value) for value in numbers.values()):
-        yield f"{what}: a value is no finite number"
+    if not all(_is_number(value, allowed) for value in numbers.values()):
+        yield f"{what}: a value is no number, or out of its range"
 
 
-def _values(numbers: Any) -> list[Any]:
-    return list(numbers.values()) if isinstance(numbers, dict) else []
-
-
-def _count_faults(value: Any, key: str) -> Iterator[str]:
-    if not _is_count(value, key):
-        yield f"{key} is no whole number from {COUNTS[key][0]} to {COUNTS[key][-1]}"
-
-
-def _is_count(value: Any, key: str) -> bool:
-    return type(value) is int and value in COUNTS[key]
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < math.inf
+def _is_number(value: Any, allowed: range | None = None) -> bool:
+    """Return whether a value is a finite number, or one of the whole numbers that are allowed."""
+    if type(value) is int:
+        return value in (ANY_COUNT if allowed is None else allowed)
+    return allowed is None and type(value) is float and math.isfinite(value)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from fl_server.guard.values import (
-    LARGEST_INT,
     MAX_SHOWN,
     Expected,
     UpdateFault,
@@ -20,6 +19,7 @@ from fl_server.guard.values import (
     shown_value,
 )
 from mmar_runtime.exchange.messages import (
+    ANY_COUNT,
     COUNTS,
     EPOCH_KEYS,
     MAX_BUILT,
@@ -97,7 +97,7 @@ def _plain_fault(value: object, depth: int) -> str:
     if type(value) is float:
         return "" if math.isfinite(value) else f"is not finite, found {value!r}"
     if type(value) is int:
-        return "" if -LARGEST_INT <= value < LARGEST_INT else "is too large a number"
+        return "" if value in ANY_COUNT else "is too large a number"
     return (
         "" if value is None or type(value) is bool else f"is no plain value, {shown_value(value)}"
     )

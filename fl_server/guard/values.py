@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from mmar_runtime.exchange.encryption import Layout
-from mmar_runtime.exchange.messages import MAX_COUNT, Kind
+from mmar_runtime.exchange.messages import ANY_COUNT, MAX_COUNT, Kind
 from mmar_runtime.exchange.rounding import Arrays
 from mmar_runtime.exchange.rounding_forms import Rounding
 
@@ -20,7 +20,6 @@ MAX_METADATA_BYTES = 16 * 1024
 """A report of 100 epochs, the most that a site trains in a round by default, takes half of it."""
 
 MAX_SHOWN = 60
-LARGEST_INT = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,7 @@ def shown_value(value: object) -> str:
         return shown_name(value)
     if value is None or type(value) in (bool, float):
         return repr(value)
-    if type(value) is int and -LARGEST_INT <= value < LARGEST_INT:
+    if type(value) is int and value in ANY_COUNT:
         return repr(value)
     return f"a {type(value).__name__[:MAX_SHOWN]}"
 

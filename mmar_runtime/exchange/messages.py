@@ -179,6 +179,9 @@ COUNTS: Mapping[str, range] = MappingProxyType(
 )
 """The whole numbers that may stand under a key; for ``built`` those of each component."""
 
+ANY_COUNT = range(-(2**63), 2**63)
+"""The whole numbers that may stand anywhere in a reply."""
+
 MAX_EPOCHS = 100
 """Epochs of a round: the highest ``limits.epochs_per_round`` of a site's policy."""
 

@@ -10,79 +10,68 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-CALLS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+CALLS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         # Server: tasks, and updates in files (fl_server.flare)
-        "nvflare.apis.impl.wf_comm_server:WFCommServer.check_tasks": (),
-        "nvflare.apis.impl.controller:Controller.broadcast": (
-            "task", "fl_ctx", "targets", "min_responses", "wait_time_after_min_received",
-        ),
-        "nvflare.apis.impl.controller:Controller.cancel_task": ("task", "completion_status"),
-        "nvflare.apis.impl.controller:Controller.process_result_of_unknown_task": (
-            "client", "task_name", "client_task_id", "result", "fl_ctx",
-        ),
-        "nvflare.apis.utils.task_utils:get_filters": (
-            "filters_name", "fl_ctx", "config_filters", "task_name", "direction",
-        ),
-        "nvflare.private.fed.server.server_runner:ServerRunnerConfig": ("task_result_filters",),
-        "nvflare.private.fed.server.server_engine:ServerEngine.send_aux_request": (
-            "targets", "topic", "request", "timeout", "fl_ctx", "optional",
-        ),
-        "nvflare.private.fed.server.server_engine:ServerEngine.register_app_command": (
-            "topic", "cmd_func",
-        ),
-        "nvflare.app_common.utils.tensor_disk_offload_context:setup_tensor_disk_offload": (
-            "engine", "enabled", "job_id",
-        ),
-        "nvflare.app_common.utils.tensor_disk_offload_context:cleanup_tensor_disk_offload": (
-            "engine", "context",
-        ),
+        "nvflare.apis.impl.wf_comm_server": {"WFCommServer.check_tasks": ""},
+        "nvflare.apis.utils.task_utils": {
+            "get_filters": "filters_name fl_ctx config_filters task_name direction"
+        },
+        "nvflare.private.fed.server.server_runner": {"ServerRunnerConfig": "task_result_filters"},
+        "nvflare.private.fed.server.server_engine": {
+            "ServerEngine.send_aux_request": "targets topic request timeout fl_ctx optional",
+            "ServerEngine.register_app_command": "topic cmd_func",
+        },
+        "nvflare.app_common.utils.tensor_disk_offload_context": {
+            "setup_tensor_disk_offload": "engine enabled job_id",
+            "cleanup_tensor_disk_offload": "engine context",
+        },
         # Kits: keys of encryption (fl_server.flare.encryption, fl_client.flare.encryption_keys)
-        "nvflare.fuel.sec.security_content_service:SecurityContentManager": ("content_folder",),
-        "nvflare.fuel.sec.security_content_service:SecurityContentManager.load_content": (
-            "file_under_verification",
-        ),
+        "nvflare.fuel.sec.security_content_service": {
+            "SecurityContentManager": "content_folder",
+            "SecurityContentManager.load_content": "file_under_verification",
+        },
         # Site: the process of a job (fl_client.flare.job_launcher)
-        "nvflare.app_common.job_launcher.client_process_launcher"
-        ":ClientProcessJobLauncher.get_command": ("job_meta", "fl_ctx"),
-        "nvflare.app_common.job_launcher.process_launcher:ProcessHandle": ("process_adapter",),
-        "nvflare.utils.process_utils:spawn_process": ("cmd_args", "env"),
-        "nvflare.utils.job_launcher_utils:get_credential_env": ("job_args",),
+        "nvflare.app_common.job_launcher.client_process_launcher": {
+            "ClientProcessJobLauncher.get_command": "job_meta fl_ctx"
+        },
+        "nvflare.app_common.job_launcher.process_launcher": {"ProcessHandle": "process_adapter"},
+        "nvflare.utils.process_utils": {"spawn_process": "cmd_args env"},
+        "nvflare.utils.job_launcher_utils": {"get_credential_env": "job_args"},
         # Site: waking up (fl_client.flare.wake) and filters (fl_client.flare.privacy)
-        "nvflare.private.fed.client.client_run_manager"
-        ":ClientRunManager.register_aux_message_handler": ("topic", "message_handle_func"),
-        "nvflare.app_common.filters.percentile_privacy:PercentilePrivacy.process_dxo": (
-            "dxo", "shareable", "fl_ctx",
-        ),
-        "nvflare.app_common.filters.svt_privacy:SVTPrivacy.process_dxo": (
-            "dxo", "shareable", "fl_ctx",
-        ),
+        "nvflare.private.fed.client.client_run_manager": {
+            "ClientRunManager.register_aux_message_handler": "topic message_handle_func"
+        },
+        "nvflare.app_common.filters.percentile_privacy": {
+            "PercentilePrivacy.process_dxo": "dxo shareable fl_ctx"
+        },
+        "nvflare.app_common.filters.svt_privacy": {
+            "SVTPrivacy.process_dxo": "dxo shareable fl_ctx"
+        },
         # Both: how tensors travel (mmar_runtime.flare.tensors)
-        "nvflare.fuel.utils.fobs:register": ("decomposer",),
-        "nvflare.app_opt.pt.decomposers:TensorDecomposer.decompose": ("target", "manager"),
-        "nvflare.app_opt.pt.decomposers:TensorDecomposer.native_decompose": ("target", "manager"),
-        "nvflare.app_opt.pt.decomposers:TensorDecomposer.to_downloadable": (
-            "items", "max_chunk_size", "fobs_ctx",
-        ),
-        "nvflare.app_opt.pt.decomposers:TensorDecomposer.download": (
-            "from_fqcn", "ref_id", "per_request_timeout", "cell", "fobs_ctx",
-        ),
-        "nvflare.app_opt.pt.tensor_downloader:TensorDownloadable": ("tensors", "max_chunk_size"),
-        "nvflare.app_opt.pt.tensor_downloader:TensorDownloadable.produce_item": ("index",),
-        "nvflare.app_opt.pt.tensor_downloader:TensorDownloadable.prefetch_item": ("index",),
-        "nvflare.app_opt.pt.tensor_downloader:TensorConsumer": (
-            "tensors_received_cb", "cb_kwargs",
-        ),
-        "nvflare.app_opt.pt.tensor_downloader:TensorConsumer.consume": ("ref_id", "state", "data"),
-        "nvflare.app_opt.pt.lazy_tensor_dict:LazyTensorDict.make_lazy_ref": ("key",),
-        "nvflare.fuel.f3.streaming.download_service:Downloadable.produce": ("state", "requester"),
-        "nvflare.fuel.f3.streaming.download_service:Downloadable.release": (),
-        "nvflare.fuel.f3.streaming.download_service:download_object": (
-            "from_fqcn", "ref_id", "per_request_timeout", "cell", "consumer",
-        ),
+        "nvflare.fuel.utils.fobs": {"register": "decomposer"},
+        "nvflare.app_opt.pt.decomposers": {
+            "TensorDecomposer.decompose": "target manager",
+            "TensorDecomposer.native_decompose": "target manager",
+            "TensorDecomposer.to_downloadable": "items max_chunk_size fobs_ctx",
+            "TensorDecomposer.download": "from_fqcn ref_id per_request_timeout cell fobs_ctx",
+        },
+        "nvflare.app_opt.pt.tensor_downloader": {
+            "TensorDownloadable": "tensors max_chunk_size",
+            "TensorDownloadable.produce_item": "index",
+            "TensorDownloadable.prefetch_item": "index",
+            "TensorConsumer": "tensors_received_cb cb_kwargs",
+            "TensorConsumer.consume": "ref_id state data",
+        },
+        "nvflare.app_opt.pt.lazy_tensor_dict": {"LazyTensorDict.make_lazy_ref": "key"},
+        "nvflare.fuel.f3.streaming.download_service": {
+            "Downloadable.produce": "state requester",
+            "Downloadable.release": "",
+            "download_object": "from_fqcn ref_id per_request_timeout cell consumer",
+        },
     }
-)  # fmt: skip
-"""``module:name`` of a function, a class or a method -> parameters that are given or overridden."""
+)
+"""Module -> function, class or method -> its parameters that are given or overridden."""
 
 VALUES: Mapping[str, object] = MappingProxyType(
     {
