@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mmar_runtime.errors import FederationError
+from mmar_runtime.exchange.arrays import arrays_of
 from mmar_runtime.exchange.encryption import EncryptedPart, Layout
 from mmar_runtime.weights import Weights
 
@@ -46,7 +47,7 @@ class ServerEncryption:
         Raises:
             WeightsError: it is none, or not of this federation's keys.
         """
-        part = EncryptedPart.of({name: tensor.numpy() for name, tensor in weights.items()})
+        part = EncryptedPart.of(arrays_of(weights))
         return EncryptedAddend(weight=part.weight, row=self.keys.loaded(part.ciphertexts))
 
 

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from fl_server.encryption import ServerEncryption
 from fl_server.guard.metadata import check_first
-from fl_server.guard.reply_guard import PlainReplyGuard, arrays_of, reason_of
+from fl_server.guard.reply_guard import PlainReplyGuard, reason_of
 from fl_server.guard.values import UpdateFault
 from fl_server.initial_model import InitialModel
 from fl_server.model_selection import ModelSelection
@@ -34,6 +34,7 @@ from fl_server.round_mean import RoundMean
 from fl_server.run_files import RunFiles
 from fl_server.updates import Received, contribution_of, restored_update
 from mmar_runtime.errors import FederationError, WeightsError
+from mmar_runtime.exchange.arrays import arrays_of
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.exchange.messages import Score, Submit, Train, Validate
 from mmar_runtime.exchange.spare_memory import SpareMemory

@@ -12,6 +12,7 @@ from fl_server.encryption import EncryptedAddend, EncryptedMean, ServerEncryptio
 from fl_server.guard.tensors import outlying_norms, update_norm
 from fl_server.guard.values import UpdateFault
 from mmar_runtime.errors import FederationError, WeightsError
+from mmar_runtime.exchange.arrays import arrays_of
 from mmar_runtime.exchange.encryption import plain_part
 from mmar_runtime.exchange.spare_memory import SpareMemory
 from mmar_runtime.weights import Weights, copy_of
@@ -98,7 +99,7 @@ class RoundMean:
             return self._count(site, plain, steps, encrypted)
         if self._lent:
             plain = {name: copy_of(tensor) for name, tensor in plain.items()}
-        norm = update_norm({name: tensor.numpy() for name, tensor in plain.items()})
+        norm = update_norm(arrays_of(plain))
         self._held[site] = _Held(
             difference=plain if self._averages else {},
             steps=steps,

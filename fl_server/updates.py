@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fl_server.record.values import EpochRecord, SiteContribution
+from mmar_runtime.exchange.arrays import arrays_of
 from mmar_runtime.exchange.messages import SiteReport, Update
 from mmar_runtime.exchange.plain import from_plain
 from mmar_runtime.exchange.rounding import SCALES, restored
@@ -53,7 +54,7 @@ def restored_update(difference: Weights) -> Weights:
     """
     if not any(name.startswith(SCALES) for name in difference):
         return difference
-    arrays = restored({name: tensor.numpy() for name, tensor in difference.items()})
+    arrays = restored(arrays_of(difference))
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 

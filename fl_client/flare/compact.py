@@ -13,8 +13,8 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 
 from fl_client.flare.audit import note
-from fl_client.flare.exchange import as_tensor
 from fl_client.flare.failure import failure
+from mmar_runtime.exchange.arrays import as_tensor
 from mmar_runtime.exchange.rounding import rounded
 from mmar_runtime.exchange.rounding_forms import Rounding
 from mmar_runtime.weights import digest

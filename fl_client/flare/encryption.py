@@ -21,9 +21,9 @@ from nvflare.apis.shareable import Shareable
 
 from fl_client.flare.audit import note
 from fl_client.flare.encryption_keys import PLACE, asked_layers, site_keys
-from fl_client.flare.exchange import as_tensor
 from fl_client.flare.failure import failure
 from mmar_runtime.errors import WeightsError
+from mmar_runtime.exchange.arrays import as_tensor
 from mmar_runtime.exchange.encryption import (
     ARRAYS,
     LAYOUT,

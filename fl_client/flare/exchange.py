@@ -13,6 +13,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 
 from fl_client.updates import first_not_finite
 from mmar_runtime.errors import WeightsError
+from mmar_runtime.exchange.arrays import arrays_of, as_tensor
 from mmar_runtime.exchange.messages import Update
 from mmar_runtime.exchange.plain import to_plain
 from mmar_runtime.flare.wire import CASES, NOT_DECRYPTED, REPORT, STATUS
@@ -51,17 +52,6 @@ def _is_dense(value: object) -> bool:
     return type(value) is np.ndarray and value.dtype.kind in "fiub"
 
 
-def as_tensor(value: Any) -> torch.Tensor:
-    """Return a tensor that shares the array's memory where that can be written to."""
-    array = np.asarray(value)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-
-def as_arrays(weights: Weights) -> dict[str, np.ndarray[Any, Any]]:
-    """Return arrays that share the tensors' memory."""
-    return {name: tensor.numpy() for name, tensor in weights.items()}
-
-
 def update_reply(update: Update) -> Shareable:
     """Return a contribution as NVFlare's workflows expect it."""
     meta = {
@@ -69,13 +59,13 @@ def update_reply(update: Update) -> Shareable:
         MetaKey.INITIAL_METRICS: dict(update.report.received_metrics),
         REPORT: to_plain(update.report),
     }
-    dxo = DXO(DataKind.WEIGHT_DIFF, data=as_arrays(update.difference), meta=meta)
+    dxo = DXO(DataKind.WEIGHT_DIFF, data=arrays_of(update.difference), meta=meta)
     return dxo.to_shareable()
 
 
 def weights_reply(weights: Weights, *, meta: Mapping[str, Any]) -> Shareable:
     """Return a model, such as the site's best."""
-    return DXO(DataKind.WEIGHTS, data=as_arrays(weights), meta=dict(meta)).to_shareable()
+    return DXO(DataKind.WEIGHTS, data=arrays_of(weights), meta=dict(meta)).to_shareable()
 
 
 def metrics_reply(result: EvaluationResult) -> Shareable:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
 from nvflare.apis.fl_constant import FilterKey, FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
@@ -22,7 +21,7 @@ from nvflare.app_common.app_constant import AppConstants
 
 from fl_server.updates import Received
 from mmar_runtime.errors import FederationError
-from mmar_runtime.exchange.arrays import change_data, stored_weights, unpack
+from mmar_runtime.exchange.arrays import arrays_of, as_tensor, change_data, stored_weights, unpack
 from mmar_runtime.exchange.messages import STATUS_WORD, Submit, Task, Train, Validate
 from mmar_runtime.exchange.tensor_files import StoredWeights
 from mmar_runtime.flare.wire import (
@@ -49,12 +48,6 @@ class RawReply:
     meta: object
 
 
-def as_tensor(value: Any) -> torch.Tensor:
-    """Return a tensor that shares the array's memory where that can be written to."""
-    array = np.asarray(value)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-
 def learnable_from(weights: Weights) -> ModelLearnable:
     """Return NVFlare's model object with these weights."""
     return make_model_learnable(as_arrays(weights), {})
@@ -70,7 +63,7 @@ class ModelArrays(dict[str, np.ndarray[Any, Any]]):
 
 def as_arrays(weights: Weights) -> ModelArrays:
     """Return arrays that share the tensors' memory."""
-    return ModelArrays((name, tensor.numpy()) for name, tensor in weights.items())
+    return ModelArrays(arrays_of(weights))
 
 
 def weights_dxo(weights: Weights) -> DXO:

@@ -13,8 +13,9 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 
 from fl_server.aggregation import moved_by, replaced_by
-from fl_server.flare.exchange import as_tensor, raw_reply
+from fl_server.flare.exchange import raw_reply
 from mmar_runtime.errors import FederationError, WeightsError
+from mmar_runtime.exchange.arrays import as_tensor
 from mmar_runtime.exchange.rounding import restored
 from mmar_runtime.weights import Weights
 

@@ -13,6 +13,7 @@ from fl_server.guard.values import Expected, UpdateFault
 from fl_server.initial_model import InitialModel
 from fl_server.update_guard import check_update
 from mmar_runtime.errors import ConfigError, FederationError
+from mmar_runtime.exchange.arrays import arrays_of
 from mmar_runtime.exchange.encryption import ARRAYS, Layout
 from mmar_runtime.exchange.job_documents import FEDERATION_ARGUMENTS
 from mmar_runtime.exchange.rounding import Arrays
@@ -212,11 +213,6 @@ def _optional(patterns: list[str] | None, weights: Weights) -> frozenset[str]:
         return frozenset()
     require_patterns(patterns)
     return frozenset(matching(patterns, weights))
-
-
-def arrays_of(weights: Weights) -> Arrays:
-    """Return arrays that share the tensors' memory."""
-    return {name: tensor.numpy() for name, tensor in weights.items()}
 
 
 def reason_of(faults: Collection[UpdateFault]) -> str:

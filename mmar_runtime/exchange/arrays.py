@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from mmar_runtime.exchange.tensor_files import StoredWeights, stored_of
+from mmar_runtime.weights import Weights
 
 IN_MESSAGE = 2**20
 """Bytes of tensors that go in the message itself; the receiver asks for all other tensors.
@@ -29,6 +30,17 @@ PIECE = 16 * 2**20
 
 The receiver asks for each piece; the sender holds a few of them.
 """
+
+
+def arrays_of(weights: Weights) -> dict[str, np.ndarray[Any, Any]]:
+    """Return arrays that share the tensors' memory."""
+    return {name: tensor.numpy() for name, tensor in weights.items()}
+
+
+def as_tensor(value: Any) -> torch.Tensor:
+    """Return a tensor that shares the array's memory where that can be written to."""
+    array = np.asarray(value)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def goes_in_message(packing: dict[str, Any], tensor: torch.Tensor) -> bool:

@@ -14,12 +14,12 @@ import torch
 
 from fl_server.federation import Faults, FederatedRun
 from fl_server.guard.metric_contract import MetricContract
-from fl_server.guard.reply_guard import arrays_of
 from fl_server.initial_model import InitialModel
 from fl_server.record.files import read_run_record
 from fl_server.record.values import RunRecord, SiteAbsence, SiteOutcome
 from fl_server.run_files import RunFiles
 from fl_server.updates import Received
+from mmar_runtime.exchange.arrays import arrays_of
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.weights import Weights
 

@@ -17,7 +17,6 @@ from fl_client.simulation.turns import MEMORY, SitesInTurn
 from fl_client.simulation.workers import SitesInWorkers
 from fl_client.site import Site
 from fl_server.federation import FederatedRun, failure_reason
-from fl_server.guard.reply_guard import arrays_of
 from fl_server.initial_model import InitialModel, initial_model
 from fl_server.record.evaluation_digest import evaluation_digest
 from fl_server.record.values import RunRecord
@@ -25,6 +24,7 @@ from fl_server.run_files import RunFiles
 from fl_server.updates import Received
 from mmar_runtime.confinement.wall import forbid_programs
 from mmar_runtime.errors import FederationError
+from mmar_runtime.exchange.arrays import arrays_of
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.exchange.messages import BestModel, Failure, Reply, Update
 from mmar_runtime.exchange.plain import to_plain

@@ -18,7 +18,6 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
-from fl_client.flare.exchange import as_arrays
 from fl_client.flare.executor import MmarExecutor
 from fl_client.local_work import LocalWork
 from fl_client.site_tasks import LocalTasks
@@ -33,6 +32,7 @@ from mmar_runtime.errors import (
     Problem,
     WeightsError,
 )
+from mmar_runtime.exchange.arrays import arrays_of
 from mmar_runtime.flare.wire import REPORT, STATUS
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY
@@ -67,7 +67,7 @@ def execute(executor: MmarExecutor, fl_ctx: FLContext) -> Execute:
 
 
 def message(weights: Weights, **headers: Any) -> Shareable:
-    shareable = DXO(DataKind.WEIGHTS, data=as_arrays(weights)).to_shareable()
+    shareable = DXO(DataKind.WEIGHTS, data=arrays_of(weights)).to_shareable()
     for name, value in headers.items():
         shareable.set_header(name, value)
     return shareable

@@ -19,12 +19,12 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
 from fl_client.flare.audit import done_before
-from fl_client.flare.exchange import as_arrays
 from fl_client.flare.executor import MmarExecutor
 from fl_client.flare.privacy import TRAINED
 from fl_server.initial_model import initial_model
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.errors import ConfigError, PolicyError
+from mmar_runtime.exchange.arrays import arrays_of
 from mmar_runtime.exchange.messages import Train
 from mmar_runtime.flare.wire import CASES, REPORT, STATUS
 from mmar_runtime.mmar import Mmar
@@ -51,7 +51,7 @@ class Running:
     def do(self, task: str, weights: Weights | None = None, **headers: Any) -> Shareable:
         shareable = Shareable()
         if weights is not None:
-            shareable = DXO(DataKind.WEIGHTS, data=as_arrays(weights)).to_shareable()
+            shareable = DXO(DataKind.WEIGHTS, data=arrays_of(weights)).to_shareable()
         for name, value in headers.items():
             shareable.set_header(name, value)
         return self.executor.execute(task, shareable, self.fl_ctx, Signal())
@@ -251,7 +251,7 @@ def test_a_job_that_could_not_be_judged_does_no_task_at_all(
     executor = MmarExecutor()
     with pytest.raises(ConfigError, match=r"privacy\.json"):
         executor.handle_event(EventType.START_RUN, fl_ctx)
-    message = DXO(DataKind.WEIGHTS, data=as_arrays(received)).to_shareable()
+    message = DXO(DataKind.WEIGHTS, data=arrays_of(received)).to_shareable()
     message.set_header(AppConstants.MODEL_OWNER, "site-2")
 
     for task in ("train", "score_model", "submit_model", "validate"):
@@ -262,7 +262,7 @@ def test_a_job_that_could_not_be_judged_does_no_task_at_all(
 
 
 def test_nothing_is_done_before_a_run_has_started(received: Weights, fl_ctx: FLContext) -> None:
-    message = DXO(DataKind.WEIGHTS, data=as_arrays(received)).to_shareable()
+    message = DXO(DataKind.WEIGHTS, data=arrays_of(received)).to_shareable()
 
     reply = MmarExecutor().execute("score_model", message, fl_ctx, Signal())
 

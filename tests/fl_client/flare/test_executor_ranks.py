@@ -28,10 +28,10 @@ from nvflare.apis.workspace import Workspace
 from nvflare.app_common.app_constant import AppConstants
 
 from fl_client.done_tasks import DoneTasks
-from fl_client.flare.exchange import as_arrays
 from fl_client.flare.executor import MmarExecutor, SiteRun
 from fl_client.ranks.tasks import RankTasks
 from fl_server.initial_model import initial_model
+from mmar_runtime.exchange.arrays import arrays_of
 from mmar_runtime.flare.wire import REPORT, STATUS
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE
@@ -61,7 +61,7 @@ class Running:
     ) -> Shareable:
         shareable = Shareable()
         if weights is not None:
-            shareable = DXO(DataKind.WEIGHTS, data=as_arrays(weights)).to_shareable()
+            shareable = DXO(DataKind.WEIGHTS, data=arrays_of(weights)).to_shareable()
         for name, value in headers.items():
             shareable.set_header(name, value)
         run = self.executor._run

@@ -14,9 +14,9 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
-from fl_client.flare.exchange import as_arrays
 from fl_client.flare.executor import MmarExecutor
 from fl_server.initial_model import initial_model
+from mmar_runtime.exchange.arrays import arrays_of
 from mmar_runtime.flare.wire import STATUS
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import Weights
@@ -37,7 +37,7 @@ def execute(fl_ctx: FLContext) -> Iterator[Execute]:
     executor.handle_event(EventType.START_RUN, fl_ctx)
 
     def run(task: str, weights: Weights, **headers: Any) -> Shareable:
-        shareable = DXO(DataKind.WEIGHTS, data=as_arrays(weights)).to_shareable()
+        shareable = DXO(DataKind.WEIGHTS, data=arrays_of(weights)).to_shareable()
         for name, value in {AppConstants.CURRENT_ROUND: 0, **headers}.items():
             shareable.set_header(name, value)
         return executor.execute(task, shareable, fl_ctx, Signal())

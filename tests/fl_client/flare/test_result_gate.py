@@ -20,7 +20,7 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.filters.percentile_privacy import PercentilePrivacy
 
-from fl_client.flare.exchange import as_arrays, metrics_reply, update_reply, weights_reply
+from fl_client.flare.exchange import metrics_reply, update_reply, weights_reply
 from fl_client.flare.executor import MmarExecutor
 from fl_client.flare.privacy import TRAINED, ModelFilter, SVTPrivacy
 from fl_client.flare.result_gate import REFUSED, ResultGate
@@ -29,6 +29,7 @@ from fl_client.privacy.settings import MODULE, TrainedTensors
 from fl_server.initial_model import initial_model
 from mmar_runtime.audit import AUDIT_FILE, AuditLog
 from mmar_runtime.errors import ConfigError
+from mmar_runtime.exchange.arrays import arrays_of
 from mmar_runtime.exchange.messages import SiteReport, Update
 from mmar_runtime.flare.wire import CASES, LOGS, REPORT, STATUS
 from mmar_runtime.mmar import Mmar
@@ -49,7 +50,7 @@ MODEL: Weights = {"conv.weight": torch.ones(2, 3), "conv.bias": torch.zeros(2)}
 def gate(fl_ctx: FLContext) -> ResultGate:
     """A gate that has seen the site receive the model."""
     gate = started(fl_ctx)
-    show_task(gate, DXO(DataKind.WEIGHTS, data=as_arrays(MODEL)).to_shareable(), fl_ctx)
+    show_task(gate, DXO(DataKind.WEIGHTS, data=arrays_of(MODEL)).to_shareable(), fl_ctx)
     return gate
 
 
@@ -156,7 +157,7 @@ def test_every_reply_of_the_executor_passes(app: Path, fl_ctx: FLContext) -> Non
     headers = {AppConstants.CURRENT_ROUND: 0, AppConstants.MODEL_OWNER: "site-2"}
 
     for task in ("train", "score_model", "submit_model", "validate", "dance"):
-        message = DXO(DataKind.WEIGHTS, data=as_arrays(weights)).to_shareable()
+        message = DXO(DataKind.WEIGHTS, data=arrays_of(weights)).to_shareable()
         for name, value in headers.items():
             message.set_header(name, value)
         show_task(gate, message, fl_ctx)
@@ -411,7 +412,7 @@ def a_round(fl_ctx: FLContext) -> Round:
     fl_ctx.set_prop(TRAINED, trained, private=True, sticky=False)
 
     def go(gate: ResultGate, *filters: ModelFilter, reply: Shareable | None = None) -> Shareable:
-        show_task(gate, DXO(DataKind.WEIGHTS, data=as_arrays(MODEL)).to_shareable(), fl_ctx)
+        show_task(gate, DXO(DataKind.WEIGHTS, data=arrays_of(MODEL)).to_shareable(), fl_ctx)
         left = reply or update()
         for one in filters:
             left = one.process(left, fl_ctx)
@@ -462,7 +463,7 @@ def test_a_bound_asks_for_a_line_whatever_is_set_up(
 def test_lines_of_another_job_pay_for_nothing(kit: Path, fl_ctx: FLContext, a_round: Round) -> None:
     set_up(kit, SVT)
     gate = started(fl_ctx)
-    show_task(gate, DXO(DataKind.WEIGHTS, data=as_arrays(MODEL)).to_shareable(), fl_ctx)
+    show_task(gate, DXO(DataKind.WEIGHTS, data=arrays_of(MODEL)).to_shareable(), fl_ctx)
     facts = {"job": "job-2", "round": 1, "filter": "SVTPrivacy", "data": "0123456789ab"}
     PrivacyLedger(kit).spend(0.5, None, **facts)
     reply = update()
@@ -510,7 +511,7 @@ def test_behind_a_ledger_that_cannot_be_trusted_no_tensors_leave(
     whole, reply = ledger.read_text(), update()
 
     ledger.write_text(whole[:-30] if damaged == "before the task" else whole)
-    show_task(gate, DXO(DataKind.WEIGHTS, data=as_arrays(MODEL)).to_shareable(), fl_ctx)
+    show_task(gate, DXO(DataKind.WEIGHTS, data=arrays_of(MODEL)).to_shareable(), fl_ctx)
     ledger.write_text(whole if damaged == "before the task" else whole[:-30])
     show_reply(gate, reply, fl_ctx)
 
