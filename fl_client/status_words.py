@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
+import uuid
+from pathlib import Path
+
 import torch
 
 from mmar_runtime.errors import (
@@ -41,3 +45,12 @@ def status_word(error: BaseException) -> str:
         if isinstance(error, kind):
             return word
     return "internal-error"
+
+
+def keep_error(error: Exception, *, task: object, run: Path) -> tuple[str, Path]:
+    """Write an error's text into the folder of the run; return its reference and its file."""
+    reference = uuid.uuid4().hex[:8]
+    path = run / f"error-{reference}.txt"
+    text = "".join(traceback.format_exception(error))
+    path.write_text(f"{task}: {error}\n\n{text}", encoding="utf-8")
+    return reference, path

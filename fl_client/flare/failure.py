@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
-import uuid
 from pathlib import Path
 
 from nvflare.apis.fl_component import FLComponent
@@ -12,7 +10,7 @@ from nvflare.apis.shareable import Shareable
 
 from fl_client.flare.audit import note
 from fl_client.flare.exchange import failed_reply
-from fl_client.status_words import status_word
+from fl_client.status_words import keep_error, status_word
 
 
 def failure(error: Exception, *, task: object, by: FLComponent, fl_ctx: FLContext) -> Shareable:
@@ -27,11 +25,9 @@ def failure(error: Exception, *, task: object, by: FLComponent, fl_ctx: FLContex
     Raises:
         OSError: the text, or the audit log, cannot be written.
     """
-    reference, word = uuid.uuid4().hex[:8], status_word(error)
+    word = status_word(error)
     run = Path(fl_ctx.get_engine().get_workspace().get_run_dir(fl_ctx.get_job_id()))
-    path = run / f"error-{reference}.txt"
-    text = "".join(traceback.format_exception(error))
-    path.write_text(f"{task}: {error}\n\n{text}", encoding="utf-8")
+    reference, path = keep_error(error, task=task, run=run)
     note(fl_ctx, "task-failed", task=task, by=by.name, status=word, reference=reference)
     # NVFlare may send a site's error log to the server, and anyone may listen to log events.
     by.log_error(fl_ctx, f"{word} in task {task}; its text is in {path.name} here")

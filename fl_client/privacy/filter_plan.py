@@ -5,7 +5,6 @@ NVFlare applies them in this order. What would go wrong is told before anything 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,15 @@ from typing import Any, Literal
 
 from fl_client.privacy.filters import (
     PRIVACY_FILE,
-    is_disabled,
     is_outwards,
     lacking_filters,
     names_by_scope,
+    outgoing_filters,
+    read_privacy,
 )
 from fl_client.privacy.ledger import PrivacyLedger
 from fl_client.privacy.settings import SETTINGS, Settings, SvtSettings, filter_settings
 from mmar_runtime.config.location import Location
-from mmar_runtime.config.sources import read_json
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.exchange.job_documents import (
     CLIENT_CONFIG,
@@ -76,7 +75,7 @@ class FilterPlan:
         Raises:
             ConfigError: an argument of a filter has a fault, or a document cannot be read.
         """
-        job, privacy = JobDocuments.read(app), _document(local / PRIVACY_FILE)
+        job, privacy = JobDocuments.read(app), read_privacy(local)
         optional = job.federation.get("optional_names")
         return cls(
             filters=(*_site_filters(privacy), *job_filters(job)),
@@ -203,18 +202,18 @@ def _unfit(entry: PlannedFilter, message: str, advice: str = "") -> ConfigError:
 # --- Reading -------------------------------------------------------------------------------------
 
 
-def _document(path: Path) -> Any:
-    return read_json(path) if os.path.lexists(path) else {}
-
-
-def _site_filters(document: Any) -> Iterator[PlannedFilter]:
-    """Yield the filters of the default scope, which a job of ours gets as it names none."""
-    scopes = document.get("scopes", []) if isinstance(document, dict) else []
-    default = document.get("default_scope") if isinstance(document, dict) else None
-    for index, scope in enumerate(scopes if isinstance(scopes, list) else ()):
-        if default and isinstance(scope, dict) and scope.get("name") == default:
-            place = Location(PRIVACY_FILE) / "scopes" / index / "task_result_filters"
-            yield from _planned(scope.get("task_result_filters"), place)
+def _site_filters(privacy: Mapping[str, Any]) -> Iterator[PlannedFilter]:
+    """Yield the filters of ours in the default scope, which a job of ours gets as it names none."""
+    default = privacy.get("default_scope")
+    for index, scope in enumerate(privacy.get("scopes", [])):
+        if not default or scope.get("name") != default:
+            continue
+        place = Location(PRIVACY_FILE) / "scopes" / index / "task_result_filters"
+        for number, entry in outgoing_filters(scope):
+            path = entry.get("path")
+            if isinstance(path, str) and path in SETTINGS:
+                settings = filter_settings(path, entry.get("args"), place / number / "args")
+                yield PlannedFilter(owner="site", location=place / number, settings=settings)
 
 
 def chain_faults(job: JobDocuments) -> Iterator[Problem]:
@@ -225,8 +224,9 @@ def chain_faults(job: JobDocuments) -> Iterator[Problem]:
     for key in (RESULT_FILTERS, DATA_FILTERS):
         for chain in job.chains(key):
             if not all(task in TASKS for task in chain.tasks):
-                known, found = ", ".join(TASKS), list(chain.tasks)
-                message = f"has to list tasks of a site: {known}; found {found!r}"
+                message = (
+                    f"has to list tasks of a site: {', '.join(TASKS)}; found {[*chain.tasks]!r}"
+                )
                 advice = "NVFlare looks up filters by the exact name of a task; '*' is none."
                 yield Problem(chain.place / "tasks", message, advice, "privacy")
 
@@ -238,21 +238,9 @@ def job_filters(job: JobDocuments) -> Iterator[PlannedFilter]:
         ConfigError: an argument of a filter has a fault.
     """
     for chain in job.chains(RESULT_FILTERS):
-        if TRAIN in chain.tasks and is_outwards({"direction": chain.direction}):
+        if TRAIN in chain.tasks and is_outwards(chain.direction):
             for index, entry in enumerate(chain.filters):
                 if entry.path in SETTINGS:
                     place = chain.place / "filters" / index
                     settings = filter_settings(entry.path, entry.arguments, place / "args")
                     yield PlannedFilter(owner="job", location=place, settings=settings)
-
-
-def _planned(entries: Any, location: Location) -> Iterator[PlannedFilter]:
-    """Filters of ours in a list of the site; others are somebody else's to judge."""
-    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
-        path = entry.get("path") if isinstance(entry, dict) else None
-        if not isinstance(path, str) or path not in SETTINGS or is_disabled(entry):
-            continue
-        if is_outwards(entry):
-            place = location / index
-            settings = filter_settings(path, entry.get("args"), place / "args")
-            yield PlannedFilter(owner="site", location=place, settings=settings)

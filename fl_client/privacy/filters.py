@@ -29,9 +29,7 @@ def filter_faults(local: Path, policy: SitePolicy) -> Iterator[Problem]:
         ConfigError: ``privacy.json`` cannot be read.
     """
     if policy.required_filters:
-        path = local / PRIVACY_FILE
-        document = read_json(path) if os.path.lexists(path) else {}
-        yield from lacking_filters(names_by_scope(document), policy)
+        yield from lacking_filters(names_by_scope(read_privacy(local)), policy)
 
 
 def lacking_filters(scopes: Collection[Collection[str]], policy: SitePolicy) -> Iterator[Problem]:
@@ -47,39 +45,46 @@ def lacking_filters(scopes: Collection[Collection[str]], policy: SitePolicy) -> 
             yield Problem(Location(PRIVACY_FILE), message, "See required_filters.", "privacy")
 
 
-def is_disabled(entry: Mapping[str, Any]) -> bool:
-    """Return whether NVFlare passes an entry over."""
-    return entry.get("disabled") is True
-
-
-def is_outwards(entry: Mapping[str, Any]) -> bool:
-    """Return whether replies pass an entry on their way out; NVFlare's default there is ``out``."""
-    return str(entry.get("direction") or "out").lower() in OUTWARDS
-
-
-def names_by_scope(document: Any) -> tuple[frozenset[str], ...]:
-    """Return the names of the filters that replies pass on their way out, for each scope.
-
-    Args:
-        document: a site's ``privacy.json``.
+def read_privacy(local: Path) -> Mapping[str, Any]:
+    """Return a site's ``privacy.json``; empty if the site has none.
 
     Raises:
-        ConfigError: it has no array of scopes.
+        ConfigError: the file cannot be read, or has no array of scopes.
     """
+    path = local / PRIVACY_FILE
+    document = read_json(path) if os.path.lexists(path) else {}
     scopes = document.get("scopes", []) if isinstance(document, dict) else None
     if not isinstance(scopes, list) or not all(isinstance(scope, dict) for scope in scopes):
         message = "has to be a JSON object with an array 'scopes'"
         raise ConfigError([Problem(Location(PRIVACY_FILE), message, "", "privacy")])
+    privacy: Mapping[str, Any] = document
+    return privacy
+
+
+def names_by_scope(privacy: Mapping[str, Any]) -> tuple[frozenset[str], ...]:
+    """Return the names of the filters that replies pass on their way out, for each scope."""
     return tuple(
-        frozenset(name for entry in scope.get("task_result_filters", []) for name in _names(entry))
-        for scope in scopes
+        frozenset(name for _, entry in outgoing_filters(scope) for name in _names(entry))
+        for scope in privacy.get("scopes", [])
     )
 
 
-def _names(entry: Any) -> Iterator[str]:
-    """Yield the names of a filter for replies."""
-    if not isinstance(entry, dict) or is_disabled(entry) or not is_outwards(entry):
-        return
+def outgoing_filters(scope: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield the filters that replies pass on their way out, each with its index in the scope."""
+    entries = scope.get("task_result_filters", [])
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        runs = isinstance(entry, dict) and entry.get("disabled") is not True
+        if runs and is_outwards(entry.get("direction")):
+            yield index, entry
+
+
+def is_outwards(direction: object) -> bool:
+    """Return whether replies pass a filter on their way out; NVFlare's default is ``out``."""
+    return str(direction or "out").lower() in OUTWARDS
+
+
+def _names(entry: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of a filter."""
     path = entry.get("path", entry.get("name"))
     if isinstance(path, str):
         yield path

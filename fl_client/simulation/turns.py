@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from fl_client.simulation.shared_storage import SharedStorage
 from fl_client.site import Site
 from fl_client.site_session import SiteSession
 from fl_client.site_tasks import LocalTasks
-from fl_client.status_words import status_word
+from fl_client.status_words import keep_error, status_word
 from mmar_runtime.errors import RunAborted
 from mmar_runtime.exchange.messages import Failure, Reply, Task, Update, name_of
 from mmar_runtime.exchange.rounding import rounded
@@ -188,10 +187,7 @@ def _as_sent(reply: Reply, rounding: Rounding | None) -> Reply:
 
 def _failure(name: str, folder: Path, task: Task, error: Exception) -> Failure:
     """Keep the error's text at the site; the server gets one word and a reference to the text."""
-    reference, word = uuid.uuid4().hex[:8], status_word(error)
-    title = name_of(task)
-    text = "".join(traceback.format_exception(error))
-    path = folder / f"error-{reference}.txt"
-    path.write_text(f"{title}: {error}\n\n{text}", encoding="utf-8")
+    title, word = name_of(task), status_word(error)
+    reference, path = keep_error(error, task=title, run=folder)
     logger.error("%s: %s in task %s; its text is in %s", name, word, title, path.name)
     return Failure(status=f"{word} (reference {reference})")
