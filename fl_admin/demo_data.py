@@ -244,9 +244,10 @@ def draw_anatomy(profile: SiteProfile, rng: np.random.Generator) -> Anatomy:
     spleen_shift = _draw_shift(rng, 7.0)
     stomach_shift = _draw_shift(rng, 6.0)
     trunk = TRUNK.scaled(size)
+    right, front, height = trunk.radii_mm
     return Anatomy(
         trunk=trunk,
-        soft_tissue=_inside_fat(trunk),
+        soft_tissue=Ellipsoid(trunk.centre_mm, (right - FAT_RIM_MM, front - FAT_RIM_MM, height)),
         liver=LIVER.scaled(rng.uniform(0.9, 1.1)).moved(_draw_shift(rng, 8.0)),
         kidneys=tuple(
             kidney.scaled(rng.uniform(0.9, 1.1)).moved(_draw_shift(rng, 6.0)) for kidney in KIDNEYS
@@ -279,7 +280,9 @@ def scan(
         (AORTA.contains(grid), profile.aorta_hu),
     ):
         hu[np.broadcast_to(mask, SHAPE)] = organ_hu
-    hu[spleen] += profile.mottle_hu * _bands(grid)[spleen]
+    x, y, z = grid
+    bands = np.sin((x + y + 0.5 * z) / 4.0)  # 25 mm apart, as early enhancement of the spleen shows
+    hu[spleen] += profile.mottle_hu * bands[spleen]
     hu[trunk] += profile.offset_hu + _smooth_noise(rng, 4.0)[trunk]
     hu = _blur(hu) + rng.normal(0.0, profile.noise_hu, SHAPE)
     return np.round(hu).clip(-1024, 3071).astype(np.int16), spleen.astype(np.uint8) * SPLEEN_LABEL
@@ -290,11 +293,6 @@ def _draw_shift(rng: np.random.Generator, limit_mm: float) -> Triple:
     return float(x), float(y), float(z)
 
 
-def _inside_fat(trunk: Ellipsoid) -> Ellipsoid:
-    x, y, z = trunk.radii_mm
-    return Ellipsoid(trunk.centre_mm, (x - FAT_RIM_MM, y - FAT_RIM_MM, z))
-
-
 def _grid_mm(spacing_mm: Triple) -> Grid:
     """Positions of the voxel centres, one axis each, shaped to broadcast to the volume."""
     x, y, z = (
@@ -302,12 +300,6 @@ def _grid_mm(spacing_mm: Triple) -> Grid:
         for count, step in zip(SHAPE, spacing_mm, strict=True)
     )
     return x[:, None, None], y[None, :, None], z[None, None, :]
-
-
-def _bands(grid: Grid) -> Floats:
-    """Stripes between -1 and 1, about 25 mm apart, as the spleen shows in the arterial phase."""
-    x, y, z = grid
-    return np.asarray(np.sin((x + y + 0.5 * z) / 4.0))
 
 
 def _smooth_noise(rng: np.random.Generator, amplitude_hu: float) -> Floats:

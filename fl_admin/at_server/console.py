@@ -154,7 +154,7 @@ class Console:
         """Log in with an admin's start-up kit.
 
         Raises:
-            ConfigError: the folder is no admin kit.
+            ConfigError: the folder is not an admin's kit.
             FederationError: the server cannot be reached, or does not accept the kit.
         """
         kit = admin_kit(folder)

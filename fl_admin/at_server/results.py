@@ -49,13 +49,16 @@ def merge_results(runs: Sequence[Path], out: Path) -> CrossSiteMatrix:
 
     Raises:
         ConfigError: a run has no matrix, or ``out`` is taken.
-        MmarError: a file is no matrix, or they cannot be merged, with every reason.
+        MmarError: a file is not a matrix, or they cannot be merged, with every reason.
     """
     target = out.expanduser().resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         message = f"{str(out)!r} is there already"
         raise ConfigError([Problem(Location("--out"), message, "Name another one.", "folder")])
-    files = {str(run): _matrix_file(run) for run in runs}
+    files = {
+        str(run): run if run.is_file() else results_folder(run, holds=MATRIX) / MATRIX
+        for run in runs
+    }
     try:
         matrix = merged({name: read_cross_site_matrix(file) for name, file in files.items()})
     except FederationError as error:  # no run has failed: what was given has to be mended
@@ -64,7 +67,3 @@ def merge_results(runs: Sequence[Path], out: Path) -> CrossSiteMatrix:
     write_cross_site_csv(target / "cross_site.csv", matrix)
     write_matrix_report(target / "report.html", matrix, tuple(files))
     return matrix
-
-
-def _matrix_file(run: Path) -> Path:
-    return run if run.is_file() else results_folder(run, holds=MATRIX) / MATRIX

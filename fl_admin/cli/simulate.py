@@ -22,7 +22,7 @@ from mmar_runtime.cli.common import (
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import parse_overrides
 from mmar_runtime.errors import ConfigError, FederationError, Problem
-from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy, read_site_policy
+from mmar_runtime.policy.site_policy import DEFAULT_POLICY, read_site_policy
 
 if TYPE_CHECKING:
     from fl_admin.jobs.job import Job
@@ -99,6 +99,9 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
     from fl_admin.simulation.plan import SimulationRequest, plan_simulation
     from fl_admin.simulation.run import simulate
 
+    policy = DEFAULT_POLICY
+    if options.policy is not None:  # whoever simulates a job has chosen it
+        policy = replace(read_site_policy(options.policy), jobs="signed")
     request = SimulationRequest(
         job=job,
         sites=options.sites,
@@ -110,7 +113,7 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
         min_sites=options.min_sites,
         workers=options.workers,
         gpu=options.gpu,
-        policy=_policy(options.policy),
+        policy=policy,
     )
     plan = plan_simulation(request)
     for notice in plan.notices:
@@ -134,11 +137,6 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
             f"the run failed: {result.failure}\n    Logs: {folder.log(plan.engine.name)}"
         )
     return 0
-
-
-def _policy(file: Path | None) -> SitePolicy:
-    """Return the policy of all simulated sites; whoever simulates a job has chosen it."""
-    return DEFAULT_POLICY if file is None else replace(read_site_policy(file), jobs="signed")
 
 
 def _job_folder(options: argparse.Namespace) -> Path:

@@ -158,7 +158,7 @@ def _require_free(target: Path, mmar: Mmar, *, overwrite: bool) -> None:
     if not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir())):
         return
     if not (target / META).is_file():
-        message = f"{str(target)!r} is there and is no job"
+        message = f"{str(target)!r} is there and is not a job"
         raise ConfigError([Problem(place, message, "Choose another folder.", "job")])
     if not overwrite:
         message = f"the job {str(target)!r} is there already"
@@ -183,7 +183,9 @@ def _build(request: JobRequest, root: Path) -> CreatedJob:
     notices = [*content.notices, *_copied_folders(mmar, app)]
 
     problems = [*name_problems(name), *request.settings.problems()]
-    problems += _value_problems(request.values)
+    for variable in request.values.keys() & SITE_VARIABLES.keys():
+        place, message = COMMAND_LINE / variable, f"{variable} is each site's own"
+        problems.append(Problem(place, message, "Set it at the sites.", "variable"))
     problems += _own_class_problems(request)
     configs = _loaded(Mmar(app), request.values, problems)
     unused: list[str] = []
@@ -233,7 +235,7 @@ def _config_folder(mmar: Mmar) -> _ConfigFolder:
             copied[path.name] = path
         elif path.name != ENVIRONMENT:
             left_out.append(f"config/{path.name}")
-    notices += _left_out(left_out, "they are no workflows, and data lists stay at home")
+    notices += _left_out(left_out, "they are not workflows, and data lists stay at home")
     environment = _environment(mmar, notices)
     written = {ENVIRONMENT: environment}
     if CROSS_VALIDATION not in copied:
@@ -348,12 +350,6 @@ def _federation_faults(config: TrainConfig) -> Iterator[Problem]:
         yield Problem(place, message, advice, "section")
 
 
-def _value_problems(values: Mapping[str, Scalar]) -> Iterator[Problem]:
-    for name in values.keys() & SITE_VARIABLES.keys():
-        message = f"{name} is each site's own"
-        yield Problem(COMMAND_LINE / name, message, "Set it at the sites.", "variable")
-
-
 def _own_class_problems(request: JobRequest) -> Iterator[Problem]:
     """Classes in NVFlare's configs that have to be in the code that goes along."""
     for path in request.settings.own_classes:
@@ -411,7 +407,7 @@ def start_files(configs: Iterable[WorkflowConfig], app: Path) -> Iterator[tuple[
             if spec.name == "CheckpointLoader" and isinstance(path, Literal):
                 file = Path(os.path.normpath(app / str(path.value)))
                 if not file.is_relative_to(app):
-                    message = f"{str(path.value)!r} is no file of the MMAR"
+                    message = f"{str(path.value)!r} is not a file of the MMAR"
                     advice = "Put the file into models/, where a job has its weights."
                     raise ConfigError([Problem(path.location, message, advice, "checkpoint")])
                 yield file, path.location

@@ -53,7 +53,7 @@ class ValidationSettings:
         for name in self.models:
             if MODEL_NAME.fullmatch(name) is None:
                 message = (
-                    f"{name!r} is no name of a model: letters, digits and ._-, at most 100, the "
+                    f"{name!r} is not a name of a model: letters, digits and ._-, at most 100, the "
                     "first one a letter or a digit; not SRV_ at the beginning"
                 )
                 yield Problem(SETTINGS_PLACE / "models", message, "Write --model NAME=FILE.", "job")
@@ -89,7 +89,9 @@ def models_of(run: Path) -> dict[str, Path]:
         message = f"{str(folder / 'models')!r} holds no models"
         raise ConfigError([Problem(place, message, "", "job")])
     if record.is_file() and read_run_record(record).shared_names is not None:
-        message = "the sites of that run shared a part of the network; its models are no whole ones"
+        message = (
+            "the sites of that run shared a part of the network; its models are not whole networks"
+        )
         advice = "Each site keeps the rest to itself. Name whole networks with --model NAME=FILE."
         raise ConfigError([Problem(place, message, advice, "shared")])
     first = (GLOBAL_MODEL, BEST_GLOBAL_MODEL)

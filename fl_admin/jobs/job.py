@@ -90,7 +90,7 @@ class Job:
         """How many rounds the job asks for; 0 where it does not train.
 
         Raises:
-            ConfigError: ``num_rounds`` is no positive whole number.
+            ConfigError: ``num_rounds`` is not a positive whole number.
         """
         if not self.trains:
             return 0

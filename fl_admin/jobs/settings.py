@@ -107,7 +107,7 @@ class JobSettings:
         for site, weight in self.aggregation_weights.items():
             place = SETTINGS_PLACE / "aggregation_weights" / site
             if SITE_NAME.fullmatch(site) is None or site == "@ALL":
-                yield Problem(place, f"{site!r} is no name of a site", "", "job")
+                yield Problem(place, f"{site!r} is not a name of a site", "", "job")
             if not _is_number(weight) or not math.isfinite(weight) or weight <= 0:
                 message = f"has to be a positive number, found {weight!r}"
                 yield Problem(place, message, "1 is the weight of a site not named.", "job")
@@ -169,7 +169,7 @@ def named_class(words: Sequence[str]) -> dict[str, Any]:
     another name.
 
     Raises:
-        ConfigError: a word is no KEY=VALUE.
+        ConfigError: a word is nott KEY=VALUE.
 
     >>> named_class(["ExcludeVars", "exclude_vars=head.*,*.bias"])["args"]
     {'exclude_vars': ['head.*', '*.bias']}
@@ -177,7 +177,7 @@ def named_class(words: Sequence[str]) -> dict[str, Any]:
     name, *pairs = words
     unfit = [pair for pair in pairs if "=" not in pair]
     if unfit:
-        message = f"{unfit[0]!r} is no KEY=VALUE"
+        message = f"{unfit[0]!r} is not KEY=VALUE"
         advice = "The class comes first, then its arguments, such as gamma=0.01."
         raise ConfigError([Problem(Location(name), message, advice, "job")])
     path = f"{MODULE}.{name}" if f"{MODULE}.{name}" in SETTINGS else name
@@ -198,7 +198,7 @@ def name_problems(name: str) -> Iterator[Problem]:
     """Yield what is wrong with a job's name."""
     if JOB_NAME.fullmatch(name) is None:
         message = (
-            f"{name!r} is no name of a job: letters, digits, blanks and ._-, at most 100, the "
+            f"{name!r} is not a name of a job: letters, digits, blanks and ._-, at most 100, the "
             "first one a letter or a digit"
         )
         yield Problem(SETTINGS_PLACE / "name", message, "Give one with --name.", "job")

@@ -65,15 +65,15 @@ SUBMITTERS = ("lead", "project_admin")
 HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)"
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
 NAMES: Mapping[str, tuple[re.Pattern[str], str]] = {
-    "server": (re.compile(rf"{HOST}(?:\.{HOST})*"), "is no host name"),
+    "server": (re.compile(rf"{HOST}(?:\.{HOST})*"), "is not a host name"),
     "client": (
         re.compile(rf"(?!server$|all$|SRV_){NAME}", re.IGNORECASE),
-        "is no name for a site: letters, digits, '_' and '-', at most 63; not 'server' or 'all', "
-        "and nothing that begins with 'SRV_'",
+        "is not a name for a site: letters, digits, '_' and '-', at most 63; not 'server' or "
+        "'all', and nothing that begins with 'SRV_'",
     ),
     "admin": (
         re.compile(rf"[A-Za-z0-9._%+-]{{1,63}}@(?:{HOST}\.)+[A-Za-z]{{2,}}"),
-        "is no e-mail address as NVFlare takes it; its domain has no '_'",
+        "is not an e-mail address as NVFlare takes it; its domain has no '_'",
     ),
 }
 """By type: what a name looks like, and what to say if it does not."""
@@ -154,7 +154,9 @@ def provision(project_file: Path, out: Path, *, renew: Collection[str] = ()) -> 
         # The keys first: kits whose authority is not kept would be worth nothing.
         for path in state.iterdir():
             write_text_atomically(home / "state" / path.name, path.read_text("utf-8"))
-        folder = home / f"prod_{_next_number(home):02d}"
+        earlier = [KITS_FOLDER.fullmatch(path.name) for path in home.iterdir()]
+        number = max((int(match[1]) for match in earlier if match), default=-1) + 1
+        folder = home / f"prod_{number:02d}"
         kits.rename(folder)
     return Kits(
         folder=folder,
@@ -196,11 +198,6 @@ def _built(project: Any, builders: list[Any], workspace: Path) -> Path:
         log.debug("%s", printed.getvalue())
         raise FederationError("NVFlare's provisioning failed: " + "; ".join(messages.errors))
     return Path(context[CtxKey.CURRENT_PROD_DIR])
-
-
-def _next_number(home: Path) -> int:
-    matches = [KITS_FOLDER.fullmatch(path.name) for path in home.iterdir()]
-    return max((int(match[1]) for match in matches if match), default=-1) + 1
 
 
 @contextlib.contextmanager
@@ -263,7 +260,7 @@ def read_project(path: Path) -> dict[str, Any]:
         message = f"cannot be read: {getattr(error, 'strerror', None) or error}"
         raise ConfigError([Problem(location, message, _TEMPLATE, "missing-file")]) from None
     except yaml.YAMLError as error:
-        message = "is no YAML: " + " ".join(str(error).split())
+        message = "is not YAML: " + " ".join(str(error).split())
         raise ConfigError([Problem(location, message, "", "project")]) from None
     problems = list(_faults(document, location))
     if problems:
@@ -332,7 +329,7 @@ def _participant_faults(participant: Mapping[str, Any], location: Location) -> I
     kind = participant.get("type")
     if kind not in TYPES:
         advice = did_you_mean(str(kind), TYPES)
-        yield Problem(location / "type", f"{kind!r} is no type", advice, "project")
+        yield Problem(location / "type", f"{kind!r} is not a type", advice, "project")
         return
     yield from _unknown(participant, (*NEEDED[kind], *OPTIONAL[kind]), location)
     for key in NEEDED[kind]:
@@ -346,7 +343,9 @@ def _participant_faults(participant: Mapping[str, Any], location: Location) -> I
         yield Problem(location / "org", message, "", "project")
     if kind == "admin" and "role" in participant and participant["role"] not in DEFINED_ROLES:
         advice = did_you_mean(str(participant["role"]), DEFINED_ROLES)
-        yield Problem(location / "role", f"{participant['role']!r} is no role", advice, "project")
+        yield Problem(
+            location / "role", f"{participant['role']!r} is not a role", advice, "project"
+        )
     for key in ("fed_learn_port", "admin_port"):
         port = participant.get(key, 1)
         if type(port) is not int or not 0 < port < 65536:

@@ -64,12 +64,12 @@ class SiteKit:
         """Return the kit in a folder.
 
         Raises:
-            ConfigError: the folder is no site's kit.
+            ConfigError: the folder is not a site's kit.
         """
         root = folder.expanduser().resolve()
         whose = [who for file, who in OTHERS.items() if (root / "startup" / file).exists()]
         if whose or not all((root / part).is_dir() for part in ("local", "startup")):
-            fault = f"is the kit of {whose[0]}" if whose else "is no site's kit"
+            fault = f"is the kit of {whose[0]}" if whose else "is not a site's kit"
             message = f"{str(root)!r} {fault if root.is_dir() else 'does not exist'}"
             advice = "A site's kit holds local/ and startup/; see 'mmar provision'."
             raise ConfigError([Problem(Location("--kit"), message, advice, "kit")])

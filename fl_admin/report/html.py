@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -15,9 +14,11 @@ from markupsafe import Markup
 from fl_admin.report import plots, summary
 from fl_server.record.cross_site import CrossSiteMatrix
 from fl_server.record.shortfalls import shortfalls
-from fl_server.record.values import RunRecord, SiteContribution, SiteOutcome
+from fl_server.record.values import RunRecord, SiteContribution
 from mmar_runtime.files import write_text_atomically
 from mmar_runtime.names import shown
+
+FOLDER = files("fl_admin.report")
 
 # From light to dark: the order survives in grey, for a printer and for eyes that see few colours.
 _HEAT_STOPS = ((239, 246, 252), (158, 202, 225), (49, 130, 189), (8, 48, 107))
@@ -116,7 +117,7 @@ def heat_colours(share: float) -> tuple[str, str]:
 @lru_cache(maxsize=2)
 def _template(name: str) -> Template:
     environment = Environment(
-        loader=FunctionLoader(_text_of),
+        loader=FunctionLoader(lambda file: (FOLDER / file).read_text(encoding="utf-8")),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -128,23 +129,11 @@ def _template(name: str) -> Template:
         value=summary.format_value,
         size=summary.format_bytes,
         duration=summary.format_seconds,
-        moment=_moment,
+        moment=lambda time: f"{time:%Y-%m-%d %H:%M:%S} UTC",
         css_class=lambda text: text.replace(",", "").replace(" ", "-"),
     )
-    environment.tests["contribution"] = _is_contribution
+    environment.tests["contribution"] = lambda outcome: isinstance(outcome, SiteContribution)
     return environment.get_template(name)
-
-
-def _text_of(name: str) -> str:
-    return files("fl_admin.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _is_contribution(outcome: SiteOutcome) -> bool:
-    return isinstance(outcome, SiteContribution)
-
-
-def _moment(time: datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _heat_maps(matrix: CrossSiteMatrix) -> Iterator[HeatMap]:
@@ -165,7 +154,8 @@ def _heat_map(matrix: CrossSiteMatrix, metric: str, lowest: float, highest: floa
         if not matrix.has_value(model, site, metric):
             return None
         value = matrix.value(model, site, metric)
-        background, ink = heat_colours(_share(value, lowest, highest))
+        share = 0.5 if lowest == highest else (value - lowest) / (highest - lowest)
+        background, ink = heat_colours(share)
         return HeatCell(value=value, background=background, ink=ink, best=model in best[site])
 
     rows = tuple(
@@ -179,11 +169,6 @@ def _heat_map(matrix: CrossSiteMatrix, metric: str, lowest: float, highest: floa
         for model in matrix.models
     )
     return HeatMap(metric=metric, is_key=is_key, lowest=lowest, highest=highest, rows=rows)
-
-
-def _share(value: float, lowest: float, highest: float) -> float:
-    """Return a value's share of the way from the lowest to the highest; 0.5 if those are equal."""
-    return 0.5 if lowest == highest else (value - lowest) / (highest - lowest)
 
 
 def _heat(share: float) -> tuple[int, int, int]:

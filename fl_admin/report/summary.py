@@ -60,12 +60,10 @@ def summary_facts(record: RunRecord) -> tuple[Fact, ...]:
     if not record.trains:
         return (_no_rounds_fact(record), _sites_fact(record))
     facts = (_rounds_fact(record), _sites_fact(record), _mean_fact(record), _best_fact(record))
-    return facts if record.shared_names is None else (*facts, _shared_fact(record.shared_names))
-
-
-def _shared_fact(names: tuple[str, ...]) -> Fact:
-    """Return the fact of a run that shares a part of the network; sites keep the other tensors."""
-    return Fact(label="Shared", value=f"{len(names)} tensors", note=", ".join(names))
+    if record.shared_names is None:
+        return facts
+    shared = f"{len(record.shared_names)} tensors"
+    return (*facts, Fact(label="Shared", value=shared, note=", ".join(record.shared_names)))
 
 
 def model_note(model: str, matrix: CrossSiteMatrix) -> str:

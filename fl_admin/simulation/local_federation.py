@@ -165,7 +165,8 @@ class LocalFederation:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for whoever started all this
-                preexec_fn=_end_with_us,
+                # The kernel ends a kit's process if ours is killed; the kit's jobs end without it.
+                preexec_fn=lambda: process_control(PR_SET_PDEATHSIG, signal.SIGKILL),
             )
         self._processes[name] = process
         return process
@@ -271,8 +272,3 @@ def unused_port() -> int:
                 continue
             return port
     raise FederationError("no port of this machine is free")
-
-
-def _end_with_us() -> None:
-    """Have the kernel end a kit's process if ours is killed; the kit's jobs end without it."""
-    process_control(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -121,7 +121,7 @@ def _weights(words: list[str]) -> dict[str, float]:
         try:
             weights[site] = float(weight)
         except ValueError:
-            message = f"{word!r} is no weight of a site"
+            message = f"{word!r} is not a weight of a site"
             place = Location("--aggregation-weights")
             problems.append(
                 Problem(place, message, "Write SITE=WEIGHT, such as site-2=1.5.", "job")

@@ -33,11 +33,9 @@ def run(options: argparse.Namespace) -> int:
 def summary_text(summary: JobSummary) -> str:
     """Return the summary for a person, a line for each thing."""
     weights = [f"{site} x {weight:g}" for site, weight in summary.aggregation_weights.items()]
-    work = (
-        f"{summary.steps_aggregation} optimizer steps"
-        if summary.steps_aggregation
-        else _counted(summary.local_epochs, "epoch")
-    )
+    work = f"{summary.local_epochs} epoch{'' if summary.local_epochs == 1 else 's'}"
+    if summary.steps_aggregation:
+        work = f"{summary.steps_aggregation} optimizer steps"
     lines = {
         "job": summary.name,
         "digest": summary.digest,
@@ -65,7 +63,3 @@ def summary_text(summary: JobSummary) -> str:
         for title, text in lines.items()
         if text
     )
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

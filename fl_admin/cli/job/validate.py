@@ -48,7 +48,7 @@ def _models(options: argparse.Namespace) -> dict[str, Path]:
     """Return the files by name, in the order in which they were given.
 
     Raises:
-        ConfigError: there is none, one is no ``NAME=FILE``, or two have one name.
+        ConfigError: there is none, one is not ``NAME=FILE``, or two have one name.
     """
     from fl_admin.jobs.given_models import models_of
 
@@ -60,7 +60,7 @@ def _models(options: argparse.Namespace) -> dict[str, Path]:
         if name and file:
             given.append((name, Path(file)))
         else:
-            problems.append(Problem(place, f"{word!r} is no NAME=FILE", "", "usage"))
+            problems.append(Problem(place, f"{word!r} is not NAME=FILE", "", "usage"))
     for run in options.models_of:
         given += models_of(run).items()
     names = [name for name, _ in given]

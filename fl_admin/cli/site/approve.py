@@ -154,7 +154,7 @@ def _show(candidate: Candidate, stream: TextIO) -> None:
 
 
 def _asked(question: str) -> bool:
-    """Return whether a person says yes; an input that is no terminal says no."""
+    """Return whether a person says yes; an input that is not a terminal says no."""
     if not sys.stdin.isatty():
         print("there is nobody to ask: read it, then give --yes", file=sys.stderr)
         return False

@@ -11,7 +11,6 @@ from fl_admin.cli.commands import add_json_arguments
 from mmar_runtime.cli.common import print_json
 
 if TYPE_CHECKING:
-    from fl_admin.kits.setup.finding import Finding
     from fl_admin.kits.setup.kit import Kit
 
 HELP = "fill in a site's values and check its kit"
@@ -75,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     kit = open_kit(options.kit)
     bare = [word for word in options.values if "=" not in word]
     if bare:
-        problem = Problem(Location("--set"), f"{bare[0]!r} is no NAME=VALUE", "", "override")
+        problem = Problem(Location("--set"), f"{bare[0]!r} is not NAME=VALUE", "", "override")
         raise ConfigError([problem])
     wishes = Wishes(
         data_root=options.data_root,
@@ -89,7 +88,9 @@ def run(options: argparse.Namespace) -> int:
     for finding in check_kit(kit, network=not options.no_network, seconds=options.timeout):
         findings.append(finding)
         if not options.json:
-            _line(finding)
+            advice = f"  ->  {finding.advice}" if finding.advice else ""
+            text = f"{finding.check:12}{finding.message}{advice}"
+            print(f"  {SIGNS[finding.state]}  {text}", flush=True)
     ready = is_ready(findings)
     if options.json:
         print_json(
@@ -120,8 +121,3 @@ def _head(kit: Kit, changed: Mapping[str, Any]) -> None:
     for name, old in changed.items():
         if old:  # as provisioned, DATA_ROOT and DATASET_JSON are empty
             print(f"  {name} was {old!r}")
-
-
-def _line(finding: Finding) -> None:
-    advice = f"  ->  {finding.advice}" if finding.advice else ""
-    print(f"  {SIGNS[finding.state]}  {finding.check:12}{finding.message}{advice}", flush=True)

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fl_admin.cli.commands import add_kit_of_site
 from mmar_runtime.cli.common import (
@@ -27,6 +27,7 @@ from mmar_runtime.cli.common import (
 from mmar_runtime.config.loader import CROSS_VALIDATION_FILE
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.files import write_text_atomically
 
 if TYPE_CHECKING:
     from fl_admin.kits.site_kit import SiteKit
@@ -87,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
             "cases": validation.cases,
         }
         if options.out is not None:
-            _keep(out / DOCUMENT, document)
+            write_text_atomically(out / DOCUMENT, json_text(document) + "\n")
     if options.json:
         print_json(document)
     else:
@@ -133,12 +134,6 @@ def _validated(site: Site, model: Path) -> SiteValidation:
 
         weights = read_checkpoint(model).weights
         return validate_here(site, weights, source=str(model), should_stop=stop)
-
-
-def _keep(path: Path, document: dict[str, Any]) -> None:
-    from mmar_runtime.files import write_text_atomically
-
-    write_text_atomically(path, json_text(document) + "\n")
 
 
 def _summary(validation: SiteValidation, site: Site, seconds: float) -> str:

@@ -13,7 +13,7 @@ BARE_DOT = re.compile(r"(?<!\\)\.(?!\*)")
 """It stands for any character: taken for a dot, a tensor that was encrypted could go in plain."""
 
 NO_PATTERN = (
-    "is no list of names, nor a regular expression that names with * can say; without it all "
+    "is not a list of names, nor a regular expression that names with * can say; without it all "
     "tensors are encrypted, or 'mmar job create --encrypt-layers' takes names"
 )
 BEST_TOO = "and a site's best model, which used to leave in plain, is encrypted likewise"

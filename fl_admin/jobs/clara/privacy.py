@@ -28,7 +28,8 @@ PIECE = re.compile(r"\\\.|\.\*|\.|[A-Za-z0-9_\-:/]")
 """What an alternative of a simple expression is made of."""
 
 NOT_SIMPLE = (
-    "is no simple expression; write the names of the tensors as a list, with * for any characters"
+    "is not a simple expression; write the names of the tensors as a list, with * for any "
+    "characters"
 )
 MODELS_STAY = "the sites' own models are not sent any more, which the old job did unfiltered"
 FILTER_TEXTS: Mapping[str, str] = {
@@ -48,7 +49,7 @@ FILTER_TEXTS: Mapping[str, str] = {
 
 
 def patterns_of(exclude_vars: Any) -> tuple[str, ...] | None:
-    r"""Return the patterns that mean the same as an old exclusion; None if it is no simple one.
+    r"""Return the patterns with the meaning of an old exclusion; None if it is not simple.
 
     >>> patterns_of(r"^head\.|running_")
     ('head.*', '*running_*')
@@ -111,7 +112,8 @@ def filter_of(name: str, arguments: Mapping[str, Any]) -> tuple[Rule, dict[str, 
         known = {key: value for key, value in given.items() if value is not None}
         if "epsilon_release" in known:
             known.pop("noise_var", None)  # it did not count then
-        new = {**_unsaid(name, known), **known, "buffers": "send"}
+        unsaid = name == "SVTPrivacy" and "epsilon_release" not in known
+        new = {**(SVT_DEFAULTS if unsaid else {}), **known, "buffers": "send"}
     entry = {"path": f"{MODULE}.{name}", "args": new}
     try:
         filter_settings(f"{MODULE}.{name}", new, Location(name) / "args")
@@ -149,7 +151,3 @@ def _does_nothing(given: Mapping[str, Any]) -> bool:
     percentile, gamma = given.get("percentile", 10), given.get("gamma", 0.01)
     numbers = all(type(number) in (int, float) for number in (percentile, gamma))
     return numbers and (gamma <= 0 or not 0 <= percentile <= 100)
-
-
-def _unsaid(name: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
-    return SVT_DEFAULTS if name == "SVTPrivacy" and "epsilon_release" not in given else {}

@@ -81,7 +81,7 @@ def _data(values: dict[str, Scalar], policy: SitePolicy | None) -> Finding:
         return fault("data", message, f"name the data list: {FILL_IN.format(kit='KIT')}")
     wrong = [problem for _, problems in lists.values() for problem in problems]
     if wrong:
-        message = f"{len(wrong)} items of {file.name} are no cases, such as {wrong[0].location}"
+        message = f"{len(wrong)} items of {file.name} are not cases, such as {wrong[0].location}"
         return fault("data", message, f"mmar data check {file} says what is wrong with each")
     cases = {key: items for key, (items, _) in lists.items()}
     labels_are_files = TASKS.get(values.get("PROCESSING_TASK"), True)

@@ -56,7 +56,7 @@ def fill_in(kit: Kit, wishes: Wishes) -> dict[str, Any]:
         raise ConfigError([Problem(PLACE, message, "Name the folder of a site's kit.", "kit")])
     path = kit.local / ENVIRONMENT
     before: Any = read_json(path) if os.path.lexists(path) else {}
-    read_site_values(kit.local, kit.name)  # what is no environment is told, and not overwritten
+    read_site_values(kit.local, kit.name)  # a broken file is reported, and not overwritten
     values = _values(wishes)
     changed = {name: before.get(name) for name in values if before.get(name) != values[name]}
     if not changed:

@@ -78,7 +78,7 @@ def open_kit(folder: Path) -> Kit:
     """Return the kit in a folder.
 
     Raises:
-        ConfigError: the folder is no kit, or a document in it is not as it was provisioned.
+        ConfigError: the folder is not a kit, or a document in it is not as it was provisioned.
     """
     root = folder.expanduser().resolve()
     kinds = [kind for kind, file in CONFIGS.items() if (root / "startup" / file).is_file()]
@@ -142,7 +142,7 @@ def _no_kit(root: Path) -> Problem:
     """Return what a folder is instead of a kit, as far as that can be seen."""
     if not root.is_dir():
         return Problem(PLACE, f"there is no folder {str(root)!r}", "", "kit")
-    message = f"{str(root)!r} is no kit"
+    message = f"{str(root)!r} is not a kit"
     if root.name in ("startup", "local") and (root.parent / "startup").is_dir():
         return Problem(PLACE, f"{message}, but a part of one", f"Name {str(root.parent)!r}.", "kit")
     inside = sorted(file.parent.parent.name for file in root.glob("*/startup/fed_*.json"))

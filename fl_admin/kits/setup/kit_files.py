@@ -57,7 +57,10 @@ def check_files(kit: Kit) -> Finding:
     if not os.access(kit.folder, os.W_OK):
         message = f"{kit.folder} cannot be written to, where runs and logs are kept"
         return fault("files", message, "let the user of this process own the kit's folder")
-    decisive = (kit.folder, *(path for part in (kit.startup, kit.local) for path in _tree(part)))
+    decisive = [kit.folder]
+    for part in (kit.startup, kit.local):
+        # A dead link counts as missing.
+        decisive += [path for path in (part, *sorted(part.rglob("*"))) if path.exists()]
     if changed := {path: who for path in decisive if (who := other_writers(path))}:
         first, writers = next(iter(changed.items()))
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
@@ -140,11 +143,6 @@ def check_privacy(kit: Kit) -> Finding:
         message = f"local/{PRIVACY_FILE} has lost the last gate, {GATE}"
         return fault("privacy", message, "put it back among its components")
     return ok("privacy", "the last gate stands")
-
-
-def _tree(folder: Path) -> Iterator[Path]:
-    """Return a folder and all below it; nothing without a folder. A dead link counts as missing."""
-    return (path for path in (folder, *sorted(folder.rglob("*"))) if path.exists())
 
 
 def _in_force(path: Path) -> Path:

@@ -235,7 +235,7 @@ def test_a_folder_that_is_no_kit(tmp_path: Path, capfd: pytest.CaptureFixture[st
     assert main(["download", "4711", "--kit", str(tmp_path), "--json"]) == 2
 
     output = capfd.readouterr()
-    assert "is no kit" in output.err
+    assert "is not a kit" in output.err
     assert json.loads(output.out)["problems"][0]["rule"] == "kit"
 
 

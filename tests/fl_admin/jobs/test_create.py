@@ -389,7 +389,7 @@ def test_nothing_but_a_job_is_ever_replaced(tiny_mmar: Path, tmp_path: Path) -> 
     (tmp_path / "home" / "letter.txt").write_text("dear")
 
     for out in (tmp_path / "home", tmp_path / "home" / "letter.txt"):
-        with pytest.raises(ConfigError, match="is there and is no job"):
+        with pytest.raises(ConfigError, match="is there and is not a job"):
             made(tiny_mmar, out, overwrite=True)
     with pytest.raises(ConfigError, match="holds the MMAR itself"):
         made(tiny_mmar, tmp_path, overwrite=True)

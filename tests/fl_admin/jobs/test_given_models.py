@@ -179,10 +179,10 @@ def test_all_faults_of_all_models_are_told_at_once(
     ("words", "told"),
     [
         ([], "no model is named"),
-        (["--model", "model.pt"], "'model.pt' is no NAME=FILE"),
+        (["--model", "model.pt"], "'model.pt' is not NAME=FILE"),
         (["--model", "a=one.pt", "a=two.pt"], "two models are called 'a'"),
-        (["--model", "SRV_a=one.pt"], "'SRV_a' is no name of a model"),
-        (["--model", "../a=one.pt"], "'../a' is no name of a model"),
+        (["--model", "SRV_a=one.pt"], "'SRV_a' is not a name of a model"),
+        (["--model", "../a=one.pt"], "'../a' is not a name of a model"),
         (["--model", "a=one.pt", "--min-sites", "0"], "min_sites"),
         (["--models-of", "nowhere"], "there is no 'models' in 'nowhere'"),
     ],

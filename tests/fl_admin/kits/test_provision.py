@@ -452,17 +452,17 @@ def set_at(*place: Any, value: object) -> Change:
         (set_at("participants", value=None), "participants: has to be a list: one server"),
         (set_at("participants", 0, "type", value="client"), "has to hold one server, found 0"),
         (set_at("participants", 1, "type", value="server"), "has to hold one server, found 2"),
-        (set_at("participants", 1, "type", value="site"), "[1].type: 'site' is no type"),
+        (set_at("participants", 1, "type", value="site"), "[1].type: 'site' is not a type"),
         (set_at("participants", 1, "name", value="site-2"), "'site-2' stands there twice"),
         (set_at("participants", 1, "name", value="SITE-2"), "'site-2' stands there twice"),
-        (set_at("participants", 1, "name", value="server"), "'server' is no name for a site"),
-        (set_at("participants", 1, "name", value="SRV_a"), "'SRV_a' is no name for a site"),
-        (set_at("participants", 1, "name", value="a/b"), "'a/b' is no name for a site"),
-        (set_at("participants", 1, "name", value=7), "7 is no name for a site"),
-        (set_at("participants", 0, "name", value="a..b"), "'a..b' is no host name"),
-        (set_at("participants", 4, "name", value="x@a_b.org"), "is no e-mail address"),
+        (set_at("participants", 1, "name", value="server"), "'server' is not a name for a site"),
+        (set_at("participants", 1, "name", value="SRV_a"), "'SRV_a' is not a name for a site"),
+        (set_at("participants", 1, "name", value="a/b"), "'a/b' is not a name for a site"),
+        (set_at("participants", 1, "name", value=7), "7 is not a name for a site"),
+        (set_at("participants", 0, "name", value="a..b"), "'a..b' is not a host name"),
+        (set_at("participants", 4, "name", value="x@a_b.org"), "is not an e-mail address"),
         # NVFlare allows everything to whoever has a role of this name.
-        (set_at("participants", 4, "role", value="super"), "[4].role: 'super' is no role"),
+        (set_at("participants", 4, "role", value="super"), "[4].role: 'super' is not a role"),
         (set_at("participants", 1, "org", value="a b"), "[1].org: has to be a name of letters"),
         (set_at("participants", 1, "rights", value="all"), "[1].rights: unknown key 'rights'"),
         (set_at("participants", 0, "fed_learn_port", value=0), "has to be a port from 1 to 65535"),
@@ -499,10 +499,10 @@ def test_a_project_needs_a_site_and_somebody_who_may_submit(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("a: [", "project.yml: is no YAML: "),
+        ("a: [", "project.yml: is not YAML: "),
         ("- 1", "project.yml: has to be a mapping"),
         ("", "project.yml: has to be a mapping"),
-        ("!!python/object/apply:os.getcwd []", "project.yml: is no YAML: "),
+        ("!!python/object/apply:os.getcwd []", "project.yml: is not YAML: "),
     ],
 )
 def test_what_is_no_project_at_all(tmp_path: Path, text: str, told: str) -> None:

@@ -70,7 +70,7 @@ def test_its_project_is_one_that_mmar_provision_takes(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_none_is_refused_before_anything_is_made(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is no name for a site"):
+    with pytest.raises(ConfigError, match="is not a name for a site"):
         LocalFederation.provisioned(tmp_path, sites=("no name",))
 
     assert not (tmp_path / "kits" / "local_federation").exists()

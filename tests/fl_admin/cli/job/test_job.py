@@ -163,12 +163,12 @@ def test_what_no_policy_can_allow_is_said_in_other_words(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--aggregation-weights", "site-1"], "'site-1' is no weight of a site"),
+        (["--aggregation-weights", "site-1"], "'site-1' is not a weight of a site"),
         (["--aggregation-weights", "site-1=much"], "Write SITE=WEIGHT"),
         (["--aggregation-weights", "site-1=nan"], "has to be a positive number"),
         (["--result-filter", "PercentilePrivacy", "gamma=0"], "has to be a number above 0"),
         (["--result-filter", "SVTPrivacy"], "takes one of epsilon_release and noise_var"),
-        (["--result-filter", "SVTPrivacy", "1"], "'1' is no KEY=VALUE"),
+        (["--result-filter", "SVTPrivacy", "1"], "'1' is not KEY=VALUE"),
         (["--result-filter", "own.Half"], "names no module in custom/"),
         (["--aggregator", "own.Mean"], "names no module in custom/"),
         (["--exclude-vars", "*a*b*c*d*e"], "has more than 4 '*'"),

@@ -204,7 +204,7 @@ def test_a_ledger_that_was_changed_is_no_account(
 @pytest.mark.parametrize(
     ("startup", "told"),
     [
-        (None, "is no site's kit"),
+        (None, "is not a site's kit"),
         ("fed_server.json", "is the kit of a server"),
         ("fed_admin.json", "is the kit of an admin"),
     ],

@@ -116,7 +116,7 @@ def test_a_word_without_a_value_changes_nothing(
 
     assert setup(kit, "--set", "NUM_THREADS") == 2
 
-    assert "--set: 'NUM_THREADS' is no NAME=VALUE" in capsys.readouterr().err
+    assert "--set: 'NUM_THREADS' is not NAME=VALUE" in capsys.readouterr().err
     assert environment(kit) == before
 
 

@@ -298,7 +298,7 @@ def test_a_folder_that_is_no_kit_is_refused(
     tmp_path: Path, model: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["site", "validate", "--kit", str(tmp_path), "--model", str(model)]) == 2
-    assert "is no site's kit" in capfd.readouterr().err
+    assert "is not a site's kit" in capfd.readouterr().err
 
     words = ["--kit", str(tmp_path / "nowhere"), "--model", str(model)]
     assert main(["site", "validate", *words]) == 2

@@ -518,7 +518,7 @@ def test_a_pattern_that_names_cannot_say_is_refused_and_dropped_means_all(
     arguments["encrypt_layers"] = layers
 
     place = "task_result_filters[0].filters[0].args.encrypt_layers"
-    assert "is no list of names" in old_he.refusals()[place]
+    assert "is not a list of names" in old_he.refusals()[place]
     job = old_he.imported(allow_dropped=["encrypt_layers"]).job
     assert asked(job)["encrypt_layers"] == ["*"]
 
@@ -569,7 +569,7 @@ def change(path: str, value: Any) -> Callable[[Old], None]:
     ("path", "value", "message"),
     [
         ("server.servers.0.start_round", 3, "starts in round 0"),
-        ("server.aggregator.args.exclude_vars", "(norm|bn)+", "no simple expression"),
+        ("server.aggregator.args.exclude_vars", "(norm|bn)+", "not a simple expression"),
         ("server.aggregator.args.weigh_by_local_iter", False, "weighted by their optimizer steps"),
         ("server.aggregator.name", "HEInTimeAccumulateWeightedAggregator", "no site encrypts"),
         ("server.aggregator.path", "our_aggregator.Median", "is not known"),

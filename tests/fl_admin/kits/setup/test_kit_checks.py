@@ -64,7 +64,7 @@ def test_a_servers_kit_has_a_port_and_no_data_and_an_admins_has_neither(ours: Fe
         (".", f"it holds the kits admin@example.org, {LEAD}, {SERVER}, {SITE}, site-2"),
         (f"{SITE}/startup", "but a part of one"),
         ("none", "there is no folder"),
-        (f"{SITE}/startup/json_only", "is no kit"),
+        (f"{SITE}/startup/json_only", "is not a kit"),
     ],
 )
 def test_a_folder_that_is_no_kit_is_called_what_it_is(
