@@ -99,7 +99,8 @@ class ResultGate(FLComponent):
             self._layers = asked_layers(fl_ctx)
             self._transfer = JobDocuments.read(_app(fl_ctx)).filter_argument(COMPACT, RULE)
             self._policy = site_policy(_local(fl_ctx))
-            self._due = _spendings_due(fl_ctx, self._policy)
+            plan = FilterPlan.read(_local(fl_ctx), _app(fl_ctx))
+            self._due = plan.spendings(self._policy)  # lines of the ledger for each update
             self._has_started = True
         elif event_type == EventType.BEFORE_TASK_EXECUTION:
             self._spent = _spendings(fl_ctx) if self._due else None
@@ -180,11 +181,6 @@ def _local(fl_ctx: FLContext) -> Path:
     return Path(fl_ctx.get_engine().get_workspace().get_site_config_dir())
 
 
-def _spendings_due(fl_ctx: FLContext, policy: SitePolicy) -> int:
-    """Return the lines that each contribution of this run has to add to the site's ledger."""
-    return FilterPlan.read(_local(fl_ctx), _app(fl_ctx)).spendings(policy)
-
-
 def _spendings(fl_ctx: FLContext) -> int | None:
     """Return how many lines of the ledger are of this job; None where it cannot be trusted."""
     try:
@@ -246,9 +242,10 @@ def reply_faults(
     else:
         yield from _encrypted_faults(dxo.data, encrypted)
         data = dxo.data
-        if rounded is not None and kind == "WEIGHT_DIFF":
-            yield from _form_faults(data, rounded)
-            data = _without_scales(data)
+        if rounded is not None and kind == "WEIGHT_DIFF" and type(data) is dict:
+            if any(rounding_faults(data, rounded.form, rounded.model)):
+                yield "a tensor is not rounded as the job asks"
+            data = {name: array for name, array in data.items() if not name.startswith(SCALES)}
         yield from _tensor_faults(data, model, encrypted)
     yield from _meta_faults(dxo.meta, kind, policy)
 
@@ -279,18 +276,6 @@ def _encrypted_faults(data: Any, encrypted: Layout | None) -> Iterator[str]:
         return
     if data[LAYOUT].tobytes() != encrypted.text or data[LENGTHS].size != encrypted.ciphertexts:
         yield "what is encrypted is not what the job encrypts"
-
-
-def _form_faults(data: Any, rounded: Rounded) -> Iterator[str]:
-    """Where the job rounds: just its large tensors, all of them, with a scale for each block."""
-    if type(data) is dict and any(rounding_faults(data, rounded.form, rounded.model)):
-        yield "a tensor is not rounded as the job asks"
-
-
-def _without_scales(data: Any) -> Any:
-    if type(data) is not dict:
-        return data
-    return {name: array for name, array in data.items() if not name.startswith(SCALES)}
 
 
 def _tensor_faults(data: Any, model: Arrays | None, encrypted: Layout | None) -> Iterator[str]:

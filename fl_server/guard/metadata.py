@@ -201,21 +201,17 @@ def _account_faults(report: Mapping[str, Any]) -> Iterator[UpdateFault]:
     fits: Mapping[str, Callable[[Any], bool]] = {
         "process": lambda value: is_name(value) and len(value) <= MAX_PROCESS_NAME,
         "seconds": lambda value: _is_number(value) and value >= 0,
-        "built": _is_built,
-        "epochs": _are_epochs,
+        "built": lambda value: _maps_names_to(
+            value, lambda count: _is_count(count, COUNTS["built"]), MAX_BUILT
+        ),
+        "epochs": lambda value: (
+            type(value) is list and len(value) <= MAX_EPOCH_REPORTS and all(map(_is_epoch, value))
+        ),
     }
     for key, is_fit in fits.items():
         if key in report and not is_fit(report[key]):
             message = f"is no account of a round, found {shown_value(report[key])}"
             yield UpdateFault("report", f"report.{key}", message)
-
-
-def _is_built(value: object) -> bool:
-    return _maps_names_to(value, lambda count: _is_count(count, COUNTS["built"]), MAX_BUILT)
-
-
-def _are_epochs(value: object) -> bool:
-    return type(value) is list and len(value) <= MAX_EPOCH_REPORTS and all(map(_is_epoch, value))
 
 
 def _is_epoch(value: object) -> bool:

@@ -28,7 +28,6 @@ from mmar_runtime.exchange.encryption import (
     plain_part,
 )
 from mmar_runtime.exchange.rounding import Array, Arrays, restored, rounding_faults
-from mmar_runtime.exchange.rounding_forms import Rounding
 
 MAX_NORM_FACTOR = 2.0**24
 """So many times a number, added to it, leaves nothing of it in float32."""
@@ -43,17 +42,23 @@ def update_faults(
     """Judge the tensors of a difference, or of whole weights."""
     hidden = [*_encrypted_faults(update, metadata, expected, limits)]
     yield from hidden
-    plain = update if expected.encrypted is None else _without_ciphertexts(update)
-    if expected.transfer is not None and _is_named(plain):
-        misshapen = [*_form_faults(plain, expected.transfer, expected)]
+    if expected.encrypted is not None and _is_named(update):
+        update = plain_part(update)
+    if expected.transfer is not None and _is_named(update):
+        faults = islice(rounding_faults(update, expected.transfer, expected.model), MAX_FAULTS)
+        misshapen = [UpdateFault("transfer", shown_name(place), fault) for place, fault in faults]
         yield from misshapen
         if misshapen:
             return
-        plain = restored(plain)
-    unlike = [*_tensor_faults(plain, expected, limits)]
+        update = restored(update)
+    unlike = [*_tensor_faults(update, expected, limits)]
     yield from unlike
-    if not unlike and isinstance(plain, dict):
-        yield from _value_faults(plain, expected, limits)
+    if not unlike and isinstance(update, dict):
+        yield from _value_faults(update, expected, limits)
+
+
+def _is_named(update: object) -> TypeGuard[dict[str, Any]]:
+    return type(update) is dict and all(type(name) is str for name in update)
 
 
 def update_norm(update: Arrays) -> float:
@@ -78,10 +83,10 @@ def outlying_norms(norms: Mapping[str, float], ratio: float) -> dict[str, Update
 def _encrypted_faults(
     update: object, metadata: object, expected: Expected, limits: UpdateLimits
 ) -> Iterator[UpdateFault]:
-    """Ciphertexts as they are declared, and tensors in plain that have to come encrypted."""
+    """Judge ciphertexts as they are declared, and that no tensor to encrypt comes in plain."""
     layout = expected.encrypted
-    if layout is None or type(update) is not dict or not all(type(name) is str for name in update):
-        return  # of what is no update, the rest of the guard tells
+    if layout is None or not _is_named(update):
+        return  # ``_tensor_faults`` rejects what is not an update
     for name in layout.tensors:
         if name in update:
             yield UpdateFault("encryption", name, "came in plain, and has to be encrypted")
@@ -106,25 +111,6 @@ def _encrypted_faults(
     if sent != weight:
         message = f"is {sent:g}; steps by the site's aggregation weight are {weight:g}"
         yield UpdateFault("encryption", WEIGHT, message)
-
-
-def _without_ciphertexts(update: object) -> object:
-    if type(update) is not dict or not all(type(name) is str for name in update):
-        return update
-    return plain_part(update)
-
-
-# --- what is rounded
-
-
-def _is_named(update: object) -> TypeGuard[dict[str, Any]]:
-    return type(update) is dict and all(type(name) is str for name in update)
-
-
-def _form_faults(update: Arrays, form: Rounding, expected: Expected) -> Iterator[UpdateFault]:
-    """Judge the form of rounded tensors; their values are judged once restored."""
-    for place, message in islice(rounding_faults(update, form, expected.model), MAX_FAULTS):
-        yield UpdateFault("transfer", shown_name(place), message)
 
 
 # --- tensors as they are declared
