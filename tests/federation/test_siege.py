@@ -134,6 +134,7 @@ def walled_in(
     return credulous
 
 
+@pytest.mark.rehearsal  # ``tests/security/test_wall.py`` tries an MMAR that nobody has judged
 @pytest.mark.parametrize("trace", ["executed", "sub_start.sh"])
 def test_what_a_job_executes_and_writes_at_the_open_site_it_does_not_behind_the_wall(
     walled_in: Federation, trace: str
@@ -142,6 +143,7 @@ def test_what_a_job_executes_and_writes_at_the_open_site_it_does_not_behind_the_
     assert not (data_of(walled_in, WALLED) / trace).exists()
 
 
+@pytest.mark.rehearsal
 def test_what_a_job_reads_outside_of_the_data_at_the_open_site_it_does_not_behind_the_wall(
     credulous: Federation, spoilt: Path, tmp_path: Path
 ) -> None:
