@@ -7,7 +7,6 @@ import json
 import math
 import random
 import subprocess
-import sys
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -310,11 +309,15 @@ with session(config, allow_code=False) as context:
 
 @pytest.mark.parametrize("work", [{"epochs": 1}, {"steps": 3}])
 def test_a_fresh_process_gives_the_same_bits(
-    make_trainer: MakeTrainer, received: Weights, tiny_mmar: Path, work: dict[str, int]
+    make_trainer: MakeTrainer,
+    received: Weights,
+    tiny_mmar: Path,
+    work: dict[str, int],
+    warm_python: Path,
 ) -> None:
     torch.rand(5), random.random(), np.random.rand(3)  # a process that has drawn numbers before
     torch.save(dict(received), tiny_mmar / "models/received.pt")
-    command = [sys.executable, "-c", FRESH_PROCESS, str(tiny_mmar)]
+    command = [str(warm_python), "-c", FRESH_PROCESS, str(tiny_mmar)]
     arguments = [str(tiny_mmar / "models/received.pt"), json.dumps(work)]
 
     printed = subprocess.run(

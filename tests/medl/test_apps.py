@@ -130,6 +130,7 @@ def test_the_commands_train_validate_and_fine_tune(mmar: Path, run_script: Run) 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 def test_a_later_value_wins_over_the_scripts_own(run_script: Run) -> None:
     """``dont_load_ckpt_model=False`` without a checkpoint there is refused."""
     run = run_script("train.sh", "dont_load_ckpt_model=False", additional_options="epochs=1")
@@ -139,6 +140,7 @@ def test_a_later_value_wins_over_the_scripts_own(run_script: Run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 def test_validate_asks_for_the_torchscript_file(run_script: Run) -> None:
     run = run_script("validate.sh")
 

@@ -99,6 +99,7 @@ class Machine:
             "CLEARML_OFFLINE_MODE": "1",
             "NETWORK_LOG": str(self.folder / "network.log"),
             "PYTHONPATH": str(self.folder),
+            "OMP_NUM_THREADS": "1",
         }
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
