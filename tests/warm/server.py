@@ -17,6 +17,7 @@ import ctypes
 import fcntl
 import gc
 import importlib
+import io
 import json
 import logging
 import multiprocessing
@@ -178,17 +179,14 @@ def take_over(request: Request) -> None:
     sys.orig_argv = [document["python"], *document["words"]]
     sys.path[:] = [*document["path"], *ORIGINAL_PATH]
     for name, number in ("stdin", 0), ("stdout", 1), ("stderr", 2):
-        stream = open(  # noqa: SIM115
-            number,
-            "r" if number == 0 else "w",
+        raw = document["unbuffered"] and number > 0
+        stream = io.TextIOWrapper(
+            open(number, "wb" if number else "rb", 0 if raw else -1, closefd=False),  # noqa: SIM115
             encoding="utf-8",
             errors="backslashreplace" if number == 2 else "strict",
-            closefd=False,
+            line_buffering=number == 2 and not raw,
+            write_through=raw,
         )
-        if number:
-            stream.reconfigure(  # type: ignore[union-attr]
-                line_buffering=number == 2, write_through=document["unbuffered"]
-            )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     random.seed()
