@@ -240,7 +240,8 @@ class StopRequest:
         else:
             self._asked = True
             if self._tells:
-                print("stopping after this iteration; once more to stop at once", file=sys.stderr)
+                # A stream refuses a message in the midst of another one; the descriptor takes it.
+                os.write(2, b"stopping after this iteration; once more to stop at once\n")
 
 
 @contextmanager

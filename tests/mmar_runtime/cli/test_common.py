@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from multiprocessing import get_context
+from typing import Any
 
 import pytest
 
@@ -237,6 +239,34 @@ def test_a_data_worker_leaves_the_decision_to_the_process_that_loads(
     assert child.exitcode == code
     assert not request()
     assert "stopping" not in capfd.readouterr().err
+
+
+class Interrupted(io.RawIOBase):
+    """A stream at each of whose writes a signal comes."""
+
+    def __init__(self, request: StopRequest) -> None:
+        self._request = request
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: Any) -> int:
+        self._request.handle(signal.SIGINT, None)
+        return len(text)
+
+
+def test_a_signal_in_the_midst_of_a_message_asks_to_stop_too(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    request = StopRequest()
+    assert not request()
+    stream = io.TextIOWrapper(io.BufferedWriter(Interrupted(request)), line_buffering=True)
+    monkeypatch.setattr(sys, "stderr", stream)
+
+    print("epoch 1", file=sys.stderr)
+
+    assert request()
+    assert capfd.readouterr().err.startswith("stopping after this iteration")
 
 
 def test_a_number_that_is_not_finite_is_null_in_json(capfd: pytest.CaptureFixture[str]) -> None:
