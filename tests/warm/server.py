@@ -64,6 +64,7 @@ class Request(NamedTuple):
 
 def serve(path: str) -> Request:
     """Fork a process for each request; return only in such a process."""
+    end_with_parent()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(MOST_FILES)
@@ -153,11 +154,16 @@ def watch(waiting: selectors.BaseSelector, connection: socket.socket, pid: int) 
     connection.sendall(f"{pid}\n".encode())
 
 
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the process that started it ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
 def take_over(request: Request) -> None:
     """Make this process the one that was asked for."""
     document = request.document
     os.setsid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    end_with_parent()
     moved = {
         wanted: fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, ABOVE_ALL_FILES)
         for wanted, number in request.files.items()
