@@ -245,9 +245,7 @@ def ledger_heads(path: Path, key: LogKey) -> list[str]:
         OSError: the file cannot be read.
     """
     entries = (_entry(line) for line in _lines(path) if b'"ledger":' in line)
-    named = [
-        entry for entry in entries if entry is not None and isinstance(entry.get("ledger"), str)
-    ]
+    named = [entry for entry in filter(None, entries) if isinstance(entry.get("ledger"), str)]
     heads = [
         entry["ledger"]
         for entry in named

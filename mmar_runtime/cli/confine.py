@@ -94,9 +94,7 @@ def _confinement(mmar: Mmar, overrides: Mapping[str, Scalar]) -> Confinement:
     named = [mmar.root / str(overrides[name]) for name in OUTPUT_VARIABLES if name in overrides]
     for folder in (*_own_outputs(mmar), *named):
         folder.mkdir(parents=True, exist_ok=True)  # a missing folder cannot be allowed
-    folders = [
-        folder for folder in mmar.root.iterdir() if folder.is_dir() and not folder.is_symlink()
-    ]
+    folders = [path for path in mmar.root.iterdir() if path.is_dir() and not path.is_symlink()]
     texts = (value for value in overrides.values() if isinstance(value, str))
     return Confinement(
         read=(mmar.root, *(Path(text) for text in texts if os.path.isabs(text))),

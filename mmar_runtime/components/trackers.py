@@ -52,9 +52,8 @@ def log_checkpoints(handlers: Iterable[object]) -> None:
     written to a file without a name, which then takes its place, so nothing would be logged.
     """
     handlers = list(handlers)
-    tracker = next(
-        (handler for handler in handlers if isinstance(handler, ClearMLTaskHandler)), None
-    )
+    trackers = (handler for handler in handlers if isinstance(handler, ClearMLTaskHandler))
+    tracker = next(trackers, None)
     if tracker is not None:  # the first is enough: all of them share a task
         for saver in handlers:
             if isinstance(saver, AtomicCheckpointSaver):
@@ -130,9 +129,8 @@ class ClearMLTaskHandler(ClearMLHandler):
         Offline each call would add one more copy to the session, so there the last file of each
         name is logged at the end.
         """
-        if any(
-            fnmatch(str(path), pattern) or fnmatch(path.name, pattern) for pattern in self._patterns
-        ):
+        names = (str(path), path.name)
+        if any(fnmatch(name, pattern) for pattern in self._patterns for name in names):
             self._unlogged[path] = None
             if not self.clearml_task.is_offline():
                 self._log_models()

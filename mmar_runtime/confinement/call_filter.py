@@ -273,9 +273,7 @@ def _socket(tcp: bool) -> list[Instruction]:
 
 def _unless(index: int, *refused: int, test: int = EQUAL) -> Callable[[bool], list[Instruction]]:
     """Allow a call unless one of its arguments is, or has a bit of, one of these."""
-    tests: list[Instruction] = [
-        instruction for value in refused for instruction in ((test, 0, 1, value), REFUSE)
-    ]
+    tests: list[Instruction] = [step for value in refused for step in ((test, 0, 1, value), REFUSE)]
     return lambda _: [_argument(index), *tests, ALLOW]
 
 

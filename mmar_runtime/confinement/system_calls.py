@@ -19,9 +19,7 @@ def system_call(number: int, *arguments: object) -> int:
     Raises:
         OSError: the kernel refuses it.
     """
-    given = [
-        ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments
-    ]
+    given = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
     result = int(LIBC.syscall(ctypes.c_long(number), *given))
     if result < 0:
         raise _last_error()
