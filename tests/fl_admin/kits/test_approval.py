@@ -159,7 +159,7 @@ def test_code_that_nobody_can_read_is_not_even_shown(policy_file: Path, custom: 
     (custom / "fast.so").write_bytes(b"\x7fELF")
 
     with (
-        pytest.raises(ConfigError, match=r"custom/fast\.so: is no text"),
+        pytest.raises(ConfigError, match=r"custom/fast\.so: is not a text"),
         Approvals(policy_file).candidate(custom),
     ):
         raise AssertionError
