@@ -188,16 +188,17 @@ def _reads_job_document(node: ast.AST) -> bool:
 
 
 def _lists_report_keys(node: ast.stmt) -> bool:
-    """Tell whether a statement lists most of the keys, as texts or as fields, by itself."""
+    """Return whether a class has most of the keys as fields, or a constant lists them."""
     if isinstance(node, ast.ClassDef):
         keys = {
             field.target.id
             for field in node.body
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
         }
-    elif isinstance(node, ast.Assign | ast.AnnAssign | ast.Return | ast.Expr):
-        values = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Constant)]
-        keys = {value for value in values if isinstance(value, str)}
+    elif isinstance(node, ast.Assign | ast.AnnAssign):
+        listed = [inner for inner in ast.walk(node) if isinstance(inner, ast.Set | ast.Tuple)]
+        items = [item for inner in listed for item in inner.elts]
+        keys = {str(item.value) for item in items if isinstance(item, ast.Constant)}
     else:
         return False
     return len(keys & REPORT_KEYS) >= len(REPORT_KEYS) - 2
