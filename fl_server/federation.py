@@ -151,7 +151,7 @@ class FederatedRun:
         self._digests: dict[str, Future[str]] = {}
         self._round: _Round | None = None
         self._submitted: set[str] = set()
-        self._submission_is_over = False
+        self._scoring_is_over = self._submission_is_over = False
         self._own_models: list[str] = []
         self._validated: dict[str, set[str]] = {}
         self._lock = threading.RLock()
@@ -412,8 +412,8 @@ class FederatedRun:
     def scored(self, site: str, reply: Received) -> Faults:
         """Take a site's score of the last global model."""
         with self._lock:
-            if self._recorder.record.status != "running":
-                return (UpdateFault("late", "score", "arrived after the run had ended"),)
+            if self._scoring_is_over:
+                return (UpdateFault("late", "score", "arrived after the last model was judged"),)
             number = len(self._recorder.record.rounds)
             scores = self._recorder.record.scores_of(number)
             faults = check_first(site, () if scores is None else scores.sites) or self._judged(
@@ -434,6 +434,7 @@ class FederatedRun:
             FederationError: no site has scored it.
         """
         with self._lock:
+            self._scoring_is_over = True
             number = len(self._recorder.record.rounds)
             if self._selection.is_best(number):
                 self._files.best_model(self._weights, number)
@@ -570,7 +571,8 @@ class FederatedRun:
         with self._lock:
             if self._recorder.record.status == "running":
                 self._recorder.finish("failed", reason)
-            self._round, self._submission_is_over = None, True
+            self._round = None
+            self._scoring_is_over = self._submission_is_over = True
             self._files.tolerate()
             number = len(self._recorder.record.closed_rounds)
             if number > self._files.written:

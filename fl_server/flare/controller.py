@@ -53,7 +53,16 @@ from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.errors import FederationError, MmarError
 from mmar_runtime.exchange.encryption_extra import EXTRA
 from mmar_runtime.exchange.job_terms import JobTerms
-from mmar_runtime.exchange.messages import SUBMIT, TRAIN, VALIDATE, Submit, Task, Validate, name_of
+from mmar_runtime.exchange.messages import (
+    SCORE,
+    SUBMIT,
+    TRAIN,
+    VALIDATE,
+    Submit,
+    Task,
+    Validate,
+    name_of,
+)
 from mmar_runtime.flare.wire import RECORD_TOPIC
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.files.tree_hash import SIGNATURE_FILES, tree_hash
@@ -403,7 +412,12 @@ class FederationController(WakingController):
         fl_ctx: FLContext,
     ) -> None:
         """Hand over a reply to a task that is complete; the run knows what is too late."""
-        late = {TRAIN: self._trained, SUBMIT: self._submitted, VALIDATE: self._evaluated_late}
+        late = {
+            TRAIN: self._trained,
+            SCORE: self._scored,
+            SUBMIT: self._submitted,
+            VALIDATE: self._evaluated_late,
+        }
         if self._run is not None and client.name in self._run.sites and task_name in late:
             self._done(partial(late[task_name], client.name, result, fl_ctx))
         else:

@@ -207,6 +207,20 @@ def test_a_site_submits_once(trained: MadeUpRun) -> None:
     assert len(trained.noted("model-in")) == 2
 
 
+def test_a_score_that_comes_after_the_last_model_was_judged_is_too_late(
+    trained: MadeUpRun,
+) -> None:
+    trained.run.scored("site-1", metrics("site-1", 0.75))
+    trained.run.close_scores()
+
+    [fault] = trained.run.scored("site-2", metrics("site-2", 1.0))
+
+    assert fault.rule == "late"
+    scores = trained.run.record.scores_of(2)
+    assert scores is not None
+    assert set(scores.sites) == {"site-1"}
+
+
 def test_a_model_that_comes_when_all_are_sent_out_is_too_late(trained: MadeUpRun) -> None:
     trained.scored(0.75, 0.75)
     trained.asked()
