@@ -1,4 +1,4 @@
-"""scripts/structure.py: its figures of a made-up checkout."""
+"""scripts/structure.py: its figures of a made-up checkout, and bounds that this checkout keeps."""
 
 from __future__ import annotations
 
@@ -57,3 +57,13 @@ def test_the_figures_of_a_made_up_checkout(checkout: object) -> None:
 def test_a_folder_that_is_no_checkout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert structure.main([str(tmp_path)]) == 2
     assert "not a checkout of this project" in capsys.readouterr().err
+
+
+def test_this_checkout_keeps_its_bounds() -> None:
+    ours = structure.Checkout(REPOSITORY)
+
+    assert ours.readers() == ["mmar_runtime/exchange/job_documents.py"]
+    places = [place.split(":")[0] for place in ours.definitions()]
+    # The record keeps a value of its own: what the server accepted, with bytes and heads of logs.
+    assert places == ["fl_server/record/values.py", "mmar_runtime/exchange/messages.py"]
+    assert ours.words <= 25_000
