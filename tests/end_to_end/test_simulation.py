@@ -31,6 +31,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 JOB = REPOSITORY / "jobs" / "spleen_ct_segmentation"
 REAL_CT = REPOSITORY.parent / "shared" / "data" / "spleen"
 
+PYTHON = sys.executable
+"""Python from scratch: whoever ends the processes of a run finds them as children of each other."""
+
 SITES = ["site-1", "site-2", "site-3"]
 GLOBAL_MODELS = ["FL_global_model", "best_FL_global_model"]
 DICE = "val_mean_dice"
@@ -382,7 +385,7 @@ def interrupted(
     options = ["--sites", 2, "--rounds", 30, "--data", demo_data, "--workspace", workspace]
     options += ["--engine", request.param]
     started = subprocess.Popen(
-        command("simulate", JOB, *options),
+        [PYTHON, *command("simulate", JOB, *options)[1:]],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
