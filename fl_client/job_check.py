@@ -69,7 +69,19 @@ def check_job(
     place = Path(path)
 
     def judged(root: Path) -> Verdict:
-        return _job_verdict(root, str(path), policy, overrides, site_values)
+        files, name = files_of(root), str(path)
+        meta = read_document(root / META, JOB_JSON)
+        if problems := [*substitution_faults(meta, Location(META), own=()), *meta_faults(meta)]:
+            return verdict(name, problems)
+        [app] = meta["deploy_map"]
+        outside = [str(file.name) for file in files if file.name.parts[0] != app]
+        problems += [
+            job_problem(file, "does not belong into a job", "job-file", JOB_FILES)
+            for file in outside
+            if file not in (META, *SIGNATURE_FILES)
+        ]
+        inner = check_app(root / app, policy, overrides=overrides, site_values=site_values)
+        return verdict(name, [*problems, *inner.problems], inner.notices)
 
     if place.is_file():
         return guarded(path, lambda: zip_verdict(place, str(path), judged))
@@ -103,27 +115,3 @@ def check_app(
         return verdict(path, [*problems, *mmar.problems], mmar.notices)
 
     return guarded(path, judge)
-
-
-def _job_verdict(
-    root: Path,
-    name: str,
-    policy: SitePolicy,
-    overrides: Mapping[str, Scalar] | None,
-    site_values: Mapping[str, Scalar] | None,
-) -> Verdict:
-    """Return the verdict on a job's folder, whose files are looked at where they lie."""
-    files = files_of(root)
-    meta = read_document(root / META, JOB_JSON)
-    problems = [*substitution_faults(meta, Location(META), own=()), *meta_faults(meta)]
-    if problems:
-        return verdict(name, problems)
-    [app] = meta["deploy_map"]
-    outside = [file for file in files if file.name.parts[0] != app]
-    problems += [
-        job_problem(str(file.name), "does not belong into a job", "job-file", JOB_FILES)
-        for file in outside
-        if str(file.name) not in (META, *SIGNATURE_FILES)
-    ]
-    judged = check_app(root / app, policy, overrides=overrides, site_values=site_values)
-    return verdict(name, [*problems, *judged.problems], judged.notices)

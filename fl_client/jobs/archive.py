@@ -50,8 +50,7 @@ def zip_verdict(path: Path, name: str, judge: Callable[[Path], Verdict]) -> Verd
         name: how the verdict calls it.
         judge: gives the verdict on the unpacked job, once the table of contents is in order.
     """
-    fault = _end_fault(path)
-    if fault:
+    if fault := _end_fault(path):
         return verdict(name, [job_problem(path.name, fault, "archive")])
     try:
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
@@ -62,7 +61,10 @@ def zip_verdict(path: Path, name: str, judge: Callable[[Path], Verdict]) -> Verd
             if problems:
                 return verdict(name, problems)
             _unpack(archive, Path(folder))
-            return judge(_job_root(Path(folder)))
+            # The job is the folder itself, or the only folder inside it.
+            inside = [*Path(folder).iterdir()]
+            is_one = len(inside) == 1 and inside[0].is_dir()
+            return judge(inside[0] if is_one else Path(folder))
     except ZIP_READ_ERRORS as error:
         message = f"is no zip that can be read: {error}"
         return verdict(name, [job_problem(path.name, message, "archive")])
@@ -142,11 +144,3 @@ def _unpack(archive: zipfile.ZipFile, folder: Path) -> None:
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(archive.read(info) if _is_read(info.filename) else b"")
-
-
-def _job_root(folder: Path) -> Path:
-    """Return the job in an unpacked zip: the folder itself, or the only one inside it."""
-    inside = list(folder.iterdir())
-    if len(inside) == 1 and inside[0].is_dir():
-        return inside[0]
-    return folder

@@ -155,15 +155,12 @@ def substitution_faults(value: Any, location: Location, own: Collection[str]) ->
     """
     for item, place in _all_values(value, location):
         texts = item if isinstance(item, dict) else [item]
-        if any(_asks_for_more(text, own) for text in texts if isinstance(text, str)):
+        braced = [text for text in texts if isinstance(text, str) and "{" in text]
+        named = [OWN_VALUE.fullmatch(text) for text in braced]
+        if not all(name and name[1] in own for name in named):
             message = "asks for a value that a job may not have"
             advice = "Write the value itself, or {name} of one at the top of this document."
             yield Problem(place, message, advice, "job-file")
-
-
-def _asks_for_more(text: str, own: Collection[str]) -> bool:
-    exact = OWN_VALUE.fullmatch(text)
-    return "{" in text and not (exact and exact[1] in own)
 
 
 def _limit_faults(
@@ -212,7 +209,7 @@ class _Reading:
         for entry, place, slot in self._entries():
             yield from self._entry(entry, place, slot)
         for section in CHAINS:
-            for filters, place in self._list(section):
+            for filters, place in _listed(self.document, section, self.place):
                 yield from unknown_keys(filters, ("tasks", "filters"), place)
         yield from self._server() if self.kind == "server" else self._executors()
         yield from self._repeated()
@@ -235,20 +232,16 @@ class _Reading:
         if not FORMAT_VERSION.fits(self.document.get("format_version")):
             yield Problem(self.place / "format_version", "has to be 2", "", "job-file")
 
-    def _list(self, key: str) -> Iterator[tuple[dict[str, Any], Location]]:
-        """Yield the entries of a list of the document, and their places."""
-        return _listed(self.document, key, self.place)
-
     def _entries(self) -> Iterator[tuple[dict[str, Any], Location, Slot]]:
         """Yield every class that the document names, with its place and the slot there."""
         for section, slot in SECTIONS[self.kind].items():
-            for entry, place in self._list(section):
+            for entry, place in _listed(self.document, section, self.place):
                 yield entry, place, slot
         if self.kind == "client":
-            for entry, place in self._list("executors"):
+            for entry, place in _listed(self.document, "executors", self.place):
                 yield entry["executor"], place / "executor", "executor"
         for section, slot in CHAINS.items():
-            for filters, place in self._list(section):
+            for filters, place in _listed(self.document, section, self.place):
                 for entry, inner in _listed(filters, "filters", place):
                     yield entry, inner, slot
 
@@ -260,14 +253,13 @@ class _Reading:
             return
         yield from _form_faults(settings, SERVER_SETTINGS, place, "job-file")
         if not self.document.get("workflows"):
-            message = "names no workflow"
-            yield Problem(self.place / "workflows", message, ONE_WORKFLOW, "job-file")
+            yield Problem(self.place / "workflows", "names no workflow", ONE_WORKFLOW, "job-file")
 
     def _executors(self) -> Iterator[Problem]:
         if not self.document.get("executors"):
             yield Problem(self.place / "executors", "names no executor", "", "job-file")
         known = (*TASKS, EVERY_TASK)
-        for entry, place in self._list("executors"):
+        for entry, place in _listed(self.document, "executors", self.place):
             yield from unknown_keys(entry, ("tasks", "executor"), place)
             if not entry["tasks"] or not set(entry["tasks"]) <= set(known):
                 message = f"has to list tasks of a site: {', '.join(known)}"
@@ -306,7 +298,7 @@ class _Reading:
                 if values[value] > 1 and (key == "id" or value in CLASSES):
                     message = f"{value!r} is named twice"
                     yield Problem(place / key, message, "A job has each once.", "course")
-        executors = self._list("executors") if self.kind == "client" else ()
+        executors = _listed(self.document, "executors", self.place) if self.kind == "client" else ()
         tasks = Counter(task for entry, _ in executors for task in entry["tasks"])
         if any(count > 1 for count in tasks.values()) or (EVERY_TASK in tasks and len(tasks) > 1):
             yield Problem(self.place / "executors", "name a task twice", "", "course")

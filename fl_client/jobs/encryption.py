@@ -40,7 +40,8 @@ def encryption_faults(job: JobDocuments) -> Iterator[Problem]:
     given = job.filter_argument(ENCRYPT, "encrypt_layers")
     if asked is None and not job.counts(ENCRYPT) and not job.counts(DECRYPT):
         return
-    if asked != given or not _is_list(given):
+    is_list = isinstance(given, list) and all(isinstance(layer, str) for layer in given)
+    if asked != given or not is_list:
         message = f"encrypt_layers is {given!r} here, and {asked!r} in {SERVER_CONFIG}"
         yield Problem(Location(CLIENT_CONFIG) / RESULT_FILTERS, message, _ADVICE, RULE)
     else:
@@ -71,7 +72,3 @@ def with_encryption(client: Mapping[str, Any], layers: list[str]) -> dict[str, A
     out = {"path": ENCRYPT, "args": {"encrypt_layers": layers}}
     client = with_filter(client, RESULT_FILTERS, ENCRYPTED_TASKS, out, -1)
     return with_filter(client, DATA_FILTERS, DECRYPTED_TASKS, {"path": DECRYPT, "args": {}}, 0)
-
-
-def _is_list(layers: Any) -> bool:
-    return isinstance(layers, list) and all(isinstance(layer, str) for layer in layers)

@@ -113,13 +113,12 @@ def torchscript_faults(root: Path, files: Iterable[Entry], policy: SitePolicy) -
 
 def code_approval_faults(root: Path, files: list[Entry], policy: SitePolicy) -> Iterator[Problem]:
     """Yield code that lacks the approval that the site asks for, named or not."""
-    if policy.byoc.mode == "by_hash" and any(file.name.parts[0] == "custom" for file in files):
-        fault = approval_fault(root / "custom", policy)
-        if fault:
-            advice = "See 'mmar site approve'."
-            yield job_problem(
-                "custom", f"is code that this site has not allowed: {fault}", "code", advice
-            )
+    has_code = any(file.name.parts[0] == "custom" for file in files)
+    if policy.byoc.mode != "by_hash" or not has_code:
+        return
+    if fault := approval_fault(root / "custom", policy):
+        message = f"is code that this site has not allowed: {fault}"
+        yield job_problem("custom", message, "code", "See 'mmar site approve'.")
 
 
 _MMAR_FILES = "Allowed are " + ", ".join(

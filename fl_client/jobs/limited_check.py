@@ -19,13 +19,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeAlias
+from typing import BinaryIO, Literal, TypeAlias
 
 from fl_client.job_check import check_app, check_path
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.confinement.wall import Confinement, Mode, confine_as
-from mmar_runtime.errors import Problem
+from mmar_runtime.errors import FederationError, Problem
+from mmar_runtime.exchange.plain import from_plain, to_plain
 from mmar_runtime.policy.mmar_check import guarded
 from mmar_runtime.policy.site_policy import (
     DEFAULT_POLICY,
@@ -107,10 +108,10 @@ def _answered(path: str | Path, code: int, answer: BinaryIO) -> Verdict:
     answer.seek(0)
     try:
         document = json.loads(answer.read(MAX_ANSWER))
-        problems = [_problem(problem) for problem in document["problems"]]
+        problems = [from_plain(Problem, problem) for problem in document["problems"]]
         notices = [str(notice) for notice in document["notices"]]
         accepted = document["accepted"] is True
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, FederationError):
         return _unjudged(path, f"its process ended without a verdict, exit code {code}")
     if code or accepted == bool(problems):
         return _unjudged(path, f"its process ended with half a verdict, exit code {code}")
@@ -129,40 +130,6 @@ def _unjudged(path: str | Path, why: str) -> Verdict:
 
 def _place(path: str | Path) -> Location:
     return Location(Path(path).name)
-
-
-# --- The answer as JSON --------------------------------------------------------------------------
-
-
-def _document(judged: Verdict) -> dict[str, Any]:
-    problems = [
-        {
-            "file": problem.location.file,
-            "path": problem.location.path,
-            "message": problem.message,
-            "advice": problem.advice,
-            "rule": problem.rule,
-        }
-        for problem in judged.problems
-    ]
-    return {"accepted": judged.accepted, "problems": problems, "notices": judged.notices}
-
-
-def _problem(document: Mapping[str, Any]) -> Problem:
-    """Return a problem of the answer.
-
-    Raises:
-        KeyError: a part is missing.
-        TypeError: a part has another type.
-    """
-    steps = tuple(document["path"])
-    texts = [document[name] for name in ("file", "message", "advice", "rule")]
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("a problem is made of texts")
-    if not all(isinstance(step, str | int) for step in steps):
-        raise TypeError("a place is made of names and numbers")
-    file, message, advice, rule = texts
-    return Problem(Location(file, steps), message, advice, rule)
 
 
 # --- In the process of the check -----------------------------------------------------------------
@@ -195,7 +162,9 @@ def main() -> int:
         logging.basicConfig(level=logging.DEBUG)
     judge, path = _JUDGES[question["subject"]], question["path"]
     judged = guarded(path, lambda: judge(path, policy, overrides=question["overrides"]))
-    json.dump(_document(judged), sys.stdout)
+    problems = to_plain(judged.problems)
+    answer = {"accepted": judged.accepted, "problems": problems, "notices": judged.notices}
+    json.dump(answer, sys.stdout)
     return 0
 
 

@@ -50,21 +50,16 @@ def meta_faults(meta: Any) -> Iterator[Problem]:
     for key, form in META_FORMS.items():
         if (key in meta or key == "name") and not form.fits(meta.get(key)):
             yield Problem(location / key, f"has to be {form.text}", "", "job-file")
-    yield from _deploy_faults(meta.get("deploy_map"), location / "deploy_map")
-
-
-def _deploy_faults(apps: Any, location: Location) -> Iterator[Problem]:
+    apps, place = meta.get("deploy_map"), location / "deploy_map"
     if not isinstance(apps, dict) or len(apps) != 1:
-        yield Problem(location, "has to name one app for all sites", "", "job-file")
-    elif any("/" in app or app in ("", ".", "..") or name_fault(app) for app in apps):
-        yield Problem(location, "names no folder of the job", "", "job-file")
-    elif not all(map(_are_participants, apps.values())):
+        yield Problem(place, "has to name one app for all sites", "", "job-file")
+        return
+    [(app, sites)] = apps.items()
+    if "/" in app or app in ("", ".", "..") or name_fault(app):
+        yield Problem(place, "names no folder of the job", "", "job-file")
+    elif sites != [ALL_SITES] and not (sites and several(SITE, MAX_SITES).fits(sites)):
         message = 'has to list the sites of the app, each once, such as ["@ALL"]'
-        yield Problem(location, message, "", "job-file")
-
-
-def _are_participants(sites: Any) -> bool:
-    return sites == [ALL_SITES] or (bool(sites) and several(SITE, MAX_SITES).fits(sites))
+        yield Problem(place, message, "", "job-file")
 
 
 def launch_faults(meta: Mapping[str, Any]) -> Iterator[Problem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,24 +28,19 @@ def job_confinement(
 ) -> Confinement:
     """Return the confinement of a process that runs a job at some sites.
 
+    The data of a site are below its data roots, and at every path among its own values.
+
     Args:
         rights: what the process may do besides reading the data of the sites.
         policy: of the sites. If it lets handlers send to other machines, nobody can list the ports.
         sites: the own values of each site.
     """
-    data = {path for values in sites for path in _readable_paths(values, policy)}
+    own = (value for values in sites for value in values.values())
+    named = {Path(value) for value in own if isinstance(value, str) and os.path.isabs(value)}
     return replace(
         rights,
-        read=(*rights.read, *sorted(data)),
+        read=(*rights.read, *sorted({*policy.data_roots, *named})),
         connect_ports=None if policy.egress else rights.connect_ports,
         memory=policy.limits.memory_gib * GIB,
         file_bytes=policy.limits.disk_gib * GIB,
     )
-
-
-def _readable_paths(values: Mapping[str, Scalar], policy: SitePolicy) -> Iterator[Path]:
-    """Yield the data of a site: its data roots, and every path among its own values."""
-    yield from policy.data_roots
-    for value in values.values():
-        if isinstance(value, str) and os.path.isabs(value):
-            yield Path(value)
