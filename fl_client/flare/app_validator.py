@@ -12,7 +12,6 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from nvflare.apis.app_validation import AppValidator
 from nvflare.lighter.utils import verify_folder_signature_and_get_signers
@@ -90,15 +89,13 @@ def told(judged: Verdict) -> str:
     """Return a verdict in one line for the researcher; empty if the job is accepted."""
     if judged.accepted:
         return ""
-    named = [_named(problem) for problem in judged.problems[:MAX_TOLD]]
+    named = []
+    for fault in judged.problems[:MAX_TOLD]:
+        place = "" if fault.location == HERE else f"{fault.location}: "
+        named.append(f"{fault.rule}: {place}{fault.message}")
     rest = len(judged.problems) - len(named)
     more = [f"and {rest} more"] if rest else []
     return printable("refused: " + "; ".join([*named, *more]).replace("\n", " "))
-
-
-def _named(problem: Problem) -> str:
-    place = "" if problem.location == HERE else f"{problem.location}: "
-    return f"{problem.rule}: {place}{problem.message}"
 
 
 def _judged(
@@ -139,17 +136,14 @@ def _wall_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
     wall, lacks = kernel_wall(), []
     if not wall.stands:
         lacks.append(str(wall))
-    if (root / SITE_KIT).is_file() and (others := other_launchers(_resources(root / "local"))):
-        lacks.append(f"the site's resources name another launcher: {', '.join(others)}")
+    if (root / SITE_KIT).is_file():
+        own = root / "local" / RESOURCES  # NVFlare reads the default where the site has none
+        resources = read_json(own if own.is_file() else own.with_name(f"{RESOURCES}.default"))
+        if others := other_launchers(resources):
+            lacks.append(f"the site's resources name another launcher: {', '.join(others)}")
     if lacks:
         log.error("this site cannot confine jobs: %s", "; ".join(lacks))
         yield Problem(HERE, "this site requires a confinement that it lacks", "", "confinement")
-
-
-def _resources(local: Path) -> Any:
-    """Return a site's settings: of the two files, the one that NVFlare reads."""
-    own = local / RESOURCES
-    return read_json(own if own.is_file() else own.with_name(f"{RESOURCES}.default"))
 
 
 def _version_faults(root: Path) -> Iterator[Problem]:

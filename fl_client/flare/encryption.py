@@ -175,10 +175,8 @@ def decrypted(data: Arrays, keys: Keys) -> dict[str, npt.NDArray[Any]]:
         WeightsError: it was not encrypted with these keys, or its values are not finite.
     """
     part = EncryptedPart.of(data)
-    row = keys.decrypt(part.ciphertexts, part.weight, part.layout.count)
-    tensors = part.layout.parted(row)
-    both = sorted(tensors.keys() & data.keys())
-    if both:
+    tensors = part.layout.parted(keys.decrypt(part.ciphertexts, part.weight, part.layout.count))
+    if both := sorted(tensors.keys() & data.keys()):
         raise WeightsError(f"{both[0]!r} came in plain and encrypted")
     return {**plain_part(data), **tensors}
 

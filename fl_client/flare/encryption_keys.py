@@ -35,8 +35,7 @@ def asked_layers(fl_ctx: FLContext) -> Any:
     Raises:
         ConfigError: the job's documents cannot be read.
     """
-    workspace = fl_ctx.get_engine().get_workspace()
-    return _asked(Path(workspace.get_app_dir(fl_ctx.get_job_id())))
+    return _asked(Path(fl_ctx.get_engine().get_workspace().get_app_dir(fl_ctx.get_job_id())))
 
 
 def _asked(app: Path) -> Any:

@@ -28,8 +28,7 @@ def received_weights(shareable: Shareable) -> dict[str, torch.Tensor]:
         WeightsError: the task carries no weights, or values that are not finite, or that could
             not be decrypted.
     """
-    reason = shareable.get_header(NOT_DECRYPTED)
-    if reason is not None:
+    if (reason := shareable.get_header(NOT_DECRYPTED)) is not None:
         raise WeightsError(str(reason))
     try:
         dxo = from_shareable(shareable)
@@ -37,19 +36,17 @@ def received_weights(shareable: Shareable) -> dict[str, torch.Tensor]:
         raise WeightsError(f"the task carries no weights: {error}") from error
     if dxo.data_kind != DataKind.WEIGHTS or not isinstance(dxo.data, Mapping) or not dxo.data:
         raise WeightsError(f"the task carries {dxo.data_kind}, not weights")
-    odd = [name for name, value in dxo.data.items() if not _is_dense(value)]
+    odd = [
+        name
+        for name, value in dxo.data.items()
+        if type(value) is not np.ndarray or value.dtype.kind not in "fiub"
+    ]
     if odd:
         raise WeightsError(f"the task carries something that is no dense array, in {odd[0]!r}")
     weights = {name: as_tensor(value) for name, value in dxo.data.items()}
-    name = first_not_finite(weights)
-    if name is not None:
+    if (name := first_not_finite(weights)) is not None:
         raise WeightsError(f"the received weights are not finite, in {name!r}; nothing was loaded")
     return weights
-
-
-def _is_dense(value: object) -> bool:
-    """Return whether a value is a plain array of numbers."""
-    return type(value) is np.ndarray and value.dtype.kind in "fiub"
 
 
 def update_reply(update: Update) -> Shareable:
@@ -59,8 +56,7 @@ def update_reply(update: Update) -> Shareable:
         MetaKey.INITIAL_METRICS: dict(update.report.received_metrics),
         REPORT: to_plain(update.report),
     }
-    dxo = DXO(DataKind.WEIGHT_DIFF, data=arrays_of(update.difference), meta=meta)
-    return dxo.to_shareable()
+    return DXO(DataKind.WEIGHT_DIFF, data=arrays_of(update.difference), meta=meta).to_shareable()
 
 
 def weights_reply(weights: Weights, *, meta: Mapping[str, Any]) -> Shareable:

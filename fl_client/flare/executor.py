@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
@@ -28,6 +27,7 @@ from fl_client.flare.exchange import (
 )
 from fl_client.flare.failure import failure
 from fl_client.flare.privacy import RunFilters
+from fl_client.flare.result_gate import tensors_in
 from fl_client.jobs.approved import job_approval_faults, job_digest
 from fl_client.local_work import LocalWork
 from fl_client.progress import ProgressFile
@@ -62,8 +62,6 @@ from mmar_runtime.policy.site_policy import site_policy
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights, digest
 from mmar_runtime.workflows.observing import ShouldStop
-
-"""How NVFlare begins the names of the global models."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,11 +284,7 @@ def _message(reply: Reply) -> Shareable:
 
 def _tensors(shareable: Shareable) -> dict[str, object]:
     """Return digest and bytes of the weights in a message; nothing if there are no weights."""
-    dxo = shareable.get("DXO")
-    data = dxo.get("data") if isinstance(dxo, dict) else None
-    if not isinstance(data, dict) or not all(
-        isinstance(array, np.ndarray) for array in data.values()
-    ):
+    if (arrays := tensors_in(shareable)) is None:
         return {}
-    weights: Weights = {name: torch.from_numpy(array) for name, array in data.items()}
-    return {"tensors": digest(weights), "bytes": sum(array.nbytes for array in data.values())}
+    weights: Weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {"tensors": digest(weights), "bytes": sum(array.nbytes for array in arrays.values())}

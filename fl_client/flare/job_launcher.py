@@ -96,8 +96,7 @@ def _watch(handle: ProcessHandle, watch: RunWatch, root: Path, run: Path) -> Non
     """
     killed_at = math.inf
     while _is_running(handle.adapter.pid):
-        reason = _passed_limit(watch)
-        if reason is None:
+        if (reason := _passed_limit(watch)) is None:
             killed_at = math.inf
         elif killed_at == math.inf:
             killed_at = time.monotonic() + SECONDS_TO_STOP

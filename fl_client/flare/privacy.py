@@ -73,7 +73,8 @@ class ModelFilter(DXOFilter):
     def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
         """Return the reply, filtered; a failed reply in the place of what the policy holds back."""
         try:
-            if _kind_of(shareable) == DataKind.WEIGHTS:
+            is_good = shareable.get_return_code() in (None, ReturnCode.OK) and "DXO" in shareable
+            if is_good and from_shareable(shareable).data_kind == DataKind.WEIGHTS:
                 raise PolicyError("a whole model is not sent where a filter is set up")
             return super().process(shareable, fl_ctx)
         except PolicyError as error:
@@ -91,7 +92,11 @@ class ModelFilter(DXOFilter):
             raise MmarError(f"{self.settings.name}: the executor does not tell what it has trained")
         gone = set(self.settings.left_out(tuple(dxo.data), trained.buffers))
         left: Arrays = {name: array for name, array in dxo.data.items() if name not in gone}
-        seen = {name: array for name, array in left.items() if _is_filtered(name, array, trained)}
+        seen = {
+            name: array
+            for name, array in left.items()
+            if name not in trained.buffers and array.dtype.kind == "f"
+        }
         # Filters of NVFlare's pass over single numbers; as an array of one they do not.
         flat = {name: np.atleast_1d(array) for name, array in seen.items()}
         steps = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND, 1)
@@ -313,16 +318,3 @@ def _processed(
     )
     processed: Arrays = by.process_dxo(dxo, Shareable(), fl_ctx).data
     return processed
-
-
-def _kind_of(shareable: Shareable) -> str | None:
-    """Return the kind of data in a good reply; None where it has none."""
-    if shareable.get_return_code() not in (None, ReturnCode.OK) or "DXO" not in shareable:
-        return None
-    kind: str = from_shareable(shareable).data_kind
-    return kind
-
-
-def _is_filtered(name: str, array: np.ndarray[Any, Any], trained: TrainedTensors) -> bool:
-    """Return whether a tensor is neither a buffer nor of whole numbers."""
-    return name not in trained.buffers and array.dtype.kind == "f"

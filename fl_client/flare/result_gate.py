@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,19 +65,6 @@ HEADER_KEYS = frozenset({ReservedHeaderKey.RC, ReservedHeaderKey.CONTENT_TYPE, S
 """What a reply's headers hold before NVFlare adds the task's name, its ids and the cookies."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rounded:
-    """How updates of a job are rounded.
-
-    Attributes:
-        form: the type of the rounded numbers.
-        model: arrays of the types and shapes that the site has received.
-    """
-
-    form: Rounding
-    model: Arrays
-
-
 class ResultGate(FLComponent):
     """Stops every reply that holds something else than the closed list; a site's own component."""
 
@@ -104,21 +90,24 @@ class ResultGate(FLComponent):
             self._has_started = True
         elif event_type == EventType.BEFORE_TASK_EXECUTION:
             self._spent = _spendings(fl_ctx) if self._due else None
-            self._received(_arrays(fl_ctx.get_prop(FLContextKey.TASK_DATA)))
+            self._received(tensors_in(fl_ctx.get_prop(FLContextKey.TASK_DATA)))
         elif event_type == EventType.AFTER_TASK_RESULT_FILTER:
             self._judge(fl_ctx.get_prop(FLContextKey.TASK_RESULT), fl_ctx)
 
     def _received(self, arrays: Arrays | None) -> None:
         if arrays is None:
             return
-        self._like = {name: _like(array) for name, array in arrays.items()}
+        # Arrays of the same types and shapes that take no memory.
+        self._like = {
+            name: np.broadcast_to(np.zeros((), array.dtype), array.shape)
+            for name, array in arrays.items()
+        }
         if self._layers is not None:
             self._encrypted = None  # of another model, should this one have no such layers
             self._encrypted = layout_of(self._like, self._layers, PLACE)
 
     def _judge(self, reply: object, fl_ctx: FLContext) -> None:
-        faults = list(self._faults(reply, fl_ctx))
-        if faults:
+        if faults := list(self._faults(reply, fl_ctx)):
             self._stop(reply)
             note(fl_ctx, "reply-stopped", faults=faults[:5])
             self.log_error(fl_ctx, f"a reply was stopped at the gate: {'; '.join(faults[:5])}")
@@ -129,7 +118,7 @@ class ResultGate(FLComponent):
     def _faults(self, reply: object, fl_ctx: FLContext) -> Iterator[str]:
         try:
             yield from reply_faults(
-                reply, self._like, self._encrypted, self._rounded(), self._policy
+                reply, self._like, self._encrypted, self._transfer, self._policy
             )
             if isinstance(reply, Shareable) and "DXO" in reply:
                 yield from self._unready()
@@ -137,12 +126,6 @@ class ResultGate(FLComponent):
                     yield from self._unpaid(fl_ctx)
         except Exception as error:  # a reply of anything may raise anything
             yield f"cannot be judged ({type(error).__name__})"
-
-    def _rounded(self) -> Rounded | None:
-        """Return how the job has updates rounded; None if the job does not round."""
-        if self._transfer is None:
-            return None
-        return Rounded(form=self._transfer, model=self._like or {})
 
     def _unready(self) -> Iterator[str]:
         """NVFlare goes on where a component fails at an event; then no data leave from here."""
@@ -189,27 +172,21 @@ def _spendings(fl_ctx: FLContext) -> int | None:
         return None
 
 
-def _like(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return an array of the same type and shape that takes no memory."""
-    return np.broadcast_to(np.zeros((), array.dtype), array.shape)
-
-
-def _arrays(task: object) -> Arrays | None:
-    """Return the tensors that a task carries; None where it carries none."""
-    dxo = task.get("DXO") if isinstance(task, Shareable) else None
+def tensors_in(message: object) -> Arrays | None:
+    """Return the tensors that a message carries; None where the message carries none."""
+    dxo = message.get("DXO") if isinstance(message, Shareable) else None
     data = dxo.get("data") if isinstance(dxo, dict) else None
-    if not isinstance(data, dict) or not all(
+    is_tensors = isinstance(data, dict) and all(
         isinstance(array, np.ndarray) for array in data.values()
-    ):
-        return None
-    return data
+    )
+    return data if is_tensors else None
 
 
 def reply_faults(
     reply: object,
     model: Arrays | None = None,
     encrypted: Layout | None = None,
-    rounded: Rounded | None = None,
+    transfer: Rounding | None = None,
     policy: SitePolicy = DEFAULT_POLICY,
 ) -> Iterator[str]:
     """Report what a reply holds beyond the closed list, without repeating its texts.
@@ -218,23 +195,21 @@ def reply_faults(
         reply: as it would leave.
         model: arrays with the names and shapes that the site has received; None for none.
         encrypted: of these the tensors that leave encrypted; None for none.
-        rounded: how updates are rounded; None for not at all.
+        transfer: the type of the rounded numbers of updates; None where the job does not round.
         policy: which metrics may leave, how many, and with how many digits.
     """
     if not isinstance(reply, Shareable):
         yield "is no reply"
         return
     yield from _header_faults(reply.get(ReservedHeaderKey.HEADERS))
-    beside = set(reply) - {ReservedHeaderKey.HEADERS, "DXO"}
-    if beside:
+    if beside := set(reply) - {ReservedHeaderKey.HEADERS, "DXO"}:
         yield f"{len(beside)} parts beside the data"
     if "DXO" not in reply:
         if reply.get_return_code() in (None, ReturnCode.OK):
             yield "no data"
         return
     dxo = from_shareable(reply)
-    kind = KINDS.get(dxo.data_kind)
-    if kind is None:
+    if (kind := KINDS.get(dxo.data_kind)) is None:
         yield "data of another kind"
         return
     if kind == "METRICS":
@@ -242,8 +217,8 @@ def reply_faults(
     else:
         yield from _encrypted_faults(dxo.data, encrypted)
         data = dxo.data
-        if rounded is not None and kind == "WEIGHT_DIFF" and type(data) is dict:
-            if any(rounding_faults(data, rounded.form, rounded.model)):
+        if transfer is not None and kind == "WEIGHT_DIFF" and type(data) is dict:
+            if any(rounding_faults(data, transfer, model or {})):
                 yield "a tensor is not rounded as the job asks"
             data = {name: array for name, array in data.items() if not name.startswith(SCALES)}
         yield from _tensor_faults(data, model, encrypted)
@@ -254,8 +229,7 @@ def _header_faults(headers: Any) -> Iterator[str]:
     if not isinstance(headers, dict):
         yield "its headers are no object"
         return
-    unknown = len(set(headers) - HEADER_KEYS)
-    if unknown:
+    if unknown := len(set(headers) - HEADER_KEYS):
         yield f"{unknown} headers beyond the list"
     status = headers.get(STATUS)
     if status is not None and not (isinstance(status, str) and STATUS_WORD.fullmatch(status)):
@@ -298,8 +272,7 @@ def _meta_faults(meta: Any, kind: Kind, policy: SitePolicy) -> Iterator[str]:
         yield "its metadata is no object"
         return
     known = {key: name for key, name in META_NAMES.items() if name in METADATA_KEYS[kind]}
-    unknown = len(set(meta) - set(known))
-    if unknown:
+    if unknown := len(set(meta) - set(known)):
         yield f"{unknown} keys of metadata beyond the list"
     named = {name: meta[key] for key, name in known.items() if key in meta}
     for name in named.keys() & COUNTS.keys():
@@ -351,8 +324,7 @@ def _metric_faults(
     metrics: Any, what: str, policy: SitePolicy, *, most: float = MAX_METRIC
 ) -> Iterator[str]:
     """Judge numbers by name: withheld ones must not leave, nor digits that the policy cuts."""
-    count = min(policy.outgoing.max_metrics, MAX_METRICS)
-    faults = [*_named_faults(metrics, what, count)]
+    faults = [*_named_faults(metrics, what, min(policy.outgoing.max_metrics, MAX_METRICS))]
     yield from faults
     given = {} if faults else {name: float(value) for name, value in metrics.items()}
     if any(abs(value) > most for value in given.values()):
