@@ -33,7 +33,6 @@ from mmar_runtime.workflows.observing import (
     forget_batch,
     stop_between_iterations,
 )
-from mmar_runtime.workflows.resuming import Stateful
 from mmar_runtime.workflows.session import seed_everything
 from mmar_runtime.workflows.training import TrainingWorkflow
 
@@ -111,8 +110,7 @@ class LocalTrainer:
         self._scorer = self._received_model_evaluator()
 
     def _trained_network(self) -> torch.nn.Module:
-        network = self._workflow.network
-        if network is None:
+        if (network := self._workflow.network) is None:
             message = "a federated job needs an entry 'model' in 'train'"
             raise ConfigError([Problem(self.config.train.location, message, "", "section")])
         return network
@@ -146,18 +144,12 @@ class LocalTrainer:
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """Yield what takes memory between two rounds: optimizer, private and best tensors."""
-        for part in self._parts().values():
+        for part in self._workflow.parts().values():
             if isinstance(part, torch.optim.Optimizer):
                 for state in part.state.values():
                     yield from (kept for kept in state.values() if isinstance(kept, torch.Tensor))
         yield from self._private.tensors.values()
         yield from () if self.best is None else self.best.weights.values()
-
-    def _parts(self) -> dict[str, Stateful]:
-        """Everything of the section 'train' with a state, but for the network itself."""
-        return {
-            name: part for name, part in self._workflow.parts().items() if part is not self.network
-        }
 
     def train(self, received: Weights, round_number: int) -> Update:
         """Validate the received model, train on from it, and return what that changed.
@@ -177,7 +169,8 @@ class LocalTrainer:
         self._seed(round_number)
         before = self._workflow.iteration
         self._workflow.validated = None
-        reports = self._run()
+        workflow, work = self._workflow, self.work
+        reports = workflow.run_steps(work.steps) if work.steps else workflow.run_epochs(work.epochs)
         if self._processes.several:
             agree_on_buffers(self.network)
         steps = self._workflow.iteration - before
@@ -235,14 +228,8 @@ class LocalTrainer:
             raise RunAborted("stopped during validation")
         return result_of(self._scorer)
 
-    def _run(self) -> tuple[EpochReport, ...]:
-        if self.work.steps:
-            return self._workflow.run_steps(self.work.steps)
-        return self._workflow.run_epochs(self.work.epochs)
-
     def _seed(self, round_number: int) -> None:
-        job_seed = self.config.settings.random_seed
-        if job_seed is None:
+        if (job_seed := self.config.settings.random_seed) is None:
             return
         seed = self._process_seed(job_seed, round_number)
         seed_everything(seed)
@@ -273,14 +260,11 @@ class LocalTrainer:
     def validation(self, result: EvaluationResult, *, epoch: int) -> None:
         """Pass the result on, and keep the model just validated if it is the best so far."""
         self._observer.validation(result, epoch=epoch)
-        if not self._beats_the_best(result):
+        key, best = result.key_value, self.best
+        is_better = not math.isnan(key) if best is None else key > best.result.key_value
+        if not is_better:
             return
         weights = weights_of(self.network)
         # A model of NaN can score, and would be submitted at the end.
         if first_not_finite(weights) is None:
             self.best = BestModel(weights=weights, result=result, round_number=self._round_number)
-
-    def _beats_the_best(self, result: EvaluationResult) -> bool:
-        if self.best is None:
-            return not math.isnan(result.key_value)
-        return result.key_value > self.best.result.key_value

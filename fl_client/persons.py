@@ -94,17 +94,15 @@ class _Groups:
 
 def _contents(paths: Iterable[str]) -> dict[str, Hashable]:
     """Something for each path that is equal where the files hold the same bytes."""
-    ends = {path: _ends(Path(path)) for path in dict.fromkeys(paths)}
+    # Size and digest of both ends of each file; the files of a folder have no order.
+    ends = {
+        path: tuple(sorted(map(_ends_of_file, _files(Path(path))))) for path in dict.fromkeys(paths)
+    }
     alike = Counter(ends.values())
     return {
-        path: ("file", found, _whole(Path(path)) if alike[found] > 1 else b"")
-        for path, found in ends.items()
+        path: ("file", both, _whole(Path(path)) if alike[both] > 1 else b"")
+        for path, both in ends.items()
     }
-
-
-def _ends(path: Path) -> tuple[tuple[int, bytes], ...]:
-    """Return size and digest of both ends of a file, or of each file in a folder, in no order."""
-    return tuple(sorted(map(_ends_of_file, _files(path))))
 
 
 def _ends_of_file(file: Path) -> tuple[int, bytes]:

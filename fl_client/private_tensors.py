@@ -42,8 +42,7 @@ class PrivateTensors:
             WeightsError: private tensors are not finite; those of before stay.
         """
         private = {name: copy_of(weights[name]) for name in self.tensors}
-        name = first_not_finite(private)
-        if name is not None:
+        if (name := first_not_finite(private)) is not None:
             raise WeightsError(
                 f"training ended in values that are not finite, in {name}, a tensor of this site's "
                 "own; nothing is sent. A lower learning rate, or gradient clipping, may help."
@@ -62,8 +61,7 @@ class PrivateTensors:
         Raises:
             WeightsError: the server sent a private tensor, or the site has not trained its own.
         """
-        private = sorted(self.tensors.keys() & weights.keys())
-        if private:
+        if private := sorted(self.tensors.keys() & weights.keys()):
             raise WeightsError(f"the server sent {private[0]!r}, which is not shared")
         if self.tensors and trained and not self._trained:
             raise WeightsError("this site has not trained the tensors that are its own yet")

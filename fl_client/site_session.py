@@ -142,12 +142,10 @@ class SiteSession:
         policy = self.site.policy
         match task:
             case Train():
-                update = self.tasks.train(task.weights, task.round_number)
-                return outgoing_update(update, policy)
+                return outgoing_update(self.tasks.train(task.weights, task.round_number), policy)
             case Score():
                 return outgoing_result(self.tasks.score(task.weights), policy)
             case Submit():
                 return outgoing_model(self.tasks.best(), policy)
             case Validate():
-                result = self.tasks.evaluate(task.weights, owner=task.owner)
-                return outgoing_result(result, policy)
+                return outgoing_result(self.tasks.evaluate(task.weights, owner=task.owner), policy)

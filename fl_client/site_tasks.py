@@ -108,8 +108,7 @@ class LocalTasks:
 
     def best(self) -> BestModel:
         """See ``SiteTasks``."""
-        best = self.trainer().best
-        if best is None:
+        if (best := self.trainer().best) is None:
             raise WeightsError("this site has trained no model yet that it could submit")
         # Tensors of their own: those of the trainer may be set aside while other sites work.
         shared = self.trainer().shared(best.weights)

@@ -56,8 +56,7 @@ def validate_here(
     site = site.alone
     if problems := mmar_problems(site):
         raise ConfigError(problems)
-    name = first_not_finite(weights)
-    if name is not None:
+    if (name := first_not_finite(weights)) is not None:
         raise WeightsError(f"the weights from {source} are not finite, in {name!r}")
     result = _evaluated(site, weights, source, should_stop)
     return SiteValidation(told=outgoing_result(result, site.policy), cases=result.cases)
@@ -76,17 +75,12 @@ def _evaluated(
     try:
         return tasks.evaluate(weights, owner=source)
     except WeightsError as error:
-        shared = JobDocuments.read(site.mmar.root).executor.get("shared_names")
-        if shared is None:
+        if (shared := JobDocuments.read(site.mmar.root).executor.get("shared_names")) is None:
             raise
-        raise WeightsError(_shared_advice(error, shared)) from error
+        raise WeightsError(
+            f"{error}\n    The sites of this job share {', '.join(shared)} only. Each keeps the "
+            "other tensors to itself, in the memory of the job's process, and the federation "
+            "joined them with the model for its numbers. Name a file that holds the whole network."
+        ) from error
     finally:
         tasks.close()
-
-
-def _shared_advice(error: WeightsError, shared: list[str]) -> str:
-    return (
-        f"{error}\n    The sites of this job share {', '.join(shared)} only. Each keeps the other "
-        "tensors to itself, in the memory of the job's process, and the federation joined them "
-        "with the model for its numbers. Name a file that holds the whole network."
-    )

@@ -38,9 +38,8 @@ def status_word(error: BaseException) -> str:
     causes = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
-    for cause in reversed(causes):
-        if isinstance(cause, torch.OutOfMemoryError | MemoryError):
-            return "out-of-memory"
+    if any(isinstance(cause, torch.OutOfMemoryError | MemoryError) for cause in causes):
+        return "out-of-memory"
     for kind, word in STATUS_WORDS:
         if isinstance(error, kind):
             return word

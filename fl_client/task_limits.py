@@ -97,8 +97,7 @@ def require_enough_to_report(config: EvaluationConfig, policy: SitePolicy) -> No
     Raises:
         As ``require_enough_cases``.
     """
-    least = policy.cross_site.min_cases
-    _require_persons(config, config.section, policy, least, _REPORTED)
+    _require_persons(config, config.section, policy, policy.cross_site.min_cases, _REPORTED)
 
 
 def require_metrics_may_leave(config: TrainConfig, policy: SitePolicy) -> None:

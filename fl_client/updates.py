@@ -27,8 +27,7 @@ def weight_difference(
     Raises:
         WeightsError: names, shapes or dtypes differ, or a value is not finite.
     """
-    faults = mismatches(received, local)
-    if faults:
+    if faults := mismatches(received, local):
         raise WeightsError(f"the trained weights do not match the received ones: {faults[0]}")
     places = Counter(_place(tensor) for tensor in local.values())
     difference = {}

@@ -88,18 +88,21 @@ class FilterPlan:
         """Yield what is wrong whatever the network is."""
         yield from lacking_filters(self.scopes, policy)
         yield from self.misplaced
-        first_private = next((entry for entry in self.filters if entry.settings.is_private), None)
-        behind = False
-        for entry in self.filters:
-            if behind and not entry.settings.is_private and first_private is not None:
+        private = [index for index, entry in enumerate(self.filters) if entry.settings.is_private]
+        for entry in self.filters[private[0] :] if private else ():
+            if not entry.settings.is_private:
+                first = self.filters[private[0]]
                 message = (
                     f"{entry.settings.name} of the {entry.owner} comes behind "
-                    f"{first_private.settings.name} of the {first_private.owner}, which would "
+                    f"{first.settings.name} of the {first.owner}, which would "
                     "count and choose among values that do not leave"
                 )
                 yield Problem(entry.location, message, _REORDER[entry.owner], "privacy")
-            behind = behind or entry is first_private
-        bounded = any(_is_bound(entry) for entry in self.filters)
+        bounded = any(  # the filter counts all that leaves; only a site may send bare buffers
+            isinstance(entry.settings, SvtSettings)
+            and (entry.owner == "site" or entry.settings.buffers == "keep")
+            for entry in self.filters
+        )
         if policy.privacy.epsilon_max is not None and not bounded:
             message = (
                 "this site bounds its epsilon, and no SVTPrivacy is on the way out that keeps "
@@ -146,11 +149,12 @@ class FilterPlan:
         left, cost = tuple(sizes), 0.0
         for entry in self.filters:
             gone = entry.settings.left_out(left, buffers)
-            _require_used(entry, left, gone)
+            for pattern in getattr(entry.settings, "exclude_vars", ()):
+                if not matching([pattern], gone):  # tensors that it was to keep would leave
+                    raise _unfit(entry, f"{pattern!r} fits none of the {len(left)} tensors")
             _require_allowed(entry, gone, self.may_lack)
             left = tuple(name for name in left if name not in gone)
-            filtered = sum(sizes[name] for name in left if name not in buffers)
-            if not filtered:
+            if not (filtered := sum(sizes[name] for name in left if name not in buffers)):
                 raise _unfit(entry, "nothing is left to send")
             cost += entry.settings.cost(filtered)
         if cost:
@@ -166,24 +170,10 @@ _REORDER = {
 }
 
 
-def _is_bound(entry: PlannedFilter) -> bool:
-    """Return whether the filter counts all that leaves; only a site may send bare buffers."""
-    kept = entry.owner == "site" or getattr(entry.settings, "buffers", "") == "keep"
-    return isinstance(entry.settings, SvtSettings) and kept
-
-
-def _require_used(entry: PlannedFilter, names: Collection[str], gone: Collection[str]) -> None:
-    """Refuse a pattern that fits nothing: the tensors that it was to keep would leave."""
-    for pattern in getattr(entry.settings, "exclude_vars", ()):
-        if not matching([pattern], gone):
-            raise _unfit(entry, f"{pattern!r} fits none of the {len(names)} tensors")
-
-
 def _require_allowed(
     entry: PlannedFilter, gone: Collection[str], may_lack: Collection[str]
 ) -> None:
-    refused = sorted(set(gone) - set(matching(may_lack, gone)))
-    if refused:
+    if refused := sorted(set(gone) - set(matching(may_lack, gone))):
         more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
         raise _unfit(
             entry,

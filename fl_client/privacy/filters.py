@@ -64,7 +64,12 @@ def read_privacy(local: Path) -> Mapping[str, Any]:
 def names_by_scope(privacy: Mapping[str, Any]) -> tuple[frozenset[str], ...]:
     """Return the names of the filters that replies pass on their way out, for each scope."""
     return tuple(
-        frozenset(name for _, entry in outgoing_filters(scope) for name in _names(entry))
+        frozenset(
+            name
+            for _, entry in outgoing_filters(scope)
+            if isinstance(path := entry.get("path", entry.get("name")), str)
+            for name in (path, path.rpartition(".")[2])
+        )
         for scope in privacy.get("scopes", [])
     )
 
@@ -81,11 +86,3 @@ def outgoing_filters(scope: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[st
 def is_outwards(direction: object) -> bool:
     """Return whether replies pass a filter on their way out; NVFlare's default is ``out``."""
     return str(direction or "out").lower() in OUTWARDS
-
-
-def _names(entry: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the names of a filter."""
-    path = entry.get("path", entry.get("name"))
-    if isinstance(path, str):
-        yield path
-        yield path.rpartition(".")[2]

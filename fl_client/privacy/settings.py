@@ -201,8 +201,7 @@ def filter_settings(path: str, arguments: Any, place: Location) -> Settings:
         key: tuple(item) if isinstance(item, list) else item for key, item in given.items()
     }
     settings: Settings = kind(**plain)
-    problems = list(settings.problems(place))
-    if problems:
+    if problems := list(settings.problems(place)):
         raise ConfigError(problems)
     return settings
 
@@ -228,8 +227,7 @@ def _number(value: object, place: Location, least: float, most: float) -> Iterat
 def _above_zero(value: object, place: Location, most: float) -> Iterator[Problem]:
     if not _is_number(value) or not 0 < value <= most:  # type: ignore[operator]
         bound = "" if most == math.inf else f" and at most {most:g}"
-        message = f"has to be a number above 0{bound}, found {value!r}"
-        yield Problem(place, message, "", "privacy")
+        yield Problem(place, f"has to be a number above 0{bound}, found {value!r}", "", "privacy")
 
 
 def _is_number(value: object) -> bool:

@@ -212,7 +212,8 @@ class Ranks:
             if most is not None and now > started + most:
                 raise self._too_slow(answers, most)
         self._in_step = _all_the_same(answers.values(), len(self._ranks))
-        if stopped is not None and any(map(_no_success, answers.values())):
+        has_failed = any({"error", "aborted"} & answer.keys() for answer in answers.values())
+        if stopped is not None and has_failed:
             raise RunAborted("stopped between two iterations")
         # What differs began with whoever was the first to tell.
         for rank in sorted(answers) if self._in_step else answers:
@@ -300,10 +301,6 @@ def _how(code: int | None) -> str:
     if name == "SIGKILL":
         return "was killed (SIGKILL), by hand or by the system for want of memory: see dmesg"
     return f"was ended by {name}"
-
-
-def _no_success(answer: Mapping[str, Any]) -> bool:
-    return "error" in answer or "aborted" in answer
 
 
 def _all_the_same(answers: Iterable[Mapping[str, Any]], count: int) -> bool:

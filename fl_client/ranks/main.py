@@ -121,8 +121,7 @@ class Rank:
 
     def _new_best(self) -> dict[str, Any]:
         """Return the site's best model, if it is another one than was told before."""
-        best = self._tasks.trainer().best
-        if best is None or best is self._best:
+        if (best := self._tasks.trainer().best) is None or best is self._best:
             return {}
         self._best = best
         path = self._folder / f"best-{self._number}.safetensors"
@@ -145,8 +144,7 @@ def connected(site: Site, processes: Processes, stack: ExitStack) -> None:
         )
     except ConfigError:
         return
-    device = choose_device(config.settings, processes)
-    stack.enter_context(process_group(processes, device))
+    stack.enter_context(process_group(processes, choose_device(config.settings, processes)))
 
 
 def main() -> int:

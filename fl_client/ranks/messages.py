@@ -89,11 +89,12 @@ def result_from(message: Mapping[str, Any]) -> EvaluationResult:
 
 def error_message(error: BaseException) -> dict[str, Any]:
     """Return an error with its causes, and its traceback as text; for the site alone."""
-    causes, current = [], error
-    while True:
-        causes.append({"kind": type(current).__name__, "text": str(current), **_problems(current)})
-        if current.__cause__ is None:
-            break
+    causes: list[dict[str, Any]] = []
+    current: BaseException | None = error
+    while current is not None:
+        causes.append({"kind": type(current).__name__, "text": str(current)})
+        if isinstance(current, ConfigError):
+            causes[-1]["problems"] = to_plain(current.problems)
         current = current.__cause__
     return {"causes": causes, "traceback": "".join(traceback.format_exception(error))}
 
@@ -120,9 +121,3 @@ def _error(message: Mapping[str, Any]) -> Exception:
     if kind in KINDS:
         return KINDS[kind](text)
     return RuntimeError(f"{kind}: {text}")
-
-
-def _problems(error: BaseException) -> dict[str, Any]:
-    if not isinstance(error, ConfigError):
-        return {}
-    return {"problems": to_plain(error.problems)}

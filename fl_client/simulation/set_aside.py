@@ -44,8 +44,7 @@ class SetAside:
 
     def take(self, name: str, file: Path) -> None:
         """Give the tensors of a site their numbers back."""
-        held = self._gone.pop(name, [])
-        if not held:
+        if not (held := self._gone.pop(name, [])):
             return
         saved = load_file(file)
         for index, tensor in enumerate(held):

@@ -7,7 +7,7 @@ other sites use as well: every task of a site begins by loading weights, all of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TypeGuard
 
 import torch
 from monai.engines import SupervisedTrainer
@@ -35,22 +35,17 @@ class SharedStorage:
         """
         if not clears_gradients(trainer):
             return
-        cleared = set(map(id, _optimized(trainer)))
+        groups = trainer.optimizer.param_groups
+        cleared = {id(parameter) for group in groups for parameter in group["params"]}
         for name, parameter in network.named_parameters():
             if parameter.grad is not None and id(parameter) in cleared:
                 key = _key(name, parameter.grad)
                 parameter.grad = self._gradients.setdefault(key, parameter.grad)
 
 
-def clears_gradients(trainer: object) -> bool:
+def clears_gradients(trainer: object) -> TypeGuard[SupervisedTrainer]:
     """Return whether each iteration of a trainer begins with ``zero_grad``: MONAI's own does."""
     return type(trainer) is SupervisedTrainer and trainer._process_function == trainer._iteration
-
-
-def _optimized(trainer: object) -> Iterator[torch.nn.Parameter]:
-    optimizer = getattr(trainer, "optimizer", None)
-    for group in optimizer.param_groups if optimizer is not None else ():
-        yield from group["params"]
 
 
 def _key(name: str, tensor: torch.Tensor) -> tuple[object, ...]:

@@ -145,7 +145,7 @@ class SitesInTurn:
             yield name, self.reply(name, task)
 
     def reply(self, name: str, task: Task) -> Reply:
-        """Return a site's answer; any error there becomes a status word."""
+        """Return a site's answer; an error becomes a status word, and its text stays there."""
         site = self._switch_to(name)
         try:
             with site.clock.turn():
@@ -153,7 +153,10 @@ class SitesInTurn:
         except RunAborted:
             return Failure(status="")
         except Exception as error:
-            return _failure(name, site.folder, task, error)
+            title, word = name_of(task), status_word(error)
+            reference, path = keep_error(error, task=title, run=site.folder)
+            logger.error("%s: %s in task %s; its text is in %s", name, word, title, path.name)
+            return Failure(status=f"{word} (reference {reference})")
 
     def close(self) -> None:
         """End what the sites have opened."""
@@ -179,15 +182,6 @@ def _as_sent(reply: Reply, rounding: Rounding | None) -> Reply:
     """Return a reply as the job has it sent: an update in the job's rounding."""
     if rounding is None or not isinstance(reply, Update):
         return reply
-    arrays = {name: tensor.numpy() for name, tensor in reply.difference.items()}
-    sent = rounded(arrays, rounding)
+    sent = rounded({name: tensor.numpy() for name, tensor in reply.difference.items()}, rounding)
     difference = {name: torch.from_numpy(array) for name, array in sent.items()}
     return replace(reply, difference=difference)
-
-
-def _failure(name: str, folder: Path, task: Task, error: Exception) -> Failure:
-    """Keep the error's text at the site; the server gets one word and a reference to the text."""
-    title, word = name_of(task), status_word(error)
-    reference, path = keep_error(error, task=title, run=folder)
-    logger.error("%s: %s in task %s; its text is in %s", name, word, title, path.name)
-    return Failure(status=f"{word} (reference {reference})")
