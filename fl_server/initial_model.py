@@ -81,8 +81,7 @@ def initial_model(
     """
     checks = _checks(mmar, policy)
     config = load_train_config(mmar, site=values, checks=checks)
-    specs = config.train.specs("model")
-    if not specs:
+    if not (specs := config.train.specs("model")):
         message = "a federated job needs an entry 'model' in 'train'"
         raise ConfigError([Problem(config.train.location, message, "", "section")])
     network = _network(specs[0], config, policy)
@@ -99,19 +98,6 @@ def initial_model(
         cross_site_metrics=_cross_site_metrics(mmar, metrics.key_metric, values, checks),
         shared_names=names,
     )
-
-
-def like(weights: Weights) -> Weights:
-    """Return a model without the values of its floating-point tensors, in hardly any memory.
-
-    Whole numbers, such as counters, are few, and the guard asks whether one can be negative.
-    """
-    return {
-        name: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
-        if tensor.is_floating_point()
-        else tensor
-        for name, tensor in weights.items()
-    }
 
 
 def _network(spec: ComponentSpec, config: TrainConfig, policy: SitePolicy) -> torch.nn.Module:

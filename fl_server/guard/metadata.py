@@ -76,8 +76,7 @@ def _metadata_faults(
     waiting: list[tuple[object, str, int]] = [(metadata, "metadata", 0)]
     while waiting:
         value, place, depth = waiting.pop()
-        fault = _plain_fault(value, depth)
-        if fault:
+        if fault := _plain_fault(value, depth):
             yield UpdateFault("metadata", place, fault)
             return
         left -= _plain_bytes(value)
@@ -218,8 +217,7 @@ def _is_epoch(value: object) -> bool:
     if type(value) is not dict or not set(value) <= set(EPOCH_KEYS):
         return False
     loss, metrics = value.get("loss"), value.get("metrics", {})
-    is_numbered = _is_count(value.get("epoch"), COUNTS["epoch"])
-    numbers = is_numbered and (loss is None or _is_number(loss))
+    numbers = _is_count(value.get("epoch"), COUNTS["epoch"]) and (loss is None or _is_number(loss))
     return numbers and _maps_names_to(metrics, _is_number, MAX_METRICS)
 
 

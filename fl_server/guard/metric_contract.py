@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from fl_server.guard.values import Range
-from mmar_runtime.config.nodes import ComponentSpec
 from mmar_runtime.config.sections import Section
 from mmar_runtime.exchange.messages import MAX_METRIC
 
@@ -33,7 +32,7 @@ RANGES: Mapping[str, Range] = MappingProxyType(
 """Metrics that give one number under their own label, and its range, as long as no argument of
 ``RESHAPING`` makes several or other numbers of it."""
 
-RESHAPING = ("average", "reduction", "return_with_label")
+RESHAPING = frozenset({"average", "reduction", "return_with_label"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +54,10 @@ class MetricContract:
 def metric_contract(section: Section, key_metric: str) -> MetricContract:
     """Return the contract of a section with ``key_metric`` and ``additional_metrics``."""
     specs = (*section.specs("key_metric"), *section.specs("additional_metrics"))
-    ranges = {spec.log_label or "": _range(spec) for spec in specs}
+    ranges = {
+        spec.log_label or "": None if spec.args.items.keys() & RESHAPING else RANGES.get(spec.title)
+        for spec in specs
+    }
     known = {label: found for label, found in ranges.items() if found is not None}
     names = frozenset(ranges) if len(known) == len(specs) else None
     return MetricContract(key_metric=key_metric, names=names, ranges=MappingProxyType(known))
-
-
-def _range(spec: ComponentSpec) -> Range | None:
-    if any(argument in spec.args.items for argument in RESHAPING):
-        return None
-    return RANGES.get(spec.title)

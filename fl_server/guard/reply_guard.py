@@ -19,7 +19,6 @@ from mmar_runtime.exchange.job_documents import FEDERATION_ARGUMENTS
 from mmar_runtime.exchange.rounding import Arrays
 from mmar_runtime.exchange.rounding_forms import ROUNDINGS, Rounding
 from mmar_runtime.exchange.sharing import form_problems, matching
-from mmar_runtime.weights import Weights
 
 SHOWN_FAULTS = 3
 OPTIONAL_NAMES = FEDERATION_ARGUMENTS / "optional_names"
@@ -67,8 +66,20 @@ class PlainReplyGuard:
         if transfer is not None and transfer not in ROUNDINGS:
             raise FederationError(f"transfer is {transfer!r}, no form of {', '.join(ROUNDINGS)}")
         self._transfer = transfer
-        self._model = _declared(self._plain(arrays_of(initial.weights)))
-        self.optional = _optional(optional_names, initial.weights)
+        # Whole weights are compared with shapes, dtypes, and the numbers of integers. So no other
+        # model than the current one takes memory.
+        self._model = {
+            name: np.broadcast_to(np.zeros((), array.dtype), array.shape)
+            if array.dtype.kind == "f"
+            else array
+            for name, array in self._plain(arrays_of(initial.weights)).items()
+        }
+        self.optional: frozenset[str] = frozenset()
+        if optional_names is not None:
+            if problems := list(form_problems(optional_names, OPTIONAL_NAMES)):
+                raise ConfigError(problems)
+            # A permission that nobody can use is not a fault.
+            self.optional = frozenset(matching(optional_names, initial.weights))
         self._job = job
         self._names = initial.metrics.names
         self._limits = update_limits(limits, initial.metrics.ranges)
@@ -160,8 +171,7 @@ class PlainReplyGuard:
 
     def score_faults(self, data: object, metadata: object, *, site: str) -> tuple[UpdateFault, ...]:
         """Judge a reply to ``score_model``."""
-        expected = self._metrics_of(site, self._names, ())
-        return check_update(data, metadata, expected, self._limits)
+        return check_update(data, metadata, self._metrics_of(site, self._names, ()), self._limits)
 
     def validation_faults(
         self, data: object, metadata: object, *, site: str, answered: Collection[str]
@@ -181,38 +191,6 @@ class PlainReplyGuard:
             metric_names=names,
             contributors=answered,
         )
-
-
-def _declared(model: Arrays) -> Arrays:
-    """Return what whole weights are compared with: shapes and dtypes, and of integers the numbers.
-
-    Floating-point numbers are not kept, so that the model in memory is the current one alone.
-    """
-    return {
-        name: np.broadcast_to(np.zeros((), array.dtype), array.shape)
-        if array.dtype.kind == "f"
-        else array
-        for name, array in model.items()
-    }
-
-
-def require_patterns(optional_names: list[str]) -> None:
-    """Judge patterns of tensors that a contribution may lack.
-
-    Raises:
-        ConfigError: one of them is none.
-    """
-    problems = list(form_problems(optional_names, OPTIONAL_NAMES))
-    if problems:
-        raise ConfigError(problems)
-
-
-def _optional(patterns: list[str] | None, weights: Weights) -> frozenset[str]:
-    """Return the tensors that fit; a permission that nobody can use is no fault."""
-    if patterns is None:
-        return frozenset()
-    require_patterns(patterns)
-    return frozenset(matching(patterns, weights))
 
 
 def reason_of(faults: Collection[UpdateFault]) -> str:

@@ -73,7 +73,8 @@ def outlying_norms(norms: Mapping[str, float], ratio: float) -> dict[str, Update
     if not norms:
         return {}
     middle = median(norms.values())
-    faults = {site: _norm_fault(norm, None, ratio, middle) for site, norm in norms.items()}
+    bound = f", more than {ratio:g} times the median {middle:.6g}"
+    faults = {site: _norm_fault(norm, ratio * middle, bound) for site, norm in norms.items()}
     return {site: fault for site, fault in faults.items() if fault is not None}
 
 
@@ -142,8 +143,7 @@ def _tensor_faults(
             if name not in expected.optional:
                 yield UpdateFault("names", name, "missing")
             continue
-        fault = _array_fault(update[name], like)
-        if fault:
+        if fault := _array_fault(update[name], like):
             yield UpdateFault(fault[0], name, fault[1])
         else:
             declared += like.nbytes
@@ -188,8 +188,7 @@ def _value_faults(
             fault = _float_fault(value, largest, like if is_difference else None, name, expected)
         else:
             base = like if is_difference else np.zeros_like(like)
-            steps = limits.max_steps if is_difference else None
-            fault = _integer_fault(value, base, like, steps)
+            fault = _integer_fault(value, base, like, limits.max_steps if is_difference else None)
         if fault:
             spoilt = True
             yield UpdateFault(fault[0], name, fault[1])
@@ -201,14 +200,12 @@ def _norm_faults(
     update: Arrays, most_there_is: float, expected: Expected, limits: UpdateLimits
 ) -> Iterator[UpdateFault]:
     """Judge the norm by its bounds; ``most_there_is`` is at least as large, and costs nothing."""
-    middle, most = expected.median_norm, limits.max_norm
-    bounded_by_others = limits.norm_ratio is not None and middle is not None
-    if most is None and not bounded_by_others and most_there_is <= MAX_NORM_FACTOR:
+    most = limits.max_norm
+    if most is None and most_there_is <= MAX_NORM_FACTOR:
         return
     norm = update_norm(update)
     most = MAX_NORM_FACTOR * (1 + update_norm(expected.model)) if most is None else most
-    outlier = _norm_fault(norm, most, limits.norm_ratio, middle)
-    if outlier is not None:
+    if (outlier := _norm_fault(norm, most, f"; {most:g} is the most")) is not None:
         yield outlier
 
 
@@ -270,16 +267,8 @@ def _square_sum(array: Array) -> float:
     return total
 
 
-def _norm_fault(
-    norm: float, most: float | None, ratio: float | None, middle: float | None
-) -> UpdateFault | None:
-    """Judge a norm by a fixed bound, and by a multiple of the round's median."""
+def _norm_fault(norm: float, most: float, bound: str) -> UpdateFault | None:
+    """Judge a norm by a bound, and name the bound in the fault."""
     if not math.isfinite(norm):
         return UpdateFault("norm", "update", "its norm is no finite number in float64")
-    if most is not None and norm > most:
-        message = f"its norm is {norm:.6g}; {most:g} is the most"
-        return UpdateFault("norm", "update", message)
-    if ratio is not None and middle is not None and norm > ratio * middle:
-        message = f"its norm is {norm:.6g}, more than {ratio:g} times the median {middle:.6g}"
-        return UpdateFault("norm", "update", message)
-    return None
+    return UpdateFault("norm", "update", f"its norm is {norm:.6g}{bound}") if norm > most else None

@@ -35,19 +35,14 @@ def update_limits(job: Mapping[str, Any], known: Mapping[str, Range]) -> UpdateL
     Raises:
         ConfigError: with every unknown key and every value out of its bounds.
     """
-    problems = [*_problems(job)]
-    if problems:
+    ranges = job.get("metric_ranges", {})
+    if problems := [*_problems(job, ranges)]:
         raise ConfigError(problems)
-    own = {name: (float(low), float(high)) for name, (low, high) in _ranges(job).items()}
+    own = {name: (float(low), float(high)) for name, (low, high) in ranges.items()}
     return UpdateLimits(**{**job, "metric_ranges": {**known, **own}})
 
 
-def _ranges(job: Mapping[str, Any]) -> Mapping[str, Any]:
-    ranges: Mapping[str, Any] = job.get("metric_ranges", {})
-    return ranges
-
-
-def _problems(job: Mapping[str, Any]) -> Iterator[Problem]:
+def _problems(job: Mapping[str, Any], ranges: Any) -> Iterator[Problem]:
     for key, value in job.items():
         if key not in KEYS:
             yield Problem(PLACE / key, f"unknown limit {key!r}", did_you_mean(key, KEYS), "limit")
@@ -57,7 +52,6 @@ def _problems(job: Mapping[str, Any]) -> Iterator[Problem]:
                 number = "whole number" if kind is int else "number"
                 message = f"has to be a {number} from {least:g} to {most:g}, found {value!r}"
                 yield Problem(PLACE / key, message, "", "limit")
-    ranges = _ranges(job)
     if not isinstance(ranges, Mapping):
         message = f"has to map names of metrics to [least, greatest], found {ranges!r}"
         yield Problem(PLACE / "metric_ranges", message, "", "limit")

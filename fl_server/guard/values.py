@@ -79,7 +79,6 @@ class Expected:
         round: number of the round; None where a reply belongs to none.
         base_model: digest of the model that was sent; None where it is not compared.
         contributors: who has answered already.
-        median_norm: median of the round's norms, once it is known.
         largest: of each floating-point tensor of the model its ``largest_magnitude``, where whoever
             judges several replies has computed it before.
         encrypted: the tensors that come encrypted, which ``model`` does not have; None for none.
@@ -98,7 +97,6 @@ class Expected:
     round: int | None = None
     base_model: str | None = None
     contributors: Collection[str] = ()
-    median_norm: float | None = None
     largest: Mapping[str, float] = field(default_factory=dict)
     encrypted: Layout | None = None
     factor: float = 1.0

@@ -829,7 +829,6 @@ class UpdateTarget(Target):
             key_metric=random.choice((None, "val_mean_dice")),
             round=random.choice((None, update.ROUND)),
             base_model=random.choice((None, update.DIGEST)),
-            median_norm=random.choice((None, 0.0, 1.0)),
         )
         limits = UpdateLimits(
             max_bytes=random.choice((None, 100, 10_000)),
