@@ -146,7 +146,9 @@ class CrossSiteMatrix:
         for model in self.models:
             for site in self.sites:
                 for metric in metrics:
-                    writer.writerow([model, site, metric, self._printed(model, site, metric)])
+                    is_known = self.has_value(model, site, metric)
+                    value = repr(self.value(model, site, metric)) if is_known else ""
+                    writer.writerow([model, site, metric, value])
         return stream.getvalue()
 
     def _no_value(self, model: str, site: str, metric: str) -> FederationError:
@@ -154,8 +156,7 @@ class CrossSiteMatrix:
         _require_one_of(model, self.models, "model")
         _require_one_of(site, self.sites, "site")
         _require_one_of(metric, self.metrics, "metric")
-        cell = self.cells.get(model, {}).get(site)
-        if cell is None:
+        if (cell := self.cells.get(model, {}).get(site)) is None:
             return FederationError(
                 f"model {model!r} was not evaluated at site {site!r}; see `missing`"
             )
@@ -163,10 +164,6 @@ class CrossSiteMatrix:
         return FederationError(
             f"site {site!r} did not report {metric!r} for model {model!r}; it reported {reported}"
         )
-
-    def _printed(self, model: str, site: str, metric: str) -> str:
-        known = self.has_value(model, site, metric)
-        return repr(self.value(model, site, metric)) if known else ""
 
 
 def expected_models(sites_with_model: Iterable[str]) -> tuple[str, ...]:
@@ -180,8 +177,7 @@ def expected_models(sites_with_model: Iterable[str]) -> tuple[str, ...]:
 
 def write_cross_site_json(path: Path, matrix: CrossSiteMatrix) -> None:
     """Write the matrix as JSON, in one step."""
-    text = json.dumps(matrix.as_dict(), indent=2, allow_nan=False)
-    write_text_atomically(path, text + "\n")
+    write_text_atomically(path, json.dumps(matrix.as_dict(), indent=2, allow_nan=False) + "\n")
 
 
 def write_cross_site_csv(path: Path, matrix: CrossSiteMatrix) -> None:

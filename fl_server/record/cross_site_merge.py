@@ -40,8 +40,12 @@ def merged(matrices: Mapping[str, CrossSiteMatrix]) -> CrossSiteMatrix:
     """
     if not matrices:
         raise FederationError("no matrix is given to merge")
-    faults = [*_without_digests(matrices)] or [*_unlike(matrices), *_contradictions(matrices)]
-    if faults:
+    nameless = [
+        f"{name} does not say which weights {', '.join(lacking)} stands for"
+        for name, matrix in sorted(matrices.items())
+        if (lacking := [model for model in matrix.cells if model not in matrix.weights_sha256])
+    ]
+    if faults := nameless or [*_unlike(matrices), *_contradictions(matrices)]:
         rest = len(faults) - MAX_LISTED
         more = [f"and {rest} more"] if rest > 0 else []
         listed = "\n    ".join([*faults[:MAX_LISTED], *more])
@@ -52,22 +56,19 @@ def merged(matrices: Mapping[str, CrossSiteMatrix]) -> CrossSiteMatrix:
         for matrix in matrices.values()
         for name, digest in matrix.weights_sha256.items()
     }
+    first_ones = (GLOBAL_MODEL, BEST_GLOBAL_MODEL)
+    others = digests.keys() - set(first_ones)
     cells: dict[str, dict[str, dict[str, float]]] = {}
     for (model, site, metric), value in _entries(matrices.values()):
         cells.setdefault(model, {}).setdefault(site, {})[metric] = value
     return CrossSiteMatrix(
         cells=cells,
         key_metric=first.key_metric,
-        models=tuple(sorted(digests, key=_display_order)),
+        models=(*(name for name in first_ones if name in digests), *sorted(others)),
         sites=tuple(sorted({site for matrix in matrices.values() for site in matrix.sites})),
         weights_sha256=digests,
         evaluation_sha256=first.evaluation_sha256,
     )
-
-
-def _display_order(model: str) -> tuple[int, str]:
-    first = (GLOBAL_MODEL, BEST_GLOBAL_MODEL)
-    return (first.index(model) if model in first else len(first), model)
 
 
 def _entries(
@@ -79,14 +80,6 @@ def _entries(
             for site, cell in row.items():
                 for metric, value in cell.items():
                     yield (model, site, metric), value
-
-
-def _without_digests(matrices: Mapping[str, CrossSiteMatrix]) -> Iterator[str]:
-    """Report models that nobody could compare."""
-    for name, matrix in sorted(matrices.items()):
-        lacking = [model for model in matrix.cells if model not in matrix.weights_sha256]
-        if lacking:
-            yield f"{name} does not say which weights {', '.join(lacking)} stands for"
 
 
 def _unlike(matrices: Mapping[str, CrossSiteMatrix]) -> Iterator[str]:

@@ -150,8 +150,7 @@ class RunRecorder:
         return self._record
 
     def _open_round(self) -> RoundRecord:
-        current = self._running().open_round
-        if current is None:
+        if (current := self._running().open_round) is None:
             raise FederationError(
                 "no round is open; start one before recording what came from a site"
             )
@@ -172,8 +171,7 @@ class RunRecorder:
         self._record = replace(self._record, rounds=rounds)
 
     def _remove_score(self, round_number: int, site: str) -> None:
-        scores = self._record.scores_of(round_number)
-        if scores is not None:
+        if (scores := self._record.scores_of(round_number)) is not None:
             left = {name: metrics for name, metrics in scores.sites.items() if name != site}
             self._set_scores(round_number, left)
 

@@ -290,11 +290,110 @@ class RunRecord:
 
     def __post_init__(self) -> None:
         """Check each part, and that the parts fit each other."""
-        _check_head(self)
-        _check_status(self)
-        _check_rounds(self)
-        _check_scores(self)
-        _check_bests(self)
+        self._check_head()
+        self._check_status()
+        self._check_rounds()
+        self._check_scores()
+        self._check_bests()
+
+    def _check_head(self) -> None:
+        for name in ("job", "engine", "key_metric"):
+            name_text(getattr(self, name), name)
+        set_checked(
+            self,
+            started=utc(self.started, "started"),
+            rounds_asked=whole_number(self.rounds_asked, "rounds_asked", least=0),
+            sites=unique_names(self.sites, "sites", ordered=True),
+            min_sites=whole_number(self.min_sites, "min_sites", least=1),
+            rounds=tuple(self.rounds),
+            scores=tuple(self.scores),
+            local_bests=read_only(mapping(self.local_bests, "local_bests")),
+        )
+        if self.min_sites > len(self.sites):
+            raise FederationError(
+                f"min_sites: the job asks for {self.min_sites} sites in each round, the run has"
+                f" {len(self.sites)}: {', '.join(self.sites)}; ask for fewer, or add sites"
+            )
+        versions = mapping(self.versions, "versions")
+        for package, version in versions.items():
+            nonempty_text(version, f"versions[{package!r}]")
+        set_checked(self, versions=read_only(versions))
+        if self.trains:
+            check_digest(self.initial_weights_sha256, "initial_weights_sha256")
+        elif self.initial_weights_sha256 is not None:
+            raise FederationError(
+                "initial_weights_sha256: a run without rounds starts from no weights"
+            )
+        if self.shared_names is not None:
+            set_checked(self, shared_names=unique_texts(self.shared_names, "shared_names"))
+
+    def _check_status(self) -> None:
+        if self.status == "failed":
+            set_checked(self, failure=shown(nonempty_text(self.failure, "failure"), MAX_FAILURE))
+        elif self.failure is not None:
+            raise FederationError(f"failure: a run that is {self.status} has none")
+        if self.status == "running":
+            if self.finished is not None:
+                raise FederationError("finished: a run that is running has not finished")
+            return
+        set_checked(self, finished=utc(self.finished, "finished"))
+
+    def _check_rounds(self) -> None:
+        for number, part in enumerate(self.rounds, start=1):
+            if part.number != number:
+                raise FederationError(f"rounds: round {number} comes next, found {part.number}")
+            if part.is_open and part is not self.rounds[-1]:
+                raise FederationError(f"rounds: round {number} was not closed before the next one")
+            self._require_known(part.sites, f"round {number}")
+        if len(self.rounds) > self.rounds_asked:
+            raise FederationError(f"rounds: {self.rounds_asked} were asked for, found more")
+        if self.status == "complete" and len(self.closed_rounds) != self.rounds_asked:
+            raise FederationError(
+                f"status: {len(self.closed_rounds)} of {self.rounds_asked} rounds are closed, so"
+                " the run is not complete; finish it as failed, with the reason"
+            )
+
+    def _check_scores(self) -> None:
+        numbers = [scores.round for scores in self.scores]
+        if numbers != sorted(set(numbers)):
+            raise FederationError(
+                f"scores: expected each round once and ascending, found {numbers}"
+            )
+        last = len(self.closed_rounds)
+        for scores in self.scores:
+            if scores.round > last:
+                raise FederationError(
+                    f"scores: round {scores.round} has no global model; the last one is of round"
+                    f" {last}"
+                )
+            self._require_known(scores.sites, f"scores of round {scores.round}")
+            for site, metrics in scores.sites.items():
+                self._require_key_metric(metrics, f"scores of round {scores.round}, {site}")
+
+    def _check_bests(self) -> None:
+        if self.best_round is not None:
+            number = whole_number(self.best_round, "best_round", least=0)
+            if self.scores_of(number) is None:
+                raise FederationError(f"best_round: the model of round {number} has no scores")
+            set_checked(self, best_round=number)
+        self._require_known(self.local_bests, "local_bests")
+        for site, best in self.local_bests.items():
+            self._require_key_metric(best.metrics, f"local_bests, {site}")
+            if best.round > len(self.rounds):
+                raise FederationError(f"local_bests, {site}: there was no round {best.round}")
+
+    def _require_known(self, sites: Mapping[str, object], place: str) -> None:
+        if unknown := sorted(sites.keys() - set(self.sites)):
+            raise FederationError(
+                f"{place}: {unknown[0]!r} is not a site of this run; its sites:"
+                f" {', '.join(self.sites)}"
+            )
+
+    def _require_key_metric(self, metrics: Metrics, place: str) -> None:
+        if self.key_metric not in metrics:
+            raise FederationError(
+                f"{place}: the key metric {self.key_metric!r} is missing; found {sorted(metrics)}"
+            )
 
     @property
     def trains(self) -> bool:
@@ -380,111 +479,6 @@ def mean_over_sites(metrics_by_site: Mapping[str, Metrics]) -> Metrics:
             for name in names
         }
     )
-
-
-# --- checks of the whole record
-
-
-def _check_head(record: RunRecord) -> None:
-    for name in ("job", "engine", "key_metric"):
-        name_text(getattr(record, name), name)
-    set_checked(
-        record,
-        started=utc(record.started, "started"),
-        rounds_asked=whole_number(record.rounds_asked, "rounds_asked", least=0),
-        sites=unique_names(record.sites, "sites", ordered=True),
-        min_sites=whole_number(record.min_sites, "min_sites", least=1),
-        rounds=tuple(record.rounds),
-        scores=tuple(record.scores),
-        local_bests=read_only(mapping(record.local_bests, "local_bests")),
-    )
-    if record.min_sites > len(record.sites):
-        raise FederationError(
-            f"min_sites: the job asks for {record.min_sites} sites in each round, the run has"
-            f" {len(record.sites)}: {', '.join(record.sites)}; ask for fewer, or add sites"
-        )
-    versions = mapping(record.versions, "versions")
-    for package, version in versions.items():
-        nonempty_text(version, f"versions[{package!r}]")
-    set_checked(record, versions=read_only(versions))
-    if record.trains:
-        check_digest(record.initial_weights_sha256, "initial_weights_sha256")
-    elif record.initial_weights_sha256 is not None:
-        raise FederationError("initial_weights_sha256: a run without rounds starts from no weights")
-    if record.shared_names is not None:
-        set_checked(record, shared_names=unique_texts(record.shared_names, "shared_names"))
-
-
-def _check_status(record: RunRecord) -> None:
-    if record.status == "failed":
-        set_checked(record, failure=shown(nonempty_text(record.failure, "failure"), MAX_FAILURE))
-    elif record.failure is not None:
-        raise FederationError(f"failure: a run that is {record.status} has none")
-    if record.status == "running":
-        if record.finished is not None:
-            raise FederationError("finished: a run that is running has not finished")
-        return
-    set_checked(record, finished=utc(record.finished, "finished"))
-
-
-def _check_rounds(record: RunRecord) -> None:
-    for number, part in enumerate(record.rounds, start=1):
-        if part.number != number:
-            raise FederationError(f"rounds: round {number} comes next, found {part.number}")
-        if part.is_open and part is not record.rounds[-1]:
-            raise FederationError(f"rounds: round {number} was not closed before the next one")
-        _require_known(record, part.sites, f"round {number}")
-    if len(record.rounds) > record.rounds_asked:
-        raise FederationError(f"rounds: {record.rounds_asked} were asked for, found more")
-    if record.status == "complete" and len(record.closed_rounds) != record.rounds_asked:
-        raise FederationError(
-            f"status: {len(record.closed_rounds)} of {record.rounds_asked} rounds are closed, so"
-            " the run is not complete; finish it as failed, with the reason"
-        )
-
-
-def _check_scores(record: RunRecord) -> None:
-    numbers = [scores.round for scores in record.scores]
-    if numbers != sorted(set(numbers)):
-        raise FederationError(f"scores: expected each round once and ascending, found {numbers}")
-    last = len(record.closed_rounds)
-    for scores in record.scores:
-        if scores.round > last:
-            raise FederationError(
-                f"scores: round {scores.round} has no global model; the last one is of round {last}"
-            )
-        _require_known(record, scores.sites, f"scores of round {scores.round}")
-        for site, metrics in scores.sites.items():
-            _require_key_metric(record, metrics, f"scores of round {scores.round}, {site}")
-
-
-def _check_bests(record: RunRecord) -> None:
-    if record.best_round is not None:
-        number = whole_number(record.best_round, "best_round", least=0)
-        if record.scores_of(number) is None:
-            raise FederationError(f"best_round: the model of round {number} has no scores")
-        set_checked(record, best_round=number)
-    _require_known(record, record.local_bests, "local_bests")
-    for site, best in record.local_bests.items():
-        _require_key_metric(record, best.metrics, f"local_bests, {site}")
-        if best.round > len(record.rounds):
-            raise FederationError(f"local_bests, {site}: there was no round {best.round}")
-
-
-def _require_known(record: RunRecord, sites: Mapping[str, object], place: str) -> None:
-    unknown = sorted(sites.keys() - set(record.sites))
-    if unknown:
-        raise FederationError(
-            f"{place}: {unknown[0]!r} is not a site of this run; its sites:"
-            f" {', '.join(record.sites)}"
-        )
-
-
-def _require_key_metric(record: RunRecord, metrics: Metrics, place: str) -> None:
-    if record.key_metric not in metrics:
-        raise FederationError(
-            f"{place}: the key metric {record.key_metric!r} is missing; found {sorted(metrics)}"
-        )
 
 
 def _log_heads(value: object) -> dict[str, str]:
