@@ -230,11 +230,13 @@ def replaced_by(
     """
     _require_like(global_weights, weights, may_lack)
     _require_shapes(global_weights, weights)
-    found = {
+    new = {
         name: _as_dtype(weights[name], tensor.dtype) if name in weights else tensor.clone()
         for name, tensor in global_weights.items()
     }
-    return _all_finite(found)
+    if (name := next(not_finite(new), None)) is not None:
+        raise WeightsError(f"the new global model is not kept; {name}: not finite")
+    return new
 
 
 def _scratch() -> torch.Tensor:
@@ -326,14 +328,6 @@ def _require_shapes(global_weights: Weights, given: Weights) -> None:
         if tuple(tensor.shape) != expected:
             fault = f"{name}: shape {expected}, given {tuple(tensor.shape)}"
             raise WeightsError(f"the new global model is not kept; {fault}")
-
-
-def _all_finite(found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Judge the values; names and shapes are the model's, by ``_require_like``."""
-    name = next(not_finite(found), None)
-    if name is not None:
-        raise WeightsError(f"the new global model is not kept; {name}: not finite")
-    return found
 
 
 def _as_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

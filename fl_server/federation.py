@@ -65,10 +65,6 @@ class Note(Protocol):
         """Note an event; a fact that is a function is called for its value."""
 
 
-def _unnoted(event: str, **facts: Any) -> None:
-    """Write nothing: a simulation has no audit log."""
-
-
 @dataclass(slots=True)
 class _Round:
     """The open round.
@@ -105,7 +101,7 @@ class FederatedRun:
         own_mean: an aggregator of the job's own in place of the weighted mean.
         spare: memory for copies where updates are lent for the time of ``take`` alone; None where
             they are the run's to keep.
-        note: writes the server's audit log.
+        note: writes the server's audit log; a simulation has none.
     """
 
     def __init__(
@@ -121,7 +117,7 @@ class FederatedRun:
         encryption: ServerEncryption | None = None,
         own_mean: OwnMean | None = None,
         spare: SpareMemory | None = None,
-        note: Note = _unnoted,
+        note: Note = lambda event, **facts: None,
     ) -> None:
         self._guard = PlainReplyGuard(
             initial,
@@ -226,8 +222,7 @@ class FederatedRun:
     def _update_faults(self, site: str, reply: Received) -> Faults:
         if site not in self.sites:
             return (UpdateFault("site", "site", f"{site} is not a site of this run"),)
-        current = self._round
-        if current is None:
+        if (current := self._round) is None:
             return (UpdateFault("late", "round", "arrived after the round was aggregated"),)
         faults = self._guard.contribution_faults(
             reply.data,
@@ -259,8 +254,7 @@ class FederatedRun:
             return (UpdateFault("encryption", "update", str(error)),)
         except Exception as error:
             return self._unreadable("update", error)
-        fault = current.mean.add(site, whole, update.steps, addend)
-        if fault is not None:
+        if (fault := current.mean.add(site, whole, update.steps, addend)) is not None:
             return (fault,)
         self._record_contribution(current, site, contribution)
         left_out = [name for name in self._guard.optional if name not in difference]
@@ -333,8 +327,7 @@ class FederatedRun:
             FederationError: too few sites are left for the round.
         """
         with self._lock:
-            current = self._round
-            if current is None or not self._is_awaited(site, round_number):
+            if (current := self._round) is None or not self._is_awaited(site, round_number):
                 return
             current.failed[site] = status
             if not status:

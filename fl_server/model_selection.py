@@ -67,8 +67,7 @@ class ModelSelection:
         Raises:
             FederationError: no site has scored it, or not by the key metric.
         """
-        scores = self._recorder.record.scores_of(round_number)
-        if scores is None:
+        if (scores := self._recorder.record.scores_of(round_number)) is None:
             raise FederationError(f"no site has scored the global model of round {round_number}")
         better = better_model(
             self._best,

@@ -35,8 +35,7 @@ def check_update(
         with np.errstate(all="ignore"):
             return tuple(islice(_faults(update, metadata, expected, limits), MAX_FAULTS))
     except Exception as error:
-        message = f"cannot be judged ({type(error).__name__})"
-        return (UpdateFault("unreadable", "update", message),)
+        return (UpdateFault("unreadable", "update", f"cannot be judged ({type(error).__name__})"),)
 
 
 def _faults(

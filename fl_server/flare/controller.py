@@ -20,6 +20,7 @@ from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
+from nvflare.app_common.abstract.model import make_model_learnable
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.utils.tensor_disk_offload_context import (
     cleanup_tensor_disk_offload,
@@ -31,11 +32,11 @@ from fl_server.flare.encryption import server_encryption
 from fl_server.flare.exchange import (
     answered_round,
     app_folder,
+    as_arrays,
     cookie,
     failure_of,
     in_memory,
     job_name,
-    learnable_from,
     message_of,
     received_from,
     site_names,
@@ -271,8 +272,7 @@ class FederationController(WakingController):
             self.system_panic("; ".join(outcome.blocking), fl_ctx)
 
     def _trained(self, site: str, reply: Shareable, fl_ctx: FLContext) -> None:
-        status = failure_of(reply)
-        if status is not None:
+        if (status := failure_of(reply)) is not None:
             self.run.absent(site, status, round_number=answered_round(reply))
             return
         kept = partial(self._kept_for_own, site, reply, fl_ctx)
@@ -293,9 +293,8 @@ class FederationController(WakingController):
         optional: frozenset[str],
     ) -> Weights:
         """Return the mean by the job's own aggregator, which may go on with its tensors."""
-        fl_ctx.set_prop(
-            AppConstants.GLOBAL_MODEL, learnable_from(weights), private=True, sticky=True
-        )
+        model = make_model_learnable(as_arrays(weights), {})
+        fl_ctx.set_prop(AppConstants.GLOBAL_MODEL, model, private=True, sticky=True)
         weights = own.new_global(weights, fl_ctx, sites=sites, optional=optional)
         own.forget(fl_ctx)
         return {name: tensor.clone() for name, tensor in weights.items()}
@@ -305,22 +304,19 @@ class FederationController(WakingController):
             self.run.scored(site, received_from(reply, fl_ctx))
 
     def _submitted(self, site: str, reply: Shareable, fl_ctx: FLContext) -> None:
-        status = failure_of(reply)
-        if status is None:
+        if (status := failure_of(reply)) is None:
             self.run.model(site, received_from(reply, fl_ctx))
         else:
             self.run.model_absent(site, status)
 
     def _evaluated(self, owner: str, site: str, reply: Shareable, fl_ctx: FLContext) -> None:
-        status = failure_of(reply)
-        if status is None:
+        if (status := failure_of(reply)) is None:
             self.run.cell(owner, site, received_from(reply, fl_ctx))
         else:
             self.run.cell_absent(owner, site, status)
 
     def _evaluated_late(self, site: str, reply: Shareable, fl_ctx: FLContext) -> None:
-        owner = str(cookie(reply, AppConstants.MODEL_OWNER))
-        self._evaluated(owner, site, reply, fl_ctx)
+        self._evaluated(str(cookie(reply, AppConstants.MODEL_OWNER)), site, reply, fl_ctx)
 
     # --- messages
 
@@ -354,8 +350,7 @@ class FederationController(WakingController):
             result_received_cb=partial(self._received, taken),
             task_done_cb=_let_go,
         )
-        sites = list(self.run.sites)
-        self.broadcast(sent, fl_ctx, sites, least, self.wait_for_others)
+        self.broadcast(sent, fl_ctx, list(self.run.sites), least, self.wait_for_others)
         return sent
 
     def _facts_of(self, task: Task) -> dict[str, Any]:

@@ -13,10 +13,6 @@ from nvflare.apis.fl_constant import FilterKey, FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.utils.task_utils import get_filters
-from nvflare.app_common.abstract.model import (
-    ModelLearnable,
-    make_model_learnable,
-)
 from nvflare.app_common.app_constant import AppConstants
 
 from fl_server.updates import Received
@@ -46,11 +42,6 @@ class RawReply:
     kind: object
     data: object
     meta: object
-
-
-def learnable_from(weights: Weights) -> ModelLearnable:
-    """Return NVFlare's model object with these weights."""
-    return make_model_learnable(as_arrays(weights), {})
 
 
 class ModelArrays(dict[str, np.ndarray[Any, Any]]):
@@ -188,20 +179,16 @@ def take_as_arrays(fl_ctx: FLContext) -> None:
     if not isinstance(reply, dict):
         return
     reply.pop(STORED, None)  # a site may have sent something by that name
-    stored = None if _is_filtered(fl_ctx) else stored_weights(reply)
+    configured = fl_ctx.get_prop(FLContextKey.RUNNER).config.task_result_filters
+    task = fl_ctx.get_prop(FLContextKey.TASK_NAME)
+    filters = get_filters("task_result_filters", fl_ctx, configured, task, FilterKey.IN)
+    stored = None if filters else stored_weights(reply)
     unpack(reply)
     if stored is not None:
         arrays = reply["DXO"]["data"]
         for array in arrays.values():
             array.flags.writeable = False
         reply[STORED] = (dict(arrays), stored)
-
-
-def _is_filtered(fl_ctx: FLContext) -> bool:
-    """Return whether the job or this server has filters for the reply at hand."""
-    filters = fl_ctx.get_prop(FLContextKey.RUNNER).config.task_result_filters
-    task = fl_ctx.get_prop(FLContextKey.TASK_NAME)
-    return bool(get_filters("task_result_filters", fl_ctx, filters, task, FilterKey.IN))
 
 
 def _as_it_came(reply: Shareable, judged: Mapping[str, Any]) -> StoredWeights | None:

@@ -113,10 +113,12 @@ class OwnAggregation:
         """
         before = fl_ctx.get_peer_context()
         try:
-            taken = [_is_accepted(self._handed_over(self._replies[site], fl_ctx)) for site in sites]
+            answers = [self._handed_over(self._replies[site], fl_ctx) for site in sites]
         finally:
             fl_ctx.set_peer_context(before)
-        if not any(taken):
+        if not any(
+            answer[0] if isinstance(answer, tuple) and answer else answer for answer in answers
+        ):
             raise FederationError("the job's own aggregator took none of the contributions")
         reply = raw_reply(self._aggregator.aggregate(fl_ctx))
         if reply.kind not in (DataKind.WEIGHT_DIFF, DataKind.WEIGHTS) or not isinstance(
@@ -130,10 +132,6 @@ class OwnAggregation:
     def _handed_over(self, reply: Reply, fl_ctx: FLContext) -> object:
         fl_ctx.set_peer_context(reply.peer)
         return self._aggregator.accept(reply.shareable, fl_ctx)
-
-
-def _is_accepted(answer: object) -> bool:
-    return bool(answer[0] if isinstance(answer, tuple) and answer else answer)
 
 
 def _tensor(name: str, value: Any) -> torch.Tensor:
