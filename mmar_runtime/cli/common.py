@@ -97,23 +97,14 @@ def run_command(command: Callable[[argparse.Namespace], int], options: argparse.
         0 for success; 1 for a run that failed; 2 for a fault in the input; 130 for
         an interrupted run; 70 for a fault of the program itself.
     """
-    code = _exit_code(command, options)
-    if _processes().several:
-        # The threads of a process group end with it, and have to before the interpreter does. A
-        # network in a circle of engines and handlers keeps the group alive until it is collected.
-        gc.collect()
-    return code
-
-
-def _exit_code(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     try:
-        return command(options)
+        code = command(options)
     except MmarError as error:
-        return _report(error, error.exit_code, options)
+        code = _report(error, error.exit_code, options)
     except KeyboardInterrupt as error:
-        return _report(RunAborted(str(error) or "interrupted"), RunAborted.exit_code, options)
+        code = _report(RunAborted(str(error) or "interrupted"), RunAborted.exit_code, options)
     except BrokenPipeError:
-        return 1
+        code = 1
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:
             text = f"{str(error.filename)!r}: {error.strerror}"
@@ -122,7 +113,12 @@ def _exit_code(command: Callable[[argparse.Namespace], int], options: argparse.N
             text = f"internal error: {type(error).__name__}: {error}"
             code = EXIT_INTERNAL
             advice = "This is a fault of mmar-fl. Please report it with the output of --debug."
-        return _report(MmarError(f"{text}\n    {advice}"), code, options)
+        code = _report(MmarError(f"{text}\n    {advice}"), code, options)
+    if _processes().several:
+        # The threads of a process group end with it, and have to before the interpreter does. A
+        # network in a circle of engines and handlers keeps the group alive until it is collected.
+        gc.collect()
+    return code
 
 
 def _report(error: MmarError, code: int, options: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from mmar_runtime.names import visible_line
 
 if TYPE_CHECKING:
     from mmar_runtime.datatools.document import Document
-    from mmar_runtime.datatools.report import AxisSpread, DataReport, ListSummary
+    from mmar_runtime.datatools.report import AxisSpread, DataReport
     from mmar_runtime.datatools.splitting import DataSplit, UnitOf
 
 HELP = "check, make and split data lists"
@@ -129,23 +129,19 @@ def _report_lines(report: DataReport) -> Iterator[str]:
     yield f"{report.file.name} below {report.base}: {depth}"
     for summary in report.lists:
         yield f"{summary.key}: {_counted(summary.cases, 'case')}, {summary.labelled} labelled"
-        yield from _summary_lines(summary)
+        if summary.shape is not None:
+            yield f"  shape (voxels)  {_spread(summary.shape)}"
+        if summary.spacing_mm is not None:
+            yield f"  spacing (mm)    {_spread(summary.spacing_mm)}"
+        if summary.values is not None:
+            yield f"  values          {summary.values.minimum:g} to {summary.values.maximum:g}"
+        for share in summary.classes or ():
+            label = f"{share.value} {share.name}".rstrip()
+            yield f"  label {label}: {100 * share.share:.2f} %, in {_counted(share.cases, 'case')}"
     for notice in report.notices:
         yield f"note: {notice}"
     if report.ok:
         yield "no problems"
-
-
-def _summary_lines(summary: ListSummary) -> Iterator[str]:
-    if summary.shape is not None:
-        yield f"  shape (voxels)  {_spread(summary.shape)}"
-    if summary.spacing_mm is not None:
-        yield f"  spacing (mm)    {_spread(summary.spacing_mm)}"
-    if summary.values is not None:
-        yield f"  values          {summary.values.minimum:g} to {summary.values.maximum:g}"
-    for share in summary.classes or ():
-        label = f"{share.value} {share.name}".rstrip()
-        yield f"  label {label}: {100 * share.share:.2f} %, in {_counted(share.cases, 'case')}"
 
 
 def _spread(spread: AxisSpread) -> str:

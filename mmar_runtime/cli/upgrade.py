@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -68,28 +69,29 @@ def run(options: argparse.Namespace) -> int:
     ]
     kept = write_upgrades(changed) if options.write else {}
     if options.json:
-        print_json([_as_dict(document, kept.get(document.path)) for document in changed])
+        print_json(
+            [
+                {
+                    "file": str(document.path),
+                    "original": str(kept[document.path]) if document.path in kept else None,
+                    "rules": [notice.rule for notice in document.upgrade.notices],
+                    "document": document.upgrade.document,
+                }
+                for document in changed
+            ]
+        )
         return 0
     for document in changed:
         if not options.write:
             print(document.diff)
         for notice in document.upgrade.notices:
             print(f"{notice.rule}: {notice}")
-    count = "1 document" if len(changed) == 1 else f"{len(changed)} documents"
+    documents = "1 document" if len(changed) == 1 else f"{len(changed)} documents"
     if kept:
-        print(f"wrote {count}; originals: {', '.join(path.name for path in kept.values())}")
+        print(f"wrote {documents}; originals: {', '.join(path.name for path in kept.values())}")
     else:
-        print(f"{count} would change; write with --write" if changed else "nothing to upgrade")
+        print(f"{documents} would change; write with --write" if changed else "nothing to upgrade")
     return 0
-
-
-def _as_dict(document: DocumentUpgrade, original: Path | None) -> dict[str, Any]:
-    return {
-        "file": str(document.path),
-        "original": None if original is None else str(original),
-        "rules": [notice.rule for notice in document.upgrade.notices],
-        "document": document.upgrade.document,
-    }
 
 
 def document_upgrades(mmar: Mmar) -> list[DocumentUpgrade]:
@@ -145,21 +147,15 @@ def write_upgrades(changed: list[DocumentUpgrade]) -> dict[Path, Path]:
 
 
 def _write(document: DocumentUpgrade) -> Path:
-    original = _free_name(document.path)
+    ends = ("" if number == 1 else f".{number}" for number in count(1))
+    originals = (document.path.with_name(f"{document.path.name}.orig{end}") for end in ends)
+    original = next(path for path in originals if not path.exists())
     content = document.path.read_bytes()
     write_atomically(original, lambda stream: stream.write(content))
     shutil.copymode(document.path, original)
     write_text_atomically(document.path, document_text(document.upgrade.document))
     shutil.copymode(original, document.path)
     return original
-
-
-def _free_name(path: Path) -> Path:
-    candidate, number = path.with_name(f"{path.name}.orig"), 1
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.name}.orig.{number}")
-    return candidate
 
 
 def document_text(document: Mapping[str, Any]) -> str:

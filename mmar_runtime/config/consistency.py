@@ -54,9 +54,7 @@ def problems(config: WorkflowConfig) -> Iterator[Problem]:
         for name in section.entries:
             yield from _cycles_from(config, (scope, name), done)
     for section in config.scopes.values():
-        yield from _misplaced_ranks(section)
-        if config.settings.multi_gpu:
-            yield from _lone_handlers(section)
+        yield from _misplaced_ranks(section, several=config.settings.multi_gpu)
         yield from _unlabelled_metrics(section)
         yield from _unknown_metrics(section)
 
@@ -97,7 +95,12 @@ def _cycles_from(config: WorkflowConfig, start: Entry, done: set[Entry]) -> Iter
             done.add(entry)
             del trail[entry]
         elif target in trail:
-            yield _cycle(config, list(trail), target)
+            entries = list(trail)
+            names = [f"@{name}" for _, name in [*entries[entries.index(target) :], target]]
+            scope, name = target
+            message = f"references go in a circle: {' -> '.join(names)}"
+            advice = "Nothing can be built first here; take one of these references out."
+            yield Problem(config.scopes[scope].location / name, message, advice, "cycle")
         elif target not in done:
             trail[target] = _targets(config, target)
 
@@ -110,17 +113,11 @@ def _targets(config: WorkflowConfig, entry: Entry) -> Iterator[Entry]:
             yield referred
 
 
-def _cycle(config: WorkflowConfig, trail: list[Entry], entry: Entry) -> Problem:
-    names = [f"@{name}" for _, name in [*trail[trail.index(entry) :], entry]]
-    scope, name = entry
-    location = config.scopes[scope].location / name
-    message = f"references go in a circle: {' -> '.join(names)}"
-    advice = "Nothing can be built first here; take one of these references out."
-    return Problem(location, message, advice, "cycle")
+def _misplaced_ranks(section: Section, *, several: bool) -> Iterator[Problem]:
+    """Yield a rank outside of handlers: each process has to build all other entries.
 
-
-def _misplaced_ranks(section: Section) -> Iterator[Problem]:
-    """Yield a rank outside of handlers: each process has to build all other entries."""
+    Of ``several`` processes each needs the handlers that ask the others, or change shared values.
+    """
     handlers = section.specs("handlers")
     for entry in section.entries.values():
         for node in walk(entry):
@@ -128,11 +125,7 @@ def _misplaced_ranks(section: Section) -> Iterator[Problem]:
             if ranked and not any(node is handler for handler in handlers):
                 message = "only a handler may be kept to one process by 'rank'"
                 yield Problem(node.location / "rank", message, "Take 'rank' out here.", "rank")
-
-
-def _lone_handlers(section: Section) -> Iterator[Problem]:
-    """Yield handlers that ask the other processes, or change values that all processes share."""
-    for spec in section.specs("handlers"):
+    for spec in handlers if several else ():
         if spec.rank is not None and spec.name in NEEDED_IN_EACH_PROCESS:
             message = f"of several processes, each needs the {spec.name}"
             yield Problem(spec.location / "rank", message, "Take 'rank' out here.", "rank")
@@ -180,21 +173,16 @@ def unproduced_keys(config: WorkflowConfig) -> Iterator[Problem]:
     This opens the lists, so ``problems`` leaves it out: whether they may be opened comes first.
     """
     for section in config.scopes.values():
-        yield from _unproduced_keys(section)
-
-
-def _unproduced_keys(section: Section) -> Iterator[Problem]:
-    if _has_own_engine(section):
-        return
-    listed = _listed_keys(section)
-    if listed is None:
-        return  # where the data is, this is looked at again
-    produced = _produced_keys(section) | listed
-    for entry in section.entries.values():
-        for node in walk(entry):
-            if not isinstance(node, Expression):
-                continue
-            for key in from_engine_keys(node.tree) or ():
+        if _has_own_engine(section):
+            continue
+        sources = [spec.data_list for spec in section.specs("dataset") if spec.data_list]
+        listed = list(map(listed_keys, sources))
+        if None in listed:
+            continue  # where the data is, the lists are looked at again
+        produced = _produced_keys(section).union(*filter(None, listed))
+        for node in (node for entry in section.entries.values() for node in walk(entry)):
+            keys = from_engine_keys(node.tree) if isinstance(node, Expression) else None
+            for key in keys or ():
                 if key not in produced:
                     message = f"nothing produces {key!r}, which from_engine asks for"
                     yield Problem(node.location, message, did_you_mean(key, produced), "engine-key")
@@ -212,17 +200,6 @@ def _has_own_engine(section: Section) -> bool:
         or any(spec.path is not None for spec in transforms)
         or any("iteration_update" in spec.args.items for spec in engines)
     )
-
-
-def _listed_keys(section: Section) -> frozenset[str] | None:
-    """Return the keys in the items of the section's data list; None if they are not known here."""
-    listed: frozenset[str] = frozenset()
-    for spec in section.specs("dataset"):
-        keys = frozenset() if spec.data_list is None else listed_keys(spec.data_list)
-        if keys is None:
-            return None
-        listed |= keys
-    return listed
 
 
 def _produced_keys(section: Section) -> set[str]:

@@ -52,8 +52,7 @@ def read_data_list(source: DataListSource, *, file_keys: Collection[str] = FILE_
         ConfigError: no such file or list, an empty list, an item without image, a missing file.
     """
     file, base = Path(source.file), Path(source.base)
-    absent = list(_absent(source, file, base))
-    if absent:
+    if absent := list(_absent(source)):
         raise ConfigError(absent)
     raw = raw_items(file, source)
     location = Location(file.name) / source.key
@@ -66,17 +65,21 @@ def read_data_list(source: DataListSource, *, file_keys: Collection[str] = FILE_
             continue
         items.append(_with_absolute_files(case, base, file_keys))
         problems += _missing_files(items[-1], file_keys, location / index)
+    if (rest := len(problems) - MAX_LISTED_FILES) > 0:  # a wrong folder misses all files
+        advice = f"Is DATA_ROOT right? Paths are looked up below {str(base)!r}."
+        more = Problem(Location(file.name), f"... and {rest} more", advice, "data")
+        problems = [*problems[:MAX_LISTED_FILES], more]
     if problems:
-        raise ConfigError(_shortened(problems, base))
+        raise ConfigError(problems)
     return DataList(file=file, key=source.key, items=tuple(items))
 
 
-def _absent(source: DataListSource, file: Path, base: Path) -> Iterator[Problem]:
-    if not os.path.isfile(file):  # not Path's, which raises where a name is too long
+def _absent(source: DataListSource) -> Iterator[Problem]:
+    if not os.path.isfile(source.file):  # not Path's, which raises where a name is too long
         message = f"there is no data list {source.file!r}"
         advice = "Set DATASET_JSON in environment.json or with --set DATASET_JSON=..."
         yield Problem(source.location / "data_list_file_path", message, advice, "data-list")
-    if not os.path.isdir(base):
+    if not os.path.isdir(Path(source.base)):
         message = f"there is no data folder {source.base!r}"
         advice = "Set DATA_ROOT in environment.json or with --set DATA_ROOT=..."
         yield Problem(source.location / "data_file_base_dir", message, advice, "data")
@@ -132,16 +135,6 @@ def _missing_files(
             if isinstance(file, str) and not os.path.exists(file):
                 message = f"there is no file {file!r}"
                 yield Problem(location / key, message, "", "missing-image")
-
-
-def _shortened(problems: list[Problem], base: Path) -> list[Problem]:
-    """Return the first few problems and a count of the others: a wrong folder misses all files."""
-    rest = len(problems) - MAX_LISTED_FILES
-    if rest <= 0:
-        return problems
-    advice = f"Is DATA_ROOT right? Paths are looked up below {str(base)!r}."
-    more = Problem(Location(problems[0].location.file), f"... and {rest} more", advice, "data")
-    return [*problems[:MAX_LISTED_FILES], more]
 
 
 def data_check(config: WorkflowConfig) -> Iterator[Problem]:

@@ -694,9 +694,15 @@ def _lambda(node: ast.Lambda) -> Lambda:
 
 def _constant(node: ast.Constant) -> Constant:
     value = node.value
-    if isinstance(value, str):
-        return Constant(_plain_text(value))
-    if value is None or isinstance(value, bool):
+    if isinstance(value, str) and "__" in value:
+        # Our placeholder got into it: Python finds a string that ``_PIECES`` did not, and neither
+        # may guess.
+        _refuse(
+            "a string with two underscores in a row",
+            "strings without them",
+            "Nothing that an expression may reach has such a name.",
+        )
+    if value is None or isinstance(value, bool | str):
         return Constant(value)
     if isinstance(value, int) and value <= MAX_INTEGER:
         return Constant(value)
@@ -708,20 +714,6 @@ def _constant(node: ast.Constant) -> Constant:
         f"None, True, False, strings, finite numbers, whole numbers up to {MAX_INTEGER}",
         "Use one of these.",
     )
-
-
-def _plain_text(value: str) -> str:
-    """Return the string constant itself; refused where our placeholder got into it.
-
-    That happens where Python finds a string that ``_PIECES`` did not, and neither may guess.
-    """
-    if "__" in value:
-        _refuse(
-            "a string with two underscores in a row",
-            "strings without them",
-            "Nothing that an expression may reach has such a name.",
-        )
-    return value
 
 
 def _constant_key(node: ast.expr | None) -> str | int:

@@ -44,7 +44,12 @@ def file_keys(config: WorkflowConfig) -> frozenset[str]:
     opened = {key for key in FILE_KEYS if key != "label" or labels_are_files(config)}
     for spec in loaders(config):
         opened |= _texts(spec, "keys")
-    copies = _copies(config)
+    # The name of a copy, or the key that makes up its name, -> the keys that are copied.
+    copies: dict[tuple[str, str], list[set[str]]] = defaultdict(list)
+    for spec in _specs(config, COPIER):
+        keys, names = _texts(spec, "keys"), _texts(spec, "names")
+        for made in [(name, "") for name in names] or [("", key) for key in keys]:
+            copies[made].append(keys)
     waiting = list(opened)
     while waiting:
         key = waiting.pop()
@@ -95,16 +100,6 @@ def _brought(spec: ComponentSpec) -> set[str]:
     if spec.title in RELABELLER and _texts(spec, "target_labels"):
         return _texts(spec, "keys")
     return set()
-
-
-def _copies(config: WorkflowConfig) -> dict[tuple[str, str], list[set[str]]]:
-    """Return the name of a copy, or the key that makes up its name, -> the keys that are copied."""
-    copies: dict[tuple[str, str], list[set[str]]] = defaultdict(list)
-    for spec in _specs(config, COPIER):
-        keys, names = _texts(spec, "keys"), _texts(spec, "names")
-        for made in [(name, "") for name in names] or [("", key) for key in keys]:
-            copies[made].append(keys)
-    return copies
 
 
 def _texts(spec: ComponentSpec, argument: str) -> set[str]:

@@ -401,7 +401,13 @@ def _with_refs_resolved(
         ConfigError: the copies are larger than a document may be.
     """
     known = _transforms_by_name(sections[source])
-    _check_repeated(sections, known, reading)
+    lists = [section.entries.get(slot) for section in sections.values() for slot in LIST_SLOTS]
+    items = [item for node in lists if isinstance(node, ListNode) for item in node.items]
+    names = [item.name for item in items if isinstance(item, TransformRef) and item.name in known]
+    size = sum(len(min(known[name].signatures, key=len)) for name in names)
+    if size > MAX_REPEATED:  # a short document that refers to a long transform again and again
+        message = f"its refs repeat {size} characters of transforms; {MAX_REPEATED} is the most"
+        raise ConfigError([*reading.problems, Problem(reading.location, message, "", "limit")])
     resolved = {}
     for name, section in sections.items():
         if not section.entries and name == "validate":
@@ -434,19 +440,6 @@ def _transforms_by_name(section: Section) -> dict[str, _Named]:
                     named.targets.append(item)
                     named.signatures.add(repr([item.name, item.path, plain(item.args)]))
     return transforms
-
-
-def _check_repeated(
-    sections: Mapping[str, Section], known: Mapping[str, _Named], reading: _Reading
-) -> None:
-    """Refuse a short document that refers to a long transform again and again."""
-    lists = [section.entries.get(slot) for section in sections.values() for slot in LIST_SLOTS]
-    items = [item for node in lists if isinstance(node, ListNode) for item in node.items]
-    names = [item.name for item in items if isinstance(item, TransformRef) and item.name in known]
-    size = sum(len(min(known[name].signatures, key=len)) for name in names)
-    if size > MAX_REPEATED:
-        message = f"its refs repeat {size} characters of transforms; {MAX_REPEATED} is the most"
-        raise ConfigError([*reading.problems, Problem(reading.location, message, "", "limit")])
 
 
 def _deref(node: Node, known: Mapping[str, _Named], problems: list[Problem]) -> Node:

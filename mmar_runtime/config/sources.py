@@ -13,6 +13,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,8 @@ def parse_json(text: str, file: str) -> Any:
         value = json.loads(
             text,
             object_pairs_hook=_unique_keys,
-            parse_int=_whole_number,
-            parse_float=_real_number,
+            parse_int=partial(_number, kind=int, advice="Write a smaller number."),
+            parse_float=partial(_number, kind=float, advice="Write fewer of them."),
             parse_constant=lambda name: _Refused(f"{name} is not JSON", _FINITE),
         )
         problems = list(islice(_refusals(value, Location(file)), MAX_REFUSALS))
@@ -84,19 +85,14 @@ def parse_json(text: str, file: str) -> Any:
         raise ConfigError([Problem(Location(file), message, "", "json")]) from None
     if problems:
         raise ConfigError(problems)
-    if HALF.search(text) and not _is_text(json.dumps(value, ensure_ascii=False)):
-        message = "holds half a character, \\ud800 to \\udfff alone"
-        raise ConfigError([Problem(Location(file), message, "Write the whole one.", "json")])
-    return value
-
-
-def _is_text(text: str) -> bool:
-    """Return whether a text can be written to a file or be the name of one."""
     try:
-        text.encode()
+        if HALF.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        message = "holds half a character, \\ud800 to \\udfff alone"
+        advice = "Write the whole one."
+        raise ConfigError([Problem(Location(file), message, advice, "json")]) from None
+    return value
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -107,16 +103,10 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _whole_number(text: str) -> int | _Refused:
+def _number(text: str, kind: type[int] | type[float], advice: str) -> float | _Refused:
     if len(text) > MAX_DIGITS:
-        return _Refused(f"{text[:20]}... has {len(text)} digits", "Write a smaller number.")
-    return int(text)
-
-
-def _real_number(text: str) -> float | _Refused:
-    if len(text) > MAX_DIGITS:
-        return _Refused(f"{text[:20]}... has {len(text)} digits", "Write fewer of them.")
-    value = float(text)
+        return _Refused(f"{text[:20]}... has {len(text)} digits", advice)
+    value = kind(text)
     return value if math.isfinite(value) else _Refused(f"{text[:20]} is too large", _FINITE)
 
 

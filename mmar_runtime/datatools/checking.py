@@ -11,7 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -95,9 +95,14 @@ def check_data_list(
     document = read_document(file)
     if training != TRAINING:
         document.items(training)  # a name that is mistyped must not pass for "no overlap"
+    base = file.parent if base is None else base
+    if not base.is_dir():
+        message = f"there is no data folder {str(base)!r}"
+        advice = "Name the folder that the list's paths are below, the site's DATA_ROOT."
+        raise ConfigError([Problem(document.location, message, advice, "data")])
     names, problems = _label_names(document)
     rules = _Rules(
-        base=_base(document, base),
+        base=base,
         full=full,
         file_keys=tuple(key for key in FILE_KEYS if key != LABEL or labels_are_files),
         names=names,
@@ -115,30 +120,34 @@ def check_data_list(
             done += 1
             told(done, count)
         problems += [problem for case in cases[key] for problem in case.problems]
-        problems += _unlabelled(cases[key])
+        labelled = sum(case.labelled for case in cases[key])
+        for case in cases[key]:
+            if labelled and not case.labelled:
+                message = f"has no 'label', which {labelled} items of the list have"
+                problems.append(Problem(case.item.location, message, "", "missing-label"))
         problems += _duplicates(cases[key])
-    problems += _empty(document, cases, named=lists)
+    some = any(document.content[key] for key in items)
+    for key in items:
+        # A list that nobody has asked for may be empty next to others.
+        if not document.content[key] and (key in lists or not some):
+            message = "has to be an array with at least one item"
+            problems.append(Problem(document.location / key, message, "", "data-list"))
     problems += _leaks(cases, training)
+    missing = [at for at, problem in enumerate(problems) if problem.rule == "missing-image"]
+    for at in missing[:1]:
+        advice = f"Relative paths are looked up below {str(base)!r}; is that DATA_ROOT?"
+        problems[at] = replace(problems[at], advice=advice)
     return DataReport(
         file=file,
-        base=rules.base,
+        base=base,
         full=full,
         lists=tuple(_summary(key, items, names) for key, items in cases.items()),
-        problems=tuple(_with_base_advice(problems, rules.base)),
+        problems=tuple(problems),
         notices=tuple(_notices(cases, names, training)),
     )
 
 
 # --- The document --------------------------------------------------------------------------------
-
-
-def _base(document: Document, base: Path | None) -> Path:
-    folder = document.file.parent if base is None else base
-    if not folder.is_dir():
-        message = f"there is no data folder {str(folder)!r}"
-        advice = "Name the folder that the list's paths are below, the site's DATA_ROOT."
-        raise ConfigError([Problem(document.location, message, advice, "data")])
-    return folder
 
 
 def _label_names(document: Document) -> tuple[dict[int, str], list[Problem]]:
@@ -150,30 +159,17 @@ def _label_names(document: Document) -> tuple[dict[int, str], list[Problem]]:
     if labels is None:
         return {}, []
     pairs = labels.items() if isinstance(labels, dict) else ()
-    names = dict(filter(None, (_value_and_name(key, value) for key, value in pairs)))
+    names: dict[int, str] = {}
+    for key, value in pairs:
+        if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}", key):
+            names[int(key)] = value
+        elif type(value) is int:  # a truth value is an int to Python, but not here
+            names[value] = key
     if names and len(names) == len(pairs):
         return names, []
     message = 'has to name each label value, as in {"0": "background", "1": "spleen"}'
     advice = "Until then the values of labels are only checked to be integers."
     return {}, [Problem(document.location / "labels", message, advice, "labels")]
-
-
-def _value_and_name(key: str, value: Any) -> tuple[int, str] | None:
-    if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}", key):
-        return int(key), value
-    # A truth value is an int to Python, but not here.
-    return (value, key) if type(value) is int else None
-
-
-def _empty(
-    document: Document, cases: Mapping[str, Sequence[_Case]], named: Sequence[str]
-) -> Iterator[Problem]:
-    """Yield lists without items: a fault if asked for by name, or if there is no other list."""
-    lengths = {key: len(document.content[key]) for key in cases}
-    for key, length in lengths.items():
-        if not length and (key in named or not any(lengths.values())):
-            message = "has to be an array with at least one item"
-            yield Problem(document.location / key, message, "", "data-list")
 
 
 # --- One item ------------------------------------------------------------------------------------
@@ -281,14 +277,6 @@ def _not_allowed(
 # --- Items among each other ----------------------------------------------------------------------
 
 
-def _unlabelled(cases: Sequence[_Case]) -> Iterator[Problem]:
-    labelled = sum(case.labelled for case in cases)
-    for case in cases:
-        if labelled and not case.labelled:
-            message = f"has no 'label', which {labelled} items of the list have"
-            yield Problem(case.item.location, message, "", "missing-label")
-
-
 def _duplicates(cases: Sequence[_Case]) -> Iterator[Problem]:
     first_file: dict[tuple[str, ...], _Case] = {}
     first_content: dict[str, _Case] = {}
@@ -326,18 +314,6 @@ def _leaks(cases: Mapping[str, Sequence[_Case]], training: str) -> Iterator[Prob
             elif case.content is not None and (same := contents.get(case.content)):
                 message = f"holds the same voxels as {same.item.location.place}, in another file"
                 yield Problem(place, message, advice, "leakage")
-
-
-def _with_base_advice(problems: Iterable[Problem], base: Path) -> Iterator[Problem]:
-    """Yield the problems; the first missing file says where the check looks for files."""
-    told = False
-    for problem in problems:
-        if problem.rule == "missing-image" and not told:
-            told = True
-            advice = f"Relative paths are looked up below {str(base)!r}; is that DATA_ROOT?"
-            yield Problem(problem.location, problem.message, advice, problem.rule)
-        else:
-            yield problem
 
 
 # --- The summary ---------------------------------------------------------------------------------

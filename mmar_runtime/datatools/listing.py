@@ -112,8 +112,11 @@ def list_folders(
     passed_over = found_images.passed_over | found_labels.passed_over
     if shared:  # an image is not a label, and is listed all the same
         passed_over = found_images.passed_over & found_labels.passed_over
+    content: dict[str, Any] = {"name": name} if name else {}
+    if label_names:
+        content["labels"] = {str(value): label_names[value] for value in sorted(label_names)}
     return FolderListing(
-        content=_content(name, label_names or {}, pairs, alone),
+        content={**content, TRAINING: pairs, TEST: alone},
         training=len(pairs),
         test=len(alone),
         passed_over=len(passed_over | further.passed_over),
@@ -122,15 +125,6 @@ def list_folders(
 
 def _in_order(files: _Found) -> list[tuple[str, tuple[str, ...]]]:
     return sorted(files.paths.items(), key=lambda case: natural_order(case[0]))
-
-
-def _content(
-    name: str, label_names: Mapping[int, str], training: Sequence[Any], test: Sequence[str]
-) -> dict[str, Any]:
-    content: dict[str, Any] = {"name": name} if name else {}
-    if label_names:
-        content["labels"] = {str(value): label_names[value] for value in sorted(label_names)}
-    return {**content, TRAINING: list(training), TEST: list(test)}
 
 
 def _relative(base: Path, folder: str) -> str:
@@ -196,7 +190,11 @@ def _faults(images: _Found, labels: _Found, test: _Found, naming: Naming) -> Ite
     if not images.paths and not test.paths:
         message = f"holds no image: no file named <case>{naming.image_suffix} with the ending "
         message += " or ".join(naming.endings)
-        yield Problem(Location(images.folder), message, _seen(images), "no-images")
+        advice = "The folder is empty."
+        if images.passed_over:
+            first = Path(min(images.passed_over, key=natural_order)).name
+            advice = f"It holds {first!r}, for one; name an ending or a suffix that fits."
+        yield Problem(Location(images.folder), message, advice, "no-images")
     elif labels.folder and not images.paths.keys() & labels.paths.keys():
         message = f"no label belongs to an image: images are called {_example(images)}, labels "
         message += _example(labels)
@@ -207,13 +205,6 @@ def _faults(images: _Found, labels: _Found, test: _Found, naming: Naming) -> Ite
             message = f"there is no image for this label: no case {case!r} in {images.folder!r}"
             advice = "Add the image, or move the label away."
             yield Problem(Location(paths[0]), message, advice, "missing-pair")
-
-
-def _seen(files: _Found) -> str:
-    if not files.passed_over:
-        return "The folder is empty."
-    first = min(files.passed_over, key=natural_order)
-    return f"It holds {Path(first).name!r}, for one; name an ending or a suffix that fits."
 
 
 def _example(files: _Found) -> str:

@@ -92,7 +92,12 @@ def by_pattern(pattern: str) -> UnitOf:
     expression = _compiled(pattern)
 
     def unit_of(item: Item) -> str:
-        units = {_matched(expression, PurePosixPath(file).name) for file in item.files("image")}
+        units = set()
+        for name in (PurePosixPath(file).name for file in item.files("image")):
+            match = expression.match(name) if len(name) <= MAX_NAME_CHARACTERS else None
+            if match is None or not match[1]:
+                raise DataError(f"names no patient: {name!r} does not match {pattern!r}")
+            units.add(match[1])
         if len(units) > 1:
             raise DataError(f"has files of different patients: {', '.join(sorted(units))}")
         return units.pop()
@@ -121,13 +126,6 @@ def _compiled(pattern: str) -> re.Pattern[str]:
             "* + ? {}, and none after a group, are allowed"
         )
     return expression
-
-
-def _matched(expression: re.Pattern[str], name: str) -> str:
-    match = expression.match(name) if len(name) <= MAX_NAME_CHARACTERS else None
-    if match is None or not match[1]:
-        raise DataError(f"names no patient: {name!r} does not match {expression.pattern!r}")
-    return match[1]
 
 
 # --- How many each list gets ---------------------------------------------------------------------
@@ -326,10 +324,14 @@ def _units(
         listed, faults = document.items(key)
         items += listed
         problems += faults
-    problems += _taken(document, pool, targets)
-    problems += _listed_twice(items)
-    problems += _mixed(items)
-    units, unnamed = _grouped(items, unit_of)
+    problems += _pool_faults(document, pool, targets, items)
+    units: dict[str, list[Item]] = {}
+    unnamed = []
+    for item in items:
+        try:
+            units.setdefault(unit_of(item), []).append(item)
+        except DataError as error:
+            unnamed.append(Problem(item.location, str(error), "", "patient"))
     problems += shortened(unnamed)
     kept = [key for key in document.list_keys if key not in (*pool, *targets)]
     for key in kept:
@@ -339,7 +341,10 @@ def _units(
     return units
 
 
-def _taken(document: Document, pool: Sequence[str], targets: Sequence[str]) -> Iterator[Problem]:
+def _pool_faults(
+    document: Document, pool: Sequence[str], targets: Sequence[str], items: Sequence[Item]
+) -> Iterator[Problem]:
+    """Yield lists that would be replaced, images listed twice, and labels of some items only."""
     for key in targets:
         if key not in pool and document.content.get(key):
             count = len(document.content[key])
@@ -348,9 +353,6 @@ def _taken(document: Document, pool: Sequence[str], targets: Sequence[str]) -> I
             if key not in (TRAINING, VALIDATION):
                 advice += " A test list may have another name (--test-list testing)."
             yield Problem(document.location / key, message, advice, "split")
-
-
-def _listed_twice(items: Sequence[Item]) -> Iterator[Problem]:
     first: dict[str, Item] = {}
     for item in items:
         earlier = first.setdefault(by_image(item), item)
@@ -358,25 +360,11 @@ def _listed_twice(items: Sequence[Item]) -> Iterator[Problem]:
             message = f"is the same file as that of {earlier.location.place}"
             advice = "Leave one of the two away."
             yield Problem(item.location / "image", message, advice, "duplicate")
-
-
-def _mixed(items: Sequence[Item]) -> Iterator[Problem]:
     without = [item for item in items if item.entries.get("label") is None]
     if without and len(without) < len(items):
         message = f"has no 'label', as {len(without)} of {len(items)} items to deal out"
         advice = "Keep images without label in a list that is not dealt out, such as 'test'."
         yield Problem(without[0].location, message, advice, "missing-label")
-
-
-def _grouped(items: Sequence[Item], unit_of: UnitOf) -> tuple[dict[str, list[Item]], list[Problem]]:
-    units: dict[str, list[Item]] = {}
-    problems = []
-    for item in items:
-        try:
-            units.setdefault(unit_of(item), []).append(item)
-        except DataError as error:
-            problems.append(Problem(item.location, str(error), "", "patient"))
-    return units, problems
 
 
 def _overlap(

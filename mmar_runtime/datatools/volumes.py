@@ -140,25 +140,20 @@ def grid_difference(grid: Grid, other: Grid) -> str:
     if not _close(grid.spacing_mm, other.spacing_mm):
         parts.append(f"spacing {by(grid.spacing_mm)} mm, not {by(other.spacing_mm)}")
     elif not _close(grid.affine[:3, :3], other.affine[:3, :3]):
-        parts.append(_direction_difference(grid, other))
+        axes, expected = ("".join(nibabel.aff2axcodes(side.affine)) for side in (grid, other))
+        turned = number(np.abs(grid.affine[:3, :3] - other.affine[:3, :3]).max())
+        if axes != expected:
+            parts.append(f"axes {axes}, not {expected}")
+        else:
+            parts.append(f"axes turned, by up to {turned} mm a voxel")
     if not _close(grid.affine[:3, 3], other.affine[:3, 3]):
-        origin, expected = (side.affine[:3, 3].tolist() for side in (grid, other))
-        parts.append(f"first voxel at ({_row(origin)}) mm, not ({_row(expected)})")
+        first, wanted = (side.affine[:3, 3].tolist() for side in (grid, other))
+        parts.append(f"first voxel at ({_row(first)}) mm, not ({_row(wanted)})")
     return "; ".join(parts)
 
 
 def _close(given: Any, expected: Any) -> bool:
     return bool(np.allclose(given, expected, rtol=0.0, atol=TOLERANCE))
-
-
-def _direction_difference(grid: Grid, other: Grid) -> str:
-    codes, expected = (
-        "".join(map(str, nibabel.aff2axcodes(side.affine))) for side in (grid, other)
-    )
-    if codes != expected:
-        return f"axes {codes}, not {expected}"
-    difference = np.abs(grid.affine[:3, :3] - other.affine[:3, :3]).max()
-    return f"axes turned, by up to {number(difference)} mm a voxel"
 
 
 def value_range(voxels: Voxels) -> tuple[ValueRange | None, int]:

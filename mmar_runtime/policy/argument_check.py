@@ -64,8 +64,8 @@ def argument_faults(
 
 def allowed(form: Form) -> str:
     """Return a sentence about the values that a form allows."""
-    parts = [*_allowed_values(form), *_allowed_objects(form)]
-    return f"Allowed: {', or '.join(parts)}." if parts else ""
+    parts = ", or ".join(_allowed(form))
+    return f"Allowed: {parts}." if parts else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +239,7 @@ def _is_text_of(form: Form, text: str) -> bool:
     return bool(form.pattern) and plain and re.fullmatch(form.pattern, text) is not None
 
 
-def _allowed_values(form: Form) -> Iterator[str]:
+def _allowed(form: Form) -> Iterator[str]:
     if form.number is not None:
         what = "a whole number" if form.whole else "a number"
         yield f"{what} from {form.number[0]:g} to {form.number[1]:g}"
@@ -251,9 +251,6 @@ def _allowed_values(form: Form) -> Iterator[str]:
         yield f"one of {', '.join(map(repr, words[:MAX_LISTED]))}{more}"
     if form.pattern:
         yield f"a plain text ({form.name})"
-
-
-def _allowed_objects(form: Form) -> Iterator[str]:
     if form.refers:
         kinds = ", ".join(kind.replace("_", " ") for kind in sorted(form.refers))
         yield f"a reference @name to an entry of the kind {kinds}"

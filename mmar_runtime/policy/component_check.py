@@ -53,9 +53,16 @@ def component_check(
                 yield from _arguments(spec, entry)
                 yield from argument_faults(spec, entry, kind_of)
                 if entry.consent == EGRESS and not allow_egress:
-                    yield _not_allowed_to_send(spec, entry)
+                    message = "can send metrics, images and models to another machine; this site "
+                    message += "has not allowed that"
+                    advice = "Disable it here; TensorBoardStatsHandler and TensorBoardImageHandler "
+                    advice += "write to files only."
+                    yield Problem(spec.named_at, f"{entry.name} {message}", advice, "egress")
                 if entry.consent == CODE and not allow_stored:
-                    yield _reads_back(spec, entry)
+                    message = "reads back files of its cache, which a job could have brought "
+                    message += "along; only a site that allows all code of jobs allows it"
+                    advice = "CacheDataset keeps its cache in memory."
+                    yield Problem(spec.named_at, f"{entry.name} {message}", advice, "code")
 
     return check
 
@@ -148,26 +155,6 @@ def _not_in_the_table(spec: ComponentSpec, kind: str | None, allow_code: bool) -
                 message = f"{spec.title}: the argument {argument!r} is gone, and would be ignored"
                 place, advice = spec.location / "args" / argument, REMOVED[spec.title]
                 yield Problem(place, message, advice, "unknown-argument")
-
-
-def _not_allowed_to_send(spec: ComponentSpec, entry: ComponentEntry) -> Problem:
-    return Problem(
-        spec.named_at,
-        f"{entry.name} can send metrics, images and models to another machine; this site has not "
-        "allowed that",
-        "Disable it here; TensorBoardStatsHandler and TensorBoardImageHandler write to files only.",
-        "egress",
-    )
-
-
-def _reads_back(spec: ComponentSpec, entry: ComponentEntry) -> Problem:
-    return Problem(
-        spec.named_at,
-        f"{entry.name} reads back files of its cache, which a job could have brought along; only a "
-        "site that allows all code of jobs allows it",
-        "CacheDataset keeps its cache in memory.",
-        "code",
-    )
 
 
 def _unknown_name(spec: ComponentSpec, kind: str | None, table: ComponentTable) -> Problem:

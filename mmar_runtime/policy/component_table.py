@@ -204,7 +204,17 @@ def check_arguments(entry: ComponentEntry, given: Collection[str]) -> tuple[Argu
     unknown: unknown argument 'chanels'
     missing: the required argument 'channels' is missing
     """
-    faults = [fault for name in given if (fault := _given_fault(entry, name, given)) is not None]
+    faults = []
+    for name in given:
+        form = entry.arguments.get(name)
+        if form is None:
+            # A given name cannot be the intended name: `chanels` next to `in_channels`.
+            candidates = [argument for argument in entry.accepted if argument not in given]
+            message, advice = f"unknown argument {name!r}", did_you_mean(name, candidates)
+            faults.append(ArgumentFault(name, "unknown", message, advice))
+        elif form.denied:
+            message = f"the argument {name!r} is refused: {form.denied}"
+            faults.append(ArgumentFault(name, "denied", message, f"Remove {name!r}."))
     faults += [
         ArgumentFault(name, "missing", f"the required argument {name!r} is missing")
         for name in entry.required
@@ -222,7 +232,15 @@ def load_component_table() -> ComponentTable:
     for name in document["forms"]:
         _parse_form(name, document["forms"], forms)
     components = {
-        path: _parse_entry(path, record, forms) for path, record in document["components"].items()
+        path: ComponentEntry(
+            path=path,
+            kind=record["kind"],
+            namespace=record["namespace"],
+            arguments=MappingProxyType({k: forms[form] for k, form in record["arguments"].items()}),
+            required=tuple(record.get("required", ())),
+            consent=record.get("consent", ""),
+        )
+        for path, record in document["components"].items()
     }
     paths_by_name = {kind: MappingProxyType(paths) for kind, paths in document["names"].items()}
     return ComponentTable(
@@ -247,18 +265,6 @@ def _parse_form(name: str, records: Mapping[str, Any], parsed: dict[str, Form]) 
     return parsed[name]
 
 
-def _parse_entry(path: str, record: Mapping[str, Any], forms: Mapping[str, Form]) -> ComponentEntry:
-    arguments = {name: forms[form] for name, form in record["arguments"].items()}
-    return ComponentEntry(
-        path=path,
-        kind=record["kind"],
-        namespace=record["namespace"],
-        arguments=MappingProxyType(arguments),
-        required=tuple(record.get("required", ())),
-        consent=record.get("consent", ""),
-    )
-
-
 def _aliases(
     components: Mapping[str, ComponentEntry], paths_by_name: Mapping[str, Mapping[str, str]]
 ) -> Iterator[tuple[str, str]]:
@@ -270,16 +276,3 @@ def _aliases(
         for name, path in paths.items():
             yield f"{components[path].namespace}.{name}", path
             yield f"{components[path].module}.{name}", path
-
-
-def _given_fault(entry: ComponentEntry, name: str, given: Collection[str]) -> ArgumentFault | None:
-    form = entry.arguments.get(name)
-    if form is not None and form.denied:
-        message = f"the argument {name!r} is refused: {form.denied}"
-        return ArgumentFault(name, "denied", message, f"Remove {name!r}.")
-    if form is not None:
-        return None
-    # A given name cannot be the intended name: `chanels` next to `in_channels`.
-    candidates = [argument for argument in entry.accepted if argument not in given]
-    advice = did_you_mean(name, candidates)
-    return ArgumentFault(name, "unknown", f"unknown argument {name!r}", advice)

@@ -58,11 +58,14 @@ def custom_faults(custom: Path) -> Iterator[Problem]:
         return
     for path in files:
         name = path.relative_to(custom).as_posix()
-        if path.suffix.lower() in NOT_TEXT or not _is_text(path):
+        try:
+            readable = "\0" not in path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            readable = False
+        if path.suffix.lower() in NOT_TEXT or not readable:
             yield _fault(name, "is not a text that people can read", "Remove it; see __pycache__.")
     for module in sorted({path.relative_to(custom).parts[0].removesuffix(".py") for path in files}):
-        fault = own_class_fault(module, custom)
-        if fault:
+        if fault := own_class_fault(module, custom):
             yield _fault(module, fault, "Rename it.")
 
 
@@ -133,33 +136,20 @@ def _definitions(text: bytes) -> tuple[frozenset[str], frozenset[str]]:
     A name that is imported or assigned there as well may mean another object in the end.
     """
     body = ast.parse(text).body
-    others = {
-        name for statement in body if not isinstance(statement, ast.ClassDef | ast.FunctionDef)
-        for name in _bound(statement)
-    }  # fmt: skip
+    others = [other for other in body if not isinstance(other, ast.ClassDef | ast.FunctionDef)]
+    bound = set()  # every name that a statement could bind, at any depth
+    for node in (node for statement in others for node in ast.walk(statement)):
+        if isinstance(node, ast.alias):
+            bound.add((node.asname or node.name).partition(".")[0])
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            bound.add(node.id)
     classes = {statement.name for statement in body if isinstance(statement, ast.ClassDef)}
     functions = {statement.name for statement in body if isinstance(statement, ast.FunctionDef)}
-    return frozenset(classes - functions - others), frozenset(functions - classes - others)
-
-
-def _bound(statement: ast.stmt) -> Iterator[str]:
-    """Yield every name that a statement could bind, at any depth."""
-    for node in ast.walk(statement):
-        if isinstance(node, ast.alias):
-            yield (node.asname or node.name).partition(".")[0]
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
+    return frozenset(classes - functions - bound), frozenset(functions - classes - bound)
 
 
 def _fault(name: str, message: str, advice: str = "") -> Problem:
     return Problem(Location(f"custom/{name}".rstrip("/")), message, advice, "code")
-
-
-def _is_text(path: Path) -> bool:
-    try:
-        return "\0" not in path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        return False
 
 
 def _is_installed(name: str, custom: Path) -> bool:

@@ -54,7 +54,11 @@ def lambda_fault(tree: Node, form: LambdaForm) -> str:
         return _RESULTS[form](tree.body)
     match form, tree:
         case "metric_output", expressions.Call(callee=expressions.FROM_ENGINE):
-            return _taken_fault(tree)
+            # It hands over whole entries of an item or of all.
+            values = (keyword.value for keyword in tree.keywords)
+            first = any(isinstance(value, expressions.Constant) and value.value for value in values)
+            keys = from_engine_keys(tree) or ()
+            return _first(_first_of(key) for key in keys if first) or _alone(keys)
         case "log_output", expressions.Call(callee=expressions.FROM_ENGINE):
             return ""
     return "is not a function such as from_engine(['pred']) or lambda x: x['loss']"
@@ -66,14 +70,6 @@ def lambda_advice(form: LambdaForm) -> str:
 
 
 # --- The input of a metric -----------------------------------------------------------------------
-
-
-def _taken_fault(call: expressions.Call) -> str:
-    """Return the fault of ``from_engine``, which hands over whole entries of an item or of all."""
-    values = (keyword.value for keyword in call.keywords)
-    first = any(isinstance(value, expressions.Constant) and value.value for value in values)
-    keys = from_engine_keys(call) or ()
-    return _first(_first_of(key) for key in keys if first) or _alone(keys)
 
 
 def _first_of(key: str) -> str:

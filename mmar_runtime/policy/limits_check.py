@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice, repeat
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from mmar_runtime.config import expressions
 from mmar_runtime.config.data_list import lists_of_cases
@@ -110,8 +110,17 @@ def limits_check(limits: Limits) -> Check:
         for scope, section in config.scopes.items():
             yield from _batch_fault(config, scope, axes)
             yield from _window_fault(section, axes)
-        yield from _summary_fault(config, limits)
-        yield from _threads_fault(config)
+        values = math.prod(config.settings.input_size or ())
+        if values > limits.image_voxels:  # network_summary runs the network on so many
+            place = Location(config.file) / "network_summary" / "input_size"
+            message = f"has {values} values; {limits.image_voxels} is the most"
+            yield Problem(place, message, "", "limit")
+        threads = config.variables.get(THREADS_VARIABLE)
+        if threads is not None and not (
+            type(threads.value) is int and 1 <= threads.value <= MAX_THREADS
+        ):
+            message = f"is {threads.value!r:.40}; a whole number from 1 to {MAX_THREADS} is allowed"
+            yield Problem(threads.source / THREADS_VARIABLE, message, "", "limit")
 
     return check
 
@@ -258,7 +267,9 @@ def _batch_fault(config: WorkflowConfig, scope: str, axes: int) -> Iterator[Prob
                 voxels = math.prod([side] * axes)  # a power would raise where it is too large
         if spec.title.startswith(CONCATENATING):
             copies *= max(1, sum(1 for _ in _leaves(spec.args.items.get("keys", spec))))
-        channels = max(channels, *_channels(spec))
+        for start, argument in ONE_HOT.items():  # no transform multiplies others' channels
+            if spec.title.startswith(start):
+                channels = max(channels, _most(spec.args.items.get(argument)))
         total = copies * channels * voxels
         if (radius := spec.args.items.get("radius")) is not None:  # of a median around each voxel
             total *= _product(radius, axes, lambda number: 1 + 2 * max(0.0, number.most))
@@ -273,27 +284,18 @@ def _batch_fault(config: WorkflowConfig, scope: str, axes: int) -> Iterator[Prob
             return
 
 
-def _channels(spec: ComponentSpec) -> Iterator[float]:
-    """Yield the channels that a transform makes of one channel; no transform multiplies others'."""
-    yield 1.0
-    for start, argument in ONE_HOT.items():
-        if spec.title.startswith(start):
-            yield _most(spec.args.items.get(argument))
-
-
 def _patches(spec: ComponentSpec, voxels: float, axes: int) -> tuple[float, float]:
     """Return the number of patches of a grid on an image, and the voxels of each patch."""
     patch, overlap = (spec.args.items.get(name) for name in ("patch_size", "overlap"))
     size = voxels  # the most: a patch has whole axes where a number is below 1
     if patch is not None and possible_values(patch).least >= 1:
         size = _product(patch, axes)
-    dense = 1.0 if overlap is None else _product(overlap, axes, _density)
+    dense = 1.0  # the number of patches that hold a voxel
+    if overlap is not None:
+        dense = _product(
+            overlap, axes, lambda part: 1 / (1 - max(0.0, part.most)) if part.most < 1 else math.inf
+        )
     return max(_most(spec.args.items.get("num_patches")), dense * voxels / size), size
-
-
-def _density(overlap: Possible) -> float:
-    """Return the number of patches of a grid that hold a voxel, along one axis."""
-    return 1 / (1 - max(0.0, overlap.most)) if overlap.most < 1 else math.inf
 
 
 def _run_through(config: WorkflowConfig, scope: str) -> Iterator[Node]:
@@ -316,16 +318,12 @@ def _run_through(config: WorkflowConfig, scope: str) -> Iterator[Node]:
                 waiting.append(repeat(node.args.items["transforms"], int(times)))
         elif isinstance(node, Reference | Expression):
             yield node
-            targets = [at for name in _named(node) if (at := config.find(scope, name)) is not None]
+            # Each name as often as the node has it.
+            parts = [node] if isinstance(node, Reference) else expressions.walk(node.tree)
+            kinds = Reference | expressions.ReferenceName
+            names = [part.name for part in parts if isinstance(part, kinds)]
+            targets = [at for name in names if (at := config.find(scope, name)) is not None]
             waiting.append(iter([config.scopes[at].entries[name] for at, name in targets]))
-
-
-def _named(node: Reference | Expression) -> list[str]:
-    """Return the names of the referred entries, each as often as the node has it."""
-    if isinstance(node, Reference):
-        return [node.name]
-    parts = expressions.walk(node.tree)
-    return [part.name for part in parts if isinstance(part, expressions.ReferenceName)]
 
 
 def _window_fault(section: Section, axes: int) -> Iterator[Problem]:
@@ -343,24 +341,6 @@ def _window_fault(section: Section, axes: int) -> Iterator[Problem]:
 def _most(node: Node | None) -> float:
     """Return the most that a number of copies may be; 1 where it is not given."""
     return 1.0 if node is None else max(1.0, possible_values(node).most)
-
-
-def _threads_fault(config: WorkflowConfig) -> Iterator[Problem]:
-    threads = config.variables.get(THREADS_VARIABLE)
-    if threads is not None and not (
-        type(threads.value) is int and 1 <= threads.value <= MAX_THREADS
-    ):
-        message = f"is {threads.value!r:.40}; a whole number from 1 to {MAX_THREADS} is allowed"
-        yield Problem(threads.source / THREADS_VARIABLE, message, "", "limit")
-
-
-def _summary_fault(config: WorkflowConfig, limits: Limits) -> Iterator[Problem]:
-    """Yield a fault if ``network_summary``, by which the network runs, is too large."""
-    values = math.prod(config.settings.input_size or ())
-    if values > limits.image_voxels:
-        place = Location(config.file) / "network_summary" / "input_size"
-        message = f"has {values} values; {limits.image_voxels} is the most"
-        yield Problem(place, message, "", "limit")
 
 
 def _model_files(config: WorkflowConfig) -> Iterator[tuple[Location, str]]:
@@ -391,18 +371,12 @@ def _too_large(config: WorkflowConfig, limits: Limits) -> Iterator[Problem]:
     keys = file_keys(config)
     for section, cases in lists_of_cases(config):
         for index, item in enumerate(cases.items):
-            for key, path in _paths(item, keys):
-                header = read_header(path)
-                if header is not None and (fault := _size_fault(header, section, limits)):
-                    yield Problem(cases.location / index / key, fault, "", "limit")
-
-
-def _paths(item: dict[str, Any], keys: frozenset[str]) -> Iterator[tuple[str, Path]]:
-    for key in sorted(keys & item.keys()):
-        value = item[key]
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str):
-                yield key, Path(text)
+            for key in sorted(keys & item.keys()):
+                value = item[key]
+                for text in value if isinstance(value, list) else [value]:
+                    header = read_header(Path(text)) if isinstance(text, str) else None
+                    if header is not None and (fault := _size_fault(header, section, limits)):
+                        yield Problem(cases.location / index / key, fault, "", "limit")
 
 
 def _size_fault(header: ImageHeader, section: Section, limits: Limits) -> str:

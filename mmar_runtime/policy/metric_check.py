@@ -123,7 +123,13 @@ def metric_check(policy: SitePolicy) -> Callable[[WorkflowConfig], Iterator[Prob
 
     def check(config: WorkflowConfig) -> Iterator[Problem]:
         for name, section in config.scopes.items():
-            yield from _too_many(section, policy)
+            count, most = sum(map(_numbers_of, _metrics(section))), policy.outgoing.max_metrics
+            if count > most:
+                message = f"has {count} metrics; a site reports {most} at most "
+                message += "(outgoing.max_metrics)"
+                # A policy can allow the former.
+                rule = "metric-count" if count <= MOST_METRICS else "limit"
+                yield Problem(section.location / "additional_metrics", message, "", rule)
             transforms = tuple(components_of_kind(section, "transform"))
             entries = _Entries.of(transforms)
             for spec in _metrics(section):
@@ -133,8 +139,12 @@ def metric_check(policy: SitePolicy) -> Callable[[WorkflowConfig], Iterator[Prob
             yield from _shared_region_fault(transforms)
             yield from _place_faults(config, name)
             yield from _part_faults(section, policy, trains=name == "train")
-            if _least(policy) > 1:
-                yield from _list_faults(section)
+            for spec in section.specs("dataset") if _least(policy) > 1 else ():
+                if spec.data_list is None:  # which list a site has named, path_check judges
+                    message = f"{spec.title} names no data list, so nobody can count its persons"
+                    advice = "This site asks for a least number of persons; name its list: "
+                    advice += "{DATASET_JSON}."
+                    yield Problem(spec.location, message, advice, "data-list")
 
     return check
 
@@ -146,14 +156,6 @@ def _least(policy: SitePolicy) -> int:
 
 def _metrics(section: Section) -> tuple[ComponentSpec, ...]:
     return (*section.specs("key_metric"), *section.specs("additional_metrics"))
-
-
-def _too_many(section: Section, policy: SitePolicy) -> Iterator[Problem]:
-    count, most = sum(map(_numbers_of, _metrics(section))), policy.outgoing.max_metrics
-    if count > most:
-        message = f"has {count} metrics; a site reports {most} at most (outgoing.max_metrics)"
-        rule = "metric-count" if count <= MOST_METRICS else "limit"  # a policy can allow the former
-        yield Problem(section.location / "additional_metrics", message, "", rule)
 
 
 def _numbers_of(spec: ComponentSpec) -> int:
@@ -220,11 +222,8 @@ def _metric_faults(spec: ComponentSpec, entries: _Entries) -> Iterator[Problem]:
         reported = _listed(names) if names else "what nobody has named"
         message = f"{spec.title} reports {reported} itself"
         yield Problem(place, message, MEANS_OF_LOSS, "metric")
-    if use == "weighted":
-        yield from _weight_faults(spec)
-
-
-def _weight_faults(spec: ComponentSpec) -> Iterator[Problem]:
+    if use != "weighted":
+        return
     alpha = spec.args.items.get("alpha")
     if alpha is not None and not possible_values(alpha).least >= LEAST_ALPHA:
         message = f"{spec.title}: alpha is below {LEAST_ALPHA}, so that single cases show"
@@ -395,15 +394,6 @@ def _part_faults(section: Section, policy: SitePolicy, *, trains: bool) -> Itera
         if entry is not None and entry.name == "SmartCacheDataset":
             message = f"{spec.title} holds a part of the list at a time"
             yield Problem(spec.location, message, "Use CacheDataset.", "metric")
-
-
-def _list_faults(section: Section) -> Iterator[Problem]:
-    """Yield lists that a site has not named, where the site counts persons; see path_check."""
-    for spec in section.specs("dataset"):
-        if spec.data_list is None:
-            message = f"{spec.title} names no data list, so nobody can count its persons"
-            advice = "This site asks for a least number of persons; name its list: {DATASET_JSON}."
-            yield Problem(spec.location, message, advice, "data-list")
 
 
 def _is(spec: ComponentSpec, argument: str, values: tuple[bool | None, ...]) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from types import MappingProxyType
 
@@ -101,7 +101,10 @@ def possible_of(tree: expressions.ExpressionTree) -> Possible:
             sides = (possible_of(tree.left), possible_of(tree.right))
             return Possible(0, 1, others=any(side.others for side in sides))  # flag or tensor
         case expressions.Arithmetic():
-            return _computed(tree.operator, possible_of(tree.left), possible_of(tree.right))
+            left, right = possible_of(tree.left), possible_of(tree.right)
+            computes = left.has_numbers and right.has_numbers  # a run refuses all but tensors too
+            numbers = _step(tree.operator, left, right) if computes else _NOTHING
+            return replace(numbers, others=left.others or right.others)
         case expressions.FormattedText():
             return Possible(texts=_formatted(tree.parts))
         case expressions.Parameter() | expressions.Attribute() | expressions.Subscript():
@@ -146,14 +149,6 @@ def _either(choices: Iterable[Possible]) -> Possible:
         texts=frozenset().union(*texts) if len(texts) == len(every) else None,
         others=any(choice.others for choice in every),
     )
-
-
-def _computed(sign: str, left: Possible, right: Possible) -> Possible:
-    """Return the result of one step; a run refuses all but numbers and tensors."""
-    numbers = _NOTHING
-    if left.has_numbers and right.has_numbers:
-        numbers = _step(sign, left, right)
-    return Possible(numbers.least, numbers.most, others=left.others or right.others)
 
 
 def _step(sign: str, left: Possible, right: Possible) -> Possible:

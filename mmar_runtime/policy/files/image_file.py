@@ -93,7 +93,11 @@ def image_fault(place: str, other_fault: Callable[[str], str], *, reader_named: 
         head = _head(place, HEADER_BYTES if name.endswith((*META_SUFFIXES, *NRRD_SUFFIXES)) else 0)
     except OSError:
         head = b""
-    if _is_dicom(head, named=name.endswith(DICOM_SUFFIXES)):
+    # DICOM, and no other format by the bytes before the mark.
+    marked = head[PREAMBLE : PREAMBLE + 4] == b"DICM"
+    if marked and head.startswith((b"\0\0\0\0", b"II*\0", b"MM\0*")):
+        return ""
+    if name.endswith(DICOM_SUFFIXES) and head.startswith(DICOM_UNMARKED):
         return ""
     suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
     if suffix is None:
@@ -116,14 +120,6 @@ def _head(place: str, length: int) -> bytes:
         return os.read(handle, length or PREAMBLE + 4)
     finally:
         os.close(handle)
-
-
-def _is_dicom(head: bytes, *, named: bool) -> bool:
-    """Return whether a file is DICOM, and no other format by the bytes before the mark."""
-    marked = head[PREAMBLE : PREAMBLE + 4] == b"DICM"
-    if marked and head.startswith((b"\0\0\0\0", b"II*\0", b"MM\0*")):
-        return True
-    return named and head.startswith(DICOM_UNMARKED)
 
 
 def _header_fault(

@@ -14,6 +14,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -135,32 +136,15 @@ META_BYTES: Mapping[str, int] = {"CHAR": 1, "SHORT": 2, "INT": 4, "FLOAT": 4, "L
                                  "DOUBLE": 8}  # fmt: skip
 
 
-def _nrrd(path: Path) -> ImageHeader | None:
-    text = _text(path)
-    size = tuple(int(number) for number in _field(text, r"sizes:\s*([0-9 ]+)").split())
-    return ImageHeader(size, _longest(_field(text, r"type:\s*(\S[^\r\n]*)"), NRRD_BYTES))
-
-
-def _meta_image(path: Path) -> ImageHeader | None:
-    text = _text(path)
-    size = tuple(int(number) for number in _field(text, r"DimSize\s*=\s*([0-9 ]+)").split())
-    return ImageHeader(size, _longest(_field(text, r"ElementType\s*=\s*(\S+)"), META_BYTES))
-
-
-def _text(path: Path) -> str:
+def _text(path: Path, *, size: str, kind: str, sizes: Mapping[str, int]) -> ImageHeader | None:
+    """Return the header of a format with lines of text: patterns find the size and the kind."""
     with path.open("rb") as stream:
-        return stream.read(TEXT_BYTES).decode("latin-1")
-
-
-def _field(text: str, pattern: str) -> str:
-    match = re.search(rf"^{pattern}", text, re.MULTILINE)
-    if match is None:
-        raise ValueError(pattern)
-    return match[1]
-
-
-def _longest(kind: str, sizes: Mapping[str, int]) -> int:
-    return max((size for name, size in sizes.items() if name in kind), default=8)
+        text = stream.read(TEXT_BYTES).decode("latin-1")
+    axes, values = (re.search(rf"^{pattern}", text, re.MULTILINE) for pattern in (size, kind))
+    if axes is None or values is None:
+        return None
+    longest = max((length for name, length in sizes.items() if name in values[1]), default=8)
+    return ImageHeader(tuple(map(int, axes[1].split())), longest)
 
 
 READERS: Mapping[tuple[str, ...], Callable[[Path], ImageHeader | None]] = {
@@ -169,7 +153,11 @@ READERS: Mapping[tuple[str, ...], Callable[[Path], ImageHeader | None]] = {
     (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"): _picture,
     (".npy",): _numpy,
     (".npz",): _numpy_archive,
-    (".nrrd", ".nhdr"): _nrrd,
-    (".mha", ".mhd"): _meta_image,
+    (".nrrd", ".nhdr"): partial(
+        _text, size=r"sizes:\s*([0-9 ]+)", kind=r"type:\s*(\S[^\r\n]*)", sizes=NRRD_BYTES
+    ),
+    (".mha", ".mhd"): partial(
+        _text, size=r"DimSize\s*=\s*([0-9 ]+)", kind=r"ElementType\s*=\s*(\S+)", sizes=META_BYTES
+    ),
 }
 """How a file's name ends -> how its header is read."""

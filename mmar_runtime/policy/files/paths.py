@@ -179,9 +179,8 @@ def _data_fault(place: str, places: Places) -> str:
         inside = is_below(place, (*places.data, places.root, *places.started_in))
         return "" if inside else "leads out of the data"
     if is_below(place, [places.root]):
-        own = [
-            folder for folder in places.data if is_below(folder, [places.root])
-        ]  # where the site has put them
+        # Where the site has put its data.
+        own = [folder for folder in places.data if is_below(folder, [places.root])]
         return "" if is_below(place, own) else "is in the job's own folder"
     return "" if is_below(place, places.data) else "leads out of the site's data"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 from mmar_runtime.config.location import Location
@@ -44,7 +44,10 @@ def tree_files(folder: Path, *, leave_out: Collection[str] = ()) -> list[Path]:
     """
     if folder.is_symlink() or not folder.is_dir():
         raise ConfigError([Problem(Location(folder.name), "is not a folder", "", "missing-file")])
-    files = [path for path in _walked(folder) if path.name not in leave_out]
+    files = []
+    for place, folders, names in os.walk(folder, onerror=_raise):
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        files += [Path(place, name) for name in (*names, *links) if name not in leave_out]
     odd = [path for path in files if not stat.S_ISREG(path.lstat().st_mode)]
     if odd:
         raise ConfigError(
@@ -54,12 +57,6 @@ def tree_files(folder: Path, *, leave_out: Collection[str] = ()) -> list[Path]:
             for path in odd
         )
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
-
-
-def _walked(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder, onerror=_raise):
-        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
-        yield from (Path(place, name) for name in (*files, *links))
 
 
 def _raise(error: OSError) -> None:
