@@ -20,13 +20,7 @@ from mmar_runtime.cli.log_config import apply_log_config
 from mmar_runtime.components.launch import ALONE, Processes, launched_processes
 from mmar_runtime.config.loader import ENVIRONMENT_FILE
 from mmar_runtime.config.log_config import read_log_config
-from mmar_runtime.errors import (
-    CheckpointError,
-    ConfigError,
-    LaunchError,
-    MmarError,
-    RunAborted,
-)
+from mmar_runtime.errors import CheckpointError, ConfigError, LaunchError, MmarError, RunAborted
 from mmar_runtime.files import finite
 from mmar_runtime.names import visible_line
 
@@ -41,11 +35,7 @@ def add_mmar_arguments(parser: argparse.ArgumentParser, *, config: str) -> None:
     """Add ``-m -c -e --set`` as Clara's commands have them."""
     parser.add_argument("-m", "--mmar", required=True, metavar="DIR", help="the MMAR's folder")
     parser.add_argument(
-        "-c",
-        "--config",
-        default=config,
-        metavar="FILE",
-        help="workflow in the MMAR (%(default)s)",
+        "-c", "--config", default=config, metavar="FILE", help="workflow in the MMAR (%(default)s)"
     )
     parser.add_argument(
         "-e",

@@ -8,13 +8,7 @@ from typing import TypeAlias
 from mmar_runtime.config.data_list import listed_keys
 from mmar_runtime.config.expressions import from_engine_keys
 from mmar_runtime.config.location import Location
-from mmar_runtime.config.nodes import (
-    ComponentSpec,
-    Expression,
-    Literal,
-    referenced_names,
-    walk,
-)
+from mmar_runtime.config.nodes import ComponentSpec, Expression, Literal, referenced_names, walk
 from mmar_runtime.config.sections import EvaluationConfig, Section, TrainConfig, WorkflowConfig
 from mmar_runtime.errors import Problem, did_you_mean
 from mmar_runtime.names import NAME_FORM, is_name

@@ -261,14 +261,11 @@ class _Reading:
         if raw is None:
             self._problem(location, "the entry 'model' is missing", "section")
             return None
-        given = raw if isinstance(raw, list) else [raw]
-        places = (
-            [location / index for index in range(len(given))]
-            if isinstance(raw, list)
-            else [location]
-        )
         before = len(self.problems)
-        nodes = [self.parser.entry(item, place) for item, place in zip(given, places, strict=True)]
+        if isinstance(raw, list):
+            nodes = [self.parser.entry(item, location / index) for index, item in enumerate(raw)]
+        else:
+            nodes = [self.parser.entry(raw, location)]
         enabled = [
             node
             for node in nodes
@@ -412,10 +409,16 @@ def _with_refs_resolved(
     for name, section in sections.items():
         if not section.entries and name == "validate":
             continue
-        entries = {
-            key: _deref(node, known, reading.problems) if key in LIST_SLOTS else node
-            for key, node in section.entries.items()
-        }
+        entries = dict(section.entries)
+        for key, node in entries.items():
+            if key in LIST_SLOTS and isinstance(node, ListNode):
+                nodes = [
+                    _target(item, known, reading.problems)
+                    if isinstance(item, TransformRef)
+                    else item
+                    for item in node.items
+                ]
+                entries[key] = replace(node, items=tuple(nodes))
         resolved[name] = replace(section, entries=MappingProxyType(entries))
     return resolved
 
@@ -440,16 +443,6 @@ def _transforms_by_name(section: Section) -> dict[str, _Named]:
                     named.targets.append(item)
                     named.signatures.add(repr([item.name, item.path, plain(item.args)]))
     return transforms
-
-
-def _deref(node: Node, known: Mapping[str, _Named], problems: list[Problem]) -> Node:
-    if not isinstance(node, ListNode):
-        return node
-    items = [
-        _target(item, known, problems) if isinstance(item, TransformRef) else item
-        for item in node.items
-    ]
-    return replace(node, items=tuple(items))
 
 
 def _target(ref: TransformRef, known: Mapping[str, _Named], problems: list[Problem]) -> Node:

@@ -199,10 +199,7 @@ class _Reading:
         if propagate not in ("0", "1"):
             self._problem(section, "propagate", f"has to be 0 or 1, not {propagate!r}")
         return LoggerSettings(
-            name=name,
-            level=self._level(section),
-            handlers=tuple(names),
-            propagate=propagate != "0",
+            name=name, level=self._level(section), handlers=tuple(names), propagate=propagate != "0"
         )
 
     def _problem(self, section: str, option: str, message: str, advice: str = "") -> None:

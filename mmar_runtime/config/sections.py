@@ -10,14 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mmar_runtime.config.location import Location
-from mmar_runtime.config.nodes import (
-    ComponentSpec,
-    ListNode,
-    Node,
-    WeightsFile,
-    plain,
-    walk,
-)
+from mmar_runtime.config.nodes import ComponentSpec, ListNode, Node, WeightsFile, plain, walk
 from mmar_runtime.config.sources import Variable
 from mmar_runtime.config.upgrades import Notice
 
@@ -157,6 +150,11 @@ class WorkflowConfig(ABC):
         variable = self.variables.get(name)
         return None if variable is None else variable.value
 
+    def own_values(self) -> dict[str, Any]:
+        """Return the variables of the document itself: a checkpoint holds no paths of a site."""
+        own = (name for name in self.variables if name in self.own_names)
+        return {name: self.variables[name].value for name in own}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig(WorkflowConfig):
@@ -177,7 +175,7 @@ class TrainConfig(WorkflowConfig):
 
     def as_json(self) -> dict[str, Any]:
         """Return the configuration as it runs: variables filled in, old constructs translated."""
-        top: dict[str, Any] = {name: variable.value for name, variable in _own_variables(self)}
+        top = self.own_values()
         if self.settings.random_seed is not None:
             top["determinism"] = {"random_seed": self.settings.random_seed}
         return {**top, **{name: _plain_section(section) for name, section in self.scopes.items()}}
@@ -211,15 +209,7 @@ class EvaluationConfig(WorkflowConfig):
 
     def as_json(self) -> dict[str, Any]:
         """Return the configuration as it runs: variables filled in, old constructs translated."""
-        top = {name: variable.value for name, variable in _own_variables(self)}
-        return {**top, **_plain_section(self.section)}
-
-
-def _own_variables(config: WorkflowConfig) -> Iterator[tuple[str, Variable]]:
-    """Yield the variables of the document itself: a checkpoint holds no paths of a site."""
-    for name, variable in config.variables.items():
-        if name in config.own_names:
-            yield name, variable
+        return {**self.own_values(), **_plain_section(self.section)}
 
 
 def _plain_section(section: Section) -> dict[str, Any]:

@@ -370,10 +370,7 @@ def _classes(
     total = voxels.total()
     return tuple(
         LabelClass(
-            value=value,
-            name=names.get(value, ""),
-            cases=cases[value],
-            share=voxels[value] / total,
+            value=value, name=names.get(value, ""), cases=cases[value], share=voxels[value] / total
         )
         for value in sorted(voxels)
     )

@@ -97,8 +97,7 @@ class Document:
         problems: list[Problem] = []
         for index, entry in enumerate(raw):
             item = Item(
-                self.location / key / index,
-                {"image": entry} if isinstance(entry, str) else entry,
+                self.location / key / index, {"image": entry} if isinstance(entry, str) else entry
             )
             faults = tuple(_faults(item))
             problems += faults

@@ -58,10 +58,6 @@ class ListSummary:
     values: ValueRange | None = None
     classes: tuple[LabelClass, ...] | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as plain values, for ``--json``."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataReport:
@@ -95,7 +91,7 @@ class DataReport:
             "file": str(self.file),
             "base": str(self.base),
             "full": self.full,
-            "lists": [summary.as_dict() for summary in self.lists],
+            "lists": [asdict(summary) for summary in self.lists],
             "problems": [problem.as_dict() for problem in self.problems],
             "notices": list(self.notices),
         }

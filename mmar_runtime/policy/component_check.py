@@ -67,9 +67,7 @@ def component_check(
     return check
 
 
-def all_components(
-    config: WorkflowConfig,
-) -> Iterator[tuple[ComponentSpec, ComponentEntry | None]]:
+def all_components(config: WorkflowConfig) -> Iterator[tuple[ComponentSpec, ComponentEntry | None]]:
     """Yield each component that is not disabled, with its entry in the table, if it has one."""
     for section in config.scopes.values():
         yield from ((spec, entry) for spec, _, entry in _components_of(section))

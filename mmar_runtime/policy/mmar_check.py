@@ -29,12 +29,7 @@ from mmar_runtime.config.sections import WorkflowConfig
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.mmar import EVALUATION_NAMES, TRAIN_NAMES, Mmar, is_workflow
 from mmar_runtime.policy.component_check import all_components, component_check
-from mmar_runtime.policy.custom_check import (
-    code_hash,
-    custom_faults,
-    own_module,
-    undefined_fault,
-)
+from mmar_runtime.policy.custom_check import code_hash, custom_faults, own_module, undefined_fault
 from mmar_runtime.policy.document_check import (
     ANY_JSON,
     WORKFLOW,
