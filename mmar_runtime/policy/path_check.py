@@ -36,7 +36,7 @@ from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.names import quoted
 from mmar_runtime.policy.component_check import all_components
 from mmar_runtime.policy.component_table import ComponentEntry
-from mmar_runtime.policy.files.paths import Places, Role, is_below, path_fault, text_fault
+from mmar_runtime.policy.files.paths import Places, Role, is_below, text_fault
 from mmar_runtime.policy.possible_values import possible_values
 from mmar_runtime.policy.run_folders import run_folders
 from mmar_runtime.policy.site_policy import SitePolicy
@@ -154,7 +154,7 @@ class _PathCheck:
                 role, text = "read:run", os.path.join(self.places.root, variable.value)
             else:
                 continue
-            fault = path_fault(text, role, self.places)
+            fault = self.places.fault(text, role)
             if fault:
                 yield Problem(variable.source / name, f"{name} {fault}", _ADVICE[role], "path")
 
@@ -193,7 +193,7 @@ class _PathCheck:
                 yield from self._text(text, role, what, place)
 
     def _text(self, text: str, role: Role, what: str, place: Location) -> Iterator[Problem]:
-        fault = path_fault(text, role, self.places)
+        fault = self.places.fault(text, role)
         if fault:
             yield Problem(place, f"{what}: {quoted(text)} {fault}", _ADVICE[role], "path")
 
@@ -222,7 +222,7 @@ class _PathCheck:
 
     def _base(self, text: str, place: Location) -> Iterator[Problem]:
         """Yield a fault unless the folder of the images is the site's."""
-        fault = path_fault(text, "read:data", self.places)
+        fault = self.places.fault(text, "read:data")
         named_from = self.places.named_from
         if not fault and not all(
             is_below(os.path.abspath(text), [folder]) for folder in named_from
@@ -281,7 +281,7 @@ class _PathCheck:
         return ""
 
     def _image(self, text: str, base: str) -> str:
-        return text_fault(text) or path_fault(os.path.join(base, text), "read:image", self.places)
+        return text_fault(text) or self.places.fault(os.path.join(base, text), "read:image")
 
 
 def _is_sites(variable: Variable) -> bool:

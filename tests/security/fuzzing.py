@@ -45,7 +45,7 @@ from mmar_runtime.config.variables import (
 from mmar_runtime.errors import ComponentError, ConfigError
 from mmar_runtime.policy.component_table import load_component_table
 from mmar_runtime.policy.document_check import WORKFLOW, parse_document
-from mmar_runtime.policy.files.paths import Places, path_fault
+from mmar_runtime.policy.files.paths import Places
 from mmar_runtime.policy.lambda_forms import LAMBDA_FORMS, lambda_fault
 from mmar_runtime.policy.mmar_check import check_mmar
 from mmar_runtime.policy.possible_values import Possible, possible_of
@@ -675,7 +675,7 @@ class ImageTarget(FileTarget):
         self.written("in.raw", b"")
         path = self.written(f"image{suffix}", text)
         places = Places(root="/mmar", data=(os.path.realpath(self.folder),), reader_named=True)
-        fault = path_fault(str(path.absolute()), "read:image", places)
+        fault = places.fault(str(path.absolute()), "read:image")
         if fault or suffix not in (".nrrd", ".nhdr", ".mha", ".mhd"):
             return
         for line in path.read_bytes().split(b"\n"):

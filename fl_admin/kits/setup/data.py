@@ -18,7 +18,7 @@ from mmar_runtime.config.sections import THREADS_VARIABLE
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.datatools.document import TRAINING, VALIDATION, Item, read_document
 from mmar_runtime.errors import ConfigError
-from mmar_runtime.policy.files.paths import Places, path_fault
+from mmar_runtime.policy.files.paths import Places
 from mmar_runtime.policy.site_policy import SitePolicy
 
 MAX_NAMED = 3
@@ -124,9 +124,7 @@ def _look(
         files=len(named),
         missing=tuple(name for name in named if name not in there),
         unreadable=tuple(name for name, path in there.items() if not os.access(path, os.R_OK)),
-        refused=tuple(
-            name for name, path in there.items() if path_fault(path, "read:image", readable)
-        ),
+        refused=tuple(name for name, path in there.items() if readable.fault(path, "read:image")),
     )
 
 

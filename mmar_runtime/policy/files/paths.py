@@ -37,6 +37,7 @@ SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 SERVICE = re.compile(r"(?!file|sqlite)[a-z][a-z0-9+.\-]*://[^/]")
 """The address of a service on another machine."""
 
+_NOT_PLAIN = "is not a plain file"
 NAME = re.compile(r"[A-Za-z0-9_.\-]{0,100}")
 MAX_PATH = 1024
 MAX_MEMBERS = 10_000
@@ -77,43 +78,111 @@ class Places:
         place = os.path.join(self._followed[folder], name)
         return os.path.realpath(place) if os.path.islink(place) else place
 
+    def fault(self, text: str, role: Role) -> str:
+        """Return why a text must not be used as a path; empty if it may be.
 
-def path_fault(text: str, role: Role, places: Places) -> str:
-    """Return why a text must not be used as a path; empty if it may be.
+        Args:
+            text: the path that a component opens or writes to.
+            role: the use of the path.
+        """
+        if role == "write:service":
+            if SERVICE.match(text):
+                return ""  # the component asks for the consent to send
+            text = text.removeprefix("file://").removeprefix("sqlite:///")
+        if fault := text_fault(text):
+            return fault
+        if role == "name":
+            plain = NAME.fullmatch(text) and text not in (".", "..")
+            return "" if plain else "is not a plain name of a file"
+        if not self.started_in and not os.path.isabs(text):
+            return "is relative, and would mean a place where the site's process was started"
+        place = self.follow(text)
+        match role:
+            case "write:run" | "write:service":
+                return self._write_fault(place)
+            case "read:model":
+                return self._model_fault(place, text)
+            case "read:run":
+                mine = (self.root, *self.started_in)
+                mine += (*self.trusted, *self.data) if self.started_in else ()
+                return "" if is_below(place, mine) else "leads out of the MMAR"
+            case "read:list":
+                named = place == self.data_list and not is_below(place, [self.root])
+                fault = "" if named else self._data_fault(place)
+                return fault or (_NOT_PLAIN if _is_odd(place) else "")
+            case "read:image":
+                return self._image_fault(text, place)
+        return self._data_fault(place)
 
-    Args:
-        text: the path that a component opens or writes to.
-        role: the use of the path.
-        places: where a run may read and write.
-    """
-    if role == "write:service":
-        if SERVICE.match(text):
-            return ""  # the component asks for the consent to send
-        text = text.removeprefix("file://").removeprefix("sqlite:///")
-    if fault := text_fault(text):
-        return fault
-    if role == "name":
-        plain = NAME.fullmatch(text) and text not in (".", "..")
-        return "" if plain else "is not a plain name of a file"
-    if not places.started_in and not os.path.isabs(text):
-        return "is relative, and would mean a place where the site's process was started"
-    place = places.follow(text)
-    match role:
-        case "write:run" | "write:service":
-            return _write_fault(place, places)
-        case "read:model":
-            return _model_fault(place, text, places)
-        case "read:run":
-            mine = (places.root, *places.started_in)
-            mine += (*places.trusted, *places.data) if places.started_in else ()
-            return "" if is_below(place, mine) else "leads out of the MMAR"
-        case "read:list":
-            named = place == places.data_list and not is_below(place, [places.root])
-            fault = "" if named else _data_fault(place, places)
-            return fault or (_NOT_PLAIN if _is_odd(place) else "")
-        case "read:image":
-            return _image_fault(text, place, places)
-    return _data_fault(place, places)
+    def _write_fault(self, place: str) -> str:
+        kept = [os.path.join(self.root, name) for name in NOT_WRITTEN]
+        if is_below(place, kept) or place == self.root:
+            return "is not a place for results"
+        own = (self.root, *self.trusted, *self.started_in)
+        if not is_below(place, own) or (
+            is_below(place, self.data) and not is_below(place, own[:1])
+        ):
+            return "leads out of the run's own folder"
+        return "leads to something that is not a folder" if _is_odd(place) else ""
+
+    def _model_fault(self, place: str, text: str) -> str:
+        if not text.endswith(MODEL_SUFFIXES):
+            return f"does not end as a file of weights does: {', '.join(MODEL_SUFFIXES)}"
+        if is_below(place, [os.path.join(self.root, "custom")]):
+            return "is a file of the code folder"
+        if not is_below(place, (self.root, *self.started_in, *self.trusted, *self.data)):
+            return "leads out of the MMAR"
+        return _NOT_PLAIN if os.path.exists(place) and not os.path.isfile(place) else ""
+
+    def _data_fault(self, place: str) -> str:
+        if self.started_in:
+            inside = is_below(place, (*self.data, self.root, *self.started_in))
+            return "" if inside else "leads out of the data"
+        if is_below(place, [self.root]):
+            # Where the site has put its data.
+            own = [folder for folder in self.data if is_below(folder, [self.root])]
+            return "" if is_below(place, own) else "is in the job's own folder"
+        return "" if is_below(place, self.data) else "leads out of the site's data"
+
+    def _image_fault(self, text: str, place: str) -> str:
+        if fault := self._data_fault(place):
+            return fault
+        # Results are named by the path as it is written, its ".." taken away as a text.
+        written = os.path.abspath(text)
+        if not all(is_below(written, [base]) for base in self.named_from):
+            return "is not below data_root_dir, by which results are named after their images"
+        try:
+            mode = os.stat(place).st_mode
+        except OSError:  # not there, which another check reports
+            return "" if self.started_in or has_known_suffix(text) else NOT_LISTED
+        if not S_ISREG(mode) and not S_ISDIR(mode):
+            return _NOT_PLAIN
+        if self.started_in:
+            return ""
+        if S_ISDIR(mode):
+            return self._folder_fault(text)
+        return image_fault(text, self._other_fault, reader_named=self.reader_named)
+
+    def _folder_fault(self, folder: str) -> str:
+        """Judge every file of a folder, for a reader of DICOM opens them all."""
+        with os.scandir(folder) as members:
+            for count, member in enumerate(members):
+                if count >= MAX_MEMBERS:
+                    return f"holds more than {MAX_MEMBERS} files"
+                if member.is_dir(follow_symlinks=False):
+                    continue
+                if not member.is_file(follow_symlinks=False) and (
+                    fault := self._other_fault(member.path)
+                ):
+                    return f"holds a file which {fault}"
+        return ""
+
+    def _other_fault(self, text: str) -> str:
+        """Return the fault of a file that a reader opens on its own account; else empty."""
+        if fault := text_fault(text):
+            return fault
+        place = self.follow(text)
+        return self._data_fault(place) or ("" if os.path.isfile(place) else _NOT_PLAIN)
 
 
 def text_fault(text: str) -> str:
@@ -149,85 +218,6 @@ def resolve_inside(root: Path, path: str) -> Path | None:
     top = os.path.realpath(root)
     place = os.path.realpath(os.path.join(top, path))
     return Path(place) if is_below(place, [top]) else None
-
-
-_NOT_PLAIN = "is not a plain file"
-
-
-def _write_fault(place: str, places: Places) -> str:
-    kept = [os.path.join(places.root, name) for name in NOT_WRITTEN]
-    if is_below(place, kept) or place == places.root:
-        return "is not a place for results"
-    own = (places.root, *places.trusted, *places.started_in)
-    if not is_below(place, own) or (is_below(place, places.data) and not is_below(place, own[:1])):
-        return "leads out of the run's own folder"
-    return "leads to something that is not a folder" if _is_odd(place) else ""
-
-
-def _model_fault(place: str, text: str, places: Places) -> str:
-    if not text.endswith(MODEL_SUFFIXES):
-        return f"does not end as a file of weights does: {', '.join(MODEL_SUFFIXES)}"
-    if is_below(place, [os.path.join(places.root, "custom")]):
-        return "is a file of the code folder"
-    if not is_below(place, (places.root, *places.started_in, *places.trusted, *places.data)):
-        return "leads out of the MMAR"
-    return _NOT_PLAIN if os.path.exists(place) and not os.path.isfile(place) else ""
-
-
-def _data_fault(place: str, places: Places) -> str:
-    if places.started_in:
-        inside = is_below(place, (*places.data, places.root, *places.started_in))
-        return "" if inside else "leads out of the data"
-    if is_below(place, [places.root]):
-        # Where the site has put its data.
-        own = [folder for folder in places.data if is_below(folder, [places.root])]
-        return "" if is_below(place, own) else "is in the job's own folder"
-    return "" if is_below(place, places.data) else "leads out of the site's data"
-
-
-def _image_fault(text: str, place: str, places: Places) -> str:
-    if fault := _data_fault(place, places):
-        return fault
-    # Results are named by the path as it is written, its ".." taken away as a text.
-    written = os.path.abspath(text)
-    if not all(is_below(written, [base]) for base in places.named_from):
-        return "is not below data_root_dir, by which results are named after their images"
-    try:
-        mode = os.stat(place).st_mode
-    except OSError:  # not there, which another check reports
-        return "" if places.started_in or has_known_suffix(text) else NOT_LISTED
-    if not S_ISREG(mode) and not S_ISDIR(mode):
-        return _NOT_PLAIN
-    if places.started_in:
-        return ""
-    if S_ISDIR(mode):
-        return _folder_fault(text, places)
-    return image_fault(
-        text, lambda other: _other_fault(other, places), reader_named=places.reader_named
-    )
-
-
-def _folder_fault(folder: str, places: Places) -> str:
-    """Judge every file of a folder, for a reader of DICOM opens them all."""
-    with os.scandir(folder) as members:
-        for count, member in enumerate(members):
-            if count >= MAX_MEMBERS:
-                return f"holds more than {MAX_MEMBERS} files"
-            if member.is_dir(follow_symlinks=False):
-                continue
-            if not member.is_file(follow_symlinks=False) and (
-                fault := _other_fault(member.path, places)
-            ):
-                return f"holds a file which {fault}"
-    return ""
-
-
-def _other_fault(text: str, places: Places) -> str:
-    """Return the fault of a file that a reader opens on its own account; empty if there is none."""
-    if fault := text_fault(text):
-        return fault
-    place = places.follow(text)
-    return _data_fault(place, places) or ("" if os.path.isfile(place) else _NOT_PLAIN)
 
 
 def _is_odd(place: str) -> bool:

@@ -14,7 +14,7 @@ from mmar_runtime.config.nodes import ComponentSpec
 from mmar_runtime.config.parser import NodeParser
 from mmar_runtime.policy.argument_check import argument_faults
 from mmar_runtime.policy.component_table import ComponentEntry, load_component_table
-from mmar_runtime.policy.files.paths import Places, path_fault
+from mmar_runtime.policy.files.paths import Places
 
 TABLE = load_component_table()
 
@@ -269,7 +269,7 @@ def test_no_path_of_any_class_leads_to_a_file_of_the_machine() -> None:
     roles = {role for entry in TABLE.components.values() for role in entry.paths.values()}
 
     assert len(roles) == 6
-    assert [role for role in roles if not path_fault("/etc/passwd", role, here)] == []
+    assert [role for role in roles if not here.fault("/etc/passwd", role)] == []
 
 
 def test_every_folder_that_is_written_to_by_default_is_filled_in() -> None:

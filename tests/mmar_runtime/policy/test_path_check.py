@@ -16,7 +16,7 @@ from mmar_runtime.config.loader import Check, load_train_config
 from mmar_runtime.errors import ConfigError
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.files import image_file, paths
-from mmar_runtime.policy.files.paths import Places, path_fault, resolve_inside, text_fault
+from mmar_runtime.policy.files.paths import Places, resolve_inside, text_fault
 from mmar_runtime.policy.mmar_check import check_mmar, own_mmar_checks
 from mmar_runtime.policy.path_check import path_check
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
@@ -100,15 +100,15 @@ def test_results_go_to_no_data_but_those_that_lie_in_the_mmar() -> None:
     """A site may have named a folder of its own below its data, and keep data in an MMAR."""
     places = Places(root="/job", data=("/data", "/job/data"), trusted=("/data/results", "/runs"))
 
-    assert path_fault("/runs/a", "write:run", places) == ""
-    assert path_fault("/job/data/a", "write:run", places) == ""
-    assert path_fault("/data/results/a", "write:run", places)
-    assert path_fault("/elsewhere/a", "write:run", places)
+    assert places.fault("/runs/a", "write:run") == ""
+    assert places.fault("/job/data/a", "write:run") == ""
+    assert places.fault("/data/results/a", "write:run")
+    assert places.fault("/elsewhere/a", "write:run")
 
 
 def test_the_list_of_a_site_may_lie_anywhere_but_in_the_job() -> None:
     def fault(text: str, named: str) -> str:
-        return path_fault(text, "read:list", Places(root="/job", data=("/data",), data_list=named))
+        return Places(root="/job", data=("/data",), data_list=named).fault(text, "read:list")
 
     assert fault("/lists/a.json", named="/lists/a.json") == ""
     assert fault("/data/b.json", named="/lists/a.json") == ""
@@ -124,11 +124,11 @@ def test_a_list_is_no_pipe_and_a_folder_of_slices_no_flood(
     (tmp_path / "series").mkdir()
     for number in range(3):
         (tmp_path / f"series/{number}.dcm").touch()
-    assert path_fault(f"{tmp_path}/list.json", "read:list", places) == "is not a plain file"
-    assert path_fault(f"{tmp_path}/series", "read:image", places) == ""
+    assert places.fault(f"{tmp_path}/list.json", "read:list") == "is not a plain file"
+    assert places.fault(f"{tmp_path}/series", "read:image") == ""
 
     monkeypatch.setattr(paths, "MAX_MEMBERS", 2)
-    assert path_fault(f"{tmp_path}/series", "read:image", places) == "holds more than 2 files"
+    assert places.fault(f"{tmp_path}/series", "read:image") == "holds more than 2 files"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_list_is_no_pipe_and_a_folder_of_slices_no_flood(
      ("file:///etc/x", False), ("sqlite:////etc/x", False)],
 )  # fmt: skip
 def test_a_service_is_elsewhere_or_a_file_of_the_run(text: str, good: bool) -> None:
-    fault = path_fault(text, "write:service", Places(root="/job", data=("/data",)))
+    fault = Places(root="/job", data=("/data",)).fault(text, "write:service")
 
     assert (fault == "") is good
 
@@ -150,7 +150,7 @@ def test_a_header_names_a_plain_file_by_a_plain_name(tmp_path: Path) -> None:
 
     def fault(named: str) -> str:
         header.write_text(f"ObjectType = Image\nElementDataFile = {named}\n")
-        return path_fault(str(header), "read:image", places)
+        return places.fault(str(header), "read:image")
 
     assert fault("voxels.raw") == ""
     assert "another place" in fault("$voxels.raw")
@@ -165,12 +165,12 @@ def test_a_header_lists_its_files_in_the_part_that_is_read(
     listed = "ObjectType = Image\nElementDataFile = LIST\nvoxels.raw\n"
     (tmp_path / "voxels.raw").touch()
     header.write_text(listed)
-    assert path_fault(str(header), "read:image", places) == ""
+    assert places.fault(str(header), "read:image") == ""
 
     header.write_text(f"{listed}/etc/passwd\n")
-    assert "site's data" in path_fault(str(header), "read:image", places)
+    assert "site's data" in places.fault(str(header), "read:image")
     monkeypatch.setattr(image_file, "HEADER_BYTES", len(listed))
-    assert "by a pattern" in path_fault(str(header), "read:image", places)
+    assert "by a pattern" in places.fault(str(header), "read:image")
 
 
 def test_a_word_that_begins_as_that_for_a_list_is_no_name(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_word_that_begins_as_that_for_a_list_is_no_name(tmp_path: Path) -> Non
 
     def fault(named: str) -> str:
         header.write_text(f"NRRD0004\ntype: float\ndata file: {named}\n")
-        return path_fault(str(header), "read:image", places)
+        return places.fault(str(header), "read:image")
 
     assert fault("my-list.raw") == ""
     assert "by a pattern" in fault("LIST2")
@@ -193,8 +193,8 @@ def test_results_go_to_no_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
 
-    assert path_fault(f"{tmp_path}/folder", "write:run", places) == ""
-    assert path_fault(f"{tmp_path}/pipe", "write:run", places)
+    assert places.fault(f"{tmp_path}/folder", "write:run") == ""
+    assert places.fault(f"{tmp_path}/pipe", "write:run")
 
 
 # --- Writing -------------------------------------------------------------------------------------

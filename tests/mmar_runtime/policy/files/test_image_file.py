@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmar_runtime.policy.files.image_file import HEADER_BYTES, SUFFIXES
-from mmar_runtime.policy.files.paths import Places, path_fault
+from mmar_runtime.policy.files.paths import Places
 
 NIFTI = struct.pack("<i", 348) + bytes(400)
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n"
@@ -44,7 +44,7 @@ def fault(places: Places) -> Callable[..., str]:
     def of(name: str, content: bytes | str = b"", *, reader_named: bool = True) -> str:
         path = Path(places.data[0], name)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path_fault(str(path), "read:image", replace(places, reader_named=reader_named))
+        return replace(places, reader_named=reader_named).fault(str(path), "read:image")
 
     return of
 
@@ -176,13 +176,13 @@ def test_a_folder_is_read_with_all_its_files(places: Places, tmp_path: Path) -> 
     for index in range(3):
         (series / f"IM{index}").write_bytes(DICOM)
     (series / "IM3").symlink_to("IM0")
-    assert path_fault(str(series), "read:image", places) == ""
+    assert places.fault(str(series), "read:image") == ""
 
     (series / "IM4").symlink_to(tmp_path / "secret.raw")
-    assert path_fault(str(series), "read:image", places)
+    assert places.fault(str(series), "read:image")
     (series / "IM4").unlink()
     os.mkfifo(series / "IM4")
-    assert path_fault(str(series), "read:image", places)
+    assert places.fault(str(series), "read:image")
 
 
 def test_who_runs_an_mmar_of_their_own_may_read_any_format(places: Places) -> None:
@@ -190,8 +190,8 @@ def test_who_runs_an_mmar_of_their_own_may_read_any_format(places: Places) -> No
     path = Path(places.data[0], "a.hdr")
     path.write_bytes(NIFTI)
 
-    assert path_fault(str(path), "read:image", own) == ""
-    assert path_fault("/etc/passwd", "read:image", own)
+    assert own.fault(str(path), "read:image") == ""
+    assert own.fault("/etc/passwd", "read:image")
 
 
 def test_a_long_list_is_judged_quickly(places: Places) -> None:
@@ -204,7 +204,7 @@ def test_a_long_list_is_judged_quickly(places: Places) -> None:
 
     start = process_time()
     found = [
-        path_fault(f"{root}/{folder}/{index}.nii", "read:image", places)
+        places.fault(f"{root}/{folder}/{index}.nii", "read:image")
         for folder in range(100)
         for index in range(100)
     ]
@@ -227,4 +227,4 @@ def test_no_content_makes_it_raise(
     path.write_bytes(start + rest)
     places = Places(root="/mmar", data=(str(path.parent),), reader_named=True)
 
-    assert isinstance(path_fault(str(path), "read:image", places), str)
+    assert isinstance(places.fault(str(path), "read:image"), str)
