@@ -37,9 +37,9 @@ from mmar_runtime.config.nodes import (
     TransformRef,
     WeightsFile,
 )
-from mmar_runtime.config.sections import TRANSFORM_SLOTS, WorkflowConfig
+from mmar_runtime.config.sections import SLOT_KINDS, TRANSFORM_SLOTS, WorkflowConfig
 from mmar_runtime.errors import ComponentError, MmarError
-from mmar_runtime.policy.component_check import ENGINE_KINDS, slot_kind
+from mmar_runtime.policy.component_check import ENGINE_KINDS
 from mmar_runtime.policy.component_table import ComponentEntry
 from mmar_runtime.policy.run_folders import run_folders
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY
@@ -128,7 +128,7 @@ class ComponentBuilder:
         )
 
     def _entry(self, name: str, node: Node, scope: str) -> Any:
-        kind = slot_kind(name)
+        kind = SLOT_KINDS.get(name)
         if name in METRIC_SLOTS:
             nodes = node.items if isinstance(node, ListNode) else (node,)
             specs = [item for item in nodes if isinstance(item, ComponentSpec)]

@@ -49,8 +49,7 @@ def problems(config: WorkflowConfig) -> Iterator[Problem]:
             yield from _cycles_from(config, (scope, name), done)
     for section in config.scopes.values():
         yield from _misplaced_ranks(section, several=config.settings.multi_gpu)
-        yield from _unlabelled_metrics(section)
-        yield from _unknown_metrics(section)
+        yield from _metric_faults(section)
 
 
 def _missing_entries(config: WorkflowConfig) -> Iterator[Problem]:
@@ -131,7 +130,8 @@ def metric_labels(section: Section) -> tuple[str, ...]:
     return tuple(spec.log_label for spec in metrics if spec.log_label is not None)
 
 
-def _unlabelled_metrics(section: Section) -> Iterator[Problem]:
+def _metric_faults(section: Section) -> Iterator[Problem]:
+    """Yield metrics without a name of their own, and names that a MetricsSaver cannot find."""
     seen = set()
     for spec in (*section.specs("key_metric"), *section.specs("additional_metrics")):
         if spec.log_label is None:
@@ -144,10 +144,6 @@ def _unlabelled_metrics(section: Section) -> Iterator[Problem]:
             message = f"another metric of this section is called {spec.log_label!r} too"
             yield Problem(spec.location / "log_label", message, "Rename one.", "log-label")
         seen.add(spec.log_label)
-
-
-def _unknown_metrics(section: Section) -> Iterator[Problem]:
-    """Yield metrics of a MetricsSaver that no entry of the section computes."""
     labels = metric_labels(section)
     for spec in section.specs("handlers"):
         if spec.name != "MetricsSaver":

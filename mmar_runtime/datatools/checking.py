@@ -278,22 +278,16 @@ def _not_allowed(
 
 
 def _duplicates(cases: Sequence[_Case]) -> Iterator[Problem]:
-    first_file: dict[tuple[str, ...], _Case] = {}
-    first_content: dict[str, _Case] = {}
+    first: dict[object, _Case] = {}
     for case in cases:
-        place = case.item.location / "image"
-        if earlier := first_file.get(case.files):
-            message = f"is the same file as that of {earlier.item.location.place}"
-            yield Problem(place, message, "Leave one of the two away.", "duplicate")
-            continue
-        first_file[case.files] = case
-        if case.content is None:
-            continue
-        if earlier := first_content.get(case.content):
-            message = f"holds the same voxels as that of {earlier.item.location.place}"
-            yield Problem(place, message, "Leave one of the two away.", "duplicate")
-            continue
-        first_content[case.content] = case
+        facts = ((case.files, "is the same file as"), (case.content, "holds the same voxels as"))
+        for fact, what in facts:
+            earlier = case if fact is None else first.setdefault(fact, case)
+            if earlier is not case:
+                message = f"{what} that of {earlier.item.location.place}"
+                advice = "Leave one of the two away."
+                yield Problem(case.item.location / "image", message, advice, "duplicate")
+                break
 
 
 def _leaks(cases: Mapping[str, Sequence[_Case]], training: str) -> Iterator[Problem]:

@@ -6,11 +6,12 @@ Nothing is imported for this, so a config is checked in milliseconds without tor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from mmar_runtime.config.nodes import ComponentSpec, ListNode, Literal, walk
 from mmar_runtime.config.sections import SLOT_KINDS, Section, WorkflowConfig
 from mmar_runtime.errors import Problem, did_you_mean
-from mmar_runtime.policy.argument_check import CONF, KindOf, argument_faults
+from mmar_runtime.policy.argument_check import CONF, argument_faults
 from mmar_runtime.policy.component_table import (
     ComponentEntry,
     ComponentTable,
@@ -45,7 +46,7 @@ def component_check(
 
     def check(config: WorkflowConfig) -> Iterator[Problem]:
         for scope, section in config.scopes.items():
-            kind_of = _kinds(config, scope)
+            kind_of = partial(_kind_of, config, scope)
             for spec, kind, entry in _components_of(section):
                 if entry is None:
                     yield from _not_in_the_table(spec, kind, allow_code)
@@ -93,11 +94,6 @@ def table_entry(spec: ComponentSpec, kind: str | None) -> ComponentEntry | None:
     return table.lookup(kinds[0], name) if kinds else None
 
 
-def slot_kind(entry_name: str) -> str | None:
-    """Return the kind of components in a section's entry; None if the entry takes any kind."""
-    return SLOT_KINDS.get(entry_name)
-
-
 def _components_of(
     section: Section,
 ) -> Iterator[tuple[ComponentSpec, str | None, ComponentEntry | None]]:
@@ -107,25 +103,21 @@ def _components_of(
         for inner in walk(node):
             if isinstance(inner, ComponentSpec):
                 nested = not any(inner is item for item in top)
-                kind = "transform" if nested else slot_kind(name)
+                kind = "transform" if nested else SLOT_KINDS.get(name)
                 yield inner, kind, table_entry(inner, kind)
 
 
-def _kinds(config: WorkflowConfig, scope: str) -> KindOf:
+def _kind_of(config: WorkflowConfig, scope: str, name: str) -> str | None:
     """Return the kind of entry that a reference in a section means."""
-
-    def kind_of(name: str) -> str | None:
-        if name == CONF:
-            return CONF
-        target = config.find(scope, name)
-        if target is None:
-            return None  # the check of the references reports this
-        section, entry_name = target
-        node = config.scopes[section].entries[entry_name]
-        entry = table_entry(node, None) if isinstance(node, ComponentSpec) else None
-        return slot_kind(entry_name) or (None if entry is None else entry.kind)
-
-    return kind_of
+    if name == CONF:
+        return CONF
+    target = config.find(scope, name)
+    if target is None:
+        return None  # the check of the references reports this
+    section, entry_name = target
+    node = config.scopes[section].entries[entry_name]
+    entry = table_entry(node, None) if isinstance(node, ComponentSpec) else None
+    return SLOT_KINDS.get(entry_name) or (None if entry is None else entry.kind)
 
 
 def _not_in_the_table(spec: ComponentSpec, kind: str | None, allow_code: bool) -> Iterator[Problem]:
@@ -139,7 +131,7 @@ def _not_in_the_table(spec: ComponentSpec, kind: str | None, allow_code: bool) -
     elif spec.path is None:
         yield _unknown_name(spec, kind, table)
     elif (known := table.by_path(spec.path)) is not None:
-        yield _misplaced(spec, "path", (known.kind,), kind)
+        yield _misplaced(spec, "path", known.kind, kind)
     elif not allow_code:
         yield Problem(
             spec.location / "path",
@@ -158,18 +150,17 @@ def _not_in_the_table(spec: ComponentSpec, kind: str | None, allow_code: bool) -
 def _unknown_name(spec: ComponentSpec, kind: str | None, table: ComponentTable) -> Problem:
     name = spec.name or ""
     what = (kind or "component").replace("_", " ")
-    others = table.kinds_of(name)
-    if others:
-        return _misplaced(spec, "name", others, kind)
+    if others := table.kinds_of(name):
+        return _misplaced(spec, "name", others[0], kind)
     known = table.names(kind) if kind in table.kinds else ()
     advice = did_you_mean(name, known) or 'Code of your own is named by "path", module.Class.'
     return Problem(spec.location / "name", f"unknown {what} {name!r}", advice, "unknown-component")
 
 
-def _misplaced(spec: ComponentSpec, key: str, kinds: tuple[str, ...], kind: str | None) -> Problem:
+def _misplaced(spec: ComponentSpec, key: str, own: str, kind: str | None) -> Problem:
     given, wanted = (
         f"{'an' if name[0] in 'aeiou' else 'a'} {name.replace('_', ' ')}"
-        for name in (kinds[0], kind or "component")
+        for name in (own, kind or "component")
     )
     message = f"{spec.title!r} is {given}; this entry takes {wanted}"
     return Problem(spec.location / key, message, "", "component-kind")

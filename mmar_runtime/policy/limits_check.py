@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice, repeat
 from pathlib import Path
 from types import MappingProxyType
@@ -99,30 +101,178 @@ Check: TypeAlias = Callable[[WorkflowConfig], Iterator[Problem]]
 
 def limits_check(limits: Limits) -> Check:
     """Return the check of numbers in arguments, to hand to the loader."""
+    return lambda config: _LimitsCheck(config, limits).problems()
 
-    def check(config: WorkflowConfig) -> Iterator[Problem]:
-        axes = _axes(config)
-        for spec, entry in all_components(config):
+
+@dataclass(frozen=True)
+class _LimitsCheck:
+    """The check of the numbers of a configuration."""
+
+    config: WorkflowConfig
+    limits: Limits
+
+    def problems(self) -> Iterator[Problem]:
+        for spec, entry in all_components(self.config):
             for name, node in () if entry is None else spec.args.items.items():
                 place = spec.args.location / name
-                for fault in _faults(name, node, limits, axes):
+                for fault in self._faults(name, node):
                     yield Problem(place, f"{spec.title}: {name} {fault}", "", "limit")
-        for scope, section in config.scopes.items():
-            yield from _batch_fault(config, scope, axes)
-            yield from _window_fault(section, axes)
-        values = math.prod(config.settings.input_size or ())
-        if values > limits.image_voxels:  # network_summary runs the network on so many
-            place = Location(config.file) / "network_summary" / "input_size"
-            message = f"has {values} values; {limits.image_voxels} is the most"
+        for scope, section in self.config.scopes.items():
+            yield from self._batch_fault(scope)
+            yield from self._window_fault(section)
+        values = math.prod(self.config.settings.input_size or ())
+        if values > self.limits.image_voxels:  # network_summary runs the network on so many
+            place = Location(self.config.file) / "network_summary" / "input_size"
+            message = f"has {values} values; {self.limits.image_voxels} is the most"
             yield Problem(place, message, "", "limit")
-        threads = config.variables.get(THREADS_VARIABLE)
+        threads = self.config.variables.get(THREADS_VARIABLE)
         if threads is not None and not (
             type(threads.value) is int and 1 <= threads.value <= MAX_THREADS
         ):
             message = f"is {threads.value!r:.40}; a whole number from 1 to {MAX_THREADS} is allowed"
             yield Problem(threads.source / THREADS_VARIABLE, message, "", "limit")
 
-    return check
+    @cached_property
+    def axes(self) -> int:
+        """The most axes that images may have; an evaluation does not describe its network."""
+        for section in self.config.scopes.values():
+            for spec in section.specs("model"):
+                entry, node = table_entry(spec, "network"), spec.args.items.get("spatial_dims")
+                planar = entry is not None and entry.name in PLANAR
+                if planar if node is None else possible_values(node).most <= 2:
+                    return 2
+        return SPATIAL
+
+    def _faults(self, name: str, node: Node) -> Iterator[str]:
+        """Yield the faults of an argument; the argument's name precedes each text."""
+        if isinstance(node, Reference):  # it leads to a component
+            return
+        if name in WORKERS:
+            most, reached = self.limits.workers, possible_values(node).most
+            if reached > most:
+                shown = f"may be {_shown(reached)}" if math.isfinite(reached) else "has no bound"
+                yield f"{shown}; {most} is the most"
+        if name == "pixdim":  # zero and below keep the spacing that an image has
+            least = _least_step(node)
+            if least < LEAST_SPACING:
+                yield f"may be {least:g}; {LEAST_SPACING} mm is the least"
+        if name in SIZES:
+            voxels = self._product(node)
+            if voxels > self.limits.image_voxels:
+                yield f"has {_shown(voxels)} voxels; {self.limits.image_voxels} is the most"
+
+    def _batch_fault(self, scope: str) -> Iterator[Problem]:
+        """Yield a fault if the transforms make too many voxels of one batch by sizes and copies.
+
+        Each number keeps to its bound, and a hundred transforms multiply them.
+        """
+        section = self.config.scopes[scope]
+        copies = math.prod(
+            _most(spec.args.items.get("batch_size"))
+            for spec in components_of_kind(section, "dataloader")
+        )
+        voxels, channels = float(COUNTED_VOXELS), 1.0
+        for count, spec in enumerate(self._run_through(scope)):
+            if count == MOST_RUNS:
+                message = f"transforms inside of others run more than {MOST_RUNS} times"
+                yield Problem(spec.location, message, "Write each of them once.", "limit")
+                return
+            if not isinstance(spec, ComponentSpec):
+                continue
+            sizes = [self._product(node) for name, node in spec.args.items.items() if name in MADE]
+            if GRID in spec.title:
+                patches, voxels = self._patches(spec, voxels)
+                copies *= patches
+            elif sizes:
+                voxels = max(*sizes, COUNTED_VOXELS)
+            for name, node in spec.args.items.items():
+                voxels *= self._product(node) if name in ENLARGING else 1
+                copies *= _most(node) if name in COPYING else 1
+                if name in WIDENING:
+                    side = voxels ** (1 / self.axes) + WIDENING[name] * _most(node)
+                    # A power would raise where it is too large.
+                    voxels = math.prod([side] * self.axes)
+            if spec.title.startswith(CONCATENATING):
+                copies *= max(1, sum(1 for _ in _leaves(spec.args.items.get("keys", spec))))
+            for start, argument in ONE_HOT.items():  # no transform multiplies others' channels
+                if spec.title.startswith(start):
+                    channels = max(channels, _most(spec.args.items.get(argument)))
+            total = copies * channels * voxels
+            radius = spec.args.items.get("radius")
+            if radius is not None:  # of a median around each voxel
+                total *= self._product(radius, lambda number: 1 + 2 * max(0.0, number.most))
+            if total > BATCH_VOXELS:
+                message = f"{spec.title}: makes {_shown(total)} voxels in one batch; "
+                message += f"{BATCH_VOXELS} is the most"
+                advice = "Use fewer copies or smaller sizes."
+                yield Problem(spec.location, message, advice, "limit")
+                return
+
+    def _run_through(self, scope: str) -> Iterator[Node]:
+        """Yield the transforms of a section as often as a case runs them, and nodes on the way."""
+        waiting: list[Iterator[Node]] = [iter(self.config.scopes[scope].entries.values())]
+        while waiting:
+            node = next(waiting[-1], None)
+            if node is None:
+                waiting.pop()
+            elif isinstance(node, ListNode):
+                yield node
+                waiting.append(iter(node.items))
+            elif isinstance(node, ComponentSpec):
+                entry = table_entry(node, None)
+                if node.disabled or entry is None or entry.kind != "transform":
+                    continue
+                yield node
+                if "transforms" in node.args.items:
+                    times = min(_most(node.args.items.get("num_transforms")), MOST_RUNS)
+                    waiting.append(repeat(node.args.items["transforms"], int(times)))
+            elif isinstance(node, Reference | Expression):
+                yield node
+                # Each name as often as the node has it.
+                parts = [node] if isinstance(node, Reference) else expressions.walk(node.tree)
+                kinds = Reference | expressions.ReferenceName
+                names = [part.name for part in parts if isinstance(part, kinds)]
+                targets = filter(None, (self.config.find(scope, name) for name in names))
+                waiting.append(iter([self.config.scopes[at].entries[name] for at, name in targets]))
+
+    def _patches(self, spec: ComponentSpec, voxels: float) -> tuple[float, float]:
+        """Return the number of patches of a grid on an image, and the voxels of each patch."""
+        patch, overlap = (spec.args.items.get(name) for name in ("patch_size", "overlap"))
+        size = voxels  # the most: a patch has whole axes where a number is below 1
+        if patch is not None and possible_values(patch).least >= 1:
+            size = self._product(patch)
+        dense = 1.0  # the number of patches that hold a voxel
+        if overlap is not None:
+            dense = self._product(
+                overlap, lambda part: 1 / (1 - max(0.0, part.most)) if part.most < 1 else math.inf
+            )
+        return max(_most(spec.args.items.get("num_patches")), dense * voxels / size), size
+
+    def _product(
+        self,
+        node: Node,
+        length: Callable[[Possible], float] = lambda number: max(1.0, number.most),
+    ) -> float:
+        """Return the product over all axes of the length that the number of each axis means.
+
+        0 and below mean an axis as it is, which counts as 1.
+        """
+        largest = 1.0
+        for choice in _choices(node):
+            lengths = [length(number) for number in _numbers(choice)]
+            largest = max(largest, math.prod(lengths if len(lengths) > 1 else lengths * self.axes))
+        return largest
+
+    def _window_fault(self, section: Section) -> Iterator[Problem]:
+        """Yield the inferers that give the network too many voxels at once."""
+        for spec in components_of_kind(section, "inferer"):
+            window = spec.args.items.get("roi_size")
+            voxels = 1.0 if window is None else self._product(window)
+            voxels *= _most(spec.args.items.get("sw_batch_size"))
+            if voxels > BATCH_VOXELS:
+                message = f"{_shown(voxels)} voxels at once; {BATCH_VOXELS} is the most"
+                advice = "Use a smaller roi_size or sw_batch_size."
+                yield Problem(spec.location, f"{spec.title}: {message}", advice, "limit")
 
 
 def weights_size_check(limits: Limits) -> Check:
@@ -138,38 +288,8 @@ def weights_size_check(limits: Limits) -> Check:
     return check
 
 
-def _faults(name: str, node: Node, limits: Limits, axes: int) -> Iterator[str]:
-    """Yield the faults of an argument; the argument's name precedes each text."""
-    if isinstance(node, Reference):  # it leads to a component
-        return
-    if name in WORKERS:
-        most, reached = limits.workers, possible_values(node).most
-        if reached > most:
-            shown = f"may be {_shown(reached)}" if math.isfinite(reached) else "has no bound"
-            yield f"{shown}; {most} is the most"
-    if name == "pixdim":  # zero and below keep the spacing that an image has
-        least = _least_step(node)
-        if least < LEAST_SPACING:
-            yield f"may be {least:g}; {LEAST_SPACING} mm is the least"
-    if name in SIZES:
-        voxels = _product(node, axes)
-        if voxels > limits.image_voxels:
-            yield f"has {_shown(voxels)} voxels; {limits.image_voxels} is the most"
-
-
 def _shown(number: float) -> str:
     return f"{number:.0f}" if abs(number) < 1e15 else f"{number:.1e}"
-
-
-def _axes(config: WorkflowConfig) -> int:
-    """Return the most axes that images may have; an evaluation does not describe its network."""
-    for section in config.scopes.values():
-        for spec in section.specs("model"):
-            entry, node = table_entry(spec, "network"), spec.args.items.get("spatial_dims")
-            planar = entry is not None and entry.name in PLANAR
-            if planar if node is None else possible_values(node).most <= 2:
-                return 2
-    return SPATIAL
 
 
 def _choices(node: Node | Tree) -> Iterator[Node | Tree]:
@@ -207,22 +327,6 @@ def _numbers(node: Node | Tree) -> list[Possible]:
     return [number for number in numbers if number.has_numbers]
 
 
-def _product(
-    node: Node,
-    axes: int,
-    length: Callable[[Possible], float] = lambda number: max(1.0, number.most),
-) -> float:
-    """Return the product over all axes of the length that the number of each axis means.
-
-    0 and below mean an axis as it is, which counts as 1.
-    """
-    largest = 1.0
-    for choice in _choices(node):
-        lengths = [length(number) for number in _numbers(choice)]
-        largest = max(largest, math.prod(lengths if len(lengths) > 1 else lengths * axes))
-    return largest
-
-
 def _least_step(node: Node | Tree) -> float:
     """Return the least possible distance above zero; infinite if there is none."""
     least = math.inf
@@ -233,109 +337,6 @@ def _least_step(node: Node | Tree) -> float:
             steps = [max(number.least, 0.0) for number in _numbers(choice) if number.most > 0]
         least = min(least, *steps) if steps else least
     return least
-
-
-def _batch_fault(config: WorkflowConfig, scope: str, axes: int) -> Iterator[Problem]:
-    """Yield a fault if the transforms make too many voxels of one batch by sizes and copies.
-
-    Each number keeps to its bound, and a hundred transforms multiply them.
-    """
-    section = config.scopes[scope]
-    copies = math.prod(
-        _most(spec.args.items.get("batch_size"))
-        for spec in components_of_kind(section, "dataloader")
-    )
-    voxels, channels = float(COUNTED_VOXELS), 1.0
-    for count, spec in enumerate(_run_through(config, scope)):
-        if count == MOST_RUNS:
-            message = f"transforms inside of others run more than {MOST_RUNS} times"
-            yield Problem(spec.location, message, "Write each of them once.", "limit")
-            return
-        if not isinstance(spec, ComponentSpec):
-            continue
-        sizes = [_product(node, axes) for name, node in spec.args.items.items() if name in MADE]
-        if GRID in spec.title:
-            patches, voxels = _patches(spec, voxels, axes)
-            copies *= patches
-        elif sizes:
-            voxels = max(*sizes, COUNTED_VOXELS)
-        for name, node in spec.args.items.items():
-            voxels *= _product(node, axes) if name in ENLARGING else 1
-            copies *= _most(node) if name in COPYING else 1
-            if name in WIDENING:
-                side = voxels ** (1 / axes) + WIDENING[name] * _most(node)
-                voxels = math.prod([side] * axes)  # a power would raise where it is too large
-        if spec.title.startswith(CONCATENATING):
-            copies *= max(1, sum(1 for _ in _leaves(spec.args.items.get("keys", spec))))
-        for start, argument in ONE_HOT.items():  # no transform multiplies others' channels
-            if spec.title.startswith(start):
-                channels = max(channels, _most(spec.args.items.get(argument)))
-        total = copies * channels * voxels
-        if (radius := spec.args.items.get("radius")) is not None:  # of a median around each voxel
-            total *= _product(radius, axes, lambda number: 1 + 2 * max(0.0, number.most))
-        if total > BATCH_VOXELS:
-            message = f"{_shown(total)} voxels in one batch; {BATCH_VOXELS} is the most"
-            yield Problem(
-                spec.location,
-                f"{spec.title}: makes {message}",
-                "Use fewer copies or smaller sizes.",
-                "limit",
-            )
-            return
-
-
-def _patches(spec: ComponentSpec, voxels: float, axes: int) -> tuple[float, float]:
-    """Return the number of patches of a grid on an image, and the voxels of each patch."""
-    patch, overlap = (spec.args.items.get(name) for name in ("patch_size", "overlap"))
-    size = voxels  # the most: a patch has whole axes where a number is below 1
-    if patch is not None and possible_values(patch).least >= 1:
-        size = _product(patch, axes)
-    dense = 1.0  # the number of patches that hold a voxel
-    if overlap is not None:
-        dense = _product(
-            overlap, axes, lambda part: 1 / (1 - max(0.0, part.most)) if part.most < 1 else math.inf
-        )
-    return max(_most(spec.args.items.get("num_patches")), dense * voxels / size), size
-
-
-def _run_through(config: WorkflowConfig, scope: str) -> Iterator[Node]:
-    """Yield the transforms of a section as often as a case runs them, and all nodes on the way."""
-    waiting: list[Iterator[Node]] = [iter(config.scopes[scope].entries.values())]
-    while waiting:
-        node = next(waiting[-1], None)
-        if node is None:
-            waiting.pop()
-        elif isinstance(node, ListNode):
-            yield node
-            waiting.append(iter(node.items))
-        elif isinstance(node, ComponentSpec):
-            entry = table_entry(node, None)
-            if node.disabled or entry is None or entry.kind != "transform":
-                continue
-            yield node
-            if "transforms" in node.args.items:
-                times = min(_most(node.args.items.get("num_transforms")), MOST_RUNS)
-                waiting.append(repeat(node.args.items["transforms"], int(times)))
-        elif isinstance(node, Reference | Expression):
-            yield node
-            # Each name as often as the node has it.
-            parts = [node] if isinstance(node, Reference) else expressions.walk(node.tree)
-            kinds = Reference | expressions.ReferenceName
-            names = [part.name for part in parts if isinstance(part, kinds)]
-            targets = [at for name in names if (at := config.find(scope, name)) is not None]
-            waiting.append(iter([config.scopes[at].entries[name] for at, name in targets]))
-
-
-def _window_fault(section: Section, axes: int) -> Iterator[Problem]:
-    """Yield the inferers that give the network too many voxels at once."""
-    for spec in components_of_kind(section, "inferer"):
-        window = spec.args.items.get("roi_size")
-        voxels = 1.0 if window is None else _product(window, axes)
-        voxels *= _most(spec.args.items.get("sw_batch_size"))
-        if voxels > BATCH_VOXELS:
-            message = f"{spec.title}: {_shown(voxels)} voxels at once; {BATCH_VOXELS} is the most"
-            advice = "Use a smaller roi_size or sw_batch_size."
-            yield Problem(spec.location, message, advice, "limit")
 
 
 def _most(node: Node | None) -> float:
@@ -360,11 +361,7 @@ def _model_files(config: WorkflowConfig) -> Iterator[tuple[Location, str]]:
 
 def image_limits_check(limits: Limits) -> Check:
     """Return the check of the images that data lists name, by their headers: no voxel is read."""
-
-    def check(config: WorkflowConfig) -> Iterator[Problem]:
-        yield from islice(_too_large(config, limits), MAX_LISTED)
-
-    return check
+    return lambda config: islice(_too_large(config, limits), MAX_LISTED)
 
 
 def _too_large(config: WorkflowConfig, limits: Limits) -> Iterator[Problem]:

@@ -22,7 +22,7 @@ from mmar_runtime.config.nodes import ComponentSpec, Expression, ListNode, Node,
 from mmar_runtime.config.nodes import Literal as LiteralNode
 from mmar_runtime.config.sections import SLOT_KINDS, Section, WorkflowConfig
 from mmar_runtime.errors import Problem
-from mmar_runtime.policy.component_check import components_of_kind, slot_kind, table_entry
+from mmar_runtime.policy.component_check import components_of_kind, table_entry
 from mmar_runtime.policy.lambda_forms import INPUT, LOSS
 from mmar_runtime.policy.possible_values import Possible, possible_of, possible_values
 from mmar_runtime.policy.site_policy import MOST_METRICS, SitePolicy
@@ -273,13 +273,13 @@ def _place_faults(config: WorkflowConfig, scope: str) -> Iterator[Problem]:
     section = config.scopes[scope]
     for name, node in section.entries.items():
         entry = table_entry(node, None) if isinstance(node, ComponentSpec) else None
-        if slot_kind(name) is None and entry is not None and entry.kind in WATCHED:
+        if name not in SLOT_KINDS and entry is not None and entry.kind in WATCHED:
             message = f"{entry.name} is only allowed in its own entry of a section"
             advice = f"The entries: {', '.join(SLOT_KINDS)}."
             yield Problem(node.location, message, advice, "component-kind")
         for target, place in referenced_names(node):
-            referred = config.find(scope, target)
-            if referred and referred[0] != scope and slot_kind(target) in ("dataset", "dataloader"):
+            referred, kind = config.find(scope, target), SLOT_KINDS.get(target)
+            if referred and referred[0] != scope and kind in ("dataset", "dataloader"):
                 message = f"@{target} is of another section, whose cases may be others"
                 advice = f"Write {target!r} into this section."
                 yield Problem(place, message, advice, "reference")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import ComponentSpec, Literal
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import Variable
@@ -19,17 +18,13 @@ def run_folders(
     spec: ComponentSpec, entry: ComponentEntry, variables: Mapping[str, Variable]
 ) -> dict[str, Scalar]:
     """Return the places for arguments that are left out, null or empty, or may come to that."""
-    return {
-        name: _place(template, variables, spec.location)
-        for name, template in entry.filled.items()
-        # An expression may come to null.
-        if not (isinstance(node := spec.args.items.get(name), Literal) and node.value)
-    }
-
-
-def _place(template: str, variables: Mapping[str, Variable], location: Location) -> Scalar:
-    """Return the place that a template names; null where the variable in it is null."""
-    try:
-        return substitute(template, variables, location)
-    except SubstitutionError:
-        return None
+    places: dict[str, Scalar] = {}
+    for name, template in entry.filled.items():
+        node = spec.args.items.get(name)
+        if isinstance(node, Literal) and node.value:
+            continue  # an expression may come to null
+        try:
+            places[name] = substitute(template, variables, spec.location)
+        except SubstitutionError:
+            places[name] = None  # the variable in the template is null
+    return places

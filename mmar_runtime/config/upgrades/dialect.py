@@ -100,7 +100,13 @@ SAVER_WIRING = ("batch_transform", "output_transform", "resample", "name")
 @rule("a lambda over the engine's output runs as from_engine: the output is a list now")
 def _output_transform(draft: Draft) -> Iterator[Place]:
     """Upgrade lambdas over a batch's output: MONAI now hands over a list with a dict per item."""
-    whole = [place for place, section in draft.sections() if _keeps_batches_whole(section)]
+    whole = [
+        place
+        for place, section in draft.sections()
+        for engine in map(section.get, WIRING)
+        if is_component(engine)
+        and (short_name(engine) in WHOLE_BATCH_ENGINES or args_of(engine).get("decollate") is False)
+    ]
     for place, component in draft.components():
         if any(place[: len(section)] == section for section in whole):
             continue
@@ -111,15 +117,6 @@ def _output_transform(draft: Draft) -> Iterator[Place]:
                 expression = f"#monai.handlers.from_engine({keys!r}{first})"
                 set_args(component, **{argument: expression})
                 yield (*place, "args", argument)
-
-
-def _keeps_batches_whole(section: dict[str, Any]) -> bool:
-    engines = [section.get(entry) for entry in WIRING]
-    return any(
-        is_component(engine)
-        and (short_name(engine) in WHOLE_BATCH_ENGINES or args_of(engine).get("decollate") is False)
-        for engine in engines
-    )
 
 
 def _subscripted_keys(text: Any) -> list[str]:
@@ -244,7 +241,8 @@ def _saver(draft: Draft) -> Iterator[Place]:
                 **{name: value for name, value in old.items() if name in SAVER_ARGUMENTS},
             }
             _take_out(section, handler)
-            _post_transforms(section).append(_instead_of(handler, "SaveImaged", save))
+            saving = _instead_of(handler, "SaveImaged", save)
+            section.setdefault("post_transforms", []).append(saving)
             yield (*place, "handlers", index)
 
 
@@ -283,7 +281,7 @@ def _inverter(draft: Draft) -> Iterator[Place]:
                 **{name: value for name, value in old.items() if name in INVERTER_ARGUMENTS},
             }
             _take_out(section, handler)
-            transforms = _post_transforms(section)
+            transforms = section.setdefault("post_transforms", [])
             added = [_instead_of(handler, "Invertd", invert)]
             if copies is keys:
                 position = _behind_activations(draft, transforms)
@@ -332,11 +330,6 @@ def _has_metrics(section: dict[str, Any]) -> bool:
 
 def _takes_transforms(section: dict[str, Any]) -> bool:
     return isinstance(section.get("post_transforms", []), list)
-
-
-def _post_transforms(section: dict[str, Any]) -> list[Any]:
-    transforms: list[Any] = section.setdefault("post_transforms", [])
-    return transforms
 
 
 def _handlers(section: dict[str, Any], name: str) -> list[tuple[int, Component]]:

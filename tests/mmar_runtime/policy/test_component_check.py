@@ -10,7 +10,7 @@ import pytest
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import ComponentSpec
 from mmar_runtime.config.parser import NodeParser
-from mmar_runtime.policy.component_check import component_check, slot_kind, table_entry
+from mmar_runtime.policy.component_check import component_check, table_entry
 
 Check = Callable[..., list[str]]
 
@@ -367,9 +367,3 @@ def test_the_tables_entry_of_a_component() -> None:
     assert path({"path": "monai.networks.nets.UNet"}, None) == "UNet"
     assert path({"path": "monai.networks.nets.UNet"}, "loss") is None
     assert path({"path": "own.UNet"}, "network") is None
-
-
-def test_the_kind_of_a_sections_entry() -> None:
-    assert slot_kind("pre_transforms") == "transform"
-    assert slot_kind("key_metric") == "metric"
-    assert slot_kind("my_own_entry") is None
