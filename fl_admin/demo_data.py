@@ -12,11 +12,11 @@ score reached here says that the plumbing works, and nothing about patients.
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -306,12 +306,10 @@ def _smooth_noise(rng: np.random.Generator, amplitude_hu: float) -> Floats:
     """Slow changes of intensity across the volume: noise on a grid of 8 voxels, interpolated."""
     field: Floats = rng.normal(0.0, amplitude_hu, tuple(count // 8 + 1 for count in SHAPE))
     for axis, count in enumerate(SHAPE):
-        field = np.apply_along_axis(_stretched, axis, field, count)
+        known = np.arange(field.shape[axis])
+        places = np.linspace(0, known[-1], count)
+        field = np.apply_along_axis(partial(np.interp, places, known), axis, field)
     return field
-
-
-def _stretched(line: Floats, count: int) -> Floats:
-    return np.interp(np.linspace(0, len(line) - 1, count), np.arange(len(line)), line)
 
 
 def _blur(volume: Floats) -> Floats:
@@ -335,12 +333,19 @@ def _refuse_to_replace(directory: Path, *, overwrite: bool) -> None:
         raise DataError(
             f"{directory} is not empty; name another folder, or replace demo data by --overwrite"
         )
-    if not (directory / MARKER_FILE).is_file():
+    marker = directory / MARKER_FILE
+    if not marker.is_file():
         raise DataError(
             f"{directory} holds no {MARKER_FILE}, so it is not demo data and stays as it is; "
             "name another folder"
         )
-    if strangers := _files_below(directory) - _files_in_marker(directory):
+    try:
+        written = {MARKER_FILE, *json.loads(marker.read_text("utf-8"))["files"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{marker} is unreadable, so {directory.name} stays as it is; name another folder"
+        ) from error
+    if strangers := _files_below(directory) - written:
         raise DataError(
             f"{directory} holds files that are not demo data, {min(strangers)!r} for one; "
             "move them away first"
@@ -353,16 +358,6 @@ def _files_below(directory: Path) -> set[str]:
         for path in directory.rglob("*")
         if path.is_symlink() or not path.is_dir()
     }
-
-
-def _files_in_marker(directory: Path) -> set[str]:
-    try:
-        return {MARKER_FILE, *json.loads((directory / MARKER_FILE).read_text("utf-8"))["files"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{directory / MARKER_FILE} is unreadable, so {directory.name} stays as it is; "
-            "name another folder"
-        ) from error
 
 
 def _write_site(directory: Path, index: int, seed: int) -> None:
@@ -414,15 +409,12 @@ def _write_volume(
     image.header.set_xyzt_units("mm")
     image.set_qform(affine, code="scanner")
     image.set_sform(affine, code="scanner")
-    path.write_bytes(_gzipped(image.to_bytes()))
-
-
-def _gzipped(content: bytes) -> bytes:
-    """Compress without a time stamp or file name, so that equal volumes give equal files."""
-    packed = io.BytesIO()
-    with gzip.GzipFile(filename="", mode="wb", fileobj=packed, compresslevel=6, mtime=0) as file:
-        file.write(content)
-    return packed.getvalue()
+    # Without a time stamp or file name, so that equal volumes give equal files.
+    with (
+        path.open("wb") as file,
+        gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0) as packed,
+    ):
+        packed.write(image.to_bytes())
 
 
 def _describe_site(directory: Path) -> DemoSite:

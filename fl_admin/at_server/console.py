@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -157,11 +158,7 @@ class Console:
             ConfigError: the folder is not an admin's kit.
             FederationError: the server cannot be reached, or does not accept the kit.
         """
-        kit = admin_kit(folder)
-
-        def log_in() -> Session:
-            return _logged_in(kit, seconds)
-
+        log_in = partial(_logged_in, admin_kit(folder), seconds)
         return cls(log_in(), log_in)
 
     def __enter__(self) -> Self:
@@ -352,15 +349,20 @@ def _logged_in(kit: Kit, seconds: float) -> Session:
     Raises:
         FederationError: the certificate, the connection or the server stands in the way.
     """
-    for look in (_certificate_findings, lambda kit: [check_connection(kit, seconds)]):
-        for finding in look(kit):
-            if finding.state is State.FAULT:
-                raise FederationError(
-                    f"no connection to {kit.address} as {kit.name}: {finding.check}: "
-                    f"{finding.message}\n    What to do: {finding.advice}"
-                )
-            if finding.state is State.WARNING:
-                log.warning("%s: %s; %s", finding.check, finding.message, finding.advice)
+
+    def findings() -> Iterator[Finding]:
+        # What else is found there, such as a key that others can read, 'mmar site setup' reports.
+        yield from (found for found in check_certificate(kit) if found.check == "certificate")
+        yield check_connection(kit, seconds)
+
+    for finding in findings():
+        if finding.state is State.FAULT:
+            raise FederationError(
+                f"no connection to {kit.address} as {kit.name}: {finding.check}: "
+                f"{finding.message}\n    What to do: {finding.advice}"
+            )
+        if finding.state is State.WARNING:
+            log.warning("%s: %s; %s", finding.check, finding.message, finding.advice)
     try:
         with redirect_stdout(sys.stderr):  # NVFlare says there that it connects
             return new_secure_session(kit.name, str(kit.folder), timeout=seconds)
@@ -377,13 +379,10 @@ def _logged_in(kit: Kit, seconds: float) -> Session:
         ) from error
 
 
-def _certificate_findings(kit: Kit) -> list[Finding]:
-    # What else is found there, such as a key that others can read, is 'mmar site setup's to tell.
-    return [finding for finding in check_certificate(kit) if finding.check == "certificate"]
-
-
 def _state(meta: Any) -> JobState:
-    detail = meta.get(JobMetaKey.JOB_DEPLOY_DETAIL.value) or ()
+    detail = map(_text_of, meta.get(JobMetaKey.JOB_DEPLOY_DETAIL.value) or ())
+    # ``site-1: OK``; a line without a site only adds up the others.
+    answers = [line.partition(": ") for line in detail if ": " in line]
     return JobState(
         job_id=_text_of(meta.get(JobMetaKey.JOB_ID.value, "")),
         name=_text_of(meta.get(JobMetaKey.JOB_NAME.value, "")),
@@ -391,7 +390,7 @@ def _state(meta: Any) -> JobState:
         submitter=_text_of(meta.get(JobMetaKey.SUBMITTER_NAME.value, "")),
         submitted=_text_of(meta.get(JobMetaKey.SUBMIT_TIME_ISO.value, "")),
         duration=_text_of(meta.get(JobMetaKey.DURATION.value, "")),
-        deployment=dict(_answer(line) for line in map(_text_of, detail) if ": " in line),
+        deployment={site: answer.removeprefix(NVFLARE_ERROR) for site, _, answer in answers},
         schedule=tuple(map(_text_of, meta.get(JobMetaKey.SCHEDULE_HISTORY.value) or ())),
     )
 
@@ -399,12 +398,6 @@ def _state(meta: Any) -> JobState:
 def _text_of(value: object) -> str:
     """Return a text of the server, or of a site through the server, as it may be shown."""
     return shown(str(value))
-
-
-def _answer(line: str) -> tuple[str, str]:
-    """``site-1: OK`` as a pair; a line without a site only adds up the others."""
-    site, _, answer = line.partition(": ")
-    return site, answer.removeprefix(NVFLARE_ERROR)
 
 
 @contextmanager

@@ -136,7 +136,12 @@ def _known(results: JobResults) -> Iterator[str]:
         return
     failures = [str(failure) for failure in site_failures(record)]
     yield from failures
-    rejected = list(_rejections(record))
+    rejected = [
+        f"{site}: its update of round {last.number} was rejected: {outcome.reason}"
+        for last in record.rounds[-1:]
+        for site, outcome in last.sites.items()
+        if isinstance(outcome, SiteAbsence) and outcome.status == "rejected"
+    ]
     yield from rejected
     if failures or rejected:
         return
@@ -174,12 +179,3 @@ def _all_failures(record: RunRecord) -> Iterator[SiteFailure]:
 def _failures(text: str, site: str, when: str) -> Iterator[SiteFailure]:
     for match in FAILURE.finditer(text):
         yield SiteFailure(site=site, word=match["word"], reference=match["reference"], when=when)
-
-
-def _rejections(record: RunRecord) -> Iterator[str]:
-    """Yield what the server's guard did not take in the last round."""
-    for round_record in record.rounds[-1:]:
-        for site, outcome in round_record.sites.items():
-            if isinstance(outcome, SiteAbsence) and outcome.status == "rejected":
-                number = round_record.number
-                yield f"{site}: its update of round {number} was rejected: {outcome.reason}"

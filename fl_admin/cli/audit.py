@@ -13,7 +13,6 @@ logs with each contribution and keeps them in the run record.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Verify each file."""
+    from mmar_runtime.audit import EMPTY, LEDGER_FILE
+
     known = _known_heads(options)
     results = [
         _verified(path, options.key, [*options.head, *known.get(path.name, ())])
@@ -74,17 +75,20 @@ def run(options: argparse.Namespace) -> int:
     ]
     if options.json:
         print_json(results)
-    else:
-        print("\n".join(line for result in results for line in _lines(result)))
-    return 0 if all(_is_well(result) for result in results) else NOT_INTACT
-
-
-def _is_well(result: dict[str, Any]) -> bool:
-    """Return whether a log is intact; a ledger may be empty, as it is before its first spending."""
-    from mmar_runtime.audit import EMPTY, LEDGER_FILE
-
-    is_unused = result["status"] == EMPTY and Path(result["file"]).name == LEDGER_FILE.name
-    return result["status"] == "intact" or is_unused
+    for result in () if options.json else results:
+        for finding in result["findings"]:
+            print(finding["text"])
+        what = f"{result['file']}: {result['status']}"
+        if result["status"] == "not authenticated":
+            what += " (no key of its kit is here), but each line follows the line before"
+        print(f"{what}, lines: {result['lines']}, head: {result['head'] or 'none'}")
+    is_well = all(
+        result["status"] == "intact"
+        # A ledger is empty before its first spending.
+        or (result["status"] == EMPTY and Path(result["file"]).name == LEDGER_FILE.name)
+        for result in results
+    )
+    return 0 if is_well else NOT_INTACT
 
 
 def _verified(path: Path, keys: list[Path], heads: list[str]) -> dict[str, Any]:
@@ -109,14 +113,6 @@ def _verified(path: Path, keys: list[Path], heads: list[str]) -> dict[str, Any]:
         "head": report.head,
         "findings": [{"line": finding.line, "text": str(finding)} for finding in report.findings],
     }
-
-
-def _lines(result: dict[str, Any]) -> Iterator[str]:
-    yield from (finding["text"] for finding in result["findings"])
-    what = f"{result['file']}: {result['status']}"
-    if result["status"] == "not authenticated":
-        what += " (no key of its kit is here), but each line follows the line before"
-    yield f"{what}, lines: {result['lines']}, head: {result['head'] or 'none'}"
 
 
 def _known_heads(options: argparse.Namespace) -> dict[str, list[str]]:

@@ -44,48 +44,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Judge each path and print the verdicts."""
     from fl_client.jobs.limited_check import limited_check
+    from mmar_runtime.config.location import Location
     from mmar_runtime.config.overrides import parse_overrides
+    from mmar_runtime.errors import ConfigError, Problem
     from mmar_runtime.policy.site_policy import DEFAULT_POLICY, read_site_policy
 
     policy = DEFAULT_POLICY if options.policy is None else read_site_policy(options.policy)
     overrides = parse_overrides(options.overrides)
-    _must_be_there(options.paths)
+    missing = [
+        Problem(Location("PATH"), f"there is nothing at {path!r}", "", "missing-file")
+        for path in options.paths
+        if not os.path.lexists(path)
+    ]
+    if missing:
+        raise ConfigError(missing)
     rejected = 0
     for path in options.paths:
         verdict = limited_check(path, policy, overrides=overrides, debug=options.debug)
         rejected += not verdict.accepted
-        text = json.dumps(verdict.as_dict()) if options.json else _shown(_text(verdict))
+        text = json.dumps(verdict.as_dict()) if options.json else _text(verdict)
         print(text, flush=True)
     if not options.json:
         print(f"{len(options.paths) - rejected} accepted, {rejected} rejected")
     return REJECTED if rejected else 0
 
 
-def _must_be_there(paths: list[str]) -> None:
-    """Raise for all missing paths together, before any is judged."""
-    from mmar_runtime.config.location import Location
-    from mmar_runtime.errors import ConfigError, Problem
-
-    problems = [
-        Problem(Location("PATH"), f"there is nothing at {path!r}", "", "missing-file")
-        for path in paths
-        if not os.path.lexists(path)
-    ]
-    if problems:
-        raise ConfigError(problems)
-
-
-def _shown(text: str) -> str:
-    """Return the text with escapes for what this terminal has no signs for."""
-    encoding = sys.stdout.encoding or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
-
-
 def _text(verdict: Verdict) -> str:
-    """Return the verdict for a person: a line for each reason, with advice below it."""
+    """Return the verdict for a person: a line for each reason, with advice below it.
+
+    Characters that this terminal cannot show are escaped.
+    """
     lines = [f"{verdict.path}: {'accepted' if verdict.accepted else 'rejected'}"]
     for problem in verdict.problems:
         lines.append(f"  {problem.rule}  {problem.location}: {problem.message}")
         lines += [f"      {problem.advice}"] if problem.advice else []
     lines += [f"  note: {notice}" for notice in verdict.notices]
-    return "\n".join(lines)
+    encoding = sys.stdout.encoding or "utf-8"
+    return "\n".join(lines).encode(encoding, "backslashreplace").decode(encoding)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mmar_runtime.cli.common import add_output_arguments, print_json
 
 if TYPE_CHECKING:
-    from fl_admin.kits.provision import Kits
+    pass
 
 HELP = "make start-up kits for a federation"
 EXAMPLES = """examples:
@@ -65,13 +65,7 @@ def run(options: argparse.Namespace) -> int:
                 "authority_valid_until": kits.authority_until.isoformat(),
             }
         )
-    else:
-        _summary(kits)
-    return 0
-
-
-def _summary(kits: Kits) -> None:
-    """Print what was made, until when it is good, and what comes next."""
+        return 0
     print(f"{len(kits.participants)} kits in {kits.folder}")
     width = max(map(len, kits.participants))
     for name in kits.participants:
@@ -80,3 +74,4 @@ def _summary(kits: Kits) -> None:
     print(f"  {'the authority':{width}}          valid until {kits.authority_until:%Y-%m-%d}")
     state, server = kits.folder.parent / "state", kits.kit(kits.participants[0])
     print(NEXT.format(state=state, address=server.address))
+    return 0

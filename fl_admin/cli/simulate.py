@@ -90,8 +90,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check the job for every site, run it, show the results."""
     set_up_logging(verbose=options.verbose)
+    folder = options.job or options.mmar
+    if folder is None:
+        message = "the job's folder is not named"
+        raise ConfigError([Problem(Location("simulate"), message, "mmar simulate JOB ...", "job")])
     # The code of a plain MMAR goes along: the simulated sites judge it by their policy.
-    with named_job(_job_folder(options), options, min_sites=options.sites, with_code=True) as job:
+    with named_job(Path(folder), options, min_sites=options.sites, with_code=True) as job:
         return _simulate(job, options)
 
 
@@ -137,14 +141,6 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
             f"the run failed: {result.failure}\n    Logs: {folder.log(plan.engine.name)}"
         )
     return 0
-
-
-def _job_folder(options: argparse.Namespace) -> Path:
-    folder = options.job or options.mmar
-    if folder is None:
-        message = "the job's folder is not named"
-        raise ConfigError([Problem(Location("simulate"), message, "mmar simulate JOB ...", "job")])
-    return Path(folder)
 
 
 def _show(plan: SimulationPlan, result: SimulationResult, *, as_json: bool) -> None:

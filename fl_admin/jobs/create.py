@@ -425,17 +425,12 @@ def _code(request: JobRequest, app: Path, configs: Iterable[WorkflowConfig]) -> 
             if "__pycache__" not in path.parts:
                 _copy(path, app / custom.name / path.relative_to(custom))
         return []
-    needed = list(_own_components(configs))
+    needed = [
+        Problem(spec.named_at, f"{spec.path!r} is code of the MMAR's own", WITH_CODE, "code")
+        for config in configs
+        for spec, entry in all_components(config)
+        if spec.path is not None and entry is None
+    ]
     if needed:
-        raise ConfigError(
-            Problem(place, f"{path!r} is code of the MMAR's own", WITH_CODE, "code")
-            for path, place in needed
-        )
+        raise ConfigError(needed)
     return [custom.name] if custom.is_dir() else []
-
-
-def _own_components(configs: Iterable[WorkflowConfig]) -> Iterator[tuple[str, Location]]:
-    for config in configs:
-        for spec, entry in all_components(config):
-            if spec.path is not None and entry is None:
-                yield spec.path, spec.named_at

@@ -55,7 +55,13 @@ def cross_validation_document(
     document["model"] = model
     wanted = (name for name in _names(model) if name not in environment)
     document = {**_values(train, wanted, document), **document}
-    document["handlers"] = _with_loader(document.get("handlers", []))
+    handlers = document.setdefault("handlers", [])
+    if isinstance(handlers, list) and not any(
+        isinstance(handler, dict) and handler.get("name") == CHECKPOINT_LOADER["name"]
+        for handler in handlers
+    ):
+        # Evaluating at one site needs a handler that reads weights.
+        document["handlers"] = [CHECKPOINT_LOADER, *handlers]
     return document
 
 
@@ -98,29 +104,16 @@ def _of_validate_section(train: Document) -> dict[str, Any]:
 def _written_out(draft: Draft, item: Any) -> Any:
     if not isinstance(item, dict) or "ref" not in item:
         return item
-    transform = draft.transform(item) or _own_transform(draft, item["ref"])
+    of_own_code = (
+        transform
+        for slot in TRANSFORM_LISTS
+        for transform in objects(draft.document["train"], slot)
+        if str(transform.get("path", "")).rpartition(".")[2] == item["ref"]
+    )
+    transform = draft.transform(item) or next(of_own_code, {})
     if not transform:
         return item  # for the loader to refuse at its place
     return {**transform, **{key: value for key, value in item.items() if key != "ref"}}
-
-
-def _own_transform(draft: Draft, name: Any) -> dict[str, Any]:
-    """Return the train transform of the MMAR's own code whose class has this name; else empty."""
-    for slot in TRANSFORM_LISTS:
-        for transform in objects(draft.document["train"], slot):
-            if str(transform.get("path", "")).rpartition(".")[2] == name:
-                return transform
-    return {}
-
-
-def _with_loader(handlers: Any) -> Any:
-    """Return the handlers with one that reads weights, which evaluating at one site needs."""
-    if not isinstance(handlers, list) or any(
-        isinstance(handler, dict) and handler.get("name") == CHECKPOINT_LOADER["name"]
-        for handler in handlers
-    ):
-        return handlers
-    return [CHECKPOINT_LOADER, *handlers]
 
 
 def _names(value: Any) -> list[str]:

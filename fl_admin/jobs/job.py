@@ -113,7 +113,10 @@ class Job:
             connected: the sites that the server has.
         """
         meta = read_json(self.folder / "meta.json")
-        named = set(_participants(meta["deploy_map"][self.mmar.root.name])) - {"server"}
+        deployment = meta["deploy_map"][self.mmar.root.name]
+        names = deployment.get("sites", []) if isinstance(deployment, dict) else deployment
+        named = {ALL_SITES if str(name).upper() == ALL_SITES else str(name) for name in names}
+        named.discard("server")
         taking_part = [site for site in sorted(connected) if named & {ALL_SITES, site}]
         absent = sorted(set(meta.get("mandatory_clients") or ()) - set(taking_part))
         if absent:
@@ -122,20 +125,14 @@ class Job:
         if len(taking_part) >= least:
             return ""
         among = "" if ALL_SITES in named else f" of {', '.join(sorted(named))}"
-        names = f": {', '.join(taking_part)}" if taking_part else ""
+        listed = f": {', '.join(taking_part)}" if taking_part else ""
         are = "is" if len(taking_part) == 1 else "are"
-        return f"the job needs {least} sites{among}, {len(taking_part)} {are} connected{names}"
+        return f"the job needs {least} sites{among}, {len(taking_part)} {are} connected{listed}"
 
     def class_paths(self) -> tuple[str, ...]:
         """Return every class that the job's NVFlare configs name; a site has to allow them."""
         documents = self.documents
         return tuple(sorted({*class_paths(documents.server), *class_paths(documents.client)}))
-
-
-def _participants(deployment: Any) -> list[str]:
-    """Return the sites of an entry of ``deploy_map``: a list, or an object with ``sites``."""
-    names = deployment.get("sites", []) if isinstance(deployment, dict) else deployment
-    return [ALL_SITES if str(name).upper() == ALL_SITES else str(name) for name in names]
 
 
 def class_paths(value: Any) -> Iterator[str]:

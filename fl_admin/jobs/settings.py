@@ -169,7 +169,7 @@ def named_class(words: Sequence[str]) -> dict[str, Any]:
     another name.
 
     Raises:
-        ConfigError: a word is nott KEY=VALUE.
+        ConfigError: a word is not KEY=VALUE.
 
     >>> named_class(["ExcludeVars", "exclude_vars=head.*,*.bias"])["args"]
     {'exclude_vars': ['head.*', '*.bias']}

@@ -138,7 +138,11 @@ def provision(project_file: Path, out: Path, *, renew: Collection[str] = ()) -> 
     # Before NVFlare takes the document apart.
     participants = [participant["name"] for participant in document["participants"]]
     renewed = _renewed(renew, participants)
-    project, builders = _prepared(document, project_file)
+    try:
+        project, builders = prepare_project(document), prepare_builders(document)
+    except ValueError as error:  # a fault that only NVFlare finds
+        place = Location(project_file.name)
+        raise ConfigError([Problem(place, str(error), "", "project")]) from error
     server = project.get_server().name
     home = out.expanduser().resolve() / name
     with (
@@ -210,15 +214,6 @@ def _alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _prepared(document: dict[str, Any], project_file: Path) -> tuple[Any, list[Any]]:
-    """NVFlare's project and builders; what only NVFlare finds fault with is told as ours is."""
-    try:
-        return prepare_project(document), prepare_builders(document)
-    except ValueError as error:
-        place = Location(project_file.name)
-        raise ConfigError([Problem(place, str(error), "", "project")]) from error
 
 
 @contextlib.contextmanager

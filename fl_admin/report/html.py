@@ -108,8 +108,14 @@ def heat_colours(share: float) -> tuple[str, str]:
 
     The ink is black or white, whichever contrasts more: at least 4.5 to 1 on any background.
     """
-    background = _heat(share)
-    light = _luminance(background)
+    place = share * (len(_HEAT_STOPS) - 1)
+    index = min(int(place), len(_HEAT_STOPS) - 2)
+    stops = zip(_HEAT_STOPS[index], _HEAT_STOPS[index + 1], strict=True)
+    background = [round(low + (high - low) * (place - index)) for low, high in stops]
+    # The relative luminance of WCAG 2, from 0 (black) to 1 (white).
+    parts = [part / 255 for part in background]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    light = 0.2126 * red + 0.7152 * green + 0.0722 * blue
     ink = "#000000" if (light + 0.05) / 0.05 >= 1.05 / (light + 0.05) else "#ffffff"
     return "#{:02x}{:02x}{:02x}".format(*background), ink
 
@@ -169,19 +175,3 @@ def _heat_map(matrix: CrossSiteMatrix, metric: str, lowest: float, highest: floa
         for model in matrix.models
     )
     return HeatMap(metric=metric, is_key=is_key, lowest=lowest, highest=highest, rows=rows)
-
-
-def _heat(share: float) -> tuple[int, int, int]:
-    place = share * (len(_HEAT_STOPS) - 1)
-    index = min(int(place), len(_HEAT_STOPS) - 2)
-    rest = place - index
-    pairs = zip(_HEAT_STOPS[index], _HEAT_STOPS[index + 1], strict=True)
-    red, green, blue = (round(low + (high - low) * rest) for low, high in pairs)
-    return red, green, blue
-
-
-def _luminance(colour: tuple[int, int, int]) -> float:
-    """Return the relative luminance of WCAG 2, from 0 (black) to 1 (white)."""
-    parts = [part / 255 for part in colour]
-    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -58,7 +58,7 @@ def no_shortfalls(record: RunRecord) -> str:
 def summary_facts(record: RunRecord) -> tuple[Fact, ...]:
     """Rounds, sites, the way of the mean key metric, the best model, and what alone is shared."""
     if not record.trains:
-        return (_no_rounds_fact(record), _sites_fact(record))
+        return (_rounds_fact(record), _sites_fact(record))
     facts = (_rounds_fact(record), _sites_fact(record), _mean_fact(record), _best_fact(record))
     if record.shared_names is None:
         return facts
@@ -141,18 +141,14 @@ def format_seconds(seconds: float) -> str:
 
 
 def _rounds_fact(record: RunRecord) -> Fact:
-    value = f"{len(record.closed_rounds)} of {record.rounds_asked}"
-    if record.finished is None:
-        return Fact(label="Rounds", value=value, note="the run has not finished")
-    seconds = (record.finished - record.started).total_seconds()
-    return Fact(label="Rounds", value=value, note=f"in {format_seconds(seconds)}")
-
-
-def _no_rounds_fact(record: RunRecord) -> Fact:
-    note = "given models were evaluated"
+    took = ""
     if record.finished is not None:
-        note += f" in {format_seconds((record.finished - record.started).total_seconds())}"
-    return Fact(label="Rounds", value="none", note=note)
+        took = f"in {format_seconds((record.finished - record.started).total_seconds())}"
+    if not record.trains:
+        note = f"given models were evaluated {took}".rstrip()
+        return Fact(label="Rounds", value="none", note=note)
+    value = f"{len(record.closed_rounds)} of {record.rounds_asked}"
+    return Fact(label="Rounds", value=value, note=took or "the run has not finished")
 
 
 def _sites_fact(record: RunRecord) -> Fact:

@@ -62,28 +62,17 @@ def _parts(record: RunRecord, matrix: CrossSiteMatrix | None) -> Iterator[Render
     yield Text.assemble(_text(record.job, "bold"), f": {summary.status_text(record)}")
     if record.failure is not None:
         yield _text(record.failure, "red")
-    yield _facts_table(record)
+    facts = Table.grid(padding=(0, 2))
+    for fact in summary.summary_facts(record):
+        facts.add_row(_text(fact.label), _text(fact.value, "bold"), _text(fact.note, "dim"))
+    yield facts
     if record.trains:
         yield score_table(record) if record.scores else Text(summary.NO_SCORES)
     yield matrix_table(matrix) if matrix is not None else Text(summary.NO_MATRIX)
-    yield from _shortfall_lines(record)
-
-
-def _facts_table(record: RunRecord) -> Table:
-    table = Table.grid(padding=(0, 2))
-    for fact in summary.summary_facts(record):
-        table.add_row(_text(fact.label), _text(fact.value, "bold"), _text(fact.note, "dim"))
-    return table
-
-
-def _shortfall_lines(record: RunRecord) -> Iterator[Text]:
     sentences = shortfalls(record)
-    if not sentences:
-        yield Text(f"Shortfalls: {summary.no_shortfalls(record)}")
-        return
-    yield Text("Shortfalls:", style="bold")
-    for sentence in sentences:
-        yield _text(f"- {sentence}", "yellow")
+    said = "" if sentences else f" {summary.no_shortfalls(record)}"
+    yield Text(f"Shortfalls:{said}", style="bold" if sentences else "")
+    yield from (_text(f"- {sentence}", "yellow") for sentence in sentences)
 
 
 def _cell(matrix: CrossSiteMatrix, model: str, site: str, best: bool) -> Text:

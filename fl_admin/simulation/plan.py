@@ -72,7 +72,19 @@ def plan_simulation(request: SimulationRequest) -> SimulationPlan:
     fault = _number_fault(request)
     if fault is not None:
         raise ConfigError([fault])
-    given = _given_values(request)
+    names = [f"site-{number}" for number in range(1, request.sites + 1)]
+    data: Mapping[str, Values] = {}
+    if request.data is not None:
+        data = data_of_sites(request.data, names, Location("--data"))
+    # Data win over the environment, and ``--set`` over both.
+    given = {
+        name: {
+            **(environment_values(request.environment, name) if request.environment else {}),
+            **data.get(name, {}),
+            **request.overrides,
+        }
+        for name in names
+    }
     engine, not_inline = _engine(request, given)
     sites = with_threads(given)
     return SimulationPlan(
@@ -103,22 +115,6 @@ def _number_fault(request: SimulationRequest) -> Problem | None:
         message = f"has to be a positive whole number, found {request.workers}"
         return Problem(Location("--workers"), message, "", "workers")
     return None
-
-
-def _given_values(request: SimulationRequest) -> dict[str, dict[str, Scalar]]:
-    """Return the sites' values: data win over the environment, and ``--set`` over both."""
-    names = [f"site-{number}" for number in range(1, request.sites + 1)]
-    data: Mapping[str, Values] = {}
-    if request.data is not None:
-        data = data_of_sites(request.data, names, Location("--data"))
-    return {
-        name: {
-            **(environment_values(request.environment, name) if request.environment else {}),
-            **data.get(name, {}),
-            **request.overrides,
-        }
-        for name in names
-    }
 
 
 def _engine(

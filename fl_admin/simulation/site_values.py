@@ -60,16 +60,14 @@ def with_threads(sites: Mapping[str, Values]) -> dict[str, dict[str, Scalar]]:
 
     A site that sets ``NUM_THREADS`` itself keeps its own number.
     """
-    return {
-        name: {THREADS_VARIABLE: _share_of_threads(values, len(sites)), **values}
-        for name, values in sites.items()
-    }
-
-
-def _share_of_threads(values: Values, sites: int) -> int:
-    count = values.get(PROCESSES_VARIABLE, 1)
-    processes = count if type(count) is int and count > 0 else 1  # the site reports another value
-    return max(1, (os.cpu_count() or 1) // (sites * processes))
+    shared: dict[str, dict[str, Scalar]] = {}
+    for name, values in sites.items():
+        count = values.get(PROCESSES_VARIABLE, 1)
+        # The site reports a count that is not a positive whole number.
+        processes = count if type(count) is int and count > 0 else 1
+        share = max(1, (os.cpu_count() or 1) // (len(sites) * processes))
+        shared[name] = {THREADS_VARIABLE: share, **values}
+    return shared
 
 
 def threads_of(values: Values) -> int:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from fl_admin.at_server.console import JobState
 from fl_admin.cli.live import number
-from fl_server.record.values import RoundRecord, RunRecord, SiteAbsence, SiteContribution
+from fl_server.record.values import RunRecord, SiteAbsence, SiteContribution
 
 View = Callable[[JobState, RunRecord | None], object]
 COLUMNS = ("site", "round", "state", "steps", "loss", "received", "own", "seconds")
@@ -67,30 +67,28 @@ def site_rows(record: RunRecord) -> Iterator[tuple[str, ...]]:
     """Yield each site in the round that is open, or in the last one."""
     last = record.rounds[-1] if record.rounds else None
     for site in record.sites:
-        yield (site, *_row(record, last, site))
-
-
-def _row(record: RunRecord, last: RoundRecord | None, site: str) -> tuple[str, ...]:
-    if last is None:
-        return ("", "starting")
-    place = f"{last.number}/{record.rounds_asked}"
-    match last.sites.get(site):
-        case SiteContribution() as contribution:
-            metric = record.key_metric
-            over = not last.is_open and last.number == record.rounds_asked
-            return (
-                place,
-                "cross-site" if over else "contributed",
-                str(contribution.steps),
-                number(contribution.epochs[-1].loss if contribution.epochs else None),
-                number(contribution.received_metrics.get(metric)),
-                number(contribution.local_metrics.get(metric)),
-                f"{contribution.seconds:.1f}",
-            )
-        case SiteAbsence() as absence:
-            return (place, f"{absence.status}: {absence.reason}"[:LONGEST_STATE])
-        case _:
-            return (place, "training")
+        if last is None:
+            yield (site, "", "starting")
+            continue
+        place = f"{last.number}/{record.rounds_asked}"
+        match last.sites.get(site):
+            case SiteContribution() as contribution:
+                metric = record.key_metric
+                over = not last.is_open and last.number == record.rounds_asked
+                yield (
+                    site,
+                    place,
+                    "cross-site" if over else "contributed",
+                    str(contribution.steps),
+                    number(contribution.epochs[-1].loss if contribution.epochs else None),
+                    number(contribution.received_metrics.get(metric)),
+                    number(contribution.local_metrics.get(metric)),
+                    f"{contribution.seconds:.1f}",
+                )
+            case SiteAbsence() as absence:
+                yield (site, place, f"{absence.status}: {absence.reason}"[:LONGEST_STATE])
+            case _:
+                yield (site, place, "training")
 
 
 def waiting_lines(state: JobState) -> Iterator[str]:

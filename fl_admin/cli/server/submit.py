@@ -60,12 +60,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-check", action="store_true", help="leave the judgement to the sites alone"
     )
     add_start_argument(parser)
-    _add_mmar_arguments(parser)
-    add_output_arguments(parser)
-
-
-def _add_mmar_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what a job says itself, and a plain MMAR does not."""
     parser.add_argument(
         "--min-sites", type=int, metavar="N", help="of a plain MMAR: sites of a round (2)"
     )
@@ -77,6 +71,7 @@ def _add_mmar_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_settings_arguments(parser)
     add_set_argument(parser)
+    add_output_arguments(parser)
 
 
 def add_start_argument(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from fl_admin.cli.commands import add_json_arguments
 from mmar_runtime.cli.common import print_json
 
 if TYPE_CHECKING:
-    from fl_admin.kits.approval import Approvals, Candidate
+    from fl_admin.kits.approval import Approvals
     from fl_admin.kits.job_approval import JobApprovals, JobCandidate
 
 HELP = "show a job or its code, ask, and let it run here"
@@ -46,8 +46,12 @@ def run(options: argparse.Namespace) -> int:
     """List, revoke or approve."""
     from fl_admin.kits.approval import Approvals
     from fl_admin.kits.job_approval import JobApprovals
+    from mmar_runtime.config.location import Location
+    from mmar_runtime.errors import ConfigError, Problem
 
-    _one_of(options)
+    if [options.path is not None, options.list, options.revoke is not None].count(True) != 1:
+        message = "takes one of PATH, --list and --revoke HASH"
+        raise ConfigError([Problem(Location("mmar site approve"), message, "", "usage")])
     approvals = Approvals(options.policy)
     jobs = JobApprovals(approvals)
     if options.list:
@@ -61,16 +65,6 @@ def run(options: argparse.Namespace) -> int:
     if approvals.policy.jobs == "approved":
         return _approve_job(approvals, jobs, options)
     return _approve(approvals, options)
-
-
-def _one_of(options: argparse.Namespace) -> None:
-    from mmar_runtime.config.location import Location
-    from mmar_runtime.errors import ConfigError, Problem
-
-    given = [options.path is not None, options.list, options.revoke is not None]
-    if sum(given) != 1:
-        message = "takes one of PATH, --list and --revoke HASH"
-        raise ConfigError([Problem(Location("mmar site approve"), message, "", "usage")])
 
 
 def _list(approvals: Approvals, jobs: JobApprovals, options: argparse.Namespace) -> int:
@@ -131,26 +125,23 @@ def _approve(approvals: Approvals, options: argparse.Namespace) -> int:
     with approvals.candidate(custom_folder(options.path)) as candidate:
         if candidate.known:
             return _told(approvals, options, "approved", candidate.digest)
+        last = candidate.last
+        lines = [
+            f"{len(candidate.files)} files: {', '.join(candidate.files)}",
+            f"SHA-256 {candidate.digest}",
+            f"as a difference to {last}" if last else "nothing was approved before",
+            "",
+            *candidate.difference,
+            "",
+        ]
         # With --json, stdout holds one JSON document and nothing else.
-        _show(candidate, sys.stderr if options.json else sys.stdout)
+        print("\n".join(lines), file=sys.stderr if options.json else sys.stdout, flush=True)
         if not (
             options.yes or _asked("May this code run at this site, with the rights of its process?")
         ):
             return _told(approvals, options, "not approved", candidate.digest)
         _restart_if(approvals.approve(candidate))
         return _told(approvals, options, "approved", candidate.digest)
-
-
-def _show(candidate: Candidate, stream: TextIO) -> None:
-    lines = [
-        f"{len(candidate.files)} files: {', '.join(candidate.files)}",
-        f"SHA-256 {candidate.digest}",
-        f"as a difference to {candidate.last}" if candidate.last else "nothing was approved before",
-        "",
-        *candidate.difference,
-        "",
-    ]
-    print("\n".join(lines), file=stream, flush=True)
 
 
 def _asked(question: str) -> bool:

@@ -91,8 +91,12 @@ def run(options: argparse.Namespace) -> int:
             write_text_atomically(out / DOCUMENT, json_text(document) + "\n")
     if options.json:
         print_json(document)
-    else:
-        print(_summary(validation, site, time.monotonic() - started))
+        return 0
+    for name, value in validation.told.metrics.items():
+        print(f"{name}: {value!r}")
+    if not validation.told.metrics:
+        print("the policy of this site lets none of its metrics out")
+    print(f"{validation.cases} cases at {site.name} in {time.monotonic() - started:.1f} s")
     return 0
 
 
@@ -134,11 +138,3 @@ def _validated(site: Site, model: Path) -> SiteValidation:
 
         weights = read_checkpoint(model).weights
         return validate_here(site, weights, source=str(model), should_stop=stop)
-
-
-def _summary(validation: SiteValidation, site: Site, seconds: float) -> str:
-    lines = [f"{name}: {value!r}" for name, value in validation.told.metrics.items()]
-    if not lines:
-        lines.append("the policy of this site lets none of its metrics out")
-    lines.append(f"{validation.cases} cases at {site.name} in {seconds:.1f} s")
-    return "\n".join(lines)

@@ -153,19 +153,15 @@ def import_job(
     problems = [*old.problems, *_dropped(old.fields, allow_dropped)]
     if not problems:
         created = create_job(request, out, overwrite=overwrite)
-        return replace(created, notices=(*_added(old), *created.notices))
+        asked = {step for report in old.fields for step in (report.name, *report.location.path)}
+        added = (ADDED_CROSS_SITE,) if asked.isdisjoint(CROSS_SITE) else ()
+        return replace(created, notices=(*added, *created.notices))
     try:
         with temporary_job(request):
             pass  # only for its problems, so that all are told at once
     except ConfigError as error:
         problems += error.problems
     raise ConfigError(problems)
-
-
-def _added(old: OldFederation) -> Iterator[str]:
-    asked = {step for report in old.fields for step in (report.name, *report.location.path)}
-    if asked.isdisjoint(CROSS_SITE):
-        yield ADDED_CROSS_SITE
 
 
 def _dropped(fields: tuple[FieldReport, ...], allowed: Collection[str]) -> Iterator[Problem]:
@@ -204,7 +200,11 @@ def read_old_federation(
     app, name = _app_of(folder.expanduser().resolve())
     config = app / "config" if (app / "config").is_dir() else app
     documents = _documents(config)
-    home = _mmar_of(app, mmar)
+    if mmar is None and not (app / TRAIN_FILE).is_file():
+        message = f"holds no {TRAIN_FILE}, so there is nothing to train"
+        advice = "Name the MMAR with --mmar."
+        raise ConfigError([Problem(Location(app.name), message, advice, "mmar")])
+    home = Mmar.open(mmar or app)
     reading = _Reading(home, documents, values or {})
     for file, document in documents.items():
         reading.visit(document, Location(file), ())
@@ -240,30 +240,19 @@ def _documents(config: Path) -> dict[str, dict[str, Any]]:
         except ConfigError as error:
             problems += error.problems
             continue
-        problems += _format_problems(document, Location(file))
+        place = Location(file)
+        if not isinstance(document, dict):
+            problems.append(Problem(place, "has to be a JSON object", "", "json"))
+        elif document.get("format_version") not in FORMATS:
+            message = f"has to be 1 or 2, found {document.get('format_version')!r}"
+            problems.append(Problem(place / "format_version", message, "", "job"))
+        elif any(path.startswith(OURS) for path in class_paths(document)):
+            advice = "'mmar submit' and 'mmar simulate' take the job as it is."
+            problems.append(Problem(place, "is of today already", advice, "job"))
         documents[file] = document
     if problems:
         raise ConfigError(problems)
     return documents
-
-
-def _format_problems(document: Any, location: Location) -> Iterator[Problem]:
-    if not isinstance(document, dict):
-        yield Problem(location, "has to be a JSON object", "", "json")
-    elif document.get("format_version") not in FORMATS:
-        message = f"has to be 1 or 2, found {document.get('format_version')!r}"
-        yield Problem(location / "format_version", message, "", "job")
-    elif any(path.startswith(OURS) for path in class_paths(document)):
-        advice = "'mmar submit' and 'mmar simulate' take the job as it is."
-        yield Problem(location, "is of today already", advice, "job")
-
-
-def _mmar_of(app: Path, given: Path | None) -> Mmar:
-    if given is None and not (app / TRAIN_FILE).is_file():
-        message = f"holds no {TRAIN_FILE}, so there is nothing to train"
-        advice = "Name the MMAR with --mmar."
-        raise ConfigError([Problem(Location(app.name), message, advice, "mmar")])
-    return Mmar.open(given or app)
 
 
 @dataclass
@@ -289,7 +278,10 @@ class _Reading:
             location: the place.
             path: its keys without list indices.
         """
-        if isinstance(value, list) and not _is_plain(value):
+        if isinstance(value, list) and (
+            # An array of plain values is a value by itself.
+            not value or any(isinstance(item, dict | list) for item in value)
+        ):
             for index, item in enumerate(value):
                 self.visit(item, location / index, path)
         elif isinstance(value, dict) and _is_component(value, path):
@@ -422,7 +414,11 @@ class _Reading:
     def _field(self, rule: Rule, value: Any, location: Location, name: str) -> None:
         value = self._filled(value, location.file)
         outcome, text = rule.outcome, rule.text
-        if outcome == "refused" and any(_same(value, harmless) for harmless in rule.harmless):
+        if outcome == "refused" and any(
+            bool(value == harmless)
+            and isinstance(value, bool) == isinstance(harmless, bool)  # 0 is not False
+            for harmless in rule.harmless
+        ):
             outcome, text = "ignored", "asks for nothing but what happens anyway"
         if rule.sets:
             self._set(rule, value, location)
@@ -431,7 +427,12 @@ class _Reading:
     def _set(self, rule: Rule, value: Any, location: Location) -> None:
         if rule.sets == "aggregation_weights":
             value = {} if value is None else value
-        elif _is_whole(value):
+        elif (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+            and value == int(value) >= 0
+        ):
             value = int(value) * rule.factor
         else:
             message = f"has to be a whole number, found {value!r}"
@@ -509,19 +510,18 @@ class _Reading:
 
     def _privacy(self) -> dict[str, Any]:
         """Filters, exclusions and an own aggregator, as far as there are any."""
-        kept = set(self._kept)
-        filters = [*self._filters]
-        if self._left_out:
-            filters.append({"path": EXCLUDE_PATH, "args": {"exclude_vars": self._left_out}})
-        filters = [
-            entry for entry in (_without(entry, kept) for entry in filters) if entry is not None
-        ]
-        left_out = [
-            name
-            for entry in filters
-            if entry["path"] == EXCLUDE_PATH
-            for name in entry["args"]["exclude_vars"]
-        ]
+        filters: list[Mapping[str, Any]] = []
+        left_out: list[str] = []
+        own = {"path": EXCLUDE_PATH, "args": {"exclude_vars": self._left_out}}
+        for entry in (*self._filters, own):
+            if entry["path"] != EXCLUDE_PATH:
+                filters.append(entry)
+                continue
+            # What is not shared anyway need not be excluded.
+            wanted = dict.fromkeys(entry["args"]["exclude_vars"])
+            if names := [name for name in wanted if name not in self._kept]:
+                filters.append({**entry, "args": {"exclude_vars": names}})
+                left_out += names
         return {
             "exclude_vars": tuple(dict.fromkeys(self._kept)),
             "optional_names": tuple(dict.fromkeys(left_out)),
@@ -546,14 +546,6 @@ def _is_outwards(location: Location) -> bool:
     )
 
 
-def _without(entry: Mapping[str, Any], kept: Collection[str]) -> Mapping[str, Any] | None:
-    """Return an exclusion without what is not shared anyway; None if nothing of it is left."""
-    if entry["path"] != EXCLUDE_PATH:
-        return entry
-    names = [name for name in dict.fromkeys(entry["args"]["exclude_vars"]) if name not in kept]
-    return {**entry, "args": {"exclude_vars": names}} if names else None
-
-
 def _is_component(value: Mapping[str, Any], path: tuple[str, ...]) -> bool:
     """Return whether an object names a class; a server has a name as well."""
     if path == ("servers",):
@@ -568,21 +560,6 @@ def _are_components(value: Any, key: str) -> bool:
     return bool(items) and all(
         isinstance(item, dict) and _is_component(item, (key,)) for item in items
     )
-
-
-def _is_plain(values: list[Any]) -> bool:
-    """Return whether an array is a value by itself, not a sequence of parts."""
-    return bool(values) and not any(isinstance(item, dict | list) for item in values)
-
-
-def _is_whole(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value == int(value) and value >= 0
-
-
-def _same(value: Any, other: Any) -> bool:
-    """Return whether two values are equal, where ``0`` is not ``False``."""
-    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
 def _network_of(component: Any, variables: Mapping[str, Any]) -> Any:

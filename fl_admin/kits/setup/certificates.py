@@ -31,7 +31,9 @@ def check_certificate(kit: Kit, now: datetime | None = None) -> Iterator[Finding
     try:
         own = load_certificate(kit.certificate)
         authority = load_certificate(kit.authority)
-        fits = _key_fits(kit.key, own)
+        key = load_pem_private_key(kit.key.read_bytes(), password=None).public_key()
+        form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        fits = key.public_bytes(*form) == own.public_key().public_bytes(*form)
     except UNREADABLE as error:
         message = f"cannot be read: {error}"
         yield fault("certificate", message, "take startup/ from the kit as it was sent")
@@ -87,13 +89,6 @@ def _key(kit: Kit) -> Finding:
         message = f"{path} can be read by others on this machine (mode {mode:o})"
         return fault("key", message, f"chmod 600 {kit.key}; if others did read it, have it renewed")
     return ok("key", f"{path} is private")
-
-
-def _key_fits(path: Path, certificate: x509.Certificate) -> bool:
-    """Return whether the key in a file is that of a certificate."""
-    key = load_pem_private_key(path.read_bytes(), password=None)
-    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return key.public_key().public_bytes(*form) == certificate.public_key().public_bytes(*form)
 
 
 def _certificate(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from fl_admin.kits.setup.environment import ENVIRONMENT, LIST, ROOT
@@ -39,29 +38,15 @@ def check_data(kit: Kit, policy: SitePolicy | None) -> Iterator[Finding]:
         message = f"{' and '.join(unset)} not filled in; every job is refused until then"
         yield fault("environment", message, fill_in)
         return
-    yield _environment(values)
-    yield _data(values, policy)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Looked:
-    """What was found of the files of one data list."""
-
-    files: int
-    missing: tuple[str, ...]
-    unreadable: tuple[str, ...]
-    refused: tuple[str, ...]
-
-
-def _environment(values: dict[str, Scalar]) -> Finding:
-    count = values.get(THREADS_VARIABLE)
     paths = f"{ROOT} and {LIST} set"
-    if count is None:
+    if (count := values.get(THREADS_VARIABLE)) is None:
         cores = os.cpu_count()
         message = f"{paths}; {THREADS_VARIABLE} is not, so torch takes up to {cores} threads"
         advice = f"--set {THREADS_VARIABLE}=N: the same number gives the same bits in every run"
-        return warning("environment", message, advice)
-    return ok("environment", f"{paths}; {THREADS_VARIABLE} {count}")
+        yield warning("environment", message, advice)
+    else:
+        yield ok("environment", f"{paths}; {THREADS_VARIABLE} {count}")
+    yield _data(values, policy)
 
 
 def _data(values: dict[str, Scalar], policy: SitePolicy | None) -> Finding:
@@ -70,7 +55,8 @@ def _data(values: dict[str, Scalar], policy: SitePolicy | None) -> Finding:
     if not os.path.isdir(root):
         return fault("data", f"{ROOT} leads to no folder: {root!r}", "is its disk mounted?")
     for name in (ROOT, LIST) if allowed else ():
-        if not _is_in(str(values[name]), allowed):
+        real = Path(os.path.realpath(str(values[name])))
+        if not any(real.is_relative_to(os.path.realpath(top)) for top in allowed):
             message = f"{name} is outside of the policy's data_roots: {values[name]!r}"
             return fault("data", message, "add its folder to data_roots, or move the data")
     try:
@@ -86,49 +72,34 @@ def _data(values: dict[str, Scalar], policy: SitePolicy | None) -> Finding:
     cases = {key: items for key, (items, _) in lists.items()}
     labels_are_files = TASKS.get(values.get("PROCESSING_TASK"), True)
     keys = [key for key in FILE_KEYS if key != "label" or labels_are_files]
-    return _judged(_look(cases, keys, root, allowed or (Path(root),)), cases)
+    return _judged(cases, keys, root, allowed or (Path(root),))
 
 
-def _judged(looked: _Looked, cases: Mapping[str, Sequence[Item]]) -> Finding:
-    for names, what, advice in (
-        (looked.missing, "are missing", f"is {ROOT} right? Relative paths are looked up below it"),
-        (looked.unreadable, "cannot be read by this user", "give the site's user the right to"),
-        (
-            looked.refused,
-            "may not be read by a job",
-            "add their folder to data_roots, or convert them to NIfTI",
-        ),
-    ):
-        if names:
-            rest = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-            shown = ", ".join(map(repr, names[:MAX_NAMED])) + rest
-            return fault("data", f"{len(names)} of {looked.files} files {what}: {shown}", advice)
-    counts = ", ".join(f"{key} {len(items)}" for key, items in cases.items())
-    empty = [key for key in (TRAINING, VALIDATION) if not cases.get(key)]
-    if empty:
-        message = f"{counts}; the list has no {' and no '.join(empty)}"
-        return warning("data", message, "most jobs ask for it; 'mmar data split' makes both")
-    return ok("data", f"cases: {counts}; all {looked.files} files there")
-
-
-def _look(
+def _judged(
     cases: Mapping[str, Sequence[Item]], keys: list[str], root: str, roots: tuple[Path, ...]
-) -> _Looked:
+) -> Finding:
     """Look for every file once; of most formats, none is opened."""
     items = (item for part in cases.values() for item in part)
     named = dict.fromkeys(name for item in items for key in keys for name in item.files(key))
     places = {name: os.path.join(root, name) for name in named}
     readable = Places(root=os.devnull, data=tuple(map(os.path.realpath, roots)))  # no job is here
     there = {name: place for name, place in places.items() if os.path.exists(place)}
-    return _Looked(
-        files=len(named),
-        missing=tuple(name for name in named if name not in there),
-        unreadable=tuple(name for name, path in there.items() if not os.access(path, os.R_OK)),
-        refused=tuple(name for name, path in there.items() if readable.fault(path, "read:image")),
-    )
-
-
-def _is_in(place: str, roots: tuple[Path, ...]) -> bool:
-    real = os.path.realpath(place)
-    tops = map(os.path.realpath, roots)
-    return any(os.path.commonpath([top, real]) == top for top in tops)
+    missing = [name for name in named if name not in there]
+    unreadable = [name for name, path in there.items() if not os.access(path, os.R_OK)]
+    refused = [name for name, path in there.items() if readable.fault(path, "read:image")]
+    convert = "add their folder to data_roots, or convert them to NIfTI"
+    for names, what, advice in (
+        (missing, "are missing", f"is {ROOT} right? Relative paths are looked up below it"),
+        (unreadable, "cannot be read by this user", "give the site's user the right to"),
+        (refused, "may not be read by a job", convert),
+    ):
+        if names:
+            rest = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+            shown = ", ".join(map(repr, names[:MAX_NAMED])) + rest
+            return fault("data", f"{len(names)} of {len(named)} files {what}: {shown}", advice)
+    counts = ", ".join(f"{key} {len(items)}" for key, items in cases.items())
+    empty = [key for key in (TRAINING, VALIDATION) if not cases.get(key)]
+    if empty:
+        message = f"{counts}; the list has no {' and no '.join(empty)}"
+        return warning("data", message, "most jobs ask for it; 'mmar data split' makes both")
+    return ok("data", f"cases: {counts}; all {len(named)} files there")

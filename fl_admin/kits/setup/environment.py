@@ -57,21 +57,6 @@ def fill_in(kit: Kit, wishes: Wishes) -> dict[str, Any]:
     path = kit.local / ENVIRONMENT
     before: Any = read_json(path) if os.path.lexists(path) else {}
     read_site_values(kit.local, kit.name)  # a broken file is reported, and not overwritten
-    values = _values(wishes)
-    changed = {name: before.get(name) for name in values if before.get(name) != values[name]}
-    if not changed:
-        return {}
-    after = {**before, **values}
-    write_json(path, after, private=True)
-    return changed
-
-
-def _values(wishes: Wishes) -> dict[str, Scalar]:
-    """Return the variables to write.
-
-    Raises:
-        ConfigError: with every fault.
-    """
     problems = [*_variable_faults(wishes.values)]
     values = dict(wishes.values)
     for name, place in ((ROOT, wishes.data_root), (LIST, wishes.data_list)):
@@ -82,7 +67,10 @@ def _values(wishes: Wishes) -> dict[str, Scalar]:
             problems.append(Problem(Location(OWN_ARGUMENTS[name]), wrong, "", "data"))
     if problems:
         raise ConfigError(problems)
-    return values
+    changed = {name: before.get(name) for name in values if before.get(name) != values[name]}
+    if changed:
+        write_json(path, {**before, **values}, private=True)
+    return changed
 
 
 def _variable_faults(values: Mapping[str, Scalar]) -> Iterator[Problem]:

@@ -87,44 +87,25 @@ def open_kit(folder: Path) -> Kit:
     [kind] = kinds
     file = root / "startup" / CONFIGS[kind]
     try:
-        return _READERS[kind](root, read_json(file))
+        return _read(root, kind, read_json(file))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         message = f"is not as it was provisioned: {type(error).__name__} at {error}"
         advice = "Take the file from the kit as it was sent."
         raise ConfigError([Problem(Location(file.name), message, advice, "kit")]) from None
 
 
-def _site(root: Path, document: Any) -> Kit:
-    server = document["servers"][0]
-    host, port = _address(server["service"]["target"])
-    return Kit(
-        folder=root,
-        kind="site",
-        name=_text(document["client"]["fqsn"]),
-        host=host,
-        port=port,
-        server_name=_text(server["identity"]),
-    )
-
-
-def _server(root: Path, document: Any) -> Kit:
-    host, port = _address(document["servers"][0]["service"]["target"])
-    return Kit(folder=root, kind="server", name=host, host=host, port=port, server_name=host)
-
-
-def _admin(root: Path, document: Any) -> Kit:
-    admin = document["admin"]
-    return Kit(
-        folder=root,
-        kind="admin",
-        name=_text(admin["username"]),
-        host=_text(admin["host"]),
-        port=int(admin["port"]),
-        server_name=_text(admin["server_identity"]),
-    )
-
-
-_READERS = {"site": _site, "server": _server, "admin": _admin}
+def _read(root: Path, kind: Kind, document: Any) -> Kit:
+    if kind == "admin":
+        admin = document["admin"]
+        name, host, port = _text(admin["username"]), _text(admin["host"]), int(admin["port"])
+        server_name = _text(admin["server_identity"])
+    else:
+        server = document["servers"][0]
+        host, port = _address(server["service"]["target"])
+        name = server_name = host
+        if kind == "site":
+            name, server_name = _text(document["client"]["fqsn"]), _text(server["identity"])
+    return Kit(folder=root, kind=kind, name=name, host=host, port=port, server_name=server_name)
 
 
 def _address(target: str) -> tuple[str, int]:

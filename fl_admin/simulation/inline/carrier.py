@@ -206,23 +206,16 @@ def simulate(plan: InlinePlan) -> bool:
     if plan.confined:
         forbid_programs()  # the processes of the workers have started
     try:
-        return _ran(plan, job, terms, sites)
+        fresh = ProcessState.now()
+        initial = initial_model(
+            job.mmar, values=plan.common, policy=plan.policy, shared=terms.shared_names
+        )
+        fresh.restore()
+        evaluation = evaluation_digest(job.mmar, shared_names=initial.shared_names)
+        run = inline_run(
+            job.name, terms, initial, sites.names, plan.results, evaluation_sha256=evaluation
+        )
+        del initial  # the run lets go of its weights after the first round
+        return Carrier(run, sites).carry().status == "complete"
     finally:
         sites.close()
-
-
-def _ran(plan: InlinePlan, job: Job, terms: JobTerms, sites: SitesInTurn | SitesInWorkers) -> bool:
-    fresh = ProcessState.now()
-    initial = initial_model(
-        job.mmar,
-        values=plan.common,
-        policy=plan.policy,
-        shared=terms.shared_names,
-    )
-    fresh.restore()
-    evaluation = evaluation_digest(job.mmar, shared_names=initial.shared_names)
-    run = inline_run(
-        job.name, terms, initial, sites.names, plan.results, evaluation_sha256=evaluation
-    )
-    del initial  # the run lets go of its weights after the first round
-    return Carrier(run, sites).carry().status == "complete"
