@@ -102,7 +102,16 @@ def explained_end(state: JobState, results: JobResults | None) -> str:
     record = None if results is None else results.record
     if record is not None:
         head += f", with {len(record.closed_rounds)} of {record.rounds_asked} rounds done"
-    return "\n    ".join([head, *dict.fromkeys(_reasons(state, results))])
+    if state.refusals:
+        reasons = list(refusal_lines(state))
+    elif state.status == RunStatus.FINISHED_CANT_SCHEDULE.value:
+        reasons = [f"the server gave up starting it: {'; '.join(state.obstacles)}"]
+    else:
+        reasons = list(_known(results)) if results is not None else []
+        ended = (RunStatus.FINISHED_ABORTED.value, RunStatus.FINISHED_ABNORMAL.value)
+        if not reasons or state.status in ended:
+            reasons = [ENDS.get(state.status, "nothing more is known")]
+    return "\n    ".join([head, *dict.fromkeys(reasons)])
 
 
 def refusal_lines(state: JobState) -> Iterator[str]:
@@ -110,22 +119,6 @@ def refusal_lines(state: JobState) -> Iterator[str]:
     for refusal in state.refusals:
         rule = refusal.partition(REFUSED)[2].partition(":")[0]
         yield f"{refusal}\n        What to do: {REFUSALS.get(rule, MEND_THE_JOB)}"
-
-
-def _reasons(state: JobState, results: JobResults | None) -> Iterator[str]:
-    if state.refusals:
-        yield from refusal_lines(state)
-        return
-    if state.status == RunStatus.FINISHED_CANT_SCHEDULE.value:
-        yield f"the server gave up starting it: {'; '.join(state.obstacles)}"
-        return
-    known = list(_known(results)) if results is not None else []
-    if not known or state.status in (
-        RunStatus.FINISHED_ABORTED.value,
-        RunStatus.FINISHED_ABNORMAL.value,
-    ):
-        known = [ENDS.get(state.status, "nothing more is known")]
-    yield from known
 
 
 def _known(results: JobResults) -> Iterator[str]:

@@ -106,7 +106,16 @@ def create_job(request: JobRequest, out: Path, *, overwrite: bool = False) -> Cr
         MmarError: a file cannot be read or written.
     """
     target = out.expanduser().resolve()
-    _require_free(target, request.mmar, overwrite=overwrite)
+    is_new = not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir()))
+    fault, advice = "", "Choose another folder."
+    if request.mmar.root.is_relative_to(target):
+        fault = f"{str(target)!r} holds the MMAR itself"
+    elif not is_new and not (target / META).is_file():
+        fault = f"{str(target)!r} is there and is not a job"
+    elif not is_new and not overwrite:
+        fault, advice = f"the job {str(target)!r} is there already", "--overwrite replaces it."
+    if fault:
+        raise ConfigError([Problem(Location("--out"), fault, advice, "job")])
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
@@ -150,21 +159,6 @@ def temporary_job(request: JobRequest) -> Iterator[CreatedJob]:
         yield create_job(request, Path(folder) / "job")
 
 
-def _require_free(target: Path, mmar: Mmar, *, overwrite: bool) -> None:
-    place = Location("--out")
-    if mmar.root.is_relative_to(target):
-        message = f"{str(target)!r} holds the MMAR itself"
-        raise ConfigError([Problem(place, message, "Choose another folder.", "job")])
-    if not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir())):
-        return
-    if not (target / META).is_file():
-        message = f"{str(target)!r} is there and is not a job"
-        raise ConfigError([Problem(place, message, "Choose another folder.", "job")])
-    if not overwrite:
-        message = f"the job {str(target)!r} is there already"
-        raise ConfigError([Problem(place, message, "--overwrite replaces it.", "job")])
-
-
 # --- Its content ---------------------------------------------------------------------------------
 
 
@@ -172,15 +166,15 @@ def _build(request: JobRequest, root: Path) -> CreatedJob:
     """Write the job into a new folder and check it there."""
     mmar, app = request.mmar, root / APP
     name = request.name or mmar.root.name
-    content = _config_folder(mmar)
-    documents = {**content.written, **request.settings.documents(name)}
+    copied, written, notices = _config_folder(mmar)
+    documents = {**written, **request.settings.documents(name)}
     (app / "config").mkdir(parents=True)
     _write(root / META, documents.pop(META))
     for file, document in documents.items():
         _write(app / "config" / file, document)
-    for file, source in content.copied.items():
+    for file, source in copied.items():
         _copy(source, app / "config" / file)
-    notices = [*content.notices, *_copied_folders(mmar, app)]
+    notices += _copied_folders(mmar, app)
 
     problems = [*name_problems(name), *request.settings.problems()]
     for variable in request.values.keys() & SITE_VARIABLES.keys():
@@ -213,17 +207,13 @@ def _told(configs: Iterable[WorkflowConfig]) -> Iterator[str]:
         yield f"{translated} old constructs are translated at each run; 'mmar upgrade' lists them"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ConfigFolder:
-    """An app's ``config/`` without NVFlare's documents, by file name."""
+def _config_folder(mmar: Mmar) -> tuple[dict[str, Path], dict[str, dict[str, Any]], list[str]]:
+    """Return an app's ``config/`` without NVFlare's documents.
 
-    copied: Mapping[str, Path]
-    written: Mapping[str, Mapping[str, Any]]
-    notices: tuple[str, ...]
-
-
-def _config_folder(mmar: Mmar) -> _ConfigFolder:
-    """Return the author's workflows, an environment without data, and a cross-site validation."""
+    Returns:
+        The author's workflows and the documents that are made here (an environment without data,
+        and a cross-site validation), both by file name; and notices.
+    """
     train = read_json(mmar.root / TRAIN_FILE)
     copied: dict[str, Path] = {}
     left_out: list[str] = []
@@ -246,7 +236,7 @@ def _config_folder(mmar: Mmar) -> _ConfigFolder:
             written[CROSS_VALIDATION] = document
             name = source.name if source else "the section 'validate' of config_train.json"
             notices.append(f"{CROSS_VALIDATION} is made from {name}, with the network of training")
-    return _ConfigFolder(copied=copied, written=written, notices=tuple(notices))
+    return copied, written, notices
 
 
 def _environment(mmar: Mmar, notices: list[str]) -> dict[str, Any]:

@@ -27,12 +27,7 @@ from mmar_runtime.files import write_json
 from mmar_runtime.names import visible_line
 from mmar_runtime.policy.custom_check import code_hash, custom_faults
 from mmar_runtime.policy.files.tree_hash import SIGNATURE_FILES, tree_files
-from mmar_runtime.policy.site_policy import (
-    POLICY_VERSION,
-    Byoc,
-    SitePolicy,
-    read_site_policy,
-)
+from mmar_runtime.policy.site_policy import POLICY_VERSION, Byoc, SitePolicy, read_site_policy
 
 COPIES = "approved"
 """Below the site's ``local``: a copy of each folder that was approved, called by its hash."""
@@ -102,7 +97,9 @@ class Approvals:
             message = f"there is no folder {str(self.local)!r}"
             advice = "Run this in the folder of the site's kit, or name the file by --policy."
             raise ConfigError([Problem(Location("--policy"), message, advice, "policy")])
-        self._document = _document(policy_file)
+        self._document: Any = {"policy_version": POLICY_VERSION}
+        if os.path.lexists(policy_file):
+            self._document = read_json(policy_file)
         self.policy = self._judged(self._document)
 
     @property
@@ -219,12 +216,6 @@ class Approvals:
             if self.file.exists():
                 file.chmod(stat.S_IMODE(self.file.stat().st_mode))
             return read_site_policy(file)
-
-
-def _document(file: Path) -> Any:
-    if not os.path.lexists(file):
-        return {"policy_version": POLICY_VERSION}
-    return read_json(file)
 
 
 def set_byoc_right(local: Path, condition: str) -> bool:

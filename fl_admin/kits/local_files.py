@@ -15,11 +15,7 @@ from fl_client.versions import PACKAGES, VERSIONS_FILE, installed_versions
 from mmar_runtime.exchange.encryption_extra import EXTRA
 from mmar_runtime.files import write_json, write_text_atomically
 from mmar_runtime.flare import HANDOVER
-from mmar_runtime.policy.site_policy import (
-    DEFAULT_POLICY,
-    SITE_POLICY_FILE,
-    policy_document,
-)
+from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SITE_POLICY_FILE, policy_document
 
 GATE = "fl_client.flare.result_gate.ResultGate"
 VALIDATOR = "fl_client.flare.app_validator.MmarAppValidator"

@@ -146,7 +146,6 @@ def provision(project_file: Path, out: Path, *, renew: Collection[str] = ()) -> 
     server = project.get_server().name
     home = out.expanduser().resolve() / name
     with (
-        _files_for_one_user(),
         _alone_in(home.parent),
         tempfile.TemporaryDirectory(dir=home.parent, prefix=".provision-") as scratch,
     ):
@@ -163,8 +162,7 @@ def provision(project_file: Path, out: Path, *, renew: Collection[str] = ()) -> 
         folder = home / f"prod_{number:02d}"
         kits.rename(folder)
     return Kits(
-        folder=folder,
-        participants=tuple(sorted(participants, key=lambda name: name != server)),
+        folder=folder, participants=tuple(sorted(participants, key=lambda name: name != server))
     )
 
 
@@ -206,22 +204,19 @@ def _built(project: Any, builders: list[Any], workspace: Path) -> Path:
 
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Wait until nobody else provisions into a folder; the keys of one of the two would be lost."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    """Wait until nobody else provisions into a folder; the keys of one of the two would be lost.
 
-
-@contextlib.contextmanager
-def _files_for_one_user() -> Iterator[None]:
-    """Whatever is written meanwhile, keys among it, is for whoever provisions alone."""
+    Whatever is written meanwhile, keys among it, is for whoever provisions alone.
+    """
     before = os.umask(0o077)
     try:
-        yield
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
     finally:
         os.umask(before)
 

@@ -73,7 +73,16 @@ class SiteKit:
             message = f"{str(root)!r} {fault if root.is_dir() else 'does not exist'}"
             advice = "A site's kit holds local/ and startup/; see 'mmar provision'."
             raise ConfigError([Problem(Location("--kit"), message, advice, "kit")])
-        return cls(root=root, name=_name(root))
+        path = root / SITE_CONFIG
+        if not path.is_file():  # as simulated
+            return cls(root=root, name=root.name)
+        document = read_json(path)
+        client = document.get("client") if isinstance(document, dict) else None
+        name = client.get("fqsn") if isinstance(client, dict) else None
+        if not isinstance(name, str) or not name:
+            place = Location(path.name) / "client" / "fqsn"
+            raise ConfigError([Problem(place, "does not say the name of the site", "", "kit")])
+        return cls(root=root, name=name)
 
     def site(self, mmar: Mmar, values: Mapping[str, Scalar] | None = None) -> Site:
         """Return the site as it runs an MMAR: by its own values and policy.
@@ -88,10 +97,7 @@ class SiteKit:
         local = self.root / "local"
         own = read_site_values(local, self.name)
         return Site(
-            name=self.name,
-            mmar=mmar,
-            values={**own, **(values or {})},
-            policy=site_policy(local),
+            name=self.name, mmar=mmar, values={**own, **(values or {})}, policy=site_policy(local)
         )
 
     def jobs(self) -> tuple[RunJob, ...]:
@@ -102,10 +108,13 @@ class SiteKit:
             if (app / CROSS_VALIDATION_FILE).is_file()
         ]
         apps.sort(key=lambda app: (app / "config").stat().st_mtime_ns, reverse=True)
-        return tuple(
-            RunJob(job_id=app.parent.name, name=_job_name(app.parent), mmar=Mmar(app))
-            for app in apps
-        )
+        jobs = []
+        for app in apps:
+            meta = app.parent / META  # NVFlare puts the job's document there
+            document = read_json(meta) if meta.is_file() else {}
+            name = str(document.get("name", "")) if isinstance(document, dict) else ""
+            jobs.append(RunJob(job_id=app.parent.name, name=name, mmar=Mmar(app)))
+        return tuple(jobs)
 
     def job(self, job_id: str | None = None) -> RunJob:
         """Return a job of the kit.
@@ -135,24 +144,3 @@ def _no_job(jobs: tuple[RunJob, ...], job_id: str | None) -> Problem:
     advice = f"{guess}\n    " if guess else ""
     message = f"this kit has run no job {job_id!r}"
     return Problem(place, message, f"{advice}There are: {listed}{more}.", "job")
-
-
-def _name(root: Path) -> str:
-    """Return the name in the kit's own config; without a config, as simulated, the folder's."""
-    path = root / SITE_CONFIG
-    if not path.is_file():
-        return root.name
-    document = read_json(path)
-    client = document.get("client") if isinstance(document, dict) else None
-    name = client.get("fqsn") if isinstance(client, dict) else None
-    if not isinstance(name, str) or not name:
-        message = "does not say the name of the site"
-        raise ConfigError([Problem(Location(path.name) / "client" / "fqsn", message, "", "kit")])
-    return name
-
-
-def _job_name(run: Path) -> str:
-    """Return the name in the job's ``meta.json``, which NVFlare puts beside the app."""
-    path = run / META
-    document = read_json(path) if path.is_file() else {}
-    return str(document.get("name", "")) if isinstance(document, dict) else ""

@@ -89,7 +89,21 @@ def import_drawing() -> None:
 
 def score_plot(record: RunRecord) -> str:
     """SVG: the key metric of the global model by round, at each site and in the mean."""
-    return _picture("scores", lambda axes: _draw_scores(axes, record))
+    metric = record.key_metric
+
+    def draw(axes: Axes) -> None:
+        for index, site in enumerate(record.sites):
+            points = [(s.round, s.sites[site][metric]) for s in record.scores if site in s.sites]
+            _draw_site(axes, index, points)
+        means = [(scores.round, scores.mean[metric]) for scores in record.scores]
+        axes.plot(*_columns(means), color=_INK, linewidth=3, marker="o", markersize=4, zorder=3)
+        if all(0 <= at[metric] <= 1 for scores in record.scores for at in scores.sites.values()):
+            # A score such as Dice is read against its whole range; a cut axis makes small gains
+            # tall.
+            axes.set_ylim(0, 1.02)
+        axes.set_xlabel("round of the global model (0: initial)")
+
+    return _picture("scores", draw)
 
 
 def loss_plot(record: RunRecord) -> str:
@@ -99,7 +113,16 @@ def loss_plot(record: RunRecord) -> str:
     before it, so that sites with different numbers of epochs stay side by side. A round to which a
     site did not contribute interrupts its line.
     """
-    return _picture("losses", lambda axes: _draw_losses(axes, record))
+
+    def draw(axes: Axes) -> None:
+        for index, site in enumerate(record.sites):
+            for part in _unbroken_losses(record, site):
+                _draw_site(axes, index, part)
+        # From the start of the first round, so that the axis has whole rounds even for one round.
+        axes.set_xlim(0, len(record.rounds) + 0.05)
+        axes.set_xlabel("round (one point for each local epoch)")
+
+    return _picture("losses", draw)
 
 
 def has_losses(record: RunRecord) -> bool:
@@ -141,28 +164,6 @@ def _picture(name: str, draw: Callable[[Axes], None]) -> str:
         draw(axes)
         figure.savefig(stream, format="svg", transparent=True, metadata=without_metadata)
     return _for_page(stream.getvalue(), name)
-
-
-def _draw_scores(axes: Axes, record: RunRecord) -> None:
-    metric = record.key_metric
-    for index, site in enumerate(record.sites):
-        points = [(s.round, s.sites[site][metric]) for s in record.scores if site in s.sites]
-        _draw_site(axes, index, points)
-    means = [(scores.round, scores.mean[metric]) for scores in record.scores]
-    axes.plot(*_columns(means), color=_INK, linewidth=3, marker="o", markersize=4, zorder=3)
-    if all(0 <= at[metric] <= 1 for scores in record.scores for at in scores.sites.values()):
-        # A score such as Dice is read against its whole range; a cut axis makes small gains tall.
-        axes.set_ylim(0, 1.02)
-    axes.set_xlabel("round of the global model (0: initial)")
-
-
-def _draw_losses(axes: Axes, record: RunRecord) -> None:
-    for index, site in enumerate(record.sites):
-        for part in _unbroken_losses(record, site):
-            _draw_site(axes, index, part)
-    # From the start of the first round, so that the axis has whole rounds even when there is one.
-    axes.set_xlim(0, len(record.rounds) + 0.05)
-    axes.set_xlabel("round (one point for each local epoch)")
 
 
 def _draw_site(axes: Axes, index: int, points: Sequence[tuple[float, float]]) -> None:

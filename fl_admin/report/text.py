@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -25,7 +23,21 @@ def render_text(record: RunRecord, matrix: CrossSiteMatrix | None) -> Group:
         FederationError: the matrix is of other sites than the record.
     """
     summary.require_same_run(record, matrix)
-    return Group(*_parts(record, matrix))
+    status = Text.assemble(_text(record.job, "bold"), f": {summary.status_text(record)}")
+    facts = Table.grid(padding=(0, 2))
+    for fact in summary.summary_facts(record):
+        facts.add_row(_text(fact.label), _text(fact.value, "bold"), _text(fact.note, "dim"))
+    parts: list[RenderableType] = [status]
+    if record.failure is not None:
+        parts.append(_text(record.failure, "red"))
+    parts.append(facts)
+    if record.trains:
+        parts.append(score_table(record) if record.scores else Text(summary.NO_SCORES))
+    parts.append(Text(summary.NO_MATRIX) if matrix is None else matrix_table(matrix))
+    sentences = shortfalls(record)
+    said = "" if sentences else f" {summary.no_shortfalls(record)}"
+    parts.append(Text(f"Shortfalls:{said}", style="bold" if sentences else ""))
+    return Group(*parts, *(_text(f"- {sentence}", "yellow") for sentence in sentences))
 
 
 def score_table(record: RunRecord) -> Table:
@@ -50,36 +62,18 @@ def matrix_table(matrix: CrossSiteMatrix) -> Table:
     best = {site: summary.best_models(matrix, site) for site in matrix.sites}
     best_means = summary.best_mean_models(matrix)
     for model in matrix.models:
-        cells = [_cell(matrix, model, site, model in best[site]) for site in matrix.sites]
+        cells = []
+        for site in matrix.sites:
+            cell = MISSING
+            if matrix.has_value(model, site, matrix.key_metric):
+                cell = summary.format_value(matrix.value(model, site, matrix.key_metric))
+            is_best = model in best[site]
+            cells.append(Text(f"{cell} {BEST}", style="green") if is_best else Text(cell))
         mean = summary.row_mean(matrix, model, matrix.key_metric)
         printed = MISSING if mean is None else summary.format_value(mean)
         mark = f" {BEST}" if model in best_means else ""
         table.add_row(_text(model), *cells, Text(printed + mark, style="bold"))
     return table
-
-
-def _parts(record: RunRecord, matrix: CrossSiteMatrix | None) -> Iterator[RenderableType]:
-    yield Text.assemble(_text(record.job, "bold"), f": {summary.status_text(record)}")
-    if record.failure is not None:
-        yield _text(record.failure, "red")
-    facts = Table.grid(padding=(0, 2))
-    for fact in summary.summary_facts(record):
-        facts.add_row(_text(fact.label), _text(fact.value, "bold"), _text(fact.note, "dim"))
-    yield facts
-    if record.trains:
-        yield score_table(record) if record.scores else Text(summary.NO_SCORES)
-    yield matrix_table(matrix) if matrix is not None else Text(summary.NO_MATRIX)
-    sentences = shortfalls(record)
-    said = "" if sentences else f" {summary.no_shortfalls(record)}"
-    yield Text(f"Shortfalls:{said}", style="bold" if sentences else "")
-    yield from (_text(f"- {sentence}", "yellow") for sentence in sentences)
-
-
-def _cell(matrix: CrossSiteMatrix, model: str, site: str, best: bool) -> Text:
-    if not matrix.has_value(model, site, matrix.key_metric):
-        return Text(MISSING)
-    value = summary.format_value(matrix.value(model, site, matrix.key_metric))
-    return Text(f"{value} {BEST}", style="green") if best else Text(value)
 
 
 def _table(title: str, first: str, columns: list[str]) -> Table:

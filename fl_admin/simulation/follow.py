@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,29 +125,19 @@ class RunFollower:
 
 def after_event(view: SiteView, event: Mapping[str, Any]) -> SiteView:
     """Return a site's state after one more line of its progress."""
-    known = {
-        "task": view.task,
-        "model": view.model,
-        "round_number": event["round"],
-        "epoch": view.epoch,
-        "iteration": view.iteration,
-        "loss": view.loss,
-        "metric": view.metric,
-    }
+    view = replace(view, round_number=event["round"])
     match event["kind"]:
         case "task":
-            known |= {"task": event["task"], "model": event["model"], "iteration": (0, 0)}
+            return replace(view, task=event["task"], model=event["model"], iteration=(0, 0))
         case "iteration":
-            known |= {
-                "epoch": event["epoch"],
-                "iteration": (event["done"], event["of"]),
-                "loss": event["loss"],
-            }
+            done = (event["done"], event["of"])
+            return replace(view, epoch=event["epoch"], iteration=done, loss=event["loss"])
         case "epoch":
-            known |= {"epoch": event["epoch"], "loss": event["loss"]}
+            return replace(view, epoch=event["epoch"], loss=event["loss"])
         case "validation":
-            known |= {"metric": event["metrics"].get(event["key_metric"])}
-    return SiteView(**known)
+            return replace(view, metric=event["metrics"].get(event["key_metric"]))
+        case _:
+            return view
 
 
 def seconds_left(record: RunRecord | None) -> float | None:

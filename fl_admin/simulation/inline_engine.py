@@ -13,12 +13,7 @@ from fl_admin.jobs.job import Job
 from fl_admin.simulation.engine import Engine, EngineName, SimulationPlan
 from fl_admin.simulation.follow import RunFollower
 from fl_admin.simulation.inline.plan import ERROR_FILE, InlinePlan
-from fl_admin.simulation.run_folder import (
-    JOB_FOLDER,
-    RunFolder,
-    first_paragraph,
-    site_errors,
-)
+from fl_admin.simulation.run_folder import JOB_FOLDER, RunFolder, first_paragraph, site_errors
 from fl_admin.simulation.site_values import common_values
 from fl_client.jobs.classes import WAKER
 from fl_client.jobs.files import META

@@ -141,16 +141,8 @@ class LocalFederation:
     def launch(self, name: str) -> None:
         """Run a kit's script as a service would: in the foreground, without a watchdog."""
         path = f"{self.programs}{os.pathsep}{os.environ['PATH']}"
-        self.launched(
-            name,
-            ["bash", "./sub_start.sh", "--once"],
-            environment={
-                **MEMORY_OF_NVFLARE,
-                **os.environ,
-                **self.environment,
-                "PATH": path,
-            },
-        )
+        environment = {**MEMORY_OF_NVFLARE, **os.environ, **self.environment, "PATH": path}
+        self.launched(name, ["bash", "./sub_start.sh", "--once"], environment=environment)
 
     def launched(
         self, name: str, command: Sequence[str], *, environment: Mapping[str, str]

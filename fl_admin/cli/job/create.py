@@ -5,11 +5,7 @@ from __future__ import annotations
 import argparse
 
 from fl_admin.cli.job.making import add_mmar_arguments, add_target_arguments, make
-from fl_admin.cli.job.settings import (
-    add_settings_arguments,
-    add_sharing_arguments,
-    settings_of,
-)
+from fl_admin.cli.job.settings import add_settings_arguments, add_sharing_arguments, settings_of
 from mmar_runtime.cli.common import add_output_arguments, add_set_argument
 
 HELP = "make a job of an MMAR"

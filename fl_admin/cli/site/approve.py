@@ -10,14 +10,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from fl_admin.cli.commands import add_json_arguments
 from mmar_runtime.cli.common import print_json
 
 if TYPE_CHECKING:
     from fl_admin.kits.approval import Approvals
-    from fl_admin.kits.job_approval import JobApprovals, JobCandidate
+    from fl_admin.kits.job_approval import JobApprovals
 
 HELP = "show a job or its code, ask, and let it run here"
 NOT_APPROVED = 3
@@ -91,32 +91,23 @@ def _approve_job(approvals: Approvals, jobs: JobApprovals, options: argparse.Nam
     with jobs.candidate(options.path) as candidate:
         if candidate.known:
             return _told(approvals, options, "approved", candidate.digest)
-        _show_job(candidate, sys.stderr if options.json else sys.stdout)
+        last, judged = candidate.last, candidate.verdict
+        lines = [
+            f"job {candidate.name}, {len(candidate.texts)} files",
+            f"SHA-256 {candidate.digest}",
+            f"as a difference to {last}" if last else "nothing of this name was approved before",
+            "",
+            *candidate.difference,
+            "",
+            f"the check by this site's policy: {'accepted' if judged.accepted else 'refused'}",
+            *(f"  {fault.rule}  {fault.location}: {fault.message}" for fault in judged.problems),
+        ]
+        print("\n".join(lines), file=sys.stderr if options.json else sys.stdout, flush=True)
         question = "May this job run at this site, and its code, if it brings any?"
         if not (candidate.verdict.accepted and (options.yes or _asked(question))):
             return _told(approvals, options, "not approved", candidate.digest)
         _restart_if(jobs.approve(candidate))
         return _told(approvals, options, "approved", candidate.digest)
-
-
-def _show_job(candidate: JobCandidate, stream: TextIO) -> None:
-    judged = candidate.verdict
-    lines = [
-        f"job {candidate.name}, {len(candidate.texts)} files",
-        f"SHA-256 {candidate.digest}",
-        f"as a difference to {candidate.last}"
-        if candidate.last
-        else "nothing of this name was approved before",
-        "",
-        *candidate.difference,
-        "",
-        f"the check by this site's policy: {'accepted' if judged.accepted else 'refused'}",
-        *(
-            f"  {problem.rule}  {problem.location}: {problem.message}"
-            for problem in judged.problems
-        ),
-    ]
-    print("\n".join(lines), file=stream, flush=True)
 
 
 def _approve(approvals: Approvals, options: argparse.Namespace) -> int:

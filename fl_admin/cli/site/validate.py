@@ -30,10 +30,8 @@ from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.files import write_text_atomically
 
 if TYPE_CHECKING:
-    from fl_admin.kits.site_kit import SiteKit
     from fl_client.site import Site
     from fl_client.site_validation import SiteValidation
-    from mmar_runtime.mmar import Mmar
 
 HELP = "how well a model does on this site's own data; nothing leaves the site"
 EXAMPLES = """examples:
@@ -71,10 +69,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check everything, evaluate, print what a federation would be told."""
     from fl_admin.kits.site_kit import SiteKit
+    from mmar_runtime.mmar import Mmar
 
     set_up_logging(verbose=options.verbose)
     kit = SiteKit.open(options.kit)
-    mmar, source = _mmar(kit, options)
+    if options.mmar is not None:
+        mmar = Mmar.open(options.mmar)
+        source = str(mmar.root)
+    else:
+        job = kit.job(options.job)
+        mmar, source = job.mmar, f"job {job}"
     print_note(f"by {Path(CROSS_VALIDATION_FILE).name} of {source}")
     with _output_folder(options.out) as out:
         site = kit.site(mmar, {OUTPUT_FOLDER: str(out)})
@@ -98,17 +102,6 @@ def run(options: argparse.Namespace) -> int:
         print("the policy of this site lets none of its metrics out")
     print(f"{validation.cases} cases at {site.name} in {time.monotonic() - started:.1f} s")
     return 0
-
-
-def _mmar(kit: SiteKit, options: argparse.Namespace) -> tuple[Mmar, str]:
-    """Return the MMAR to evaluate by, and what it is, in words."""
-    from mmar_runtime.mmar import Mmar
-
-    if options.mmar is not None:
-        mmar = Mmar.open(options.mmar)
-        return mmar, str(mmar.root)
-    job = kit.job(options.job)
-    return job.mmar, f"job {job}"
 
 
 @contextlib.contextmanager

@@ -321,7 +321,11 @@ class _Reading:
                 self._exclusion(known.arguments[key].text, value, place)
             elif isinstance(value, dict) and _is_component(value, (key,)):
                 self._class(value, place)
-            elif _are_components(value, key):
+            elif (  # an array of classes, as an executor's own components are
+                isinstance(value, list)
+                and value
+                and all(isinstance(item, dict) and _is_component(item, (key,)) for item in value)
+            ):
                 for index, item in enumerate(value):
                     self._class(item, place / index)
             else:
@@ -339,10 +343,7 @@ class _Reading:
         rule, names = encrypted_layers(value)
         text = f"encrypt_layers = {value!r}"
         self._report(location, "encrypt_layers", text, rule.outcome, rule.text)
-        before, place = self._found.setdefault("encrypt_layers", (names, location))
-        if before != names:
-            message = f"asks for {names!r}, and {place} for {before!r}"
-            self.problems.append(Problem(location, message, "Let both say the same.", "job"))
+        self._take("encrypt_layers", names, location)
 
     def _unencrypted(self) -> Iterator[Problem]:
         """Parts of an encrypted federation whose sites encrypt nothing."""
@@ -438,7 +439,11 @@ class _Reading:
             message = f"has to be a whole number, found {value!r}"
             self.problems.append(Problem(location, message, "", "job"))
             return
-        before, place = self._found.setdefault(rule.sets, (value, location))
+        self._take(rule.sets, value, location)
+
+    def _take(self, name: str, value: Any, location: Location) -> None:
+        """Keep what a setting is to be; two documents have to agree on it."""
+        before, place = self._found.setdefault(name, (value, location))
         if before != value:
             message = f"asks for {value!r}, and {place} for {before!r}"
             self.problems.append(Problem(location, message, "Let both say the same.", "job"))
@@ -552,14 +557,6 @@ def _is_component(value: Mapping[str, Any], path: tuple[str, ...]) -> bool:
         return False
     named = isinstance(value.get("path"), str) or isinstance(value.get("name"), str)
     return named and value.keys() <= {"id", "name", "path", "args"}
-
-
-def _are_components(value: Any, key: str) -> bool:
-    """Return whether an argument is an array of classes, as an executor's own components are."""
-    items = value if isinstance(value, list) else []
-    return bool(items) and all(
-        isinstance(item, dict) and _is_component(item, (key,)) for item in items
-    )
 
 
 def _network_of(component: Any, variables: Mapping[str, Any]) -> Any:

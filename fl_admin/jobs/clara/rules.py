@@ -137,9 +137,7 @@ FIELDS: Mapping[str, Rule] = {
     "cross_validate": refused(DECIDES_ITSELF, True),
     "cross_site_validation.is_participating": refused(DECIDES_ITSELF, True),
     "cross_site_validation.timeout": translated(
-        "validation_timeout, from minutes to seconds",
-        "validation_timeout",
-        factor=60,
+        "validation_timeout, from minutes to seconds", "validation_timeout", factor=60
     ),
     # config_fed_client.json, format_version 2
     "executors.tasks": ignored(WIRING),
@@ -277,8 +275,7 @@ _CLASSES: Mapping[str, ClassRule] = {
     ),
     "PTModelReaderWriter": taken("weights are read and written by the names of their tensors"),
     "PTMultiProcessExecutor": ClassRule(
-        ignored(PROCESSES),
-        {"executor_id": ignored(WIRING), "num_of_processes": ignored(PROCESSES)},
+        ignored(PROCESSES), {"executor_id": ignored(WIRING), "num_of_processes": ignored(PROCESSES)}
     ),
     "ConvertToFedEvent": ClassRule(ignored("progress is in the run record"), {}),
     "AnalyticsSender": ClassRule(ignored("progress is in the run record"), {}),

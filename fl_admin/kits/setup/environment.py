@@ -62,8 +62,8 @@ def fill_in(kit: Kit, wishes: Wishes) -> dict[str, Any]:
     for name, place in ((ROOT, wishes.data_root), (LIST, wishes.data_list)):
         if place is not None:
             values[name] = os.path.abspath(place.expanduser())
-    for name, look in ((ROOT, _root_fault), (LIST, _list_fault)):
-        if isinstance(values.get(name), str) and (wrong := look(str(values[name]))):
+    for name in (ROOT, LIST):
+        if isinstance(values.get(name), str) and (wrong := _place_fault(name, str(values[name]))):
             problems.append(Problem(Location(OWN_ARGUMENTS[name]), wrong, "", "data"))
     if problems:
         raise ConfigError(problems)
@@ -89,15 +89,11 @@ def _variable_faults(values: Mapping[str, Scalar]) -> Iterator[Problem]:
             yield Problem(place / name, message, "", "override")
 
 
-def _root_fault(text: str) -> str:
+def _place_fault(name: str, text: str) -> str:
     if unfit := text_fault(text):
         return f"{text!r} {unfit}"
-    return "" if os.path.isdir(text) else f"there is no folder {text!r}"
-
-
-def _list_fault(text: str) -> str:
-    if unfit := text_fault(text):
-        return f"{text!r} {unfit}"
+    if name == ROOT:
+        return "" if os.path.isdir(text) else f"there is no folder {text!r}"
     try:
         document = read_document(Path(text))
         cases = any(document.items(key)[0] for key in document.list_keys)

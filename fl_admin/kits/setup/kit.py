@@ -101,16 +101,12 @@ def _read(root: Path, kind: Kind, document: Any) -> Kit:
         server_name = _text(admin["server_identity"])
     else:
         server = document["servers"][0]
-        host, port = _address(server["service"]["target"])
-        name = server_name = host
+        host, _, digits = _text(server["service"]["target"]).rpartition(":")
+        name = server_name = _text(host)
+        port = int(digits)
         if kind == "site":
             name, server_name = _text(document["client"]["fqsn"]), _text(server["identity"])
     return Kit(folder=root, kind=kind, name=name, host=host, port=port, server_name=server_name)
-
-
-def _address(target: str) -> tuple[str, int]:
-    host, _, port = _text(target).rpartition(":")
-    return _text(host), int(port)
 
 
 def _text(value: Any) -> str:
