@@ -33,6 +33,7 @@ from fl_admin.jobs.clara.rules import (
     Rule,
     ignored,
     refused,
+    translated,
 )
 from fl_admin.jobs.create import CreatedJob, JobRequest, create_job, start_files, temporary_job
 from fl_admin.jobs.job import class_paths
@@ -307,7 +308,7 @@ class _Reading:
         ):
             return
         rule = known.rule
-        self._report(location, name, "", rule.outcome, rule.text)
+        self._report(location, name, "", rule)
         arguments = component.get("args") or {}
         if rule.outcome == "refused" or not isinstance(arguments, dict):
             return
@@ -342,7 +343,7 @@ class _Reading:
         value = self._filled(value, location.file)
         rule, names = encrypted_layers(value)
         text = f"encrypt_layers = {value!r}"
-        self._report(location, "encrypt_layers", text, rule.outcome, rule.text)
+        self._report(location, "encrypt_layers", text, rule)
         self._take("encrypt_layers", names, location)
 
     def _unencrypted(self) -> Iterator[Problem]:
@@ -362,12 +363,12 @@ class _Reading:
             return False
         filled = {key: self._filled(value, location.file) for key, value in arguments.items()}
         rule, entry = filter_of(name, filled)
-        self._report(location, name, "", rule.outcome, rule.text)
+        self._report(location, name, "", rule)
         if entry is not None:
             self._filters.append(entry)
             for key, argument in argument_rules(name, filled):
                 place, value = location / "args" / key, f"{key} = {filled[key]!r}"
-                self._report(place, key, value, argument.outcome, argument.text)
+                self._report(place, key, value, argument)
         return True
 
     def _own_class(self, named: str, component: Mapping[str, Any], location: Location) -> bool:
@@ -380,8 +381,7 @@ class _Reading:
         name = named.rpartition(".")[2]
         fault = undefined_fault(named, custom) or own_class_fault(named, custom)
         if fault:
-            rule = refused(fault)
-            self._report(location, name, "", rule.outcome, rule.text)
+            self._report(location, name, "", refused(fault))
             return True
         arguments = component.get("args") or {}
         entry: dict[str, Any] = {"path": named, "args": arguments}
@@ -389,9 +389,9 @@ class _Reading:
             self._filters.append(entry)
         else:
             self._aggregator = entry
-        self._report(location, name, "", "translated", f"{OWN_CODE}; {OWN_IMPORTS}")
+        self._report(location, name, "", translated(f"{OWN_CODE}; {OWN_IMPORTS}"))
         for key, value in arguments.items():
-            self._report(location / "args" / key, key, f"{key} = {value!r}", "translated", key)
+            self._report(location / "args" / key, key, f"{key} = {value!r}", translated(key))
         return True
 
     def _is_aggregator(self, component: Mapping[str, Any], location: Location) -> bool:
@@ -410,20 +410,19 @@ class _Reading:
         """Tensors that the server left alone, or never shared."""
         rule, patterns = exclusion(self._filled(value, location.file), text)
         (self._kept if text == KEPT else self._left_out).extend(patterns)
-        self._report(location, "exclude_vars", f"exclude_vars = {value!r}", rule.outcome, rule.text)
+        self._report(location, "exclude_vars", f"exclude_vars = {value!r}", rule)
 
     def _field(self, rule: Rule, value: Any, location: Location, name: str) -> None:
         value = self._filled(value, location.file)
-        outcome, text = rule.outcome, rule.text
-        if outcome == "refused" and any(
+        if rule.sets:
+            self._set(rule, value, location)
+        if rule.outcome == "refused" and any(
             bool(value == harmless)
             and isinstance(value, bool) == isinstance(harmless, bool)  # 0 is not False
             for harmless in rule.harmless
         ):
-            outcome, text = "ignored", "asks for nothing but what happens anyway"
-        if rule.sets:
-            self._set(rule, value, location)
-        self._report(location, name, f"{name} = {value!r}", outcome, text)
+            rule = ignored("asks for nothing but what happens anyway")
+        self._report(location, name, f"{name} = {value!r}", rule)
 
     def _set(self, rule: Rule, value: Any, location: Location) -> None:
         if rule.sets == "aggregation_weights":
@@ -464,7 +463,7 @@ class _Reading:
     def _network(self, network: Any, location: Location) -> None:
         """Report the server's own network, which has to be the network that the sites train."""
         if isinstance(network, str):
-            self._report(location, "model", f"model = {network!r}", "ignored", "an id")
+            self._report(location, "model", f"model = {network!r}", ignored("an id"))
             return
         document = read_json(self.mmar.root / TRAIN_FILE)
         train = document if isinstance(document, dict) else {}  # making the job tells of it
@@ -473,16 +472,15 @@ class _Reading:
         variables = {**BUILT_IN, **first_level_primitives(train), **self._environment()}
         same = _network_of(network, variables) == _network_of(trained, variables)
         rule = ignored("it is the network of config_train.json") if same else refused(ONE_NETWORK)
-        self._report(location, "model", "", rule.outcome, rule.text)
+        self._report(location, "model", "", rule)
 
     def _environment(self) -> dict[str, Any]:
         path = self.mmar.root / ENVIRONMENT_FILE
         environment = read_json(path) if path.is_file() else {}
         return environment if isinstance(environment, dict) else {}
 
-    def _report(
-        self, location: Location, name: str, value: str, outcome: Outcome, text: str
-    ) -> None:
+    def _report(self, location: Location, name: str, value: str, rule: Rule) -> None:
+        outcome, text = rule.outcome, rule.text
         self.fields.append(
             FieldReport(location=location, name=name, value=value, outcome=outcome, text=text)
         )
@@ -500,7 +498,7 @@ class _Reading:
             return
         text = f"{NO_RESUME}, here with --set dont_load_ckpt_model=false"
         location = Location(Path(ENVIRONMENT_FILE).name) / "MMAR_CKPT"
-        self._report(location, "MMAR_CKPT", f"MMAR_CKPT = {file!r}", "refused", text)
+        self._report(location, "MMAR_CKPT", f"MMAR_CKPT = {file!r}", refused(text))
 
     def settings(self) -> JobSettings:
         """Return the settings; add a problem for each that is missing."""
