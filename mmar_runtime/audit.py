@@ -310,7 +310,9 @@ def _has_its_digest(entry: Mapping[str, Any]) -> bool:
 def _lines(path: Path) -> Iterator[bytes]:
     """Yield the lines at a moment when nobody adds a line; long lines without their end."""
     with os.fdopen(_opened(path, os.O_RDONLY), "rb") as stream:
-        left = _whole_bytes(stream)
+        fcntl.flock(stream, fcntl.LOCK_SH)
+        left = os.fstat(stream.fileno()).st_size
+        fcntl.flock(stream, fcntl.LOCK_UN)
         while left > 0:
             line = part = stream.readline(min(left, MAX_LINE))
             left -= len(part)
@@ -329,14 +331,6 @@ def _opened(path: Path, flags: int) -> int:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "is not a plain file", str(path))
     return descriptor
-
-
-def _whole_bytes(stream: BinaryIO) -> int:
-    """Return how long a log is at a moment when nobody is adding a line."""
-    fcntl.flock(stream, fcntl.LOCK_SH)
-    size = os.fstat(stream.fileno()).st_size
-    fcntl.flock(stream, fcntl.LOCK_UN)
-    return size
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:

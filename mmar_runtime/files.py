@@ -25,11 +25,7 @@ def make_folder_to_write(folder: Path) -> None:
 
 
 def write_atomically(
-    path: Path,
-    write: Callable[[IO[bytes]], object],
-    *,
-    private: bool = False,
-    flush: bool = True,
+    path: Path, write: Callable[[IO[bytes]], object], *, private: bool = False, flush: bool = True
 ) -> None:
     """Write a file whole or not at all.
 

@@ -66,11 +66,7 @@ class EvaluationResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for ``--json``."""
-        return {
-            "key_metric": self.key_metric,
-            "metrics": dict(self.metrics),
-            "cases": self.cases,
-        }
+        return {"key_metric": self.key_metric, "metrics": dict(self.metrics), "cases": self.cases}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

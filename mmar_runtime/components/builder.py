@@ -40,7 +40,6 @@ from mmar_runtime.config.nodes import (
 from mmar_runtime.config.sections import SLOT_KINDS, TRANSFORM_SLOTS, WorkflowConfig
 from mmar_runtime.errors import ComponentError, MmarError
 from mmar_runtime.policy.component_check import ENGINE_KINDS
-from mmar_runtime.policy.component_table import ComponentEntry
 from mmar_runtime.policy.run_folders import run_folders
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY
 
@@ -195,7 +194,9 @@ class ComponentBuilder:
         if entry is not None:
             for name, folder in run_folders(spec, entry, self.config.variables).items():
                 arguments[name] = arguments.get(name) or folder
-        engine = _engine_kind(cls, entry, kind)
+        kind = kind if entry is None else entry.kind
+        derived = inspect.isclass(cls) and issubclass(cls, Workflow)
+        engine = kind if kind in ENGINE_KINDS and derived else None
         if engine is not None and takes_argument(cls, "device"):
             arguments.setdefault("device", self.context.device)
         self._fit_to_machine(arguments, engine=engine is not None)
@@ -205,7 +206,7 @@ class ComponentBuilder:
             for name, value in arguments.items():
                 if isinstance(value, torch.nn.Module) and name.endswith("network"):
                     arguments[name] = averaging_gradients(value, self.context.device)
-        network = (entry.kind if entry is not None else kind) == "network"
+        network = kind == "network"
         if network and entry is not None:
             self._require_size(spec, cls, arguments)
         with memory_for(self.context.max_parameters) if network else nullcontext():
@@ -255,11 +256,3 @@ class ComponentBuilder:
             raise ComponentError(
                 f"{spec.location}: {spec.title} could not be built: {type(error).__name__}: {error}"
             ) from error
-
-
-def _engine_kind(cls: type[Any], entry: ComponentEntry | None, kind: str | None) -> str | None:
-    """Return ``trainer`` or ``evaluator`` for MONAI's engines and their subclasses, else None."""
-    if entry is not None:
-        kind = entry.kind
-    derived = inspect.isclass(cls) and issubclass(cls, Workflow)
-    return kind if kind in ENGINE_KINDS and derived else None

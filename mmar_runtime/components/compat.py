@@ -63,7 +63,12 @@ class NumpyTransform(Transform):
         """Apply the transform inside to ``data``: a dictionary, or an image by itself."""
         if not isinstance(data, Mapping):
             return _as_image(self.transform(_as_array(data)), like=data)
-        changed = self.transform(_with_arrays(data))
+        arrays = {key: _as_array(value) for key, value in data.items()}
+        for key, image in data.items():
+            if isinstance(image, MetaTensor):
+                meta = {name: _as_array(value) for name, value in image.meta.items()}
+                arrays[_meta_key(key)] = meta
+        changed = self.transform(arrays)
         if isinstance(changed, list):  # crops: one dictionary for each
             return [_with_images(item, like=data) for item in changed]
         return _with_images(changed, like=data)
@@ -91,14 +96,6 @@ def _meta_key(key: Hashable) -> str:
 
 def _as_array(value: Any) -> Any:
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
-
-
-def _with_arrays(data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-    arrays = {key: _as_array(value) for key, value in data.items()}
-    for key, value in data.items():
-        if isinstance(value, MetaTensor):
-            arrays[_meta_key(key)] = {name: _as_array(item) for name, item in value.meta.items()}
-    return arrays
 
 
 def _with_images(
@@ -218,18 +215,14 @@ class _BatchOutputEngine:
 
 
 def _joined(values: list[Any]) -> Any:
-    if _are_copies(values):  # MONAI has given each case the batch's own number
-        return values[0]
-    shapes = {value.shape if isinstance(value, torch.Tensor) else None for value in values}
-    return values if None in shapes or len(shapes) > 1 else torch.stack(values)
-
-
-def _are_copies(values: list[Any]) -> bool:
     numbers = all(
         isinstance(value, int | float) or (isinstance(value, torch.Tensor) and value.ndim == 0)
         for value in values
     )
-    return numbers and all(bool(value == values[0]) for value in values)
+    if numbers and all(bool(value == values[0]) for value in values):
+        return values[0]  # MONAI has given each case the batch's own number
+    shapes = {value.shape if isinstance(value, torch.Tensor) else None for value in values}
+    return values if None in shapes or len(shapes) > 1 else torch.stack(values)
 
 
 # --- Trainers ------------------------------------------------------------------------------------

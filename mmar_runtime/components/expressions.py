@@ -22,6 +22,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -32,6 +33,7 @@ from monai.handlers import from_engine
 from mmar_runtime.config.expressions import (
     FROM_ENGINE,
     MAX_INTEGER,
+    NAMED_CONSTANTS,
     PRINT,
     Arithmetic,
     Attribute,
@@ -287,26 +289,22 @@ def _comparable(value: object) -> object:
 
 
 def _apply(function: Callable[[Any, Any], Any], left: object, right: object, sign: str) -> object:
-    try:
-        _check_shapes(left, right, sign)
-        return function(left, right)
-    except (ArithmeticError, TypeError, ValueError, RuntimeError) as error:
-        raise ComponentError(f"{_kind(left)} {sign} {_kind(right)}: {error}") from error
-
-
-def _check_shapes(left: object, right: object, sign: str) -> None:
-    """Raise if two tensors differ in their shapes and none of them is a single number.
+    """Return the result for numbers, tensors of one shape, or a tensor and a single number.
 
     Broadcasting a column against a row would give the product of both sizes. A config could take
     the machine's memory so, by mistake or on purpose.
     """
-    if not (isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor)):
-        return
-    if left.shape != right.shape and left.numel() != 1 and right.numel() != 1:
+    tensors = [operand for operand in (left, right) if isinstance(operand, torch.Tensor)]
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    if len(set(shapes)) > 1 and all(tensor.numel() != 1 for tensor in tensors):
         raise ComponentError(
-            f"{sign!r} of the shapes {tuple(left.shape)} and {tuple(right.shape)}. "
+            f"{sign!r} of the shapes {shapes[0]} and {shapes[1]}. "
             "They must be equal, or one of them a single number."
         )
+    try:
+        return function(left, right)
+    except (ArithmeticError, TypeError, ValueError, RuntimeError) as error:
+        raise ComponentError(f"{_kind(left)} {sign} {_kind(right)}: {error}") from error
 
 
 # --- Choices -------------------------------------------------------------------------------------
@@ -327,6 +325,7 @@ def _truth(value: object) -> bool:
 def _shown(value: object) -> str:
     """Return one line of bounded length: numbers and text, and a few items of containers.
 
+    Containers in a container are only named.
     Never by their own ``__str__``: an image's would bring its voxels and its file's name.
     """
     plain = _plain(value)
@@ -334,17 +333,13 @@ def _shown(value: object) -> str:
         return _cut(str(plain), MAX_SHOWN_CHARACTERS)
     if isinstance(plain, int):
         return str(plain) if abs(plain) <= MAX_INTEGER else "<a whole number beyond 64 bits>"
-    if isinstance(plain, Mapping | list | tuple):
-        return _cut(_shown_container(plain), MAX_SHOWN_CHARACTERS)
+    if isinstance(plain, Mapping):
+        return _cut(f"{{{_shown_items(plain, with_values=True)}}}", MAX_SHOWN_CHARACTERS)
+    if isinstance(plain, list | tuple):
+        items = ", ".join(map(_shown_item, plain[:MAX_SHOWN_ITEMS]))
+        more = ", ..." if len(plain) > MAX_SHOWN_ITEMS else ""
+        return _cut(f"[{items}{more}]", MAX_SHOWN_CHARACTERS)
     return f"<{_kind(value)}>"
-
-
-def _shown_container(value: Mapping[Any, object] | list[object] | tuple[object, ...]) -> str:
-    """Return a container's first items, of which containers again are only named."""
-    if isinstance(value, Mapping):
-        return f"{{{_shown_items(value, with_values=True)}}}"
-    items = ", ".join(map(_shown_item, value[:MAX_SHOWN_ITEMS]))
-    return f"[{items}{', ...' if len(value) > MAX_SHOWN_ITEMS else ''}]"
 
 
 def _shown_items(value: Mapping[Any, object], with_values: bool = False) -> str:
@@ -356,9 +351,7 @@ def _shown_items(value: Mapping[Any, object], with_values: bool = False) -> str:
 
 
 def _shown_item(value: object) -> str:
-    if isinstance(value, Mapping | list | tuple):
-        return f"<{_kind(value)}>"
-    return _shown(value)
+    return f"<{_kind(value)}>" if isinstance(value, Mapping | list | tuple) else _shown(value)
 
 
 def _plain(value: object) -> object:
@@ -375,35 +368,7 @@ def _cut(text: str, length: int) -> str:
 
 
 _DTYPES: Mapping[str, object] = MappingProxyType(
-    {
-        "torch.bfloat16": torch.bfloat16,
-        "torch.bool": torch.bool,
-        "torch.double": torch.double,
-        "torch.float": torch.float,
-        "torch.float16": torch.float16,
-        "torch.float32": torch.float32,
-        "torch.float64": torch.float64,
-        "torch.half": torch.half,
-        "torch.int": torch.int,
-        "torch.int8": torch.int8,
-        "torch.int16": torch.int16,
-        "torch.int32": torch.int32,
-        "torch.int64": torch.int64,
-        "torch.long": torch.long,
-        "torch.uint8": torch.uint8,
-        "numpy.bool_": numpy.bool_,
-        "numpy.float16": numpy.float16,
-        "numpy.float32": numpy.float32,
-        "numpy.float64": numpy.float64,
-        "numpy.int8": numpy.int8,
-        "numpy.int16": numpy.int16,
-        "numpy.int32": numpy.int32,
-        "numpy.int64": numpy.int64,
-        "numpy.uint8": numpy.uint8,
-        "numpy.uint16": numpy.uint16,
-        "numpy.uint32": numpy.uint32,
-        "numpy.uint64": numpy.uint64,
-    }
+    {name: resolve_name(name) for name in NAMED_CONSTANTS.values()}
 )
 _CALLEES: Mapping[str, Callable[..., object]] = MappingProxyType(
     {

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeAlias
 
-from ignite.engine import Engine
 from monai.engines import IterationEvents
 
 IterationMethod: TypeAlias = Callable[[Any, Any, Any], Any]
@@ -49,30 +48,26 @@ class Iteration(ABC):
 
 def _completing(method: IterationMethod) -> IterationMethod:
     """Return the same method, followed by ``MODEL_COMPLETED`` where it is the outermost call."""
+    event = IterationEvents.MODEL_COMPLETED
 
     @wraps(method)
     def call(self: Any, engine: Any, batchdata: Any) -> Any:
-        if self._running:  # super().__call__: the iteration is not complete yet
+        # In super().__call__ the iteration is not complete yet; an engine of ignite's own has no
+        # such step.
+        if self._running or not engine.has_registered_events(event):
             return method(self, engine, batchdata)
+        fired: list[bool] = []
         self._running = True
         try:
-            return _completed(lambda: method(self, engine, batchdata), engine)
+            with engine.add_event_handler(event, lambda: fired.append(True)):
+                output = method(self, engine, batchdata)
+            if fired:
+                return output
+            # Who handles the event looks for the output here; ignite itself puts it there later.
+            engine.state.output = output
+            engine.fire_event(event)
+            return engine.state.output
         finally:
             self._running = False
 
     return call
-
-
-def _completed(compute: Callable[[], Any], engine: Engine) -> Any:
-    event = IterationEvents.MODEL_COMPLETED
-    if not engine.has_registered_events(event):  # an engine of ignite's own has no such step
-        return compute()
-    fired: list[bool] = []
-    with engine.add_event_handler(event, lambda: fired.append(True)):
-        output = compute()
-    if fired:
-        return output
-    # Who handles the event looks for the output here; ignite itself puts it there later.
-    engine.state.output = output
-    engine.fire_event(event)
-    return engine.state.output

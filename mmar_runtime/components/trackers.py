@@ -99,7 +99,12 @@ class ClearMLTaskHandler(ClearMLHandler):
         from clearml.backend_api.session.defs import MissingConfigError
 
         self._opened = Task.current_task() is None
-        _ask_for_no_updates()
+        with contextlib.suppress(ImportError):
+            from clearml.utilities.check_updates import CheckPackageUpdates
+
+            # Else ClearML reports to its makers, even in offline mode, which version runs here. The
+            # setting ``suppress_update_message`` only hides the answer.
+            CheckPackageUpdates._package_version_checked = True
         if self._opened:
             _adapt_to_training(Task)
         try:
@@ -204,17 +209,6 @@ def _model_patterns(auto_connect_frameworks: object) -> tuple[str, ...]:
     if isinstance(wanted, list | tuple):
         return tuple(map(str, wanted))
     return ("*",) if wanted else ()
-
-
-def _ask_for_no_updates() -> None:
-    """Keep ClearML from telling its makers, even in offline mode, which version runs here.
-
-    There is no setting for that: ``suppress_update_message`` only hides the answer.
-    """
-    with contextlib.suppress(ImportError):
-        from clearml.utilities.check_updates import CheckPackageUpdates
-
-        CheckPackageUpdates._package_version_checked = True
 
 
 def _adapt_to_training(task_class: Any) -> None:

@@ -58,11 +58,7 @@ EGRESS_PREFIXES = (
 )
 """Variables that name a tracker's server, for a site that lets a job send to other machines."""
 
-FOLDERS = {
-    "HOME": "home",
-    "XDG_CACHE_HOME": "home/.cache",
-    "XDG_CONFIG_HOME": "home/.config",
-}
+FOLDERS = {"HOME": "home", "XDG_CACHE_HOME": "home/.cache", "XDG_CONFIG_HOME": "home/.config"}
 """Where libraries keep caches and settings, below the scratch folder of a run."""
 
 FONTS = "matplotlib/fontlist-*.json"

@@ -15,11 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mmar_runtime.confinement.call_filter import (
-    has_call_filter,
-    refuse_calls,
-    refuse_programs,
-)
+from mmar_runtime.confinement.call_filter import has_call_filter, refuse_calls, refuse_programs
 from mmar_runtime.confinement.landlock import (
     APPEND,
     DEVICE,
@@ -33,12 +29,7 @@ from mmar_runtime.confinement.landlock import (
     landlock_version,
     restrict_to,
 )
-from mmar_runtime.confinement.places import (
-    SHARED_MEMORY,
-    devices,
-    interpreter,
-    runtime_folders,
-)
+from mmar_runtime.confinement.places import SHARED_MEMORY, devices, interpreter, runtime_folders
 from mmar_runtime.confinement.system_calls import (
     PR_SET_DUMPABLE,
     PR_SET_NO_NEW_PRIVS,
@@ -138,16 +129,13 @@ def confine_as(mode: Mode, confinement: Confinement, *, keep: Iterable[int] = ()
         return "off: nothing but the user's own rights bounds this process"
     if mode == "required":
         require_wall(kernel_wall())
-    return "; ".join([str(confine(confinement, keep=keep)), *_left_open(confinement)])
-
-
-def _left_open(confinement: Confinement) -> Iterator[str]:
-    if confinement.connect_ports is None:
-        yield "the network is left open"
-    if confinement.programs:
-        yield "the interpreter can be started"
-    if confinement.permissions:
-        yield "permissions of files can be changed"
+    left_open = {
+        "the network is left open": confinement.connect_ports is None,
+        "the interpreter can be started": confinement.programs,
+        "permissions of files can be changed": confinement.permissions,
+    }
+    wall = str(confine(confinement, keep=keep))
+    return "; ".join([wall, *(words for words, is_open in left_open.items() if is_open)])
 
 
 def require_wall(wall: Wall) -> None:

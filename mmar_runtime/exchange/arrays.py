@@ -7,6 +7,7 @@ know numpy arrays. Both share their memory, so a conversion costs nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -116,27 +117,24 @@ def as_judged(data: object) -> object:
     """Return the arrays in place of tensors; all other values stay as they are."""
     if type(data) is not dict:
         return data
-    return {name: _array(value) for name, value in data.items()}
+    judged = dict(data)
+    for name, value in data.items():
+        if type(value) is torch.Tensor:
+            # Not dense, or a type of numbers that numpy does not have: the tensor stays.
+            with suppress(TypeError, RuntimeError):
+                judged[name] = value.numpy()
+    return judged
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
     base: object = array.base
-    if isinstance(base, torch.Tensor) and _is_all_of(array, base):
+    if (
+        isinstance(base, torch.Tensor)
+        and base.shape == array.shape
+        and base.is_contiguous()
+        and base.data_ptr() == array.ctypes.data
+    ):
         return base  # so an array is the same tensor in each message
     if not (array.flags.c_contiguous and array.flags.writeable):
         array = array.copy(order="C")
     return torch.from_numpy(array)
-
-
-def _is_all_of(array: np.ndarray, tensor: torch.Tensor) -> bool:
-    is_whole = tensor.shape == array.shape and tensor.is_contiguous()
-    return is_whole and bool(tensor.data_ptr() == array.ctypes.data)
-
-
-def _array(value: object) -> object:
-    if type(value) is not torch.Tensor:
-        return value
-    try:
-        return value.numpy()
-    except (TypeError, RuntimeError):  # a type of numbers that numpy does not have, or not dense
-        return value

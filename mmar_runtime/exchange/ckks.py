@@ -68,7 +68,13 @@ class Keys:
             degree = int(context.parms().poly_modulus_degree())
             scale = float(self._context.global_scale)
         except Exception as error:  # TenSEAL raises RuntimeError and ValueError alike
-            raise WeightsError(_unreadable(source, error)) from error
+            fault = f"holds no keys that can be read: {error}"
+            if "incompatible version" in str(error):
+                fault = (
+                    f"was made by another version of TenSEAL than here, {version(EXTRA)}; server, "
+                    "sites and the provisioning machine need the same version"
+                )
+            raise WeightsError(f"{source} {fault}") from error
         if degree != POLY_MODULUS_DEGREE or scale != SCALE:
             raise WeightsError(
                 f"{source} has the parameters {degree} and {scale:g}; this version works with "
@@ -194,12 +200,3 @@ class EncryptedSum:
     def ciphertexts(self) -> Ciphertexts:
         """The sum; none before a row was added."""
         return tuple(bytes(vector.serialize()) for vector in self._sum)
-
-
-def _unreadable(source: str, error: Exception) -> str:
-    if "incompatible version" in str(error):
-        return (
-            f"{source} was made by another version of TenSEAL than here, "
-            f"{version(EXTRA)}; server, sites and the provisioning machine need the same version"
-        )
-    return f"{source} holds no keys that can be read: {error}"

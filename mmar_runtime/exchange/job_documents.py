@@ -111,10 +111,7 @@ class JobDocuments:
 
     def _problems(self) -> Iterator[Problem]:
         """Report what the properties of this class could not read."""
-        both: dict[str, Problems] = {
-            DATA_FILTERS: _chain_problems,
-            RESULT_FILTERS: _chain_problems,
-        }
+        both: dict[str, Problems] = {DATA_FILTERS: _chain_problems, RESULT_FILTERS: _chain_problems}
         lists: dict[str, Problems] = {"components": _class_problems, "workflows": _class_problems}
         for key, problems in {**lists, **both}.items():
             yield from _list_problems(self.server, key, Location(SERVER_CONFIG), problems)

@@ -100,19 +100,17 @@ def rounding_faults(arrays: Arrays, form: Rounding, model: Arrays) -> Iterator[t
     for name, like in large.items():
         if name in arrays:
             yield from _unlike(name, arrays[name], np.dtype(form), like.shape)
-            yield from _scale_faults(SCALES + name, arrays.get(SCALES + name), _scales_of(like))
+            scales: Any = arrays.get(SCALES + name)
+            faults = [*_unlike(SCALES + name, scales, np.dtype(np.float32), _scales_of(like))]
+            yield from faults
+            if not faults and not (np.isfinite(scales) & (scales >= LEAST_SCALE)).all():
+                fault = f"has a scale that is not a number from {LEAST_SCALE:g} on"
+                yield SCALES + name, fault
     for name in arrays:
         if name.startswith(SCALES):
             owner = name.removeprefix(SCALES)
             if owner not in large or owner not in arrays:
                 yield name, "belongs to no tensor that is rounded"
-
-
-def _scale_faults(name: str, scales: Any, shape: tuple[int, ...]) -> Iterator[tuple[str, str]]:
-    faults = [*_unlike(name, scales, np.dtype(np.float32), shape)]
-    yield from faults
-    if not faults and not (np.isfinite(scales) & (scales >= LEAST_SCALE)).all():
-        yield name, f"has a scale that is not a number from {LEAST_SCALE:g} on"
 
 
 def _unlike(

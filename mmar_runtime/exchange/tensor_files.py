@@ -200,9 +200,11 @@ def _parts(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
     # With the widest numbers first, every tensor begins at a place that its type allows.
     in_order = sorted(tensors.items(), key=lambda item: -item[1].element_size())
     for name, tensor in in_order:
+        if tensor.dtype not in DTYPES:
+            raise WeightsError(f"a tensor of {tensor.dtype} cannot be written to a file")
         begin, end = end, end + tensor.nbytes
         header[name] = {
-            "dtype": _name_of(tensor.dtype),
+            "dtype": DTYPES[tensor.dtype],
             "shape": list(tensor.shape),
             "data_offsets": [begin, end],
         }
@@ -261,13 +263,6 @@ def stored_of(tensor: torch.Tensor) -> StoredTensor | None:
 def _mapped(path: Path, offset: int, size: int) -> npt.NDArray[np.uint8]:
     # As a plain array: numpy's own class would do more at each slice.
     return np.asarray(np.memmap(path, dtype=np.uint8, mode="c", offset=offset, shape=(size,)))
-
-
-def _name_of(dtype: torch.dtype) -> str:
-    name = DTYPES.get(dtype)
-    if name is None:
-        raise WeightsError(f"a tensor of {dtype} cannot be written to a file")
-    return name
 
 
 def _write(file: FileIO, data: bytes | memoryview) -> None:

@@ -82,10 +82,20 @@ class ModelDecomposer(TensorDecomposer):
     ) -> tuple[str | None, Mapping[str, torch.Tensor] | None]:
         """Take the tensors that a message refers to; an error, or their names and themselves.
 
-        Where the job has NVFlare write them to its files, these are their memory.
+        Where the job has NVFlare write them to its files, these are their memory. NVFlare deletes
+        its files with the workflow, when the server may still have to take a digest; so they are
+        taken to a folder of their own next to NVFlare's folder of the run.
         """
         error, items = super().download(*arguments, **named)
-        return error, _in_files(items) if isinstance(items, LazyTensorDict) else items
+        if not isinstance(items, LazyTensorDict):
+            return error, items
+        files = {Path(items.make_lazy_ref(name).file_path) for name in items}
+        (folder,) = {path.parent for path in files}
+        kept = KeptFolder(folder, folder.parent.parent)
+        tensors = {}
+        for path in files:
+            tensors.update(read_tensors(kept.path / path.name, keeper=kept))
+        return error, tensors
 
 
 class WholeModel(TensorDownloadable):
@@ -101,21 +111,6 @@ class WholeModel(TensorDownloadable):
 
     def prefetch_item(self, index: int) -> None:
         """Nothing: a second piece comes only of a model that fills the first to its last bytes."""
-
-
-def _in_files(items: LazyTensorDict) -> dict[str, torch.Tensor]:
-    """Return the tensors in NVFlare's files.
-
-    It deletes them with the workflow, when the server may still have to take a digest; so they are
-    taken to a folder of their own beside its folder of the run.
-    """
-    files = {Path(items.make_lazy_ref(name).file_path) for name in items}
-    (folder,) = {path.parent for path in files}
-    kept = KeptFolder(folder, folder.parent.parent)
-    found = {}
-    for path in files:
-        found.update(read_tensors(kept.path / path.name, keeper=kept))
-    return found
 
 
 class HandingOver(ModelDecomposer):

@@ -8,12 +8,7 @@ from typing import Any
 import torch
 
 from mmar_runtime.components.builder import ComponentBuilder
-from mmar_runtime.config.sections import (
-    RuntimeSettings,
-    Section,
-    TrainConfig,
-    WorkflowConfig,
-)
+from mmar_runtime.config.sections import Section, TrainConfig, WorkflowConfig
 
 SINGLE = (
     ("model", "Model"),
@@ -44,14 +39,7 @@ def conf_report(config: WorkflowConfig, builder: ComponentBuilder) -> Iterator[s
     yield f"========== {kind} Config Result ==========="
     if isinstance(config, TrainConfig):
         yield f"Num Epochs: {config.value('epochs')}"
-    yield from _settings(config.settings, kind)
-    titles = {"train": "Train", "validate": "Validate", "": "Validate"}
-    for scope, section in config.scopes.items():
-        yield from _section(section, titles[scope], builder.built(scope))
-    yield f"========== End of {kind} Config Result ==========="
-
-
-def _settings(settings: RuntimeSettings, kind: str) -> Iterator[str]:
+    settings = config.settings
     task = "Training" if kind == "Train" else "Evaluation"
     yield f"Use GPU: {settings.use_gpu}"
     yield f"Multi GPU: {settings.multi_gpu}"
@@ -60,6 +48,10 @@ def _settings(settings: RuntimeSettings, kind: str) -> Iterator[str]:
     yield f"cuDNN BenchMark: {torch.backends.cudnn.benchmark}"
     yield f"CUDA Matmul Allow TF32: {torch.backends.cuda.matmul.allow_tf32}"
     yield f"cuDNN Allow TF32: {torch.backends.cudnn.allow_tf32}"
+    titles = {"train": "Train", "validate": "Validate", "": "Validate"}
+    for scope, section in config.scopes.items():
+        yield from _section(section, titles[scope], builder.built(scope))
+    yield f"========== End of {kind} Config Result ==========="
 
 
 def _section(section: Section, title: str, built: Mapping[str, Any]) -> Iterator[str]:

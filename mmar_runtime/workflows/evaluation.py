@@ -95,10 +95,7 @@ def result_of(evaluator: Engine) -> EvaluationResult:
 
 
 def evaluate(
-    config: EvaluationConfig,
-    *,
-    allow_code: bool,
-    should_stop: ShouldStop = lambda: False,
+    config: EvaluationConfig, *, allow_code: bool, should_stop: ShouldStop = lambda: False
 ) -> EvaluationResult:
     """Evaluate the model that the config names, with the weights that it names.
 
@@ -106,7 +103,12 @@ def evaluate(
         ConfigError: the config names a network, but nothing that gives it weights.
         Others as ``EvaluationWorkflow.run``.
     """
-    _has_weights(config)
+    loaders = [spec for spec in config.section.specs("handlers") if spec.name == "CheckpointLoader"]
+    if not isinstance(config.model, WeightsFile) and not loaders:
+        # Random weights, whose metrics would mean nothing.
+        message = "names a network, but no enabled CheckpointLoader gives it weights"
+        advice = "Run with --set dont_load_ckpt_model=False MMAR_CKPT=FILE."
+        raise ConfigError([Problem(config.section.location / "model", message, advice, "model")])
     with session(config, allow_code=allow_code) as context:
         make_folder_to_write(Path(str(config.value("MMAR_EVAL_OUTPUT_PATH"))))
         workflow = EvaluationWorkflow(config, context, should_stop=should_stop)
@@ -114,13 +116,3 @@ def evaluate(
             for line in conf_report(config, workflow.builder):
                 logger.info("%s", line)
         return workflow.run()
-
-
-def _has_weights(config: EvaluationConfig) -> None:
-    """Raise if a network has random weights, whose metrics would mean nothing."""
-    loaders = [spec for spec in config.section.specs("handlers") if spec.name == "CheckpointLoader"]
-    if isinstance(config.model, WeightsFile) or loaders:
-        return
-    message = "names a network, but no enabled CheckpointLoader gives it weights"
-    advice = "Run with --set dont_load_ckpt_model=False MMAR_CKPT=FILE."
-    raise ConfigError([Problem(config.section.location / "model", message, advice, "model")])

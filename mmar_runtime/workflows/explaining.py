@@ -67,24 +67,18 @@ def _data_fault(config: WorkflowConfig, causes: list[BaseException]) -> str | No
     transforming = any(TRANSFORMING in text for text in texts)
     unreadable = any(isinstance(cause, FileNotFoundError | EOFError) for cause in causes)
     if any(map(LOADING.search, texts)) or (transforming and unreadable):
-        file = _file_being_read(causes)
+        # Neither MONAI nor the libraries below name the file of a stream that ends too early.
+        reads = (
+            frame.f_locals.get("filename")
+            for cause in causes
+            for frame, _ in walk_tb(cause.__traceback__)
+            if frame.f_code is LoadImage.__call__.__code__
+        )
+        file = ", ".join(map(str, next((files for files in reads if isinstance(files, tuple)), ())))
         text = _text(causes[-1])
         named = text if file in text else f"{file}: {text}"
         return f"{config.file}: an image cannot be read: {named}"
     return None
-
-
-def _file_being_read(causes: list[BaseException]) -> str:
-    """Return the file that MONAI's reader was at; empty if no traceback shows it.
-
-    Neither MONAI nor the libraries below name the file of a stream that ends too early.
-    """
-    for cause in causes:
-        for frame, _ in walk_tb(cause.__traceback__):
-            files = frame.f_locals.get("filename")
-            if frame.f_code is LoadImage.__call__.__code__ and isinstance(files, tuple):
-                return ", ".join(map(str, files))
-    return ""
 
 
 def _text(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from traceback import walk_tb
 
 from mmar_runtime.config.nodes import ComponentSpec, walk
 from mmar_runtime.config.sections import SLOT_KINDS, WorkflowConfig
@@ -25,7 +26,10 @@ def own_code_advice(config: WorkflowConfig, root: BaseException) -> str:
             "is registered in _register_additional_events, which MONAI no longer calls, derive "
             f"from {COMPAT}.AdditionalEvents too."
         )
-    if not _is_of_type(root, "TypeError", "AttributeError"):
+    types = ("TypeError", "AttributeError")
+    # A DataLoader's process sends an error as text.
+    sent = any(f"\n{name}: " in str(root) for name in types)
+    if type(root).__name__ not in types and not sent:
         return ""
     for spec in _own(config, "transform"):
         if _passes_through(root, spec):
@@ -58,19 +62,9 @@ def _own(config: WorkflowConfig, *kinds: str) -> Iterator[ComponentSpec]:
                     yield node
 
 
-def _is_of_type(error: BaseException, *names: str) -> bool:
-    """Return whether an error is of a type, also if a DataLoader's process sent it as text."""
-    return type(error).__name__ in names or any(f"\n{name}: " in str(error) for name in names)
-
-
 def _passes_through(error: BaseException, spec: ComponentSpec) -> bool:
     """Return whether the component's module is where the error comes from, or on the way there."""
     module = str(spec.path).rpartition(".")[0]
-    if f"{module.replace('.', '/')}.py" in str(error):
-        return True
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_globals.get("__name__") == module:
-            return True
-        trace = trace.tb_next
-    return False
+    return f"{module.replace('.', '/')}.py" in str(error) or any(
+        frame.f_globals.get("__name__") == module for frame, _ in walk_tb(error.__traceback__)
+    )

@@ -12,12 +12,7 @@ import torch
 from monai.utils import set_determinism
 
 from mmar_runtime.components.builder import BuildContext
-from mmar_runtime.components.launch import (
-    ALONE,
-    Processes,
-    check_launch,
-    launched_processes,
-)
+from mmar_runtime.components.launch import ALONE, Processes, check_launch, launched_processes
 from mmar_runtime.components.processes import process_group
 from mmar_runtime.config.sections import THREADS_VARIABLE, RuntimeSettings, WorkflowConfig
 from mmar_runtime.errors import ConfigError, LaunchError, Problem

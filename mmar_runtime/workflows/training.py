@@ -192,34 +192,26 @@ class TrainingWorkflow:
         engine = self.engine
         last = self.iteration + count
         engine.state.max_epochs = MAX_EPOCHS_IN_STEPS
-        _go_on_within_epoch(engine)
+        if engine.state.epoch_length is not None:
+            # A terminated engine finishes its epoch; ignite itself would begin the next epoch. Then
+            # no epoch would ever be complete where the runs are shorter than an epoch, and no
+            # handler that waits for its end would run.
+            engine.state.epoch = self.iteration // engine.state.epoch_length
+            engine.should_terminate = False
+
+        def terminate_within_epoch() -> None:
+            if self.iteration % (engine.state.epoch_length or 1) != 0:
+                terminate_after_epoch()
+
+        def terminate_after_epoch() -> None:
+            if self.iteration >= last:
+                engine.terminate()
+
         with (
-            engine.add_event_handler(Events.ITERATION_COMPLETED, _terminate_within_epoch, last),
-            engine.add_event_handler(Events.EPOCH_COMPLETED, _terminate_after_epoch, last),
+            engine.add_event_handler(Events.ITERATION_COMPLETED, terminate_within_epoch),
+            engine.add_event_handler(Events.EPOCH_COMPLETED, terminate_after_epoch),
         ):
             return self.run()
-
-
-def _go_on_within_epoch(engine: Engine) -> None:
-    """Let a terminated engine finish its epoch; ignite itself would begin the next epoch.
-
-    Otherwise no epoch would ever be complete where the runs are shorter than an epoch, and no
-    handler that waits for its end would run.
-    """
-    if engine.state.epoch_length is not None:
-        engine.state.epoch = engine.state.iteration // engine.state.epoch_length
-        engine.should_terminate = False
-
-
-def _terminate_within_epoch(engine: Engine, last: int) -> None:
-    at_its_end = engine.state.iteration % (engine.state.epoch_length or 1) == 0
-    if engine.state.iteration >= last and not at_its_end:
-        engine.terminate()
-
-
-def _terminate_after_epoch(engine: Engine, last: int) -> None:
-    if engine.state.iteration >= last:
-        engine.terminate()
 
 
 def train(
@@ -287,20 +279,17 @@ def _resume_point(
     workflow: TrainingWorkflow, folder: Path, asked_for: Mapping[str, Any], should_stop: ShouldStop
 ) -> ResumePoint | None:
     """Return the point to resume from; None if the MMAR's own trainer holds all of its state."""
-    builder = workflow.builder
-    first = builder.context.processes.first  # that process alone knows the saved files
     parts = workflow.parts()
     if not parts or not isinstance(workflow.trainer, Engine):
         return None
-    savers = [
-        handler for handler in workflow.handlers() if isinstance(handler, AtomicCheckpointSaver)
-    ]
+    # The first process alone knows the saved files.
+    handlers = workflow.handlers() if workflow.builder.context.processes.first else ()
     return ResumePoint(
         folder / RESUME_FILE,
         trainer=workflow.engine,
         evaluator=workflow.evaluator,
         parts=parts,
-        savers=savers if first else [],
+        savers=[handler for handler in handlers if isinstance(handler, AtomicCheckpointSaver)],
         config=asked_for,
         should_stop=should_stop,
     )
