@@ -100,7 +100,11 @@ def export(
         WeightsError: the weights do not fit the network; the error names the tensors.
         ComponentError: the network cannot be built, or not be written in this format.
     """
-    _check_paths(model_path, output_path)
+    if output_path.is_dir():
+        raise _refused("output_path", f"{str(output_path)!r} is a folder", "Name a file in it.")
+    if output_path.resolve() == model_path.resolve():
+        message = f"{str(output_path)!r} is the checkpoint itself"
+        raise _refused("output_path", message, "Name another file; the checkpoint stays.")
     _check_packages(format, verify=verify)
     network, notices = _trained_network(config, model_path, allow_code=allow_code)
     trial = _trial(network, input_shape or config.settings.input_size)
@@ -109,7 +113,11 @@ def export(
         candidate = Path(folder) / f"model{EXPORT_SUFFIXES[format]}"
         written = _write(format, network, trial, candidate)
         difference = _verified(format, candidate, trial) if verify else None
-        _move(candidate, output_path)
+        try:
+            with candidate.open("rb") as source:
+                write_atomically(output_path, lambda stream: shutil.copyfileobj(source, stream))
+        except OSError as error:
+            raise CheckpointError(f"{str(output_path)!r} cannot be written: {error}") from error
     return ExportResult(
         path=output_path,
         format=format,
@@ -122,14 +130,6 @@ def export(
 
 
 # --- Checks before any work -----------------------------------------------------------------------
-
-
-def _check_paths(model_path: Path, output_path: Path) -> None:
-    if output_path.is_dir():
-        raise _refused("output_path", f"{str(output_path)!r} is a folder", "Name a file in it.")
-    if output_path.resolve() == model_path.resolve():
-        message = f"{str(output_path)!r} is the checkpoint itself"
-        raise _refused("output_path", message, "Name another file; the checkpoint stays.")
 
 
 def _check_packages(format: ExportFormat, *, verify: bool) -> None:
@@ -290,9 +290,15 @@ def _write(
     try:
         if format == "torchscript":
             return _write_torchscript(network, trial, path)
-        write = _write_onnx if format == "onnx" else _write_program
+        needed = _needed(trial, f"for {format}")
         with _exporter_at_work():
-            return write(network, _needed(trial, f"for {format}"), path)
+            program, method = _program(network, needed)
+            if format == "onnx":
+                _write_onnx(program, method, needed, path)
+            else:
+                torch.export.save(program, path)
+        fixed = f"the network fixes its batch size; the file takes only {list(needed.shape)}"
+        return _Written(method=method, notices=(fixed,) if method == "fixed_shape" else ())
     except MmarError:
         raise
     except Exception as error:  # torch's exporters raise any exception
@@ -355,14 +361,9 @@ def _dynamic_batch() -> tuple[dict[int, Any]]:
     return ({0: torch.export.Dim("batch")},)
 
 
-def _fixed_notices(method: ExportMethod, trial: _Trial) -> tuple[str, ...]:
-    if method != "fixed_shape":
-        return ()
-    return (f"the network fixes its batch size; the file takes only {list(trial.shape)}",)
-
-
-def _write_onnx(network: torch.nn.Module, trial: _Trial, path: Path) -> _Written:
-    program, method = _program(network, trial)
+def _write_onnx(
+    program: torch.export.ExportedProgram, method: ExportMethod, trial: _Trial, path: Path
+) -> None:
     count = len(trial.expected)
     converted = torch.onnx.export(
         program,
@@ -378,7 +379,6 @@ def _write_onnx(network: torch.nn.Module, trial: _Trial, path: Path) -> _Written
     converted.save(path, external_data=False)
     if len(list(path.parent.iterdir())) > 1:
         raise ComponentError("the weights are too large for one ONNX file; try another --format")
-    return _Written(method=method, notices=_fixed_notices(method, trial))
 
 
 @contextmanager
@@ -395,24 +395,7 @@ def _exporter_at_work() -> Iterator[None]:
         exporter.setLevel(before)
 
 
-def _move(candidate: Path, output_path: Path) -> None:
-    def copy(stream: Any) -> None:
-        with candidate.open("rb") as source:
-            shutil.copyfileobj(source, stream)
-
-    try:
-        write_atomically(output_path, copy)
-    except OSError as error:
-        raise CheckpointError(f"{str(output_path)!r} cannot be written: {error}") from error
-
-
 # --- Comparing ------------------------------------------------------------------------------------
-
-
-def _write_program(network: torch.nn.Module, trial: _Trial, path: Path) -> _Written:
-    program, method = _program(network, trial)
-    torch.export.save(program, path)
-    return _Written(method=method, notices=_fixed_notices(method, trial))
 
 
 def _run_torchscript(path: Path, image: torch.Tensor) -> Any:
