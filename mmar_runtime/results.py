@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
@@ -91,14 +91,7 @@ class TrainResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for ``--json``."""
-        return {
-            "epochs": [report.as_dict() for report in self.epochs],
-            "iterations": self.iterations,
-            "seconds": round(self.seconds, 3),
-            "key_metric": self.key_metric,
-            "best_metric": self.best_metric,
-            "best_epoch": self.best_epoch,
-        }
+        return {**asdict(self), "seconds": round(self.seconds, 3)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,12 +120,4 @@ class ExportResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for ``--json``."""
-        return {
-            "path": str(self.path),
-            "format": self.format,
-            "method": self.method,
-            "verified": self.verified,
-            "max_difference": self.max_difference,
-            "input_shape": None if self.input_shape is None else list(self.input_shape),
-            "notices": list(self.notices),
-        }
+        return {**asdict(self), "path": str(self.path)}

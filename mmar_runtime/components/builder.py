@@ -157,9 +157,7 @@ class ComponentBuilder:
     def _wanted(self, node: Node) -> bool:
         if not isinstance(node, ComponentSpec):
             return True
-        rank = node.rank
-        if rank is None and node.name in WRITTEN_ONCE:
-            rank = 0
+        rank = 0 if node.rank is None and node.name in WRITTEN_ONCE else node.rank
         return not node.disabled and rank in (None, self.context.processes.rank)
 
     def _reference(self, scope: str, name: str) -> Any:

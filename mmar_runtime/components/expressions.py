@@ -109,9 +109,8 @@ class _Interpreter:
             case BooleanOperation():
                 return self._boolean_operation(node)
             case Conditional():
-                return self.value(
-                    node.then if _truth(self.value(node.condition)) else node.otherwise
-                )
+                holds = _truth(self.value(node.condition))
+                return self.value(node.then if holds else node.otherwise)
             case Call():
                 return self._call(node)
             case MethodCall():

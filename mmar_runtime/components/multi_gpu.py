@@ -12,7 +12,9 @@ import torch
 from ignite.engine import Engine, create_supervised_evaluator, create_supervised_trainer
 from ignite.metrics import Metric
 from monai.engines.utils import default_prepare_batch, get_devices_spec
-from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parallel import DataParallel
+
+from mmar_runtime.components.processes import averaging_gradients
 
 Devices: TypeAlias = Sequence[torch.device | str] | None
 
@@ -71,17 +73,9 @@ def create_multigpu_supervised_evaluator(
 ) -> Engine:
     """Return an engine that predicts each batch without gradients and computes ``metrics``.
 
-    Arguments and errors as for ``create_multigpu_supervised_trainer``, but for:
-
-    Args:
-        net: the network; it is moved to the first device.
-        metrics: metrics by the name that they get in ``engine.state.metrics``.
-        devices: where to compute.
-        non_blocking: whether batches are copied to a GPU in the background.
-        prepare_batch: returns input and target of a batch.
-        output_transform: gets input, target and prediction; returns the input of the metrics, by
-            default the pair of prediction and target.
-        distributed: whether this is one of several processes.
+    Arguments and errors as for ``create_multigpu_supervised_trainer``, but for ``metrics``, by the
+    name that they get in ``engine.state.metrics``, and ``output_transform``: it gets input, target
+    and prediction, and returns the input of the metrics, by default prediction and target.
     """
     network, device = _on_devices(net, devices, distributed=distributed)
     return create_supervised_evaluator(
@@ -106,9 +100,8 @@ def _on_devices(
             f"{', '.join(map(str, specs))}; give devices=[...] with this process's own"
         )
     net = net.to(device)
-    if distributed and any(parameter.requires_grad for parameter in net.parameters()):
-        own = [device] if device.type == "cuda" else None
-        return DistributedDataParallel(net, device_ids=own), device
+    if distributed:
+        return averaging_gradients(net, device), device
     if len(specs) > 1:
         return DataParallel(net, device_ids=specs), device
     return net, device

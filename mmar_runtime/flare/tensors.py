@@ -47,10 +47,9 @@ def send_tensors(*, to_several: bool = False) -> None:
         to_several: whether this process sends one and the same model to several others.
     """
     folder = os.environ.get(HANDOVER)
-    if folder is None:
-        fobs.register(ModelDecomposer())
-    else:
-        fobs.register(HandingOver(Path(folder), to_several=to_several))
+    fobs.register(
+        ModelDecomposer() if folder is None else HandingOver(Path(folder), to_several=to_several)
+    )
 
 
 class ModelDecomposer(TensorDecomposer):
@@ -158,10 +157,10 @@ class HandingOver(ModelDecomposer):
             return self._written(tensors)
         key = tuple(map(id, tensors.values()))
         with self._lock:
-            found = self._files.get(key)
-            if found is None:
-                found = self._files[key] = self._written(tensors)
-            return found
+            file = self._files.get(key)
+            if file is None:
+                file = self._files[key] = self._written(tensors)
+            return file
 
     def _written(self, tensors: Mapping[str, torch.Tensor]) -> _OfferedFile:
         path = self._folder / uuid.uuid4().hex

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,10 +47,11 @@ class Stateful(Protocol):
         """Put a state back."""
 
 
+@dataclass(kw_only=True, eq=False)
 class ResumePoint:
     """Writes the point during a training, and restores a written point before it.
 
-    Args:
+    Attributes:
         path: the file.
         trainer: its epochs are the points.
         evaluator: its best metric is part of the state; None without validation.
@@ -61,27 +63,17 @@ class ResumePoint:
         clock: seconds, from any start.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        trainer: Engine,
-        evaluator: Engine | None,
-        parts: Mapping[str, Stateful],
-        savers: list[AtomicCheckpointSaver],
-        config: Mapping[str, Any],
-        should_stop: ShouldStop,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.path = path
-        self._should_stop = should_stop
-        self._trainer = trainer
-        self._evaluator = evaluator
-        self._parts = parts
-        self._savers = savers
-        self._config = config
-        self._clock = clock
-        self._written = clock()
+    path: Path
+    trainer: Engine
+    evaluator: Engine | None
+    parts: Mapping[str, Stateful]
+    savers: list[AtomicCheckpointSaver]
+    config: Mapping[str, Any]
+    should_stop: ShouldStop
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self._written = self.clock()
         self._took = 0.0
         self._is_own = False
 
@@ -91,36 +83,36 @@ class ResumePoint:
         A point of an earlier training stays until this training validates for the first time:
         then this training replaces the earlier best model, and the earlier point is worthless.
         """
-        self._trainer.add_event_handler(Events.EPOCH_COMPLETED, self._after_epoch)
-        if self._evaluator is not None:
-            self._evaluator.add_event_handler(Events.STARTED, self._forget_earlier)
+        self.trainer.add_event_handler(Events.EPOCH_COMPLETED, self._after_epoch)
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.STARTED, self._forget_earlier)
 
     def _forget_earlier(self) -> None:
         if not self._is_own:
             self.path.unlink(missing_ok=True)
 
     def _after_epoch(self, engine: Engine) -> None:
-        if self._should_stop():
+        if self.should_stop():
             return
         last = engine.state.epoch == engine.state.max_epochs
-        if not last and self._clock() - self._written < SHARE_OF_TIME * self._took:
+        if not last and self.clock() - self._written < SHARE_OF_TIME * self._took:
             return
-        started = self._clock()
+        started = self.clock()
         content = self._content()
         write_atomically(self.path, lambda stream: torch.save(content, stream))
         self._is_own = True
-        self._written = self._clock()
+        self._written = self.clock()
         self._took = self._written - started
 
     def _content(self) -> dict[str, Any]:
-        scaler = getattr(self._trainer, "scaler", None)
+        scaler = getattr(self.trainer, "scaler", None)
         return {
             "format": FORMAT,
-            "config": self._config,
-            "parts": {name: part.state_dict() for name, part in self._parts.items()},
-            "trainer": engine_state(self._trainer),
-            "evaluator": None if self._evaluator is None else engine_state(self._evaluator),
-            "savers": [saver_state(saver) for saver in self._savers],
+            "config": self.config,
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "trainer": engine_state(self.trainer),
+            "evaluator": None if self.evaluator is None else engine_state(self.evaluator),
+            "savers": [saver_state(saver) for saver in self.savers],
             "scaler": None if scaler is None else scaler.state_dict(),
             "random": random_state(),
         }
@@ -134,23 +126,23 @@ class ResumePoint:
         """
         content = self._read()
         first = content["trainer"]["epoch"] + 1
-        if self._trainer.state.max_epochs is not None and first > self._trainer.state.max_epochs:
+        if self.trainer.state.max_epochs is not None and first > self.trainer.state.max_epochs:
             raise CheckpointError(
                 f"the training of {str(self.path)!r} is complete after epoch {first - 1}; "
                 "to go on, ask for more: --set epochs=..."
             )
-        for name, part in self._parts.items():
+        for name, part in self.parts.items():
             try:
                 part.load_state_dict(content["parts"][name])
             except (KeyError, RuntimeError, ValueError) as error:  # code of the MMAR has changed
                 raise CheckpointError(
                     f"{str(self.path)!r} does not fit the {name} that is built now: {error}"
                 ) from error
-        restore_engine(self._trainer, content["trainer"])
-        if self._evaluator is not None and content["evaluator"] is not None:
-            restore_engine(self._evaluator, content["evaluator"])
-        if self._savers:
-            for saver, state in zip(self._savers, content["savers"], strict=True):
+        restore_engine(self.trainer, content["trainer"])
+        if self.evaluator is not None and content["evaluator"] is not None:
+            restore_engine(self.evaluator, content["evaluator"])
+        if self.savers:
+            for saver, state in zip(self.savers, content["savers"], strict=True):
                 restore_saver(saver, state)
         self._is_own = True
 
@@ -163,7 +155,7 @@ class ResumePoint:
                 scaler.load_state_dict(content["scaler"])
 
         # ignite counts by the epoch's number, not by how often the event was fired in this run.
-        self._trainer.add_event_handler(Events.EPOCH_STARTED(once=first), at_first_epoch)
+        self.trainer.add_event_handler(Events.EPOCH_STARTED(once=first), at_first_epoch)
 
     def _read(self) -> dict[str, Any]:
         if not self.path.is_file():
@@ -179,7 +171,7 @@ class ResumePoint:
             raise CheckpointError(
                 f"{str(self.path)!r} is not a point of this version. Start without --resume."
             )
-        changed = changed_places(content["config"], self._config)
+        changed = changed_places(content["config"], self.config)
         if changed:
             listed = ", ".join(changed[:MAX_LISTED]) + (", ..." if changed[MAX_LISTED:] else "")
             raise CheckpointError(

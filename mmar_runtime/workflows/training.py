@@ -285,7 +285,7 @@ def _resume_point(
     # The first process alone knows the saved files.
     handlers = workflow.handlers() if workflow.builder.context.processes.first else ()
     return ResumePoint(
-        folder / RESUME_FILE,
+        path=folder / RESUME_FILE,
         trainer=workflow.engine,
         evaluator=workflow.evaluator,
         parts=parts,

@@ -346,7 +346,7 @@ def writings(folder: Path, *, epochs: int, epoch_takes: float, writing_takes: fl
 
     trainer = Engine(iterate)
     point = ResumePoint(
-        folder / "resume.pt",
+        path=folder / "resume.pt",
         trainer=trainer,
         evaluator=None,
         parts={"model": part},
