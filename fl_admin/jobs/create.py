@@ -120,7 +120,7 @@ def create_job(request: JobRequest, out: Path, *, overwrite: bool = False) -> Cr
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
             staged = Path(folder) / "job"
-            created = _build(request, staged)
+            created = _Builder(request, staged).build()
             replace_folder(staged, target, previous=Path(folder) / "old")
     except OSError as error:
         raise MmarError(f"the job cannot be made: {error}") from error
@@ -162,122 +162,240 @@ def temporary_job(request: JobRequest) -> Iterator[CreatedJob]:
 # --- Its content ---------------------------------------------------------------------------------
 
 
-def _build(request: JobRequest, root: Path) -> CreatedJob:
-    """Write the job into a new folder and check it there."""
-    mmar, app = request.mmar, root / APP
-    name = request.name or mmar.root.name
-    copied, written, notices = _config_folder(mmar)
-    documents = {**written, **request.settings.documents(name)}
-    (app / "config").mkdir(parents=True)
-    _write(root / META, documents.pop(META))
-    for file, document in documents.items():
-        _write(app / "config" / file, document)
-    for file, source in copied.items():
-        _copy(source, app / "config" / file)
-    notices += _copied_folders(mmar, app)
+class _Builder:
+    """Writes a job into a new folder and checks it there; the problems are raised together."""
 
-    problems = [*name_problems(name), *request.settings.problems()]
-    for variable in request.values.keys() & SITE_VARIABLES.keys():
-        place, message = COMMAND_LINE / variable, f"{variable} is each site's own"
-        problems.append(Problem(place, message, "Set it at the sites.", "variable"))
-    problems += _own_class_problems(request)
-    configs = _loaded(Mmar(app), request.values, problems)
-    unused: list[str] = []
-    for take in (_checkpoints, _code):
+    def __init__(self, request: JobRequest, root: Path) -> None:
+        self._request, self._mmar = request, request.mmar
+        self._root, self._app = root, root / APP
+        self._configs: list[WorkflowConfig] = []
+        self._notices: list[str] = []
+        self._problems: list[Problem] = []
+
+    def build(self) -> CreatedJob:
+        """Return the job; raises ``ConfigError`` with every problem."""
+        request, app = self._request, self._app
+        name = request.name or self._mmar.root.name
+        copied, written = self._config_folder()
+        documents = {**written, **request.settings.documents(name)}
+        (app / "config").mkdir(parents=True)
+        _write(self._root / META, documents.pop(META))
+        for file, document in documents.items():
+            _write(app / "config" / file, document)
+        for file, source in copied.items():
+            _copy(source, app / "config" / file)
+        self._copy_folders()
+
+        self._problems += [*name_problems(name), *request.settings.problems()]
+        for variable in request.values.keys() & SITE_VARIABLES.keys():
+            message = f"{variable} is each site's own"
+            self._fault(COMMAND_LINE / variable, message, "Set it at the sites.", "variable")
+        self._check_own_classes()
+        self._load()
+        unused: list[str] = []
+        for take in (self._copy_checkpoints, self._copy_code):
+            try:
+                unused += take()
+            except ConfigError as error:
+                self._problems += error.problems
+        if self._problems:
+            raise ConfigError(self._problems)
+        if request.models:
+            write_given_models(request.models, Mmar(app), request.values)
+        self._leave_out(unused, "the job needs none of them")
+        self._note_translations()
+        # Last, so that a value that nothing asks for has been noticed.
+        _write(app / ENVIRONMENT_FILE, {**documents[ENVIRONMENT], **request.values})
+        refusals = check_job(self._root).problems
+        return CreatedJob(job=Job.open(self._root), notices=tuple(self._notices), refusals=refusals)
+
+    def _fault(self, place: Location, message: str, advice: str, rule: str) -> None:
+        self._problems.append(Problem(place, message, advice, rule))
+
+    def _leave_out(self, names: list[str], reason: str) -> None:
+        if names:
+            rest = len(names) - MAX_NAMED
+            more = f" and {rest} more" if rest > 0 else ""
+            self._notices.append(f"left out: {', '.join(names[:MAX_NAMED])}{more}; {reason}")
+
+    def _note_translations(self) -> None:
+        """Note what the loader noticed: values without effect, and how much it translates."""
+        notices = {str(notice): notice.rule for each in self._configs for notice in each.notices}
+        self._notices += [text for text, rule in notices.items() if rule == UNUSED_VARIABLE]
+        translated = sum(rule != UNUSED_VARIABLE for rule in notices.values())
+        if translated:
+            text = "old constructs are translated at each run; 'mmar upgrade' lists them"
+            self._notices.append(f"{translated} {text}")
+
+    def _config_folder(self) -> tuple[dict[str, Path], dict[str, dict[str, Any]]]:
+        """Return an app's ``config/`` without NVFlare's documents, both by file name.
+
+        Returns:
+            The author's workflows; and the documents that are made here: an environment without
+            data, and a cross-site validation.
+        """
+        train = read_json(self._mmar.root / TRAIN_FILE)
+        copied: dict[str, Path] = {}
+        left_out: list[str] = []
+        for path in sorted((self._mmar.root / "config").iterdir()):
+            if path.name in (SERVER_CONFIG, CLIENT_CONFIG):
+                continue  # written anew
+            if path.suffix == ".json" and is_workflow(path, read_json(path)):
+                copied[path.name] = path
+            elif path.name != ENVIRONMENT:
+                left_out.append(f"config/{path.name}")
+        self._leave_out(left_out, "they are not workflows, and data lists stay at home")
+        environment = self._environment()
+        written = {ENVIRONMENT: environment}
+        if CROSS_VALIDATION not in copied:
+            source = copied.get(VALIDATION)
+            validation = read_json(source) if source else None
+            document = cross_validation_document(train, validation, environment)
+            if document is not None:
+                written[CROSS_VALIDATION] = document
+                name = source.name if source else "the section 'validate' of config_train.json"
+                self._notices.append(
+                    f"{CROSS_VALIDATION} is made from {name}, with the network of training"
+                )
+        return copied, written
+
+    def _environment(self) -> dict[str, Any]:
+        """Return the MMAR's ``environment.json`` without the author's data.
+
+        In their place stands a folder that is nowhere: the server needs no data to build the
+        network, and a site that has not set its own is told which variables it lacks.
+        """
+        path = self._mmar.root / ENVIRONMENT_FILE
+        environment = read_json(path) if path.is_file() else {}
+        if not isinstance(environment, dict):
+            message = "has to be a JSON object"
+            raise ConfigError([Problem(Location(path.name), message, "", "environment")])
+        dropped = [name for name in SITE_VARIABLES if environment.get(name)]
+        if dropped:
+            names = " and ".join(dropped)
+            self._notices.append(f"{path.name}: {names} taken out; each site has its own")
+        return {**environment, **SITE_VARIABLES}
+
+    def _copy_folders(self) -> None:
+        """Copy what else of an MMAR has a place in a job; note what has none."""
+        root = self._mmar.root
+        left_out: list[str] = []
+        for folder, suffixes in FOLDERS.items():
+            if folder in ("config", "models", "eval") or not (root / folder).is_dir():
+                continue
+            for path in sorted((root / folder).iterdir()):
+                if path.is_file() and path.suffix in suffixes:
+                    _copy(path, self._app / folder / path.name)
+                elif path.name != ".gitkeep":
+                    left_out.append(f"{folder}/{path.name}")
+        known = {*FOLDERS, "custom"}
+        left_out += sorted(path.name for path in root.iterdir() if path.name not in known)
+        self._leave_out(left_out, "they have no place in a job")
+
+    def _load(self) -> None:
+        """Load the workflows of the federation, and keep what is wrong with them.
+
+        The others are for one site alone; a fault of theirs shows in the check of the job.
+        """
+        app, values = Mmar(self._app), self._request.values
+        # What no site could run; what one may allow and another not, the check of the job tells.
+        checks = [component_check(allow_code=True, allow_egress=True)]
         try:
-            unused += take(request, app, configs)
+            train = load_train_config(app, site=SITE_VARIABLES, overrides=values, checks=checks)
+            self._configs.append(train)
+            self._check_training(train)
         except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(problems)
-    if request.models:
-        write_given_models(request.models, Mmar(app), request.values)
-    notices += [*_left_out(unused, "the job needs none of them"), *_told(configs)]
-    # Last, so that a value that nothing asks for has been noticed.
-    _write(app / ENVIRONMENT_FILE, {**documents[ENVIRONMENT], **request.values})
-    return CreatedJob(job=Job.open(root), notices=tuple(notices), refusals=check_job(root).problems)
+            self._problems += error.problems
+        if not (app.root / CROSS_VALIDATION_FILE).is_file():
+            return
+        try:
+            config = load_evaluation_config(
+                app,
+                file=CROSS_VALIDATION_FILE,
+                site=SITE_VARIABLES,
+                overrides=values,
+                checks=checks,
+            )
+            self._configs.append(config)
+            if isinstance(config.model, WeightsFile):
+                message = "cross-site validation needs the network itself, not a file of weights"
+                advice = "Copy 'model' of the train section of config_train.json here."
+                self._fault(config.model.location, message, advice, "model")
+        except ConfigError as error:
+            self._problems += error.problems
 
+    def _check_training(self, config: TrainConfig) -> None:
+        if not config.train.specs("model"):
+            message = "a federated job needs an entry 'model' in 'train'"
+            advice = "The network that is in 'model' is what the sites share."
+            self._fault(config.train.location, message, advice, "section")
+        metrics = config.validate.specs("key_metric") if config.validate is not None else ()
+        if not metrics or metrics[0].log_label is None:
+            message = (
+                "a federated job needs a section 'validate' with a 'key_metric' and its log_label"
+            )
+            advice = (
+                "Each round's model is scored at each site; models are compared by that metric."
+            )
+            self._fault(Location(config.file) / "validate", message, advice, "section")
 
-def _told(configs: Iterable[WorkflowConfig]) -> Iterator[str]:
-    """Yield what the loader noticed: values without effect, and how much it translates."""
-    notices = {str(notice): notice.rule for config in configs for notice in config.notices}
-    yield from (text for text, rule in notices.items() if rule == UNUSED_VARIABLE)
-    translated = sum(rule != UNUSED_VARIABLE for rule in notices.values())
-    if translated:
-        yield f"{translated} old constructs are translated at each run; 'mmar upgrade' lists them"
+    def _check_own_classes(self) -> None:
+        """Look for the classes in NVFlare's configs in the code that goes along."""
+        for path in self._request.settings.own_classes:
+            custom = self._mmar.custom
+            fault = undefined_fault(path, custom) or own_class_fault(path, custom)
+            if fault:
+                self._fault(Location("job"), f"{path!r} {fault}", "Write module.Class.", "code")
+            elif not self._request.with_code:
+                message = f"{path!r} is code of the MMAR's own"
+                self._fault(Location("job"), message, WITH_CODE, "code")
 
+    def _copy_checkpoints(self) -> list[str]:
+        """Copy the weights that the training starts from; returns which other files stay at home.
 
-def _config_folder(mmar: Mmar) -> tuple[dict[str, Path], dict[str, dict[str, Any]], list[str]]:
-    """Return an app's ``config/`` without NVFlare's documents.
+        A job that does not train starts from none.
 
-    Returns:
-        The author's workflows and the documents that are made here (an environment without data,
-        and a cross-site validation), both by file name; and notices.
-    """
-    train = read_json(mmar.root / TRAIN_FILE)
-    copied: dict[str, Path] = {}
-    left_out: list[str] = []
-    notices: list[str] = []
-    for path in sorted((mmar.root / "config").iterdir()):
-        if path.name in (SERVER_CONFIG, CLIENT_CONFIG):
-            continue  # written anew
-        if path.suffix == ".json" and is_workflow(path, read_json(path)):
-            copied[path.name] = path
-        elif path.name != ENVIRONMENT:
-            left_out.append(f"config/{path.name}")
-    notices += _left_out(left_out, "they are not workflows, and data lists stay at home")
-    environment = _environment(mmar, notices)
-    written = {ENVIRONMENT: environment}
-    if CROSS_VALIDATION not in copied:
-        source = copied.get(VALIDATION)
-        validation = read_json(source) if source else None
-        document = cross_validation_document(train, validation, environment)
-        if document is not None:
-            written[CROSS_VALIDATION] = document
-            name = source.name if source else "the section 'validate' of config_train.json"
-            notices.append(f"{CROSS_VALIDATION} is made from {name}, with the network of training")
-    return copied, written, notices
+        Raises:
+            ConfigError: a file lies outside of the app.
+        """
+        models = self._mmar.models
+        starts = () if self._request.models else start_files(self._configs, self._app)
+        needed = {path.relative_to(self._app): place for path, place in starts}
+        for path, place in needed.items():
+            source = self._mmar.root / path
+            message = f"the training would start from {str(path)!r}"
+            if path.parts[:-1] != (models.name,) or path.suffix not in FOLDERS[models.name]:
+                advice = f"Put the file into {models.name}/, where a job has its weights."
+                self._fault(place, message, advice, "checkpoint")
+            elif not source.is_file():
+                advice = (
+                    "Put it there, or disable the CheckpointLoader to start from random weights."
+                )
+                self._fault(place, f"{message}, and there is no such file", advice, "checkpoint")
+            else:
+                _copy(source, self._app / path)
+        there = sorted(models.iterdir()) if models.is_dir() else []
+        names = [f"{models.name}/{path.name}" for path in there if path.name != ".gitkeep"]
+        return [name for name in names if Path(name) not in needed]
 
+    def _copy_code(self) -> list[str]:
+        """Copy the MMAR's own code if it goes along; returns the folder's name if it stays.
 
-def _environment(mmar: Mmar, notices: list[str]) -> dict[str, Any]:
-    """Return the MMAR's ``environment.json`` without the author's data.
-
-    In their place stands a folder that is nowhere: the server needs no data to build the network,
-    and a site that has not set its own is told which variables it lacks.
-    """
-    path = mmar.root / ENVIRONMENT_FILE
-    environment = read_json(path) if path.is_file() else {}
-    if not isinstance(environment, dict):
-        message = "has to be a JSON object"
-        raise ConfigError([Problem(Location(path.name), message, "", "environment")])
-    dropped = [name for name in SITE_VARIABLES if environment.get(name)]
-    if dropped:
-        names = " and ".join(dropped)
-        notices.append(f"{path.name}: {names} taken out; each site has its own")
-    return {**environment, **SITE_VARIABLES}
-
-
-def _copied_folders(mmar: Mmar, app: Path) -> list[str]:
-    """Copy what else of an MMAR has a place in a job; tells what has none."""
-    left_out: list[str] = []
-    for folder, suffixes in FOLDERS.items():
-        if folder in ("config", "models", "eval") or not (mmar.root / folder).is_dir():
-            continue
-        for path in sorted((mmar.root / folder).iterdir()):
-            if path.is_file() and path.suffix in suffixes:
-                _copy(path, app / folder / path.name)
-            elif path.name != ".gitkeep":
-                left_out.append(f"{folder}/{path.name}")
-    known = {*FOLDERS, "custom"}
-    left_out += sorted(path.name for path in mmar.root.iterdir() if path.name not in known)
-    return list(_left_out(left_out, "they have no place in a job"))
-
-
-def _left_out(names: list[str], reason: str) -> Iterator[str]:
-    if names:
-        rest = len(names) - MAX_NAMED
-        more = f" and {rest} more" if rest > 0 else ""
-        yield f"left out: {', '.join(names[:MAX_NAMED])}{more}; {reason}"
+        Raises:
+            ConfigError: the code holds a link.
+        """
+        custom = self._mmar.custom
+        if self._request.with_code and custom.is_dir():
+            for path in tree_files(custom):
+                if "__pycache__" not in path.parts:
+                    _copy(path, self._app / custom.name / path.relative_to(custom))
+            return []
+        for config in self._configs:
+            for spec, entry in all_components(config):
+                if spec.path is not None and entry is None:
+                    message = f"{spec.path!r} is code of the MMAR's own"
+                    self._fault(spec.named_at, message, WITH_CODE, "code")
+        return [custom.name] if custom.is_dir() else []
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -287,101 +405,6 @@ def _copy(source: Path, target: Path) -> None:
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:
     path.write_text(document_text(document), encoding="utf-8")
-
-
-# --- What its workflows need ---------------------------------------------------------------------
-
-
-def _loaded(
-    app: Mmar, values: Mapping[str, Scalar], problems: list[Problem]
-) -> list[WorkflowConfig]:
-    """Return the workflows of the federation; add what keeps them from that to the problems.
-
-    The others are for one site alone; a fault of theirs shows in the check of the job.
-    """
-    configs: list[WorkflowConfig] = []
-    # What no site could run; what one may allow and another not, the check of the job tells.
-    checks = [component_check(allow_code=True, allow_egress=True)]
-    try:
-        train = load_train_config(app, site=SITE_VARIABLES, overrides=values, checks=checks)
-        configs.append(train)
-        problems += _federation_faults(train)
-    except ConfigError as error:
-        problems += error.problems
-    if (app.root / CROSS_VALIDATION_FILE).is_file():
-        try:
-            config = load_evaluation_config(
-                app,
-                file=CROSS_VALIDATION_FILE,
-                site=SITE_VARIABLES,
-                overrides=values,
-                checks=checks,
-            )
-            configs.append(config)
-            if isinstance(config.model, WeightsFile):
-                message = "cross-site validation needs the network itself, not a file of weights"
-                advice = "Copy 'model' of the train section of config_train.json here."
-                problems.append(Problem(config.model.location, message, advice, "model"))
-        except ConfigError as error:
-            problems += error.problems
-    return configs
-
-
-def _federation_faults(config: TrainConfig) -> Iterator[Problem]:
-    if not config.train.specs("model"):
-        message = "a federated job needs an entry 'model' in 'train'"
-        advice = "The network that is in 'model' is what the sites share."
-        yield Problem(config.train.location, message, advice, "section")
-    metrics = config.validate.specs("key_metric") if config.validate is not None else ()
-    if not metrics or metrics[0].log_label is None:
-        place = Location(config.file) / "validate"
-        message = "a federated job needs a section 'validate' with a 'key_metric' and its log_label"
-        advice = "Each round's model is scored at each site; models are compared by that metric."
-        yield Problem(place, message, advice, "section")
-
-
-def _own_class_problems(request: JobRequest) -> Iterator[Problem]:
-    """Classes in NVFlare's configs that have to be in the code that goes along."""
-    for path in request.settings.own_classes:
-        custom = request.mmar.custom
-        fault = undefined_fault(path, custom) or own_class_fault(path, custom)
-        if fault:
-            message = f"{path!r} {fault}"
-            yield Problem(Location("job"), message, "Write module.Class.", "code")
-        elif not request.with_code:
-            message = f"{path!r} is code of the MMAR's own"
-            yield Problem(Location("job"), message, WITH_CODE, "code")
-
-
-def _checkpoints(request: JobRequest, app: Path, configs: Iterable[WorkflowConfig]) -> list[str]:
-    """Copy the weights that the training starts from; returns which other files stay at home.
-
-    A job that does not train starts from none.
-
-    Raises:
-        ConfigError: there is no such file, or it does not lie in ``models/``.
-    """
-    models = request.mmar.models
-    starts = () if request.models else start_files(configs, app)
-    needed = {path.relative_to(app): place for path, place in starts}
-    problems = []
-    for path, place in needed.items():
-        source = request.mmar.root / path
-        if path.parts[:-1] != (models.name,) or path.suffix not in FOLDERS[models.name]:
-            message = f"the training would start from {str(path)!r}"
-            advice = f"Put the file into {models.name}/, where a job has its weights."
-            problems.append(Problem(place, message, advice, "checkpoint"))
-        elif not source.is_file():
-            message = f"the training would start from {str(path)!r}, and there is no such file"
-            advice = "Put it there, or disable the CheckpointLoader to start from random weights."
-            problems.append(Problem(place, message, advice, "checkpoint"))
-        else:
-            _copy(source, app / path)
-    if problems:
-        raise ConfigError(problems)
-    there = sorted(models.iterdir()) if models.is_dir() else []
-    names = [f"{models.name}/{path.name}" for path in there if path.name != ".gitkeep"]
-    return [name for name in names if Path(name) not in needed]
 
 
 def start_files(configs: Iterable[WorkflowConfig], app: Path) -> Iterator[tuple[Path, Location]]:
@@ -401,26 +424,3 @@ def start_files(configs: Iterable[WorkflowConfig], app: Path) -> Iterator[tuple[
                     advice = "Put the file into models/, where a job has its weights."
                     raise ConfigError([Problem(path.location, message, advice, "checkpoint")])
                 yield file, path.location
-
-
-def _code(request: JobRequest, app: Path, configs: Iterable[WorkflowConfig]) -> list[str]:
-    """Copy the MMAR's own code if it goes along; returns the folder's name if it stays at home.
-
-    Raises:
-        ConfigError: the code is needed, and is not to go along; or it holds a link.
-    """
-    custom = request.mmar.custom
-    if request.with_code and custom.is_dir():
-        for path in tree_files(custom):
-            if "__pycache__" not in path.parts:
-                _copy(path, app / custom.name / path.relative_to(custom))
-        return []
-    needed = [
-        Problem(spec.named_at, f"{spec.path!r} is code of the MMAR's own", WITH_CODE, "code")
-        for config in configs
-        for spec, entry in all_components(config)
-        if spec.path is not None and entry is None
-    ]
-    if needed:
-        raise ConfigError(needed)
-    return [custom.name] if custom.is_dir() else []
