@@ -123,6 +123,23 @@ class DemoSite:
     training: tuple[DemoCase, ...]
     validation: tuple[DemoCase, ...]
 
+    @classmethod
+    def read(cls, directory: Path) -> DemoSite:
+        """Return what is in a site's folder."""
+        datalist = directory / "dataset.json"
+        content = json.loads(datalist.read_text(encoding="utf-8"))
+        training, validation = (
+            tuple(DemoCase(directory / case["image"], directory / case["label"]) for case in cases)
+            for cases in (content["training"], content["validation"])
+        )
+        return cls(
+            name=directory.name,
+            directory=directory,
+            datalist=datalist,
+            training=training,
+            validation=validation,
+        )
+
 
 def write_demo_data(
     directory: Path, *, sites: int = 3, seed: int = 0, overwrite: bool = False
@@ -159,7 +176,7 @@ def write_demo_data(
             replace_folder(fresh, directory, previous=Path(scratch) / "previous")
     except OSError as error:
         raise DataError(f"cannot write the demo data to {directory}: {error}") from error
-    return tuple(_describe_site(directory / name) for name in names)
+    return tuple(DemoSite.read(directory / name) for name in names)
 
 
 def site_profile(index: int, seed: int) -> SiteProfile:
@@ -415,19 +432,3 @@ def _write_volume(
         gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0) as packed,
     ):
         packed.write(image.to_bytes())
-
-
-def _describe_site(directory: Path) -> DemoSite:
-    datalist = directory / "dataset.json"
-    content = json.loads(datalist.read_text(encoding="utf-8"))
-    training, validation = (
-        tuple(DemoCase(directory / entry["image"], directory / entry["label"]) for entry in entries)
-        for entries in (content["training"], content["validation"])
-    )
-    return DemoSite(
-        name=directory.name,
-        directory=directory,
-        datalist=datalist,
-        training=training,
-        validation=validation,
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -160,6 +160,7 @@ def follow(console: Console, job_id: str, options: argparse.Namespace) -> int:
         RunAborted: the waiting was interrupted; the job goes on.
     """
     from fl_admin.at_server.job_end import explained_end
+    from fl_admin.at_server.job_results import read_job_results
     from fl_admin.cli.server.job_view import job_view
 
     try:
@@ -173,7 +174,12 @@ def follow(console: Console, job_id: str, options: argparse.Namespace) -> int:
     results = fetch(console, job_id, options.out) if options.out is not None else None
     failure = None
     if not state.completed:
-        failure = explained_end(state, results or _looked_at(console, job_id))
+        kept = results
+        if kept is None:  # for the explanation alone
+            scratch = tempfile.TemporaryDirectory(prefix="mmar-job-")
+            with scratch as folder, suppress(FederationError):
+                kept = read_job_results(console.download(job_id, Path(folder)))
+        failure = explained_end(state, kept)
     if options.json:
         where = None if results is None else str(results.folder)
         print_json({**state.as_dict(), "folder": where, "failure": failure})
@@ -194,17 +200,6 @@ def fetch(console: Console, job_id: str, out: Path) -> JobResults:
     if write_job_report(results):
         print(f"report: {results.report}", file=sys.stderr)
     return results
-
-
-def _looked_at(console: Console, job_id: str) -> JobResults | None:
-    """Return what the server kept of a job, for its explanation alone; None if it cannot be had."""
-    from fl_admin.at_server.job_results import read_job_results
-
-    with tempfile.TemporaryDirectory(prefix="mmar-job-") as folder:
-        try:
-            return read_job_results(console.download(job_id, Path(folder)))
-        except FederationError:
-            return None
 
 
 def _tell(state: JobState, results: JobResults | None) -> None:

@@ -87,25 +87,22 @@ def open_kit(folder: Path) -> Kit:
     [kind] = kinds
     file = root / "startup" / CONFIGS[kind]
     try:
-        return _read(root, kind, read_json(file))
+        document: Any = read_json(file)
+        if kind == "admin":
+            admin = document["admin"]
+            name, host, port = _text(admin["username"]), _text(admin["host"]), int(admin["port"])
+            server_name = _text(admin["server_identity"])
+        else:
+            server = document["servers"][0]
+            host, _, digits = _text(server["service"]["target"]).rpartition(":")
+            name = server_name = _text(host)
+            port = int(digits)
+            if kind == "site":
+                name, server_name = _text(document["client"]["fqsn"]), _text(server["identity"])
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         message = f"is not as it was provisioned: {type(error).__name__} at {error}"
         advice = "Take the file from the kit as it was sent."
         raise ConfigError([Problem(Location(file.name), message, advice, "kit")]) from None
-
-
-def _read(root: Path, kind: Kind, document: Any) -> Kit:
-    if kind == "admin":
-        admin = document["admin"]
-        name, host, port = _text(admin["username"]), _text(admin["host"]), int(admin["port"])
-        server_name = _text(admin["server_identity"])
-    else:
-        server = document["servers"][0]
-        host, _, digits = _text(server["service"]["target"]).rpartition(":")
-        name = server_name = _text(host)
-        port = int(digits)
-        if kind == "site":
-            name, server_name = _text(document["client"]["fqsn"]), _text(server["identity"])
     return Kit(folder=root, kind=kind, name=name, host=host, port=port, server_name=server_name)
 
 
