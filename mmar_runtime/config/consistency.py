@@ -43,10 +43,7 @@ def problems(config: WorkflowConfig) -> Iterator[Problem]:
             for name, location in referenced_names(node):
                 if name not in BUILT_IN_NAMES and not config.find(scope, name):
                     yield _unresolved(config, name, location)
-    done: set[Entry] = set()
-    for scope, section in config.scopes.items():
-        for name in section.entries:
-            yield from _cycles_from(config, (scope, name), done)
+    yield from _cycles(config)
     for section in config.scopes.values():
         yield from _misplaced_ranks(section, several=config.settings.multi_gpu)
         yield from _metric_faults(section)
@@ -78,24 +75,26 @@ def _unresolved(config: WorkflowConfig, name: str, location: Location) -> Proble
     return Problem(location, message, did_you_mean(name, known | BUILT_IN_NAMES), "reference")
 
 
-def _cycles_from(config: WorkflowConfig, start: Entry, done: set[Entry]) -> Iterator[Problem]:
-    # The trail is a stack of our own: a chain of references may be longer than Python's.
-    trail = {} if start in done else {start: _targets(config, start)}
-    while trail:
-        entry = next(reversed(trail))
-        target = next(trail[entry], None)
-        if target is None:
-            done.add(entry)
-            del trail[entry]
-        elif target in trail:
-            entries = list(trail)
-            names = [f"@{name}" for _, name in [*entries[entries.index(target) :], target]]
-            scope, name = target
-            message = f"references go in a circle: {' -> '.join(names)}"
-            advice = "Nothing can be built first here; take one of these references out."
-            yield Problem(config.scopes[scope].location / name, message, advice, "cycle")
-        elif target not in done:
-            trail[target] = _targets(config, target)
+def _cycles(config: WorkflowConfig) -> Iterator[Problem]:
+    done: set[Entry] = set()
+    for start in ((scope, name) for scope, part in config.scopes.items() for name in part.entries):
+        # The trail is a stack of our own: a chain of references may be longer than Python's.
+        trail = {} if start in done else {start: _targets(config, start)}
+        while trail:
+            entry = next(reversed(trail))
+            target = next(trail[entry], None)
+            if target is None:
+                done.add(entry)
+                del trail[entry]
+            elif target in trail:
+                entries = list(trail)
+                names = [f"@{name}" for _, name in [*entries[entries.index(target) :], target]]
+                scope, name = target
+                message = f"references go in a circle: {' -> '.join(names)}"
+                advice = "Nothing can be built first here; take one of these references out."
+                yield Problem(config.scopes[scope].location / name, message, advice, "cycle")
+            elif target not in done:
+                trail[target] = _targets(config, target)
 
 
 def _targets(config: WorkflowConfig, entry: Entry) -> Iterator[Entry]:

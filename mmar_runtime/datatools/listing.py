@@ -156,10 +156,13 @@ def _files(
     relative = Path(_relative(base, folder))
     cases: defaultdict[str, list[str]] = defaultdict(list)
     passed_over = set()
+    known = sorted(endings, key=len, reverse=True)
     for entry in (base / relative).iterdir():
         if entry.name.startswith(".") or not entry.is_file():
             continue
-        stem = _stem(entry.name, endings)
+        name = entry.name
+        stems = (name[: -len(end)] for end in known if name.lower().endswith(end.lower()))
+        stem = next(filter(None, stems), None)
         path = (relative / entry.name).as_posix()
         fits = stem is not None and stem.endswith(suffix) and len(stem) > len(suffix)
         longer = other_suffix if other_suffix and len(other_suffix) > len(suffix) else None
@@ -169,14 +172,6 @@ def _files(
             cases[stem.removesuffix(suffix)].append(path)
     paths = {case: tuple(sorted(members)) for case, members in cases.items()}
     return _Found(relative.as_posix(), paths, frozenset(passed_over))
-
-
-def _stem(name: str, endings: Sequence[str]) -> str | None:
-    """Return the name without its longest known ending; None if the name has none of them."""
-    for ending in sorted(endings, key=len, reverse=True):
-        if name.lower().endswith(ending.lower()) and len(name) > len(ending):
-            return name[: -len(ending)]
-    return None
 
 
 def _faults(images: _Found, labels: _Found, test: _Found, naming: Naming) -> Iterator[Problem]:

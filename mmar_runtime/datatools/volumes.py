@@ -75,7 +75,10 @@ class Volume:
 
     def __init__(self, image: Any) -> None:
         self._image = image
-        self.grid = _grid(image)
+        x, y, z = (*image.shape[:SPATIAL_AXES], 1, 1)[:SPATIAL_AXES]
+        affine = np.asarray(image.affine, dtype=np.float64)
+        dx, dy, dz = np.sqrt((affine[:3, :3] ** 2).sum(axis=0)).tolist()
+        self.grid = Grid(shape=(int(x), int(y), int(z)), spacing_mm=(dx, dy, dz), affine=affine)
 
     def voxels(self) -> Voxels:
         """Return all values, as the 32-bit numbers that MONAI trains on.
@@ -119,13 +122,6 @@ def open_volume(path: Path) -> Volume:
             "write the header anew from the original scan"
         )
     return volume
-
-
-def _grid(image: Any) -> Grid:
-    x, y, z = (*image.shape[:SPATIAL_AXES], 1, 1)[:SPATIAL_AXES]
-    affine = np.asarray(image.affine, dtype=np.float64)
-    dx, dy, dz = np.sqrt((affine[:3, :3] ** 2).sum(axis=0)).tolist()
-    return Grid(shape=(int(x), int(y), int(z)), spacing_mm=(dx, dy, dz), affine=affine)
 
 
 def _first_line(error: BaseException) -> str:

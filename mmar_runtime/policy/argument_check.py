@@ -134,7 +134,10 @@ class _Judge:
     def _scalar(self, value: object) -> Iterator[_Fault]:
         form = self.form
         if isinstance(value, str):
-            if not _is_text_of(form, value):
+            listed = value.isascii() and (value if form.exact else value.lower()) in form.words
+            plain = len(value) <= MAX_TEXT and value.isprintable()
+            fits = bool(form.pattern) and plain and re.fullmatch(form.pattern, value)
+            if not listed and not fits:
                 yield self._fault(f"is {quoted(value)}")
         elif isinstance(value, bool) and form.flag:
             if value and form.off:
@@ -228,15 +231,6 @@ _NAMES: dict[type, str] = {
     ComponentSpec: "a component",
     TransformRef: "a component",
 }
-
-
-def _is_text_of(form: Form, text: str) -> bool:
-    """Return whether a text is one of the form's words, or fits its pattern."""
-    word = text if form.exact else text.lower()
-    if word in form.words and text.isascii():
-        return True
-    plain = len(text) <= MAX_TEXT and text.isprintable()
-    return bool(form.pattern) and plain and re.fullmatch(form.pattern, text) is not None
 
 
 def _allowed(form: Form) -> Iterator[str]:

@@ -280,8 +280,16 @@ def weights_size_check(limits: Limits) -> Check:
     most = BYTES_PER_PARAMETER * limits.parameters
 
     def check(config: WorkflowConfig) -> Iterator[Problem]:
-        for place, path in _model_files(config):
-            if os.path.isfile(path) and os.path.getsize(path) > most:
+        files = [
+            (spec.args.location / name, node.value)
+            for spec, entry in all_components(config)
+            for name, role in ({} if entry is None else entry.paths).items()
+            if role == "read:model" and isinstance(node := spec.args.items.get(name), Literal)
+        ]
+        models = (node for node in config.nodes() if isinstance(node, WeightsFile))
+        files += [(model.named_at, model.path) for model in models]
+        for place, path in files:
+            if isinstance(path, str) and os.path.isfile(path) and os.path.getsize(path) > most:
                 message = f"the file of weights has {os.path.getsize(path)} bytes; {most} "
                 yield Problem(place, message + "is the most", "", "limit")
 
@@ -342,18 +350,6 @@ def _least_step(node: Node | Tree) -> float:
 def _most(node: Node | None) -> float:
     """Return the most that a number of copies may be; 1 where it is not given."""
     return 1.0 if node is None else max(1.0, possible_values(node).most)
-
-
-def _model_files(config: WorkflowConfig) -> Iterator[tuple[Location, str]]:
-    """Yield every file of weights that a configuration names."""
-    for spec, entry in all_components(config):
-        for name, role in () if entry is None else entry.paths.items():
-            node = spec.args.items.get(name) if role == "read:model" else None
-            if isinstance(node, Literal) and isinstance(node.value, str):
-                yield spec.args.location / name, node.value
-    for node in config.nodes():
-        if isinstance(node, WeightsFile):
-            yield node.named_at, node.path
 
 
 # --- Images --------------------------------------------------------------------------------------

@@ -181,25 +181,18 @@ def _formatted(
     """Return the texts of an f-string; ``None`` with a number, an object or a format in it."""
     texts = frozenset([""])
     for part in parts:
-        endings = _part_texts(part)
+        if isinstance(part, expressions.Constant):
+            endings = _constant(part.value).texts
+        else:
+            fixed = not part.spec and _is_text(part.value)
+            endings = possible_of(part.value).texts if fixed else None
         if endings is None or len(texts) * len(endings) > MAX_TEXTS:
+            return None
+        # The interpreter cuts and blanks these texts, so they are not listed.
+        if any(len(end) > MAX_TEXT or not end.isprintable() for end in endings):
             return None
         texts = frozenset(before + after for before in texts for after in endings)
     return texts
-
-
-def _part_texts(part: expressions.Constant | expressions.FormattedValue) -> frozenset[str] | None:
-    if isinstance(part, expressions.Constant):
-        texts = _constant(part.value).texts
-    elif part.spec or not _is_text(part.value):
-        return None
-    else:
-        texts = possible_of(part.value).texts
-    if texts is None:
-        return None
-    # The interpreter cuts and blanks these texts, so they are not listed.
-    odd = any(len(text) > MAX_TEXT or not text.isprintable() for text in texts)
-    return None if odd else texts
 
 
 def _is_text(tree: expressions.Node) -> bool:

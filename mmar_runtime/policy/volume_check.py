@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,64 +49,69 @@ def _too_large(section: Section, image: Any, place: Location) -> Iterator[Proble
     if header is None or len(header.size) < SPATIAL_AXES:
         return
     size, spacing = header.size[:SPATIAL_AXES], header.spacing[:SPATIAL_AXES]
-    largest: list[float] = list(size)
-    reoriented = False
+    volume = _Volume(place, size, spacing, list(size))
     for spec in section.specs("pre_transforms"):
         name = spec.name or ""
         if name in CROPS:
-            yield from _crop_problem(spec, size, largest, reoriented, place)
+            yield from volume.crop_problem(spec)
             return
         if name == "Spacingd":
-            largest = _resampled(spec, largest, spacing, reoriented)
+            volume.resample(spec)
         elif name == "Orientationd":
-            reoriented = True
+            volume.reoriented = True
         elif name not in KEEPS_OR_SHRINKS:
             return
-        if not largest:
+        if not volume.largest:
             return
 
 
-def _resampled(
-    spec: ComponentSpec, size: Sequence[float], spacing: Sequence[float], reoriented: bool
-) -> list[float]:
-    """Return the largest size that resampling may give; empty if the size is unknown."""
-    pixdim = _numbers(spec.args.items.get("pixdim"))
-    if len(pixdim) not in (1, SPATIAL_AXES) or not all(length > 0 for length in pixdim):
-        return []
-    if reoriented:
-        pixdim = [min(pixdim)]  # which axis is which is not known any more
-    pixdim = pixdim * SPATIAL_AXES if len(pixdim) == 1 else pixdim
-    return [
-        math.ceil(count * old / new) + 1
-        for count, old, new in zip(size, spacing, pixdim, strict=True)
-    ]
+@dataclass(slots=True)
+class _Volume:
+    """A volume on its way through the transforms.
 
+    Attributes:
+        largest: the largest size that it may have by now; empty if that is unknown.
+        reoriented: whether axes may have changed places, so that only sorted sizes are known.
+    """
 
-def _crop_problem(
-    spec: ComponentSpec,
-    size: Sequence[int],
-    largest: Sequence[float],
-    reoriented: bool,
-    place: Location,
-) -> Iterator[Problem]:
-    crop = _numbers(spec.args.items.get("spatial_size"))
-    if len(crop) == 1:
-        crop = crop * SPATIAL_AXES
-    allowed = spec.args.items.get("allow_smaller")
-    if len(crop) != SPATIAL_AXES or (allowed is not None and plain(allowed) is True):
-        return
-    # After Orientationd the axes may have changed places; only the sorted sizes are known.
-    asked, there = (sorted(crop), sorted(largest)) if reoriented else (crop, list(largest))
-    if all(length <= limit for length, limit in zip(asked, there, strict=True)):
-        return
-    resampled = list(size) != list(largest)
-    bound = f", at most {_shape(largest)} when it is cropped" if resampled else ""
-    yield Problem(
-        spec.location / "args" / "spatial_size",
-        f"asks for {_shape(crop)} voxels, but {place} has {_shape(size)}{bound}",
-        "Resample with Spacingd, add SpatialPadd before the crop, or crop less.",
-        "crop",
-    )
+    place: Location
+    size: Sequence[int]
+    spacing: Sequence[float]
+    largest: list[float]
+    reoriented: bool = False
+
+    def resample(self, spec: ComponentSpec) -> None:
+        pixdim = _numbers(spec.args.items.get("pixdim"))
+        if len(pixdim) not in (1, SPATIAL_AXES) or not all(length > 0 for length in pixdim):
+            self.largest = []
+            return
+        if self.reoriented:
+            pixdim = [min(pixdim)]
+        pixdim = pixdim * SPATIAL_AXES if len(pixdim) == 1 else pixdim
+        self.largest = [
+            math.ceil(count * old / new) + 1
+            for count, old, new in zip(self.largest, self.spacing, pixdim, strict=True)
+        ]
+
+    def crop_problem(self, spec: ComponentSpec) -> Iterator[Problem]:
+        crop = _numbers(spec.args.items.get("spatial_size"))
+        if len(crop) == 1:
+            crop = crop * SPATIAL_AXES
+        allowed = spec.args.items.get("allow_smaller")
+        if len(crop) != SPATIAL_AXES or (allowed is not None and plain(allowed) is True):
+            return
+        known = sorted if self.reoriented else list
+        limits = zip(known(crop), known(self.largest), strict=True)
+        if all(length <= limit for length, limit in limits):
+            return
+        resampled = list(self.size) != self.largest
+        bound = f", at most {_shape(self.largest)} when it is cropped" if resampled else ""
+        yield Problem(
+            spec.location / "args" / "spatial_size",
+            f"asks for {_shape(crop)} voxels, but {self.place} has {_shape(self.size)}{bound}",
+            "Resample with Spacingd, add SpatialPadd before the crop, or crop less.",
+            "crop",
+        )
 
 
 def _shape(lengths: Sequence[float]) -> str:
