@@ -63,8 +63,9 @@ def read_data_list(source: DataListSource, *, file_keys: Collection[str] = FILE_
             message = "has to be an object whose 'image' is a path, or the path of an image"
             problems.append(Problem(location / index, message, "", "data-list"))
             continue
-        items.append(_with_absolute_files(case, base, file_keys))
-        problems += _missing_files(items[-1], file_keys, location / index)
+        absolute, missing = _with_absolute_files(case, base, file_keys, location / index)
+        items.append(absolute)
+        problems += missing
     if (rest := len(problems) - MAX_LISTED_FILES) > 0:  # a wrong folder misses all files
         advice = f"Is DATA_ROOT right? Paths are looked up below {str(base)!r}."
         more = Problem(Location(file.name), f"... and {rest} more", advice, "data")
@@ -114,27 +115,24 @@ def raw_items(file: Path, source: DataListSource) -> list[Any]:
     return items
 
 
-def _with_absolute_files(item: dict[str, Any], base: Path, keys: Collection[str]) -> dict[str, Any]:
-    absolute = dict(item)
+def _with_absolute_files(
+    item: dict[str, Any], base: Path, keys: Collection[str], location: Location
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Return an item with absolute paths, and a problem for each file that is not there."""
+    absolute, missing = dict(item), []
     for key in keys:
         value = item.get(key)
         if isinstance(value, str):
             absolute[key] = str(base / value)
         elif isinstance(value, list) and _names_files(value):
             absolute[key] = [str(base / part) for part in value]
-    return absolute
-
-
-def _missing_files(
-    item: dict[str, Any], keys: Collection[str], location: Location
-) -> Iterator[Problem]:
-    for key in keys:
-        value = item.get(key)
-        for file in value if isinstance(value, list) else [value]:
+        given = absolute.get(key)
+        for file in given if isinstance(given, list) else [given]:
             # Not Path.exists, which raises where a name is too long for any file.
             if isinstance(file, str) and not os.path.exists(file):
                 message = f"there is no file {file!r}"
-                yield Problem(location / key, message, "", "missing-image")
+                missing.append(Problem(location / key, message, "", "missing-image"))
+    return absolute, missing
 
 
 def data_check(config: WorkflowConfig) -> Iterator[Problem]:
