@@ -20,7 +20,7 @@ from mmar_runtime.config.expressions import Display, Subscript, from_engine_keys
 from mmar_runtime.config.expressions import walk as walk_tree
 from mmar_runtime.config.nodes import ComponentSpec, Expression, ListNode, Node, referenced_names
 from mmar_runtime.config.nodes import Literal as LiteralNode
-from mmar_runtime.config.sections import SLOT_KINDS, Section, WorkflowConfig
+from mmar_runtime.config.sections import SLOT_KINDS, WorkflowConfig
 from mmar_runtime.errors import Problem
 from mmar_runtime.policy.component_check import components_of_kind, table_entry
 from mmar_runtime.policy.lambda_forms import INPUT, LOSS
@@ -115,6 +115,9 @@ NAMING = ("names", "name", "output_key")
 _AXES = 2
 """Of an image, at least."""
 
+WATCHED = ("metric", "dataset", "dataloader", "trainer", "evaluator")
+"""Kinds of components that are judged, and whose persons are counted, in their own entries."""
+
 MEANS_OF_LOSS = "A mean is of the training's own loss: #monai.handlers.from_engine(['loss'])."
 
 
@@ -122,40 +125,84 @@ def metric_check(policy: SitePolicy) -> Callable[[WorkflowConfig], Iterator[Prob
     """Return the check of everything that decides on metrics, to hand to the loader."""
 
     def check(config: WorkflowConfig) -> Iterator[Problem]:
-        for name, section in config.scopes.items():
-            count, most = sum(map(_numbers_of, _metrics(section))), policy.outgoing.max_metrics
-            if count > most:
-                message = f"has {count} metrics; a site reports {most} at most "
-                message += "(outgoing.max_metrics)"
-                # A policy can allow the former.
-                rule = "metric-count" if count <= MOST_METRICS else "limit"
-                yield Problem(section.location / "additional_metrics", message, "", rule)
-            transforms = tuple(components_of_kind(section, "transform"))
-            entries = _Entries.of(transforms)
-            for spec in _metrics(section):
-                yield from _metric_faults(spec, entries)
-            for spec in transforms:
-                yield from _region_faults(spec)
-            yield from _shared_region_fault(transforms)
-            yield from _place_faults(config, name)
-            yield from _part_faults(section, policy, trains=name == "train")
-            for spec in section.specs("dataset") if _least(policy) > 1 else ():
-                if spec.data_list is None:  # which list a site has named, path_check judges
-                    message = f"{spec.title} names no data list, so nobody can count its persons"
-                    advice = "This site asks for a least number of persons; name its list: "
-                    advice += "{DATASET_JSON}."
-                    yield Problem(spec.location, message, advice, "data-list")
+        for scope in config.scopes:
+            yield from _SectionCheck(config, scope, policy).problems()
 
     return check
 
 
-def _least(policy: SitePolicy) -> int:
-    """Return the least number of persons that any of the policy's rules asks for."""
-    return max(policy.min_dataset_size, policy.cross_site.min_cases)
+@dataclass(frozen=True, slots=True)
+class _SectionCheck:
+    """The check of a section, which ``scope`` names."""
 
+    config: WorkflowConfig
+    scope: str
+    policy: SitePolicy
 
-def _metrics(section: Section) -> tuple[ComponentSpec, ...]:
-    return (*section.specs("key_metric"), *section.specs("additional_metrics"))
+    @property
+    def least(self) -> int:
+        """The least number of persons that any of the policy's rules asks for."""
+        return max(self.policy.min_dataset_size, self.policy.cross_site.min_cases)
+
+    def problems(self) -> Iterator[Problem]:
+        section = self.config.scopes[self.scope]
+        metrics = (*section.specs("key_metric"), *section.specs("additional_metrics"))
+        count, most = sum(map(_numbers_of, metrics)), self.policy.outgoing.max_metrics
+        if count > most:
+            message = f"has {count} metrics; a site reports {most} at most (outgoing.max_metrics)"
+            rule = "metric-count" if count <= MOST_METRICS else "limit"  # a policy may allow it
+            yield Problem(section.location / "additional_metrics", message, "", rule)
+        transforms = tuple(components_of_kind(section, "transform"))
+        entries = _Entries.of(transforms)
+        for spec in metrics:
+            yield from _metric_faults(spec, entries)
+        for spec in transforms:
+            yield from _region_faults(spec)
+        yield from _shared_region_fault(transforms)
+        yield from self._place_faults()
+        yield from self._part_faults()
+        for spec in section.specs("dataset") if self.least > 1 else ():
+            if spec.data_list is None:  # which list a site has named, path_check judges
+                message = f"{spec.title} names no data list, so nobody can count its persons"
+                advice = "This site asks for a least number of persons; name its list: "
+                yield Problem(spec.location, message, advice + "{DATASET_JSON}.", "data-list")
+
+    def _place_faults(self) -> Iterator[Problem]:
+        """Yield metrics, and data of metrics, outside of their own entries and sections."""
+        for name, node in self.config.scopes[self.scope].entries.items():
+            entry = table_entry(node, None) if isinstance(node, ComponentSpec) else None
+            if name not in SLOT_KINDS and entry is not None and entry.kind in WATCHED:
+                message = f"{entry.name} is only allowed in its own entry of a section"
+                advice = f"The entries: {', '.join(SLOT_KINDS)}."
+                yield Problem(node.location, message, advice, "component-kind")
+            for target, place in referenced_names(node):
+                referred, kind = self.config.find(self.scope, target), SLOT_KINDS.get(target)
+                if referred and referred[0] != self.scope and kind in ("dataset", "dataloader"):
+                    message = f"@{target} is of another section, whose cases may be others"
+                    advice = f"Write {target!r} into this section."
+                    yield Problem(place, message, advice, "reference")
+
+    def _part_faults(self) -> Iterator[Problem]:
+        """Yield runs over a few batches: their metric would be that of a few cases."""
+        section, trains = self.config.scopes[self.scope], self.scope == "train"
+        if trains and self.least == 1:
+            return
+        advice = "Take it out: metrics are over whole data sets."
+        for spec in (*section.specs("evaluator"), *section.specs("trainer")):
+            if not _is(spec, "epoch_length", (None,)):
+                message = f"{spec.title}: epoch_length stops before the end of the data set"
+                yield Problem(spec.args.location / "epoch_length", message, advice, "metric")
+        if trains:
+            return
+        for spec in section.specs("dataloader"):
+            if not _is(spec, "drop_last", (None, False)):
+                message = f"{spec.title}: drop_last leaves cases out"
+                yield Problem(spec.args.location / "drop_last", message, advice, "metric")
+        for spec in section.specs("dataset"):
+            entry = table_entry(spec, "dataset")
+            if entry is not None and entry.name == "SmartCacheDataset":
+                message = f"{spec.title} holds a part of the list at a time"
+                yield Problem(spec.location, message, "Use CacheDataset.", "metric")
 
 
 def _numbers_of(spec: ComponentSpec) -> int:
@@ -264,27 +311,6 @@ def _listed(names: frozenset[str]) -> str:
 # --- The data of a metric ------------------------------------------------------------------------
 
 
-WATCHED = ("metric", "dataset", "dataloader", "trainer", "evaluator")
-"""Kinds of components that are judged, and whose persons are counted, in their own entries."""
-
-
-def _place_faults(config: WorkflowConfig, scope: str) -> Iterator[Problem]:
-    """Yield metrics, and data of metrics, outside of their own entries and sections."""
-    section = config.scopes[scope]
-    for name, node in section.entries.items():
-        entry = table_entry(node, None) if isinstance(node, ComponentSpec) else None
-        if name not in SLOT_KINDS and entry is not None and entry.kind in WATCHED:
-            message = f"{entry.name} is only allowed in its own entry of a section"
-            advice = f"The entries: {', '.join(SLOT_KINDS)}."
-            yield Problem(node.location, message, advice, "component-kind")
-        for target, place in referenced_names(node):
-            referred, kind = config.find(scope, target), SLOT_KINDS.get(target)
-            if referred and referred[0] != scope and kind in ("dataset", "dataloader"):
-                message = f"@{target} is of another section, whose cases may be others"
-                advice = f"Write {target!r} into this section."
-                yield Problem(place, message, advice, "reference")
-
-
 def _region_faults(spec: ComponentSpec) -> Iterator[Problem]:
     """Yield transforms that may leave a region of a few voxels: metrics take whole tensors."""
     if table_entry(spec, "transform") is None:
@@ -372,28 +398,6 @@ def _items(node: Node) -> list[Possible]:
     if isinstance(node, Expression) and isinstance(node.tree, Display):
         return [possible_of(item) for item in node.tree.items]
     return [possible_values(node)]
-
-
-def _part_faults(section: Section, policy: SitePolicy, *, trains: bool) -> Iterator[Problem]:
-    """Yield runs over a few batches: their metric would be that of a few cases."""
-    if trains and _least(policy) == 1:
-        return
-    advice = "Take it out: metrics are over whole data sets."
-    for spec in (*section.specs("evaluator"), *section.specs("trainer")):
-        if not _is(spec, "epoch_length", (None,)):
-            message = f"{spec.title}: epoch_length stops before the end of the data set"
-            yield Problem(spec.args.location / "epoch_length", message, advice, "metric")
-    if trains:
-        return
-    for spec in section.specs("dataloader"):
-        if not _is(spec, "drop_last", (None, False)):
-            message = f"{spec.title}: drop_last leaves cases out"
-            yield Problem(spec.args.location / "drop_last", message, advice, "metric")
-    for spec in section.specs("dataset"):
-        entry = table_entry(spec, "dataset")
-        if entry is not None and entry.name == "SmartCacheDataset":
-            message = f"{spec.title} holds a part of the list at a time"
-            yield Problem(spec.location, message, "Use CacheDataset.", "metric")
 
 
 def _is(spec: ComponentSpec, argument: str, values: tuple[bool | None, ...]) -> bool:
