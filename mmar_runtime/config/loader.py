@@ -103,7 +103,7 @@ def load_train_config(
     train = reading.section("train", EVALUATE_ONLY)
     validate = reading.section("validate", TRAIN_ONLY, required=False)
     reading.unknown_top_level((*TOP_LEVEL, "train", "validate"))
-    sections = _with_refs_resolved({"train": train, "validate": validate}, "train", reading)
+    sections = reading.with_refs_resolved({"train": train, "validate": validate}, "train")
     config = TrainConfig(
         **reading.common(), train=sections["train"], validate=sections.get("validate")
     )
@@ -125,7 +125,7 @@ def load_evaluation_config(
     """
     reading = _Reading(mmar, file, environment, site or {}, overrides or {})
     section = reading.top_level_section(TRAIN_ONLY)
-    sections = _with_refs_resolved({"": section}, "", reading)
+    sections = reading.with_refs_resolved({"": section}, "")
     config = EvaluationConfig(**reading.common(), section=sections[""])
     return _checked(config, reading.problems, checks)
 
@@ -159,8 +159,8 @@ class _Reading:
         document, environment_document = _read_both(path, environment_path)
         upgrade = upgrade_document(document, path.name)
         self.document, self.notices = upgrade.document, upgrade.notices
-        known = {*SETTINGS, *self.document, *environment_document, *(site or {})}
-        self.notices += tuple(_without_effect(overrides or {}, known, self.document))
+        known = {*SETTINGS, *self.document, *environment_document, *site}
+        self.notices += tuple(self._without_effect(overrides, known))
         self.variables = resolve_variables(
             mmar_root=mmar.root,
             workflow=self.document,
@@ -172,6 +172,15 @@ class _Reading:
         )
         self.parser = NodeParser(self.variables)
         self.problems = self.parser.problems
+
+    def _without_effect(self, overrides: Mapping[str, Scalar], known: set[str]) -> Iterator[Notice]:
+        """Yield a notice for each value of ``--set`` that neither MMAR nor runtime asks for."""
+        known = known | set(names_in(json.dumps(self.document)))
+        for name in overrides:
+            if name not in known:
+                advice = did_you_mean(name, known)
+                message = f"nothing here uses the variable {name!r}. {advice}".rstrip()
+                yield Notice(rule="unused-variable", message=message, places=(COMMAND_LINE / name,))
 
     def common(self) -> dict[str, Any]:
         """Return the fields that every kind of config has."""
@@ -347,6 +356,53 @@ class _Reading:
             return None
         return tuple(sizes)
 
+    def with_refs_resolved(
+        self, sections: Mapping[str, Section], source: str
+    ) -> dict[str, Section]:
+        """Return the sections with each ``ref`` replaced by a copy of the transform that it names.
+
+        Raises:
+            ConfigError: the copies are larger than a document may be.
+        """
+        known = _transforms_by_name(sections[source])
+        lists = [section.entries.get(slot) for section in sections.values() for slot in LIST_SLOTS]
+        items = [item for node in lists if isinstance(node, ListNode) for item in node.items]
+        names = [item.name for item in items if isinstance(item, TransformRef)]
+        size = sum(len(min(known[name].signatures, key=len)) for name in names if name in known)
+        if size > MAX_REPEATED:  # a short document that refers to a long transform again and again
+            message = f"its refs repeat {size} characters of transforms; {MAX_REPEATED} is the most"
+            raise ConfigError([*self.problems, Problem(self.location, message, "", "limit")])
+        resolved = {}
+        for name, section in sections.items():
+            if not section.entries and name == "validate":
+                continue
+            entries = dict(section.entries)
+            for key, node in entries.items():
+                if key in LIST_SLOTS and isinstance(node, ListNode):
+                    nodes = [
+                        self._target(item, known) if isinstance(item, TransformRef) else item
+                        for item in node.items
+                    ]
+                    entries[key] = replace(node, items=tuple(nodes))
+            resolved[name] = replace(section, entries=MappingProxyType(entries))
+        return resolved
+
+    def _target(self, ref: TransformRef, known: Mapping[str, _Named]) -> Node:
+        if len(self.problems) >= MAX_PROBLEMS:
+            return Literal(location=ref.location, value=None)
+        named = known.get(ref.name)
+        if named is not None and len(named.signatures) == 1:
+            return replace(named.targets[0], disabled=ref.disabled)
+        if named is None:
+            message = f"no transform of the train section is called {ref.name!r}"
+            advice = did_you_mean(ref.name, known)
+        else:
+            places = ", ".join(target.location.place for target in named.targets)
+            message = f"{ref.name!r} could mean several transforms: {places}"
+            advice = f'Give each an alias in the train section, such as "{ref.name}#first".'
+        self._problem(ref.location / "ref", message, "ref", advice)
+        return Literal(location=ref.location, value=None)
+
     def _problem(self, location: Location, message: str, rule: str, advice: str = "") -> None:
         self.problems.append(Problem(location, message, advice, rule))
 
@@ -369,58 +425,12 @@ def _read_both(path: Path, environment: Path | None) -> tuple[dict[str, Any], di
     return documents[0], documents[1] if environment is not None else {}
 
 
-def _without_effect(
-    overrides: Mapping[str, Scalar], known: set[str], document: Mapping[str, Any]
-) -> Iterator[Notice]:
-    """Yield a notice for each value of ``--set`` that neither the MMAR nor the runtime asks for."""
-    known = known | set(names_in(json.dumps(document)))
-    for name in overrides:
-        if name not in known:
-            advice = did_you_mean(name, known)
-            message = f"nothing here uses the variable {name!r}. {advice}".rstrip()
-            yield Notice(rule="unused-variable", message=message, places=(COMMAND_LINE / name,))
-
-
 def _section(location: Location, entries: Mapping[str, Node | None]) -> Section:
     """Return the section of the entries that parsed; disabled entries are known by name only."""
     parsed = {key: node for key, node in entries.items() if node is not None}
     disabled = frozenset(key for key, node in parsed.items() if is_disabled(node))
     enabled = {key: node for key, node in parsed.items() if key not in disabled}
     return Section(location=location, entries=MappingProxyType(enabled), disabled=disabled)
-
-
-def _with_refs_resolved(
-    sections: Mapping[str, Section], source: str, reading: _Reading
-) -> dict[str, Section]:
-    """Return the sections with each ``ref`` replaced by a copy of the transform that it names.
-
-    Raises:
-        ConfigError: the copies are larger than a document may be.
-    """
-    known = _transforms_by_name(sections[source])
-    lists = [section.entries.get(slot) for section in sections.values() for slot in LIST_SLOTS]
-    items = [item for node in lists if isinstance(node, ListNode) for item in node.items]
-    names = [item.name for item in items if isinstance(item, TransformRef) and item.name in known]
-    size = sum(len(min(known[name].signatures, key=len)) for name in names)
-    if size > MAX_REPEATED:  # a short document that refers to a long transform again and again
-        message = f"its refs repeat {size} characters of transforms; {MAX_REPEATED} is the most"
-        raise ConfigError([*reading.problems, Problem(reading.location, message, "", "limit")])
-    resolved = {}
-    for name, section in sections.items():
-        if not section.entries and name == "validate":
-            continue
-        entries = dict(section.entries)
-        for key, node in entries.items():
-            if key in LIST_SLOTS and isinstance(node, ListNode):
-                nodes = [
-                    _target(item, known, reading.problems)
-                    if isinstance(item, TransformRef)
-                    else item
-                    for item in node.items
-                ]
-                entries[key] = replace(node, items=tuple(nodes))
-        resolved[name] = replace(section, entries=MappingProxyType(entries))
-    return resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,20 +453,3 @@ def _transforms_by_name(section: Section) -> dict[str, _Named]:
                     named.targets.append(item)
                     named.signatures.add(repr([item.name, item.path, plain(item.args)]))
     return transforms
-
-
-def _target(ref: TransformRef, known: Mapping[str, _Named], problems: list[Problem]) -> Node:
-    if len(problems) >= MAX_PROBLEMS:
-        return Literal(location=ref.location, value=None)
-    named = known.get(ref.name)
-    if named is not None and len(named.signatures) == 1:
-        return replace(named.targets[0], disabled=ref.disabled)
-    if named is None:
-        message = f"no transform of the train section is called {ref.name!r}"
-        advice = did_you_mean(ref.name, known)
-    else:
-        places = ", ".join(target.location.place for target in named.targets)
-        message = f"{ref.name!r} could mean several transforms: {places}"
-        advice = f'Give each an alias in the train section, such as "{ref.name}#first".'
-    problems.append(Problem(ref.location / "ref", message, advice, "ref"))
-    return Literal(location=ref.location, value=None)

@@ -196,7 +196,7 @@ class _ItemCheck:
         if not self.item.files(LABEL) and type(label) is int:
             self.counts = {label: 1}
         if self.counts is not None:
-            self.problems += _not_allowed(self.counts, self.rules.names, self.item)
+            self._check_values(self.counts)
         whole = len(self.contents) == len(self.item.files("image"))
         return _Case(
             item=self.item,
@@ -241,6 +241,23 @@ class _ItemCheck:
             advice = "Resample one of the two onto the other; a label with its nearest neighbour."
             self.problems.append(Problem(location, message, advice, "grid"))
 
+    def _check_values(self, counts: Mapping[int, int]) -> None:
+        names = self.rules.names
+        strangers = [value for value in counts if names and value not in names]
+        if not strangers:
+            return
+        voxels = bool(self.item.files(LABEL))
+        shown = ", ".join(
+            f"{value} ({counts[value]} voxels)" if voxels else str(value)
+            for value in strangers[:MAX_SHOWN_VALUES]
+        )
+        rest = len(strangers) - MAX_SHOWN_VALUES
+        more = f" and {rest} more" if rest > 0 else ""
+        allowed = ", ".join(map(str, sorted(names)))
+        message = f"holds {shown}{more}; 'labels' of the document allows {allowed}"
+        advice = "Correct the label, or name its values in 'labels'."
+        self.problems.append(Problem(self.item.location / LABEL, message, advice, "label-value"))
+
     def _read(self, voxels: Voxels, key: str, location: Location) -> None:
         if key == LABEL:
             self.counts = dict(Counter(self.counts or {}) + Counter(label_counts(voxels)))
@@ -253,25 +270,6 @@ class _ItemCheck:
             message = f"holds {unfit} voxels that are infinite or not a number"
             advice = "One of them makes a whole training's weights not a number; replace them."
             self.problems.append(Problem(location, message, advice, "not-finite"))
-
-
-def _not_allowed(
-    counts: Mapping[int, int], names: Mapping[int, str], item: Item
-) -> Iterator[Problem]:
-    strangers = [value for value in counts if names and value not in names]
-    if not strangers:
-        return
-    voxels = bool(item.files(LABEL))
-    shown = ", ".join(
-        f"{value} ({counts[value]} voxels)" if voxels else str(value)
-        for value in strangers[:MAX_SHOWN_VALUES]
-    )
-    rest = len(strangers) - MAX_SHOWN_VALUES
-    more = f" and {rest} more" if rest > 0 else ""
-    allowed = ", ".join(map(str, sorted(names)))
-    message = f"holds {shown}{more}; 'labels' of the document allows {allowed}"
-    advice = "Correct the label, or name its values in 'labels'."
-    yield Problem(item.location / LABEL, message, advice, "label-value")
 
 
 # --- Items among each other ----------------------------------------------------------------------

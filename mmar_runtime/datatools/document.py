@@ -50,6 +50,19 @@ class Item:
             return tuple(value)
         return ()
 
+    def faults(self) -> Iterator[Problem]:
+        """Yield the reasons why the item cannot be used."""
+        if not isinstance(self.entries, dict) or "image" not in self.entries:
+            message = "has to be an object with 'image', or the path of an image"
+            yield Problem(self.location, message, "", "data-list")
+            return
+        if not self.files("image"):
+            message = f"has to be a path or an array of paths, found {self.entries['image']!r}"
+            yield Problem(self.location / "image", message, "", "data-list")
+        for key in FILE_KEYS:
+            if any(not file.strip() for file in self.files(key)):
+                yield Problem(self.location / key, "is an empty path", "", "data-list")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
@@ -99,24 +112,11 @@ class Document:
             item = Item(
                 self.location / key / index, {"image": entry} if isinstance(entry, str) else entry
             )
-            faults = tuple(_faults(item))
+            faults = tuple(item.faults())
             problems += faults
             if not faults:
                 items.append(item)
         return tuple(items), tuple(problems)
-
-
-def _faults(item: Item) -> Iterator[Problem]:
-    if not isinstance(item.entries, dict) or "image" not in item.entries:
-        message = "has to be an object with 'image', or the path of an image"
-        yield Problem(item.location, message, "", "data-list")
-        return
-    if not item.files("image"):
-        message = f"has to be a path or an array of paths, found {item.entries['image']!r}"
-        yield Problem(item.location / "image", message, "", "data-list")
-    for key in FILE_KEYS:
-        if any(not file.strip() for file in item.files(key)):
-            yield Problem(item.location / key, "is an empty path", "", "data-list")
 
 
 def read_document(file: Path) -> Document:
