@@ -55,7 +55,10 @@ def zip_verdict(path: Path, name: str, judge: Callable[[Path], Verdict]) -> Verd
     try:
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
             problems = list(_archive_faults(archive.infolist()))
-            if len(archive.infolist()) != _count_told(path):
+            with path.open("rb") as stream:
+                stream.seek(-END_RECORD.size, os.SEEK_END)
+                count = END_RECORD.unpack(stream.read())[4]  # some readers trust that number
+            if len(archive.infolist()) != count:
                 message = "has another number of entries than it says"
                 problems.append(job_problem(path.name, message, "archive"))
             if problems:
@@ -95,13 +98,6 @@ def _end_fault(path: Path) -> str:
     if start + length + END_RECORD.size != size:
         return "has bytes that its table of contents does not account for"
     return ""
-
-
-def _count_told(path: Path) -> int:
-    """Return how many entries a zip says it has; some readers trust that number."""
-    with path.open("rb") as stream:
-        stream.seek(-END_RECORD.size, os.SEEK_END)
-        return int(END_RECORD.unpack(stream.read())[4])
 
 
 def _archive_faults(infos: list[zipfile.ZipInfo]) -> Iterator[Problem]:

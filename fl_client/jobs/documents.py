@@ -38,7 +38,7 @@ from mmar_runtime.exchange.messages import TASKS
 from mmar_runtime.names import NAME_FORM, is_name
 from mmar_runtime.policy.custom_check import own_class_fault, own_module, undefined_fault
 from mmar_runtime.policy.document_check import DocumentLimits, read_document
-from mmar_runtime.policy.site_policy import SitePolicy
+from mmar_runtime.policy.site_policy import Limits, SitePolicy
 
 JOB_JSON = DocumentLimits(size=256 * 1024, values=5_000, depth=32, text=4096)
 CLASS_KEYS = ("path", "name", "class_path", "ref", "_target_")
@@ -94,8 +94,7 @@ def document_faults(root: Path, policy: SitePolicy) -> Iterator[Problem]:
         return
     filled: Mapping[Document, Mapping[str, Any]] = {"server": job.server, "client": job.client}
     for kind, document in documents.items():
-        yield from _limit_faults(filled[kind], Location(FILES[kind]), policy)
-        yield from _Reading(kind, filled[kind], _names_in_use(document)).faults()
+        yield from _Reading(kind, filled[kind], _names_in_use(document)).faults(policy)
     if len(documents) == 2:
         yield from chain_faults(job)
         yield from encryption_faults(job)
@@ -163,18 +162,6 @@ def substitution_faults(value: Any, location: Location, own: Collection[str]) ->
             yield Problem(place, message, advice, "job-file")
 
 
-def _limit_faults(
-    document: Mapping[str, Any], location: Location, policy: SitePolicy
-) -> Iterator[Problem]:
-    limits = {"num_rounds": policy.limits.rounds, "local_epochs": policy.limits.epochs_per_round}
-    for item, place in _all_values(document, location):
-        for key, most in limits.items() if isinstance(item, dict) else ():
-            value = item.get(key, 1)
-            if type(value) is not int or not 1 <= value <= most:
-                message = f"has to be a whole number from 1 to {most}, found {value!r}"
-                yield Problem(place / key, message, "", "limit")
-
-
 def _all_values(value: Any, location: Location) -> Iterator[tuple[Any, Location]]:
     yield value, location
     if isinstance(value, dict | list):
@@ -203,8 +190,9 @@ class _Reading:
     def place(self) -> Location:
         return Location(FILES[self.kind])
 
-    def faults(self) -> Iterator[Problem]:
-        """Yield everything that has no place in the document."""
+    def faults(self, policy: SitePolicy) -> Iterator[Problem]:
+        """Yield everything that has no place in the document, or is past a limit of the site."""
+        yield from self._limits(policy.limits)
         yield from self._keys()
         for entry, place, slot in self._entries():
             yield from self._entry(entry, place, slot)
@@ -213,6 +201,15 @@ class _Reading:
                 yield from unknown_keys(filters, ("tasks", "filters"), place)
         yield from self._server() if self.kind == "server" else self._executors()
         yield from self._repeated()
+
+    def _limits(self, site: Limits) -> Iterator[Problem]:
+        limits = {"num_rounds": site.rounds, "local_epochs": site.epochs_per_round}
+        for item, place in _all_values(self.document, self.place):
+            for key, most in limits.items() if isinstance(item, dict) else ():
+                value = item.get(key, 1)
+                if type(value) is not int or not 1 <= value <= most:
+                    message = f"has to be a whole number from 1 to {most}, found {value!r}"
+                    yield Problem(place / key, message, "", "limit")
 
     def _keys(self) -> Iterator[Problem]:
         variables = VARIABLES[self.kind]

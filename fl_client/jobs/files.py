@@ -28,6 +28,10 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
 }
 """The folders of an app -> what files in them may be; ``custom`` is judged by itself."""
 
+CONFIGS = (f"config/{SERVER_CONFIG}", f"config/{CLIENT_CONFIG}")
+CONFIG_STARTS = ("config_fed_", "config_exchange")
+"""Names by which NVFlare finds a config: it looks in every folder."""
+
 TORCHSCRIPT = ".ts"
 CODE = (".py", ".pyc", ".pyo", ".pyd", ".pyx", ".pyz", ".so", ".dll", ".dylib", ".egg", ".whl")
 
@@ -95,7 +99,7 @@ def file_faults(files: Iterable[Entry], policy: SitePolicy) -> Iterator[Problem]
             yield job_problem(
                 str(file.name), "does not belong into an MMAR", "job-file", _MMAR_FILES
             )
-        elif _is_further_config(file.name):
+        elif name.lower().startswith(CONFIG_STARTS) and str(file.name) not in CONFIGS:
             message = "is a further config of NVFlare's"
             advice = f"A job has {SERVER_CONFIG} and {CLIENT_CONFIG}."
             yield job_problem(str(file.name), message, "job-file", advice)
@@ -124,12 +128,6 @@ def code_approval_faults(root: Path, files: list[Entry], policy: SitePolicy) -> 
 _MMAR_FILES = "Allowed are " + ", ".join(
     f"{folder}/*({'|'.join(suffixes)})" for folder, suffixes in FOLDERS.items() if suffixes
 )
-
-
-def _is_further_config(name: PurePosixPath) -> bool:
-    """Return whether NVFlare could find the file as a config: it looks in every folder."""
-    fed = name.name.lower().startswith(("config_fed_", "config_exchange"))
-    return fed and str(name) not in (f"config/{SERVER_CONFIG}", f"config/{CLIENT_CONFIG}")
 
 
 def name_fault(name: str) -> tuple[str, str] | None:
