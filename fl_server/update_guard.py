@@ -8,8 +8,7 @@ an error of its own is a refusal too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 
@@ -33,16 +32,11 @@ def check_update(
     """
     try:
         with np.errstate(all="ignore"):
-            return tuple(islice(_faults(update, metadata, expected, limits), MAX_FAULTS))
+            about = about_faults(metadata, expected, limits)
+            if expected.kind == "METRICS":
+                faults = metric_faults(update, "metrics", expected, limits)
+            else:
+                faults = update_faults(update, metadata, expected, limits)
+            return tuple(islice(chain(about, faults), MAX_FAULTS))
     except Exception as error:
         return (UpdateFault("unreadable", "update", f"cannot be judged ({type(error).__name__})"),)
-
-
-def _faults(
-    update: object, metadata: object, expected: Expected, limits: UpdateLimits
-) -> Iterator[UpdateFault]:
-    yield from about_faults(metadata, expected, limits)
-    if expected.kind == "METRICS":
-        yield from metric_faults(update, "metrics", expected, limits)
-    else:
-        yield from update_faults(update, metadata, expected, limits)

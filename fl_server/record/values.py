@@ -119,8 +119,12 @@ class SiteContribution:
             epochs=tuple(self.epochs),
             built=read_only(counts),
             process=name_text(self.process, "process"),
-            logs=read_only(_log_heads(self.logs)),
+            logs=read_only(mapping(self.logs, "logs")),
         )
+        known = (AUDIT_FILE.name, LEDGER_FILE.name)
+        for name, head in mapping(self.logs, "logs").items():
+            if name not in known or not (isinstance(head, str) and HEAD_FORM.fullmatch(head)):
+                raise FederationError(f"logs: expected heads of {' and '.join(known)} alone")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -479,12 +483,3 @@ def mean_over_sites(metrics_by_site: Mapping[str, Metrics]) -> Metrics:
             for name in names
         }
     )
-
-
-def _log_heads(value: object) -> dict[str, str]:
-    """Heads of the logs that a site has, and nothing else."""
-    heads, known = mapping(value, "logs"), (AUDIT_FILE.name, LEDGER_FILE.name)
-    for name, head in heads.items():
-        if name not in known or not (isinstance(head, str) and HEAD_FORM.fullmatch(head)):
-            raise FederationError(f"logs: expected heads of {' and '.join(known)} alone")
-    return dict(heads)
