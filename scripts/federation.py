@@ -238,7 +238,7 @@ def listening_sockets(federation: LocalFederation) -> list[tuple[str, int]]:
 
 def connections_of(process: psutil.Process) -> list[Any]:
     try:
-        return list(process.netconnections_of(kind="inet"))
+        return list(process.net_connections(kind="inet"))
     except psutil.Error:
         return []  # it has ended
 
