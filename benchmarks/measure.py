@@ -91,10 +91,10 @@ def _watch(
             tree = [process, *process.children(recursive=True)]
         except psutil.Error:
             continue
-        for process in tree:
+        for member in tree:
             try:
-                memory = process.memory_full_info()
-                words = " ".join(process.cmdline())
+                memory = member.memory_full_info()
+                words = " ".join(member.cmdline())
             except psutil.Error:
                 continue
             own[words] = max(own.get(words, 0.0), memory.rss / 2**20)
