@@ -68,14 +68,15 @@ class SiteSession:
         self._tasks: SiteTasks | None = None
         self._deadline = math.inf
 
-    def do(self, task: Task, *, begin: Callable[[], None] = lambda: None) -> Reply:
+    def do(self, task: Task, *, begin: Callable[[Task], Task] = lambda task: task) -> Reply:
         """Do a task that the site's policy allows; each task once.
 
         The tensors of a reply may lie in the memory of a network: they hold until the next task.
 
         Args:
             task: what the server asks for.
-            begin: called once the task is allowed, before the site does anything for it.
+            begin: called once the task is allowed, before the site does anything for it; returns
+                the task with its weights, which nobody has read before.
 
         Raises:
             PolicyError: the policy does not allow the task, or the site has done it already.
@@ -85,8 +86,7 @@ class SiteSession:
         self._deadline = time.monotonic() + task.timeout if task.timeout else math.inf
         try:
             self._require_allowed(task)
-            begin()
-            reply = self._reply(task)
+            reply = self._reply(begin(task))
         except RunAborted as aborted:
             if passed := self._watch.passed_limit():
                 raise over_limit(passed) from aborted

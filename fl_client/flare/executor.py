@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -133,24 +133,19 @@ class SiteRun:
         return problems
 
     def task(self, name: str, shareable: Shareable) -> Task:
-        """Return the task of a message from the server.
-
-        Raises:
-            WeightsError: see ``received_weights``.
-        """
+        """Return the task of a message from the server; its weights are read once it is allowed."""
         if name == SUBMIT:
             return Submit()
-        weights = received_weights(shareable)
         if name == TRAIN:
             # NVFlare counts rounds from 0; records and people count from 1.
             number = int(shareable.get_header(AppConstants.CURRENT_ROUND)) + 1
-            return Train(weights=weights, round_number=number)
+            return Train(weights={}, round_number=number)
         if name == SCORE:
-            return Score(weights=weights)
+            return Score(weights={})
         owner = str(shareable.get_header(AppConstants.MODEL_OWNER))
         # In a job that does not train, the server's models are of no federation of this site.
         is_global = self.trains and owner.startswith(SERVERS_OWN)
-        return Validate(weights=weights, owner=owner, is_global=is_global)
+        return Validate(weights={}, owner=owner, is_global=is_global)
 
 
 class MmarExecutor(Executor):
@@ -248,7 +243,7 @@ class MmarExecutor(Executor):
         self._abort = abort_signal
         try:
             task = self.run.task(task_name, shareable)
-            begin = partial(self._begin, task, shareable, fl_ctx)
+            begin = partial(self._begin, shareable=shareable, fl_ctx=fl_ctx)
             reply = _message(self.run.session.do(task, begin=begin))
             note(fl_ctx, DONE, task=task_name, **facts_of(task), **_tensors(reply))
             return reply
@@ -257,8 +252,12 @@ class MmarExecutor(Executor):
         except Exception as error:
             return failure(error, task=task_name, by=self, fl_ctx=fl_ctx)
 
-    def _begin(self, task: Task, shareable: Shareable, fl_ctx: FLContext) -> None:
-        """Prepare the filters and the log for a task that the site's policy allows."""
+    def _begin(self, task: Task, *, shareable: Shareable, fl_ctx: FLContext) -> Task:
+        """Prepare the filters and the log for an allowed task; return the task with its weights.
+
+        Raises:
+            WeightsError: see ``received_weights``.
+        """
         run = self.run
         if isinstance(task, Submit):
             run.filters.require_none()
@@ -267,6 +266,9 @@ class MmarExecutor(Executor):
             run.filters.prepare(
                 fl_ctx, lambda: run.session.tasks.shared_tensors(), task.round_number
             )
+        return (
+            task if isinstance(task, Submit) else replace(task, weights=received_weights(shareable))
+        )
 
 
 def _message(reply: Reply) -> Shareable:

@@ -135,7 +135,7 @@ def test_nothing_is_done_for_a_task_before_it_has_begun(start: Start, received: 
     session = start(limits={"rounds": 1})
     begun: list[int] = []
 
-    def fail() -> None:
+    def fail(task: Task) -> Task:
         begun.append(1)
         raise PolicyError("the privacy budget is spent")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import ReturnCode
@@ -465,6 +466,23 @@ def test_each_task_in_and_out_stands_in_the_audit_log(
     assert task_out["tensors"] != task_in["tensors"]
     assert (failed["event"], failed["status"]) == ("task-failed", "policy-declined")
     assert {one["job"] for one in lines} == {"job-1"}
+
+
+def test_a_task_is_judged_and_noted_before_its_weights_are_read(
+    start: Start, received: Weights, run_folder: Path, kit: Path
+) -> None:
+    """Weights with a fault hide neither the site's refusal nor the task in its log."""
+    site = start(limits={"rounds": 1})
+    faulty = {**received, min(received): torch.full_like(received[min(received)], torch.nan)}
+
+    assert declined(site.train(faulty, 2))
+    assert "round 2; limits.rounds of this site is 1" in reason(run_folder)
+    assert declined(site.train(faulty), "weights-error")
+    assert site.train(received).get_return_code() == ReturnCode.OK  # the round was not done
+
+    lines = map(json.loads, (kit / AUDIT_FILE).read_text().splitlines())
+    events = [line["event"] for line in lines if line["event"].startswith("task")]
+    assert events == ["task-failed", "task-in", "task-failed", "task-in", "task-out"]
 
 
 def test_a_site_that_cannot_write_its_log_does_nothing(
