@@ -13,7 +13,7 @@ import torch
 from fl_client.local_evaluation import CrossSiteEvaluator
 from fl_client.local_training import LocalTrainer, SharedTensors
 from fl_client.local_work import LocalWork
-from fl_client.simulation.shared_storage import SharedStorage
+from fl_client.shared_storage import SharedStorage
 from fl_client.site import Site
 from fl_client.task_limits import (
     require_enough_cases,

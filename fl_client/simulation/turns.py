@@ -16,8 +16,8 @@ from fl_client.done_tasks import DoneTasks
 from fl_client.local_work import LocalWork
 from fl_client.progress import ProgressFile
 from fl_client.run_watch import RunWatch
+from fl_client.shared_storage import SharedStorage
 from fl_client.simulation.set_aside import SetAside
-from fl_client.simulation.shared_storage import SharedStorage
 from fl_client.site import Site
 from fl_client.site_session import SiteSession
 from fl_client.site_tasks import LocalTasks

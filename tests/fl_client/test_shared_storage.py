@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from monai.engines import SupervisedTrainer
 
-from fl_client.simulation.shared_storage import SharedStorage, clears_gradients
+from fl_client.shared_storage import SharedStorage, clears_gradients
 
 
 def network() -> torch.nn.Module:
