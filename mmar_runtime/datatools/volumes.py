@@ -136,7 +136,9 @@ def grid_difference(grid: Grid, other: Grid) -> str:
     if not _close(grid.spacing_mm, other.spacing_mm):
         parts.append(f"spacing {by(grid.spacing_mm)} mm, not {by(other.spacing_mm)}")
     elif not _close(grid.affine[:3, :3], other.affine[:3, :3]):
-        axes, expected = ("".join(nibabel.aff2axcodes(side.affine)) for side in (grid, other))
+        axes, expected = (
+            "".join(map(str, nibabel.aff2axcodes(side.affine))) for side in (grid, other)
+        )
         turned = number(np.abs(grid.affine[:3, :3] - other.affine[:3, :3]).max())
         if axes != expected:
             parts.append(f"axes {axes}, not {expected}")

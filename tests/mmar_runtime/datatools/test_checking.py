@@ -238,6 +238,15 @@ def test_a_turned_label_is_found(data_set: Path, volume: WriteVolume) -> None:
     assert "axes turned, by up to 0.0349 mm a voxel" in check(data_set).problems[0].message
 
 
+def test_a_label_without_three_axes_is_found(data_set: Path, volume: WriteVolume) -> None:
+    """The second axis of the label runs along its first."""
+    flat = affine()
+    flat[:3, 1] = flat[:3, 0]
+    volume(data_set / "labels/case_2.nii.gz", nothing(), affine=flat)
+
+    assert "axes RNoneS, not RAS" in check(data_set).problems[0].message
+
+
 def test_channels_of_an_image_do_not_count_for_the_grid(
     data_set: Path, volume: WriteVolume
 ) -> None:
