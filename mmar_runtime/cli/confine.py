@@ -48,8 +48,8 @@ def add_confine_argument(parser: argparse.ArgumentParser) -> None:
 def confine_command(options: argparse.Namespace) -> None:
     """Confine this process, if ``--confine`` asks for that, before it reads the MMAR.
 
-    The process is begun anew with a clean environment first, since the variables of a process at
-    its start stays in its memory.
+    The process is begun anew with a clean environment first, since the variables that a process
+    starts with stay in its memory.
 
     Raises:
         ConfinementError: this kernel does not cover files, programs and network; or there is a link

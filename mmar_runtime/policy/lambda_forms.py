@@ -89,7 +89,7 @@ def _metric_result(body: Node) -> str:
 
 
 def _metric_item(item: Node) -> str:
-    """Return an entry, scaled or shifted by numbers, or compared with a number."""
+    """Return the fault of an item: an entry, scaled, shifted or compared by numbers, has none."""
     if not isinstance(item, expressions.Compare):
         return _scaled_fault(item, scalable=True)
     entries, constants = _sides(item)
@@ -127,7 +127,7 @@ def _sides(
 
 
 def _metric_entry(node: Node) -> str:
-    """Return a whole entry of the engine's output, or the output itself."""
+    """Return the fault of an entry; the engine's output and its whole entries have none."""
     if isinstance(node, expressions.Parameter):
         return ""
     root, keys = _chain(node)
@@ -174,7 +174,7 @@ def _log_result(node: Node) -> str:
 
 
 def _number_result(node: Node) -> str:
-    """Return a number, or a tuple of them: a scheduler is called with ``()`` or with a metric."""
+    """Return the fault of a number, or of a tuple: a scheduler takes ``()`` or a metric."""
     if isinstance(node, expressions.Display) and node.kind == "tuple":
         return _first(map(_number_result, node.items))
     if isinstance(node, expressions.Constant) and not isinstance(node.value, int | float):
