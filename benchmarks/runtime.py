@@ -57,7 +57,7 @@ def seconds_to_check(data: Path) -> float:
     return time.perf_counter() - started
 
 
-def row(name: str, measured: dict[str, list[dict[str, float]]]) -> dict[str, object]:
+def compared(name: str, measured: dict[str, list[dict[str, float]]]) -> dict[str, object]:
     values = {arm: [figures[name] for figures in measured[arm]] for arm in ARMS}
     ratios = [ours / theirs for ours, theirs in zip(*values.values(), strict=True)]
     return {"figure": name, **values, "ratio": statistics.median(ratios), "ratios": ratios}
@@ -81,7 +81,7 @@ def main() -> None:
                 measured[arm].append(run(arm, site.directory, options.epochs))
                 print(f"pair {pair + 1}: {arm} done", file=sys.stderr)
         check = 1000 * statistics.median(seconds_to_check(site.directory) for _ in range(CHECKS))
-    rows = [row(name, measured) for name in measured["mmar"][0]]
+    rows = [compared(name, measured) for name in measured["mmar"][0]]
     print(f"{'figure':<28}{'mmar':>26}{'by hand':>26}{'ratio':>8}")
     for row in rows:
         cells = [spread(row[arm]) for arm in ARMS]
