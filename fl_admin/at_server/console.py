@@ -208,7 +208,7 @@ class Console:
             answer = self._session.do_app_command(job_id, RECORD_TOPIC, {})
         except (*GONE, JobNotRunning, InternalError, RuntimeError, AuthorizationError):
             # It starts, or has just ended; or this admin may not ask a running job. A server that
-            # does not answer is answer out by the next question.
+            # does not answer is found out by the next question.
             return None
         return RunRecord.from_dict(answer) if answer else None
 

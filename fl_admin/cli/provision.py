@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mmar_runtime.cli.common import add_output_arguments, print_json
-
-if TYPE_CHECKING:
-    pass
 
 HELP = "make start-up kits for a federation"
 EXAMPLES = """examples:
