@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from mmar_runtime.confinement.wall import forbid_programs
 from mmar_runtime.errors import FederationError
 from mmar_runtime.exchange.arrays import arrays_of
 from mmar_runtime.exchange.job_terms import JobTerms
-from mmar_runtime.exchange.messages import BestModel, Failure, Reply, Update
+from mmar_runtime.exchange.messages import BestModel, Failure, Reply, Task, Update
 from mmar_runtime.exchange.plain import to_plain
 from mmar_runtime.exchange.spare_memory import SpareMemory
 from mmar_runtime.mmar import Mmar
@@ -116,32 +117,32 @@ class Carrier:
         return run.record
 
     def _train(self) -> None:
-        for site, reply in self._sites.ask(self._run.open_round()):
-            if isinstance(reply, Failure):
-                self._run.absent(site, reply.status)
-            else:
-                self._run.take(site, self._received(site, reply))
-            del reply  # its tensors hold until the next site works
+        self._ask(self._run.open_round(), self._run.take, self._run.absent)
 
     def _score(self) -> None:
-        for site, reply in self._sites.ask(self._run.scores_wanted()):
-            if not isinstance(reply, Failure):
-                self._run.scored(site, self._received(site, reply))
+        self._ask(self._run.scores_wanted(), self._run.scored, lambda *_: None)
 
     def _submit(self) -> None:
-        for site, reply in self._sites.ask(self._run.models_wanted()):
-            if isinstance(reply, Failure):
-                self._run.model_absent(site, reply.status)
-            else:
-                self._run.model(site, self._received(site, reply))
+        self._ask(self._run.models_wanted(), self._run.model, self._run.model_absent)
 
     def _validate(self) -> None:
         for task in self._run.cells_wanted():
-            for site, reply in self._sites.ask(task):
-                if isinstance(reply, Failure):
-                    self._run.cell_absent(task.owner, site, reply.status)
-                else:
-                    self._run.cell(task.owner, site, self._received(site, reply))
+            take = partial(self._run.cell, task.owner)
+            self._ask(task, take, partial(self._run.cell_absent, task.owner))
+
+    def _ask(
+        self,
+        task: Task,
+        take: Callable[[str, Received], object],
+        absent: Callable[[str, str], object],
+    ) -> None:
+        """Have every site do a task; hand each reply to the run, or the status of a failure."""
+        for site, reply in self._sites.ask(task):
+            if isinstance(reply, Failure):
+                absent(site, reply.status)
+            else:
+                take(site, self._received(site, reply))
+            del reply  # its tensors hold until the next site works
 
     def _received(self, site: str, reply: Reply) -> Received:
         """Return a reply as a server gets it: plain values, with what the site says of itself."""
