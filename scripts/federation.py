@@ -81,14 +81,9 @@ def rehearse(job: Path, folder: Path) -> None:
     say(f"everything of this run is in {folder}")
     federation = LocalFederation.provisioned(folder)
     say(f"provisioned: a kit for {SERVER}, {', '.join(SITES)} and {federation.lead.name}")
-    for site in write_demo_data(folder / "data", sites=len(SITES)):
-        root = site.directory
-        values = {
-            "DATA_ROOT": str(root),
-            "DATASET_JSON": str(root / "dataset.json"),
-            "NUM_THREADS": 1,
-        }
-        federation.give(root.name, values)
+    for data in write_demo_data(folder / "data", sites=len(SITES)):
+        places = {"DATA_ROOT": str(data.directory), "DATASET_JSON": str(data.datalist)}
+        federation.give(data.name, {**places, "NUM_THREADS": 1})
     say("each site has made-up volumes, and its values in local/environment.json")
 
     with federation:

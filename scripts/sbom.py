@@ -63,7 +63,7 @@ def keep_parts(bom: dict[str, Any], names: set[str]) -> None:
         if canonicalize_name(component["name"]) in names
     ]
     for part in parts:
-        words = metadata.metadata(part["name"]).get("License")
+        words, *_ = metadata.metadata(part["name"]).get_all("License", [""])
         if "licenses" not in part and words:
             part["licenses"] = [{"license": {"name": words, "acknowledgement": "declared"}}]
     kept = {bom["metadata"]["component"]["bom-ref"], *(part["bom-ref"] for part in parts)}
