@@ -8,7 +8,6 @@ policy keeps it out, which the federation does without.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -22,12 +21,11 @@ from fl_admin.jobs.create import JobRequest, create_job
 from fl_admin.jobs.settings import JobSettings
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import digest, read_checkpoint
+from scripts.same_runs import comparable
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SITES = ["site-1", "site-2", "site-3"]
-OWN_WORDS = ("seconds", "started", "finished", "process", "engine", "versions", "logs")
-"""What of a record differs from run to run, and from engine to engine; only a kit has logs."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +65,6 @@ class Asked:
         command = [sys.executable, "-m", "fl_admin.cli.main", *map(str, words)]
         done = subprocess.run(command, capture_output=True, text=True)
         return Run(done.returncode, done.stderr, workspace / "run-001")
-
-
-def comparable(value: Any) -> Any:
-    """A record without what is an engine's own; each error has a random reference."""
-    if isinstance(value, dict):
-        return {key: comparable(item) for key, item in value.items() if key not in OWN_WORDS}
-    if isinstance(value, list):
-        return [comparable(item) for item in value]
-    return re.sub(r"reference [0-9a-f]{8}", "reference", value) if isinstance(value, str) else value
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mmar_runtime.weights import digest, read_checkpoint
-from tests.end_to_end.test_engines import comparable
+from scripts.same_runs import comparable
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -28,7 +28,7 @@ from fl_admin.demo_data import write_demo_data
 from fl_client.flare import job_process
 from mmar_runtime.exchange.arrays import IN_MESSAGE
 from mmar_runtime.weights import digest, read_checkpoint
-from tests.end_to_end.test_engines import comparable
+from scripts.same_runs import comparable
 from tests.federation.conftest import JOB, SERVER, Federation, edit
 
 pytestmark = [pytest.mark.rehearsal, pytest.mark.slow, pytest.mark.timeout(600)]

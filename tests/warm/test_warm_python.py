@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -64,14 +65,24 @@ def test_whatever_it_starts_is_warm_only_if_asked(run, warm_python: Path) -> Non
     assert run("-c", code, env={}).stdout.strip() == sys.executable
 
 
-def test_a_signal_reaches_it_and_it_shows_its_own_command(warm_python: Path) -> None:
-    with subprocess.Popen(
-        [str(warm_python), "-c", SLEEP, "a word of ours"], stdout=subprocess.PIPE
-    ) as client:
+@contextlib.contextmanager
+def sleeping(python: Path, word: str) -> Iterator[tuple[subprocess.Popen[bytes], psutil.Process]]:
+    """A client, and the process that runs its code, with a word in the command line of both."""
+    command = [str(python), "-c", SLEEP, word]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
         assert client.stdout is not None
         assert client.stdout.readline() == b"up\n"
-        [process] = forked("a word of ours", client.pid)
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if word in process.cmdline() and process.pid not in (client.pid, os.getpid()):
+                    found.append(process)
+        [process] = found
+        yield client, process
 
+
+def test_a_signal_reaches_it_and_it_shows_its_own_command(warm_python: Path) -> None:
+    with sleeping(warm_python, "a word of ours") as (client, process):
         client.terminate()
 
         assert client.wait() == -signal.SIGTERM
@@ -79,23 +90,7 @@ def test_a_signal_reaches_it_and_it_shows_its_own_command(warm_python: Path) -> 
 
 
 def test_it_is_killed_with_its_client(warm_python: Path) -> None:
-    with subprocess.Popen(
-        [str(warm_python), "-c", SLEEP, "another word"], stdout=subprocess.PIPE
-    ) as client:
-        assert client.stdout is not None
-        assert client.stdout.readline() == b"up\n"
-        [process] = forked("another word", client.pid)
-
+    with sleeping(warm_python, "another word") as (client, process):
         client.kill()
 
         process.wait(10)
-
-
-def forked(word: str, client: int) -> list[psutil.Process]:
-    """The processes with a word in their command line, but for the client and this process."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if word in process.cmdline() and process.pid not in (client, os.getpid()):
-                found.append(process)
-    return found
