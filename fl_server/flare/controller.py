@@ -6,6 +6,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from importlib.metadata import version
@@ -53,6 +54,7 @@ from mmar_runtime.audit_keys import LogKey
 from mmar_runtime.config.sources import read_site_values
 from mmar_runtime.errors import FederationError, MmarError
 from mmar_runtime.exchange.encryption_extra import EXTRA
+from mmar_runtime.exchange.job_documents import JobDocuments
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.exchange.messages import (
     SCORE,
@@ -195,10 +197,11 @@ class FederationController(WakingController):
         root = Path(workspace.get_root_dir())
         self._log, self._files = AuditLog(root / AUDIT_FILE, LogKey.of_kit(root)), files
         self._job = job
+        steps = JobDocuments.read(mmar.root).executor.get("steps_aggregation", 0)
         run = FederatedRun(
             record,
             job,
-            self.terms,
+            replace(self.terms, steps_aggregation=steps),
             initial,
             files,
             evaluation_sha256=evaluation_digest(mmar, shared_names=initial.shared_names),

@@ -6,8 +6,10 @@ zero or beyond all others, shapes that broadcast, further keys, wider dtypes.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,10 @@ from hypothesis import strategies as st
 from nvflare.apis.dxo import DXO, DataKind, MetaKey
 from nvflare.apis.shareable import Shareable
 
+from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, EXECUTOR
 from mmar_runtime.flare.wire import LOGS, REPORT, STATUS
 from mmar_runtime.weights import Weights
-from tests.fl_server.flare.conftest import Begin, Begun
+from tests.fl_server.flare.conftest import JOB, Begin, Begun
 
 
 @pytest.fixture
@@ -169,6 +172,19 @@ def test_the_model_is_that_of_the_round_without_the_hostile_site(
 def test_the_same_update_unspoilt_would_count(fed: Begun) -> None:
     """Else the test above would show nothing."""
     assert fed.submit("site-1", fed.update(step=0.25, steps=2))
+
+
+def test_a_site_has_no_more_steps_than_the_job_asks_its_executor_for(
+    begin: Begin, kit: Path
+) -> None:
+    steps = {"path": EXECUTOR, "args": {"steps_aggregation": "{steps_aggregation}"}}
+    client = {"steps_aggregation": 2, "executors": [{"tasks": ["train"], "executor": steps}]}
+    (kit / JOB / "app_server/config" / CLIENT_CONFIG).write_text(json.dumps(client))
+    fed = begin()
+
+    assert not fed.submit("site-1", fed.update(steps=3))
+    assert fed.reason("site-1") == "steps: has to be a whole number from 1 to 2, found 3"
+    assert fed.submit("site-2", fed.update(steps=2))
 
 
 # --- who sent it, and to what
