@@ -46,9 +46,9 @@ class RunFiles:
     Args:
         folder: of the results.
         train_conf: the configuration of the network, which goes with each model.
-        durable: whether each round's model is written and flushed to the disk. Otherwise models of
-            rounds that follow each other soon are left out, and all are flushed in the end: a
-            simulation that a power cut has ended starts anew.
+        durable: whether each record, and each round's model, is written, and models are flushed to
+            the disk. Otherwise those that follow each other soon are left out, and all models are
+            flushed in the end: a simulation that a power cut has ended starts anew.
 
     Attributes:
         written: the round whose global model was given to be written last.
@@ -71,14 +71,14 @@ class RunFiles:
         self._written_at = 0.0
 
     def record(self, current: Callable[[], RunRecord], *, soon: bool = True) -> None:
-        """Write the record; unless ``soon``, only if the last one was not written just before.
+        """Write the record; unless ``soon`` or durable, only a while after the last one.
 
         Args:
             current: gives the record as it stands when its turn comes, on the thread.
             soon: whether a reader waits for what has changed.
         """
         now = time.monotonic()
-        if soon or now - self._recorded > SECONDS_BETWEEN_RECORDS:
+        if soon or self._durable or now - self._recorded > SECONDS_BETWEEN_RECORDS:
             self._recorded = now
             if self._record is None or self._record.running() or self._record.done():
                 self._record = self._do(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -177,6 +178,19 @@ def test_the_record_is_written_as_it_stands_when_its_turn_comes(
 
     assert asked == [1]
     assert read_run_record(tmp_path / "run_record.json") == record
+
+
+@pytest.mark.parametrize(("durable", "rounds"), [(True, 2), (False, 1)])
+def test_durable_runs_write_also_a_record_that_follows_soon(
+    record: RunRecord, tmp_path: Path, durable: bool, rounds: int
+) -> None:
+    files = RunFiles(tmp_path, CONF, durable=durable)
+    for asked in (1, 2):
+        files.record(lambda asked=asked: replace(record, rounds_asked=asked), soon=False)  # type: ignore[misc]
+        files.wait()
+    files.close()
+
+    assert read_run_record(tmp_path / "run_record.json").rounds_asked == rounds
 
 
 def test_what_cannot_be_written_is_raised_by_a_later_call(files: RunFiles) -> None:
