@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol
 
 from fl_server.encryption import ServerEncryption
@@ -168,6 +168,17 @@ class FederatedRun:
     def base_model(self) -> str:
         """Return the name of the global model that the sites of the open round start from."""
         return f"model of round {len(self._recorder.record.closed_rounds)}"
+
+    def digest_of(self, weights: Weights) -> str | Callable[[], str] | None:
+        """Return the digest of a model that is sent, or the function that gives the digest later.
+
+        The digest of the current global model is taken once, whoever asks.
+        """
+        if weights is not self._weights:
+            return cache(partial(digest, weights))
+        number = len(self._recorder.record.closed_rounds)
+        first = self._recorder.record.initial_weights_sha256
+        return self._round_digests[number].result if number else first
 
     def close(self) -> None:
         """End the threads, when all is written."""

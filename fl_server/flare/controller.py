@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -363,7 +363,7 @@ class FederationController(WakingController):
             facts["model"] = task.owner
         if not isinstance(task, Submit):
             facts["bytes"] = sum(tensor.nbytes for tensor in task.weights.values())
-            facts["tensors"] = cache(partial(digest, task.weights))
+            facts["tensors"] = self.run.digest_of(task.weights)
         return facts
 
     def _sending(self, facts: dict[str, Any], client_task: ClientTask, fl_ctx: FLContext) -> None:

@@ -438,3 +438,28 @@ def test_each_message_is_noted_with_what_it_carries(course: Course) -> None:
     assert [one["event"] for one in lines if one["event"] != "task-out"] == [
         "run-started", "global-model", "metrics-in", "metrics-in", "reply-refused",
     ]  # fmt: skip
+
+
+def test_the_digest_of_a_global_model_is_taken_once(
+    begin: Callable[..., Course], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+
+    def counted(weights: Weights) -> str:
+        taken.append(digest(weights))
+        return taken[-1]
+
+    for module in ("fl_server.federation", "fl_server.flare.controller"):
+        monkeypatch.setattr(f"{module}.digest", counted)
+    course = begin().start()
+    course.round()
+    for site in SITES:
+        course.answer(site, metrics)
+    course.task("site-1")
+    course.stop.trigger(True)
+    course.ended()
+
+    record, sent = course.record, [one for one in course.audit if one["event"] == "task-out"]
+    models = [record.initial_weights_sha256, record.rounds[0].weights_sha256]
+    assert [one.get("tensors") for one in sent] == [*models[:1] * 3, *models[1:] * 3, None]
+    assert [taken.count(str(one)) for one in models] == [1, 1]
