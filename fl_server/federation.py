@@ -36,7 +36,15 @@ from fl_server.updates import Received, contribution_of, restored_update
 from mmar_runtime.errors import FederationError, WeightsError
 from mmar_runtime.exchange.arrays import arrays_of
 from mmar_runtime.exchange.job_terms import JobTerms
-from mmar_runtime.exchange.messages import Score, Submit, Train, Validate
+from mmar_runtime.exchange.messages import (
+    SCORE,
+    SUBMIT,
+    VALIDATE,
+    Score,
+    Submit,
+    Train,
+    Validate,
+)
 from mmar_runtime.exchange.spare_memory import SpareMemory
 from mmar_runtime.weights import Weights, digest
 
@@ -417,7 +425,7 @@ class FederatedRun:
         """Take a site's score of the last global model."""
         with self._lock:
             if self._scoring_is_over:
-                return (UpdateFault("late", "score", "arrived after the last model was judged"),)
+                return self._late(SCORE, site, "score", "arrived after the last model was judged")
             number = len(self._recorder.record.rounds)
             scores = self._recorder.record.scores_of(number)
             faults = check_first(site, () if scores is None else scores.sites) or self._judged(
@@ -454,7 +462,7 @@ class FederatedRun:
         """Keep a site's own model, which every site is asked to evaluate."""
         with self._lock:
             if self._submission_is_over:
-                return (UpdateFault("late", "model", "arrived after the models were sent out"),)
+                return self._late(SUBMIT, site, "model", "arrived after the models were sent out")
             faults = self._judged(
                 lambda: self._guard.model_faults(
                     reply.data, reply.metadata, site=site, answered=self._submitted
@@ -517,7 +525,7 @@ class FederatedRun:
         """Take the metrics of a model at a site."""
         with self._lock:
             if owner not in self._validated or self._recorder.record.status != "running":
-                return (UpdateFault("late", "model", f"nobody waits for metrics of {owner!r}"),)
+                return self._late(VALIDATE, site, "model", f"nobody waits for metrics of {owner!r}")
             answered = self._validated[owner]
             faults = self._judged(
                 lambda: self._guard.validation_faults(
@@ -610,6 +618,11 @@ class FederatedRun:
     def _unreadable(what: str, error: Exception) -> Faults:
         logger.exception("a reply cannot be judged", exc_info=error)
         return (UpdateFault("unreadable", what, f"cannot be judged ({type(error).__name__})"),)
+
+    @staticmethod
+    def _late(task: str, site: str, place: str, message: str) -> Faults:
+        logger.warning("late reply of %s to %s is not used", site, task)
+        return (UpdateFault("late", place, message),)
 
     def _refused(self, what: str, site: str, faults: Faults, **about: str) -> str:
         """Log why the server refuses a reply; the sentence for the record."""

@@ -20,6 +20,7 @@ from fl_server import federation
 from fl_server.record.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, read_cross_site_matrix
 from fl_server.updates import Received
 from mmar_runtime.errors import FederationError
+from mmar_runtime.exchange.messages import SCORE, SUBMIT, VALIDATE
 from mmar_runtime.weights import Weights, digest, read_checkpoint
 from tests.fl_server.conftest import (
     DICE,
@@ -457,7 +458,9 @@ def test_the_end_does_not_change_a_complete_record(comparing: MadeUpRun) -> None
     assert comparing.record_on_disk.status == "complete"
 
 
-def test_what_comes_after_the_end_is_too_late(begin: Started) -> None:
+def test_what_comes_after_the_end_is_too_late(
+    begin: Started, caplog: pytest.LogCaptureFixture
+) -> None:
     found = begin()
     update = found.update("site-1")
     found.run.fail("no space left")
@@ -469,6 +472,10 @@ def test_what_comes_after_the_end_is_too_late(begin: Started) -> None:
         found.run.cell("ours", "site-1", metrics("site-1", 0.5)),
     ):
         assert [fault.rule for fault in faults] == ["late"]
+    assert [one.getMessage() for one in caplog.records] == [
+        "contribution of site-1 rejected: round: arrived after the round was aggregated",
+        *(f"late reply of site-1 to {task} is not used" for task in (SCORE, SUBMIT, VALIDATE)),
+    ]
     found.run.absent("site-1", FAILED)
     found.run.model_absent("site-1", FAILED)
     assert found.run.record.rounds[0].sites == {}
