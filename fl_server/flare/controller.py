@@ -27,6 +27,7 @@ from nvflare.app_common.utils.tensor_disk_offload_context import (
     cleanup_tensor_disk_offload,
     setup_tensor_disk_offload,
 )
+from nvflare.fuel.utils.memory_utils import try_malloc_trim
 
 from fl_server.federation import FederatedRun, failure_reason
 from fl_server.flare.encryption import server_encryption
@@ -77,6 +78,9 @@ PACKAGES = ("mmar-fl", "torch", "monai", "pytorch-ignite", "nvflare")
 RESULTS = "results"
 SECONDS_BETWEEN_LOOKS = 0.2
 """How soon an abort or a timeout is noticed; replies are noticed at once."""
+
+LARGE = 64 * 2**20
+"""Bytes of a model from which on what a round has freed is given back to the system at once."""
 
 STANDING_MODELS = 3
 """Models that are out for evaluation at a time: so a slow site keeps no other waiting, and memory
@@ -172,6 +176,7 @@ class FederationController(WakingController):
             shared=self.terms.shared_names,
             load_checkpoint=not self.models,
         )
+        self._is_large = sum(tensor.nbytes for tensor in initial.weights.values()) > LARGE
         startup = Path(workspace.get_startup_kit_dir())
         encryption = (
             None
@@ -258,6 +263,9 @@ class FederationController(WakingController):
             fl_ctx.set_prop(AppConstants.CURRENT_ROUND, number - 1, private=True, sticky=True)
             self._ask(run.open_round(), self._trained, fl_ctx, abort, least=least)
             run.close_round()
+            if self._is_large:
+                # NVFlare's memory_gc_rounds does that too, and has the sites wait for it.
+                self._files.do(try_malloc_trim)
         if self.terms.rounds:
             self._ask(run.scores_wanted(), self._scored, fl_ctx, abort, least=least)
             run.close_scores()

@@ -463,3 +463,19 @@ def test_the_digest_of_a_global_model_is_taken_once(
     models = [record.initial_weights_sha256, record.rounds[0].weights_sha256]
     assert [one.get("tensors") for one in sent] == [*models[:1] * 3, *models[1:] * 3, None]
     assert [taken.count(str(one)) for one in models] == [1, 1]
+
+
+@pytest.mark.parametrize(("large", "times"), [(0, 1), (2**40, 0)])
+def test_what_a_round_of_a_large_model_has_freed_goes_back_to_the_system(
+    begin: Callable[..., Course], monkeypatch: pytest.MonkeyPatch, large: int, times: int
+) -> None:
+    trimmed: list[int] = []
+    monkeypatch.setattr("fl_server.flare.controller.LARGE", large)
+    monkeypatch.setattr("fl_server.flare.controller.try_malloc_trim", lambda: trimmed.append(1))
+    course = begin().start()
+    course.round()
+    course.task("site-1")
+    course.stop.trigger(True)
+    course.ended()
+
+    assert len(trimmed) == times
