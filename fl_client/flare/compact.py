@@ -24,7 +24,7 @@ class CompactUpdate(Filter):
     """Rounds the large tensors of an update.
 
     Args:
-        transfer: ``float16`` or ``int8``. The server's aggregator has the same argument.
+        transfer: ``float16`` or ``int8``. The server's workflow has the same argument.
     """
 
     def __init__(self, transfer: Rounding) -> None:

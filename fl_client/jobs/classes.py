@@ -69,7 +69,7 @@ class JobClass:
 
 SITES = whole(1, MAX_SITES)
 LIMITED = Form("within the site's limits", lambda value: True)
-"""Rounds and epochs: ``job_documents`` judges them by the site's policy, wherever they stand."""
+"""Rounds and epochs: ``documents`` judges them by the site's policy, at any depth."""
 
 SECONDS = whole(0, MAX_SECONDS)
 MODEL = text(

@@ -123,10 +123,10 @@ GOOD = '{"accepted": true, "problems": [], "notices": []}'
         ('echo \'{"accepted": true}\'', "check"),
         ('echo \'{"accepted": false, "problems": [], "notices": []}\'', "check"),
         ('echo \'{"accepted": true, "problems": [{}], "notices": []}\'', "check"),
-        ('echo \'{"accepted": false, "problems": [{"file": 1, "path": [], "message": "", '
-         '"advice": "", "rule": ""}], "notices": []}\'', "check"),
-        ('echo \'{"accepted": false, "problems": [{"file": "a", "path": [[]], "message": "", '
-         '"advice": "", "rule": ""}], "notices": []}\'', "check"),
+        ('echo \'{"accepted": false, "problems": [{"location": {"file": 1, "path": []}, '
+         '"message": "", "advice": "", "rule": ""}], "notices": []}\'', "check"),
+        ('echo \'{"accepted": false, "problems": [{"location": {"file": "a", "path": [[]]}, '
+         '"message": "", "advice": "", "rule": ""}], "notices": []}\'', "check"),
     ],
 )  # fmt: skip
 def test_a_verdict_that_cannot_be_read_is_a_refusal(
