@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 CALLS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
-        # Server: tasks, and updates in files (fl_server.flare)
+        # Server: tasks, updates in files, and freed memory (fl_server.flare)
         "nvflare.apis.impl.wf_comm_server": {"WFCommServer.check_tasks": ""},
         "nvflare.apis.utils.task_utils": {
             "get_filters": "filters_name fl_ctx config_filters task_name direction"
@@ -26,6 +26,7 @@ CALLS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "setup_tensor_disk_offload": "engine enabled job_id",
             "cleanup_tensor_disk_offload": "engine context",
         },
+        "nvflare.fuel.utils.memory_utils": {"try_malloc_trim": ""},
         # Kits: keys of encryption (fl_server.flare.encryption, fl_client.flare.encryption_keys)
         "nvflare.fuel.sec.security_content_service": {
             "SecurityContentManager": "content_folder",
