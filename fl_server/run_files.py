@@ -107,7 +107,7 @@ class RunFiles:
         path, conf, what = self._path(name, weights), self._train_conf, f"the model {name!r}"
         size = sum(tensor.nbytes for tensor in weights.values())
         with self._lock:
-            while self._writing and sum(held for _, held in self._writing) + size > BYTES_WAITING:
+            while (held := sum(part for _, part in self._writing)) and held + size > BYTES_WAITING:
                 self._writing.popleft()[0].result()
         if is_encrypted(weights):
             self._do(what, lambda: write_encrypted_model(path, weights, conf), size)

@@ -97,6 +97,24 @@ def test_only_so_much_waits_to_be_written(files: RunFiles) -> None:
     assert done.wait(LONG)
 
 
+def test_a_model_waits_for_models_alone(files: RunFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So lines of the log, with digests of large updates, keep no site from its next task."""
+    monkeypatch.setattr("fl_server.run_files.BYTES_WAITING", 1)
+    may, given = hold(files), [threading.Event(), threading.Event()]
+
+    def give() -> None:
+        for number, event in enumerate(given):
+            files.model(f"site-{number}", model(number))
+            event.set()
+
+    threading.Thread(target=give, daemon=True).start()
+    assert given[0].wait(LONG)
+    assert not given[1].wait(0.1)
+
+    may.set()
+    assert given[1].wait(LONG)
+
+
 def test_a_model_goes_with_its_configuration(files: RunFiles, tmp_path: Path) -> None:
     files.model("site-1", model(2))
     files.wait()
