@@ -51,8 +51,9 @@ def run(options: argparse.Namespace) -> int:
 
     policy = DEFAULT_POLICY if options.policy is None else read_site_policy(options.policy)
     overrides = parse_overrides(options.overrides)
+    advice = "Name the folder of an MMAR or of a job, or a job's zip."
     missing = [
-        Problem(Location("PATH"), f"there is nothing at {path!r}", "", "missing-file")
+        Problem(Location("PATH"), f"there is nothing at {path!r}", advice, "missing-file")
         for path in options.paths
         if not os.path.lexists(path)
     ]

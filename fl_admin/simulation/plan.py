@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -101,19 +101,17 @@ def plan_simulation(request: SimulationRequest) -> SimulationPlan:
 
 def _number_fault(request: SimulationRequest) -> Problem | None:
     """Return the first number of a request that makes no sense."""
-    place, sites, rounds = Location("simulate"), request.sites, request.rounds
-    if sites < 1 or (rounds is not None and rounds < 1):
-        message = f"needs at least one site and one round, found {sites} and {rounds}"
-        return Problem(place, message, "", "sites")
+    sites, rounds = request.sites, request.rounds
+    for option, count in (("--sites", sites), ("--rounds", rounds), ("--workers", request.workers)):
+        if count is not None and count < 1:
+            message = f"has to be a positive whole number, found {count}"
+            return Problem(Location(option), message, "", option.removeprefix("--"))
     if rounds is not None and not request.job.trains:
         message = "this job evaluates the models that it brings; it has no rounds"
         return Problem(Location("--rounds"), message, "Leave it out.", "job")
     if request.min_sites is not None and not 1 <= request.min_sites <= sites:
-        message = f"needs from 1 to {sites} sites in each round, found {request.min_sites}"
-        return Problem(place, message, "", "sites")
-    if request.workers is not None and request.workers < 1:
-        message = f"has to be a positive whole number, found {request.workers}"
-        return Problem(Location("--workers"), message, "", "workers")
+        message = f"has to be from 1 to --sites, {sites}; found {request.min_sites}"
+        return Problem(Location("--min-sites"), message, "", "sites")
     return None
 
 
@@ -172,11 +170,19 @@ def _checked(request: SimulationRequest, sites: Mapping[str, Values]) -> tuple[N
                 for notice in load().notices:
                     notices.setdefault(notice.rule, notice)
             except ConfigError as error:
-                problems += error.problems
+                problems += [_at_site(problem, site) for problem in error.problems]
     problems += _job_faults(job, request.policy)
     if problems:
         raise ConfigError(problems)
     return tuple(notices.values())
+
+
+def _at_site(problem: Problem, site: Site) -> Problem:
+    """Return a problem of a site's data list with the site's name in its place."""
+    place = problem.location
+    if place.file != Path(str(site.values.get("DATASET_JSON", ""))).name:
+        return problem
+    return replace(problem, location=replace(place, file=f"{site.name}/{place.file}"))
 
 
 def _job_faults(job: Job, policy: SitePolicy) -> Iterator[Problem]:

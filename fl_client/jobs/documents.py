@@ -226,8 +226,10 @@ class _Reading:
                 yield unknown_key(self.place / key, key, known)
             elif key in variables and not variables[key].fits(value):
                 yield Problem(self.place / key, f"has to be {variables[key].text}", "", "limit")
-        if not FORMAT_VERSION.fits(self.document.get("format_version")):
-            yield Problem(self.place / "format_version", "has to be 2", "", "job-file")
+        version = self.document.get("format_version")
+        if not FORMAT_VERSION.fits(version):
+            message = f"has to be 2, found {version!r}"
+            yield Problem(self.place / "format_version", message, "", "job-file")
 
     def _entries(self) -> Iterator[tuple[dict[str, Any], Location, Slot]]:
         """Yield every class that the document names, with its place and the slot there."""
@@ -259,7 +261,9 @@ class _Reading:
         for entry, place in _listed(self.document, "executors", self.place):
             yield from unknown_keys(entry, ("tasks", "executor"), place)
             if not entry["tasks"] or not set(entry["tasks"]) <= set(known):
-                message = f"has to list tasks of a site: {', '.join(known)}"
+                message = (
+                    f"has to list tasks of a site: {', '.join(known)}; found {entry['tasks']!r}"
+                )
                 yield Problem(place / "tasks", message, "", "job-file")
 
     def _entry(self, entry: dict[str, Any], place: Location, slot: Slot) -> Iterator[Problem]:

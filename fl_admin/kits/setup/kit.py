@@ -115,7 +115,8 @@ def _text(value: Any) -> str:
 def _no_kit(root: Path) -> Problem:
     """Return what a folder is instead of a kit, as far as that can be seen."""
     if not root.is_dir():
-        return Problem(PLACE, f"there is no folder {str(root)!r}", "", "kit")
+        advice = "Name the folder of a kit; 'mmar provision' makes kits."
+        return Problem(PLACE, f"there is no folder {str(root)!r}", advice, "kit")
     message = f"{str(root)!r} is not a kit"
     if root.name in ("startup", "local") and (root.parent / "startup").is_dir():
         return Problem(PLACE, f"{message}, but a part of one", f"Name {str(root.parent)!r}.", "kit")

@@ -84,3 +84,13 @@ def test_a_policy_that_loosens_a_limit_ends_with_two(
 ) -> None:
     assert main(["check", JOB, "--policy", policy(tmp_path, limits={"rounds": 10**6})]) == 2
     assert "looser than the built-in limit" in capsys.readouterr().err
+
+
+def test_a_path_that_is_not_there_is_refused_with_advice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(tmp_path / "none")]) == 2
+
+    refusal = capsys.readouterr().err
+    assert "PATH: there is nothing at" in refusal
+    assert "Name the folder of an MMAR or of a job, or a job's zip." in refusal

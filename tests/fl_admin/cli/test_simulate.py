@@ -69,11 +69,11 @@ def test_data_that_are_not_there(refusal: Refusal, tmp_path: Path) -> None:
 
 
 def test_no_site(refusal: Refusal) -> None:
-    assert "needs at least one site" in refusal(sites=0)
+    assert "--sites: has to be a positive whole number, found 0" in refusal(sites=0)
 
 
 def test_no_round(refusal: Refusal) -> None:
-    assert "one round" in refusal("--rounds=0")
+    assert "--rounds: has to be a positive whole number, found 0" in refusal("--rounds=0")
 
 
 def test_a_workspace_with_a_space(refusal: Refusal, tmp_path: Path) -> None:

@@ -115,10 +115,31 @@ def test_a_number_of_epochs_that_is_none_is_refused_before_anything_starts(
         planned(job, sites=2, data=demo_data, overrides={"LOCAL_EPOCHS": 0})
 
 
-@pytest.mark.parametrize(("sites", "rounds"), [(0, None), (-1, 1), (1, 0)])
-def test_no_site_or_no_round_is_refused(job: Job, sites: int, rounds: int | None) -> None:
-    with pytest.raises(ConfigError, match="needs at least one site and one round"):
+@pytest.mark.parametrize(
+    ("sites", "rounds", "option"), [(0, None, "sites"), (-1, 1, "sites"), (1, 0, "rounds")]
+)
+def test_no_site_or_no_round_is_refused(
+    job: Job, sites: int, rounds: int | None, option: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"--{option}: has to be a positive whole number, found"):
         planned(job, sites=sites, rounds=rounds)
+
+
+def test_more_least_sites_than_sites_are_refused(job: Job, demo_data: Path) -> None:
+    with pytest.raises(ConfigError, match="--min-sites: has to be from 1 to --sites, 2; found 3"):
+        planned(job, sites=2, min_sites=3, data=demo_data)
+
+
+def test_a_faulty_data_list_is_named_with_its_site(
+    job: Job, demo_data: Path, tmp_path: Path
+) -> None:
+    """Each site has a file of the same name."""
+    shutil.copytree(demo_data, tmp_path / "data")
+    (tmp_path / "data/site-2/dataset.json").write_text("{")
+
+    with pytest.raises(ConfigError) as caught:
+        planned(job, sites=2, data=tmp_path / "data")
+    assert [str(problem.location) for problem in caught.value.problems] == ["site-2/dataset.json"]
 
 
 def test_a_site_without_data_is_named(job: Job, demo_data: Path) -> None:

@@ -50,6 +50,22 @@ def arguments(**values: object) -> Callable[[Any], object]:
     return lambda document: document["workflows"][0]["args"].update(values)
 
 
+def test_a_refusal_says_the_value_that_it_found(job: Path) -> None:
+    for file, edit in (
+        (SERVER, {"format_version": 3}),
+        (CLIENT, {"executors": [{"tasks": ["trian"], "executor": {}}]}),
+    ):
+        path = job / "app/config" / file
+        path.write_text(json.dumps({**json.loads(path.read_text()), **edit}))
+
+    messages = [problem.message for problem in check_job(job).problems]
+    assert "has to be 2, found 3" in messages
+    assert (
+        "has to list tasks of a site: train, score_model, submit_model, validate, *; "
+        "found ['trian']" in messages
+    )
+
+
 # --- The table against the classes ---------------------------------------------------------------
 
 

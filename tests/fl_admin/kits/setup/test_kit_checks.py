@@ -63,7 +63,7 @@ def test_a_servers_kit_has_a_port_and_no_data_and_an_admins_has_neither(ours: Fe
     [
         (".", f"it holds the kits admin@example.org, {LEAD}, {SERVER}, {SITE}, site-2"),
         (f"{SITE}/startup", "but a part of one"),
-        ("none", "there is no folder"),
+        ("none", "Name the folder of a kit"),
         (f"{SITE}/startup/json_only", "is not a kit"),
     ],
 )
