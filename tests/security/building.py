@@ -22,7 +22,7 @@ from mmar_runtime.components.builder import BuildContext, ComponentBuilder
 from mmar_runtime.config.loader import load_train_config
 from mmar_runtime.errors import MmarError
 from mmar_runtime.mmar import Mmar
-from tests.security.case import CANARY, Case
+from tests.security.case import BASES, CANARY, Case
 from tests.security.corpus.all import HOSTILE
 from tests.security.runner import bounded, workplace
 
@@ -37,6 +37,7 @@ CASES = tuple(
 def build_all(cases: tuple[Case, ...] = CASES) -> Iterator[dict[str, Any]]:
     """What came of building each case: how far it came, and whether anything was executed."""
     torch.set_num_threads(1)  # a fork of threads is none
+    build(BASES["mmar"])  # what is imported late is imported once
     for case in cases:
         with workplace() as place:
             sys.stdout.flush()
@@ -66,7 +67,7 @@ def _child(case: Case, place: Path) -> None:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
     try:
-        came = _build(place / "subject")
+        came = build(place / "subject")
     except MmarError as error:
         came = f"refused by the loader: {type(error).__name__}"
     except BaseException:
@@ -74,7 +75,7 @@ def _child(case: Case, place: Path) -> None:
     (place / "report").write_text(came)
 
 
-def _build(root: Path) -> str:
+def build(root: Path) -> str:
     """Build each entry of a training; those that refuse do not keep the others from it."""
     config = load_train_config(Mmar.open(root))
     builder = ComponentBuilder(config, BuildContext(device=torch.device("cpu")))

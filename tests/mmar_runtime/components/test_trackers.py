@@ -13,7 +13,6 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -75,7 +74,9 @@ def getaddrinfo(host, *others, **more):
 
 socket.getaddrinfo = getaddrinfo
 """
-"""What a Python process runs before anything else, as ``sitecustomize``."""
+"""What a Python process runs before anything else; those that it starts, as ``sitecustomize``."""
+
+MMAR = "import runpy; runpy.run_module('fl_admin.cli.main', run_name='__main__')"
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,11 @@ class Machine:
 
     Attributes:
         folder: where it all lies.
+        python: runs the processes.
     """
 
     folder: Path
+    python: Path
 
     @property
     def environment(self) -> dict[str, str]:
@@ -102,10 +105,10 @@ class Machine:
             "OMP_NUM_THREADS": "1",
         }
 
-    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-        """A Python process; standard error goes where standard output goes."""
+    def start(self, code: str, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        """A process that runs code; standard error goes where standard output goes."""
         return subprocess.Popen(
-            [sys.executable, *arguments],
+            [self.python, "-c", WATCH + code, *arguments],
             env=self.environment | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -114,7 +117,7 @@ class Machine:
 
     def train(self, root: Path, **variables: str) -> tuple[int, str]:
         """``mmar train``: its exit code and all that it said."""
-        return said_by(self.start("-m", "fl_admin.cli.main", "train", "-m", str(root), **variables))
+        return said_by(self.start(MMAR, "train", "-m", str(root), **variables))
 
     @property
     def attempts(self) -> list[str]:
@@ -134,11 +137,11 @@ def said_by(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
+def machine(tmp_path: Path, warm_python: Path) -> Machine:
     folder = tmp_path / "machine"
     (folder / "home").mkdir(parents=True)
     (folder / "sitecustomize.py").write_text(WATCH, encoding="utf-8")
-    return Machine(folder)
+    return Machine(folder, warm_python)
 
 
 def add_handlers(root: Path, edited: Edited, section: str, *handlers: dict[str, Any]) -> None:
@@ -302,7 +305,7 @@ def test_sigterm_still_stops_a_training_between_iterations(
     clearml_mmar: Path, machine: Machine
 ) -> None:
     endless = ("train", "-m", str(clearml_mmar), "--set", "epochs=1000000")
-    process = machine.start("-m", "fl_admin.cli.main", *endless)
+    process = machine.start(MMAR, *endless)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("epoch 2/"):
@@ -552,7 +555,7 @@ def test_a_run_says_how_it_ended_and_the_next_one_is_another(
     tmp_path: Path, machine: Machine
 ) -> None:
     pytest.importorskip("mlflow", reason="needs the extra 'mlflow'")
-    code, said = said_by(machine.start("-c", ENDINGS, str(tmp_path / "runs.db")))
+    code, said = said_by(machine.start(ENDINGS, str(tmp_path / "runs.db")))
     assert code == 0, said
     statuses = [status for _, status in Store(tmp_path / "runs.db").runs]
     assert sorted(statuses) == ["FAILED", "FINISHED", "KILLED"]
@@ -572,13 +575,13 @@ def test_a_run_says_how_it_ended_and_the_next_one_is_another(
 def test_an_attempt_to_reach_another_machine_would_be_seen(
     machine: Machine, code: str, attempts: list[str]
 ) -> None:
-    assert said_by(machine.start("-c", f"import socket; {code}"))[0] == 1
+    assert said_by(machine.start(code))[0] == 1
     assert machine.attempts == attempts
 
 
 def test_what_runs_on_this_machine_can_be_reached(machine: Machine) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         port = server.getsockname()[1]
-        code = f"import socket; socket.create_connection(('127.0.0.1', {port})).close()"
-        assert said_by(machine.start("-c", code)) == (0, "")
+        code = f"socket.create_connection(('127.0.0.1', {port})).close()"
+        assert said_by(machine.start(code)) == (0, "")
     assert machine.attempts == []
