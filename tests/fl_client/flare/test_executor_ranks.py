@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from nvflare.app_common.app_constant import AppConstants
 
 from fl_client.done_tasks import DoneTasks
 from fl_client.flare.executor import MmarExecutor, SiteRun
+from fl_client.ranks import launcher
 from fl_client.ranks.tasks import RankTasks
 from fl_server.initial_model import initial_model
 from mmar_runtime.exchange.arrays import arrays_of
@@ -111,6 +113,14 @@ class Running:
 
 
 Start = Callable[..., Running]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def processes_start_warm(warm_python: Path) -> Iterator[None]:
+    """``tests/fl_client/ranks`` starts them from scratch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launcher, "COMMAND", (str(warm_python), *launcher.COMMAND[1:]))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +255,11 @@ def test_filters_are_told_the_same_of_what_is_sent(one: Running, two: Trained) -
 
 
 def test_they_listen_where_no_other_machine_can_reach_them(two: Trained) -> None:
-    connections = [one for pid in two.pids for one in psutil.Process(pid).net_connections()]
+    connections = []
+    for process in psutil.process_iter(["cmdline"]):
+        if "fl_client.ranks.main" in (process.info["cmdline"] or ()):
+            with suppress(psutil.Error):  # one of another test, which has just ended
+                connections += process.net_connections()
 
     assert {one.laddr.ip for one in connections if one.status == "LISTEN"} == {"127.0.0.1"}
 

@@ -183,6 +183,7 @@ class Watch:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 def test_a_trainer_of_the_mmars_own_averages_gradients_too(
     example: Any, bring: Any, edited: Any
 ) -> None:
