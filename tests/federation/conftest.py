@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from fl_admin.at_server import console
 from fl_admin.at_server.console import Console, JobState
 from fl_admin.demo_data import write_demo_data
 from fl_admin.simulation.local_federation import LEAD, SERVER, SITES, LocalFederation
@@ -55,13 +56,13 @@ class Federation(LocalFederation):
 
     def run(self, job: Path) -> JobState:
         """Submit a job as the lead and wait for its end; nothing is judged beforehand."""
-        with Console.connect(self.lead) as console:
-            job_id = str(console._session.submit_job(str(job)))
-            return console.follow(job_id, lambda *_: None)
+        with Console.connect(self.lead) as connected:
+            job_id = str(connected._session.submit_job(str(job)))
+            return connected.follow(job_id, lambda *_: None)
 
     def download(self, job_id: str, folder: Path) -> Path:
-        with Console.connect(self.lead) as console:
-            return console.download(job_id, folder)
+        with Console.connect(self.lead) as connected:
+            return connected.download(job_id, folder)
 
     def told(self, state: JobState) -> str:
         """What the server keeps of the end of a job, for the message of a failed assertion."""
@@ -84,6 +85,13 @@ class Federation(LocalFederation):
 @pytest.fixture(scope="module", autouse=True)
 def kits_start_warm(warm: None) -> None:
     """Have the kits' processes and those of jobs forked from a warm Python."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nobody_waits_long_between_looks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "SECONDS_BETWEEN_LOOKS", 0.2)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -154,6 +154,11 @@ def test_a_run_without_results(tmp_path: Path) -> None:
 # --- runs
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_start_warm(warm: None) -> None:
+    pass
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.conftest import write_data
@@ -217,7 +222,14 @@ def simulated(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kind", ["sim", "poc"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "sim",
+        # ``test_console`` runs a recipe in a federation.
+        pytest.param("poc", marks=pytest.mark.rehearsal),
+    ],
+)
 def test_a_run_gives_the_bits_of_mmar_simulate(
     mmar: Path, data: Path, tmp_path: Path, simulated: Any, kind: str
 ) -> None:

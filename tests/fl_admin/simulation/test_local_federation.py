@@ -104,7 +104,10 @@ def test_leaving_it_ends_every_process(federation: LocalFederation) -> None:
     assert not any(one.is_running() for one in started)
 
 
-def test_a_process_whose_parent_is_gone_is_ended_as_well(federation: LocalFederation) -> None:
+def test_a_process_whose_parent_is_gone_is_ended_as_well(
+    federation: LocalFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_federation, "SECONDS_TO_END", 1.0)
     script(federation.site("site-1"), WITH_CHILD)
     federation.launch("site-1")
     await_processes(federation, 1)

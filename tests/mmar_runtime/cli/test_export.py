@@ -199,6 +199,7 @@ def test_what_can_be_mended_exits_with_2_and_writes_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 def test_the_mmars_script_exports_what_was_trained(root: Path, tmp_path: Path) -> None:
     shutil.copytree(COMMANDS_FOLDER, root / "commands")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
