@@ -20,7 +20,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +68,26 @@ WITHOUT_GPU = pytest.mark.skip(
 )
 
 
-def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
-    """Skip what this machine lacks; torch is asked only if a test wants a GPU."""
+FIRST = ("security", "federation", "end_to_end")
+"""Folders whose files take minutes: a worker that began with them last would leave others idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this machine lacks, and begin with what takes long.
+
+    torch is asked for a GPU only if a test wants one.
+    """
+    items.sort(key=_turn)
     for item in items:
         if item.get_closest_marker("shared") and not REFERENCE_DOCUMENTS.is_dir():
             item.add_marker(WITHOUT_DOCUMENTS)
         if item.get_closest_marker("gpu") and not _has_cuda():
             item.add_marker(WITHOUT_GPU)
+
+
+def _turn(item: pytest.Item) -> int:
+    folder = next(iter(item.path.relative_to(REPOSITORY).parts[1:]), "")
+    return FIRST.index(folder) if folder in FIRST else len(FIRST)
 
 
 def _has_cuda() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from types import ModuleType
 from typing import Any
@@ -68,6 +69,7 @@ class _Parser(argparse.ArgumentParser):
         return options, unknown
 
 
+@cache
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = _Parser(

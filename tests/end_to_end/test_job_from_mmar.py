@@ -24,14 +24,14 @@ def mmar(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_an_mmar_of_the_old_dialect_is_federated_as_it_is(
-    tmp_path: Path, make_mmar: Callable[..., Path]
+    tmp_path: Path, make_mmar: Callable[..., Path], open_policy: Path
 ) -> None:
     (tmp_path / "data").mkdir()
     for seed, site in enumerate(SITES):
         (make_mmar(tmp_path / site, seed=seed) / "data").rename(tmp_path / "data" / site)
     before = {path: path.read_bytes() for path in MMAR.rglob("*") if path.is_file()}
     options = ["--rounds", 1, "--aggregation-weights", "site-2=3", "-w", tmp_path / "runs"]
-    options += ["--engine", "nvflare"]  # whose server keeps an audit log
+    options += ["--policy", open_policy, "--engine", "nvflare"]  # whose server keeps an audit log
 
     done = mmar("simulate", MMAR, "--data", tmp_path / "data", *options, "--json")
 

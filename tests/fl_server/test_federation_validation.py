@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -481,14 +480,16 @@ def test_what_comes_after_the_end_is_too_late(
     assert found.run.record.rounds[0].sites == {}
 
 
-def block(folder: Path) -> None:
+def block(found: MadeUpRun) -> None:
     """From now on no model can be written."""
+    found.files.wait()
+    folder = found.folder
     (folder / "models").rename(folder / "moved")
     (folder / "models").write_text("a file where the folder should be")
 
 
 def test_a_run_whose_models_cannot_be_written_is_not_complete(validating: MadeUpRun) -> None:
-    block(validating.folder)
+    block(validating)
     validating.files.model("site-1", weights_of(5))
 
     with pytest.raises(OSError, match="models"):
@@ -503,9 +504,8 @@ def test_a_run_whose_models_cannot_be_written_is_not_complete(validating: MadeUp
 def test_a_run_fails_in_its_record_though_further_files_cannot_be_written(
     trained: MadeUpRun,
 ) -> None:
-    block(trained.folder)
-    for _ in range(2):
-        trained.files.model("site-1", weights_of(5))
+    block(trained)
+    trained.files.model("site-1", weights_of(5))
 
     trained.run.fail("no space left")
 

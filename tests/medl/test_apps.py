@@ -113,6 +113,7 @@ def test_evaluate_needs_an_mmar(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 def test_the_commands_train_validate_and_fine_tune(mmar: Path, run_script: Run) -> None:
     trained = run_script("train.sh", additional_options="epochs=1 num_interval_per_valid=1")
     assert trained.returncode == 0, trained.stderr
