@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +39,7 @@ CASES = tuple(
 def build_all(cases: tuple[Case, ...] = CASES) -> Iterator[dict[str, Any]]:
     """What came of building each case: how far it came, and whether anything was executed."""
     torch.set_num_threads(1)  # a fork of threads is none
-    build(BASES["mmar"])  # what is imported late is imported once
+    import_all()
     for case in cases:
         with workplace() as place:
             sys.stdout.flush()
@@ -57,6 +59,12 @@ def build_all(cases: tuple[Case, ...] = CASES) -> Iterator[dict[str, Any]]:
                 "executed": (place / "marker").exists(),
                 "leaked": CANARY in printed,
             }
+
+
+def import_all() -> None:
+    """Build a whole MMAR, so that what is imported late is imported before a process forks."""
+    with tempfile.TemporaryDirectory() as folder:
+        build(Path(shutil.copytree(BASES["mmar"], Path(folder, "mmar"))))
 
 
 def _child(case: Case, place: Path) -> None:

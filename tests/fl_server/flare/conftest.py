@@ -6,6 +6,7 @@ No thread works here: a test opens and closes the rounds of the run, and hands r
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,7 +163,11 @@ def begin(kit: Path) -> Iterator[Begin]:
 
     def begin(**arguments: Any) -> Begun:
         torch.manual_seed(0)
-        workspace = Workspace(str(kit), "server", str(kit / "startup"))
+        root = kit
+        if all_begun:
+            root = kit.with_name(f"kit-{len(all_begun)}")
+            shutil.copytree(kit, root, ignore=shutil.ignore_patterns("results", "audit"))
+        workspace = Workspace(str(root), "server", str(root / "startup"))
         controller = FederationController(**{"min_sites": 1, "num_rounds": 2, **arguments})
         server = Server(EngineStandIn(workspace), controller)
         begun = Begun(server, server.engine.new_context())
