@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,9 +22,10 @@ from mmar_runtime.components.builder import BuildContext, ComponentBuilder
 from mmar_runtime.config.loader import load_train_config
 from mmar_runtime.errors import MmarError
 from mmar_runtime.mmar import Mmar
-from tests.security.case import BASES, CANARY, Case
+from tests.security.case import CANARY, Case
 from tests.security.corpus.all import HOSTILE
 from tests.security.runner import bounded, workplace
+from tests.warm.server import import_slowly
 
 FAMILIES = ("expression", "component", "substitution", "reference")
 CASES = tuple(
@@ -39,7 +38,7 @@ CASES = tuple(
 def build_all(cases: tuple[Case, ...] = CASES) -> Iterator[dict[str, Any]]:
     """What came of building each case: how far it came, and whether anything was executed."""
     torch.set_num_threads(1)  # a fork of threads is none
-    import_all()
+    import_slowly()  # for all that are forked
     for case in cases:
         with workplace() as place:
             sys.stdout.flush()
@@ -59,12 +58,6 @@ def build_all(cases: tuple[Case, ...] = CASES) -> Iterator[dict[str, Any]]:
                 "executed": (place / "marker").exists(),
                 "leaked": CANARY in printed,
             }
-
-
-def import_all() -> None:
-    """Build a whole MMAR, so that what is imported late is imported before a process forks."""
-    with tempfile.TemporaryDirectory() as folder:
-        build(Path(shutil.copytree(BASES["mmar"], Path(folder, "mmar"))))
 
 
 def _child(case: Case, place: Path) -> None:

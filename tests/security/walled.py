@@ -30,10 +30,10 @@ from mmar_runtime.confinement.wall import Confinement, confine
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.workflows.training import train
 from tests.conftest import write_data
-from tests.security.building import import_all
 from tests.security.case import CANARY, Case
 from tests.security.corpus.all import HOSTILE
 from tests.security.runner import bounded, workplace
+from tests.warm.server import import_slowly
 
 ROOTS = {"mmar": "subject", "old": "subject", "job": "subject/app"}
 """Base of a case -> where its MMAR lies in the run folder."""
@@ -49,7 +49,7 @@ CASES = tuple(
 def run_all(cases: Iterable[Case], *, walled: bool = True) -> Iterator[dict[str, Any]]:
     """What came of each case, built and run."""
     torch.set_num_threads(1)  # a fork of threads is none
-    import_all()
+    import_slowly()  # for all that are forked
     folder = Path(tempfile.mkdtemp(prefix="mmar-data-"))
     write_data(folder / "small")
     (demo,) = write_demo_data(folder / "demo", sites=1)
