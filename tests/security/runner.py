@@ -1,12 +1,13 @@
-"""Runs cases, each in a process of its own, and says what happened in it.
+"""Runs cases, apart from each other, and says what happened in each.
 
     python -m tests.security.runner                 (every case: the figures, and what went wrong)
     python -m tests.security.runner --json [NAME...]           (one JSON line for each)
     python -m tests.security.runner --command [NAME...]        (through a fresh `mmar check --json`)
 
-A lean parent, which has imported the command line and nothing heavier, forks once for each case.
-The child writes the subject, calls ``mmar check`` on it and reports exit code, rules, seconds and
-what it has imported. What it prints, as JSON and as text, is searched for the canary.
+A lean parent, which has imported the command line and nothing heavier, forks once for a few cases.
+The child writes each subject, calls ``mmar check`` on it and reports exit code, rules, seconds and
+what it has imported. What it prints, as JSON and as text, is searched for the canary. Where a child
+does not come to its end, each of its cases is run once more, in a process of its own.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,15 @@ MAX_SECONDS = 30
 """Until a case is ended; a second is the most that it may take."""
 
 MAX_MEMORY = 4 * 2**30
+
+TOGETHER = 10
+"""Cases in one process: a fork costs as much as a check."""
+
+IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+"""Where the files of a case cost least; None means the system's folder for such files."""
+
+AT_THE_END = 99
+"""Exit code of a process that has got through its cases."""
 
 AnyCase = Case | UpdateCase
 
@@ -85,24 +96,27 @@ class Outcome:
 def _judged_here(
     path: str, policy: SitePolicy, *, overrides: Mapping[str, Any], debug: bool
 ) -> Verdict:
-    """The command's judge, without one more process: each case has its own already."""
+    """The command's judge, without one more process: the case is in one already."""
     assert not debug
     return check_path(path, policy, overrides)
 
 
-def run(cases: Iterable[AnyCase]) -> Iterator[Outcome]:
+def run(cases: Sequence[AnyCase]) -> Iterator[Outcome]:
     """The outcome of each case, one after another."""
     fl_client.jobs.limited_check.limited_check = _judged_here
     load_component_table()  # every process of a site has read it once
-    for case in cases:
-        with workplace() as place:
-            yield _forked(case, place)
+    for start in range(0, len(cases), TOGETHER):
+        some = cases[start : start + TOGETHER]
+        status, found = _forked(some)
+        if status != AT_THE_END:
+            found = [outcome for case in some for outcome in _forked([case])[1]]
+        yield from found
 
 
 @contextlib.contextmanager
-def workplace() -> Iterator[Path]:
+def workplace(above: str | None = None) -> Iterator[Path]:
     """A folder for one case, with a file of the site in it."""
-    place = Path(tempfile.mkdtemp(prefix="mmar-case-"))
+    place = Path(tempfile.mkdtemp(prefix="mmar-case-", dir=above))
     try:
         (place / "site").mkdir()
         secret = {CANARY: CANARY, "training": [{"canary_5f1c0b7e94": CANARY, "image": "x"}]}
@@ -112,16 +126,22 @@ def workplace() -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _forked(case: AnyCase, place: Path) -> Outcome:
+def _forked(cases: Sequence[AnyCase]) -> tuple[int, list[Outcome]]:
+    """How a process ended, and what came of the cases that it had."""
     sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        try:
-            _child(case, place)
-        finally:
-            os._exit(99)  # whatever happened: the parent's code does not go on here
-    _, status = os.waitpid(child, 0)
-    return _outcome(case, place, os.waitstatus_to_exitcode(status))
+    with ExitStack() as stack:
+        places = [stack.enter_context(workplace(IN_MEMORY)) for _ in cases]
+        child = os.fork()
+        if child == 0:
+            try:
+                for case, place in zip(cases, places, strict=True):
+                    _child(case, place)
+                os._exit(AT_THE_END)
+            finally:
+                os._exit(1)  # whatever happened: the parent's code does not go on here
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        found = [_outcome(case, place, status) for case, place in zip(cases, places, strict=True)]
+        return status, found
 
 
 def _child(case: AnyCase, place: Path) -> None:
@@ -329,7 +349,7 @@ def main() -> int:
     }
     outcomes = {}
     wrong = 0
-    for outcome in (run_command if options.command else run)(cases.values()):
+    for outcome in (run_command if options.command else run)([*cases.values()]):
         outcomes[outcome.name] = outcome
         if options.json:
             _say(json.dumps(asdict(outcome)))
