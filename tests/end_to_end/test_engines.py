@@ -27,6 +27,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SITES = ["site-1", "site-2", "site-3"]
 
+PYTHON = sys.executable
+"""Python from scratch: the warm one has imported NVFlare."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -186,6 +189,6 @@ def test_the_inline_engine_imports_no_nvflare(inline: Run, tmp_path: Path) -> No
         "sys.exit('nvflare' in sys.modules)"
     )
 
-    done = subprocess.run([sys.executable, "-c", code, str(plan)], capture_output=True, text=True)
+    done = subprocess.run([PYTHON, "-c", code, str(plan)], capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr

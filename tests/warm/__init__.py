@@ -1,4 +1,4 @@
-"""``warm_python``: a Python that starts in a tenth of a second, with torch and MONAI loaded."""
+"""``warm_python``: a Python that starts in a tenth of a second, with its libraries loaded."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The fork server of ``warm_python``: ``python -P server.py SOCKET SPACE``.
 
 It imports what is slow to import, once, and then forks a process for each request. A request comes
-from ``client.py``, which the tests start in place of Python. Our own packages and NVFlare are not
-imported here: each process imports these itself, as a Python from scratch does.
+from ``client.py``, which the tests start in place of Python. Our own packages are not imported
+here: each process imports these itself, as a Python from scratch does.
 
 Of a request, the process that is forked takes over: the open files, environment, working folder,
 umask and arguments. It has a session of its own; its client passes signals on.
@@ -47,6 +47,10 @@ SLOW_TO_IMPORT = (
     "torch.utils.tensorboard",
     "ignite.handlers",
     "monai",
+    "nvflare.private.fed.app.client.client_train",
+    "nvflare.private.fed.app.client.worker_process",
+    "nvflare.private.fed.app.server.server_train",
+    "nvflare.private.fed.app.server.runner_process",
 )
 MOST_FILES = 64
 ABOVE_ALL_FILES = 512
