@@ -29,8 +29,9 @@ demo: .venv/.installed-run  ## train one model across three simulated sites, on 
 federation: .venv/.installed-run  ## the same job in a real federation on this machine: kits, mutual TLS
 	$(BIN)/python scripts/federation.py $(FEDERATION)
 
-# A worker takes a file of tests; those that take long come first. There is a worker more than there are cores, because a federation waits for half of its time.
-WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# A worker takes a file of tests; those that take long come first. There are two workers more than
+# cores, because a federation waits for half of its time.
+WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: .venv/.installed-dev  ## all checks, and next to them all tests but the rehearsals; 10 minutes
