@@ -46,7 +46,7 @@ from fl_server.flare.exchange import (
 from fl_server.flare.own_aggregation import OwnAggregation, Reply, restored_reply
 from fl_server.flare.wake import WakingController
 from fl_server.given_models import given_models
-from fl_server.initial_model import initial_model
+from fl_server.initial_model import InitialModel, initial_model
 from fl_server.record.evaluation_digest import evaluation_digest
 from fl_server.record.values import RunRecord
 from fl_server.run_files import RunFiles
@@ -184,19 +184,7 @@ class FederationController(WakingController):
             else server_encryption(startup, initial.weights, self.encrypt_layers)
         )
         self._own = None if self.aggregator is None else OwnAggregation(self.aggregator)
-        packages = PACKAGES if encryption is None else (*PACKAGES, EXTRA)
-        record = RunRecord(
-            job=job_name(fl_ctx),
-            engine=ENGINE,
-            started=datetime.now(UTC),
-            key_metric=initial.key_metric,
-            rounds_asked=self.terms.rounds,
-            sites=site_names(fl_ctx),
-            min_sites=self.terms.min_sites,
-            versions={name: version(name) for name in packages},
-            initial_weights_sha256=digest(initial.weights) if self.terms.rounds else None,
-            shared_names=initial.shared_names,
-        )
+        record = self._first_record(initial, fl_ctx, encrypted=encryption is not None)
         results = Path(workspace.get_run_dir(job)) / RESULTS
         files = RunFiles(results, initial.train_conf, durable=True)
         root = Path(workspace.get_root_dir())
@@ -225,6 +213,23 @@ class FederationController(WakingController):
             encrypted=encryption and list(encryption.layout.tensors),
         )
         return run
+
+    def _first_record(
+        self, initial: InitialModel, fl_ctx: FLContext, *, encrypted: bool
+    ) -> RunRecord:
+        packages = (*PACKAGES, EXTRA) if encrypted else PACKAGES
+        return RunRecord(
+            job=job_name(fl_ctx),
+            engine=ENGINE,
+            started=datetime.now(UTC),
+            key_metric=initial.key_metric,
+            rounds_asked=self.terms.rounds,
+            sites=site_names(fl_ctx),
+            min_sites=self.terms.min_sites,
+            versions={name: version(name) for name in packages},
+            initial_weights_sha256=digest(initial.weights) if self.terms.rounds else None,
+            shared_names=initial.shared_names,
+        )
 
     def _note(self, event: str, **facts: Any) -> None:
         """Have a line of the server's log written, in its turn."""
