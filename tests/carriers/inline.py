@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fl_admin.simulation.inline.carrier import Carrier, inline_run
 from fl_server.initial_model import initial_model
+from fl_server.record.evaluation_digest import evaluation_digest
 from fl_server.record.values import RunRecord
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.exchange.messages import (
@@ -97,9 +98,11 @@ def result(dice: float) -> EvaluationResult:
 
 def run_inline(script: Script, mmar: Path, folder: Path) -> RunRecord:
     """The record of a script's run in this process."""
-    initial = initial_model(Mmar.open(mmar), values={})
+    opened = Mmar.open(mmar)
+    initial = initial_model(opened, values={})
     terms = JobTerms(**{"rounds": ROUNDS, "min_sites": 2, **script.terms})
     sites = ScriptedSites(script)
     sites.first = {name: tensor.clone() for name, tensor in initial.weights.items()}
-    run = inline_run(JOB, terms, initial, SITES, folder, evaluation_sha256="0" * 64)
+    evaluation = evaluation_digest(opened)
+    run = inline_run(JOB, terms, initial, SITES, folder, evaluation_sha256=evaluation)
     return Carrier(run, sites).carry()

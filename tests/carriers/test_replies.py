@@ -54,6 +54,11 @@ SCRIPTS: dict[str, tuple[Script, list[list[str]], str]] = {
         [[C, C, C], [C, C, C]],
         "complete",
     ),
+    "all models are needed": (
+        Script(models={"site-2": "failed"}, terms={"min_sites": 3}),
+        [[C, C, C], [C, C, C]],
+        "failed",
+    ),
     "all are needed": (
         Script(cells={("site-1", "site-2"): "failed"}, terms={"min_sites": 3}),
         [[C, C, C], [C, C, C]],
@@ -81,7 +86,7 @@ UNEQUAL = ("engine", "started", "finished", "versions", "seconds")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_both_carriers_give_the_same_record(
+def test_both_carriers_give_the_same_record_and_matrix(
     name: str, tmp_path: Path, make_mmar: Callable[..., Path]
 ) -> None:
     script, _, _ = SCRIPTS[name]
@@ -90,6 +95,12 @@ def test_both_carriers_give_the_same_record(
     other = run_nvflare(script, make_mmar(tmp_path / "other/mmar"), tmp_path / "other/run")
 
     assert comparable(one.as_dict()) == comparable(other.as_dict())
+    assert matrices(tmp_path / "one") == matrices(tmp_path / "other")
+
+
+def matrices(folder: Path) -> list[str]:
+    """The matrix of the run, if it has come so far."""
+    return [path.read_text() for path in folder.rglob("cross_site.json")]
 
 
 def comparable(document: Any) -> Any:
