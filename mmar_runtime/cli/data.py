@@ -100,7 +100,8 @@ def _check(options: argparse.Namespace) -> int:
     if not report.ok:
         count = len(report.problems)
         lines = [f"mmar: {_counted(count, 'problem')} in the data:"]
-        lines += map(str, report.problems[:MAX_SHOWN_PROBLEMS])
+        for problem in report.problems[:MAX_SHOWN_PROBLEMS]:
+            lines += str(problem).split("\n")
         if count > MAX_SHOWN_PROBLEMS:
             lines.append(f"... and {count - MAX_SHOWN_PROBLEMS} more; --json lists them all")
         print("\n".join(map(visible_line, lines)), file=sys.stderr)

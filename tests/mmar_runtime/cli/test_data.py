@@ -78,6 +78,7 @@ def test_problems_exit_with_2_and_their_places(
     assert "no problems" not in out
     assert err.startswith("mmar: 2 problems in the data:\n")
     assert "dataset.json: training[1].label: there is no file" in err
+    assert "\n    Relative paths are looked up below" in err
     assert "dataset.json: validation[0].image: is trained on too, as training[0]" in err
 
 
