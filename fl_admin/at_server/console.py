@@ -49,6 +49,9 @@ from mmar_runtime.policy.files.tree_hash import SIGNATURE_FILES
 
 CONNECT_SECONDS = 15.0
 SECONDS_BETWEEN_LOOKS = 2.0
+LOOKS_FOR_ANSWERS = 3
+"""How often the answers of the sites are looked for: NVFlare stores them after the job's status."""
+
 SECONDS_TO_START = 300.0
 """How long whoever waits for a job waits for the sites that it lacks."""
 
@@ -125,6 +128,11 @@ class JobState:
         """Why the server did not start it, without the times at which it tried."""
         tries = [line.partition(": ")[2] for line in self.schedule]
         return tuple(reason for reason in dict.fromkeys(tries) if reason != SCHEDULED)
+
+    @property
+    def lacks_answers(self) -> bool:
+        """Whether it could not start, and the server has not stored the sites' answers yet."""
+        return bool(self.status == RunStatus.FAILED_TO_RUN.value and not self.deployment)
 
     @property
     def refusals(self) -> tuple[str, ...]:
@@ -280,6 +288,11 @@ class Console:
                     "the job again."
                 )
             time.sleep(SECONDS_BETWEEN_LOOKS)
+        for _ in range(LOOKS_FOR_ANSWERS):
+            if not state.lacks_answers:
+                break
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            state = self._patiently(job_id)
         watch(state, record)
         return state
 

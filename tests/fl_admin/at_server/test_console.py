@@ -291,6 +291,17 @@ def test_a_job_is_followed_to_its_end() -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_the_answers_of_the_sites_are_waited_for_where_a_job_could_not_start() -> None:
+    """NVFlare stores the status first, and the answers a moment later."""
+    early = REFUSED | {"job_deploy_detail": []}
+
+    state = console(early, early, REFUSED).follow("4711", lambda *_: None)
+
+    assert state.refusals == ("site-2: refused: code: custom/x.py: not allowed",)
+    assert not console(*[early] * 4).follow("4711", lambda *_: None).deployment
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_job_that_lacks_sites_is_not_awaited_forever() -> None:
     with pytest.raises(FederationError) as caught:
         console(*[LACKING] * 9).follow("4711", lambda *_: None, start_within=0.02)
