@@ -31,8 +31,7 @@ others for each step of a block would take longer than the step, and much longer
 PARALLEL_PREFIX = "module."
 MAX_LISTED = 6
 MISSING_WEIGHTS_ADVICE = (
-    "Train first, or name another file with --set MMAR_CKPT=..., --model_path (export) or --model "
-    "(site validate)."
+    "Train first, or name another file with --set MMAR_CKPT=..., --model_path or --model."
 )
 
 

@@ -130,11 +130,6 @@ class JobState:
         return tuple(reason for reason in dict.fromkeys(tries) if reason != SCHEDULED)
 
     @property
-    def lacks_answers(self) -> bool:
-        """Whether it could not start, and the server has not stored the sites' answers yet."""
-        return bool(self.status == RunStatus.FAILED_TO_RUN.value and not self.deployment)
-
-    @property
     def refusals(self) -> tuple[str, ...]:
         """What sites said that did not take the job, each with the site's name."""
         return tuple(
@@ -289,7 +284,7 @@ class Console:
                 )
             time.sleep(SECONDS_BETWEEN_LOOKS)
         for _ in range(LOOKS_FOR_ANSWERS):
-            if not state.lacks_answers:
+            if state.deployment or state.status != RunStatus.FAILED_TO_RUN.value:
                 break
             time.sleep(SECONDS_BETWEEN_LOOKS)
             state = self._patiently(job_id)

@@ -143,9 +143,6 @@ def _fitting(path: Path, network: Weights, place: Location) -> Weights:
     from fl_client.updates import first_not_finite
     from mmar_runtime.weights import mismatches, read_checkpoint
 
-    if not path.is_file():
-        message, advice = f"there is no file {str(path)!r}", "Name a .pt or .safetensors file."
-        raise ConfigError([Problem(place, message, advice, "checkpoint")])
     try:
         weights = read_checkpoint(path).weights
     except CheckpointError as error:

@@ -68,7 +68,7 @@ def _child(case: Case, place: Path) -> None:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
     try:
-        came = build(place / "subject")
+        came = _build(place / "subject")
     except MmarError as error:
         came = f"refused by the loader: {type(error).__name__}"
     except BaseException:
@@ -76,7 +76,7 @@ def _child(case: Case, place: Path) -> None:
     (place / "report").write_text(came)
 
 
-def build(root: Path) -> str:
+def _build(root: Path) -> str:
     """Build each entry of a training; those that refuse do not keep the others from it."""
     config = load_train_config(Mmar.open(root))
     builder = ComponentBuilder(config, BuildContext(device=torch.device("cpu")))

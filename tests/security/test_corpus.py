@@ -1,4 +1,4 @@
-"""Every hostile case is refused, every benign one accepted; each is judged in its own process.
+"""Every hostile case is refused, every benign one accepted, a few in each process.
 
 The figures for all of them: ``python -m tests.security.runner``.
 """

@@ -307,7 +307,7 @@ def test_a_name_that_another_user_has_taken_is_not_used(
 
 # --- The corpus, with nobody's judgement ---------------------------------------------------------
 
-EACH = 90
+EACH = 60
 """One in so many cases is run here; ``python -m tests.security.walled`` runs all."""
 
 THAT_EXECUTE = ("path-popen", "path-os-system", "path-run-cmd", "path-builtins-open")

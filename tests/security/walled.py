@@ -38,8 +38,11 @@ from tests.warm.server import import_slowly
 ROOTS = {"mmar": "subject", "old": "subject", "job": "subject/app"}
 """Base of a case -> where its MMAR lies in the run folder."""
 
-SECONDS = 3.0
-"""Of the processor, that a case is built and trains; the job is trained in them to its end."""
+SECONDS = 5.0
+"""Of the processor, that a case is built and trains; the most take a second to train to the end."""
+
+EPOCHS = 2
+"""Of a case that does not set their number itself."""
 
 CASES = tuple(
     case for case in HOSTILE if isinstance(case, Case) and case.base in ROOTS and case.pack is None
@@ -97,14 +100,16 @@ def _child(case: Case, place: Path, *, walled: bool) -> None:
     if walled:
         confine(Confinement(read=(place / "site/data",), write=(run,)))
     try:
-        came = _run(run / ROOTS[case.base], place / "site/data")
+        came = _run(case, run / ROOTS[case.base], place / "site/data")
     except BaseException as error:
         came = f"{type(error).__name__}: {error}"[:300]
     (run / "report").write_text(came)
 
 
-def _run(root: Path, data: Path) -> str:
-    site = {"DATA_ROOT": str(data), "DATASET_JSON": str(data / "dataset.json")}
+def _run(case: Case, root: Path, data: Path) -> str:
+    site: dict[str, Any] = {"DATA_ROOT": str(data), "DATASET_JSON": str(data / "dataset.json")}
+    if not any("epochs" in changes for changes in case.edits.values()):
+        site["epochs"] = EPOCHS
     (root / "models").mkdir(exist_ok=True)
     config = load_train_config(Mmar.open(root), overrides=site)
     train(config, allow_code=True)

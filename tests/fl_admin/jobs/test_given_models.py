@@ -172,8 +172,8 @@ def test_all_faults_of_all_models_are_told_at_once(
     )  # fmt: skip
     assert told.startswith("mmar: 3 problems")
     assert f"holds values that are not finite, in {name!r}" in told
-    assert "--model: gone: there is no file" in told
-    assert "Name a .pt or .safetensors file." in told
+    assert "--model: gone: there is no file of weights" in told
+    assert "name another file with" in told
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_export_needs_no_data(root: Path) -> None:
         (["--input_shape", "[1, 2, 16, 16, 16]"], "refuses an input of shape [1, 2, 16, 16, 16]"),
         ([], "input_shape: is needed to compare the file with the network"),
         (["--model_path", "models/nowhere.pt"], "there is no file of weights"),
-        (["--model_path", "models/nowhere.pt"], "--model_path (export)"),
+        (["--model_path", "models/nowhere.pt"], "--model_path or --model"),
         (["--format", "onnx", "--output_path", "models/model.ts"], "--format: onnx in a file"),
         (["--set", "amp=perhaps"], "amp has to be true or false"),
     ],
