@@ -133,6 +133,14 @@ def warm(warm_python: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def open_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default policy, but that the kernel does not confine the processes of a run."""
+    path = tmp_path_factory.mktemp("policy") / "mmar_site_policy.json"
+    path.write_text(json.dumps({"policy_version": 1, "confinement": "off"}))
+    return path
+
+
+@pytest.fixture(scope="session")
 def he_keys() -> tuple[bytes, bytes]:
     """Keys as ``mmar simulate`` draws them."""
     from fl_admin.kits.he_builder import new_keys

@@ -486,10 +486,12 @@ def write_real_data(folder: Path) -> None:
 
 
 @pytest.mark.shared
-def test_training_on_a_real_ct_lowers_the_loss_at_both_sites(tmp_path: Path) -> None:
+def test_training_on_a_real_ct_lowers_the_loss_at_both_sites(
+    tmp_path: Path, open_policy: Path
+) -> None:
     write_real_data(tmp_path / "data")
 
-    run = simulate(tmp_path / "data", tmp_path / "runs", sites=2, rounds=2, engine="inline")
+    run = simulate(tmp_path / "data", tmp_path / "runs", sites=2, rounds=2, policy=open_policy)
 
     assert run.code == 0, run.stderr
     for site in ("site-1", "site-2"):
