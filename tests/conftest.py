@@ -183,16 +183,21 @@ def write_json(path: Path, document: object) -> Path:
     return path
 
 
+def command_line(process: psutil.Process) -> str:
+    """Return the words that started a process; empty for a process that has just ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def processes_of(folder: Path) -> list[psutil.Process]:
-    """The processes that work in a folder, but for this one: it stands in their command lines."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and str(folder) in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+    """Find the processes that name a folder in their command line, except this process."""
+    return [
+        process
+        for process in psutil.process_iter()
+        if process.pid != os.getpid() and str(folder) in command_line(process)
+    ]
 
 
 # --- The tiny MMAR -------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from fl_admin.at_server.console import Console, JobState
 from fl_admin.jobs.job import Job
 from fl_admin.simulation.local_federation import LocalFederation
 from scripts.admin_shell import AdminShell
+from tests.conftest import command_line
 from tests.federation.conftest import JOB, LEAD, SERVER, SITES, Federation, MakeFederation, edit
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -78,11 +79,7 @@ def await_true(what: Callable[[], bool]) -> float:
 
 
 def processes_of(federation: Federation, job_id: str) -> list[psutil.Process]:
-    found = []
-    for process in federation.processes():
-        with_job = job_id in " ".join(process.cmdline()) if process.is_running() else False
-        found += [process] if with_job else []
-    return found
+    return [one for one in federation.processes() if job_id in command_line(one)]
 
 
 def training(federation: Federation, job_id: str) -> Console:
@@ -335,7 +332,7 @@ def test_a_job_that_loses_a_sites_process(federation: Federation, changed: Chang
     run = federation.site("site-2") / job_id
     await_true(lambda: any('"iteration"' in one.read_text() for one in run.rglob("progress.jsonl")))
     kit = f"{federation.site('site-2')}{os.sep}"
-    victims = [one for one in processes_of(federation, job_id) if kit in " ".join(one.cmdline())]
+    victims = [one for one in processes_of(federation, job_id) if kit in command_line(one)]
     assert victims
 
     for one in victims:

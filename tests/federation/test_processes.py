@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from fl_admin.at_server.console import Console
+from tests.conftest import command_line
 from tests.federation.conftest import SITES, Federation, MakeFederation, edit
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -57,8 +58,9 @@ def ranks(federation: Federation) -> list[psutil.Process]:
     kit = str(federation.site(TWO))
     found = set()
     for process in federation.processes():
-        if kit in " ".join(process.cmdline()):
-            found |= {one for one in process.children(recursive=True) if RANK in one.cmdline()}
+        if kit in command_line(process):
+            children = process.children(recursive=True)
+            found |= {one for one in children if RANK in command_line(one)}
     return list(found)
 
 
@@ -126,7 +128,7 @@ def restart(federation: Federation, site: str) -> None:
     told = f"New client {site}@"
     before = log.read_text().count(told)
     kit = str(federation.site(site))
-    processes = [one for one in federation.processes() if kit in " ".join(one.cmdline())]
+    processes = [one for one in federation.processes() if kit in command_line(one)]
     for process in processes:
         process.kill()
     federation._processes[site].wait(SECONDS)

@@ -29,6 +29,7 @@ from fl_client.flare import job_process
 from mmar_runtime.exchange.arrays import IN_MESSAGE
 from mmar_runtime.weights import digest, read_checkpoint
 from scripts.same_runs import comparable
+from tests.conftest import command_line
 from tests.federation.conftest import JOB, SERVER, Federation, edit
 
 pytestmark = [pytest.mark.rehearsal, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -134,7 +135,7 @@ def workers(federation: Federation, site: str) -> list[psutil.Process]:
     kit = str(federation.site(site))
     found = []
     for process in federation.processes():
-        words = " ".join(process.cmdline())
+        words = command_line(process)
         if kit in words and job_process.__name__ in words:
             found.append(process)
     assert found
