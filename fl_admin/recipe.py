@@ -40,6 +40,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.errors import ConfigError, FederationError, Problem
 from mmar_runtime.exchange.rounding_forms import Rounding
+from mmar_runtime.exchange.weighing import WeighBy
 
 
 @contextmanager
@@ -90,7 +91,8 @@ class MmarFedAvgRecipe(Recipe):
         num_rounds: rounds of training.
         local_epochs: epochs that a site trains in a round.
         steps_aggregation: optimizer steps that a site trains in a round; 0 means whole epochs.
-        aggregation_weights: site -> factor of its steps in the mean; 1 for a site not named.
+        weigh_by: what a site claims as its weight in the mean: ``samples``, ``steps`` or ``equal``.
+        aggregation_weights: site -> factor of its claim; 1 for a site not named.
         transfer: the form in which sites send large tensors, ``float16`` or ``int8``; None for as
             they are.
         with_code: whether the MMAR's own code goes along; each site has to approve it.
@@ -113,6 +115,7 @@ class MmarFedAvgRecipe(Recipe):
         num_rounds: int = DEFAULTS.rounds,
         local_epochs: int = DEFAULTS.local_epochs,
         steps_aggregation: int = DEFAULTS.steps_aggregation,
+        weigh_by: WeighBy = DEFAULTS.weigh_by,
         aggregation_weights: Mapping[str, float] | None = None,
         transfer: Rounding | None = None,
         with_code: bool = False,
@@ -128,6 +131,7 @@ class MmarFedAvgRecipe(Recipe):
                 min_sites=min_clients,
                 local_epochs=local_epochs,
                 steps_aggregation=steps_aggregation,
+                weigh_by=weigh_by,
                 aggregation_weights=aggregation_weights or {},
                 transfer=transfer,
             ),

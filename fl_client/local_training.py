@@ -33,6 +33,7 @@ from mmar_runtime.workflows.observing import (
     forget_batch,
     stop_between_iterations,
 )
+from mmar_runtime.workflows.samples import DrawnSamples, passes_of
 from mmar_runtime.workflows.session import seed_everything
 from mmar_runtime.workflows.training import TrainingWorkflow
 
@@ -108,6 +109,7 @@ class LocalTrainer:
         self._private = PrivateTensors(weights_of(self.network), work.shared)
         self._dataset: Any = self._workflow.entry("train", "dataset")
         self._scorer = self._received_model_evaluator()
+        self._drawn = self._counted_samples() if work.weigh_by == "samples" else None
 
     def _trained_network(self) -> torch.nn.Module:
         if (network := self._workflow.network) is None:
@@ -129,6 +131,16 @@ class LocalTrainer:
     def cases_per_epoch(self) -> int:
         """Items of the training data that all processes of this site go through in one epoch."""
         return len(self._dataset) * self._processes.count
+
+    def _counted_samples(self) -> DrawnSamples:
+        loader = self._workflow.entry("train", "dataloader")
+        passes = passes_of(
+            loader,
+            self._processes,
+            listed=self._workflow.builder.listed.get("train"),
+            place=self.config.train.location / "dataloader",
+        )
+        return DrawnSamples(self.engine, loader, passes)
 
     def _received_model_evaluator(self) -> Engine:
         builder = self._workflow.builder.fork(
@@ -167,7 +179,8 @@ class LocalTrainer:
         self._round_number = round_number
         received_result = self.score(received)
         self._seed(round_number)
-        before = self._workflow.iteration
+        before, drawn = self._workflow.iteration, self._drawn
+        drawn_before = 0 if drawn is None else drawn.total
         self._workflow.validated = None
         workflow, work = self._workflow, self.work
         reports = workflow.run_steps(work.steps) if work.steps else workflow.run_epochs(work.epochs)
@@ -183,6 +196,8 @@ class LocalTrainer:
             round_number=round_number,
             difference=difference,
             steps=steps,
+            samples=None if drawn is None else drawn.total - drawn_before,
+            epoch_samples=None if drawn is None else drawn.per_epoch,
             report=SiteReport(
                 received_metrics=received_result.metrics,
                 local_metrics=local_result.metrics,

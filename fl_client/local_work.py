@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from fl_client.site import Site
 from mmar_runtime.errors import MmarError
+from mmar_runtime.exchange.weighing import WeighBy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,12 +16,14 @@ class LocalWork:
     Attributes:
         epochs: epochs that a round trains.
         steps: optimizer steps that a round trains in place of epochs; 0 means whole epochs.
+        weigh_by: what the site claims as its weight in the mean.
         shared: names of the tensors that the sites share, with ``*`` for any characters; None for
             all.
     """
 
     epochs: int = 1
     steps: int = 0
+    weigh_by: WeighBy = "samples"
     shared: list[str] | None = None
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """What may leave a site: a closed list, and the bounds that the site's policy sets.
 
-Dense tensors of the model, steps, the number of cases as a bucket, metrics over all cases that the
-policy names, seconds, counts of what was built, and one status word. Nothing else.
+Dense tensors of the model, steps and samples, the number of cases as a bucket, metrics over all
+cases that the policy names, seconds, counts of what was built, and one status word. Nothing else.
 """
 
 from __future__ import annotations
@@ -45,7 +45,21 @@ def outgoing_update(update: Update, policy: SitePolicy) -> Update:
         local_metrics=_outgoing_metrics(update.report.local_metrics, policy),
         epochs=tuple(_outgoing_epoch(epoch, policy) for epoch in update.report.epochs),
     )
-    return replace(update, report=report)
+    return _with_outgoing_counts(replace(update, report=report), policy)
+
+
+def _with_outgoing_counts(update: Update, policy: SitePolicy) -> Update:
+    """Return the update with steps and samples rounded down as the policy says.
+
+    The samples of a round keep their proportion to those of an epoch, so they say no more than the
+    latter do.
+    """
+    samples, per_epoch = update.samples, update.epoch_samples
+    if samples is not None and per_epoch is not None:
+        rounded = policy.rounded_count(per_epoch)
+        samples, per_epoch = max(1, samples * rounded // per_epoch), rounded
+    steps = policy.rounded_count(update.steps)
+    return replace(update, steps=steps, samples=samples, epoch_samples=per_epoch)
 
 
 def outgoing_result(result: EvaluationResult, policy: SitePolicy) -> EvaluationResult:

@@ -15,9 +15,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from mmar_runtime.errors import FederationError, WeightsError
+from mmar_runtime.config.location import Location
+from mmar_runtime.errors import ConfigError, FederationError, Problem, WeightsError
+from mmar_runtime.exchange.job_documents import FACTORS_PLACE
 from mmar_runtime.exchange.spare_memory import SpareMemory
 from mmar_runtime.exchange.tensor_files import StoredWeights
+from mmar_runtime.exchange.weighing import factor_problems
 from mmar_runtime.weights import BLOCK, Weights, blocks, is_finite, not_finite
 
 
@@ -38,6 +41,35 @@ class WeightedUpdate:
     is_copied: bool = False
 
 
+AVERAGED = (torch.float16, torch.float32, torch.float64, torch.int32, torch.int64)
+"""The types that have a mean here. Differences of 8-bit numbers would wrap around, flags have none,
+and the sums have no imaginary part."""
+
+
+def averaging_problems(weights: Weights, place: Location) -> Iterator[Problem]:
+    """Yield the tensors of a model that have no mean.
+
+    Args:
+        weights: of the model, with the tensors that sites share.
+        place: of the network in the job's configuration.
+    """
+    for name, tensor in weights.items():
+        if tensor.dtype not in AVERAGED:
+            allowed = ", ".join(_short(dtype) for dtype in AVERAGED)
+            message = (
+                f"{name} is {_short(tensor.dtype)}, of which no mean is defined; {allowed} are"
+            )
+            advice = (
+                f"Let each site keep its own with '--exclude-vars {name}', or register the buffer "
+                "with persistent=False."
+            )
+            yield Problem(place, message, advice, "averaging")
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 Part = tuple[torch.Tensor, float]
 """A tensor of one contribution, and its weight."""
 
@@ -55,11 +87,14 @@ class InTimeWeightedMean:
 
     Args:
         sites: every site that may contribute.
-        aggregation_weights: factor of a site's steps; 1 for a site that is not named.
+        aggregation_weights: factor of a site's claim; 1 for a site that is not named.
         optional_names: tensors that a contribution may lack; one that all of them lack stays.
         spare: of contributions that are only lent, until the next one comes: memory for copies of
             those that are kept longer, and for the new global weights. None if nobody changes the
             tensors of a contribution.
+
+    Raises:
+        ConfigError: a factor is no positive number, or of a site that is not expected.
     """
 
     def __init__(
@@ -73,6 +108,8 @@ class InTimeWeightedMean:
         self._spare = spare
         self._awaited = sorted(sites)
         self._factors = dict(aggregation_weights or {})
+        if problems := [*factor_problems(self._factors, FACTORS_PLACE, sites=self._awaited)]:
+            raise ConfigError(problems)
         self._optional = frozenset(optional_names)
         self._waiting: dict[str, WeightedUpdate] = {}
         """Those that came before their turn."""
@@ -83,23 +120,26 @@ class InTimeWeightedMean:
         """Tensor -> the weights of all who sent it."""
         self.contributors: tuple[str, ...] = ()
 
-    def add(self, site: str, difference: Weights, steps: int) -> None:
-        """Take a contribution; its weight is ``steps`` times the site's factor.
+    def add(self, site: str, difference: Weights, claim: int) -> None:
+        """Take a contribution; its weight is the site's claim times the site's factor.
 
         Args:
             site: its sender.
             difference: its tensors must not be changed any more, unless they are lent.
-            steps: optimizer steps.
+            claim: a whole number from 1 on.
 
         Raises:
-            FederationError: the site contributed already, or is none of those expected.
+            FederationError: the site contributed already, is none of those expected, or claims
+                something else.
         """
         if site in self.contributors:
             raise FederationError(f"{site} has contributed to this round already")
         if site not in self._awaited:
             raise FederationError(f"{site} is no site of this run")
+        if type(claim) is not int or claim < 1:
+            raise FederationError(f"{site} claims a weight of {claim!r}, no whole number from 1 on")
         self.contributors = tuple(sorted((*self.contributors, site)))
-        weight = steps * self._factors.get(site, 1.0)
+        weight = claim * self._factors.get(site, 1.0)
         own = difference.copy() if isinstance(difference, StoredWeights) else dict(difference)
         self._waiting[site] = WeightedUpdate(site=site, difference=own, weight=weight)
         while self._awaited and self._awaited[0] in self._waiting:

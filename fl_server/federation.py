@@ -18,8 +18,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
+from statistics import median
 from typing import Any, Protocol
 
+from fl_server.aggregation import averaging_problems
 from fl_server.encryption import ServerEncryption
 from fl_server.guard.metadata import check_first
 from fl_server.guard.reply_guard import PlainReplyGuard, reason_of
@@ -33,8 +35,11 @@ from fl_server.record.values import RunRecord, SiteAbsence, SiteContribution
 from fl_server.round_mean import RoundMean
 from fl_server.run_files import RunFiles
 from fl_server.updates import Received, contribution_of, restored_update
-from mmar_runtime.errors import FederationError, WeightsError
+from mmar_runtime.config.loader import TRAIN_FILE
+from mmar_runtime.config.location import Location
+from mmar_runtime.errors import ConfigError, FederationError, Problem, WeightsError
 from mmar_runtime.exchange.arrays import arrays_of
+from mmar_runtime.exchange.job_documents import FACTORS_PLACE
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.exchange.messages import (
     SCORE,
@@ -46,6 +51,7 @@ from mmar_runtime.exchange.messages import (
     Validate,
 )
 from mmar_runtime.exchange.spare_memory import SpareMemory
+from mmar_runtime.exchange.weighing import claim_of, factor_problems
 from mmar_runtime.weights import Weights, digest
 
 logger = logging.getLogger(__name__)
@@ -64,6 +70,13 @@ def failure_reason(error: Exception) -> str:
     'ValueError'
     """
     return ": ".join([*getattr(error, "__notes__", ()), str(error) or type(error).__name__])
+
+
+def _problems(record: RunRecord, terms: JobTerms, initial: InitialModel) -> Iterator[Problem]:
+    """Yield what would make the mean of every round a wrong one."""
+    yield from factor_problems(terms.aggregation_weights, FACTORS_PLACE, sites=record.sites)
+    if terms.rounds:
+        yield from averaging_problems(initial.weights, Location(TRAIN_FILE) / "train" / "model")
 
 
 class Note(Protocol):
@@ -110,6 +123,9 @@ class FederatedRun:
         spare: memory for copies where updates are lent for the time of ``take`` alone; None where
             they are the run's to keep.
         note: writes the server's audit log; a simulation has none.
+
+    Raises:
+        ConfigError: a factor of a site is of no site of the run, or a tensor has no mean.
     """
 
     def __init__(
@@ -127,12 +143,15 @@ class FederatedRun:
         spare: SpareMemory | None = None,
         note: Note = lambda event, **facts: None,
     ) -> None:
+        if problems := [*_problems(record, terms, initial)]:
+            raise ConfigError(problems)
         self._guard = PlainReplyGuard(
             initial,
             job,
             terms.limits,
             optional_names=terms.optional_names,
             encrypted=None if encryption is None else encryption.layout,
+            weigh_by=terms.weigh_by,
             factors=terms.aggregation_weights,
             transfer=terms.transfer,
             steps=terms.steps_aggregation,
@@ -204,6 +223,7 @@ class FederatedRun:
                 self.sites,
                 min_sites=self._terms.min_sites,
                 aggregation_weights=self._terms.aggregation_weights,
+                weight_ratio=self._guard.weight_ratio if self._usual_claim() is None else None,
                 norm_ratio=self._guard.norm_ratio,
                 optional_names=self._guard.optional,
                 encryption=self._encryption,
@@ -251,10 +271,18 @@ class FederatedRun:
             model=arrays_of(self._weights),
             base_model=self.base_model(),
             contributors=current.answered,
+            epoch_samples=self._recorder.record.stated_samples(site),
+            usual_claim=self._usual_claim(),
         )
         if not any(fault.rule in ("round", "base_model") for fault in faults):
             current.answered.add(site)
         return faults
+
+    def _usual_claim(self) -> float | None:
+        """Return the median of the claims in the last closed round; None before there is one."""
+        record = self._recorder.record
+        last = len(record.closed_rounds)
+        return median(record.claims(last).values()) if last else None
 
     def _counted(self, current: _Round, site: str, reply: Received) -> Faults:
         """Add an update that the guard has let through to the mean and to the record.
@@ -263,7 +291,9 @@ class FederatedRun:
         """
         try:
             update = reply.update(current.number)
-            contribution = contribution_of(update, reply.logs)
+            claim = claim_of(self._terms.weigh_by, steps=update.steps, samples=update.samples)
+            weight = claim * self._terms.aggregation_weights.get(site, 1.0)
+            contribution = contribution_of(update, reply.logs, weight=weight)
             difference = update.difference
             addend = None if self._encryption is None else self._encryption.loaded(difference)
             whole = restored_update(difference)
@@ -273,7 +303,7 @@ class FederatedRun:
             return (UpdateFault("encryption", "update", str(error)),)
         except Exception as error:
             return self._unreadable("update", error)
-        if (fault := current.mean.add(site, whole, update.steps, addend)) is not None:
+        if (fault := current.mean.add(site, whole, claim, addend)) is not None:
             return (fault,)
         self._record_contribution(current, site, contribution)
         left_out = [name for name in self._guard.optional if name not in difference]
@@ -282,6 +312,7 @@ class FederatedRun:
             site=site,
             round=current.number,
             steps=contribution.steps,
+            weight=contribution.weight,
             bytes=contribution.sent_bytes,
             logs=dict(contribution.logs),
             tensors=partial(digest, difference),
@@ -375,7 +406,7 @@ class FederatedRun:
         """
         with self._lock:
             current = self._open()
-            for site, fault in current.mean.apply_norm_bound().items():
+            for site, fault in current.mean.settle().items():
                 reason = self._note_rejection(site, (fault,))
                 current.rejections[site] = reason
                 self._recorder.changed(site, SiteAbsence(status="rejected", reason=reason))

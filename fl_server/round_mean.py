@@ -9,6 +9,7 @@ import torch
 
 from fl_server.aggregation import InTimeWeightedMean
 from fl_server.encryption import EncryptedAddend, EncryptedMean, ServerEncryption
+from fl_server.guard.claims import outlying_claims
 from fl_server.guard.tensors import outlying_norms, update_norm
 from fl_server.guard.values import UpdateFault
 from mmar_runtime.errors import FederationError, WeightsError
@@ -20,24 +21,27 @@ from mmar_runtime.weights import Weights, copy_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Held:
-    """A contribution that is added once the norms of the whole round are known."""
+    """A contribution that is added once the whole round is known; its norm if that is bounded."""
 
     difference: Weights
-    steps: int
+    claim: int
     encrypted: EncryptedAddend | None
-    norm: float
+    norm: float | None
 
 
 class RoundMean:
     """Adds contributions up as they come.
 
-    With a bound on norms that depends on the round's median, they are kept until the round is over:
-    as much memory as the model takes, for every site.
+    What is judged by the median of the round is kept until the round is over: as much memory as the
+    model takes, for every site. With a bound on norms that is every contribution, and in the first
+    round one whose claim could be far above those of the others.
 
     Args:
         sites: every site that may contribute.
         min_sites: contributions that the round needs.
-        aggregation_weights: factor of a site's steps; 1 for a site that is not named.
+        aggregation_weights: factor of a site's claim; 1 for a site that is not named.
+        weight_ratio: the bound of a claim as a multiple of the round's median; None where claims
+            have been judged before.
         norm_ratio: the bound of a norm as a multiple of the median; None for none.
         optional_names: tensors that a contribution may lack.
         encryption: what is needed to add up encrypted tensors; None if the job encrypts none.
@@ -53,6 +57,7 @@ class RoundMean:
         *,
         min_sites: int,
         aggregation_weights: Mapping[str, float] | None = None,
+        weight_ratio: float | None = None,
         norm_ratio: float | None = None,
         optional_names: Collection[str] = (),
         encryption: ServerEncryption | None = None,
@@ -61,6 +66,8 @@ class RoundMean:
     ) -> None:
         self._min_sites = min_sites
         self._norm_ratio = norm_ratio
+        self._weight_ratio = weight_ratio
+        self._claims: dict[str, int] = {}
         self._averages = averages
         self._lent = spare is not None
         self._held: dict[str, _Held] = {}
@@ -83,7 +90,7 @@ class RoundMean:
         self,
         site: str,
         difference: Weights,
-        steps: int,
+        claim: int,
         encrypted: EncryptedAddend | None = None,
     ) -> UpdateFault | None:
         """Take a contribution that the guard has let through; why not, if it cannot be added.
@@ -91,25 +98,28 @@ class RoundMean:
         Args:
             site: its sender.
             difference: as it came; what is encrypted in it is left to ``encrypted``.
-            steps: its weight in the mean.
+            claim: its weight in the mean, before the factor of the site.
             encrypted: its encrypted part, if the job encrypts.
         """
         plain = difference if self._layout is None else plain_part(difference)
-        if self._norm_ratio is None:
-            return self._count(site, plain, steps, encrypted)
+        self._claims[site] = claim
+        # The median of whole numbers is at least one.
+        may_be_outlier = self._weight_ratio is not None and claim > self._weight_ratio
+        if self._norm_ratio is None and not may_be_outlier:
+            return self._count(site, plain, claim, encrypted)
         if self._lent:
             plain = {name: copy_of(tensor) for name, tensor in plain.items()}
-        norm = update_norm(arrays_of(plain))
+        norm = None if self._norm_ratio is None else update_norm(arrays_of(plain))
         self._held[site] = _Held(
             difference=plain if self._averages else {},
-            steps=steps,
+            claim=claim,
             encrypted=encrypted,
             norm=norm,
         )
         return None
 
     def _count(
-        self, site: str, plain: Weights, steps: int, encrypted: EncryptedAddend | None
+        self, site: str, plain: Weights, claim: int, encrypted: EncryptedAddend | None
     ) -> UpdateFault | None:
         """Add the encrypted part first: it alone can fail, and then nothing of the site counts."""
         if self._layout is not None and encrypted is not None:
@@ -118,23 +128,24 @@ class RoundMean:
                 self._encrypted_mean.add(site, encrypted)
             except WeightsError as error:
                 return UpdateFault("encryption", "update", str(error))
-        self._mean.add(site, plain if self._averages else {}, steps)
+        self._mean.add(site, plain if self._averages else {}, claim)
         return None
 
-    def apply_norm_bound(self) -> Mapping[str, UpdateFault]:
-        """Add what was kept until now, but for norms far off the median; site -> why not.
+    def settle(self) -> Mapping[str, UpdateFault]:
+        """Add what was kept, but for claims and norms far off the median; site -> why not.
 
         What cannot be added is left out too; in the order of names, so that it is always the same.
-        Nothing is kept, and nothing happens, where norms have no bound that depends on others.
         """
-        if self._norm_ratio is None:
-            return {}
         held, self._held = self._held, {}
-        norms = {site: update.norm for site, update in held.items()}
-        faults = outlying_norms(norms, self._norm_ratio)
+        ratio = self._weight_ratio
+        faults = {} if ratio is None else outlying_claims(self._claims, ratio)
+        if self._norm_ratio is not None:
+            norms = {site: update.norm for site, update in held.items() if site not in faults}
+            known = {site: norm for site, norm in norms.items() if norm is not None}
+            faults |= outlying_norms(known, self._norm_ratio)
         for site, update in sorted(held.items()):
             if site not in faults:
-                fault = self._count(site, update.difference, update.steps, update.encrypted)
+                fault = self._count(site, update.difference, update.claim, update.encrypted)
                 if fault is not None:
                     faults[site] = fault
         return faults

@@ -42,6 +42,8 @@ class Received:
             round_number=round_number,
             difference=self.weights(),
             steps=self.metadata["steps"],
+            samples=self.metadata.get("samples"),
+            epoch_samples=self.metadata.get("epoch_samples"),
             report=from_plain(SiteReport, self.metadata["report"]),
         )
 
@@ -58,8 +60,13 @@ def restored_update(difference: Weights) -> Weights:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def contribution_of(update: Update, logs: Any) -> SiteContribution:
+def contribution_of(update: Update, logs: Any, *, weight: float) -> SiteContribution:
     """Return what the run record keeps of an update.
+
+    Args:
+        update: that the guard has let through.
+        logs: heads of the site's logs.
+        weight: of the site in the mean.
 
     Raises:
         FederationError: a number is not finite, or ``logs`` are not heads of logs.
@@ -67,6 +74,9 @@ def contribution_of(update: Update, logs: Any) -> SiteContribution:
     report = update.report
     return SiteContribution(
         steps=update.steps,
+        samples=update.samples,
+        epoch_samples=update.epoch_samples,
+        weight=weight,
         sent_bytes=sum(tensor.nbytes for tensor in update.difference.values()),
         seconds=report.seconds,
         received_metrics=report.received_metrics,

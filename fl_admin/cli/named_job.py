@@ -69,6 +69,7 @@ def named_job(
 def _require_none(options: argparse.Namespace, for_mmars: Mapping[str, object]) -> None:
     given = {
         "--local-epochs": options.local_epochs,
+        "--weigh-by": options.weigh_by,
         "--aggregation-weights": options.aggregation_weights,
         "--he": options.he,
         "--encrypt-layers": options.encrypt_layers,

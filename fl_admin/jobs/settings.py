@@ -5,7 +5,6 @@ The configs are data, in ``templates/``; the settings are filled in at their pla
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,8 @@ from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.exchange.messages import SUBMIT, TRAIN
 from mmar_runtime.exchange.rounding_forms import ROUNDINGS, Rounding
 from mmar_runtime.exchange.sharing import NOT, form_problems
-from mmar_runtime.names import JOB_NAME, SITE_NAME
+from mmar_runtime.exchange.weighing import WEIGH_BY, WeighBy, factor_problems
+from mmar_runtime.names import JOB_NAME
 
 TEMPLATES = Path(__file__).parent / "templates"
 APP = "app"
@@ -44,7 +44,8 @@ class JobSettings:
         min_sites: sites that each round needs.
         local_epochs: epochs that a site trains in a round.
         steps_aggregation: optimizer steps that a site trains in a round; 0 means whole epochs.
-        aggregation_weights: site -> factor of its steps in the mean; 1 for a site not named.
+        weigh_by: what a site claims as its weight in the mean.
+        aggregation_weights: site -> factor of its claim; 1 for a site not named.
         encrypt_layers: names, or names with ``*``, of the tensors that sites send encrypted, of
             which the floating-point ones are meant; None for none.
         transfer: the form in which sites send large tensors, ``float16`` or ``int8``; None for as
@@ -61,6 +62,7 @@ class JobSettings:
     min_sites: int = 2
     local_epochs: int = 1
     steps_aggregation: int = 0
+    weigh_by: WeighBy = "samples"
     aggregation_weights: Mapping[str, float] = field(default_factory=dict)
     encrypt_layers: tuple[str, ...] | None = None
     transfer: Rounding | None = None
@@ -99,18 +101,11 @@ class JobSettings:
             if not extra_is_installed():
                 yield Problem(SETTINGS_PLACE / "encrypt_layers", MISSING_EXTRA, "", "encryption")
         yield from self._transfer_problems()
-        if not isinstance(self.aggregation_weights, Mapping):
-            yield Problem(
-                SETTINGS_PLACE / "aggregation_weights", "has to map sites to weights", "", "job"
-            )
-            return
-        for site, weight in self.aggregation_weights.items():
-            place = SETTINGS_PLACE / "aggregation_weights" / site
-            if SITE_NAME.fullmatch(site) is None or site == "@ALL":
-                yield Problem(place, f"{site!r} is not a name of a site", "", "job")
-            if not _is_number(weight) or not math.isfinite(weight) or weight <= 0:
-                message = f"has to be a positive number, found {weight!r}"
-                yield Problem(place, message, "1 is the weight of a site not named.", "job")
+        if self.weigh_by not in WEIGH_BY:
+            message = f"has to be one of {', '.join(WEIGH_BY)}, found {self.weigh_by!r}"
+            yield Problem(SETTINGS_PLACE / "weigh_by", message, "", "job")
+        place = SETTINGS_PLACE / "aggregation_weights"
+        yield from factor_problems(self.aggregation_weights, place)
 
     def _transfer_problems(self) -> Iterator[Problem]:
         place = SETTINGS_PLACE / "transfer"
@@ -132,6 +127,8 @@ class JobSettings:
         server.update(num_rounds=self.rounds, min_clients=self.min_sites)
         client.update(local_epochs=self.local_epochs, steps_aggregation=self.steps_aggregation)
         federation = server["workflows"][0]["args"]
+        if self.weigh_by != "samples":
+            federation["weigh_by"] = self.weigh_by
         if self.aggregation_weights:
             federation["aggregation_weights"] = dict(self.aggregation_weights)
         if self.exclude_vars:
@@ -202,7 +199,3 @@ def name_problems(name: str) -> Iterator[Problem]:
             "first one a letter or a digit"
         )
         yield Problem(SETTINGS_PLACE / "name", message, "Give one with --name.", "job")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -29,7 +29,9 @@ class JobSummary:
         models: names of those models.
         local_epochs: epochs that a site trains in a round.
         steps_aggregation: optimizer steps in place of the epochs; 0 for none.
-        aggregation_weights: site -> factor of its steps in the mean.
+        weigh_by: what a site claims as its weight in the mean; empty where an aggregator of the
+            job's own decides.
+        aggregation_weights: site -> factor of its claim.
         encrypt_layers: names of the tensors that sites send encrypted; empty for none.
         transfer: the form in which sites send large tensors; empty for as they are.
         workflows: what the server does, in this order.
@@ -51,6 +53,7 @@ class JobSummary:
     models: tuple[str, ...]
     local_epochs: int
     steps_aggregation: int
+    weigh_by: str
     aggregation_weights: Mapping[str, float]
     encrypt_layers: tuple[str, ...]
     transfer: str
@@ -91,6 +94,7 @@ def summary_of(job: Job) -> JobSummary:
         models=tuple(federation.get("models") or ()),
         local_epochs=client.get("local_epochs", 1),
         steps_aggregation=client.get("steps_aggregation", 0),
+        weigh_by="" if federation.get("aggregator") else documents.weigh_by,
         aggregation_weights=federation.get("aggregation_weights") or {},
         encrypt_layers=tuple(federation.get("encrypt_layers") or ()),
         transfer=federation.get("transfer") or "",

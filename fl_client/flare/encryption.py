@@ -20,7 +20,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 
 from fl_client.flare.audit import note
-from fl_client.flare.encryption_keys import PLACE, asked_layers, site_keys
+from fl_client.flare.encryption_keys import PLACE, asked_layers, site_keys, weigh_by
 from fl_client.flare.failure import failure
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.exchange.arrays import as_tensor
@@ -33,7 +33,8 @@ from mmar_runtime.exchange.encryption import (
     plain_part,
 )
 from mmar_runtime.exchange.rounding import Arrays
-from mmar_runtime.flare.wire import AGGREGATION_WEIGHTS, NOT_DECRYPTED
+from mmar_runtime.exchange.weighing import WeighBy, claim_of
+from mmar_runtime.flare.wire import AGGREGATION_WEIGHTS, NOT_DECRYPTED, SAMPLES
 from mmar_runtime.weights import digest
 
 if TYPE_CHECKING:  # brings TenSEAL in, which only an encrypted job needs
@@ -97,6 +98,12 @@ class EncryptReply(Filter):
     def __init__(self, encrypt_layers: list[str]) -> None:
         super().__init__()
         self.encrypt_layers = encrypt_layers
+        self._weigh_by: WeighBy | None = None
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Read when the run starts what the sites of the job claim as their weight."""
+        if event_type == EventType.START_RUN:
+            self._weigh_by = weigh_by(fl_ctx)
 
     def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
         """Return the reply as it may leave; a failed one where it cannot be encrypted."""
@@ -116,10 +123,9 @@ class EncryptReply(Filter):
         weight, base = 1.0, None
         if dxo.data_kind == DataKind.WEIGHT_DIFF:
             base = fl_ctx.get_prop(RECEIVED)
-            steps = dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND)
-            if base is None or type(steps) is not int:
-                raise WeightsError("the update does not say what it is a difference to, or steps")
-            weight = steps * fl_ctx.get_prop(FACTOR)
+            if base is None:
+                raise WeightsError("the update does not say what it is a difference to")
+            weight = self._claim(dxo) * fl_ctx.get_prop(FACTOR)
         data = encrypted(
             dxo.data,
             base,
@@ -137,6 +143,16 @@ class EncryptReply(Filter):
             tensors=digest({name: as_tensor(array) for name, array in data.items()}),
         )
         return data
+
+    def _claim(self, dxo: DXO) -> int:
+        """Return what the site claims as its weight, by the rule of the job."""
+        steps, samples = map(dxo.get_meta_prop, (MetaKey.NUM_STEPS_CURRENT_ROUND, SAMPLES))
+        if self._weigh_by is None or type(steps) is not int:
+            raise WeightsError("the update has no steps, or the rule of the job was not read")
+        try:
+            return claim_of(self._weigh_by, steps=steps, samples=samples)
+        except ValueError as error:
+            raise WeightsError(str(error)) from error
 
 
 def encrypted(
@@ -195,7 +211,7 @@ def _startup(fl_ctx: FLContext) -> Path:
 
 
 def _factor(factors: object, site: str) -> float:
-    """Return the factor of this site's steps, as the server has told it."""
+    """Return the factor of this site's claim, as the server has told it."""
     factor = factors.get(site, 1.0) if isinstance(factors, dict) else 1.0
     if type(factor) not in (int, float) or not math.isfinite(factor) or factor <= 0:
         raise WeightsError(f"the aggregation weight of this site came as {factor!r}")

@@ -17,6 +17,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.errors import MmarError, Problem, WeightsError
 from mmar_runtime.exchange.encryption_extra import MISSING_EXTRA, extra_is_installed
 from mmar_runtime.exchange.job_documents import JobDocuments
+from mmar_runtime.exchange.weighing import WeighBy
 
 if TYPE_CHECKING:  # brings TenSEAL in, which only an encrypted job needs
     from mmar_runtime.exchange.ckks import Keys
@@ -35,7 +36,16 @@ def asked_layers(fl_ctx: FLContext) -> Any:
     Raises:
         ConfigError: the job's documents cannot be read.
     """
-    return _asked(Path(fl_ctx.get_engine().get_workspace().get_app_dir(fl_ctx.get_job_id())))
+    return _asked(_app(fl_ctx))
+
+
+def weigh_by(fl_ctx: FLContext) -> WeighBy:
+    """Return what the sites of the running job claim as their weight; raises likewise."""
+    return JobDocuments.read(_app(fl_ctx)).weigh_by
+
+
+def _app(fl_ctx: FLContext) -> Path:
+    return Path(fl_ctx.get_engine().get_workspace().get_app_dir(fl_ctx.get_job_id()))
 
 
 def _asked(app: Path) -> Any:

@@ -16,7 +16,14 @@ from mmar_runtime.errors import WeightsError
 from mmar_runtime.exchange.arrays import arrays_of, as_tensor
 from mmar_runtime.exchange.messages import Update
 from mmar_runtime.exchange.plain import to_plain
-from mmar_runtime.flare.wire import CASES, NOT_DECRYPTED, REPORT, STATUS
+from mmar_runtime.flare.wire import (
+    CASES,
+    EPOCH_SAMPLES,
+    NOT_DECRYPTED,
+    REPORT,
+    SAMPLES,
+    STATUS,
+)
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
 
@@ -51,8 +58,10 @@ def received_weights(shareable: Shareable) -> dict[str, torch.Tensor]:
 
 def update_reply(update: Update) -> Shareable:
     """Return a contribution as NVFlare's workflows expect it."""
+    counts = {SAMPLES: update.samples, EPOCH_SAMPLES: update.epoch_samples}
     meta = {
         MetaKey.NUM_STEPS_CURRENT_ROUND: update.steps,
+        **{key: count for key, count in counts.items() if count is not None},
         MetaKey.INITIAL_METRICS: dict(update.report.received_metrics),
         REPORT: to_plain(update.report),
     }

@@ -100,7 +100,7 @@ class SiteRun:
         documents = JobDocuments.read(site.mmar.root)
         session = SiteSession(
             site,
-            work,
+            replace(work, weigh_by=documents.weigh_by),
             make_tasks,
             progress=ProgressFile(run / "progress.jsonl"),
             done=done_before(fl_ctx, documents.federation.get("num_rounds")),

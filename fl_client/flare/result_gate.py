@@ -278,6 +278,9 @@ def _meta_faults(meta: Any, kind: Kind, policy: SitePolicy) -> Iterator[str]:
     for name in named.keys() & COUNTS.keys():
         if not _is_number(named[name], COUNTS[name]):
             yield f"{name} is no whole number from 1 to {COUNTS[name][-1]}"
+    for name in named.keys() & {"steps", "epoch_samples"}:
+        if type(named[name]) is int and policy.rounded_count(named[name]) != named[name]:
+            yield f"{name} has more digits than the policy allows"
     for name in named.keys() & {"initial_metrics", "metrics"}:
         yield from _metric_faults(named[name], name, policy)
     if "report" in named:

@@ -32,6 +32,7 @@ from fl_client.jobs.rounding import COMPACT
 from fl_client.privacy.settings import SETTINGS
 from mmar_runtime.exchange.job_documents import EXECUTOR, FEDERATION
 from mmar_runtime.exchange.rounding_forms import ROUNDINGS
+from mmar_runtime.exchange.weighing import FACTOR_RANGE, WEIGH_BY
 from mmar_runtime.names import NAME, NAME_FORM, SITE_NAME
 
 Document = Literal["server", "client"]
@@ -76,7 +77,7 @@ MODEL = text(
     re.compile(rf"(?!SRV_){SITE_NAME.pattern}"), "a model's name of letters, digits and ._-"
 )
 METRIC = text(NAME, NAME_FORM)
-FACTORS = mapping(SITE, number(1e-6, 1e6), MAX_SITES)
+FACTORS = mapping(SITE, number(*FACTOR_RANGE), MAX_SITES)
 
 
 def _range(value: object) -> bool:
@@ -90,6 +91,7 @@ LIMITS = record(
         "max_bytes": whole(1, 2**40),
         "max_norm": number(0, 1e38),
         "norm_ratio": number(1, 1e38),
+        "weight_ratio": number(1, 1e9),
         "max_steps": whole(1, 10**9),
         "metadata_bytes": whole(1, 2**20),
         "metric_ranges": mapping(METRIC, Form("[least, greatest] within 1e12", _range), 200),
@@ -130,6 +132,7 @@ CLASSES: Mapping[str, JobClass] = MappingProxyType(
                 "models": optional(several(MODEL, MAX_MODELS)),
                 "shared_names": optional(TENSOR_NAMES),
                 "encrypt_layers": optional(TENSOR_NAMES),
+                "weigh_by": word(*WEIGH_BY),
                 "aggregation_weights": optional(FACTORS),
                 "limits": optional(LIMITS),
                 "optional_names": optional(TENSOR_NAMES),

@@ -65,6 +65,8 @@ def update_message(update: Update) -> dict[str, Any]:
     return {
         "round_number": update.round_number,
         "steps": update.steps,
+        "samples": update.samples,
+        "epoch_samples": update.epoch_samples,
         "report": to_plain(update.report),
     }
 
@@ -75,6 +77,8 @@ def update_from(message: Mapping[str, Any], difference: Weights) -> Update:
         round_number=message["round_number"],
         difference=difference,
         steps=message["steps"],
+        samples=message["samples"],
+        epoch_samples=message["epoch_samples"],
         report=from_plain(SiteReport, message["report"]),
     )
 

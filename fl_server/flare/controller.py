@@ -229,6 +229,7 @@ class FederationController(WakingController):
             versions={name: version(name) for name in packages},
             initial_weights_sha256=digest(initial.weights) if self.terms.rounds else None,
             shared_names=initial.shared_names,
+            weigh_by=self.terms.weigh_by,
         )
 
     def _note(self, event: str, **facts: Any) -> None:

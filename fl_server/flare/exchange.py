@@ -126,7 +126,7 @@ def message_of(
         task: what the run wants.
         rounds: how many the job asks for.
         base_model: what identifies the global model that a round starts from.
-        factors: site -> factor of its steps, which sites of an encrypted job have to know.
+        factors: site -> factor of its claim, which sites of an encrypted job have to know.
     """
     if isinstance(task, Submit):
         return Shareable()

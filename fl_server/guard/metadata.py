@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+from fl_server.guard.claims import claim_faults
 from fl_server.guard.values import (
     MAX_SHOWN,
     Expected,
@@ -24,7 +25,6 @@ from mmar_runtime.exchange.messages import (
     EPOCH_KEYS,
     MAX_BUILT,
     MAX_EPOCH_REPORTS,
-    MAX_EPOCHS,
     MAX_METRIC,
     MAX_METRICS,
     MAX_PROCESS_NAME,
@@ -37,8 +37,6 @@ CLAIMS = ("site", "job", "round", "kind", "base_model")
 """Metadata by which a reply says what it belongs to."""
 
 MAX_METADATA_DEPTH = 6
-MAX_CASES = 10**6
-"""Of one site: with a batch for each case, its epoch has no more steps than that."""
 
 
 def about_faults(
@@ -153,8 +151,7 @@ def _number_faults(
         message = f"has to list names of filters, found {shown_value(history)}"
         yield UpdateFault("metadata", "filter_history", message)
     if expected.kind == "WEIGHT_DIFF":
-        most = min(limits.max_steps, _most_steps(metadata.get("report"), expected))
-        yield from _count_fault(metadata.get("steps"), "steps", range(1, most + 1))
+        yield from claim_faults(metadata, expected, limits)
         if "initial_metrics" in metadata:
             initial = metadata["initial_metrics"]
             yield from metric_faults(initial, "initial_metrics", expected, limits)
@@ -164,18 +161,6 @@ def _number_faults(
         yield from metric_faults(metadata.get("metrics"), "metrics", expected, limits)
     elif "cases" in metadata:
         yield from _count_fault(metadata["cases"], "cases")
-
-
-def _most_steps(report: object, expected: Expected) -> int:
-    """Return the steps that a round may have: the job's own number, or as epochs and cases allow.
-
-    A handler may end an epoch early, so the last one may not be among those that are reported.
-    """
-    if expected.steps:
-        return expected.steps
-    epochs = report.get("epochs") if isinstance(report, dict) else None
-    count = len(epochs) if type(epochs) is list else 0
-    return min(count + 1, MAX_EPOCHS) * MAX_CASES
 
 
 def _report_faults(
@@ -237,8 +222,8 @@ def _is_number(value: object) -> bool:
     return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
-def _count_fault(value: object, place: str, allowed: range | None = None) -> Iterator[UpdateFault]:
-    allowed = COUNTS[place] if allowed is None else allowed
+def _count_fault(value: object, place: str) -> Iterator[UpdateFault]:
+    allowed = COUNTS[place]
     if not _is_count(value, allowed):
         message = f"has to be a whole number from 1 to {allowed[-1]}, found {shown_value(value)}"
         yield UpdateFault(place, place, message)

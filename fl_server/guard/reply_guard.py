@@ -19,6 +19,7 @@ from mmar_runtime.exchange.job_documents import FEDERATION_ARGUMENTS
 from mmar_runtime.exchange.rounding import Arrays
 from mmar_runtime.exchange.rounding_forms import ROUNDINGS, Rounding
 from mmar_runtime.exchange.sharing import form_problems, matching
+from mmar_runtime.exchange.weighing import WeighBy
 
 SHOWN_FAULTS = 3
 OPTIONAL_NAMES = FEDERATION_ARGUMENTS / "optional_names"
@@ -35,7 +36,8 @@ class PlainReplyGuard:
         limits: the job's own limits.
         optional_names: patterns of the tensors that a contribution may lack.
         encrypted: the tensors that the sites send encrypted; None for none.
-        factors: site -> factor of its steps in the mean; 1 for a site not named.
+        weigh_by: what a site claims as its weight in the mean.
+        factors: site -> factor of its claim; 1 for a site not named.
         transfer: the form in which large tensors of contributions come; None for as they are.
         steps: optimizer steps that the job asks for in a round; 0 where it asks for epochs.
 
@@ -55,6 +57,7 @@ class PlainReplyGuard:
         *,
         optional_names: list[str] | None = None,
         encrypted: Layout | None = None,
+        weigh_by: WeighBy = "samples",
         factors: Mapping[str, float] | None = None,
         transfer: Rounding | None = None,
         steps: int = 0,
@@ -62,6 +65,7 @@ class PlainReplyGuard:
         self._steps = steps
         self._key_metric = initial.key_metric
         self._encrypted = encrypted
+        self._weigh_by = weigh_by
         self._factors = factors or {}
         if transfer is not None and transfer not in ROUNDINGS:
             raise FederationError(f"transfer is {transfer!r}, no form of {', '.join(ROUNDINGS)}")
@@ -99,6 +103,11 @@ class PlainReplyGuard:
         """The bound of a norm as a multiple of the round's median; None for none."""
         return self._limits.norm_ratio
 
+    @property
+    def weight_ratio(self) -> float:
+        """The bound of a site's claim as a multiple of the round's median."""
+        return self._limits.weight_ratio
+
     def contribution_faults(
         self,
         data: object,
@@ -109,6 +118,8 @@ class PlainReplyGuard:
         model: Arrays,
         base_model: str | None,
         contributors: Collection[str],
+        epoch_samples: int | None = None,
+        usual_claim: float | None = None,
     ) -> tuple[UpdateFault, ...]:
         """Judge a reply to ``train``.
 
@@ -120,6 +131,8 @@ class PlainReplyGuard:
             model: the global model.
             base_model: what identifies it, such as its digest; None where the tasks carry none.
             contributors: who has answered in this round.
+            epoch_samples: what the site has stated in a former round; None if nothing.
+            usual_claim: the median of the claims in the last round; None in the first one.
         """
         expected = Expected(
             site=site,
@@ -127,6 +140,9 @@ class PlainReplyGuard:
             kind="WEIGHT_DIFF",
             model=self._plain(model),
             encrypted=self._encrypted,
+            weigh_by=self._weigh_by,
+            epoch_samples=epoch_samples,
+            usual_claim=usual_claim,
             factor=self._factors.get(site, 1.0),
             optional=self.optional,
             key_metric=self._key_metric,

@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from fl_server.guard.claims import claim_in
 from fl_server.guard.values import (
     MAX_FAULTS,
     MAX_SHOWN,
@@ -107,10 +108,12 @@ def _encrypted_faults(
         yield UpdateFault("encryption", LENGTHS, message)
     weight, sent = 1.0, float(update[WEIGHT][0])
     if expected.kind == "WEIGHT_DIFF":
-        steps = metadata.get("steps") if type(metadata) is dict else None
-        weight = steps * expected.factor if type(steps) is int else sent
+        claim = claim_in(metadata, expected.weigh_by)
+        weight = sent if claim is None else claim * expected.factor
     if sent != weight:
-        message = f"is {sent:g}; steps by the site's aggregation weight are {weight:g}"
+        message = (
+            f"is {sent:g}; {expected.weigh_by} by the site's aggregation weight are {weight:g}"
+        )
         yield UpdateFault("encryption", WEIGHT, message)
 
 

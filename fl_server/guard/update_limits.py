@@ -17,6 +17,7 @@ BOUNDS: Mapping[str, tuple[type, float, float]] = {
     "max_bytes": (int, 1, 2**40),
     "max_norm": (float, 0, math.inf),
     "norm_ratio": (float, 1, math.inf),
+    "weight_ratio": (float, 1, 1e9),
     "max_steps": (int, 1, MAX_COUNT),
     "metadata_bytes": (int, 1, 2**20),
 }

@@ -10,6 +10,7 @@ from mmar_runtime.exchange.encryption import Layout
 from mmar_runtime.exchange.messages import ANY_COUNT, MAX_COUNT, Kind
 from mmar_runtime.exchange.rounding import Arrays
 from mmar_runtime.exchange.rounding_forms import Rounding
+from mmar_runtime.exchange.weighing import WeighBy
 
 Range: TypeAlias = tuple[float, float]
 
@@ -20,6 +21,9 @@ MAX_METADATA_BYTES = 16 * 1024
 """A report of 100 epochs, the most that a site trains in a round by default, takes half of it."""
 
 MAX_SHOWN = 60
+
+WEIGHT_RATIO = 100.0
+"""Sites of a federation differ in size: the largest may have a hundred times the median."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class UpdateLimits:
         max_norm: Euclidean norm of a difference over all its floating-point tensors; None for
             ``tensors.MAX_NORM_FACTOR`` times that of the model, and one.
         norm_ratio: the same bound as a multiple of the round's median; None for none.
+        weight_ratio: the most that a site may claim as its weight, as a multiple of the median.
         max_steps: optimizer steps of one site in one round. An integer buffer, such as a counter of
             batches, moves by no more than this either.
         metadata_bytes: of everything but the tensors.
@@ -58,6 +63,7 @@ class UpdateLimits:
     max_bytes: int | None = None
     max_norm: float | None = None
     norm_ratio: float | None = None
+    weight_ratio: float = WEIGHT_RATIO
     max_steps: int = MAX_COUNT
     metadata_bytes: int = MAX_METADATA_BYTES
     metric_ranges: Mapping[str, Range] = field(default_factory=dict)
@@ -82,7 +88,10 @@ class Expected:
         largest: of each floating-point tensor of the model its ``largest_magnitude``, where whoever
             judges several replies has computed it before.
         encrypted: the tensors that come encrypted, which ``model`` does not have; None for none.
-        factor: of the site's steps in the mean: steps by factor is the weight of what is encrypted.
+        weigh_by: what the site claims as its weight in the mean.
+        epoch_samples: those that the site has stated in a former round; None where it has not.
+        usual_claim: the median of the claims of the last round; None in the first one.
+        factor: of the site's claim: claim by factor is the weight of what is encrypted.
         transfer: the form in which large tensors of a difference come; None for as they are.
         steps: optimizer steps that the job asks for in a round; 0 where it asks for epochs.
     """
@@ -99,6 +108,9 @@ class Expected:
     contributors: Collection[str] = ()
     largest: Mapping[str, float] = field(default_factory=dict)
     encrypted: Layout | None = None
+    weigh_by: WeighBy = "steps"
+    epoch_samples: int | None = None
+    usual_claim: float | None = None
     factor: float = 1.0
     transfer: Rounding | None = None
     steps: int = 0

@@ -36,7 +36,8 @@ from fl_server.record.checks import (
 )
 from mmar_runtime.audit import AUDIT_FILE, HEAD_FORM, LEDGER_FILE
 from mmar_runtime.errors import FederationError
-from mmar_runtime.exchange.plain import from_plain, keyed, to_plain
+from mmar_runtime.exchange.plain import added, from_plain, keyed, to_plain
+from mmar_runtime.exchange.weighing import WeighBy, claim_of
 from mmar_runtime.names import shown
 from mmar_runtime.results import Metrics
 
@@ -80,7 +81,11 @@ class SiteContribution:
     """What one site gave to one round, accepted by the server.
 
     Attributes:
-        steps: optimizer steps of this round, which are the site's weight in the mean.
+        steps: iterations of the site's trainer in this round.
+        samples: items that the site drew from its training data; None where the run does not weigh
+            by them.
+        epoch_samples: those of one epoch, as the site states them; None likewise.
+        weight: the site's in the mean; None in records from before it was recorded.
         sent_bytes: size of the update that arrived.
         seconds: time that the site spent on the round.
         received_metrics: the global model it received, validated on its data before training.
@@ -95,6 +100,9 @@ class SiteContribution:
 
     status: Literal["contributed"] = "contributed"
     steps: int
+    samples: int | None = added(None)
+    epoch_samples: int | None = added(None)
+    weight: float | None = added(None)
     sent_bytes: int = keyed("bytes")
     seconds: float
     received_metrics: Metrics
@@ -122,6 +130,11 @@ class SiteContribution:
             logs=read_only(mapping(self.logs, "logs")),
         )
         known = (AUDIT_FILE.name, LEDGER_FILE.name)
+        for name in ("samples", "epoch_samples"):
+            if getattr(self, name) is not None:
+                whole_number(getattr(self, name), name, least=1)
+        if self.weight is not None:
+            set_checked(self, weight=finite_number(self.weight, "weight", least=0))
         for name, head in mapping(self.logs, "logs").items():
             if name not in known or not (isinstance(head, str) and HEAD_FORM.fullmatch(head)):
                 raise FederationError(f"logs: expected heads of {' and '.join(known)} alone")
@@ -271,6 +284,7 @@ class RunRecord:
         best_round: the round whose global model was selected as the best; ``None`` if none was.
         local_bests: each site's own best model.
         shared_names: the tensors that the sites share; ``None`` for all of the network.
+        weigh_by: what a site claims as its weight in the mean.
     """
 
     format_version: int = field(init=False, default=FORMAT_VERSION)
@@ -290,7 +304,8 @@ class RunRecord:
     scores: tuple[RoundScores, ...] = ()
     best_round: int | None = None
     local_bests: Mapping[str, LocalBest] = field(default_factory=dict)
-    shared_names: tuple[str, ...] | None = None
+    shared_names: tuple[str, ...] | None = added(None)
+    weigh_by: WeighBy = added("steps")  # noqa: RUF009 - it returns a field
 
     def __post_init__(self) -> None:
         """Check each part, and that the parts fit each other."""
@@ -418,6 +433,22 @@ class RunRecord:
         """Return the scores of one global model, or ``None`` where no site has scored it."""
         return next((scores for scores in self.scores if scores.round == round_number), None)
 
+    def claims(self, round_number: int) -> Mapping[str, int]:
+        """Return what each contributor of a round claimed as its weight."""
+        return {
+            site: claim_of(self.weigh_by, steps=came.steps, samples=came.samples)
+            for site, came in self.rounds[round_number - 1].sites.items()
+            if isinstance(came, SiteContribution)
+        }
+
+    def stated_samples(self, site: str) -> int | None:
+        """Return the samples of an epoch that a site has stated; None if it has stated none."""
+        for part in self.closed_rounds:
+            came = part.sites.get(site)
+            if isinstance(came, SiteContribution):
+                return came.epoch_samples
+        return None
+
     def log_heads(self, site: str) -> dict[str, list[str]]:
         """Name of a log -> the heads that came with the contributions of a site."""
         heads: dict[str, list[str]] = {}
@@ -446,8 +477,7 @@ class RunRecord:
         """
         document = mapping(value, "document")
         check_format_version(document.get("format_version"))
-        # Records from before networks could be shared in part have all tensors shared.
-        record = from_plain(cls, {"shared_names": None, **document})
+        record = from_plain(cls, document)
         record.require_digests()
         return record
 

@@ -79,6 +79,9 @@ class ComponentBuilder:
         context: device and permissions.
         counts: counts the built components, as ``section.entry``, for all who share it.
         given: objects to use in place of entries, by section and entry.
+
+    Attributes:
+        listed: items of a section's data list, before they are dealt out to the processes.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class ComponentBuilder:
         self.config = config
         self.context = context
         self.counts = Counter() if counts is None else counts
+        self.listed: dict[str, int] = {}
         self._built: dict[tuple[str, str], Any] = dict(given or {})
         self._announced: set[str] = set()
 
@@ -183,8 +187,10 @@ class ComponentBuilder:
             name: self._value(node, scope, "transform") for name, node in spec.args.items.items()
         }
         if spec.data_list is not None:
+            items = read_data_list(spec.data_list, file_keys=file_keys(self.config)).items
+            self.listed[scope] = len(items)
             arguments["data"] = own_part(
-                read_data_list(spec.data_list, file_keys=file_keys(self.config)).items,
+                items,
                 self.context.processes,
                 training=scope == "train",
                 place=spec.location,

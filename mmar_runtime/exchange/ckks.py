@@ -97,7 +97,7 @@ class Keys:
         if not low <= weight <= high:
             raise WeightsError(
                 f"the weight of this update is {weight:g}; from {low:g} to {high:g} can be "
-                "encrypted. It is the steps of the round by the site's aggregation weight."
+                "encrypted. It is the claim of the site by its aggregation weight."
             )
         if not np.isfinite(row).all():
             raise WeightsError("values that are not finite would be encrypted; nothing is sent")

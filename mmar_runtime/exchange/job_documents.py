@@ -17,6 +17,7 @@ from mmar_runtime.config.sources import SCALARS, read_json
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.exchange.messages import TRAIN
+from mmar_runtime.exchange.weighing import WEIGH_BY, WeighBy, factor_problems
 
 SERVER_CONFIG = "config_fed_server.json"
 CLIENT_CONFIG = "config_fed_client.json"
@@ -26,6 +27,8 @@ FEDERATION = "fl_server.flare.controller.FederationController"
 
 FEDERATION_ARGUMENTS = Location(SERVER_CONFIG) / "workflows" / 0 / "args"
 """Where a job asks its server for something."""
+
+FACTORS_PLACE = FEDERATION_ARGUMENTS / "aggregation_weights"
 
 EXECUTOR = "fl_client.flare.executor.MmarExecutor"
 """The executor of a job's tasks at a site."""
@@ -143,6 +146,12 @@ class JobDocuments:
         """Whether the sites train; a job that does not only has given models evaluated."""
         return any({TRAIN, EVERY_TASK} & {*entry["tasks"]} for entry in self._executors())
 
+    @property
+    def weigh_by(self) -> WeighBy:
+        """What a site claims as its weight in the mean."""
+        rule: WeighBy = self.federation.get("weigh_by", WEIGH_BY[0])
+        return rule
+
     def chains(self, key: str) -> Iterator[FilterChain]:
         """Yield the chains of filters at the sites, of ``DATA_FILTERS`` or ``RESULT_FILTERS``."""
         for index, chain in enumerate(self.client.get(key, [])):
@@ -193,11 +202,19 @@ class JobDocuments:
         if "min_sites" not in self.federation:
             advice = f"It is an argument of {FEDERATION}."
             yield Problem(FEDERATION_ARGUMENTS / "min_sites", "is missing", advice, "argument")
+        yield from self._weight_problems()
         for name in sorted(self.federation.keys() & self.executor.keys()):
             here, there = self.executor[name], self.federation[name]
             if here != there:
                 message = f"is {here!r} here, and {there!r} in {SERVER_CONFIG}"
                 yield Problem(executor / name, message, "Both have to be equal.", "argument")
+
+    def _weight_problems(self) -> Iterator[Problem]:
+        if self.weigh_by not in WEIGH_BY:
+            message = f"has to be one of {', '.join(WEIGH_BY)}, found {self.weigh_by!r}"
+            yield Problem(FEDERATION_ARGUMENTS / "weigh_by", message, "", "argument")
+        factors = self.federation.get("aggregation_weights") or {}
+        yield from factor_problems(factors, FACTORS_PLACE)
 
 
 EXECUTOR_TERMS = frozenset({"local_epochs", "steps_aggregation", "shared_names"})

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmar_runtime.exchange.rounding_forms import Rounding
+from mmar_runtime.exchange.weighing import WeighBy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +20,8 @@ class JobTerms:
         local_epochs: epochs that a site trains in a round.
         steps_aggregation: optimizer steps that a site trains in a round; 0 means whole epochs.
         shared_names: the tensors that the sites share; None for all.
-        aggregation_weights: factor of a site's steps in the mean.
+        weigh_by: what a site claims as its weight in the mean.
+        aggregation_weights: factor of a site's claim.
         limits: bounds of the update guard.
         optional_names: patterns of the tensors that an update may lack; None for none.
         transfer: the form in which large tensors of updates are sent; None for as they are.
@@ -35,6 +37,7 @@ class JobTerms:
     local_epochs: int = 1
     steps_aggregation: int = 0
     shared_names: list[str] | None = None
+    weigh_by: WeighBy = "samples"
     aggregation_weights: Mapping[str, float] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
     optional_names: list[str] | None = None

@@ -112,13 +112,18 @@ class Update:
     Attributes:
         round_number: the round, counted from 1.
         difference: local minus received weights, by name, in the dtypes of the weights.
-        steps: optimizer steps done in this round; the update's weight in the mean.
+        steps: iterations of the trainer in this round.
+        samples: items that all processes drew from the training data in this round; None where the
+            job does not weigh by them.
+        epoch_samples: those of one epoch; None likewise.
         report: metrics, losses and seconds.
     """
 
     round_number: int
     difference: Weights
     steps: int
+    samples: int | None = None
+    epoch_samples: int | None = None
     report: SiteReport
 
 
@@ -157,7 +162,14 @@ Kind: TypeAlias = Literal["WEIGHT_DIFF", "WEIGHTS", "METRICS"]
 
 METADATA_KEYS: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
     {
-        "WEIGHT_DIFF": ("steps", "report", "initial_metrics", "filter_history"),
+        "WEIGHT_DIFF": (
+            "steps",
+            "samples",
+            "epoch_samples",
+            "report",
+            "initial_metrics",
+            "filter_history",
+        ),
         "WEIGHTS": ("model_round", "metrics", "filter_history"),
         "METRICS": ("cases", "filter_history"),
     }
@@ -171,6 +183,8 @@ MAX_COUNT = 10**9
 COUNTS: Mapping[str, range] = MappingProxyType(
     {
         "steps": range(1, MAX_COUNT + 1),
+        "samples": range(1, MAX_COUNT + 1),
+        "epoch_samples": range(1, MAX_COUNT + 1),
         "model_round": range(1, MAX_COUNT + 1),
         "cases": range(1, MAX_COUNT + 1),
         "epoch": range(1, MAX_COUNT + 1),

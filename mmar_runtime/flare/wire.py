@@ -17,7 +17,7 @@ RECORD_TOPIC = "mmar.run_record"
 # --- a task
 
 AGGREGATION_WEIGHTS = "mmar_aggregation_weights"
-"""The header of an encrypted job's task that maps a site to the factor of its steps in the mean."""
+"""The header of an encrypted job's task that maps a site to the factor of its claim."""
 
 BASE_MODEL = "mmar_base_model"
 """The cookie by which a reply says to which global model it is a difference."""
@@ -29,6 +29,12 @@ SERVERS_OWN = "SRV_"
 """What NVFlare puts in front of the names of the server's models."""
 
 # --- a reply
+
+SAMPLES = "mmar_samples"
+"""The metadata key of the items that a site drew from its training data in the round."""
+
+EPOCH_SAMPLES = "mmar_epoch_samples"
+"""The metadata key of the items that a site draws in an epoch."""
 
 REPORT = "mmar_report"
 """The metadata key of an update's report on its round."""
@@ -45,6 +51,8 @@ LOGS = "mmar_logs"
 META_NAMES: Mapping[str, str] = MappingProxyType(
     {
         MetaKey.NUM_STEPS_CURRENT_ROUND: "steps",
+        SAMPLES: "samples",
+        EPOCH_SAMPLES: "epoch_samples",
         MetaKey.INITIAL_METRICS: "initial_metrics",
         MetaKey.FILTER_HISTORY: "filter_history",
         REPORT: "report",

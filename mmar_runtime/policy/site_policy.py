@@ -96,12 +96,15 @@ class Outgoing:
     Attributes:
         metrics: their names; None means every aggregate metric of the job.
         round_digits: significant decimal digits that are kept; None means all of them.
+        count_digits: significant decimal digits of the numbers of steps and samples, which are
+            rounded down; None means all of them.
         max_metrics: metrics in one report.
         max_evaluations: models that one job may have evaluated here, besides those of its rounds.
     """
 
     metrics: tuple[str, ...] | None = None
     round_digits: int | None = 4
+    count_digits: int | None = None
     max_metrics: int = 32
     max_evaluations: int = 200
 
@@ -196,6 +199,21 @@ class SitePolicy:
         return (
             kept if digits is None else {name: significant(v, digits) for name, v in kept.items()}
         )
+
+    def rounded_count(self, count: int) -> int:
+        """Return a number of steps or samples as it may leave."""
+        digits = self.outgoing.count_digits
+        return count if digits is None else rounded_down(count, digits)
+
+
+def rounded_down(count: int, digits: int) -> int:
+    """Return a count from 1 on with so many significant decimal digits, the others zero.
+
+    >>> [rounded_down(count, 1) for count in (1, 19, 137)]
+    [1, 10, 100]
+    """
+    kept = str(count)[:digits]
+    return int(kept.ljust(len(str(count)), "0"))
 
 
 def significant(value: float, digits: int) -> float:
@@ -318,6 +336,7 @@ class _Reading:
                     {
                         "metrics": self._texts,
                         "round_digits": self._digits,
+                        "count_digits": self._digits,
                         "max_metrics": self._at_most(MOST_METRICS),
                         "max_evaluations": self._count,
                     },

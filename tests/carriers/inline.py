@@ -100,7 +100,7 @@ def run_inline(script: Script, mmar: Path, folder: Path) -> RunRecord:
     """The record of a script's run in this process."""
     opened = Mmar.open(mmar)
     initial = initial_model(opened, values={})
-    terms = JobTerms(**{"rounds": ROUNDS, "min_sites": 2, **script.terms})
+    terms = JobTerms(**{"rounds": ROUNDS, "min_sites": 2, "weigh_by": "steps", **script.terms})
     sites = ScriptedSites(script)
     sites.first = {name: tensor.clone() for name, tensor in initial.weights.items()}
     evaluation = evaluation_digest(opened)

@@ -216,7 +216,7 @@ def server_of(mmar: Path, folder: Path, **terms: Any) -> Server:
         (folder / name).mkdir(parents=True)
     mmar.rename(folder / JOB / "app_server")
     workspace = Workspace(str(folder), "server", str(folder / "startup"))
-    return Server(EngineStandIn(workspace), FederationController(**terms))
+    return Server(EngineStandIn(workspace), FederationController(**{"weigh_by": "steps", **terms}))
 
 
 def run_nvflare(script: Script, mmar: Path, folder: Path) -> RunRecord:

@@ -205,7 +205,7 @@ def started(tmp_path: Path) -> Iterator[Started]:
         run: Mapping[str, Any] = {},
         **given: Any,
     ) -> MadeUpRun:
-        terms = JobTerms(**{"rounds": 3, "min_sites": 1, **given})
+        terms = JobTerms(**{"rounds": 3, "min_sites": 1, "weigh_by": "steps", **given})
         files = RunFiles(tmp_path / f"results-{len(runs)}", {}, durable=durable)
         lines: list[dict[str, Any]] = []
 
@@ -226,6 +226,7 @@ def started(tmp_path: Path) -> Iterator[Started]:
             min_sites=terms.min_sites,
             versions={},
             initial_weights_sha256="0" * 64 if terms.rounds else None,
+            weigh_by=terms.weigh_by,
         )
         made = FederatedRun(
             record,

@@ -9,11 +9,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_server.aggregation import InTimeWeightedMean, moved_by, replaced_by
-from mmar_runtime.errors import FederationError, WeightsError
+from fl_server.aggregation import (
+    AVERAGED,
+    InTimeWeightedMean,
+    averaging_problems,
+    moved_by,
+    replaced_by,
+)
+from mmar_runtime.config.location import Location
+from mmar_runtime.errors import ConfigError, FederationError, WeightsError
 from mmar_runtime.weights import digest
 
 SITES = ("site-1", "site-2", "site-3")
+PLACE = Location("config_train.json") / "train" / "model"
 
 
 def weights(*values: float, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
@@ -53,6 +61,23 @@ def test_an_aggregation_weight_is_a_factor_of_a_sites_steps() -> None:
     assert mean.new_global(weights(0.0))["w"].tolist() == [(1 * 1 + 4 * 0.25 * 5) / (1 + 4 * 0.25)]
 
 
+@pytest.mark.parametrize("factor", [-1.0, 0.0, float("nan"), float("inf"), True, "2", 1e7, None])
+def test_a_factor_that_is_no_positive_number_is_refused_with_its_place(factor: Any) -> None:
+    with pytest.raises(ConfigError, match=r"aggregation_weights\['site-2'\]: has to be a number"):
+        InTimeWeightedMean(SITES, aggregation_weights={"site-2": factor})
+
+
+def test_a_factor_of_an_unknown_site_is_refused_with_its_place() -> None:
+    with pytest.raises(ConfigError, match=r"'sitee-2' is no site of this run.*\n.*'site-2'"):
+        InTimeWeightedMean(SITES, aggregation_weights={"sitee-2": 2.0})
+
+
+@pytest.mark.parametrize("claim", [0, -1, True, 1.5, float("nan"), None])
+def test_a_claim_that_is_no_count_is_refused(claim: Any) -> None:
+    with pytest.raises(FederationError, match="no whole number from 1 on"):
+        InTimeWeightedMean(SITES).add("site-1", weights(1.0), claim)
+
+
 def test_neither_the_global_weights_nor_the_differences_are_changed() -> None:
     received, difference = weights(1.0), weights(2.0)
 
@@ -60,6 +85,33 @@ def test_neither_the_global_weights_nor_the_differences_are_changed() -> None:
 
     assert received["w"].tolist() == [1.0]
     assert difference["w"].tolist() == [2.0]
+
+
+# --- which tensors have a mean
+
+
+@pytest.mark.parametrize("dtype", AVERAGED)
+def test_floats_and_wide_integers_have_a_mean(dtype: torch.dtype) -> None:
+    global_weights = {"w": torch.tensor([10], dtype=dtype)}
+    mean = mean_of(
+        {
+            "site-1": ({"w": torch.tensor([1], dtype=dtype)}, 1),
+            "site-2": ({"w": torch.tensor([5], dtype=dtype)}, 1),
+        }
+    )
+
+    assert not list(averaging_problems(global_weights, PLACE))
+    assert mean.new_global(global_weights)["w"].tolist() == [10 + (1 + 5) / 2]
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int16", "complex64", "bfloat16"])
+def test_of_other_types_there_is_none(dtype: str) -> None:
+    weights = {"w": torch.ones(1), "mask": torch.ones(1, dtype=getattr(torch, dtype))}
+
+    (problem,) = averaging_problems(weights, PLACE)
+
+    assert f"mask is {dtype}" in problem.message
+    assert "--exclude-vars mask" in problem.advice
 
 
 # --- the same bits, whatever the order
@@ -82,7 +134,7 @@ GLOBAL = {"w": random(0), "n": torch.tensor(3)}
 def digest_after(arrivals: list[str]) -> str:
     mean = InTimeWeightedMean(NAMES)
     for name in arrivals:
-        mean.add(name, DIFFERENCES[name], steps=1 + NAMES.index(name))
+        mean.add(name, DIFFERENCES[name], 1 + NAMES.index(name))
     return digest(mean.new_global(GLOBAL))
 
 

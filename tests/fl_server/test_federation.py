@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fl_server.record.values import SiteContribution
 from fl_server.updates import Received
 from mmar_runtime.errors import ConfigError, FederationError
 from mmar_runtime.exchange.rounding import SCALES, restored, rounded
@@ -39,6 +40,119 @@ def test_aggregation_weights_are_factors_of_the_steps(started: Started) -> None:
     fed.take("site-2", step=5.0)
 
     assert value(fed.close_round()) == (3 * 1 + 5) / 4
+
+
+BY_SAMPLES: dict[str, Any] = {"weigh_by": "samples"}
+
+
+def samples(count: int, *, epoch: int | None = None) -> dict[str, Any]:
+    return {"samples": count, "epoch_samples": epoch or count}
+
+
+def test_a_site_weighs_as_many_samples_as_it_drew(started: Started) -> None:
+    """Batches of another size, or several processes, change the steps alone."""
+    fed = started(**BY_SAMPLES)
+    assert not fed.take("site-1", step=1.0, steps=10, **samples(20))
+    assert not fed.take("site-2", step=5.0, steps=1, **samples(60))
+
+    assert value(fed.close_round()) == (20 * 1 + 60 * 5) / 80
+    assert fed.run.record.weigh_by == "samples"
+    outcome = fed.outcome("site-2")
+    assert isinstance(outcome, SiteContribution)
+    assert (outcome.weight, outcome.samples, outcome.steps) == (60, 60, 1)
+
+
+def test_sites_can_weigh_the_same(started: Started) -> None:
+    fed = started(weigh_by="equal", aggregation_weights={"site-2": 3.0})
+    fed.take("site-1", step=1.0, steps=1)
+    fed.take("site-2", step=5.0, steps=900)
+
+    assert value(fed.close_round()) == (1 + 3 * 5) / 4
+
+
+def test_factors_of_unknown_sites_are_refused_before_the_first_round(started: Started) -> None:
+    with pytest.raises(ConfigError, match=r"aggregation_weights\['site-3'\].*no site of this run"):
+        started(aggregation_weights={"site-3": 2.0})
+
+
+def test_a_tensor_without_a_mean_is_refused_before_the_first_round(started: Started) -> None:
+    with pytest.raises(ConfigError, match="mask is bool"):
+        started(weights={**WEIGHTS, "mask": torch.ones(2, dtype=torch.bool)})
+
+
+# --- claims
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ({}, "epoch_samples: has to be a whole number"),
+        (samples(0), "epoch_samples: has to be a whole number"),
+        (samples(41, epoch=20), "samples: has to be a whole number from 1 to 40"),
+        (samples(10**7), "epoch_samples: has to be a whole number from 1 to 1000000"),
+        ({"samples": True, "epoch_samples": 20}, "samples: has to be a whole number"),
+    ],
+)
+def test_a_site_claims_no_more_than_its_epochs_and_cases_allow(
+    started: Started, counts: dict[str, Any], told: str
+) -> None:
+    fed = started(**BY_SAMPLES)
+
+    assert told in str(fed.take("site-1", **counts)[0])
+    assert not fed.take("site-2", **samples(40, epoch=20))  # one epoch reported, one cut short
+
+
+def test_a_site_is_held_to_the_cases_that_it_has_stated(started: Started) -> None:
+    fed = started(**BY_SAMPLES)
+    fed.take("site-1", **samples(20))
+    fed.take("site-2", **samples(30))
+    fed.close_round()
+    fed.run.open_round()
+
+    assert "the site has stated 20 before" in str(fed.take("site-1", **samples(21))[0])
+    assert not fed.take("site-2", **samples(15, epoch=30))
+
+
+def test_samples_come_only_where_the_job_asks_for_them(started: Started) -> None:
+    fed = started(weigh_by="equal")
+
+    assert "asks for no number of them" in str(fed.take("site-1", **samples(20))[0])
+
+
+SIX = tuple(f"site-{number}" for number in range(1, 7))
+
+
+def test_sites_may_differ_a_hundredfold(started: Started) -> None:
+    fed = started(sites=SIX[:3], **BY_SAMPLES)
+    for site, count in zip(SIX, (10, 20, 2000), strict=False):
+        fed.take(site, **samples(count))
+    fed.close_round()
+
+    assert fed.run.record.rounds[0].contributors == SIX[:3]
+
+
+@pytest.mark.parametrize("rule", ["samples", "steps"])
+def test_a_claim_far_above_the_median_of_the_round_is_rejected(started: Started, rule: str) -> None:
+    """Whoever comes first waits until the others' claims are known."""
+    fed = started(sites=SIX[:3], weigh_by=rule)
+    for site, count in zip(SIX, (10**5, 20, 30), strict=False):
+        counts = samples(count) if rule == "samples" else {"steps": count}
+        assert not fed.take(site, step=float(count), **counts)
+
+    assert value(fed.close_round()) == (20 * 20 + 30 * 30) / 50
+    assert "claims a weight of 100000, more than 100 times the median" in fed.reason("site-1")
+    assert "limits.weight_ratio" in fed.reason("site-1")
+
+
+def test_later_rounds_judge_by_the_round_before(started: Started) -> None:
+    fed = started(sites=SIX[:3], weigh_by="steps", limits={"weight_ratio": 3})
+    for site in SIX[:3]:
+        fed.take(site, steps=10)
+    fed.close_round()
+    fed.run.open_round()
+
+    assert "more than 3 times the median of the sites, 10" in str(fed.take("site-1", steps=31)[0])
+    assert not fed.take("site-2", steps=30)
 
 
 # --- updates that do not count
@@ -441,6 +555,7 @@ def test_the_log_has_a_line_for_each_update_and_each_model_in_their_order(
         "site": "site-2",
         "round": 1,
         "steps": 7,
+        "weight": 7.0,
         "bytes": size,
         "logs": {},
         "tensors": digest(sent),

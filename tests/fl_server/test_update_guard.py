@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as of_numpy
 
-from fl_server.guard.metadata import MAX_CASES
+from fl_server.guard.claims import MAX_CASES
 from fl_server.guard.tensors import outlying_norms, update_norm
 from fl_server.guard.values import MAX_FAULTS
 from fl_server.update_guard import Expected, UpdateLimits, check_update

@@ -9,6 +9,7 @@ from fl_admin.cli.commands import add_words
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.exchange.rounding_forms import ROUNDINGS
+from mmar_runtime.exchange.weighing import WEIGH_BY
 
 if TYPE_CHECKING:
     from fl_admin.jobs.settings import JobSettings
@@ -19,8 +20,11 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--local-epochs", type=int, metavar="N", help="epochs that a site trains in a round (1)"
     )
+    parser.add_argument(
+        "--weigh-by", choices=WEIGH_BY, help="what gives a site its weight in the mean (samples)"
+    )
     add_words(
-        parser, "--aggregation-weights", "SITE=WEIGHT", "factor of a site's steps in the mean (1)"
+        parser, "--aggregation-weights", "SITE=WEIGHT", "factor of a site's weight in the mean (1)"
     )
     parser.add_argument(
         "--he", action="store_true", help="sites send their updates homomorphically encrypted"
@@ -78,8 +82,9 @@ def settings_of(options: argparse.Namespace, *, min_sites: int) -> JobSettings:
     from fl_admin.jobs.settings import JobSettings
     from fl_client.jobs.encryption import ALL
 
-    given = {"rounds": options.rounds, "local_epochs": options.local_epochs}
-    numbers = {name: value for name, value in given.items() if value is not None}
+    names = ("rounds", "local_epochs", "weigh_by")
+    given = {name: getattr(options, name) for name in names}
+    terms = {name: value for name, value in given.items() if value is not None}
     weights = _weights(options.aggregation_weights)
     sharing = _sharing(options) if hasattr(options, "result_filter") else {}
     layers = tuple(options.encrypt_layers) or (ALL if options.he else None)
@@ -88,7 +93,7 @@ def settings_of(options: argparse.Namespace, *, min_sites: int) -> JobSettings:
         aggregation_weights=weights,
         encrypt_layers=layers,
         transfer=options.transfer,
-        **numbers,
+        **terms,
         **sharing,
     )
 
@@ -116,16 +121,18 @@ def _sharing(options: argparse.Namespace) -> dict[str, Any]:
 def _weights(words: list[str]) -> dict[str, float]:
     weights: dict[str, float] = {}
     problems = []
+    place = Location("--aggregation-weights")
     for word in words:
         site, _, weight = word.rpartition("=")
+        if site in weights:
+            message = f"{site!r} is named twice"
+            problems.append(Problem(place, message, "Name each site once.", "job"))
         try:
             weights[site] = float(weight)
         except ValueError:
             message = f"{word!r} is not a weight of a site"
-            place = Location("--aggregation-weights")
-            problems.append(
-                Problem(place, message, "Write SITE=WEIGHT, such as site-2=1.5.", "job")
-            )
+            advice = "Write SITE=WEIGHT, such as site-2=1.5."
+            problems.append(Problem(place, message, advice, "job"))
     if problems:
         raise ConfigError(problems)
     return weights

@@ -32,7 +32,8 @@ def run(options: argparse.Namespace) -> int:
 
 def summary_text(summary: JobSummary) -> str:
     """Return the summary for a person, a line for each thing."""
-    weights = [f"{site} x {weight:g}" for site, weight in summary.aggregation_weights.items()]
+    factors = [f"{site} x {weight:g}" for site, weight in summary.aggregation_weights.items()]
+    weights = [f"by {summary.weigh_by}"] if summary.rounds and summary.weigh_by else []
     work = f"{summary.local_epochs} epoch{'' if summary.local_epochs == 1 else 's'}"
     if summary.steps_aggregation:
         work = f"{summary.steps_aggregation} optimizer steps"
@@ -43,7 +44,7 @@ def summary_text(summary: JobSummary) -> str:
         "mandatory": ", ".join(summary.mandatory_sites),
         "rounds": f"{summary.rounds}, each {work} at a site" if summary.rounds else "",
         "evaluates": "\n".join(summary.models),
-        "weights": ", ".join(weights),
+        "weights": ", ".join([*weights, *factors]),
         "encrypted": ", ".join(summary.encrypt_layers),
         "updates": f"large tensors as {summary.transfer}" if summary.transfer else "",
         "network": summary.network,

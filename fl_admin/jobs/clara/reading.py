@@ -427,6 +427,8 @@ class _Reading:
     def _set(self, rule: Rule, value: Any, location: Location) -> None:
         if rule.sets == "aggregation_weights":
             value = {} if value is None else value
+        elif rule.sets == "weigh_by" and (value is None or isinstance(value, bool)):
+            value = "equal" if value is False else "steps"
         elif (
             isinstance(value, int | float)
             and not isinstance(value, bool)
@@ -435,7 +437,8 @@ class _Reading:
         ):
             value = int(value) * rule.factor
         else:
-            message = f"has to be a whole number, found {value!r}"
+            form = "true or false" if rule.sets == "weigh_by" else "a whole number"
+            message = f"has to be {form}, found {value!r}"
             self.problems.append(Problem(location, message, "", "job"))
             return
         self._take(rule.sets, value, location)
@@ -509,6 +512,7 @@ class _Reading:
             if name not in given:
                 self.problems.append(Problem(Location(file), text, "", "job"))
         self.problems += self._unencrypted()
+        given.setdefault("weigh_by", "steps")
         return JobSettings(**given, **self._privacy(), arguments=arguments)
 
     def _privacy(self) -> dict[str, Any]:

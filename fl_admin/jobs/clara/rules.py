@@ -89,7 +89,7 @@ KEPT = "shared_names without these tensors: each site keeps its own"
 OWN_CODE = "the same class, behind the update guard; it needs --with-code and the sites' consent"
 OWN_IMPORTS = "what it imports has to be there in NVFlare 2.9"
 ONE_NETWORK = "the network is 'model' of config_train.json alone, and this one is another"
-STEPS = "sites are weighted by their optimizer steps"
+STEPS = "weigh_by: steps where it is true, equal where it is false"
 ONCE = "a site multiplies by its steps before it encrypts; the server does not do so again"
 MEAN = "models are compared by the unweighted mean over the sites"
 PROCESSES = (
@@ -158,7 +158,7 @@ AGGREGATOR = taken(
         "aggregation_weights",
     ),
     exclude_vars=translated(LEFT_OUT),
-    weigh_by_local_iter=refused(STEPS, True, None),
+    weigh_by_local_iter=translated(STEPS, "weigh_by"),
     expected_data_kind=refused("sites send differences", "WEIGHT_DIFF", None),
     expected_algorithm=ignored(WIRING),
 )
@@ -293,7 +293,7 @@ _CLASSES: Mapping[str, ClassRule] = {
         aggregation_weights=translated(
             "aggregation_weights; each site is told its own", "aggregation_weights"
         ),
-        weigh_by_local_iter=refused(STEPS, True, None),
+        weigh_by_local_iter=translated(STEPS, "weigh_by"),
         data_kinds=refused(ALL_KINDS, *NOTHING, ["WEIGHT_DIFF"], ["WEIGHT_DIFF", "WEIGHTS"]),
     ),
     "HEModelDecryptor": DECRYPTOR,

@@ -69,6 +69,7 @@ def inline_run(
         versions={name: version(name) for name in PACKAGES},
         initial_weights_sha256=digest(initial.weights),
         shared_names=initial.shared_names,
+        weigh_by=terms.weigh_by,
     )
     size = sum(tensor.nbytes for tensor in initial.weights.values())
     return FederatedRun(
@@ -150,11 +151,14 @@ class Carrier:
         match reply:
             case Update():
                 report = to_plain(reply.report)
+                named = {"samples": reply.samples, "epoch_samples": reply.epoch_samples}
+                counts = {name: count for name, count in named.items() if count is not None}
                 metadata = {
                     "kind": "WEIGHT_DIFF",
                     "round": reply.round_number,
                     "base_model": self._run.base_model(),
                     "steps": reply.steps,
+                    **counts,
                     "initial_metrics": report["received_metrics"],
                     "report": report,
                 }
@@ -185,7 +189,10 @@ def sites_in_turn(plan: InlinePlan, terms: JobTerms, *, names: Collection[str]) 
         if name in names
     ]
     work = LocalWork(
-        epochs=terms.local_epochs, steps=terms.steps_aggregation, shared=terms.shared_names
+        epochs=terms.local_epochs,
+        steps=terms.steps_aggregation,
+        weigh_by=terms.weigh_by,
+        shared=terms.shared_names,
     )
     return SitesInTurn(
         sites, plan.folders, work, rounding=terms.transfer, memory=MEMORY // plan.workers

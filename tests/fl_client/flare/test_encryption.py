@@ -23,7 +23,7 @@ from fl_client.jobs.encryption import with_encryption
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.exchange.ckks import CLIENT_CONTEXT, SERVER_CONTEXT, Keys
 from mmar_runtime.exchange.encryption import ARRAYS, LENGTHS, WEIGHT
-from mmar_runtime.flare.wire import AGGREGATION_WEIGHTS, NOT_DECRYPTED, STATUS
+from mmar_runtime.flare.wire import AGGREGATION_WEIGHTS, NOT_DECRYPTED, SAMPLES, STATUS
 
 MODEL = {
     "conv.weight": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
@@ -57,12 +57,19 @@ def task(data: Any = MODEL, **weights: float) -> Shareable:
 
 def update(data: Any = None, steps: Any = 4) -> Shareable:
     data = {name: np.ones_like(one) for name, one in MODEL.items()} if data is None else data
-    meta = {MetaKey.NUM_STEPS_CURRENT_ROUND: steps}
+    meta = {MetaKey.NUM_STEPS_CURRENT_ROUND: steps, SAMPLES: steps}
     return DXO(DataKind.WEIGHT_DIFF, data=data, meta=meta).to_shareable()
 
 
 def sent(reply: Shareable, fl_ctx: FLContext, layers: list[str] = LAYERS) -> Any:
-    return from_shareable(EncryptReply(layers).process(reply, fl_ctx)).data
+    return from_shareable(encrypt(fl_ctx, layers).process(reply, fl_ctx)).data
+
+
+def encrypt(fl_ctx: FLContext, layers: list[str] = LAYERS) -> EncryptReply:
+    """The filter, after the run has started."""
+    filter = EncryptReply(layers)
+    filter.handle_event(EventType.START_RUN, fl_ctx)
+    return filter
 
 
 def received(shareable: Shareable, fl_ctx: FLContext) -> Any:
@@ -115,7 +122,7 @@ def test_metrics_and_failures_pass_as_they_are(startup: Path, fl_ctx: FLContext)
     failure = make_reply(ReturnCode.EXECUTION_EXCEPTION)
 
     assert sent(metrics, fl_ctx) == {"dice": 0.5}
-    assert EncryptReply(LAYERS).process(failure, fl_ctx) is failure
+    assert encrypt(fl_ctx).process(failure, fl_ctx) is failure
 
 
 def test_what_a_filter_has_left_out_counts_as_not_moved(startup: Path, fl_ctx: FLContext) -> None:
@@ -141,7 +148,7 @@ def test_what_cannot_be_encrypted_is_not_sent(
     """The server learns a word; the text is in the site's run folder."""
     DecryptModel().process(task(), fl_ctx)
 
-    answer = EncryptReply(LAYERS).process(reply, fl_ctx)
+    answer = encrypt(fl_ctx).process(reply, fl_ctx)
 
     assert answer.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
     assert "DXO" not in answer
@@ -156,7 +163,7 @@ def test_layers_that_fit_nothing_are_told_by_the_word_of_a_config(
 ) -> None:
     DecryptModel().process(task(), fl_ctx)
 
-    answer = EncryptReply(["tail.*"]).process(update(), fl_ctx)
+    answer = encrypt(fl_ctx, ["tail.*"]).process(update(), fl_ctx)
 
     assert answer.get_header(STATUS).startswith("config-refused (reference ")
 
@@ -170,7 +177,7 @@ def test_a_lack_of_memory_is_told_as_such(
     monkeypatch.setattr(Keys, "encrypt", fail)
     DecryptModel().process(task(), fl_ctx)
 
-    answer = EncryptReply(LAYERS).process(update(), fl_ctx)
+    answer = encrypt(fl_ctx).process(update(), fl_ctx)
 
     assert answer.get_header(STATUS).startswith("out-of-memory (reference ")
 
@@ -178,7 +185,7 @@ def test_a_lack_of_memory_is_told_as_such(
 def test_without_keys_nothing_is_sent(fl_ctx: FLContext) -> None:
     DecryptModel().process(task(), fl_ctx)
 
-    answer = EncryptReply(LAYERS).process(update(), fl_ctx)
+    answer = encrypt(fl_ctx).process(update(), fl_ctx)
 
     assert answer.get_header(STATUS).startswith("weights-error")
 
@@ -294,7 +301,7 @@ def through(gate: ResultGate, reply: Shareable, fl_ctx: FLContext) -> Shareable:
 
 
 def test_an_encrypted_update_passes_the_gate(gate: ResultGate, fl_ctx: FLContext) -> None:
-    reply = EncryptReply(LAYERS).process(update(), fl_ctx)
+    reply = encrypt(fl_ctx).process(update(), fl_ctx)
 
     assert through(gate, reply, fl_ctx).get_return_code() == ReturnCode.OK
 
@@ -309,7 +316,7 @@ def test_an_update_that_nobody_has_encrypted_is_stopped(
 def test_other_tensors_than_the_jobs_are_stopped(
     gate: ResultGate, fl_ctx: FLContext, layers: list[str]
 ) -> None:
-    reply = EncryptReply(layers).process(update(), fl_ctx)
+    reply = encrypt(fl_ctx, layers).process(update(), fl_ctx)
 
     assert through(gate, reply, fl_ctx).get_header(STATUS) == REFUSED
 
@@ -317,7 +324,7 @@ def test_other_tensors_than_the_jobs_are_stopped(
 def test_plain_tensors_beside_the_encrypted_ones_are_stopped(
     gate: ResultGate, fl_ctx: FLContext
 ) -> None:
-    reply = EncryptReply(LAYERS).process(update(), fl_ctx)
+    reply = encrypt(fl_ctx).process(update(), fl_ctx)
     reply["DXO"]["data"]["conv.weight"] = MODEL["conv.weight"]
 
     assert through(gate, reply, fl_ctx).get_header(STATUS) == REFUSED
@@ -326,10 +333,11 @@ def test_plain_tensors_beside_the_encrypted_ones_are_stopped(
 def test_the_gate_stops_all_where_it_cannot_tell_what_is_encrypted(
     startup: Path, job: Path, fl_ctx: FLContext
 ) -> None:
+    encryption = encrypt(fl_ctx)
     (job / "config" / "config_fed_client.json").write_text("{")
     gate = gate_of(fl_ctx)
 
-    reply = EncryptReply(LAYERS).process(update(), fl_ctx)
+    reply = encryption.process(update(), fl_ctx)
 
     assert through(gate, reply, fl_ctx).get_header(STATUS) == REFUSED
 
@@ -354,7 +362,7 @@ def test_the_gate_reads_what_is_encrypted_when_the_run_starts(
     (job / "config" / "config_fed_client.json").unlink()
 
     assert through(gate, update(), fl_ctx).get_header(STATUS) == REFUSED
-    reply = EncryptReply(LAYERS).process(update(), fl_ctx)
+    reply = encrypt(fl_ctx).process(update(), fl_ctx)
     assert through(gate, reply, fl_ctx).get_return_code() == ReturnCode.OK
 
 
@@ -373,7 +381,7 @@ def test_ciphertexts_of_a_job_that_encrypts_nothing_are_stopped(
     (job / "config" / "config_fed_client.json").unlink()
     gate = gate_of(fl_ctx)
 
-    reply = EncryptReply(LAYERS).process(update(), fl_ctx)
+    reply = encrypt(fl_ctx).process(update(), fl_ctx)
 
     assert through(gate, reply, fl_ctx).get_header(STATUS) == REFUSED
 

@@ -168,7 +168,9 @@ def begin(kit: Path) -> Iterator[Begin]:
             root = kit.with_name(f"kit-{len(all_begun)}")
             shutil.copytree(kit, root, ignore=shutil.ignore_patterns("results", "audit"))
         workspace = Workspace(str(root), "server", str(root / "startup"))
-        controller = FederationController(**{"min_sites": 1, "num_rounds": 2, **arguments})
+        controller = FederationController(
+            **{"min_sites": 1, "num_rounds": 2, "weigh_by": "steps", **arguments}
+        )
         server = Server(EngineStandIn(workspace), controller)
         begun = Begun(server, server.engine.new_context())
         all_begun.append(begun)

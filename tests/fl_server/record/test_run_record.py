@@ -50,7 +50,10 @@ HEAD = "12:" + 64 * "a"
 
 def contribution(**changes: Any) -> SiteContribution:
     values: dict[str, Any] = {
-        "steps": 12,
+        "steps": 4,
+        "samples": 8,
+        "epoch_samples": 8,
+        "weight": 8.0,
         "sent_bytes": 604_000,
         "seconds": 3.25,
         "received_metrics": {DICE: 0.25},
@@ -156,6 +159,9 @@ def test_the_json_has_the_documented_keys() -> None:
     assert document["rounds"][0]["sites"]["site-1"] == {
         "status": "contributed",
         "steps": 4,
+        "samples": 8,
+        "epoch_samples": 8,
+        "weight": 8.0,
         "bytes": 604_000,
         "seconds": 3.25,
         "received_metrics": {DICE: 0.25},
@@ -179,6 +185,22 @@ def test_a_record_survives_the_way_through_json() -> None:
     record = run_to_the_end()
 
     assert RunRecord.from_dict(json.loads(json.dumps(record.as_dict()))) == record
+
+
+def test_a_record_from_before_weights_were_recorded_can_be_read() -> None:
+    record = run_to_the_end()
+    document = json.loads(json.dumps(record.as_dict()))
+    del document["weigh_by"], document["shared_names"]
+    for part in document["rounds"]:
+        for came in part["sites"].values():
+            for key in ("samples", "epoch_samples", "weight"):
+                came.pop(key, None)
+
+    found = RunRecord.from_dict(document)
+
+    came = found.rounds[0].sites["site-1"]
+    assert isinstance(came, SiteContribution)
+    assert (found.weigh_by, came.steps, came.weight) == ("steps", 4, None)
 
 
 def test_a_snapshot_does_not_change_while_the_run_goes_on() -> None:

@@ -570,7 +570,6 @@ def change(path: str, value: Any) -> Callable[[Old], None]:
     [
         ("server.servers.0.start_round", 3, "starts in round 0"),
         ("server.aggregator.args.exclude_vars", "(norm|bn)+", "not a simple expression"),
-        ("server.aggregator.args.weigh_by_local_iter", False, "weighted by their optimizer steps"),
         ("server.aggregator.name", "HEInTimeAccumulateWeightedAggregator", "no site encrypts"),
         ("server.aggregator.path", "our_aggregator.Median", "is not known"),
         ("server.model_persistor.args.model.args.norm", "instance", "this one is another"),
