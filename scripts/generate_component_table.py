@@ -1,5 +1,8 @@
 """Writes ``mmar_runtime/policy/components.json``: the classes that a configuration may name.
 
+Next to it ``config/upgrades/argument_changes.json``: the arguments that MONAI has renamed or
+dropped, or whose defaults it changes, by the deprecation records of its classes.
+
 The table is made from the installed MONAI, PyTorch and ignite, and committed, so that a
 configuration can be checked without importing any of them, and so that a person reviews every
 change that a new release brings. Run it after a change of the pinned versions:
@@ -34,12 +37,15 @@ from typing import Any
 import torch
 from component_review.arguments import BY_CLASS, BY_KIND, BY_NAME, NUMBERS, WORDS
 from component_review.forms import FORMS
+from component_review.past_arguments import CLARA_DEFAULTS, DROPPED, RENAMED
 from ignite.metrics import Metric
 from monai.engines import PrepareBatch
 from monai.inferers import Inferer
 from monai.transforms import Compose, MapTransform
 
-OUTPUT = Path(__file__).resolve().parents[1] / "mmar_runtime" / "policy" / "components.json"
+RUNTIME = Path(__file__).resolve().parents[1] / "mmar_runtime"
+OUTPUT = RUNTIME / "policy" / "components.json"
+CHANGES = RUNTIME / "config" / "upgrades" / "argument_changes.json"
 PACKAGES = ("monai", "torch", "pytorch-ignite")
 
 
@@ -543,19 +549,84 @@ def block(key: str, entries: Mapping[str, object], indent: str = "") -> str:
     return f"{indent}{json.dumps(key)}: {{\n" + ",\n".join(lines) + f"\n{indent}}}"
 
 
+# --- What MONAI has renamed, dropped or set anew --------------------------------------------------
+
+
+def changes(table: Table) -> dict[str, Any]:
+    """The arguments that old documents may give: reviewed ones, and the installed release's own."""
+    renamed = {pair: set(classes) for pair, classes in RENAMED.items()}
+    defaults: dict[str, dict[str, Any]] = {}
+    for path in table.components:
+        for record in deprecation_records(path):
+            name, words = path.rpartition(".")[2], record_words(record)
+            if record.func.id == "deprecated_arg_default":  # type: ignore[attr-defined]  # see there
+                defaults.setdefault(name, {})[words["name"]] = default_of(
+                    class_of(path), words["name"]
+                )
+            elif accepts(table, path, words["name"]):
+                renamed.setdefault((words["name"], words["new_name"]), set()).add(name)
+    for (old, new), classes in renamed.items():
+        for name in sorted(classes):
+            paths = [path for path in table.components if path.endswith(f".{name}")]
+            if not any(new in table.components[path]["arguments"] for path in paths):
+                raise GenerationError(f"{name} takes no {new!r}, the new name of {old!r}")
+    return {
+        "renamed": {f"{old} {new}": sorted(classes) for (old, new), classes in renamed.items()},
+        "dropped": {name: sorted(classes) for name, classes in DROPPED.items()},
+        "today": defaults,
+        "clara": {
+            f"{name} {argument}": value for (name, argument), value in CLARA_DEFAULTS.items()
+        },
+    }
+
+
+def deprecation_records(path: str) -> Iterator[ast.Call]:
+    """The decorators of a constructor that speak of an argument, as they are written."""
+    constructor = vars(class_of(path)).get("__init__")
+    if constructor is None:
+        return
+    tree = ast.parse(textwrap.dedent(inspect.getsource(constructor))).body[0]
+    for decorator in tree.decorator_list:  # type: ignore[attr-defined]  # it is a function
+        name = getattr(getattr(decorator, "func", None), "id", "")
+        if name in ("deprecated_arg", "deprecated_arg_default"):
+            yield decorator
+
+
+def record_words(record: ast.Call) -> dict[str, Any]:
+    """The arguments of a deprecation record by their names."""
+    given = dict(zip(("name", "since"), record.args, strict=False))
+    given |= {keyword.arg or "": keyword.value for keyword in record.keywords}
+    return {name: ast.literal_eval(value) for name, value in given.items()}
+
+
+def accepts(table: Table, path: str, argument: str) -> bool:
+    """Whether the table lets an argument through; the review may have refused it already."""
+    form = table.components[path]["arguments"].get(argument)
+    return form is not None and "denied" not in FORMS.get(form, ())
+
+
+def class_of(path: str) -> type:
+    """The class with that path."""
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)  # type: ignore[no-any-return]  # the table's own
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Writes the table, or compares it with the file; the result is the exit code."""
+    """Writes the tables, or compares them with the files; the result is the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="exit 1 if the file is out of date")
     options = parser.parse_args(arguments)
-    text = render(build_table())
-    if not options.check:
-        OUTPUT.write_text(text, encoding="utf-8")
-        return 0
-    if OUTPUT.is_file() and OUTPUT.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{OUTPUT.name} is out of date: run {Path(__file__).name}", file=sys.stderr)
-    return 1
+    table = build_table()
+    texts = {OUTPUT: render(table), CHANGES: json.dumps(changes(table), indent=1) + "\n"}
+    outdated = []
+    for file, text in texts.items():
+        if not options.check:
+            file.write_text(text, encoding="utf-8")
+        elif not file.is_file() or file.read_text(encoding="utf-8") != text:
+            outdated.append(file.name)
+    for name in outdated:
+        print(f"{name} is out of date: run {Path(__file__).name}", file=sys.stderr)
+    return int(bool(outdated))
 
 
 if __name__ == "__main__":

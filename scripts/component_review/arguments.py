@@ -409,6 +409,7 @@ BY_CLASS: Mapping[str, Mapping[str, str]] = {
         "model_name": "torchvision names", "weights": "no download", "pool": "pooling",
     },
     "monai.networks.nets.voxelmorph.VoxelMorph": {"backbone": "network"},
+    "monai.networks.nets.vnet.VNet": {"dropout_prob": "split in two"},
     "monai.transforms.intensity.dictionary.ForegroundMaskd": {
         "hsv_threshold": "thresholds", "threshold": "thresholds",
     },

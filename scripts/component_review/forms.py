@@ -103,6 +103,9 @@ THRESHOLD = real(-1e10, 1e10) | words(
 FORMS: Mapping[str, Fields] = {
     # --- refused, with the reason ---
     "no function": denied("it takes a function, which a configuration cannot give"),
+    "split in two": denied(
+        "MONAI has split it; write dropout_prob_down: p and dropout_prob_up: [p, p]"
+    ),
     "no object": denied("it takes a Python object, which a configuration cannot give"),
     "no type": denied("it takes a class, and any class can be code"),
     "no pickle": denied(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.parser import MAX_DEPTH
-from mmar_runtime.config.upgrades import dialect, monai_drift
-from mmar_runtime.config.upgrades.draft import Draft
+from mmar_runtime.config.upgrades import argument_changes, dialect, monai_drift
+from mmar_runtime.config.upgrades.draft import Draft, Rule
 
 # Values first, moves last, so that places are those of the document as it is.
 RULES = (*monai_drift.RULES, *dialect.RULES)
@@ -55,17 +55,22 @@ def upgrade_document(document: Mapping[str, Any], file: str) -> Upgrade:
     if _is_deep(document):
         return Upgrade(document=document, notices=())
     draft = Draft(document)
-    notices = []
-    for rule in RULES:
-        places = tuple(Location(file, place) for place in rule.apply(draft))
-        if places:
-            notices.append(Notice(rule=rule.name, message=rule.message, places=places))
+    notices = list(_applied(RULES, draft, file))
     translated = any(notice.rule in DIALECT for notice in notices)
+    if translated or dialect.VERSION in draft.document:
+        notices += _applied(argument_changes.CLARA_RULES, draft, file)
     document, given = draft.document, draft.document.get(dialect.VERSION)
     if translated and (given is None or str(given).startswith("4.0")):
         # A document without a version gets it as its first entry.
         document = {dialect.VERSION: "", **document, dialect.VERSION: dialect.VERSION_VALUE}
     return Upgrade(document=document, notices=tuple(notices))
+
+
+def _applied(rules: Iterable[Rule], draft: Draft, file: str) -> Iterator[Notice]:
+    for rule in rules:
+        places = tuple(Location(file, place) for place in rule.apply(draft))
+        if places:
+            yield Notice(rule=rule.name, message=rule.message, places=places)
 
 
 def _is_deep(document: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from mmar_runtime.config.upgrades import argument_changes
 from mmar_runtime.config.upgrades.draft import (
     Component,
     Draft,
@@ -28,36 +29,18 @@ FINAL_MODEL = "final_model.pt"
 DEEPGROW = "monai.apps.deepgrow."
 """MONAI's own, but always given by ``path``, as Clara's documents did."""
 
-_ENGINES = ("SupervisedTrainer", "GanTrainer", "SupervisedEvaluator", "EnsembleEvaluator")
-RENAMED_ARGUMENTS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
+_RESNETS: Mapping[str, tuple[str, list[int]]] = MappingProxyType(
     {
-        "pos_embed": ("proj_type", ("UNETR", "ViT", "ViTAutoEnc")),
-        "n_classes": ("num_classes", ("ResNet", "NetAdapter", "TorchVisionFCModel")),
-        "ndim": ("spatial_dims", ("LocalNormalizedCrossCorrelationLoss",)),
-        "post_transform": ("postprocessing", _ENGINES),
+        "resnet10": ("basic", [1, 1, 1, 1]),
+        "resnet18": ("basic", [2, 2, 2, 2]),
+        "resnet34": ("basic", [3, 4, 6, 3]),
+        "resnet50": ("bottleneck", [3, 4, 6, 3]),
+        "resnet101": ("bottleneck", [3, 4, 23, 3]),
+        "resnet152": ("bottleneck", [3, 8, 36, 3]),
+        "resnet200": ("bottleneck", [3, 24, 36, 3]),
     }
 )
-"""Argument -> its name today, and the classes that renamed it without a change of meaning."""
-
-_METRICS = ("MeanDice", "ROCAUC", "HausdorffDistance", "SurfaceDistance", "ConfusionMatrix")
-_OWN_META = dictionary_names(
-    *("Spacing", "Orientation", "EnsureChannelFirst", "RandSpatialCropSamples", "RandWeightedCrop"),
-    *("RandCropByPosNegLabel", "RandCropByLabelClasses"),
-)
-_OWN_TYPE = dictionary_names(
-    *("Affine", "RandAffine", "Rand2DElastic", "Rand3DElastic", "GibbsNoise", "RandGibbsNoise"),
-    *("KSpaceSpikeNoise", "RandKSpaceSpikeNoise"),
-)
-DROPPED_ARGUMENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "img_size": ("SwinUNETR",),  # takes images of any size
-        "device": _METRICS,  # compute where the images are
-        "meta_keys": _OWN_META,  # an image carries its metadata itself
-        "meta_key_postfix": _OWN_META,
-        "as_tensor_output": _OWN_TYPE,  # images are tensors throughout
-    }
-)
-"""Argument -> the classes that do the same without it."""
+"""Function of MONAI -> the block and the layers of the network that it makes."""
 
 
 @rule("ToTensord runs as EnsureTyped: ToTensord would drop what Invertd needs")
@@ -179,26 +162,20 @@ def _split_channel(draft: Draft) -> Iterator[Place]:
         yield place
 
 
-@rule(
-    "MONAI has renamed "
-    + ", ".join(f"{old} to {new}" for old, (new, _) in RENAMED_ARGUMENTS.items())
-)
-def _renamed(draft: Draft) -> Iterator[Place]:
-    for old, (new, names) in RENAMED_ARGUMENTS.items():
-        for place, component in draft.named(*names):
-            args = args_of(component)
-            if old in args and new not in args:
-                set_args(component, **{new: args.pop(old)})
-                yield (*place, "args", old)
-
-
-@rule("MONAI has dropped this argument; it has no effect any more")
-def _dropped(draft: Draft) -> Iterator[Place]:
-    for argument, names in DROPPED_ARGUMENTS.items():
-        for place, component in draft.named(*names):
-            if argument in args_of(component):
-                del args_of(component)[argument]
-                yield (*place, "args", argument)
+@rule("MONAI's function for a residual network runs as the class ResNet, with its layers")
+def _resnet(draft: Draft) -> Iterator[Place]:
+    """Turn ``resnet18`` into ``ResNet``; weights from the internet stay for the check to refuse."""
+    for place, component in draft.named(*_RESNETS):
+        block, layers = _RESNETS[short_name(component)]
+        args = {key: value for key, value in args_of(component).items() if key != "progress"}
+        if args.get("pretrained") is False:
+            del args["pretrained"]
+        inplanes = [64, 128, 256, 512]
+        draft.rename(component, "ResNet")
+        component["args"] = {
+            "block": block, "layers": layers, "block_inplanes": inplanes, **args,
+        }  # fmt: skip
+        yield place
 
 
 @rule("TensorBoardStatsHandler's intervals run as iteration_log and epoch_log")
@@ -274,8 +251,8 @@ RULES = (
     _one_hot,
     _spatial_dims,
     _split_channel,
-    _renamed,
-    _dropped,
+    _resnet,
+    *argument_changes.RULES,
     _intervals,
     _fully_convolutional,
     _batched,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -110,7 +111,11 @@ def generator() -> ModuleType:
 
 
 def test_committed_table_is_what_the_installed_packages_give(generator: ModuleType) -> None:
-    assert generator.render(generator.build_table()) == generator.OUTPUT.read_text("utf-8")
+    table = generator.build_table()
+    assert generator.render(table) == generator.OUTPUT.read_text("utf-8")
+    changes = json.loads(generator.CHANGES.read_text("utf-8"))
+    assert generator.changes(table) == changes
+    assert changes["today"] == {"Orientationd": {"labels": None}}  # by MONAI's own record
 
 
 def test_check_compares_without_writing(

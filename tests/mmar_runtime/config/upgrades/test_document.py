@@ -319,4 +319,4 @@ def test_the_documentation_lists_every_rule_in_order() -> None:
 
     listed = [line.split("`")[1] for line in translations.splitlines() if line.startswith("- `")]
 
-    assert listed == [rule.name for rule in RULES]
+    assert listed == list(dict.fromkeys(rule.name for rule in RULES))
