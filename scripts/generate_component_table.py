@@ -29,6 +29,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cache
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -186,6 +187,38 @@ CONSENT: Mapping[str, str] = {
     "monai.handlers.clearml_handlers.ClearMLImageHandler": "egress",
     "monai.handlers.clearml_handlers.ClearMLStatsHandler": "egress",
     "monai.handlers.mlflow_handler.MLFlowHandler": "egress",
+}
+
+# Packages that mmar-fl brings, or that a class does without: one for GPUs, one for downloads.
+PROVIDED = frozenset(
+    [
+        "PIL",
+        "einops",
+        "ignite",
+        "monai",
+        "nibabel",
+        "numpy",
+        "packaging",
+        "scipy",
+        "skimage",
+        "tensorboard",
+        "torch",
+        "tqdm",
+    ]
+)
+DISPENSABLE = frozenset(
+    ["cucim", "cupy", "cupyx", "gdown", "huggingface_hub", "pandas", "tensorboardX"]
+)
+
+# Classes that need a package through another class, or only for an argument that is refused.
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "monai.handlers.metrics_reloaded_handler.MetricsReloadedBinaryHandler": ("MetricsReloaded",),
+    "monai.handlers.metrics_reloaded_handler.MetricsReloadedCategoricalHandler": (
+        "MetricsReloaded",
+    ),
+    "monai.networks.nets.daf3d.DAF3D": ("torchvision",),
+    "monai.networks.nets.netadapter.NetAdapter": (),  # for node_name alone
+    "monai.networks.nets.quicknat.Quicknat": (),  # for se_block alone
 }
 
 # --- Where **kwargs end up ----------------------------------------------------------------------
@@ -367,6 +400,47 @@ def bound_arguments(call: ast.Call, parameters: list[str]) -> set[str]:
     return by_keyword | set(parameters[: len(positional)])
 
 
+# --- Packages that a class needs ----------------------------------------------------------------
+
+
+def needed_packages(cls: type) -> list[str]:
+    """The packages to import that a class names, but for those that are there or dispensable."""
+    found: set[str] = set()
+    for owner in cls.__mro__:
+        if owner.__module__.partition(".")[0] in ("monai", "ignite"):
+            found |= set(named_packages(owner))
+    return sorted(
+        NEEDED.get(path_of(cls), found - PROVIDED - DISPENSABLE - sys.stdlib_module_names)
+    )
+
+
+def named_packages(cls: type) -> Iterator[str]:
+    """The packages that the source of a class imports, or that it knows by MONAI's imports."""
+    known = optional_imports(cls.__module__)
+    for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(cls)))):
+        if isinstance(node, ast.Name) and node.id in known:
+            yield known[node.id]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+
+
+@cache
+def optional_imports(module: str) -> Mapping[str, str]:
+    """The names in a module that stand for something of a package which may be missing."""
+    found = {}
+    for node in ast.parse(inspect.getsource(sys.modules[module])).body:
+        call = getattr(node, "value", None)
+        if isinstance(node, ast.Assign) and isinstance(call, ast.Call) and call.args:
+            target, package = node.targets[0], call.args[0]
+            first = target.elts[0] if isinstance(target, ast.Tuple) else target
+            named = getattr(call.func, "id", "") == "optional_import"
+            if named and isinstance(first, ast.Name) and isinstance(package, ast.Constant):
+                found[first.id] = str(package.value).partition(".")[0]
+    return found
+
+
 # --- The table ----------------------------------------------------------------------------------
 
 
@@ -424,7 +498,8 @@ def describe(cls: type, source: Source) -> dict[str, Any]:
     refused = [name for name in needed if "denied" in FORMS.get(arguments[name], ())]
     if refused:
         raise GenerationError(f"{path} requires an argument that is refused: {sorted(refused)}")
-    optional = {"required": needed, "consent": CONSENT.get(path)}
+    packages = needed_packages(cls)
+    optional = {"required": needed, "consent": CONSENT.get(path), "packages": packages}
     return entry | {key: value for key, value in optional.items() if value}
 
 
@@ -491,7 +566,7 @@ def build_table() -> Table:
     for source in SOURCES:
         table.add(source)
     stale = [f"{kind} {pattern}" for kind, pattern in EXCLUDED.keys() - table.used_exclusions]
-    for decisions in (FORWARDED, CONSENT, BY_CLASS):
+    for decisions in (FORWARDED, CONSENT, BY_CLASS, NEEDED):
         stale += sorted(set(decisions) - set(table.components))
     stale += sorted(unused_decisions(table))
     if stale:

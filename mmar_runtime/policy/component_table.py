@@ -54,6 +54,7 @@ class Form:
         members: the form of each value of an object; ``*`` means every plain key.
         path: the use of the place that a text names; the check of paths judges the text.
         fill: the runtime's value if the argument is left out, null or empty.
+        packages: the package that a word needs, the word in small letters.
         denied: why nothing is allowed at all.
     """
 
@@ -74,6 +75,7 @@ class Form:
     members: Mapping[str, Form] = field(default_factory=dict)
     path: PathRole | None = None
     fill: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)
     denied: str = ""
 
 
@@ -89,6 +91,7 @@ class ComponentEntry:
         required: the arguments without which the class cannot be built.
         consent: the site's consent without which the class is refused, ``egress`` or ``code``, or
             empty.
+        packages: what the class imports and MONAI does not bring, such as ``torchvision``.
     """
 
     path: str
@@ -97,6 +100,7 @@ class ComponentEntry:
     arguments: Mapping[str, Form]
     required: tuple[str, ...] = ()
     consent: str = ""
+    packages: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -239,6 +243,7 @@ def load_component_table() -> ComponentTable:
             arguments=MappingProxyType({k: forms[form] for k, form in record["arguments"].items()}),
             required=tuple(record.get("required", ())),
             consent=record.get("consent", ""),
+            packages=tuple(record.get("packages", ())),
         )
         for path, record in document["components"].items()
     }

@@ -37,6 +37,7 @@ from mmar_runtime.policy.document_check import (
     read_document,
     regular_file,
 )
+from mmar_runtime.policy.extras_check import extras_check
 from mmar_runtime.policy.files.tree_hash import file_hash
 from mmar_runtime.policy.limits_check import limits_check, weights_size_check
 from mmar_runtime.policy.metric_check import metric_check
@@ -241,7 +242,7 @@ class _Judging:
                 )
             )
             if isinstance(config, WorkflowConfig):
-                self.notices.extend(map(str, config.notices))
+                self.notices.extend(map(str, (*config.notices, *extras_check(config))))
 
     def _policy_here(self) -> SitePolicy:
         """Return the policy; its roots hold the stand-in for data if no site is asked."""

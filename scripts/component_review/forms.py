@@ -227,8 +227,14 @@ FORMS: Mapping[str, Fields] = {
     "layer detail": FLAG | real(-16_384, 16_384) | words("none tanh"),
     "dropout": real(0, 1) | words("dropout alphadropout", members=LAYER),
     "pooling": words("max adaptivemax avg adaptiveavg", members=LAYER),
-    "image reader": {"words": [*READERS, *map(str.lower, READERS)], "exact": True},
-    "image writer": {"words": ["ITKWriter", "NibabelWriter", "PILWriter"], "exact": True},
+    "image reader": {
+        "words": [*READERS, *map(str.lower, READERS)], "exact": True,
+        "packages": {"itkreader": "itk", "nrrdreader": "nrrd", "pydicomreader": "pydicom"},
+    },
+    "image writer": {
+        "words": ["ITKWriter", "NibabelWriter", "PILWriter"], "exact": True,
+        "packages": {"itkwriter": "itk"},
+    },
     "merger": {"words": ["AvgMerger"], "exact": True},
     "state fields": words("iteration epoch epoch_length max_epochs best_metric best_metric_epoch "
                           "key_metric_name rank"),

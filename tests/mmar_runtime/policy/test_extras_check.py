@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from fl_admin.cli.main import main
 from mmar_runtime.policy import extras_check
 from mmar_runtime.policy.component_table import load_component_table
 
+ROOT = Path(__file__).resolve().parents[3]
 Faults = Callable[..., list[str]]
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 
@@ -42,8 +43,45 @@ def test_a_missing_package_is_told_with_the_extra_that_brings_it(
 ) -> None:
     assert faults_of(train_faults, {"name": name}) == [
         f"config_train.json: train.handlers[0].name: {name} needs the package '{extra}', which is "
-        f"not installed\n    Run pip install 'mmar-fl[{extra}]', or disable the handler."
+        f"not installed\n    Run pip install 'mmar-fl[{extra}]', or take {name} out."
     ]
+
+
+@pytest.mark.usefixtures("nothing_installed")
+@pytest.mark.parametrize(
+    ("place", "document", "fault"),
+    [
+        (
+            "train.model.name",
+            {"model": {"name": "TorchVisionFCModel", "args": {"model_name": "resnet18"}}},
+            "TorchVisionFCModel needs the package 'torchvision', which is not installed\n"
+            "    Run pip install 'mmar-fl[torchvision]', or take TorchVisionFCModel out.",
+        ),
+        (
+            "train.pre_transforms[0].args.reader",
+            {"pre_transforms": [{"name": "LoadImaged", "args": {"reader": "ITKReader"}}]},
+            "ITKReader needs the package 'itk', which is not installed\n"
+            "    Run pip install 'mmar-fl[itk]', or take ITKReader out.",
+        ),
+        (
+            "train.pre_transforms[0].args.reader[0]",
+            {"pre_transforms": [{"name": "LoadImaged", "args": {"reader": ["PydicomReader"]}}]},
+            "PydicomReader needs the package 'pydicom', which is not installed\n"
+            "    Run pip install 'mmar-fl[dicom]', or take PydicomReader out.",
+        ),
+        (
+            "train.key_metric.name",
+            {"key_metric": {"name": "ROC_AUC", "log_label": "auc"}},
+            "ROC_AUC needs the package 'sklearn', which is not installed\n"
+            "    Run pip install 'scikit-learn', or take ROC_AUC out.",
+        ),
+    ],
+)
+def test_a_network_a_reader_and_a_metric_are_told_with_the_line_to_type(
+    train_faults: Faults, place: str, document: dict[str, Any], fault: str
+) -> None:
+    found = train_faults({"train": document}, checks=[extras_check.extras_check])
+    assert f"config_train.json: {place}: {fault}" in found
 
 
 @pytest.mark.usefixtures("nothing_installed")
@@ -64,11 +102,19 @@ def test_what_is_installed_passes(train_faults: Faults, monkeypatch: pytest.Monk
     assert [fault.split()[2] for fault in faults_of(train_faults, *handlers)] == ["MLFlowHandler"]
 
 
-def test_the_modules_are_those_of_the_table() -> None:
-    of_the_table = {entry.module for entry in load_component_table().components.values()}
-    assert extras_check.EXTRAS.keys() <= of_the_table
-    for module in extras_check.EXTRAS:
-        import_module(module)
+def test_each_package_of_the_table_has_a_line_to_type() -> None:
+    entries = load_component_table().components.values()
+    forms = [form for entry in entries for form in entry.arguments.values()]
+    named = {package for entry in entries for package in entry.packages}
+    named |= {package for form in forms for package in form.packages.values()}
+    assert named == extras_check.INSTALLED_BY.keys()
+
+
+def test_each_extra_that_is_named_is_there() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = extras_check.INSTALLED_BY.values()
+    extras = {line.partition("[")[2].rstrip("]") for line in lines if "[" in line}
+    assert extras <= project["optional-dependencies"].keys()
 
 
 @pytest.mark.usefixtures("nothing_installed")
