@@ -1,7 +1,7 @@
 """Components that need a package which comes only with an extra: is it installed here?
 
-Found before anything is imported or read; otherwise the missing package would show when the component
-is built, after the images have been cached. The table names the package of each class.
+Found before anything is imported or read; otherwise the missing package would show when the
+component is built, after the images have been cached. The table names the package of each class.
 """
 
 from __future__ import annotations

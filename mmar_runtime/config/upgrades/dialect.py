@@ -34,6 +34,7 @@ from mmar_runtime.config.upgrades.draft import (
     set_args,
     short_name,
 )
+from mmar_runtime.config.upgrades.old_lambdas import Value, computed_values
 
 VERSION = "CLARA_TRAIN_VERSION"
 VERSION_VALUE = "4.1.0"
@@ -100,6 +101,21 @@ SAVER_WIRING = ("batch_transform", "output_transform", "resample", "name")
 @rule("a lambda over the engine's output runs as from_engine: the output is a list now")
 def _output_transform(draft: Draft) -> Iterator[Place]:
     """Upgrade lambdas over a batch's output: MONAI now hands over a list with a dict per item."""
+    for place, component in _taken_apart(draft):
+        for argument in TRANSFORM_ARGUMENTS:
+            keys = _subscripted_keys(args_of(component).get(argument))
+            if keys:
+                set_args(component, **{argument: _from_engine(keys)})
+                yield (*place, "args", argument)
+
+
+def _from_engine(keys: list[str]) -> str:
+    first = ", first=True" if keys == ["loss"] else ""
+    return f"#monai.handlers.from_engine({keys!r}{first})"
+
+
+def _taken_apart(draft: Draft) -> Iterator[tuple[Place, Component]]:
+    """Yield the components of sections whose engine takes each batch apart into its items."""
     whole = [
         place
         for place, section in draft.sections()
@@ -108,15 +124,55 @@ def _output_transform(draft: Draft) -> Iterator[Place]:
         and (short_name(engine) in WHOLE_BATCH_ENGINES or args_of(engine).get("decollate") is False)
     ]
     for place, component in draft.components():
-        if any(place[: len(section)] == section for section in whole):
+        if not any(place[: len(section)] == section for section in whole):
+            yield place, component
+
+
+@rule("a lambda that calls MONAI's transforms runs as post transforms on a copy of the entry")
+def _computed_output(draft: Draft) -> Iterator[Place]:
+    """Move the transforms in a lambda to the section's post transforms, and ask for their result.
+
+    4.0 ran the lambda after the post transforms and the handlers before it, as the end of the list
+    does. Two lambdas that compute the same share the copy.
+    """
+    for place, section in draft.sections():
+        if not _takes_transforms(section):
             continue
-        for argument in TRANSFORM_ARGUMENTS:
-            keys = _subscripted_keys(args_of(component).get(argument))
-            if keys:
-                first = ", first=True" if keys == ["loss"] else ""
-                expression = f"#monai.handlers.from_engine({keys!r}{first})"
-                set_args(component, **{argument: expression})
-                yield (*place, "args", argument)
+        copies: dict[Value, str] = {}
+        for where, component in list(_taken_apart(draft)):
+            if where[: len(place)] != place:
+                continue
+            for argument in TRANSFORM_ARGUMENTS:
+                text = args_of(component).get(argument)
+                values = () if _subscripted_keys(text) else computed_values(text)
+                if values:
+                    keys = [_copied(value, copies, section) for value in values]
+                    set_args(component, **{argument: _from_engine(keys)})
+                    yield (*where, "args", argument)
+
+
+def _copied(value: Value, copies: dict[Value, str], section: dict[str, Any]) -> str:
+    """Return the key of a computed value; add the transforms that make it, if none do yet."""
+    if not value.transforms:
+        return value.key
+    if value not in copies:
+        same = sum(other.key == value.key for other in copies)
+        copies[value] = f"{value.key}_discrete" + (f"_{same + 1}" if same else "")
+        name = copies[value]
+        section.setdefault("post_transforms", []).extend(
+            [
+                {"name": "CopyItemsd", "args": {"keys": value.key, "names": name, "times": 1}},
+                *(
+                    {"name": f"{transform}d", "args": {"keys": name, **_as_json(args)}}
+                    for transform, args in value.transforms
+                ),
+            ]
+        )
+    return copies[value]
+
+
+def _as_json(args: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in args}
 
 
 def _subscripted_keys(text: Any) -> list[str]:
@@ -230,7 +286,7 @@ def _saver(draft: Draft) -> Iterator[Place]:
                 short_name(draft.transform(item)) in dictionary_names("Invert")
                 for item in objects(section, "post_transforms")
             )
-            if inverters and inverted and _has_metrics(section):
+            if inverters and inverted and _inverts_copies(section, inverters):
                 key += INVERTED
             save = {
                 "keys": key,
@@ -260,7 +316,7 @@ def _inverter(draft: Draft) -> Iterator[Place]:
     """Yield the handler TransformInverter -> the post transform Invertd.
 
     Metrics saw the prediction before it was inverted, next to a label that never is. Where there
-    are metrics a copy is inverted.
+    are metrics a copy is inverted; also where a post transform asks for the inverted entry.
     """
     for place, section in draft.sections():
         for index, handler in _handlers(section, "TransformInverter"):
@@ -269,7 +325,8 @@ def _inverter(draft: Draft) -> Iterator[Place]:
             unknown = old.keys() - {*INVERTER_ARGUMENTS, *INVERTER_WIRING}
             if not keys or unknown or not _takes_transforms(section):
                 continue
-            copies = [key + INVERTED for key in keys] if _has_metrics(section) else keys
+            inverted = [key + INVERTED for key in keys]
+            copies = inverted if _inverts_copies(section, [handler]) else keys
             invert = {
                 "keys": _one_or_all(copies),
                 "transform": "@pre_transforms",
@@ -296,6 +353,16 @@ def _inverter(draft: Draft) -> Iterator[Place]:
                 position = next(saving, len(transforms))
             transforms[position:position] = added
             yield (*place, "handlers", index)
+
+
+def _inverts_copies(section: dict[str, Any], inverters: list[Component]) -> bool:
+    inverted = {key + INVERTED for inverter in inverters for key in _inverted_keys(inverter)}
+    asked = (
+        _names(args_of(item).get("keys"))
+        for item in objects(section, "post_transforms")
+        if is_component(item)
+    )
+    return _has_metrics(section) or any(inverted & {*keys} for keys in asked)
 
 
 def _inverted_keys(handler: Component) -> list[str]:
@@ -417,6 +484,9 @@ def _wire_parts(section: dict[str, Any]) -> None:
 
 # Values before moves, so that a notice names the place where a reader of the file finds it;
 # wiring last, as it names the entries that the others have made.
+FIRST_RULES = (_computed_output,)
+"""Before MONAI's changes, which then also apply to the transforms of lambdas."""
+
 RULES = (
     _output_transform,
     Rule(

@@ -12,8 +12,8 @@ from mmar_runtime.config.upgrades import argument_changes, dialect, monai_drift
 from mmar_runtime.config.upgrades.draft import Draft, Rule
 
 # Values first, moves last, so that places are those of the document as it is.
-RULES = (*monai_drift.RULES, *dialect.RULES)
-DIALECT = frozenset(rule.name for rule in dialect.RULES)
+RULES = (*dialect.FIRST_RULES, *monai_drift.RULES, *dialect.RULES)
+DIALECT = frozenset(rule.name for rule in (*dialect.FIRST_RULES, *dialect.RULES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mmar_runtime.config.upgrades import Upgrade, upgrade_document
-from mmar_runtime.config.upgrades.dialect import RULES, WIRED_HANDLERS
+from mmar_runtime.config.upgrades.dialect import FIRST_RULES, RULES, WIRED_HANDLERS
 
 PRED = "#monai.handlers.from_engine(['pred'])"
 PRED_AND_LABEL = "#monai.handlers.from_engine(['pred', 'label'])"
@@ -36,6 +36,8 @@ SAVE_ARGS = {
 }
 
 MESSAGES = {
+    "computed-output": "a lambda that calls MONAI's transforms runs as post transforms on a copy "
+    "of the entry",
     "output-transform": "a lambda over the engine's output runs as from_engine: "
     "the output is a list now",
     "load-dict": "4.0's list 'load_dict' is now a mapping to objects",
@@ -84,7 +86,7 @@ def names(items: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def test_every_rule_has_its_sentence() -> None:
-    assert {rule.name: rule.message for rule in RULES} == MESSAGES
+    assert {rule.name: rule.message for rule in (*FIRST_RULES, *RULES)} == MESSAGES
 
 
 # --- Version -------------------------------------------------------------------------------------
@@ -437,6 +439,49 @@ def test_another_key_than_the_inverted_one_is_saved_as_it_is() -> None:
     save = found["post_transforms"][0]
     assert names(found["post_transforms"]) == ["SaveImaged", "CopyItemsd", "Invertd"]
     assert (save["args"]["keys"], save["args"]["resample"]) == ("image", True)
+
+
+IMPORTED = "__import__('monai').transforms.AsDiscrete(argmax=True{})(x['pred_inverted'][0][None])"
+
+
+def test_a_lambda_that_discretizes_the_inverted_prediction_runs_as_transforms_after_inverting() -> (
+    None
+):
+    saver = spec("SegmentationSaver", output_transform=f"lambda x: {IMPORTED.format('')}")
+
+    found = upgrade({"handlers": [INVERTER, saver], "post_transforms": [ACTIVATIONS]}).document
+
+    activations, copy, invert, again, discrete, save = found["post_transforms"]
+    assert activations == ACTIVATIONS
+    assert copy == spec("CopyItemsd", keys="pred", names="pred_inverted", times=1)
+    assert (invert["name"], invert["args"]["keys"]) == ("Invertd", "pred_inverted")
+    assert again == spec(
+        "CopyItemsd", keys="pred_inverted", names="pred_inverted_discrete", times=1
+    )
+    assert discrete == spec("AsDiscreted", keys="pred_inverted_discrete", argmax=True)
+    assert (save["name"], save["args"]["keys"]) == ("SaveImaged", "pred_inverted_discrete")
+    assert found["handlers"] == []
+
+
+def test_a_metric_and_a_saver_that_discretize_otherwise_get_copies_of_their_own() -> None:
+    one_hot = IMPORTED.format(", to_onehot=True, n_classes=2")
+    pair = f"lambda x: ({one_hot}, x['label'].detach().cpu())"
+    metrics = [
+        {"name": "MeanDice", "is_key_metric": True, "args": {"output_transform": pair}},
+        {"name": "Accuracy", "args": {"output_transform": pair}},
+    ]
+    saver = spec("SegmentationSaver", output_transform=f"lambda x: {IMPORTED.format('')}")
+
+    found = upgrade({"handlers": [INVERTER, saver], "metrics": metrics}).document
+
+    discrete = [item["args"] for item in found["post_transforms"] if item["name"] == "AsDiscreted"]
+    assert discrete == [
+        {"keys": "pred_inverted_discrete", "argmax": True},
+        {"keys": "pred_inverted_discrete_2", "argmax": True, "to_onehot": 2},
+    ]
+    asked = "#monai.handlers.from_engine(['pred_inverted_discrete_2', 'label'])"
+    assert found["key_metric"]["args"]["output_transform"] == asked
+    assert found["additional_metrics"][0]["args"]["output_transform"] == asked
 
 
 def test_the_inverters_own_arguments_are_kept() -> None:
