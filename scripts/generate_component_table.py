@@ -106,7 +106,10 @@ SOURCES = (
     Source(
         "dataset",
         "monai.data",
-        named("Dataset", "CacheDataset", "SmartCacheDataset", "PersistentDataset"),
+        named(
+            *("Dataset", "CacheDataset", "SmartCacheDataset", "PersistentDataset"),
+            *("CacheNTransDataset", "PatchDataset"),
+        ),
     ),
     Source("dataloader", "monai.data", named("DataLoader", "ThreadDataLoader")),
     Source("inferer", "monai.inferers", subclass_of(Inferer)),
@@ -158,7 +161,6 @@ EXCLUDED: Mapping[tuple[str, str], str] = {
     ("transform", "Cropd"): BASE,
     ("transform", "RandCropd"): BASE,
     ("transform", "Ensembled"): NEEDS_CALLABLE,
-    ("transform", "*Lambdad"): NEEDS_CALLABLE,
     ("transform", "*TorchVisiond"): WRAPPER,
     ("transform", "*TorchIOd"): WRAPPER,
     ("transform", "*CuCIMd"): WRAPPER,
@@ -183,6 +185,7 @@ EXCLUDED: Mapping[tuple[str, str], str] = {
 # Classes that send what they see to another machine, or read back files that they take for their
 # own: usable with the consent of the site only.
 CONSENT: Mapping[str, str] = {
+    "monai.data.dataset.CacheNTransDataset": "code",
     "monai.data.dataset.PersistentDataset": "code",
     "monai.handlers.clearml_handlers.ClearMLImageHandler": "egress",
     "monai.handlers.clearml_handlers.ClearMLStatsHandler": "egress",

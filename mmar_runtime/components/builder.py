@@ -196,6 +196,9 @@ class ComponentBuilder:
                 place=spec.location,
             )
         if entry is not None:
+            for name in arguments.keys() & entry.arguments.keys():
+                if entry.arguments[name].tensor and isinstance(arguments[name], list):
+                    arguments[name] = torch.tensor(arguments[name], dtype=torch.float32)
             for name, folder in run_folders(spec, entry, self.config.variables).items():
                 arguments[name] = arguments.get(name) or folder
         kind = kind if entry is None else entry.kind

@@ -35,11 +35,14 @@ from mmar_runtime.config.expressions import (
     MAX_INTEGER,
     NAMED_CONSTANTS,
     PRINT,
+    TENSOR,
     Arithmetic,
     Attribute,
     BooleanOperation,
     Call,
+    Cast,
     Compare,
+    Comparison,
     Conditional,
     Constant,
     Display,
@@ -91,6 +94,10 @@ class _Interpreter:
                     return _Interpreter(self.objects, argument).value(body)
 
                 return interpreted_lambda
+            case Comparison():
+                return _COMPARISONS[node.operator]
+            case Cast():
+                return _cast(self.value(node.value), node.dtype)
             case Display():
                 items = self.values(node.items)
                 if node.kind == "dict":
@@ -280,6 +287,16 @@ def _number(value: object, sign: str) -> _Number:
     )
 
 
+def _cast(value: object, dtype: str) -> torch.Tensor:
+    """Return a tensor as another type of numbers; an array's type is named as PyTorch names it."""
+    if not isinstance(value, torch.Tensor):
+        raise ComponentError(f"Only a tensor becomes {dtype}, not {_kind(value)}.")
+    kind = _DTYPES[dtype]
+    if not isinstance(kind, torch.dtype):
+        kind = torch.from_numpy(numpy.zeros(0, kind)).dtype
+    return value.to(kind)
+
+
 def _comparable(value: object) -> object:
     plain = value.item() if isinstance(value, numpy.generic) else value
     if plain is None or isinstance(plain, int | float | str | torch.Tensor):
@@ -375,6 +392,7 @@ _CALLEES: Mapping[str, Callable[..., object]] = MappingProxyType(
         PRINT: lambda *values: logger.info(
             "%s", _cut(" ".join(map(_shown, values)), MAX_TEXT_CHARACTERS)
         ),
+        TENSOR: lambda values: torch.tensor(values, dtype=torch.float32),
     }
 )
 _METHODS: Mapping[str, Callable[[torch.nn.Module], object]] = MappingProxyType(

@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, NoReturn, TypeAlias, get_args
+from typing import Literal, NoReturn, TypeAlias, TypeGuard, get_args
 
 MAX_CHARACTERS = 1000
 MAX_NODES = 120
@@ -33,9 +33,10 @@ MAX_FORMAT_SPEC = 4
 
 FROM_ENGINE = "monai.handlers.from_engine"
 PRINT = "print"
+TENSOR = "torch.tensor"
 
 CALLEES: Mapping[str, str] = MappingProxyType(
-    {FROM_ENGINE: FROM_ENGINE, "from_engine": FROM_ENGINE, PRINT: PRINT}
+    {FROM_ENGINE: FROM_ENGINE, "from_engine": FROM_ENGINE, PRINT: PRINT, TENSOR: TENSOR}
 )
 """The names that a config may write before the parenthesis -> the name in the tree."""
 
@@ -66,6 +67,14 @@ _NUMPY_DTYPES = (
     *("bool_", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
     *("float16", "float32", "float64"),
 )
+
+CASTS: Mapping[str, str] = MappingProxyType(
+    {
+        **{name: f"torch.{name}" for name in ("bool", "int", "long", "half", "float", "double")},
+        **dict.fromkeys(("to", "type", "astype"), ""),
+    }
+)
+"""Methods that give a tensor another type of numbers -> the type; empty where it is an argument."""
 
 NAMED_CONSTANTS: Mapping[str, str] = MappingProxyType(
     {f"torch.{name}": f"torch.{name}" for name in _TORCH_DTYPES}
@@ -179,6 +188,14 @@ class MethodCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Cast:
+    """``value.float()`` or ``value.to(torch.float32)``: a tensor as another type of numbers."""
+
+    value: Node
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
 class Compare:
     """Two values and one of ``== != < <= > >=`` between them."""
 
@@ -236,6 +253,13 @@ class Lambda:
     body: Node
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A function of two parameters: whether the first is ``< <= > >=`` the second; a root."""
+
+    operator: str
+
+
 Node: TypeAlias = (
     Constant
     | NamedConstant
@@ -246,12 +270,14 @@ Node: TypeAlias = (
     | Attribute
     | Call
     | MethodCall
+    | Cast
     | Compare
     | Arithmetic
     | BooleanOperation
     | Conditional
     | FormattedText
     | Lambda
+    | Comparison
 )
 ExpressionTree: TypeAlias = Node
 _Part: TypeAlias = Node | Keyword | FormattedValue
@@ -282,7 +308,7 @@ def parse_expression(text: str) -> ExpressionTree:
     tree = _python_tree(_PIECES.sub(_python_piece, text.removeprefix("#")).strip())
     _check_size(tree)
     if isinstance(tree, ast.Lambda):
-        return _lambda(tree)
+        return _comparison(tree) or _lambda(tree)
     return _Reader().node(tree)
 
 
@@ -462,6 +488,7 @@ _OPERATORS: Mapping[type[ast.AST], str] = MappingProxyType(
 _COMPARISONS: Mapping[type[ast.AST], str] = MappingProxyType(
     {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 )
+_MIRRORED: Mapping[str, str] = MappingProxyType({"<": ">", "<=": ">=", ">": "<", ">=": "<="})
 _FOUND_NAMES: Mapping[type[ast.AST], str] = MappingProxyType(
     {
         ast.Lambda: "a lambda inside an expression",
@@ -574,11 +601,18 @@ class _Reader:
             "Use a subscript for a dictionary's items, as in x['loss'].",
         )
 
-    def _call(self, node: ast.Call) -> Call | MethodCall:
+    def _call(self, node: ast.Call) -> Call | MethodCall | Cast:
         dotted = _dotted(node.func)
-        if dotted in CALLEES:
-            from_engine = CALLEES[dotted] == FROM_ENGINE
-            return self._from_engine_call(node) if from_engine else self._print_call(node)
+        match CALLEES.get(dotted):
+            case str(callee) if callee == FROM_ENGINE:
+                return self._from_engine_call(node)
+            case str(callee) if callee == TENSOR:
+                return self._tensor_call(node)
+            case str():
+                return self._print_call(node)
+        dtype = self._cast_type(node) if self.parameter is not None else None
+        if dtype is not None and isinstance(node.func, ast.Attribute):
+            return Cast(self._operand(node.func.value), dtype)
         owner, _, method = dotted.rpartition(".")
         simple = "." not in owner and not node.args and not node.keywords
         if owner.startswith(_PLACEHOLDER) and method in REFERENCE_METHODS and simple:
@@ -586,10 +620,31 @@ class _Reader:
         called = _quoted(_as_written(dotted)) if dotted else "something other than a plain name"
         _refuse(
             f"a call of {called}",
-            "monai.handlers.from_engine(...), from_engine(...), print(...), @name.parameters() and "
-            "@name.named_parameters()",
+            "monai.handlers.from_engine(...), from_engine(...), print(...), torch.tensor([...]), "
+            "@name.parameters(), @name.named_parameters(), and x.float() or x.to(torch.float32) "
+            "below a lambda",
             "Use one of these, or put the code into a component of its own.",
         )
+
+    def _cast_type(self, node: ast.Call) -> str | None:
+        """Return the type of numbers that a method gives a tensor; None for another call."""
+        method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        if method not in CASTS or node.keywords:
+            return None
+        if CASTS[method]:
+            return CASTS[method] if not node.args else None
+        given = self.node(node.args[0]) if len(node.args) == 1 else None
+        return given.name if isinstance(given, NamedConstant) else None
+
+    def _tensor_call(self, node: ast.Call) -> Call:
+        values = self.node(node.args[0]) if len(node.args) == 1 and not node.keywords else None
+        if not _is_list_of_numbers(values):
+            _refuse(
+                "torch.tensor with other arguments than a list of numbers",
+                "torch.tensor([0.1, 0.9])",
+                "Write the numbers out.",
+            )
+        return Call(TENSOR, (values,))
 
     def _print_call(self, node: ast.Call) -> Call:
         if node.keywords:
@@ -667,6 +722,29 @@ class _Reader:
         return FormattedValue(self.node(part.value), _format_spec(part.format_spec))
 
 
+def _is_list_of_numbers(node: Node | None) -> TypeGuard[Display]:
+    return isinstance(node, Display) and all(
+        isinstance(item, Constant)
+        and isinstance(item.value, int | float)
+        and not isinstance(item.value, bool)
+        for item in node.items
+    )
+
+
+def _comparison(node: ast.Lambda) -> Comparison | None:
+    """Return the meaning of ``lambda new, best: new < best``; None for every other lambda."""
+    arguments, body = node.args, node.body
+    names = [argument.arg for argument in arguments.args]
+    plain = ast.unparse(arguments) == ", ".join(names) and len(set(names)) == len(names) == 2
+    if not plain or not isinstance(body, ast.Compare) or len(body.ops) != 1:
+        return None
+    sides = [side.id for side in (body.left, body.comparators[0]) if isinstance(side, ast.Name)]
+    operator = _COMPARISONS.get(type(body.ops[0]), "")
+    if operator not in _MIRRORED or sides not in (names, names[::-1]):
+        return None
+    return Comparison(operator if sides == names else _MIRRORED[operator])
+
+
 def _lambda(node: ast.Lambda) -> Lambda:
     arguments = node.args
     plain = len(arguments.args) == 1 and not (
@@ -679,8 +757,8 @@ def _lambda(node: ast.Lambda) -> Lambda:
     if not plain:
         _refuse(
             "a lambda with other than one plain parameter",
-            "lambda x: ..., without defaults and stars",
-            "MONAI and Ignite call it with one argument.",
+            "lambda x: ..., without defaults and stars, and lambda new, best: new < best",
+            "MONAI and Ignite call it with one argument, or to compare two numbers.",
         )
     name = arguments.args[0].arg
     if name in _RESERVED_NAMES or name.startswith(_PLACEHOLDER):
@@ -787,6 +865,7 @@ _NUMBER_NODES = (
     Subscript,
     Attribute,
     Arithmetic,
+    Cast,
     Compare,
     BooleanOperation,
     Conditional,

@@ -119,6 +119,8 @@ class _Judge:
                 yield from self._scalar(True) if self.form.flag else self._number(0, 1)
             case expressions.Arithmetic():
                 yield from self._computed(part)
+            case expressions.Call(callee=expressions.TENSOR) if self.form.tensor:
+                yield from self._each(part.arguments)
             case expressions.FormattedText():
                 yield from self._formatted(part)
             case _:
@@ -191,7 +193,11 @@ class _Judge:
             case Reference() | expressions.ReferenceName():
                 yield from self._reference(part.name)
                 return
-            case expressions.Lambda() | expressions.Call(callee=expressions.FROM_ENGINE):
+            case (
+                expressions.Lambda()
+                | expressions.Comparison()
+                | expressions.Call(callee=expressions.FROM_ENGINE)
+            ):
                 yield from self._function(part)
                 return
             case expressions.NamedConstant():
@@ -205,7 +211,9 @@ class _Judge:
         if not fits:
             yield self._fault(f"is {_NAMES.get(type(part), 'an object')}")
 
-    def _function(self, tree: expressions.Lambda | expressions.Call) -> Iterator[_Fault]:
+    def _function(
+        self, tree: expressions.Lambda | expressions.Comparison | expressions.Call
+    ) -> Iterator[_Fault]:
         if self.form.function is None:
             yield self._fault("is a function")
         elif fault := lambda_fault(tree, self.form.function):

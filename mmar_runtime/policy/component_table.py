@@ -53,6 +53,7 @@ class Form:
         function: the purpose of a lambda or ``from_engine``; ``None`` if neither is allowed.
         members: the form of each value of an object; ``*`` means every plain key.
         path: the use of the place that a text names; the check of paths judges the text.
+        tensor: whether a list of numbers is handed over as a tensor.
         fill: the runtime's value if the argument is left out, null or empty.
         packages: the package that a word needs, the word in small letters.
         denied: why nothing is allowed at all.
@@ -74,6 +75,7 @@ class Form:
     function: LambdaForm | None = None
     members: Mapping[str, Form] = field(default_factory=dict)
     path: PathRole | None = None
+    tensor: bool = False
     fill: str = ""
     packages: Mapping[str, str] = field(default_factory=dict)
     denied: str = ""

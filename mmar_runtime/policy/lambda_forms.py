@@ -19,13 +19,17 @@ from typing import Literal, TypeAlias, get_args
 from mmar_runtime.config import expressions
 from mmar_runtime.config.expressions import Node, from_engine_keys
 
-LambdaForm: TypeAlias = Literal["metric_output", "log_output", "number", "mask"]
+LambdaForm: TypeAlias = Literal[
+    "metric_output", "log_output", "number", "mask", "voxels", "comparison"
+]
 """The purpose of a function.
 
 metric_output   engine's output -> the input of a metric: whole entries of whole batches
 log_output      engine's output or batch -> the values that a handler prints or draws, or None
 number          engine, or a number such as an epoch -> a number
 mask            tensor -> the voxels that count, by comparisons of its values with numbers
+voxels          tensor -> a tensor, each value computed from that of its voxel alone
+comparison      two numbers -> whether the first is better
 """
 
 LAMBDA_FORMS: tuple[LambdaForm, ...] = get_args(LambdaForm)
@@ -50,8 +54,11 @@ def lambda_fault(tree: Node, form: LambdaForm) -> str:
         tree: the whole expression of the argument.
         form: the purpose of the argument.
     """
-    if isinstance(tree, expressions.Lambda):
-        return _RESULTS[form](tree.body)
+    if isinstance(tree, expressions.Comparison) == (form == "comparison"):
+        if isinstance(tree, expressions.Comparison):
+            return ""
+        if isinstance(tree, expressions.Lambda):
+            return _RESULTS[form](tree.body)
     match form, tree:
         case "metric_output", expressions.Call(callee=expressions.FROM_ENGINE):
             # It hands over whole entries of an item or of all.
@@ -193,6 +200,23 @@ def _mask_result(node: Node) -> str:
     return "is not a comparison"
 
 
+def _voxels_result(node: Node) -> str:
+    """Return the fault of new values: each is computed from that of its voxel and from numbers."""
+    match node:
+        case expressions.Parameter():
+            return ""
+        case expressions.Cast():
+            return _voxels_result(node.value)
+        case expressions.Arithmetic(operator="+" | "-" | "*" | "/"):
+            return _first(map(_voxels_operand, (node.left, node.right)))
+    return _mask_result(node)
+
+
+def _voxels_operand(node: Node) -> str:
+    number = isinstance(node, expressions.Constant) and isinstance(node.value, int | float)
+    return "" if number else _voxels_result(node)
+
+
 def _voxel_fault(node: Node) -> str:
     if isinstance(node, expressions.Arithmetic):
         return _first(map(_voxel_fault, (node.left, node.right)))
@@ -243,6 +267,7 @@ _NAMES: Mapping[type[object], str] = MappingProxyType(
     {
         expressions.Attribute: "the engine's state",
         expressions.Call: "a call",
+        expressions.Cast: "another type of numbers",
         expressions.Conditional: "a choice",
         expressions.BooleanOperation: "a choice",
         expressions.Compare: "a comparison",
@@ -260,6 +285,7 @@ _RESULTS: Mapping[LambdaForm, Callable[[Node], str]] = MappingProxyType(
         "log_output": _log_result,
         "number": _number_result,
         "mask": _mask_result,
+        "voxels": _voxels_result,
     }
 )
 EXAMPLES: Mapping[LambdaForm, tuple[str, ...]] = MappingProxyType(
@@ -271,5 +297,7 @@ EXAMPLES: Mapping[LambdaForm, tuple[str, ...]] = MappingProxyType(
         "log_output": ("lambda x: None", "#monai.handlers.from_engine(['loss'], first=True)"),
         "number": ("lambda engine: engine.state.metrics['val_mean_dice']",),
         "mask": ("lambda x: x > 0",),
+        "voxels": ("lambda x: (x > 0).float()", "lambda x: x / 255"),
+        "comparison": ("lambda new, best: new < best",),
     }
 )

@@ -109,7 +109,7 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
 )
 """Arguments of transforms -> the least and the most of their numbers."""
 
-NAMING = ("names", "name", "output_key")
+NAMING = ("names", "name", "output_key", "overwrite")
 """Arguments by which a transform names a new entry."""
 
 _AXES = 2

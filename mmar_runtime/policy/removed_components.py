@@ -28,6 +28,8 @@ REMOVED_ARGUMENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 REQUIRED_ARGUMENTS: Mapping[tuple[str, str], str] = MappingProxyType(
     {
+        ("CacheNTransDataset", "cache_dir"): "Name a folder for what it stores, such as "
+        '"{MMAR_ROOT}/cache".',
         ("PersistentDataset", "cache_dir"): "Name a folder for what it stores, such as "
         '"{MMAR_ROOT}/cache".',
     }

@@ -45,7 +45,7 @@ BY_NAME: Mapping[str, str] = {
     **each("no function", """
         additional_info converter dataset_logger distance_function epoch_event_writer
         epoch_logger epoch_print_logger hash_func hash_transform iteration_event_writer
-        iteration_logger iteration_print_logger metric_cmp_fn other other_act
+        iteration_logger iteration_print_logger inv_func other other_act
         output_name_formatter post_func preprocess scale_fn upsampler
     """),
     **each("no object", "folder_layout norm_layer roi_slices saver summary_writer"),
@@ -70,6 +70,9 @@ BY_NAME: Mapping[str, str] = {
         score_function step_transform
     """),
     "select_fn": "mask",
+    "metric_cmp_fn": "comparison",
+    "func": "voxels",
+    "patch_func": "transforms",
     # Also a function of two arguments, which the language of expressions does not have.
     **each("flag or count", "epoch_log iteration_log map_items"),
     # --- references ---
@@ -286,7 +289,8 @@ BY_NAME: Mapping[str, str] = {
     "pickle_protocol": "protocol",
     "fill_value": "fill",
     # --- numbers in lists, arrays and tensors, or without an annotation ---
-    **each("real", "dist_matrix perturb_noise pos_weight weight weights"),
+    **each("real", "dist_matrix perturb_noise weights"),
+    **each("class weights", "pos_weight weight"),
     **each("intensity", """
         affine constant_values divisor end_values mask mask_data replacement subtrahend value
     """),
@@ -347,6 +351,7 @@ BY_KIND: Mapping[tuple[str, str], str] = {
 
 BY_CLASS: Mapping[str, Mapping[str, str]] = {
     # --- where files are written, and what they are called ---
+    "monai.data.dataset.CacheNTransDataset": {"cache_dir": "cache folder"},
     "monai.data.dataset.PersistentDataset": {"cache_dir": "cache folder"},
     "monai.handlers.checkpoint_loader.CheckpointLoader": {"load_path": "weights file"},
     "monai.handlers.checkpoint_saver.CheckpointSaver": {
@@ -421,6 +426,8 @@ BY_CLASS: Mapping[str, Mapping[str, str]] = {
     "monai.transforms.spatial.dictionary.GridSplitd": {"size": "sizes by key"},
     "monai.transforms.spatial.dictionary.Rotate90d": {"k": "position"},
     "monai.transforms.utility.dictionary.ConcatItemsd": {"name": "key"},
+    "monai.transforms.utility.dictionary.Lambdad": {"overwrite": "flag or key"},
+    "monai.transforms.utility.dictionary.RandLambdad": {"overwrite": "flag or key"},
     "monai.transforms.utility.dictionary.EnsureChannelFirstd": {"channel_dim": "no channel"},
     "monai.transforms.utility.dictionary.DataStatsd": {"data_type": "flag"},
     "monai.transforms.intensity.dictionary.ShiftIntensityd": {"offset": "intensity"},

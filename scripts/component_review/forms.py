@@ -132,6 +132,7 @@ FORMS: Mapping[str, Fields] = {
     "epsilon": real(0, 1000),
     "real": real(-1e6, 1e6),
     "intensity": real(-1e10, 1e10),
+    "class weights": real(-1e6, 1e6) | {"tensor": True},
     "whole": whole(-65_536, 65_536),
     "count": whole(0, 65_536),
     "axis": whole(-8, 8),
@@ -276,6 +277,7 @@ FORMS: Mapping[str, Fields] = {
     "metric map": {"members": {"*": "metrics"}, "refers": ["metric"]},
     "noise scheduler": refers("scheduler"),
     "transforms": refers("transform"),
+    "flag or key": FLAG | {"pattern": KEY},
     "transforms written out": refers("transform", components=True),
     "parameters": {"parameters": True, "members": {"params": "parameters of a group", "*": "real"}},
     "parameters of a group": {"parameters": True},
@@ -287,6 +289,8 @@ FORMS: Mapping[str, Fields] = {
     "log output": {"function": "log_output"},
     "number of engine": {"function": "number"},
     "mask": {"function": "mask"},
+    "voxels": {"function": "voxels"},
+    "comparison": {"function": "comparison"},
     # --- places; see PathRole ---
     # `fill` is what the runtime takes where an argument is left out, null or empty: MONAI would
     # write into the working directory.

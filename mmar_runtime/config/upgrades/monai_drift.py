@@ -18,6 +18,7 @@ from mmar_runtime.config.upgrades.draft import (
     Place,
     args_of,
     dictionary_names,
+    is_component,
     rule,
     set_args,
     short_name,
@@ -28,6 +29,18 @@ FINAL_MODEL = "final_model.pt"
 
 DEEPGROW = "monai.apps.deepgrow."
 """MONAI's own, but always given by ``path``, as Clara's documents did."""
+
+_METRICS: Mapping[str, str] = MappingProxyType(
+    {
+        "ConfusionMatrixMetric": "ConfusionMatrix",
+        "DiceMetric": "MeanDice",
+        "HausdorffDistanceMetric": "HausdorffDistance",
+        "MeanIoU": "MeanIoUHandler",
+        "ROCAUCMetric": "ROCAUC",
+        "SurfaceDistanceMetric": "SurfaceDistance",
+    }
+)
+"""Metric of MONAI that no engine takes -> the class that an engine takes in its place."""
 
 _RESNETS: Mapping[str, tuple[str, list[int]]] = MappingProxyType(
     {
@@ -178,6 +191,37 @@ def _resnet(draft: Draft) -> Iterator[Place]:
         yield place
 
 
+@rule("a metric of monai.metrics runs as the class of monai.handlers that an engine takes")
+def _metric_class(draft: Draft) -> Iterator[Place]:
+    for place, component in draft.named(*_METRICS):
+        draft.rename(component, _METRICS[short_name(component)])
+        yield place
+
+
+@rule("GradientAccumulation runs as the trainer's accumulation_steps")
+def _accumulation(draft: Draft) -> Iterator[Place]:
+    for place, section in draft.sections():
+        iteration, trainer = section.get("iteration"), section.get("trainer")
+        if not is_component(iteration) or short_name(iteration) != "GradientAccumulation":
+            continue
+        steps = args_of(iteration).get("accumulation_steps")
+        known = args_of(iteration).keys() <= {"accumulation_steps"} and _is_number(steps)
+        if known and is_component(trainer) and short_name(trainer) == "SupervisedTrainer":
+            del section["iteration"]
+            args = {key: value for key, value in args_of(trainer).items() if value != "@iteration"}
+            trainer["args"] = {**args, "accumulation_steps": steps}
+            yield (*place, "iteration")
+
+
+@rule("an EarlyStopHandler gets the trainer when it is built")
+def _early_stop(draft: Draft) -> Iterator[Place]:
+    """Take out ``"trainer": "@trainer"``: the trainer is built from its handlers, not before."""
+    for place, component in draft.named("EarlyStopHandler"):
+        if args_of(component).get("trainer") == "@trainer":
+            del args_of(component)["trainer"]
+            yield (*place, "args", "trainer")
+
+
 @rule("TensorBoardStatsHandler's intervals run as iteration_log and epoch_log")
 def _intervals(draft: Draft) -> Iterator[Place]:
     """Turn ``iteration_log: true, iteration_interval: 5`` into ``iteration_log: 5``."""
@@ -253,6 +297,9 @@ RULES = (
     _split_channel,
     _resnet,
     *argument_changes.RULES,
+    _metric_class,
+    _accumulation,
+    _early_stop,
     _intervals,
     _fully_convolutional,
     _batched,

@@ -206,6 +206,26 @@ def test_lambda(text: str, argument: object, value: object) -> None:
     assert function_of(text)(argument) == value
 
 
+def test_a_lambda_of_two_numbers_says_which_is_better() -> None:
+    lower: Any = value_of("lambda new, best: new < best")
+    assert (lower(1.0, 2.0), lower(2.0, 1.0), lower(1.0, 1.0)) == (True, False, False)
+
+
+def test_a_lambda_changes_voxels_and_their_type() -> None:
+    voxels = torch.tensor([-1.0, 0.0, 2.0])
+
+    assert function_of("lambda x: (x > 0).float()")(voxels).tolist() == [0.0, 0.0, 1.0]
+    assert function_of("lambda x: x.to(torch.int64)")(voxels).dtype == torch.int64
+    assert function_of("lambda x: x.astype(np.int32)")(voxels).dtype == torch.int32
+    with pytest.raises(ComponentError, match=r"Only a tensor becomes torch.float, not str"):
+        function_of("lambda x: x.float()")("path")
+
+
+def test_a_tensor_holds_real_numbers() -> None:
+    weights = value_of("#torch.tensor([1, 0.5])")
+    assert torch.equal(weights, torch.tensor([1.0, 0.5]))
+
+
 def test_a_lambda_can_be_called_again_with_another_argument() -> None:
     function = function_of("lambda x: x + 1")
     assert [function(number) for number in (1, 2, 3)] == [2, 3, 4]

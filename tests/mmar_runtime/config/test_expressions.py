@@ -19,11 +19,14 @@ from mmar_runtime.config.expressions import (
     MAX_INTEGER,
     NAMED_CONSTANTS,
     STATE_FIELDS,
+    TENSOR,
     Arithmetic,
     Attribute,
     BooleanOperation,
     Call,
+    Cast,
     Compare,
+    Comparison,
     Conditional,
     Constant,
     Display,
@@ -256,9 +259,60 @@ def test_only_the_two_spellings_are_expressions() -> None:
     assert {text: is_expression(text) for text in expected} == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "operator"),
+    [
+        ("lambda current, best: current < best", "<"),
+        ("lambda current, best: best > current", "<"),
+        ("lambda a, b: a >= b", ">="),
+        ("#lambda a, b: (b <= a)", ">="),
+    ],
+)
+def test_a_lambda_of_two_parameters_compares_them(text: str, operator: str) -> None:
+    assert parse_expression(text) == Comparison(operator)
+
+
+def test_a_tensor_gets_another_type_of_numbers() -> None:
+    mask = Compare(">", X, Constant(0))
+    assert parse_expression("lambda x: (x > 0).float()") == Lambda("x", Cast(mask, "torch.float"))
+    assert parse_expression("lambda x: x.to(torch.uint8)") == Lambda("x", Cast(X, "torch.uint8"))
+    assert parse_expression("lambda x: x.astype(np.float32)") == Lambda(
+        "x", Cast(X, "numpy.float32")
+    )
+
+
+def test_a_tensor_is_written_out_in_numbers() -> None:
+    weights = Display("list", (Constant(0.1), Constant(0.9)))
+    assert parse_expression("#torch.tensor([0.1, 0.9])") == Call(TENSOR, (weights,))
+
+
 # --- Refused -------------------------------------------------------------------------------------
 
 HOSTILE = [
+    # more than a comparison of two parameters
+    "lambda a, b: a == b",
+    "lambda a, b: a",
+    "lambda a, b: a < a",
+    "lambda a, b: a < b < 1",
+    "lambda a, b: a < b + 1",
+    "lambda a, b=1: a < b",
+    "lambda a, *b: a < b",
+    "lambda a, /, b: a < b",
+    "lambda a, b, c: a < b",
+    # other types of numbers
+    "#(1).float()",
+    "lambda x: x.float(1)",
+    "lambda x: x.float(memory_format=1)",
+    "lambda x: x.to('cuda')",
+    "lambda x: x.to(x)",
+    "lambda x: x.type()",
+    "lambda x: x.numpy()",
+    "lambda x: 'text'.float()",
+    "#torch.tensor('x')",
+    "#torch.tensor([True])",
+    "#torch.tensor([[1]])",
+    "#torch.tensor([1], device='cuda')",
+    "lambda x: torch.tensor(x)",
     # reaching outwards through names, attributes and calls
     "#monai.os.system('id')",
     "#monai.bundle.run('x')",
@@ -611,7 +665,8 @@ def test_a_refusal_says_what_was_found_what_is_allowed_and_what_to_do() -> None:
         parse_expression("#monai.os.system('id')")
     assert str(refusal.value) == (
         "Found a call of 'monai.os.system'. Allowed: monai.handlers.from_engine(...), "
-        "from_engine(...), print(...), @name.parameters() and @name.named_parameters(). "
+        "from_engine(...), print(...), torch.tensor([...]), @name.parameters(), "
+        "@name.named_parameters(), and x.float() or x.to(torch.float32) below a lambda. "
         "Use one of these, or put the code into a component of its own."
     )
 

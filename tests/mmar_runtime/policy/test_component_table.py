@@ -37,7 +37,7 @@ EXPECTED = {
         CastToTyped ToNumpyd ToTensord EnsureTyped SqueezeDimd AsChannelLastd Activationsd
         AsDiscreted Invertd SaveImaged KeepLargestConnectedComponentd MeanEnsembled Compose OneOf
     """,
-    "dataset": "Dataset CacheDataset SmartCacheDataset PersistentDataset",
+    "dataset": "Dataset CacheDataset SmartCacheDataset PersistentDataset CacheNTransDataset",
     "dataloader": "DataLoader",
     "inferer": "SimpleInferer SlidingWindowInferer",
     "handler": """
@@ -54,7 +54,7 @@ EXPECTED = {
 
 ABSENT = """
     run_cmd download download_url download_and_extract extractall load_from_mmar instantiate
-    optional_import ConfigParser DecathlonDataset PerceptualLoss Lambda Lambdad LambdaD RandLambdad
+    optional_import ConfigParser DecathlonDataset PerceptualLoss Lambda
     TorchVisiond RandTorchVisiond TorchIOd RandTorchIOd CuCIMd ImageFilterd RandImageFilterd
     LambdaLR MultiplicativeLR MetricsLambda FID InceptionScore RangeHandler MarkHandler Transchex
     LMDBDataset MapTransform LRScheduler Optimizer Inferer Metric PrepareBatch unet UNET

@@ -175,6 +175,12 @@ def test_a_log_takes_no_part_of_a_tensor(text: str) -> None:
         ("mask", "lambda x: x + 1000 >= 200", "lambda x: x[0][10] > 0"),
         ("mask", "lambda x: not x == 1", "lambda x: x > @model"),
         ("mask", "lambda x: (x > 0) * (x < 5)", "lambda x: (x > 0) * x"),
+        ("voxels", "lambda x: (x > 0).float()", "lambda x: x[0].float()"),
+        ("voxels", "lambda x: x / 255 - 1", "lambda x: x % 2"),
+        ("voxels", "lambda x: (x > 0) * x", "lambda x: x * @model"),
+        ("voxels", "lambda x: x.to(torch.uint8)", "lambda x: 1.0"),
+        ("comparison", "lambda new, best: new < best", "lambda x: x > 0"),
+        ("mask", "lambda x: x > 0", "lambda new, best: new < best"),
     ],
 )
 def test_numbers_and_masks(form: LambdaForm, good: str, bad: str) -> None:

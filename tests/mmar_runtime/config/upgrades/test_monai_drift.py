@@ -182,6 +182,16 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         )
     ),
     (
+        "metric-class",
+        {"name": "MeanIoU", "log_label": "iou", "args": {"include_background": False}},
+        {"name": "MeanIoUHandler", "log_label": "iou", "args": {"include_background": False}},
+    ),
+    (
+        "early-stop",
+        spec("EarlyStopHandler", patience=2, trainer="@trainer"),
+        spec("EarlyStopHandler", patience=2),
+    ),
+    (
         "default",
         spec("OrientationD", keys="image", axcodes="RAS"),
         spec("OrientationD", keys="image", axcodes="RAS", labels=None),
@@ -250,6 +260,9 @@ MESSAGES = {
     "split-channel": "SplitChanneld is gone from MONAI; runs as SplitDimd",
     "resnet": "MONAI's function for a residual network runs as the class ResNet, with its layers",
     "default": "Orientationd's labels is kept as null; its default changes",
+    "metric-class": "a metric of monai.metrics runs as the class of monai.handlers that an engine "
+    "takes",
+    "early-stop": "an EarlyStopHandler gets the trainer when it is built",
     "intervals": "TensorBoardStatsHandler's intervals run as iteration_log and epoch_log",
     "fully-convolutional": "TorchVisionFullyConvModel is now TorchVisionFCModel with use_conv=true",
     "batched": "deepgrow's argument 'batched' is gone: MONAI takes batches apart before transforms",
@@ -325,8 +338,10 @@ def test_what_a_rule_writes_is_known_today(after: dict[str, Any]) -> None:
 
 
 def test_every_rule_has_an_example() -> None:
-    assert {rule for rule, _, _ in EXAMPLES} == {rule.name for rule in RULES}
-    single = {rule.name: rule.message for rule in RULES if rule.name not in ("renamed", "dropped")}
+    # The example of accumulation is a section; see below.
+    assert {rule for rule, _, _ in EXAMPLES} == {rule.name for rule in RULES} - {"accumulation"}
+    several = ("renamed", "dropped", "accumulation")
+    single = {rule.name: rule.message for rule in RULES if rule.name not in several}
     assert single == MESSAGES
 
 
@@ -423,7 +438,36 @@ def test_notices_come_in_the_order_of_the_rules() -> None:
     _, notices = upgraded([before for _, before, _ in reversed(EXAMPLES)])
 
     names = list(dict.fromkeys(notice.rule for notice in notices))
-    assert names == list(dict.fromkeys(rule.name for rule in RULES))
+    rules = list(dict.fromkeys(rule.name for rule in RULES))
+    assert names == [name for name in rules if name != "accumulation"]
+
+
+def test_gradients_are_accumulated_by_the_trainer() -> None:
+    train = {
+        "iteration": spec("GradientAccumulation", accumulation_steps=2),
+        "trainer": spec("SupervisedTrainer", max_epochs=1, iteration_update="@iteration"),
+    }
+
+    upgrade = upgrade_document({"train": train}, "config_train.json")
+
+    trainer = spec("SupervisedTrainer", max_epochs=1, accumulation_steps=2)
+    assert upgrade.document["train"] == {"trainer": trainer}
+    assert [notice.rule for notice in upgrade.notices] == ["accumulation"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"iteration": spec("GradientAccumulation", accumulation_steps=2, grad_clip=1.0)},
+        {"iteration": spec("GradientAccumulation")},
+        {"trainer": {"path": "own.Trainer"}},
+    ],
+)
+def test_another_accumulation_is_left_for_the_check_to_refuse(changed: dict[str, Any]) -> None:
+    iteration = spec("GradientAccumulation", accumulation_steps=2)
+    train = {"iteration": iteration, "trainer": spec("SupervisedTrainer"), **changed}
+
+    assert upgrade_document({"train": train}, "config_train.json").document["train"] == train
 
 
 def test_a_translated_transform_is_still_found_by_ref() -> None:
