@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
 
 from mmar_runtime.cli.common import is_first_process, print_note, set_up_run_logging
 from mmar_runtime.cli.confine import confine_command
 from mmar_runtime.config.data_list import data_check
+from mmar_runtime.config.loader import Check
 from mmar_runtime.config.overrides import parse_overrides
-from mmar_runtime.config.sections import WorkflowConfig
+from mmar_runtime.config.sections import Config, WorkflowConfig, without_unused_validation
+from mmar_runtime.errors import Problem
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.extras_check import extras_check
 from mmar_runtime.policy.mmar_check import own_mmar_checks
 from mmar_runtime.policy.volume_check import volume_check
-
-Config = TypeVar("Config", bound=WorkflowConfig)
 
 
 def checked_config(options: argparse.Namespace, load: Callable[..., Config]) -> Config:
@@ -28,13 +27,23 @@ def checked_config(options: argparse.Namespace, load: Callable[..., Config]) -> 
     """
     confine_command(options)
     set_up_run_logging(options)
-    config = load(
+    loaded = load(
         Mmar.open(options.mmar),
         file=options.config,
         environment=options.environment,
         overrides=parse_overrides(options.overrides),
-        checks=[*own_mmar_checks(), extras_check, data_check, volume_check],
+        checks=[*own_mmar_checks(), extras_check, _of_used(data_check), _of_used(volume_check)],
     )
+    config = without_unused_validation(loaded)
     for notice in config.notices if is_first_process() else ():
         print_note(notice)
     return config
+
+
+def _of_used(check: Check) -> Check:
+    """Return a check of data for the sections that run: a section that nothing uses needs none."""
+
+    def used(config: WorkflowConfig) -> Iterator[Problem]:
+        yield from check(without_unused_validation(config))
+
+    return used

@@ -170,8 +170,6 @@ def set_up_logging(*, verbose: bool) -> None:
     )
     for name in ("mmar_runtime", "fl_admin"):
         logging.getLogger(name).setLevel(logging.INFO if first else logging.WARNING)
-    # Each reader of DICOM warns that it has no decoder of NVIDIA's; it reads without.
-    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
 
 def set_up_run_logging(options: argparse.Namespace) -> None:

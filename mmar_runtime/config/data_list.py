@@ -13,6 +13,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import DataListSource
 from mmar_runtime.config.sections import Section, WorkflowConfig
 from mmar_runtime.config.sources import read_json
+from mmar_runtime.config.tables import LIST_COLUMN, WHOLE, read_table
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
 
 MAX_LISTED_FILES = 5
@@ -41,8 +42,9 @@ class DataList:
 def read_data_list(source: DataListSource, *, file_keys: Collection[str] = FILE_KEYS) -> DataList:
     """Return the data list that a data set asks for.
 
-    An item may be a mapping or, as in a list of test images, just the image's path. Relative paths
-    are below the source's base folder. Entries other than files pass through.
+    An item may be a mapping or, as in a list of test images, just the image's path. An item without
+    an ``image`` has its images under other keys that files are read from. Relative paths are below
+    the source's base folder. Entries other than files pass through.
 
     Args:
         source: file, base folder and key of the list.
@@ -56,12 +58,14 @@ def read_data_list(source: DataListSource, *, file_keys: Collection[str] = FILE_
         raise ConfigError(absent)
     raw = raw_items(file, source)
     location = Location(file.name) / source.key
+    images = ["image", *sorted({*file_keys} - {"image", "label", "mask"})]
     items, problems = [], []
     for index, item in enumerate(raw):
         case = {"image": item} if isinstance(item, str) else item
-        if not isinstance(case, dict) or not _names_files(case.get("image")):
-            message = "has to be an object whose 'image' is a path, or the path of an image"
-            problems.append(Problem(location / index, message, "", "data-list"))
+        if not isinstance(case, dict) or not any(_names_files(case.get(key)) for key in images):
+            message = f"has to be an object whose {images[0]!r} is a path, or the path of an image"
+            advice = f"Keys of images here: {', '.join(images)}." if len(images) > 1 else ""
+            problems.append(Problem(location / index, message, advice, "data-list"))
             continue
         absolute, missing = _with_absolute_files(case, base, file_keys, location / index)
         items.append(absolute)
@@ -98,20 +102,25 @@ def raw_items(file: Path, source: DataListSource) -> list[Any]:
     Raises:
         ConfigError: no such file or list, or an empty one.
     """
-    document = read_json(file)
     location = Location(file.name)
+    table = file.suffix.lower() == ".csv"
+    document = read_table(file) if table else read_json(file)
     if not isinstance(document, dict):
         raise ConfigError([Problem(location, "has to be a JSON object", "", "data-list")])
     if source.key not in document:
         lists = [key for key, value in document.items() if isinstance(value, list)]
         message = f"holds no list {source.key!r}, which {source.location} asks for"
-        raise ConfigError(
-            [Problem(location, message, did_you_mean(source.key, lists), "data-list")]
-        )
+        advice = did_you_mean(source.key, lists)
+        if table:
+            advice = f"A column {LIST_COLUMN!r} says which list a row belongs to. Without it, all "
+            advice += f"rows are the list with the data_list_key {WHOLE!r}."
+        raise ConfigError([Problem(location, message, advice, "data-list")])
     items = document[source.key]
     if not isinstance(items, list) or not items:
         message = "has to be an array with at least one item"
-        raise ConfigError([Problem(location / source.key, message, "", "data-list")])
+        validates = str(source.location.place).startswith("validate")
+        advice = "To train without validation, disable the ValidationHandler." if validates else ""
+        raise ConfigError([Problem(location / source.key, message, advice, "data-list")])
     return items
 
 

@@ -7,10 +7,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from mmar_runtime.config.location import Location
-from mmar_runtime.config.nodes import ComponentSpec, ListNode, Node, WeightsFile, plain, walk
+from mmar_runtime.config.nodes import (
+    ComponentSpec,
+    ListNode,
+    Node,
+    WeightsFile,
+    plain,
+    referenced_names,
+    walk,
+)
 from mmar_runtime.config.sources import Variable
 from mmar_runtime.config.upgrades import Notice
 
@@ -173,6 +181,13 @@ class TrainConfig(WorkflowConfig):
         """Return a copy of the config with another train section."""
         return replace(self, train=train)
 
+    @property
+    def validates(self) -> bool:
+        """Whether anything of ``train`` refers to an entry of ``validate``, such as its engine."""
+        names = (name for node in self.train.entries.values() for name, _ in referenced_names(node))
+        targets = (self.find("train", name) for name in names)
+        return any(target is not None and target[0] == "validate" for target in targets)
+
     def as_json(self) -> dict[str, Any]:
         """Return the configuration as it runs: variables filled in, old constructs translated."""
         top = self.own_values()
@@ -210,6 +225,19 @@ class EvaluationConfig(WorkflowConfig):
     def as_json(self) -> dict[str, Any]:
         """Return the configuration as it runs: variables filled in, old constructs translated."""
         return {**self.own_values(), **_plain_section(self.section)}
+
+
+Config = TypeVar("Config", bound=WorkflowConfig)
+
+
+def without_unused_validation(config: Config) -> Config:
+    """Return a training config without a ``validate`` section that nothing of ``train`` uses.
+
+    Only for a training by itself: a site of a federation validates the model that it receives.
+    """
+    if isinstance(config, TrainConfig) and not config.validates:
+        return replace(config, validate=None)
+    return config
 
 
 def _plain_section(section: Section) -> dict[str, Any]:

@@ -127,9 +127,18 @@ def read_json(path: Path, *, name: str | None = None) -> Any:
     Raises:
         ConfigError: no such file, not readable as UTF-8, too large, or not JSON.
     """
+    return parse_json(read_text(path, name=name), name or path.name)
+
+
+def read_text(path: Path, *, name: str | None = None) -> str:
+    """Return the text of a file of a configuration.
+
+    Raises:
+        ConfigError: no such file, not readable as UTF-8, or too large.
+    """
     location = Location(name or path.name)
     try:
-        text = _text_of(path, location)
+        return _text_of(path, location)
     except FileNotFoundError:
         advice = _what_is_there(path)
         message = f"there is no file {str(path)!r}"
@@ -140,7 +149,6 @@ def read_json(path: Path, *, name: str | None = None) -> Any:
     except (OSError, ValueError) as error:  # or a NUL in the path
         message = f"cannot be read: {getattr(error, 'strerror', None) or error}"
         raise ConfigError([Problem(location, message, "", "missing-file")]) from None
-    return parse_json(text, location.file)
 
 
 def _text_of(path: Path, location: Location) -> str:

@@ -13,6 +13,8 @@ REMOVED: Mapping[str, str] = MappingProxyType(
         "SmartCachePatchWSIDataset": "Cut the patches beforehand and use SmartCacheDataset.",
         "MaskedInferenceWSIDataset": "Its successor takes other arguments; name it by path, "
         "monai.data.MaskedPatchWSIDataset, with patch_size, patch_level and mask_level.",
+        "CSVDataset": "Only src, a single file, and transform are translated; use Dataset with "
+        "data_list_file_path in its place.",
         "TransformInverter": "Only its usual arguments are translated; use the post transform "
         "Invertd in its place.",
         "SegmentationSaver": "Only its usual arguments, and an output_transform that takes one "

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from monai.handlers import EarlyStopHandler
 
 from mmar_runtime.components.builder import BuildContext, ComponentBuilder
 from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
@@ -84,6 +85,9 @@ class TrainingWorkflow:
         self._stopped = False
         self._reporter: EpochReporter | None = None
         if isinstance(self.trainer, Engine):
+            for handler in self.handlers():
+                if isinstance(handler, EarlyStopHandler):  # built before the trainer
+                    handler.set_trainer(self.trainer)
             self._reporter = EpochReporter(self.trainer, self._observer)
             stop_between_iterations(self.trainer, self._should_stop)
             log_checkpoints(self.handlers())

@@ -213,6 +213,22 @@ def _accumulation(draft: Draft) -> Iterator[Place]:
             yield (*place, "iteration")
 
 
+@rule("CSVDataset runs as Dataset over that data list, in which paths are below DATA_ROOT")
+def _table(draft: Draft) -> Iterator[Place]:
+    """Turn ``CSVDataset(src, transform)`` into a Dataset; a relative ``src`` is below DATA_ROOT."""
+    for place, component in draft.named("CSVDataset"):
+        args = args_of(component)
+        source = args.get("src")
+        if not isinstance(source, str) or not args.keys() <= {"src", "transform"}:
+            continue
+        below = source if source.startswith(("/", "{")) else f"{{DATA_ROOT}}/{source}"
+        draft.rename(component, "Dataset")
+        component |= {"data_list_file_path": below, "data_file_base_dir": "{DATA_ROOT}"}
+        component |= {"data_list_key": ""}
+        del args["src"]
+        yield place
+
+
 @rule("an EarlyStopHandler gets the trainer when it is built")
 def _early_stop(draft: Draft) -> Iterator[Place]:
     """Take out ``"trainer": "@trainer"``: the trainer is built from its handlers, not before."""
@@ -299,6 +315,7 @@ RULES = (
     *argument_changes.RULES,
     _metric_class,
     _accumulation,
+    _table,
     _early_stop,
     _intervals,
     _fully_convolutional,

@@ -89,6 +89,75 @@ def test_an_image_may_be_several_files(folder: Path) -> None:
     assert found.items[0]["image"] == [str(folder / "1_image.nii"), str(folder / "2_image.nii")]
 
 
+def test_images_may_have_other_keys_than_image(folder: Path) -> None:
+    item = {"t1": "1_image.nii", "t2": "2_image.nii", "label": "1_label.nii"}
+
+    found = read(folder, [item], file_keys=("t1", "t2", "label"))
+
+    assert found.items[0] == {key: str(folder / name) for key, name in item.items()}
+
+
+def test_an_item_without_any_image_is_told_with_the_keys_of_images(folder: Path) -> None:
+    assert faults(lambda: read(folder, [{"label": "1_label.nii"}], file_keys=("t1", "label"))) == [
+        "dataset.json: training[0]: has to be an object whose 'image' is a path, or the path of "
+        "an image\n    Keys of images here: image, t1."
+    ]
+
+
+def read_csv(folder: Path, text: str, key: str = "") -> DataList:
+    (folder / "list.csv").write_text(text)
+    place = DataListSource(location=PLACE, file=str(folder / "list.csv"), base=str(folder), key=key)
+    return read_data_list(place)
+
+
+def test_a_table_has_a_case_in_each_row(folder: Path) -> None:
+    found = read_csv(folder, "image;age;label\n1_image.nii;61.5;1_label.nii\n\n2_image.nii;;\n")
+
+    assert found.items == (
+        {"image": str(folder / "1_image.nii"), "age": 61.5, "label": str(folder / "1_label.nii")},
+        {"image": str(folder / "2_image.nii")},
+    )
+
+
+def test_a_column_says_which_list_a_row_belongs_to(folder: Path) -> None:
+    text = "list,image\ntraining,1_image.nii\nvalidation,2_image.nii\n"
+
+    assert read_csv(folder, text, "validation").items == ({"image": str(folder / "2_image.nii")},)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (
+            "image\n1_image.nii\n",
+            "list.csv: holds no list 'training', which config_train.json: train.dataset asks for\n"
+            "    A column 'list' says which list a row belongs to. Without it, all rows are the "
+            "list with the data_list_key ''.",
+        ),
+        (
+            "image,label\n1_image.nii\n",
+            "list.csv: line 2 has 1 cells and not 2",
+        ),
+        (
+            "image,image\n",
+            "list.csv: its first line has to name the columns, such as image,label, each once",
+        ),
+        (
+            "",
+            "list.csv: its first line has to name the columns, such as image,label, each once",
+        ),
+        (
+            'image\n"1_image.nii\n',
+            "list.csv: line 2 cannot be read: unexpected end of data",
+        ),
+    ],
+)
+def test_a_table_that_cannot_be_a_list_is_told_with_its_line(
+    folder: Path, text: str, fault: str
+) -> None:
+    assert faults(lambda: read_csv(folder, text, "training")) == [fault]
+
+
 def test_a_folder_of_slices_is_an_image(folder: Path) -> None:
     (folder / "series").mkdir()
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from ignite.engine import Events
 
+from fl_admin.cli.main import main
 from mmar_runtime.config.data_list import data_check
 from mmar_runtime.config.loader import load_train_config
 from mmar_runtime.config.overrides import Scalar
@@ -154,6 +155,51 @@ def test_without_validation_there_is_no_best_model(tiny_mmar: Path, edited: Edit
     result = train(config_of(tiny_mmar), allow_code=False)
     assert (result.key_metric, result.best_metric, result.best_epoch) == (None, None, None)
     assert checkpoints(tiny_mmar) == ["final_model.pt"]
+
+
+def test_a_validation_that_nothing_uses_needs_no_cases(
+    tiny_mmar: Path, edited: Edited, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def switched_off(conf: Any) -> None:
+        conf["train"]["handlers"][2]["disabled"] = "{skip}"
+
+    edited(train_json(tiny_mmar), switched_off)
+    edited(tiny_mmar / "data/dataset.json", lambda lists: lists.update(validation=[]))
+
+    assert main(["train", "-m", str(tiny_mmar), "--set", "epochs=1", "skip=False"]) == 2
+    error = capsys.readouterr().err
+    assert "dataset.json: validation: has to be an array with at least one item" in error
+    assert "disable the ValidationHandler" in error
+    assert main(["train", "-m", str(tiny_mmar), "--set", "epochs=1", "skip=True"]) == 0
+    assert checkpoints(tiny_mmar) == ["final_model.pt"]
+
+
+@pytest.mark.filterwarnings("ignore:'min_delta' is deprecated")  # MONAI's own call
+def test_a_training_ends_early_where_the_score_stays_the_same(
+    tiny_mmar: Path, edited: Edited
+) -> None:
+    score = "lambda engine: 0 * engine.state.metrics['val_mean_dice']"
+    arguments = {"patience": 1, "score_function": score, "trainer": "@trainer"}
+    stop = {"name": "EarlyStopHandler", "args": arguments}
+    edited(train_json(tiny_mmar), lambda conf: conf["validate"]["handlers"].append(stop))
+
+    result = train(config_of(tiny_mmar, epochs=5), allow_code=False)
+
+    assert [report.epoch for report in result.epochs] == [1, 2]  # the second is no better
+
+
+def test_weights_of_classes_are_written_as_a_list(tiny_mmar: Path, edited: Edited) -> None:
+    """DiceCELoss hands them to PyTorch's cross entropy, which takes a tensor alone."""
+
+    def change(conf: Any) -> None:
+        conf["train"]["loss"]["name"] = "DiceCELoss"
+        conf["train"]["loss"]["args"]["weight"] = [0.25, 0.75]
+
+    edited(train_json(tiny_mmar), change)
+    with workflow_of(tiny_mmar) as workflow:
+        weight = workflow.entry("train", "loss").cross_entropy.weight
+
+    assert torch.equal(weight, torch.tensor([0.25, 0.75]))
 
 
 def test_without_key_metric_there_is_no_best_model(tiny_mmar: Path, edited: Edited) -> None:

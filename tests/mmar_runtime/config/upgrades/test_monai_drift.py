@@ -187,6 +187,16 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"name": "MeanIoUHandler", "log_label": "iou", "args": {"include_background": False}},
     ),
     (
+        "table",
+        spec("CSVDataset", src="cases.csv", transform="@pre_transforms"),
+        {
+            **spec("Dataset", transform="@pre_transforms"),
+            "data_list_file_path": "{DATA_ROOT}/cases.csv",
+            "data_file_base_dir": "{DATA_ROOT}",
+            "data_list_key": "",
+        },
+    ),
+    (
         "early-stop",
         spec("EarlyStopHandler", patience=2, trainer="@trainer"),
         spec("EarlyStopHandler", patience=2),
@@ -262,6 +272,7 @@ MESSAGES = {
     "default": "Orientationd's labels is kept as null; its default changes",
     "metric-class": "a metric of monai.metrics runs as the class of monai.handlers that an engine "
     "takes",
+    "table": "CSVDataset runs as Dataset over that data list, in which paths are below DATA_ROOT",
     "early-stop": "an EarlyStopHandler gets the trainer when it is built",
     "intervals": "TensorBoardStatsHandler's intervals run as iteration_log and epoch_log",
     "fully-convolutional": "TorchVisionFullyConvModel is now TorchVisionFCModel with use_conv=true",
