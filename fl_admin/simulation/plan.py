@@ -27,6 +27,7 @@ from mmar_runtime.config.upgrades import Notice
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.exchange.encryption_extra import MISSING_EXTRA, extra_is_installed
 from mmar_runtime.exchange.job_documents import CLIENT_CONFIG
+from mmar_runtime.policy.fit_check import fit_notices
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
 
 
@@ -167,7 +168,8 @@ def _checked(request: SimulationRequest, sites: Mapping[str, Values]) -> tuple[N
         loads = (site.cross_validation_config,)
         for load in (site.train_config, *loads) if job.trains else loads:
             try:
-                for notice in load().notices:
+                config = load()
+                for notice in (*config.notices, *fit_notices(config)):
                     notices.setdefault(notice.rule, notice)
             except ConfigError as error:
                 problems += [_at_site(problem, site) for problem in error.problems]

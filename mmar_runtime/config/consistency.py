@@ -162,7 +162,7 @@ def unproduced_keys(config: WorkflowConfig) -> Iterator[Problem]:
     This opens the lists, so ``problems`` leaves it out: whether they may be opened comes first.
     """
     for section in config.scopes.values():
-        if _has_own_engine(section):
+        if has_own_engine(section):
             continue
         sources = [spec.data_list for spec in section.specs("dataset") if spec.data_list]
         listed = list(map(listed_keys, sources))
@@ -177,7 +177,7 @@ def unproduced_keys(config: WorkflowConfig) -> Iterator[Problem]:
                     yield Problem(node.location, message, did_you_mean(key, produced), "engine-key")
 
 
-def _has_own_engine(section: Section) -> bool:
+def has_own_engine(section: Section) -> bool:
     """Return whether code of the MMAR fills the engine's output."""
     engines = (*section.specs("trainer"), *section.specs("evaluator"))
     own = (*section.specs("iteration"), *section.specs("prepare_batch"))

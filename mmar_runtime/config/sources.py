@@ -49,6 +49,8 @@ SCALARS = (str, int, float, bool)
 SITE = "site"
 """Where a site's own values come from, in place of a document's name."""
 
+BUILT_IN_SOURCE = Location("built-in default")
+
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
@@ -221,7 +223,7 @@ def resolve_variables(
     if problems:
         raise ConfigError(problems)
     layers: list[tuple[Mapping[str, Scalar], Location, bool]] = [
-        (BUILT_IN, Location("built-in default"), True),
+        (BUILT_IN, BUILT_IN_SOURCE, True),
         (first_level_primitives(workflow), Location(workflow_file), False),
         (environment, Location(environment_file), True),
         (site or {}, Location(SITE), True),

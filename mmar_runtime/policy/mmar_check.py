@@ -39,6 +39,7 @@ from mmar_runtime.policy.document_check import (
 )
 from mmar_runtime.policy.extras_check import extras_check
 from mmar_runtime.policy.files.tree_hash import file_hash
+from mmar_runtime.policy.fit_check import fit_check, fit_notices
 from mmar_runtime.policy.limits_check import limits_check, weights_size_check
 from mmar_runtime.policy.metric_check import metric_check
 from mmar_runtime.policy.path_check import path_check
@@ -242,7 +243,8 @@ class _Judging:
                 )
             )
             if isinstance(config, WorkflowConfig):
-                self.notices.extend(map(str, (*config.notices, *extras_check(config))))
+                found = (*config.notices, *extras_check(config), *fit_notices(config))
+                self.notices.extend(map(str, found))
 
     def _policy_here(self) -> SitePolicy:
         """Return the policy; its roots hold the stand-in for data if no site is asked."""
@@ -287,6 +289,7 @@ def policy_checks(mmar: Mmar, policy: SitePolicy) -> list[Check]:
         path_check(policy),
         weights_size_check(policy.limits),
         partial(_torchscript, policy),
+        fit_check,
     ]
 
 
@@ -300,6 +303,7 @@ def own_mmar_checks() -> list[Check]:
         limits_check(OWN_MMAR_POLICY.limits),
         path_check(OWN_MMAR_POLICY, owner=True),
         weights_size_check(OWN_MMAR_POLICY.limits),
+        fit_check,
     ]
 
 

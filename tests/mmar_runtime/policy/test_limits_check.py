@@ -29,9 +29,10 @@ def train(root: Path) -> Path:
 
 
 def problems(root: Path, policy: SitePolicy = DEFAULT_POLICY) -> list[str]:
+    # The tests change a network or an image alone, which then does not fit the rest.
     found = check_mmar(root, policy).problems
-    assert {one.rule for one in found} <= {"limit"}
-    return [one.location.place for one in found]
+    assert {one.rule for one in found} <= {"limit", "network", "grids"}
+    return [one.location.place for one in found if one.rule == "limit"]
 
 
 def arguments(section: str, entry: str, **values: object) -> Callable[[Any], object]:

@@ -1,0 +1,53 @@
+"""Whether the parts of a workflow fit each other, and the training of the same MMAR."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from mmar_runtime.config import fit, pairs
+from mmar_runtime.config.fit import Finding
+from mmar_runtime.config.loader import TRAIN_FILE, load_train_config
+from mmar_runtime.config.parser import MAX_PROBLEMS
+from mmar_runtime.config.sections import EvaluationConfig, TrainConfig, WorkflowConfig
+from mmar_runtime.config.sources import BUILT_IN_SOURCE
+from mmar_runtime.config.upgrades import Notice
+from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.mmar import Mmar
+
+
+def fit_check(config: WorkflowConfig) -> Iterator[Problem]:
+    """Yield the loader's check that no part of a workflow makes another's numbers wrong."""
+    return (finding.problem for finding in _findings(config) if finding.certain)
+
+
+def fit_notices(config: WorkflowConfig) -> Iterator[Notice]:
+    """Yield what may be meant, and is worth a look."""
+    return (finding.notice for finding in _findings(config) if not finding.certain)
+
+
+def _findings(config: WorkflowConfig) -> Iterator[Finding]:
+    training = training_beside(config) if isinstance(config, EvaluationConfig) else None
+    found = fit.findings(config, training)
+    yield from islice(found, MAX_PROBLEMS)
+    if isinstance(config, EvaluationConfig) and training is not None:
+        yield from islice(pairs.findings(config, training), MAX_PROBLEMS)
+
+
+def training_beside(config: EvaluationConfig) -> TrainConfig | None:
+    """Return the training of the MMAR that an evaluation belongs to, with the same values.
+
+    None if there is none, or one that cannot be read: whoever evaluates does not need it.
+    """
+    own = (config.file, BUILT_IN_SOURCE.file)
+    values = {
+        name: variable.value
+        for name, variable in config.variables.items()
+        if name != "MMAR_ROOT" and variable.source.file not in own
+    }
+    try:
+        return load_train_config(
+            Mmar(config.mmar_root), file=TRAIN_FILE, environment=None, overrides=values
+        )
+    except ConfigError:
+        return None
