@@ -24,6 +24,7 @@ from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.extras_check import extras_check
 from mmar_runtime.policy.limits_check import image_limits_check
 from mmar_runtime.policy.mmar_check import policy_checks
+from mmar_runtime.policy.output_check import output_check
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
 from mmar_runtime.policy.volume_check import volume_check
 
@@ -120,6 +121,7 @@ class Site:
             data_check,
             image_limits_check(self.policy.limits),
             volume_check,
+            output_check,
         ]
 
     def local_epochs(self, asked: int) -> int:

@@ -14,7 +14,9 @@ from mmar_runtime.config.sections import Config, WorkflowConfig, without_unused_
 from mmar_runtime.errors import Problem
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.extras_check import extras_check
+from mmar_runtime.policy.fit_check import fit_notices
 from mmar_runtime.policy.mmar_check import own_mmar_checks
+from mmar_runtime.policy.output_check import output_check
 from mmar_runtime.policy.volume_check import volume_check
 
 
@@ -32,10 +34,14 @@ def checked_config(options: argparse.Namespace, load: Callable[..., Config]) -> 
         file=options.config,
         environment=options.environment,
         overrides=parse_overrides(options.overrides),
-        checks=[*own_mmar_checks(), extras_check, _of_used(data_check), _of_used(volume_check)],
+        checks=[
+            *own_mmar_checks(),
+            extras_check,
+            *map(_of_used, (data_check, volume_check, output_check)),
+        ],
     )
     config = without_unused_validation(loaded)
-    for notice in config.notices if is_first_process() else ():
+    for notice in (*config.notices, *fit_notices(config)) if is_first_process() else ():
         print_note(notice)
     return config
 
