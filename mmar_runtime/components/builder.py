@@ -16,6 +16,7 @@ import torch
 from monai.engines import Workflow
 from monai.transforms import Compose
 
+from mmar_runtime.components.caches import CACHING, cache_names
 from mmar_runtime.components.catalog import check_own_arguments, find_class, takes_argument
 from mmar_runtime.components.conf import TrainConf
 from mmar_runtime.components.expressions import interpret
@@ -203,6 +204,8 @@ class ComponentBuilder:
                     arguments[name] = torch.tensor(arguments[name], dtype=torch.float32)
             for name, folder in run_folders(spec, entry, self.config.variables).items():
                 arguments[name] = arguments.get(name) or folder
+            if entry.path in CACHING:
+                arguments |= cache_names(self.config.scopes[scope], custom)
         kind = kind if entry is None else entry.kind
         derived = inspect.isclass(cls) and issubclass(cls, Workflow)
         engine = kind if kind in ENGINE_KINDS and derived else None

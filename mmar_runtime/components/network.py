@@ -20,7 +20,7 @@ from mmar_runtime.config.upgrades import upgrade_document
 from mmar_runtime.errors import CheckpointError, ConfigError
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
-from mmar_runtime.weights import Checkpoint, load_into, read_checkpoint
+from mmar_runtime.weights import Checkpoint, digest, load_into, read_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,10 @@ def network_from_file(
     """
     path = Path(source.path)
     if source.kind == "ts_path":
-        return _torchscript(path, context)
+        exported = _torchscript(path, context)
+        if difference := other_weights(exported, path, Path(str(config.value("MMAR_CKPT")))):
+            logger.warning("%s", difference)
+        return exported
     checkpoint = read_checkpoint(path)
     spec = network_spec(checkpoint, path, config)
     network = build_network(spec, config, context)
@@ -64,6 +67,34 @@ def _torchscript(path: Path, context: BuildContext) -> torch.nn.Module:
             raise CheckpointError(f"{str(path)!r} is not TorchScript: {error}") from error
     logger.info("loaded TorchScript model from path: %s", path)
     return network
+
+
+def other_weights(exported: torch.nn.Module, path: Path, checkpoint: Path) -> str:
+    """Return a sentence if an exported network has other weights than the checkpoint beside it.
+
+    Empty if the tensors are equal, under any names, or if one of the two holds none to compare.
+
+    Args:
+        exported: the network of the file.
+        path: the file.
+        checkpoint: what the file is usually made of.
+    """
+    try:
+        weights = read_checkpoint(checkpoint).weights
+    except CheckpointError:
+        return ""
+    there, here = (
+        sorted(digest({"": tensor}) for tensor in tensors.values())
+        for tensors in (weights, exported.state_dict())
+    )
+    if not here or here == there:
+        return ""
+    older = path.stat().st_mtime < checkpoint.stat().st_mtime
+    age = "is older than" if older else "is newer than"
+    return (
+        f"{path} {age} {checkpoint} and holds other weights; these results are those of "
+        f"{path.name}. 'mmar export' makes it of {checkpoint.name} again"
+    )
 
 
 def network_spec(checkpoint: Checkpoint, path: Path, config: WorkflowConfig) -> ComponentSpec:

@@ -6,9 +6,11 @@ schedule, counters, the savers' best scores, and the state of every random sourc
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,9 +23,11 @@ from monai.data.utils import set_rnd
 from mmar_runtime.components.builder import BuildContext
 from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
 from mmar_runtime.components.processes import agreed_number
+from mmar_runtime.config.data_list import lists_of_cases
+from mmar_runtime.config.file_keys import file_keys
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import CheckpointError
-from mmar_runtime.files import write_atomically
+from mmar_runtime.files import ends_digest, write_atomically
 from mmar_runtime.workflows.observing import ShouldStop
 from mmar_runtime.workflows.session import seed_everything
 
@@ -176,7 +180,8 @@ class ResumePoint:
             listed = ", ".join(changed[:MAX_LISTED]) + (", ..." if changed[MAX_LISTED:] else "")
             raise CheckpointError(
                 f"{str(self.path)!r} belongs to another configuration; different: {listed}\n"
-                "    Only epochs may change; or start anew without --resume."
+                "    Only epochs may change ('data' are the cases and what is in their files); or "
+                "start anew without --resume."
             )
         return content
 
@@ -201,9 +206,30 @@ def transforms_follow_torch(trainer: Engine, context: BuildContext) -> None:
 
 
 def comparable(config: TrainConfig, *, processes: int) -> dict[str, Any]:
-    """Return the values that have to be equal in all parts of a training."""
-    content = {**config.as_json(), "processes": processes}
+    """Return the values that have to be equal in all parts of a training.
+
+    ``data`` are digests of the cases of each list and of their files, so no name of one is in it.
+    """
+    content = {**config.as_json(), "processes": processes, "data": _data_of(config)}
     return {name: value for name, value in content.items() if name not in MAY_CHANGE}
+
+
+def _data_of(config: TrainConfig) -> dict[str, list[str]]:
+    keys = file_keys(config)
+    return {
+        f"{section.location.place}.{cases.key}": [_case_digest(item, keys) for item in cases.items]
+        for section, cases in lists_of_cases(config)
+    }
+
+
+def _case_digest(item: Mapping[str, Any], keys: Collection[str]) -> str:
+    """Return a digest of a case: of its values, and of the files that it names."""
+    total = hashlib.sha256(json.dumps(item, sort_keys=True).encode())
+    for key in sorted(keys & item.keys()):
+        value = item[key]
+        for file in value if isinstance(value, list) else [value]:
+            total.update(ends_digest(Path(file)))
+    return total.hexdigest()
 
 
 def changed_places(old: Any, new: Any, place: str = "") -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from monai.networks.nets import UNet
 
 from mmar_runtime.components.builder import BuildContext
-from mmar_runtime.components.network import network_from_file
+from mmar_runtime.components.network import network_from_file, other_weights
 from mmar_runtime.config.loader import load_evaluation_config
 from mmar_runtime.config.nodes import WeightsFile
 from mmar_runtime.errors import CheckpointError, ConfigError, WeightsError
@@ -138,3 +139,22 @@ def test_a_file_that_is_no_torchscript_is_refused(tiny_mmar: Path) -> None:
     (tiny_mmar / "models/model.ts").write_bytes(b"no TorchScript")
     with pytest.raises(CheckpointError, match=r"model\.ts' is not TorchScript"):
         loaded(tiny_mmar, "ts_path", allow_code=True)
+
+
+# --- An export beside its checkpoint -------------------------------------------------------------
+
+
+def test_an_export_of_other_weights_is_told(tiny_mmar: Path, tmp_path: Path) -> None:
+    network, trained_on = unet(4, 8), unet(4, 8)
+    exported, checkpoint = tmp_path / "model.ts", tmp_path / "model.pt"
+    exported.touch()
+    os.utime(exported, (1, 1))
+
+    assert other_weights(network, exported, checkpoint) == ""  # nothing to compare it with
+    write_checkpoint(checkpoint, weights_of(network), CONF)
+    assert other_weights(network, exported, checkpoint) == ""
+    write_checkpoint(checkpoint, weights_of(trained_on), CONF)
+    assert other_weights(network, exported, checkpoint) == (
+        f"{exported} is older than {checkpoint} and holds other weights; these results are those "
+        "of model.ts. 'mmar export' makes it of model.pt again"
+    )

@@ -406,6 +406,18 @@ def test_a_changed_configuration_is_refused_with_the_places_that_differ(
     )
 
 
+def test_changed_cases_and_files_are_refused_by_their_number(mmar: Path, edited: Edited) -> None:
+    interrupted(mmar, questions=QUESTIONS + 2)
+    image = mmar / "data/case_1_image.nii.gz"
+    content = image.read_bytes()
+
+    image.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    refused(mmar, r"different: data\.train\.training\[0\]\n")
+    image.write_bytes(content)
+    edited(mmar / "data/dataset.json", lambda lists: lists["training"].reverse())
+    refused(mmar, r"different: data\.train\.training\[0\], data\.train\.training\[1\]")
+
+
 def test_only_epochs_may_differ_and_their_copy_in_the_trainer() -> None:
     old = {"train": {"trainer": {"args": {"max_epochs": 2}}, "a": [1, {"b": 2}]}}
     new = {"train": {"trainer": {"args": {"max_epochs": 3}}, "a": [1, {"b": 3}], "c": 4}}
