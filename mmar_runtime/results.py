@@ -80,6 +80,9 @@ class TrainResult:
         key_metric: label of the validation's key metric; None without one.
         best_metric: best validated value of the key metric; None without one.
         best_epoch: the epoch in which it was reached.
+        validations: how often the training validated; None of a training without validation.
+        checkpoints: names of the files of weights that the training wrote and that are left; None
+            if the MMAR's own code writes them.
     """
 
     epochs: tuple[EpochReport, ...]
@@ -88,6 +91,8 @@ class TrainResult:
     key_metric: str | None = None
     best_metric: float | None = None
     best_epoch: int | None = None
+    validations: int | None = None
+    checkpoints: tuple[str, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for ``--json``."""

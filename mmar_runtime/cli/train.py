@@ -20,6 +20,7 @@ from mmar_runtime.cli.common import (
 )
 from mmar_runtime.cli.confine import add_confine_argument
 from mmar_runtime.config.loader import TRAIN_FILE, load_train_config
+from mmar_runtime.config.nodes import plain
 from mmar_runtime.files import write_text_atomically
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
         content = json_text(train_stats(result, lines)) + "\n"
         write_text_atomically(Path(str(config.value("MMAR_CKPT_DIR"))) / STATS_FILE, content)
     if options.json:
-        print_json(result.as_dict())
+        print_json({**result.as_dict(), "missing": missing(result, config)})
     else:
         print(summary(result, config))
     return 0
@@ -88,8 +89,39 @@ def summary(result: TrainResult, config: TrainConfig) -> str:
         lines.append(
             f"best {result.key_metric}: {result.best_metric:.4f} in epoch {result.best_epoch}"
         )
-    lines.append(f"checkpoints: {config.value('MMAR_CKPT_DIR')}")
+    lines += missing(result, config)
+    if result.checkpoints != ():
+        lines.append(f"checkpoints: {config.value('MMAR_CKPT_DIR')}")
     return "\n".join(lines)
+
+
+def missing(result: TrainResult, config: TrainConfig) -> list[str]:
+    """Return what a training is expected to leave, and this one has not left."""
+    lines = []
+    if result.validations is None and config.validate is None:
+        lines.append("not validated, as the config has no section 'validate': no best model")
+    if result.validations == 0 and result.best_metric is None:
+        lines.append(f"never validated, {_why(config)}: no best model")
+    if result.checkpoints is None:
+        return lines
+    best = Path(str(config.value("MMAR_CKPT")))
+    if not result.checkpoints:
+        lines.append("no checkpoint was written: the weights are lost; add a CheckpointSaver")
+    elif best.name not in result.checkpoints:
+        lines.append(f"{best.name} was not written; {result.checkpoints[0]} is the last model")
+    if best.is_file() and best.name not in result.checkpoints:
+        lines.append(f"{best} is of an earlier training")
+    return lines
+
+
+def _why(config: TrainConfig) -> str:
+    """Return why no validation came."""
+    specs = [spec for spec in config.train.specs("handlers") if spec.name == "ValidationHandler"]
+    if not specs:
+        return "as 'train' has no ValidationHandler"
+    interval = specs[0].args.items.get("interval")
+    shown = "" if interval is None else f", {plain(interval)},"
+    return f"as the ValidationHandler's interval{shown} is longer than the training"
 
 
 def train_stats(result: TrainResult, lines: Lines) -> dict[str, Any]:

@@ -65,15 +65,24 @@ class AtomicCheckpointSaver(CheckpointSaver):
     def __init__(self, save_dir: str, save_dict: dict[str, Any], **arguments: Any) -> None:
         super().__init__(save_dir, save_dict, **arguments)
         self.listeners: list[Listener] = []
-        names = {
+        self._names = {
             "_final_checkpoint": arguments.get("final_filename"),
             "_key_metric_checkpoint": arguments.get("key_metric_filename"),
             "_interval_checkpoint": None,
         }
-        for attribute, filename in names.items():
+        for attribute, filename in self._names.items():
             checkpoint = getattr(self, attribute)
             if checkpoint is not None:
                 checkpoint.save_handler = AtomicDiskSaver(Path(save_dir), filename, self.listeners)
+
+    def files(self) -> list[str]:
+        """Return the names of the files that hold what this training has saved so far."""
+        return [
+            filename or item.filename
+            for attribute, filename in self._names.items()
+            if (checkpoint := getattr(self, attribute)) is not None
+            for item in checkpoint._saved
+        ]
 
     def exception_raised(self, engine: Engine, e: BaseException) -> None:
         """Save the final model and raise ``e`` again; only raise it if the run was stopped."""

@@ -15,8 +15,8 @@ from mmar_runtime.components.builder import BuildContext, ComponentBuilder
 from mmar_runtime.components.network import network_from_file
 from mmar_runtime.components.processes import asked_together
 from mmar_runtime.config.nodes import WeightsFile
-from mmar_runtime.config.sections import EvaluationConfig
-from mmar_runtime.errors import ConfigError, Problem, RunAborted
+from mmar_runtime.config.sections import EvaluationConfig, Section
+from mmar_runtime.errors import ConfigError, DataError, Problem, RunAborted
 from mmar_runtime.files import make_folder_to_write
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights, load_into
@@ -75,12 +75,28 @@ class EvaluationWorkflow:
         """
         if weights is not None:
             load_into(self.network, weights, source=source)
+        require_batches(self.evaluator, self.config.section)
         with explained(self.config):
             self.evaluator.run()
         forget_batch(self.evaluator)
         if self._should_stop():
             raise RunAborted("the evaluation was stopped before it was complete")
         return result_of(self.evaluator)
+
+
+def require_batches(engine: Engine, section: Section) -> None:
+    """Raise if an engine's dataloader gives no batch, so that its run would do nothing.
+
+    Of several processes, one may have nothing to do.
+
+    Raises:
+        DataError: there is none.
+    """
+    if engine.state.epoch_length == 0 and idist.get_world_size() == 1:
+        raise DataError(
+            f"{section.location / 'dataloader'}: gives no batch, so there is nothing to do\n"
+            "    Set a smaller batch_size, or drop_last to false."
+        )
 
 
 def result_of(evaluator: Engine) -> EvaluationResult:

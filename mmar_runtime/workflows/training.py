@@ -24,7 +24,7 @@ from mmar_runtime.errors import CheckpointError, ComponentError, RunAborted
 from mmar_runtime.files import make_folder_to_write
 from mmar_runtime.results import EpochReport, EvaluationResult, TrainResult
 from mmar_runtime.workflows.conf_report import conf_report
-from mmar_runtime.workflows.evaluation import result_of
+from mmar_runtime.workflows.evaluation import require_batches, result_of
 from mmar_runtime.workflows.explaining import explained
 from mmar_runtime.workflows.observing import (
     EpochReporter,
@@ -60,6 +60,7 @@ class TrainingWorkflow:
         network: what is trained; None if the MMAR's own trainer keeps it to itself.
         evaluator: the engine of the config's ValidationHandler; None without a validate section.
         validated: the last validation that ran during training, with the epoch it ran after.
+        validations: how many have run.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class TrainingWorkflow:
             self.network: torch.nn.Module | None = self.entry("train", "model")
             self.evaluator: Engine | None = self.entry("validate", "evaluator")
         self.validated: tuple[int, EvaluationResult] | None = None
+        self.validations = 0
         self._observer = observer or SilentObserver()
         self._processes = context.processes
         self._device = context.device
@@ -119,6 +121,10 @@ class TrainingWorkflow:
             return None
         return self.builder.get(scope, name)
 
+    def savers(self) -> list[AtomicCheckpointSaver]:
+        """Return the handlers that write checkpoints, of the first process alone."""
+        return [each for each in self.handlers() if isinstance(each, AtomicCheckpointSaver)]
+
     def handlers(self) -> Iterator[object]:
         """Yield the handlers that are attached to the engines, of training first."""
         for scope in self.config.scopes:
@@ -139,6 +145,7 @@ class TrainingWorkflow:
     def _remember_validation(self, evaluator: Engine) -> None:
         result = result_of(evaluator)
         self.validated = (self.epoch, result)
+        self.validations += 1
         self._observer.validation(result, epoch=self.epoch)
 
     @property
@@ -171,9 +178,13 @@ class TrainingWorkflow:
 
         Raises:
             RunAborted: ``should_stop`` said so.
-            DataError, ComponentError: something inside the engine failed.
+            DataError, ComponentError: something inside the engine failed, or there is no batch.
         """
         self._stopped = False
+        if isinstance(self.trainer, Engine):
+            require_batches(self.trainer, self.config.train)
+        if self.evaluator is not None:
+            require_batches(self.evaluator, self.config.scopes["validate"])
         with explained(self.config):
             self.trainer.run()
         for engine in (self.trainer, self.evaluator):
@@ -239,7 +250,7 @@ def train(
     Raises:
         CheckpointError: ``resume`` without anything to go on from.
         ConfigError: a fault that only shows when the classes are at hand.
-        DataError, ComponentError: something failed while building or running.
+        DataError, ComponentError: something failed while building or running, or no batch came.
         RunAborted: ``should_stop`` said so; no half-written file is left.
     """
     with session(config, allow_code=allow_code) as context:
@@ -286,14 +297,13 @@ def _resume_point(
     parts = workflow.parts()
     if not parts or not isinstance(workflow.trainer, Engine):
         return None
-    # The first process alone knows the saved files.
-    handlers = workflow.handlers() if workflow.builder.context.processes.first else ()
     return ResumePoint(
         path=folder / RESUME_FILE,
         trainer=workflow.engine,
         evaluator=workflow.evaluator,
         parts=parts,
-        savers=[handler for handler in handlers if isinstance(handler, AtomicCheckpointSaver)],
+        # The first process alone knows the saved files.
+        savers=workflow.savers() if workflow.builder.context.processes.first else [],
         config=asked_for,
         should_stop=should_stop,
     )
@@ -303,9 +313,15 @@ def _train_result(
     workflow: TrainingWorkflow, reports: tuple[EpochReport, ...], seconds: float
 ) -> TrainResult:
     iterations = workflow.iteration if isinstance(workflow.trainer, Engine) else None
-    plain = TrainResult(epochs=reports, iterations=iterations, seconds=seconds)
+    plain = TrainResult(
+        epochs=reports,
+        iterations=iterations,
+        seconds=seconds,
+        checkpoints=_checkpoints(workflow),
+    )
     if workflow.evaluator is None:
         return plain
+    plain = replace(plain, validations=workflow.validations)
     # MONAI adds the attributes of the key metric; a resumed training may bring its best along.
     state: Any = workflow.evaluator.state
     if state.key_metric_name is None or state.best_metric_epoch < 1:
@@ -316,3 +332,13 @@ def _train_result(
         best_metric=float(state.best_metric),
         best_epoch=int(state.best_metric_epoch),
     )
+
+
+def _checkpoints(workflow: TrainingWorkflow) -> tuple[str, ...] | None:
+    """Return the files of weights that are written; None if the MMAR's own code may write some."""
+    names = [name for saver in workflow.savers() for name in saver.files()]
+    sections = workflow.config.scopes.values()
+    own = [spec for section in sections for spec in section.specs("handlers") if spec.path]
+    if not names and (own or not isinstance(workflow.trainer, Engine)):
+        return None
+    return tuple(dict.fromkeys(names))

@@ -48,6 +48,8 @@ def test_a_training_as_json() -> None:
         key_metric="val_mean_dice",
         best_metric=0.75,
         best_epoch=1,
+        validations=1,
+        checkpoints=("final_model.pt", "model.pt"),
     )
     assert json.loads(json.dumps(result.as_dict())) == {
         "epochs": [{"epoch": 1, "loss": 0.25, "metrics": {"train_acc": 0.5}}],
@@ -56,6 +58,8 @@ def test_a_training_as_json() -> None:
         "key_metric": "val_mean_dice",
         "best_metric": 0.75,
         "best_epoch": 1,
+        "validations": 1,
+        "checkpoints": ["final_model.pt", "model.pt"],
     }
 
 

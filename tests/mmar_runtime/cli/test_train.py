@@ -64,6 +64,37 @@ def test_a_training_says_what_it_did_and_where_the_models_are(
     assert models(tiny_mmar) == ["final_model.pt", "model.pt"]
 
 
+def test_a_training_that_is_never_validated_says_what_is_missing(
+    tiny_mmar: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    best = tiny_mmar / "models/model.pt"
+    best.write_bytes(b"of an earlier training")
+
+    line = ["train", "-m", str(tiny_mmar), "--set", "epochs=1", "num_interval_per_valid=3"]
+    assert main(line) == 0
+    said = (
+        "never validated, as the ValidationHandler's interval, 3, is longer than the training: "
+        "no best model",
+        "model.pt was not written; final_model.pt is the last model",
+        f"{best} is of an earlier training",
+    )
+    assert "\n".join(said) in capfd.readouterr().out
+    assert main([*line, "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["missing"] == list(said)
+
+
+@pytest.mark.parametrize("scope", ["train", "validate"])
+def test_a_training_without_a_batch_is_no_success(
+    tiny_mmar: Path, edited: Edited, capfd: pytest.CaptureFixture[str], scope: str
+) -> None:
+    loader = {"batch_size": 5, "drop_last": True}
+    edited(train_json(tiny_mmar), lambda conf: conf[scope]["dataloader"]["args"].update(loader))
+
+    assert main(["train", "-m", str(tiny_mmar), "--set", "epochs=1"]) == 2
+    assert f"mmar: config_train.json: {scope}.dataloader: gives no batch" in capfd.readouterr().err
+    assert models(tiny_mmar) == []
+
+
 def test_each_old_construct_is_announced_once(
     tiny_mmar: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
