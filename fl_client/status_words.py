@@ -16,8 +16,10 @@ from mmar_runtime.errors import (
     LaunchError,
     PolicyError,
     ProcessLostError,
+    StorageError,
     WeightsError,
 )
+from mmar_runtime.files import storage_fault
 
 STATUS_WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (PolicyError, "policy-declined"),
@@ -25,6 +27,7 @@ STATUS_WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (DataError, "data-error"),
     (WeightsError, "weights-error"),
     (CheckpointError, "checkpoint-error"),
+    (StorageError, "storage-error"),
     (torch.OutOfMemoryError, "out-of-memory"),
     (MemoryError, "out-of-memory"),
     (ComponentError, "component-error"),
@@ -40,6 +43,8 @@ def status_word(error: BaseException) -> str:
         causes.append(causes[-1].__cause__)
     if any(isinstance(cause, torch.OutOfMemoryError | MemoryError) for cause in causes):
         return "out-of-memory"
+    if storage_fault(error) is not None:
+        return "storage-error"
     for kind, word in STATUS_WORDS:
         if isinstance(error, kind):
             return word

@@ -7,6 +7,7 @@
     ├── WeightsError          weights received from elsewhere do not match the network
     ├── ComponentError        a component raised while it was built or while it ran
     ├── LaunchError           so many processes do not fit the configuration or the data
+    ├── StorageError          a disk is full, or a folder cannot be written to
     ├── ProcessLostError      a process of several ended in the middle of its work
     ├── PolicyError           the site's policy does not allow the request
     ├── FederationError       a federated run ended without the result that was asked for
@@ -102,6 +103,10 @@ class ComponentError(MmarError):
 
 class LaunchError(MmarError):
     """As many processes as were started do not fit the configuration or the data."""
+
+
+class StorageError(MmarError):
+    """A disk is full, or a folder cannot be written to."""
 
 
 class ProcessLostError(MmarError):

@@ -13,6 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from mmar_runtime.errors import StorageError
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+STORAGE_FAULTS = DISK_FULL | {errno.EROFS, errno.EACCES, errno.EPERM}
+"""Numbers of errors that a full disk gives, and those of a folder to which nothing is written."""
+
 END = 64 * 1024
 """Bytes of an end of a file that ``ends_digest`` reads."""
 
@@ -38,6 +44,9 @@ def write_atomically(
     File and folder are flushed to the disk, so that a power cut loses neither; without ``flush``,
     the caller calls ``flush_below`` in the end. The file gets the permissions that an
     ordinary new file would get; a private file is its owner's alone, always.
+
+    Raises:
+        StorageError: the disk is full, or lets nothing be written there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
@@ -50,11 +59,33 @@ def write_atomically(
             if flush:
                 os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if (reason := storage_fault(error)) is not None:
+            raise StorageError(storage_text(reason, path)) from error
         raise
     if flush:
         flush_to_disk(path.parent)
+
+
+def storage_fault(error: BaseException) -> OSError | None:
+    """Return the fault of a disk or a folder among an error and what it came from.
+
+    torch raises an error of its own where a disk is full, after the disk's.
+    """
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, OSError) and chain.errno in STORAGE_FAULTS:
+            return chain
+        chain = chain.__cause__ or chain.__context__
+    return None
+
+
+def storage_text(fault: OSError, place: object) -> str:
+    """Return what happened to a file, and the next step."""
+    full = fault.errno in DISK_FULL
+    advice = "Free some space there" if full else "Allow this user to write there"
+    return f"{str(place)!r}: {fault.strerror}\n    {advice}, or name another place."
 
 
 def write_text_atomically(path: Path, text: str, *, private: bool = False) -> None:

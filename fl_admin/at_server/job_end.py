@@ -27,6 +27,7 @@ ADVICE: Mapping[str, str] = {
     "weights-error": "the weights do not fit the network, or are not finite after training; a "
     "lower learning rate may help",
     "checkpoint-error": "a file of weights is missing or unreadable",
+    "storage-error": "the disk of the site is full, or a folder of its kit cannot be written to",
     "out-of-memory": "take a smaller batch_size, crop or network, or ask the site for more memory",
     "component-error": "a component of the job raised an error; 'mmar simulate' with data like the "
     "site's may show it",

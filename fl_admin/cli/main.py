@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from fl_admin.cli import audit, check, demo_data, provision, results, simulate
 from fl_admin.cli.commands import add_commands
@@ -40,6 +41,9 @@ COMMANDS: dict[str, ModuleType] = {
     "data": data,
 }
 
+CHOICE = re.compile(r"invalid choice: '(.*?)' \(choose from (.*)\)$", re.DOTALL)
+"""What argparse says of a word that is none of its choices."""
+
 EXAMPLES = """examples:
   mmar demo-data build/data --sites 3
   mmar simulate jobs/spleen_ct_segmentation --sites 3 --rounds 3 --data build/data -w build/run
@@ -57,6 +61,14 @@ class _Version(argparse.Action):
 
 class _Parser(argparse.ArgumentParser):
     """Tells of an unknown option with the usage of the command that it was given to."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line; of a word that is not among the choices, name the nearest."""
+        unknown = CHOICE.search(message)
+        if unknown is not None:
+            word, choices = unknown[1], [name.strip(" '") for name in unknown[2].split(",")]
+            message = f"{message}\n    {did_you_mean(word, choices)}".rstrip()
+        super().error(message)
 
     def parse_known_args(  # type: ignore[override]  # typeshed has it overloaded
         self, args: Sequence[str] | None = None, namespace: Any = None

@@ -9,23 +9,37 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.dummy import DummyProcess
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from mmar_runtime.cli.log_config import apply_log_config
+from mmar_runtime.cli.streams import patient_streams, reader_has_left
 from mmar_runtime.components.launch import ALONE, Processes, launched_processes
 from mmar_runtime.config.loader import ENVIRONMENT_FILE
 from mmar_runtime.config.log_config import read_log_config
-from mmar_runtime.errors import CheckpointError, ConfigError, LaunchError, MmarError, RunAborted
-from mmar_runtime.files import finite
+from mmar_runtime.errors import (
+    CheckpointError,
+    ComponentError,
+    ConfigError,
+    LaunchError,
+    MmarError,
+    RunAborted,
+)
+from mmar_runtime.files import finite, storage_fault, storage_text
 from mmar_runtime.names import visible_line
 
 EXIT_INTERNAL = 70
 """A fault of ours, as in sysexits.h; faults that the user can correct exit with 1 or 2."""
+
+SECONDS_TO_END = 30.0
+"""For the threads that read data, after an interruption."""
 
 MET_BY_ALL = (CheckpointError, ConfigError, LaunchError, RunAborted)
 """Errors that each process of a run meets by itself; one process on each machine reports them."""
@@ -63,6 +77,7 @@ def add_set_argument(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="values that win over the workflow's and the environment's",
     )
+    parser.set_defaults(old_scripts=False)
 
 
 def examples_of(command: str, examples: str) -> str:
@@ -87,28 +102,44 @@ def run_command(command: Callable[[argparse.Namespace], int], options: argparse.
         0 for success; 1 for a run that failed; 2 for a fault in the input; 130 for
         an interrupted run; 70 for a fault of the program itself.
     """
-    try:
-        code = command(options)
-    except MmarError as error:
-        code = _report(error, error.exit_code, options)
-    except KeyboardInterrupt as error:
-        code = _report(RunAborted(str(error) or "interrupted"), RunAborted.exit_code, options)
-    except BrokenPipeError:
-        code = 1
-    except Exception as error:
-        if isinstance(error, OSError) and error.filename is not None:
-            text = f"{str(error.filename)!r}: {error.strerror}"
-            code, advice = MmarError.exit_code, "Correct that there, or name another place."
-        else:
-            text = f"internal error: {type(error).__name__}: {error}"
-            code = EXIT_INTERNAL
-            advice = "This is a fault of mmar-fl. Please report it with the output of --debug."
-        code = _report(MmarError(f"{text}\n    {advice}"), code, options)
+    with patient_streams(sys.stdout, sys.stderr):
+        code = _ended(command, options)
     if _processes().several:
         # The threads of a process group end with it, and have to before the interpreter does. A
         # network in a circle of engines and handlers keeps the group alive until it is collected.
         gc.collect()
     return code
+
+
+def _ended(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    try:
+        code = command(options)
+        sys.stdout.flush()
+    except ComponentError as error:
+        # The disk's fault is not the component's that met it.
+        told = error if storage_fault(error) is None else _told(error)[0]
+        return _report(told, error.exit_code, options)
+    except MmarError as error:
+        return _report(error, error.exit_code, options)
+    except KeyboardInterrupt as error:
+        return _report(RunAborted(str(error) or "interrupted"), RunAborted.exit_code, options)
+    except Exception as error:
+        return 0 if reader_has_left(sys.__stdout__) else _report(*_told(error), options)
+    return code
+
+
+def _told(error: Exception) -> tuple[MmarError, int]:
+    """Return an error that is none of ours as one of ours, with its exit code."""
+    if (fault := storage_fault(error)) is not None:
+        return MmarError(storage_text(fault, fault.filename or "an output")), MmarError.exit_code
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{str(error.filename)!r}: {error.strerror}"
+        return MmarError(
+            f"{text}\n    Correct that there, or name another place."
+        ), MmarError.exit_code
+    text = f"internal error: {type(error).__name__}: {error}"
+    advice = "This is a fault of mmar-fl. Please report it with the output of --debug."
+    return MmarError(f"{text}\n    {advice}"), EXIT_INTERNAL
 
 
 def _report(error: MmarError, code: int, options: argparse.Namespace) -> int:
@@ -230,14 +261,31 @@ class StopRequest:
                 os.write(2, b"stopping after this iteration; once more to stop at once\n")
 
 
+def let_readers_end(seconds: float) -> None:
+    """Wait until each thread of a pool is done with the case that it reads, but no longer."""
+    readers = [each for each in threading.enumerate() if isinstance(each, DummyProcess)]
+    if readers:
+        print("stopping when the cases that are read now are there", file=sys.stderr)
+    deadline = time.monotonic() + seconds
+    for reader in readers:
+        reader.join(max(0.0, deadline - time.monotonic()))
+
+
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Let SIGINT and SIGTERM ask for a stop; put the handlers back at the end."""
+    """Let SIGINT and SIGTERM ask for a stop; put the handlers back at the end.
+
+    An interruption waits for the threads that read data: one in the midst of torch's code aborts
+    the process, when the interpreter ends. A second signal does not wait.
+    """
     request = StopRequest()
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, request.handle) for number in numbers}
     try:
         yield request
+    except KeyboardInterrupt:
+        let_readers_end(SECONDS_TO_END)
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

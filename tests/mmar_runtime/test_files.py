@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from typing import IO
 
 import pytest
 
+from mmar_runtime.errors import StorageError
 from mmar_runtime.files import (
+    ends_digest,
     flush_below,
     make_folder_to_write,
     write_atomically,
@@ -136,3 +139,25 @@ def test_a_folder_to_write_is_made_or_its_name_is_in_the_error(
         make_folder_to_write(folder)
 
     assert caught.value.filename == str(folder)
+
+
+def test_a_full_disk_is_told_with_the_file_and_leaves_nothing(tmp_path: Path) -> None:
+    def fill(_: IO[bytes]) -> None:
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            raise RuntimeError("unexpected pos 704 vs 598")  # noqa: B904  # as torch.save does
+
+    with pytest.raises(StorageError, match=r"model\.pt': No space left on device\n    Free some"):
+        write_atomically(tmp_path / "model.pt", fill)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ends_tell_a_changed_file(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_bytes(b"a" * 200_000)
+    other.write_bytes(b"a" * 199_999 + b"b")
+
+    assert ends_digest(one) == ends_digest(one)
+    assert ends_digest(one) != ends_digest(other)
+    assert ends_digest(tmp_path) == b""

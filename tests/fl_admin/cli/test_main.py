@@ -115,3 +115,21 @@ def test_an_unknown_option_is_told_with_the_usage_of_its_command(
     told = capfd.readouterr().err
     assert told.startswith(usage)
     assert f"Did you mean '{advice}'" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "nearest"),
+    [
+        (["trian"], "train"),
+        (["job", "craete"], "create"),
+        (["simulate", "--engine=inlin"], "inline"),
+    ],
+)
+def test_a_word_that_is_no_choice_has_a_nearest(
+    words: list[str], nearest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.endswith(f"Did you mean '{nearest}'?\n")

@@ -8,9 +8,14 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable
 from multiprocessing import get_context
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +31,17 @@ from mmar_runtime.cli.common import (
     stop_on_signals,
 )
 from mmar_runtime.config.location import Location
-from mmar_runtime.errors import ConfigError, DataError, FederationError, Problem, RunAborted
+from mmar_runtime.errors import (
+    ComponentError,
+    ConfigError,
+    DataError,
+    FederationError,
+    Problem,
+    RunAborted,
+)
+
+HERE = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+"""The environment of a process that imports this checkout from any folder."""
 
 CONFIG_ERROR = ConfigError(
     [
@@ -60,7 +75,9 @@ def raising(error: BaseException) -> Callable[[argparse.Namespace], int]:
         (FederationError("no site came"), 1),
         (RunAborted("stopped"), 130),
         (KeyboardInterrupt(), 130),
-        (BrokenPipeError(), 1),
+        (BrokenPipeError(), EXIT_INTERNAL),  # of a worker: the reader of stdout is there
+        (OSError(28, "No space left on device"), 2),
+        (PermissionError(30, "Read-only file system", "runs"), 2),
         (ZeroDivisionError("division by zero"), EXIT_INTERNAL),
         (FileExistsError(17, "File exists", "runs"), 2),
         (OSError("nothing that a user could mend"), EXIT_INTERNAL),
@@ -73,6 +90,84 @@ def test_each_kind_of_end_has_its_exit_code_and_no_traceback(
     out, err = capfd.readouterr()
     assert out == ""
     assert "Traceback" not in err
+
+
+def test_a_full_disk_is_no_fault_of_the_program_whoever_met_it(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def command(_: argparse.Namespace) -> int:
+        try:
+            raise OSError(28, "No space left on device", "eval/metrics.csv")
+        except OSError as error:
+            raise ComponentError("the run failed in monai.handlers") from error
+
+    assert run_command(command, options()) == 2
+    assert capfd.readouterr().err == (
+        "mmar: 'eval/metrics.csv': No space left on device\n"
+        "    Free some space there, or name another place.\n"
+    )
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_reader_that_leaves_ends_no_run(stream: str) -> None:
+    program = (
+        "import argparse, sys\n"
+        "from mmar_runtime.cli.common import run_command\n"
+        "def command(_):\n"
+        f"    for number in range(20_000): print('line', number, file=sys.{stream})\n"
+        "    open('done', 'w').close()\n"
+        "    return 0\n"
+        "sys.exit(run_command(command, argparse.Namespace(debug=False, json=False)))\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        pipe = {stream: subprocess.PIPE}
+        process = subprocess.Popen([sys.executable, "-c", program], cwd=folder, **pipe, env=HERE)
+        reader = getattr(process, stream)
+        reader.readline()
+        reader.close()
+        assert process.wait(timeout=60) == 0
+        # Results are the last thing; messages come while the work goes on.
+        assert os.path.exists(os.path.join(folder, "done")) == (stream == "stderr")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_of_another_encoding_ends_no_run(encoding: str) -> None:
+    program = (
+        "import argparse, sys\n"
+        "from mmar_runtime.cli.common import run_command\n"
+        "sys.exit(run_command(lambda _: print('\u0141\u00f3d\u017a') or 0, "
+        "argparse.Namespace(debug=False, json=False)))\n"
+    )
+    environment = {**HERE, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.startswith(b"\\u0141")
+
+
+def test_an_interruption_waits_for_the_cases_that_are_read(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    read = []
+
+    def slow(case: int) -> None:
+        time.sleep(0.2)
+        read.append(case)
+
+    def interrupted() -> None:
+        with stop_on_signals(), ThreadPool(2) as pool:
+            pool.imap(slow, range(9))
+            time.sleep(0.1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert len(read) == 2
+    assert capfd.readouterr().err == "stopping when the cases that are read now are there\n"
 
 
 def test_success_is_the_commands_own_code(capfd: pytest.CaptureFixture[str]) -> None:
