@@ -16,6 +16,9 @@ TRAIN_NAMES = ("config_train",)
 EVALUATION_NAMES = ("config_validation", "config_cross_validation", "config_inference")
 """Names that make a document a workflow, with any content."""
 
+RESUME_FILE = "resume.pt"
+"""Where a training keeps the point to go on from, among its checkpoints."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mmar:

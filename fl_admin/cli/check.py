@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 from mmar_runtime.cli.common import add_set_argument
@@ -44,13 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Judge each path and print the verdicts."""
     from fl_client.jobs.limited_check import limited_check
+    from mmar_runtime.cli.given_values import given_values
     from mmar_runtime.config.location import Location
-    from mmar_runtime.config.overrides import parse_overrides
     from mmar_runtime.errors import ConfigError, Problem
     from mmar_runtime.policy.site_policy import DEFAULT_POLICY, read_site_policy
 
     policy = DEFAULT_POLICY if options.policy is None else read_site_policy(options.policy)
-    overrides = parse_overrides(options.overrides)
+    overrides = given_values(options)
     advice = "Name the folder of an MMAR or of a job, or a job's zip."
     missing = [
         Problem(Location("PATH"), f"there is nothing at {path!r}", advice, "missing-file")
@@ -71,14 +70,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _text(verdict: Verdict) -> str:
-    """Return the verdict for a person: a line for each reason, with advice below it.
-
-    Characters that this terminal cannot show are escaped.
-    """
+    """Return the verdict for a person: a line for each reason, with advice below it."""
     lines = [f"{verdict.path}: {'accepted' if verdict.accepted else 'rejected'}"]
     for problem in verdict.problems:
         lines.append(f"  {problem.rule}  {problem.location}: {problem.message}")
         lines += [f"      {problem.advice}"] if problem.advice else []
     lines += [f"  note: {notice}" for notice in verdict.notices]
-    encoding = sys.stdout.encoding or "utf-8"
-    return "\n".join(lines).encode(encoding, "backslashreplace").decode(encoding)
+    return "\n".join(lines)

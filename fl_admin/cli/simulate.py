@@ -19,9 +19,9 @@ from mmar_runtime.cli.common import (
     set_up_logging,
     stop_on_signals,
 )
+from mmar_runtime.cli.given_values import given_values
 from mmar_runtime.config.location import Location
-from mmar_runtime.config.overrides import parse_overrides
-from mmar_runtime.errors import ConfigError, FederationError, Problem
+from mmar_runtime.errors import ConfigError, FederationError, Problem, RunAborted
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, read_site_policy
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
         rounds=options.rounds,
         data=options.data,
         environment=options.environment,
-        overrides=parse_overrides(options.overrides),
+        overrides=given_values(options),
         engine=options.engine,
         min_sites=options.min_sites,
         workers=options.workers,
@@ -133,8 +133,12 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
         )
     from fl_admin.cli.live import live_view
 
-    with stop_on_signals(), live_view() as view:
-        result = simulate(plan, folder, view=view)
+    try:
+        with stop_on_signals(), live_view() as view:
+            result = simulate(plan, folder, view=view)
+    except KeyboardInterrupt as error:
+        text = f"{str(error) or 'interrupted'}; what there is so far lies in {folder.root}"
+        raise RunAborted(text) from error
     _show(plan, result, as_json=options.json)
     if result.failure is not None:
         raise FederationError(
@@ -178,12 +182,17 @@ def _where(plan: SimulationPlan, result: SimulationResult) -> str:
     }
     lines = [f"took {result.seconds:.0f} s"]
     for title, paths in places.items():
-        there = [str(path) for path in paths if path.exists()]
+        there = [str(path) for path in paths if path.is_file() or _has_files(path)]
         if there:
             lines.append(f"{title + ':':<8} {', '.join(there)}")
     if result.failure is None and result.matrix is not None:
         lines += _same_number(plan, result, result.matrix.models[0])
     return "\n".join(lines)
+
+
+def _has_files(folder: Path) -> bool:
+    """Return whether there is something in a folder; a run that failed has no models."""
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def _same_number(plan: SimulationPlan, result: SimulationResult, model: str) -> list[str]:

@@ -25,9 +25,11 @@ from mmar_runtime.config.loader import (
     CROSS_VALIDATION_FILE,
     ENVIRONMENT_FILE,
     TRAIN_FILE,
+    UNUSED_VARIABLE,
     VALIDATION_FILE,
     load_evaluation_config,
     load_train_config,
+    unused_values,
 )
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import Literal, WeightsFile
@@ -46,9 +48,6 @@ from mmar_runtime.policy.mmar_check import SITE_VARIABLES
 ENVIRONMENT, VALIDATION, CROSS_VALIDATION = (
     Path(file).name for file in (ENVIRONMENT_FILE, VALIDATION_FILE, CROSS_VALIDATION_FILE)
 )
-UNUSED_VARIABLE = "unused-variable"
-"""The loader's rule for a value that nothing asks for."""
-
 WITH_CODE = (
     "--with-code takes custom/ along. A site runs it only if its policy allows code: "
     "'mmar site approve'."
@@ -192,6 +191,7 @@ class _Builder:
             self._fault(COMMAND_LINE / variable, message, "Set it at the sites.", "variable")
         self._check_own_classes()
         self._load()
+        self._problems += unused_values(self._configs)
         unused: list[str] = []
         for take in (self._copy_checkpoints, self._copy_code):
             try:
@@ -219,9 +219,8 @@ class _Builder:
             self._notices.append(f"left out: {', '.join(names[:MAX_NAMED])}{more}; {reason}")
 
     def _note_translations(self) -> None:
-        """Note what the loader noticed: values without effect, and how much it translates."""
+        """Note how much the loader translates."""
         notices = {str(notice): notice.rule for each in self._configs for notice in each.notices}
-        self._notices += [text for text, rule in notices.items() if rule == UNUSED_VARIABLE]
         translated = sum(rule != UNUSED_VARIABLE for rule in notices.values())
         if translated:
             text = "old constructs are translated at each run; 'mmar upgrade' lists them"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,14 +16,18 @@ from fl_admin.simulation.site_values import (
     Values,
     data_of_sites,
     environment_values,
+    sites_with_data,
     threads_of,
     with_threads,
 )
 from fl_client.jobs.documents import document_faults
 from fl_client.jobs.files import code_approval_faults, files_of
-from fl_client.site import PROCESSES_VARIABLE, Site
+from fl_client.site import LOCAL_EPOCHS, PROCESSES_VARIABLE, Site
+from fl_client.site_data import WORKFLOWS
+from mmar_runtime.config.loader import unused_values
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
+from mmar_runtime.config.sources import read_json
 from mmar_runtime.config.upgrades import Notice
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.exchange.encryption_extra import MISSING_EXTRA, extra_is_installed
@@ -92,7 +97,7 @@ def plan_simulation(request: SimulationRequest) -> SimulationPlan:
         job=request.job,
         rounds=request.rounds or request.job.rounds,
         sites=sites,
-        notices=_checked(request, sites),
+        notices=(*_left_out(request, sites), *_checked(request, sites)),
         engine=engine,
         min_sites=request.sites if request.min_sites is None else request.min_sites,
         policy=request.policy,
@@ -114,6 +119,32 @@ def _number_fault(request: SimulationRequest) -> Problem | None:
         message = f"has to be from 1 to --sites, {sites}; found {request.min_sites}"
         return Problem(Location("--min-sites"), message, "", "sites")
     return None
+
+
+def _left_out(request: SimulationRequest, sites: Mapping[str, Values]) -> Iterator[Notice]:
+    """Yield in what the simulation is less than the job and the data at hand."""
+    there = [] if request.data is None else sites_with_data(request.data)
+    if request.environment is not None:
+        there += read_json(request.environment).get("sites", {})
+    if rest := sorted(set(there) - sites.keys()):
+        message = f"of the sites at hand, {', '.join(rest)} take no part"
+        yield Notice(rule="sites", message=message, places=(Location("--sites"),))
+    least = read_json(request.job.folder / "meta.json").get("min_clients")
+    if request.min_sites is None and isinstance(least, int) and least > request.sites:
+        message = f"the job needs {least} sites (min_clients), and this run has {request.sites}"
+        yield Notice(rule="min-sites", message=message, places=(Location("--sites"),))
+
+
+def _unused(request: SimulationRequest) -> Iterator[Problem]:
+    """Yield the values of ``--set`` that neither the job nor its sites use."""
+    mmar = request.job.mmar
+    values = {n: value for n, value in request.overrides.items() if n != LOCAL_EPOCHS}
+    configs = []
+    for file, load in WORKFLOWS:
+        if mmar.document(file).is_file():
+            with suppress(ConfigError):  # which is told for each site
+                configs.append(load(mmar, file=file, overrides=values))
+    yield from unused_values(configs)
 
 
 def _engine(
@@ -157,7 +188,7 @@ def _checked(request: SimulationRequest, sites: Mapping[str, Values]) -> tuple[N
     """Return the notices of the loader, each rule once; raise the problems of all sites."""
     job = request.job
     notices: dict[str, Notice] = {}
-    problems: list[Problem] = []
+    problems = list(_unused(request))
     for name, values in sites.items():
         site = Site(name=name, mmar=job.mmar, values=values, policy=request.policy)
         for check in (partial(threads_of, values), partial(site.local_epochs, 1)):
@@ -180,11 +211,14 @@ def _checked(request: SimulationRequest, sites: Mapping[str, Values]) -> tuple[N
 
 
 def _at_site(problem: Problem, site: Site) -> Problem:
-    """Return a problem of a site's data list with the site's name in its place."""
-    place = problem.location
-    if place.file != Path(str(site.values.get("DATASET_JSON", ""))).name:
-        return problem
-    return replace(problem, location=replace(place, file=f"{site.name}/{place.file}"))
+    """Return a problem of a site's data with the site and the path of its list in its place."""
+    file = str(site.values.get("DATASET_JSON", ""))
+    if problem.location.file == Path(file).name:
+        place = replace(problem.location, file=f"{site.name}: {file}")
+        return replace(problem, location=place)
+    # A crop that is too large for a volume is at fault in the job, and names the volume.
+    message = problem.message.replace(f"{Path(file).name}: ", f"{site.name}: {file}: ")
+    return replace(problem, message=message)
 
 
 def _job_faults(job: Job, policy: SitePolicy) -> Iterator[Problem]:

@@ -41,6 +41,12 @@ def data_of_sites(
     }
 
 
+def sites_with_data(folder: Path) -> list[str]:
+    """Return the names of the folders that hold a ``dataset.json``."""
+    root = folder.expanduser()
+    return sorted(file.parent.name for file in root.glob("*/dataset.json"))
+
+
 def environment_values(environment: Path, site: str) -> dict[str, Scalar]:
     """Return a site's values in an ``environment.json`` for all sites.
 

@@ -27,6 +27,7 @@ def run_app(command: ModuleType, name: str, arguments: Sequence[str] | None) -> 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_arguments(parser)
+    parser.set_defaults(old_scripts=True)
     # torch.distributed.launch puts it into every command line; a single process needs no rank.
     parser.add_argument("--local_rank", "--local-rank", type=int, help="accepted, and not used")
     options = parser.parse_args(arguments)

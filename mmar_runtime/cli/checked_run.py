@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 from mmar_runtime.cli.common import is_first_process, print_note, set_up_run_logging
 from mmar_runtime.cli.confine import confine_command
+from mmar_runtime.cli.given_values import given_values, require_used, with_data
 from mmar_runtime.config.data_list import data_check
 from mmar_runtime.config.loader import Check
-from mmar_runtime.config.overrides import parse_overrides
 from mmar_runtime.config.sections import Config, WorkflowConfig, without_unused_validation
 from mmar_runtime.errors import Problem
 from mmar_runtime.mmar import Mmar
@@ -27,19 +27,21 @@ def checked_config(options: argparse.Namespace, load: Callable[..., Config]) -> 
         options: of the command line.
         load: the loader's function for the kind of config.
     """
-    confine_command(options)
+    values = with_data(given_values(options), options.data)
+    confine_command(options, values)
     set_up_run_logging(options)
     loaded = load(
         Mmar.open(options.mmar),
         file=options.config,
         environment=options.environment,
-        overrides=parse_overrides(options.overrides),
+        overrides=values,
         checks=[
             *own_mmar_checks(),
             extras_check,
             *map(_of_used, (data_check, volume_check, output_check)),
         ],
     )
+    require_used(options, loaded)
     config = without_unused_validation(loaded)
     for notice in (*config.notices, *fit_notices(config)) if is_first_process() else ():
         print_note(notice)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mmar_runtime.cli.common import StopRequest, is_first_process, print_note
 from mmar_runtime.components.launch import launched_processes
-from mmar_runtime.config.overrides import Scalar, parse_overrides
+from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import BUILT_IN, OUTPUT_VARIABLES
 from mmar_runtime.confinement.places import job_environment, make_scratch, remove_scratch
 from mmar_runtime.confinement.wall import (
@@ -45,11 +45,15 @@ def add_confine_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def confine_command(options: argparse.Namespace) -> None:
+def confine_command(options: argparse.Namespace, values: Mapping[str, Scalar]) -> None:
     """Confine this process, if ``--confine`` asks for that, before it reads the MMAR.
 
     The process is begun anew with a clean environment first, since the variables that a process
     starts with stay in its memory.
+
+    Args:
+        options: of the command line; the MMAR's folder becomes absolute.
+        values: that win over every document, with absolute paths.
 
     Raises:
         ConfinementError: this kernel does not cover files, programs and network; or there is a link
@@ -58,7 +62,7 @@ def confine_command(options: argparse.Namespace) -> None:
     """
     if not options.confine:
         return
-    mmar, overrides = Mmar.open(options.mmar), parse_overrides(options.overrides)
+    mmar = Mmar.open(options.mmar)
     require_wall(kernel_wall())
     # A run would write to the targets of the MMAR's own links.
     for folder in (mmar.root / SCRATCH, *_own_outputs(mmar)):
@@ -78,10 +82,7 @@ def confine_command(options: argparse.Namespace) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
     # The working directory becomes a folder of the run.
     options.mmar = str(mmar.root)
-    if isinstance(data := overrides.get("DATA_ROOT"), str):
-        overrides["DATA_ROOT"] = os.path.abspath(data)
-        options.overrides = [*options.overrides, f"DATA_ROOT={overrides['DATA_ROOT']}"]
-    done = confine_as("required", _confinement(mmar, overrides))
+    done = confine_as("required", _confinement(mmar, values))
     if is_first_process():
         print_note(f"confinement: {done}")
 
@@ -90,12 +91,12 @@ def _own_outputs(mmar: Mmar) -> list[Path]:
     return [mmar.root / str(BUILT_IN[name]) for name in OUTPUT_VARIABLES]
 
 
-def _confinement(mmar: Mmar, overrides: Mapping[str, Scalar]) -> Confinement:
-    named = [mmar.root / str(overrides[name]) for name in OUTPUT_VARIABLES if name in overrides]
+def _confinement(mmar: Mmar, values: Mapping[str, Scalar]) -> Confinement:
+    named = [mmar.root / str(values[name]) for name in OUTPUT_VARIABLES if name in values]
     for folder in (*_own_outputs(mmar), *named):
         folder.mkdir(parents=True, exist_ok=True)  # a missing folder cannot be allowed
     folders = [path for path in mmar.root.iterdir() if path.is_dir() and not path.is_symlink()]
-    texts = (value for value in overrides.values() if isinstance(value, str))
+    texts = (value for value in values.values() if isinstance(value, str))
     return Confinement(
         read=(mmar.root, *(Path(text) for text in texts if os.path.isabs(text))),
         write=(

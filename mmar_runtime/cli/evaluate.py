@@ -19,6 +19,7 @@ from mmar_runtime.cli.common import (
     stop_on_signals,
 )
 from mmar_runtime.cli.confine import add_confine_argument
+from mmar_runtime.cli.given_values import add_data_argument
 from mmar_runtime.config.loader import VALIDATION_FILE, load_evaluation_config
 from mmar_runtime.policy.site_policy import OWN_MMAR_POLICY, read_site_policy
 
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy", type=Path, metavar="FILE", help="a site's policy: metrics as they leave it"
     )
+    add_data_argument(parser)
     add_confine_argument(parser)
     add_output_arguments(parser)
 

@@ -17,9 +17,9 @@ from mmar_runtime.cli.common import (
     set_up_run_logging,
     stop_on_signals,
 )
+from mmar_runtime.cli.given_values import given_values, require_used
 from mmar_runtime.config.loader import TRAIN_FILE, load_train_config
 from mmar_runtime.config.location import Location
-from mmar_runtime.config.overrides import parse_overrides
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
@@ -90,9 +90,10 @@ def run(options: argparse.Namespace) -> int:
         Mmar.open(options.mmar),
         file=options.config,
         environment=options.environment,
-        overrides=parse_overrides(options.overrides),
+        overrides=given_values(options),
         checks=[component_check(allow_code=True)],
     )
+    require_used(options, config)
     for notice in config.notices:
         # Translations elsewhere have no part in an export.
         if any(place.path[:2] == ("train", "model") for place in notice.places):

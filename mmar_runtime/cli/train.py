@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,12 @@ from mmar_runtime.cli.common import (
     stop_on_signals,
 )
 from mmar_runtime.cli.confine import add_confine_argument
+from mmar_runtime.cli.given_values import add_data_argument
 from mmar_runtime.config.loader import TRAIN_FILE, load_train_config
 from mmar_runtime.config.nodes import plain
+from mmar_runtime.errors import RunAborted
 from mmar_runtime.files import write_text_atomically
+from mmar_runtime.mmar import RESUME_FILE
 
 if TYPE_CHECKING:
     from mmar_runtime.config.sections import TrainConfig
@@ -52,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on after the last complete epoch of an interrupted training",
     )
+    add_data_argument(parser)
     add_confine_argument(parser)
     add_output_arguments(parser)
 
@@ -62,7 +67,11 @@ def run(options: argparse.Namespace) -> int:
     first, lines = is_first_process(), Lines()
     observer = lines if first else None
     # MONAI logs to stdout, which belongs to the result; its loggers take hold of it on import.
-    with stop_on_signals() as stop, contextlib.redirect_stdout(sys.stderr):
+    with (
+        told_how_to_go_on(config, options.resume),
+        stop_on_signals() as stop,
+        redirect_stdout(sys.stderr),
+    ):
         # torch and MONAI take seconds to import; a config with a fault is refused before that.
         from mmar_runtime.workflows.training import train
 
@@ -79,6 +88,25 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(summary(result, config))
     return 0
+
+
+@contextmanager
+def told_how_to_go_on(config: TrainConfig, resumed: bool) -> Iterator[None]:
+    """Say, when a training is stopped, whether it can go on, and where its files are.
+
+    A point of an earlier training is none of this one's, unless this one has gone on from there.
+    """
+    started = time.time()
+    try:
+        yield
+    except (RunAborted, KeyboardInterrupt) as error:
+        point = Path(str(config.value("MMAR_CKPT_DIR"))) / RESUME_FILE
+        advice = "No epoch is complete, so there is nothing to resume."
+        if point.is_file() and (resumed or point.stat().st_mtime >= started):
+            advice = (
+                f"To go on after its last epoch, add --resume. Its files are in {point.parent}."
+            )
+        raise RunAborted(f"{str(error) or 'interrupted'}\n    {advice}") from error
 
 
 def summary(result: TrainResult, config: TrainConfig) -> str:

@@ -59,6 +59,9 @@ TOP_LEVEL = ("determinism", "network_summary")
 MAX_REPEATED = 2**18
 """Characters of the transforms that the refs of a document mean; usually 5,000."""
 
+UNUSED_VARIABLE = "unused-variable"
+"""The rule of a value from ``--set`` that nothing asks for."""
+
 SETTINGS = frozenset(
     {
         *BUILT_IN,
@@ -130,6 +133,17 @@ def load_evaluation_config(
     return _checked(config, reading.problems, checks)
 
 
+def unused_values(configs: Iterable[WorkflowConfig]) -> Iterator[Problem]:
+    """Yield the values of ``--set`` that none of these workflows uses."""
+    unused = [
+        {notice.places[0]: notice for notice in config.notices if notice.rule == UNUSED_VARIABLE}
+        for config in configs
+    ]
+    for place, notice in unused[0].items() if unused else ():
+        if all(place in others for others in unused):
+            yield Problem(place, notice.message, "", UNUSED_VARIABLE)
+
+
 def _checked(config: Config, problems: list[Problem], checks: Iterable[Check]) -> Config:
     faults = [*problems, *islice(consistency.problems(config), MAX_PROBLEMS)]
     for check in (*checks, consistency.unproduced_keys):
@@ -180,7 +194,7 @@ class _Reading:
             if name not in known:
                 advice = did_you_mean(name, known)
                 message = f"nothing here uses the variable {name!r}. {advice}".rstrip()
-                yield Notice(rule="unused-variable", message=message, places=(COMMAND_LINE / name,))
+                yield Notice(rule=UNUSED_VARIABLE, message=message, places=(COMMAND_LINE / name,))
 
     def common(self) -> dict[str, Any]:
         """Return the fields that every kind of config has."""

@@ -36,21 +36,26 @@ def typed_value(text: str) -> Scalar:
     return TRUTH.get(text.strip().lower(), text)
 
 
-def parse_overrides(tokens: Iterable[str]) -> dict[str, Scalar]:
+def parse_overrides(tokens: Iterable[str], *, bare_words: bool = False) -> dict[str, Scalar]:
     """Parse ``["epochs=5", "amp=False"]`` to ``{"epochs": 5, "amp": False}``; the last word wins.
 
-    A token without ``=`` is passed over: several of Clara's own ``commands/*.sh`` hand the number
-    of GPUs on as a bare word after ``--set``.
+    Args:
+        tokens: the words after ``--set``.
+        bare_words: whether a token without ``=`` is passed over: several of Clara's own
+            ``commands/*.sh`` hand the number of GPUs on as a bare word after ``--set``.
 
     Raises:
-        ConfigError: the text before a ``=`` cannot be a variable's name, or a number is not
-            finite.
+        ConfigError: a token is not NAME=VALUE, the text before a ``=`` cannot be a variable's
+            name, or a number is not finite.
     """
     values: dict[str, Scalar] = {}
     problems = []
     for token in tokens:
         name, equals, text = token.partition("=")
         name = name.strip()
+        if not equals and not bare_words:
+            message, advice = f"{token!r} is not NAME=VALUE", f"Write {token}=..., without blanks."
+            problems.append(Problem(COMMAND_LINE, message, advice, "override"))
         if not equals:
             continue
         if not (name.isidentifier() and name.isascii()):

@@ -17,9 +17,11 @@ from typing import Any
 
 from mmar_runtime.config.loader import (
     ENVIRONMENT_FILE,
+    UNUSED_VARIABLE,
     Check,
     load_evaluation_config,
     load_train_config,
+    unused_values,
 )
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.log_config import read_log_config
@@ -225,6 +227,7 @@ class _Judging:
                     self._problem(Location(name), "has to be a JSON object", "json")
                 return  # every workflow needs it
             self._authors_values(content, Path(environment).name)
+        configs: list[WorkflowConfig] = []
         checks = [_at_most(check) for check in policy_checks(mmar, self._policy_here())]
         for document in documents:
             if len(self.problems) > MAX_PROBLEMS:
@@ -243,8 +246,11 @@ class _Judging:
                 )
             )
             if isinstance(config, WorkflowConfig):
-                found = (*config.notices, *extras_check(config), *fit_notices(config))
+                configs.append(config)
+                used = (note for note in config.notices if note.rule != UNUSED_VARIABLE)
+                found = (*used, *extras_check(config), *fit_notices(config))
                 self.notices.extend(map(str, found))
+        self.problems.extend(unused_values(configs))
 
     def _policy_here(self) -> SitePolicy:
         """Return the policy; its roots hold the stand-in for data if no site is asked."""

@@ -31,7 +31,6 @@ from mmar_runtime.files import ends_digest, write_atomically
 from mmar_runtime.workflows.observing import ShouldStop
 from mmar_runtime.workflows.session import seed_everything
 
-RESUME_FILE = "resume.pt"
 FORMAT = 1
 SHARE_OF_TIME = 100
 """A point is written when training has since taken this many times as long as the last writing."""

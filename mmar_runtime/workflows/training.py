@@ -22,6 +22,7 @@ from mmar_runtime.components.trackers import log_checkpoints
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import CheckpointError, ComponentError, RunAborted
 from mmar_runtime.files import make_folder_to_write
+from mmar_runtime.mmar import RESUME_FILE
 from mmar_runtime.results import EpochReport, EvaluationResult, TrainResult
 from mmar_runtime.workflows.conf_report import conf_report
 from mmar_runtime.workflows.evaluation import require_batches, result_of
@@ -35,7 +36,6 @@ from mmar_runtime.workflows.observing import (
     stop_between_iterations,
 )
 from mmar_runtime.workflows.resuming import (
-    RESUME_FILE,
     ResumePoint,
     Stateful,
     comparable,

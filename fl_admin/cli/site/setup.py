@@ -67,15 +67,9 @@ def run(options: argparse.Namespace) -> int:
     from fl_admin.kits.setup.checks import check_kit, is_ready
     from fl_admin.kits.setup.environment import Wishes, fill_in
     from fl_admin.kits.setup.kit import open_kit
-    from mmar_runtime.config.location import Location
     from mmar_runtime.config.overrides import parse_overrides
-    from mmar_runtime.errors import ConfigError, Problem
 
     kit = open_kit(options.kit)
-    bare = [word for word in options.values if "=" not in word]
-    if bare:
-        problem = Problem(Location("--set"), f"{bare[0]!r} is not NAME=VALUE", "", "override")
-        raise ConfigError([problem])
     wishes = Wishes(
         data_root=options.data_root,
         data_list=options.datalist,

@@ -177,11 +177,20 @@ def test_the_author_s_data_and_data_list_stay_at_home(tiny_mmar: Path, tmp_path:
 def test_values_are_written_into_the_environment_where_they_win(
     tiny_mmar: Path, tmp_path: Path
 ) -> None:
-    created = made(tiny_mmar, tmp_path / "job", values={"learning_rate": 0.5, "epoch": 3})
+    created = made(tiny_mmar, tmp_path / "job", values={"learning_rate": 0.5})
 
     config = load_train_config(created.job.mmar, site=SITE_VARIABLES)
     assert config.variables["learning_rate"].value == 0.5
-    assert any("nothing here uses the variable 'epoch'" in one for one in created.notices)
+
+
+def test_a_value_that_no_workflow_uses_is_refused(tiny_mmar: Path, tmp_path: Path) -> None:
+    # The cross-site validation knows no learning rate, and the training does.
+    with pytest.raises(ConfigError) as caught:
+        made(tiny_mmar, tmp_path / "job", values={"learning_rate": 0.5, "epoch": 3})
+
+    assert [problem.message for problem in caught.value.problems] == [
+        "nothing here uses the variable 'epoch'. Did you mean 'epochs'?"
+    ]
 
 
 # --- weights

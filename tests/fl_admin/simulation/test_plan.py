@@ -139,7 +139,33 @@ def test_a_faulty_data_list_is_named_with_its_site(
 
     with pytest.raises(ConfigError) as caught:
         planned(job, sites=2, data=tmp_path / "data")
-    assert [str(problem.location) for problem in caught.value.problems] == ["site-2/dataset.json"]
+    [problem] = caught.value.problems
+    assert str(problem.location) == f"site-2: {tmp_path}/data/site-2/dataset.json"
+
+
+def test_a_value_that_neither_job_nor_sites_use_is_refused(job: Job, demo_data: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        planned(job, sites=2, data=demo_data, overrides={"learning_rat": 0.1, "LOCAL_EPOCHS": 1})
+
+    assert [str(problem) for problem in caught.value.problems] == [
+        "--set: learning_rat: nothing here uses the variable 'learning_rat'. "
+        "Did you mean 'learning_rate'?"
+    ]
+
+
+def test_sites_that_take_no_part_are_told(
+    job: Job, demo_data: Path, tmp_path: Path, edited: Edited
+) -> None:
+    sites = tmp_path / "environment.json"
+    sites.write_text(json.dumps({"sites": {"hospital": {}}}))
+    edited(job.folder / "meta.json", lambda meta: meta.update(min_clients=3))
+
+    fewer = planned(job, sites=2, data=demo_data, environment=sites).notices
+    assert [str(notice) for notice in fewer[:2]] == [
+        "of the sites at hand, hospital, site-3 take no part (--sites)",
+        "the job needs 3 sites (min_clients), and this run has 2 (--sites)",
+    ]
+    assert not [one for one in planned(job, sites=3, data=demo_data).notices if "sites" in one.rule]
 
 
 def test_a_site_without_data_is_named(job: Job, demo_data: Path) -> None:

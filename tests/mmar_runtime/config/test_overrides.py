@@ -56,8 +56,16 @@ def test_the_last_of_several_values_wins() -> None:
     assert parse_overrides(["epochs=5", "amp=True", "epochs=7"]) == {"epochs": 7, "amp": True}
 
 
-def test_a_bare_word_is_passed_over() -> None:
-    assert parse_overrides(["epochs=5", "0"]) == {"epochs": 5}
+def test_a_bare_word_is_refused_but_from_claras_scripts() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_overrides(["epochs", "=5"])
+    assert [str(problem) for problem in caught.value.problems] == [
+        "--set: 'epochs' is not NAME=VALUE\n    Write epochs=..., without blanks.",
+        "--set: '=5' names no variable\n"
+        "    Write NAME=VALUE; the name has letters, digits and underscores only.",
+    ]
+
+    assert parse_overrides(["epochs=5", "0"], bare_words=True) == {"epochs": 5}
 
 
 def test_a_name_may_be_padded() -> None:
