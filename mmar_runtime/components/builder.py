@@ -20,7 +20,7 @@ from mmar_runtime.components.caches import CACHING, cache_names
 from mmar_runtime.components.catalog import check_own_arguments, find_class, takes_argument
 from mmar_runtime.components.conf import TrainConf
 from mmar_runtime.components.expressions import interpret
-from mmar_runtime.components.image_readers import leave_out_absent_readers
+from mmar_runtime.components.image_readers import leave_dicom_to_itk
 from mmar_runtime.components.launch import ALONE, Processes
 from mmar_runtime.components.processes import averaging_gradients, own_part
 from mmar_runtime.components.size import memory_for, require_no_more, require_size
@@ -94,7 +94,7 @@ class ComponentBuilder:
         counts: Counter[str] | None = None,
         given: Mapping[tuple[str, str], object] | None = None,
     ) -> None:
-        leave_out_absent_readers()
+        leave_dicom_to_itk()
         self.config = config
         self.context = context
         self.counts = Counter() if counts is None else counts

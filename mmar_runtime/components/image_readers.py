@@ -1,15 +1,14 @@
-"""The readers of image files that MONAI's LoadImaged tries."""
+"""The readers of image files that MONAI's LoadImaged tries by itself."""
 
 from __future__ import annotations
 
-from monai.data.nvimgcodec_pydicom_plugin import is_nvimgcodec_available
 from monai.transforms.io.array import SUPPORTED_READERS
 
+PYDICOM_READERS = ("nvimgcodecpydicomreader", "pydicomreader")
+"""They order the slices of a series by their numbers, and give frames of one file no place."""
 
-def leave_out_absent_readers() -> None:
-    """Take NVIDIA's reader of DICOM out of MONAI's list where its decoder is not installed.
 
-    MONAI would make it beside pydicom, warn twice for each LoadImaged, and read without it.
-    """
-    if not is_nvimgcodec_available():
-        SUPPORTED_READERS.pop("nvimgcodecpydicomreader", None)
+def leave_dicom_to_itk() -> None:
+    """Take the readers that misplace slices out of MONAI's list; ITK's reads DICOM as well."""
+    for name in PYDICOM_READERS:
+        SUPPORTED_READERS.pop(name, None)

@@ -22,7 +22,6 @@ INSTALLED_BY: Mapping[str, str] = {
     "itk": "mmar-fl[itk]",
     "mlflow": "mmar-fl[mlflow]",
     "nrrd": "pynrrd",
-    "pydicom": "mmar-fl[dicom]",
     "sklearn": "scikit-learn",
     "torchvision": "mmar-fl[torchvision]",
 }

@@ -94,7 +94,8 @@ LAYER = dict.fromkeys(
 )
 """Arguments of the layers of ``torch.nn`` that MONAI's factories build."""
 
-READERS = ["ITKReader", "NibabelReader", "NrrdReader", "NumpyReader", "PILReader", "PydicomReader"]
+# Not PydicomReader: it orders slices by their numbers, and gives frames of one file no place.
+READERS = ["ITKReader", "NibabelReader", "NrrdReader", "NumpyReader", "PILReader"]
 
 THRESHOLD = real(-1e10, 1e10) | words(
     "otsu isodata li local mean minimum niblack sauvola triangle yen"
@@ -230,7 +231,7 @@ FORMS: Mapping[str, Fields] = {
     "pooling": words("max adaptivemax avg adaptiveavg", members=LAYER),
     "image reader": {
         "words": [*READERS, *map(str.lower, READERS)], "exact": True,
-        "packages": {"itkreader": "itk", "nrrdreader": "nrrd", "pydicomreader": "pydicom"},
+        "packages": {"itkreader": "itk", "nrrdreader": "nrrd"},
     },
     "image writer": {
         "words": ["ITKWriter", "NibabelWriter", "PILWriter"], "exact": True,

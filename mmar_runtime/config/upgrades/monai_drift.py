@@ -30,6 +30,8 @@ FINAL_MODEL = "final_model.pt"
 DEEPGROW = "monai.apps.deepgrow."
 """MONAI's own, but always given by ``path``, as Clara's documents did."""
 
+_PYDICOM_ALONE = frozenset({"fname_regex", "label_dict", "swap_ij", "to_gpu"})
+
 _METRICS: Mapping[str, str] = MappingProxyType(
     {
         "ConfusionMatrixMetric": "ConfusionMatrix",
@@ -69,6 +71,16 @@ def _image_meta(draft: Draft) -> Iterator[Place]:
         if "image_only" not in args_of(component):
             set_args(component, image_only=False)
             yield place
+
+
+@rule("PydicomReader runs as ITKReader, which places slices and frames by their positions")
+def _dicom_reader(draft: Draft) -> Iterator[Place]:
+    for place, component in draft.named(*dictionary_names("LoadImage")):
+        reader = args_of(component).get("reader")
+        names = [str(name).lower() for name in _as_list(reader)]
+        if names == ["pydicomreader"] and not _PYDICOM_ALONE & args_of(component).keys():
+            set_args(component, reader="ITKReader")
+            yield (*place, "args", "reader")
 
 
 @rule("AddChanneld is gone from MONAI; runs as EnsureChannelFirstd(channel_dim='no_channel')")
@@ -305,6 +317,7 @@ def _filename(
 RULES = (
     _to_tensor,
     _image_meta,
+    _dicom_reader,
     _add_channel,
     _channel_last,
     _threshold,

@@ -65,9 +65,9 @@ def test_a_missing_package_is_told_with_the_extra_that_brings_it(
         ),
         (
             "train.pre_transforms[0].args.reader[0]",
-            {"pre_transforms": [{"name": "LoadImaged", "args": {"reader": ["PydicomReader"]}}]},
-            "PydicomReader needs the package 'pydicom', which is not installed\n"
-            "    Run pip install 'mmar-fl[dicom]', or take PydicomReader out.",
+            {"pre_transforms": [{"name": "LoadImaged", "args": {"reader": ["NrrdReader"]}}]},
+            "NrrdReader needs the package 'nrrd', which is not installed\n"
+            "    Run pip install 'pynrrd', or take NrrdReader out.",
         ),
         (
             "train.key_metric.name",

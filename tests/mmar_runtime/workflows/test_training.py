@@ -174,7 +174,7 @@ def test_a_validation_that_nothing_uses_needs_no_cases(
     assert checkpoints(tiny_mmar) == ["final_model.pt"]
 
 
-@pytest.mark.filterwarnings("ignore:'min_delta' is deprecated")  # MONAI's own call
+@pytest.mark.filterwarnings("ignore:'(min|cumulative)_delta' is deprecated")  # MONAI's own call
 def test_a_training_ends_early_where_the_score_stays_the_same(
     tiny_mmar: Path, edited: Edited
 ) -> None:

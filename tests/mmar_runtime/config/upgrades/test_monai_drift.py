@@ -38,6 +38,11 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ),
     ("image-meta", {"name": "LoadImageD"}, spec("LoadImageD", image_only=False)),
     (
+        "dicom-reader",
+        spec("LoadImaged", keys="image", reader="PydicomReader", image_only=True),
+        spec("LoadImaged", keys="image", reader="ITKReader", image_only=True),
+    ),
+    (
         "add-channel",
         spec("AddChanneld", keys="pred"),
         spec("EnsureChannelFirstd", keys="pred", channel_dim="no_channel"),
@@ -260,6 +265,8 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 MESSAGES = {
     "to-tensor": "ToTensord runs as EnsureTyped: ToTensord would drop what Invertd needs",
     "image-meta": "LoadImaged runs with image_only=false, so that *_meta_dict stays in the batch",
+    "dicom-reader": "PydicomReader runs as ITKReader, which places slices and frames by their "
+    "positions",
     "add-channel": "AddChanneld is gone from MONAI; runs as "
     "EnsureChannelFirstd(channel_dim='no_channel')",
     "channel-last": "AsChannelFirstd is gone from MONAI; runs as EnsureChannelFirstd",
