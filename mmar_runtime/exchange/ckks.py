@@ -22,6 +22,7 @@ from mmar_runtime.exchange.encryption import (
     VALUES,
     WEIGHT_RANGE,
     Ciphertexts,
+    EncryptedPart,
 )
 from mmar_runtime.exchange.encryption_extra import EXTRA
 
@@ -37,6 +38,13 @@ SCALE_BITS = 50
 SCALE = 2.0**SCALE_BITS
 PRIMES = 2
 """Of a ciphertext; the third of the parameters serves the keys."""
+
+NOISE = 2.0**-35
+"""How far a sum of encrypted numbers may be off; a mean is that by the weight of all sites.
+
+Measured with the parameters above: 2^-39.6 is the standard deviation of one addend, and that of k
+addends is larger by the root of k. So this is 24 times that of one site, and 6 times that of 16.
+"""
 
 LARGEST = 2.0**38
 """Of an encrypted number: 1024 of them add up to less than 2^49, where sums wrap around."""
@@ -138,6 +146,15 @@ class Keys:
                 f"{self.source}, or were not added up as they are said to be; nothing was loaded"
             )
         return numbers[:, 1:].reshape(-1)[:count]
+
+    def tensors(self, part: EncryptedPart) -> dict[str, npt.NDArray[Any]]:
+        """Return the decrypted tensors of a part, rounded to their types as if without noise.
+
+        Raises:
+            WeightsError: see ``decrypt`` and ``Layout.parted``.
+        """
+        row = self.decrypt(part.ciphertexts, part.weight, part.layout.count)
+        return part.layout.parted(row, noise=NOISE / part.weight)
 
     def loaded(self, ciphertexts: Sequence[bytes]) -> Loaded:
         """Return ciphertexts ready to be added.

@@ -115,8 +115,14 @@ class Layout:
                 raise WeightsError(f"{name} is to be encrypted: shape {shape}, found {given}")
         return np.concatenate([np.ravel(arrays[name]).astype(np.float64) for name in self.tensors])
 
-    def parted(self, row: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[Any]]:
+    def parted(
+        self, row: npt.NDArray[np.float64], *, noise: float = 0.0
+    ) -> dict[str, npt.NDArray[Any]]:
         """Return the tensors of such a row, each in its dtype and shape.
+
+        Args:
+            row: as decrypted.
+            noise: how far off its numbers may be; see ``without_noise``.
 
         Raises:
             WeightsError: the row is of another length, or holds values that are not finite in the
@@ -129,11 +135,37 @@ class Layout:
         for name, (dtype, shape) in self.tensors.items():
             end = start + math.prod(shape)
             with np.errstate(over="ignore"):
-                tensors[name] = row[start:end].astype(dtype).reshape(shape)
+                numbers = without_noise(row[start:end], dtype, noise)
+                tensors[name] = numbers.astype(dtype).reshape(shape)
             if not np.isfinite(tensors[name]).all():
                 raise WeightsError(f"decrypted values are not finite, in {name}")
             start = end
         return tensors
+
+
+def without_noise(
+    numbers: npt.NDArray[np.float64], dtype: str, noise: float
+) -> npt.NDArray[np.float64]:
+    """Return numbers before they are rounded to a type, those near its grid moved onto the grid.
+
+    The grid has zero, the numbers of the type, and the middles between neighbours. A mean of two
+    sites often lies in the middle, and noise would decide to which side it is rounded. Where the
+    grid is finer than the noise, numbers stay as they are.
+
+    Args:
+        numbers: finite in the type, or left as they are.
+        dtype: a floating-point type.
+        noise: how far off the numbers may be.
+
+    >>> between = 1 + 2**-24  # 1 and 1 + 2**-23 are neighbours in float32
+    >>> without_noise(np.array([between + 1e-12, 1e-12, 0.1]), "float32", 1e-11) == between
+    array([ True, False, False])
+    """
+    half = np.spacing(np.abs(numbers.astype(dtype))).astype(np.float64) / 2
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        near = np.rint(numbers / half) * half
+    is_near = (half > noise) & (np.abs(numbers - near) <= noise)
+    return np.where(np.abs(numbers) <= noise, 0.0, np.where(is_near, near, numbers))
 
 
 def layout_of(weights: Mapping[str, Any], patterns: Any, location: Location) -> Layout:

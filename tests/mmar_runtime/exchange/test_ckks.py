@@ -8,7 +8,7 @@ import tenseal
 
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.exchange.ckks import LARGEST, EncryptedSum, Keys
-from mmar_runtime.exchange.encryption import SLOTS, VALUES
+from mmar_runtime.exchange.encryption import SLOTS, VALUES, EncryptedPart, Layout
 
 COUNT = VALUES + 500
 """One full ciphertext and one that is not."""
@@ -43,6 +43,25 @@ def test_the_decrypted_mean_is_that_in_float64(site: Keys, server: Keys) -> None
 
     expected = sum(w * one for w, one in zip(weights, rows, strict=True)) / sum(weights)
     assert np.abs(mean - expected).max() < 1e-12
+
+
+@pytest.mark.parametrize("weights", [(32.0, 32.0), (20.0, 30.0)])
+def test_but_for_a_few_numbers_the_mean_has_the_bits_of_the_plain_one(
+    site: Keys, server: Keys, weights: tuple[float, float]
+) -> None:
+    """Of equal weights every second mean lies in the middle of two numbers of float32."""
+    ours, theirs = (row(seed, 0.05).astype(np.float32) for seed in (1, 2))
+    ours[:100] = theirs[:100] = 0
+    rows = [one.astype(np.float64) for one in (ours, theirs)]
+    sent = [site.encrypt(one, weight) for one, weight in zip(rows, weights, strict=True)]
+    mean = sum(w * one for w, one in zip(weights, rows, strict=True)) / sum(weights)
+    layout = Layout(tensors={"w": ("float32", (COUNT,))})
+
+    part = EncryptedPart(layout=layout, weight=sum(weights), ciphertexts=added(server, *sent))
+    found = site.tensors(part)["w"]
+
+    assert (found != mean.astype(np.float32)).sum() <= 5
+    assert (found[:100] == 0).all()
 
 
 @pytest.mark.parametrize(("scale", "weight"), [(1e-6, 1.0), (1.0, 1e-3), (1e4, 1e4), (1e6, 1e4)])

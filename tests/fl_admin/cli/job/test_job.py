@@ -165,7 +165,7 @@ def test_what_no_policy_can_allow_is_said_in_other_words(
     [
         (["--aggregation-weights", "site-1"], "'site-1' is not a weight of a site"),
         (["--aggregation-weights", "site-1=much"], "Write SITE=WEIGHT"),
-        (["--aggregation-weights", "site-1=nan"], "has to be a positive number"),
+        (["--aggregation-weights", "site-1=nan"], "has to be a number from 1e-06 to 1e+06"),
         (["--result-filter", "PercentilePrivacy", "gamma=0"], "has to be a number above 0"),
         (["--result-filter", "SVTPrivacy"], "takes one of epsilon_release and noise_var"),
         (["--result-filter", "SVTPrivacy", "1"], "'1' is not KEY=VALUE"),
