@@ -31,7 +31,8 @@ from mmar_runtime.config.sources import read_json
 from mmar_runtime.config.upgrades import Notice
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.exchange.encryption_extra import MISSING_EXTRA, extra_is_installed
-from mmar_runtime.exchange.job_documents import CLIENT_CONFIG
+from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, FACTORS_PLACE
+from mmar_runtime.exchange.weighing import factor_problems
 from mmar_runtime.policy.fit_check import fit_notices
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
 
@@ -204,6 +205,8 @@ def _checked(request: SimulationRequest, sites: Mapping[str, Values]) -> tuple[N
                     notices.setdefault(notice.rule, notice)
             except ConfigError as error:
                 problems += [_at_site(problem, site) for problem in error.problems]
+    factors = job.documents.federation.get("aggregation_weights") or {}
+    problems += factor_problems(factors, FACTORS_PLACE, sites=sites)
     problems += _job_faults(job, request.policy)
     if problems:
         raise ConfigError(problems)

@@ -50,11 +50,18 @@ def test_importing_it_leaves_the_arguments_of_the_program_as_they_are() -> None:
 def test_it_exports_the_job_that_mmar_job_create_makes(mmar: Path, tmp_path: Path) -> None:
     recipe = MmarFedAvgRecipe(
         mmar=mmar, name="tiny", min_clients=3, num_rounds=7, local_epochs=2,
-        aggregation_weights={"site-1": 2.0},
+        weigh_by="steps", aggregation_weights={"site-1": 2.0},
     )  # fmt: skip
     recipe.export(str(tmp_path / "exported"))
     options = ["--min-sites", "3", "--rounds", "7", "--local-epochs", "2", "--name", "tiny"]
-    options += ["--aggregation-weights", "site-1=2.0", "--out", str(tmp_path / "created")]
+    options += [
+        "--weigh-by",
+        "steps",
+        "--aggregation-weights",
+        "site-1=2.0",
+        "--out",
+        str(tmp_path / "created"),
+    ]
 
     assert main(["job", "create", str(mmar), *options]) == 0
 

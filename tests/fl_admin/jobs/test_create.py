@@ -141,6 +141,7 @@ def test_the_settings_stand_at_their_places(tiny_mmar: Path, tmp_path: Path) -> 
         min_sites=3,
         local_epochs=2,
         steps_aggregation=5,
+        weigh_by="equal",
         aggregation_weights={"site-2": 2.0},
         arguments={"train_timeout": 60},
     )
@@ -154,7 +155,18 @@ def test_the_settings_stand_at_their_places(tiny_mmar: Path, tmp_path: Path) -> 
     assert (client["local_epochs"], client["steps_aggregation"]) == (2, 5)
     terms = job.documents.terms
     assert (terms.rounds, terms.min_sites, terms.local_epochs) == (7, 3, 2)
-    assert (terms.aggregation_weights, terms.train_timeout) == ({"site-2": 2.0}, 60)
+    assert (terms.weigh_by, terms.train_timeout) == ("equal", 60)
+    assert terms.aggregation_weights == {"site-2": 2.0}
+    assert check_job(job.folder).accepted
+
+
+def test_sites_weigh_by_their_samples_unless_the_job_says_otherwise(
+    tiny_mmar: Path, tmp_path: Path
+) -> None:
+    job = made(tiny_mmar, tmp_path / "job").job
+
+    assert "weigh_by" not in job.documents.federation
+    assert job.documents.terms.weigh_by == "samples"
 
 
 def test_the_author_s_data_and_data_list_stay_at_home(tiny_mmar: Path, tmp_path: Path) -> None:
@@ -318,7 +330,8 @@ def test_all_problems_are_told_at_once_and_nothing_is_left(
         tiny_mmar / "config" / "config_train.json",
         lambda train: train["train"]["model"].update(name="UNte"),
     )
-    settings = JobSettings(rounds=0, min_sites=0, aggregation_weights={"a/b": -1})
+    wrong: Any = "cases"
+    settings = JobSettings(rounds=0, min_sites=0, weigh_by=wrong, aggregation_weights={"a/b": -1})
     folder = tmp_path / "jobs"
 
     with pytest.raises(ConfigError) as caught:
@@ -331,6 +344,7 @@ def test_all_problems_are_told_at_once_and_nothing_is_left(
         "min_sites",
         "name",
         "DATA_ROOT",
+        "weigh_by",
         "aggregation_weights['a/b']",
     }
     assert list(folder.iterdir()) == []

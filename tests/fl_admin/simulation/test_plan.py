@@ -17,7 +17,7 @@ from fl_admin.simulation.engine import SimulationPlan
 from fl_admin.simulation.inline_engine import InlineEngine
 from fl_admin.simulation.nvflare_engine import NvflareEngine
 from mmar_runtime.errors import ConfigError
-from mmar_runtime.exchange.job_documents import CLIENT_CONFIG
+from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
 from mmar_runtime.policy.custom_check import code_hash
 from mmar_runtime.policy.site_policy import (
     Byoc,
@@ -214,6 +214,18 @@ def test_what_a_site_refuses_in_the_documents_is_refused_before_a_simulation(
     edited(job.mmar.document(CLIENT_CONFIG), lambda document: document.update(handlers=[]))
 
     with pytest.raises(ConfigError, match=r"config_fed_client\.json: handlers: unknown key"):
+        planned(job, sites=2, data=demo_data)
+
+
+def test_a_factor_of_a_site_that_is_not_simulated_is_refused(
+    job: Job, demo_data: Path, edited: Edited
+) -> None:
+    edited(
+        job.mmar.document(SERVER_CONFIG),
+        lambda server: server["workflows"][0]["args"].update(aggregation_weights={"site-3": 2}),
+    )
+
+    with pytest.raises(ConfigError, match="'site-3' is no site of this run; its sites: site-1, "):
         planned(job, sites=2, data=demo_data)
 
 

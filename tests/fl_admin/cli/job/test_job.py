@@ -166,6 +166,7 @@ def test_what_no_policy_can_allow_is_said_in_other_words(
         (["--aggregation-weights", "site-1"], "'site-1' is not a weight of a site"),
         (["--aggregation-weights", "site-1=much"], "Write SITE=WEIGHT"),
         (["--aggregation-weights", "site-1=nan"], "has to be a number from 1e-06 to 1e+06"),
+        (["--aggregation-weights", "a=1", "a=2"], "'a' is named twice"),
         (["--result-filter", "PercentilePrivacy", "gamma=0"], "has to be a number above 0"),
         (["--result-filter", "SVTPrivacy"], "takes one of epsilon_release and noise_var"),
         (["--result-filter", "SVTPrivacy", "1"], "'1' is not KEY=VALUE"),
@@ -293,7 +294,7 @@ def test_show_in_lines(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
 
     lines = capfd.readouterr().out.splitlines()
     assert "rounds:         1, each 1 epoch at a site" in lines
-    assert "weights:        a x 2" in lines
+    assert "weights:        by samples, a x 2" in lines
     assert "own code:       custom/networks/__init__.py" in lines
     assert "default policy: refused:" in lines
 

@@ -227,6 +227,7 @@ def test_the_form_of_4_0_becomes_a_job_that_every_site_takes(old_1: Old) -> None
     assert (job.rounds, client["local_epochs"], client["steps_aggregation"]) == (12, 4, 0)
     assert json.loads((job.folder / "meta.json").read_text())["min_clients"] == 3
     assert asked(job)["aggregation_weights"] == {"hospital-a": 2.5, "hospital-b": 1}
+    assert asked(job)["weigh_by"] == "steps"
     assert asked(job)["wait_for_others"] == 45
     assert asked(job)["validation_timeout"] == 15 * 60
 
@@ -451,6 +452,20 @@ def test_and_of_the_later_form_too(old_2: Old) -> None:
     old_2.client["task_data_filters"] = [{"tasks": ["train"], "filters": FILTERS}]
 
     assert [*old_2.refusals()] == [f"task_data_filters[0].filters[{i}]" for i in range(3)]
+
+
+@pytest.mark.parametrize(("said", "rule"), [(True, "steps"), (None, "steps"), (False, "equal")])
+def test_sites_keep_the_weights_of_the_old_federation(old_1: Old, said: Any, rule: str) -> None:
+    old_1.server["aggregator"]["args"]["weigh_by_local_iter"] = said
+
+    assert asked(old_1.imported().job)["weigh_by"] == rule
+
+
+def test_a_rule_of_weights_is_true_or_false(old_1: Old) -> None:
+    old_1.server["aggregator"]["args"]["weigh_by_local_iter"] = "yes"
+
+    with pytest.raises(ConfigError, match="has to be true or false, found 'yes'"):
+        old_1.imported()
 
 
 @pytest.fixture
