@@ -17,6 +17,7 @@ from mmar_runtime.policy.extras_check import extras_check
 from mmar_runtime.policy.fit_check import fit_notices
 from mmar_runtime.policy.mmar_check import own_mmar_checks
 from mmar_runtime.policy.output_check import output_check
+from mmar_runtime.policy.path_check import results_elsewhere
 from mmar_runtime.policy.volume_check import volume_check
 
 
@@ -43,7 +44,8 @@ def checked_config(options: argparse.Namespace, load: Callable[..., Config]) -> 
     )
     require_used(options, loaded)
     config = without_unused_validation(loaded)
-    for notice in (*config.notices, *fit_notices(config)) if is_first_process() else ():
+    notices = (*config.notices, *fit_notices(config), *results_elsewhere(config))
+    for notice in notices if is_first_process() else ():
         print_note(notice)
     return config
 

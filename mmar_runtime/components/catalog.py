@@ -20,6 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmar_runtime.components.checkpoint_loader import WholeCheckpointLoader
 from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
+from mmar_runtime.components.deep_supervision import SingleAnswerUNetPlusPlus
+from mmar_runtime.components.label_words import MapWords
 from mmar_runtime.components.trackers import (
     OwnRunMLFlowHandler,
     TaskClearMLImageHandler,
@@ -36,6 +38,8 @@ REPLACED_CLASSES: Mapping[str, type] = {
     "monai.handlers.clearml_handlers.ClearMLImageHandler": TaskClearMLImageHandler,
     "monai.handlers.clearml_handlers.ClearMLStatsHandler": TaskClearMLStatsHandler,
     "monai.handlers.mlflow_handler.MLFlowHandler": OwnRunMLFlowHandler,
+    "monai.networks.nets.basic_unetplusplus.BasicUNetPlusPlus": SingleAnswerUNetPlusPlus,
+    "monai.transforms.utility.dictionary.MapLabelValued": MapWords,
 }
 """Classes that run in place of the library's, with the same arguments."""
 

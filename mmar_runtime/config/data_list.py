@@ -76,7 +76,27 @@ def read_data_list(source: DataListSource, *, file_keys: Collection[str] = FILE_
         problems = [*problems[:MAX_LISTED_FILES], more]
     if problems:
         raise ConfigError(problems)
+    if "label" not in file_keys and any(isinstance(item.get("label"), str) for item in items):
+        numbers = label_numbers(file)
+        for item in items:
+            item["label"] = numbers.get(str(item.get("label")), item.get("label"))
     return DataList(file=file, key=source.key, items=tuple(items))
+
+
+def label_numbers(file: Path) -> dict[str, int]:
+    """Return the name of each label and its number, from 'labels' of a data list.
+
+    The Decathlon writes ``{"1": "spleen"}``, nnU-Net ``{"spleen": 1}``; both are understood.
+    """
+    document = {} if file.suffix.lower() == ".csv" else read_json(file)
+    labels = document.get("labels")
+    numbers: dict[str, int] = {}
+    for key, value in labels.items() if isinstance(labels, dict) else ():
+        if isinstance(value, str) and key.isdecimal():
+            numbers[value] = int(key)
+        elif type(value) is int:  # a truth value is an int to Python, but not here
+            numbers[key] = value
+    return numbers
 
 
 def _absent(source: DataListSource) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from mmar_runtime.policy.component_table import ComponentEntry
 from mmar_runtime.policy.files.paths import Places, Role, is_below, text_fault
 from mmar_runtime.policy.possible_values import possible_values
 from mmar_runtime.policy.run_folders import run_folders
-from mmar_runtime.policy.site_policy import SitePolicy
+from mmar_runtime.policy.site_policy import OWN_MMAR_POLICY, SitePolicy
 
 DATA_VARIABLES = ("DATA_ROOT", "DATASET_JSON")
 
@@ -66,6 +66,19 @@ def path_check(
         yield from _PathCheck(config, policy, owner, cases).problems()
 
     return check
+
+
+def results_elsewhere(config: WorkflowConfig) -> Iterator[str]:
+    """Yield a note for each folder outside of the MMAR that its owner has results written to."""
+    check = _PathCheck(config, OWN_MMAR_POLICY, owner=True, cases=False)
+    inside = replace(check.places, anywhere=False)
+    for spec, entry in all_components(config):
+        for name, role in {} if entry is None else entry.paths.items():
+            node = spec.args.items.get(name) if role == "write:run" else None
+            for text in sorted(possible_values(node).texts or ()) if node is not None else ():
+                if text and inside.fault(text, role) and not check.places.fault(text, role):
+                    place = spec.args.location / name
+                    yield f"{place}: results go to {text!r}, outside of the MMAR"
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,7 @@ class _PathCheck:
                 place for name, place in self.trusted.items() if name not in DATA_VARIABLES
             ),
             started_in=(os.path.realpath("."),) if self.owner else (),
+            anywhere=self.owner,
             named_from=tuple(map(os.path.abspath, self._bases())),
             reader_named=any(
                 plain(loader.args.items["reader"]) is not None

@@ -9,6 +9,7 @@ from typing import Any
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.parser import MAX_DEPTH
 from mmar_runtime.config.upgrades import argument_changes, dialect, monai_drift
+from mmar_runtime.config.upgrades.clara_3 import require_4
 from mmar_runtime.config.upgrades.draft import Draft, Rule
 
 # Values first, moves last, so that places are those of the document as it is.
@@ -51,7 +52,11 @@ def upgrade_document(document: Mapping[str, Any], file: str) -> Upgrade:
     Args:
         document: a workflow document as read.
         file: its name, for the notices.
+
+    Raises:
+        ConfigError: the document is one of Clara Train 3.x.
     """
+    require_4(document, file)
     if _is_deep(document):
         return Upgrade(document=document, notices=())
     draft = Draft(document)

@@ -57,6 +57,7 @@ class Places:
             no relative paths.
         named_from: folders relative to which results are named after their images.
         reader_named: whether the configuration names a reader of images.
+        anywhere: whether an absolute path of results may lie elsewhere, as an owner's may.
     """
 
     root: str
@@ -66,6 +67,7 @@ class Places:
     started_in: tuple[str, ...] = ()
     named_from: tuple[str, ...] = ()
     reader_named: bool = False
+    anywhere: bool = False
     _followed: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def follow(self, text: str) -> str:
@@ -99,7 +101,7 @@ class Places:
         place = self.follow(text)
         match role:
             case "write:run" | "write:service":
-                return self._write_fault(place)
+                return self._write_fault(place, free=self.anywhere and os.path.isabs(text))
             case "read:model":
                 return self._model_fault(place, text)
             case "read:run":
@@ -114,12 +116,12 @@ class Places:
                 return self._image_fault(text, place)
         return self._data_fault(place)
 
-    def _write_fault(self, place: str) -> str:
+    def _write_fault(self, place: str, *, free: bool) -> str:
         kept = [os.path.join(self.root, name) for name in NOT_WRITTEN]
         if is_below(place, kept) or place == self.root:
             return "is not a place for results"
         own = (self.root, *self.trusted, *self.started_in)
-        if not is_below(place, own) or (
+        if not (free or is_below(place, own)) or (
             is_below(place, self.data) and not is_below(place, own[:1])
         ):
             return "leads out of the run's own folder"

@@ -158,6 +158,18 @@ def test_a_table_that_cannot_be_a_list_is_told_with_its_line(
     assert faults(lambda: read_csv(folder, text, "training")) == [fault]
 
 
+@pytest.mark.parametrize("labels", [{"0": "healthy", "1": "ill"}, {"healthy": 0, "ill": 1}])
+def test_a_word_of_a_classification_is_the_number_that_the_document_names(
+    folder: Path, labels: dict[str, object]
+) -> None:
+    cases = [{"image": "1_image.nii", "label": "ill"}, {"image": "2_image.nii", "label": "other"}]
+    write(folder, {"labels": labels, "training": cases})
+
+    found = read_data_list(source(folder), file_keys=("image",))
+
+    assert [item["label"] for item in found.items] == [1, "other"]
+
+
 def test_a_folder_of_slices_is_an_image(folder: Path) -> None:
     (folder / "series").mkdir()
 

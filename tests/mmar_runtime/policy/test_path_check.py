@@ -18,7 +18,7 @@ from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.files import image_file, paths
 from mmar_runtime.policy.files.paths import Places, resolve_inside, text_fault
 from mmar_runtime.policy.mmar_check import check_mmar, own_mmar_checks
-from mmar_runtime.policy.path_check import path_check
+from mmar_runtime.policy.path_check import path_check, results_elsewhere
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
@@ -697,10 +697,37 @@ def test_who_runs_an_mmar_of_their_own_says_where_things_lie(
 
 
 def test_the_rest_holds_for_them_as_well(tiny_mmar: Path, edited: Edited) -> None:
-    edited(train(tiny_mmar), lambda document: handler(document, SAVER, save_dir="/var/www"))
+    edited(train(tiny_mmar), lambda document: handler(document, SAVER, save_dir="~/runs"))
     assert own(tiny_mmar) == ["train.handlers[3].args.save_dir"]
 
-    edited(train(tiny_mmar), lambda document: handler(document, SAVER, save_dir="~/runs"))
+
+def test_results_of_theirs_may_lie_anywhere_and_are_told(
+    tiny_mmar: Path, edited: Edited, tmp_path: Path
+) -> None:
+    elsewhere = str(tmp_path.parent / "elsewhere")
+    edited(train(tiny_mmar), lambda document: handler(document, SAVER, save_dir=elsewhere))
+
+    config = load_train_config(Mmar.open(tiny_mmar), checks=own_mmar_checks())
+
+    [note] = results_elsewhere(config)
+    assert note == (
+        f"config_train.json: train.handlers[3].args.save_dir: results go to {elsewhere!r}, outside "
+        "of the MMAR"
+    )
+    assert "train.handlers[3].args.save_dir" in problems(tiny_mmar)  # of a job
+
+
+def test_results_in_the_mmar_are_not_told(tiny_mmar: Path) -> None:
+    config = load_train_config(Mmar.open(tiny_mmar), checks=own_mmar_checks())
+    assert list(results_elsewhere(config)) == []
+
+
+def test_results_of_theirs_do_not_lie_among_their_images(tiny_mmar: Path, edited: Edited) -> None:
+    outside = tiny_mmar.parent / "images"
+    edited(tiny_mmar / "config/environment.json", lambda e: e.update(DATA_ROOT=str(outside)))
+    save_dir = str(outside / "results")
+    edited(train(tiny_mmar), lambda document: handler(document, SAVER, save_dir=save_dir))
+
     assert own(tiny_mmar) == ["train.handlers[3].args.save_dir"]
 
 

@@ -1,0 +1,40 @@
+"""Classes that run in place of MONAI's, where MONAI's own could not be used in an MMAR."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from monai.networks.nets import BasicUNetPlusPlus
+
+from mmar_runtime.components.deep_supervision import SingleAnswerUNetPlusPlus
+from mmar_runtime.components.label_words import MapWords
+from mmar_runtime.errors import ComponentError
+
+
+def test_a_network_with_deep_supervision_answers_an_evaluation_with_its_deepest_output() -> None:
+    arguments: dict[str, Any] = {
+        **{"spatial_dims": 2, "in_channels": 1, "out_channels": 2},
+        **{"features": [4] * 6, "deep_supervision": True},
+    }
+    torch.manual_seed(0)
+    ours, monais = SingleAnswerUNetPlusPlus(**arguments), BasicUNetPlusPlus(**arguments)
+    monais.load_state_dict(ours.state_dict())
+    image = torch.rand(1, 1, 32, 32)
+
+    with torch.no_grad():
+        answer, outputs = ours.eval()(image), monais.eval()(image)
+
+    assert len(outputs) == 4
+    assert torch.equal(answer, outputs[-1])
+    assert len(ours.train()(image)) == 4  # what DeepSupervisionLoss takes
+
+
+def test_words_become_the_numbers_of_their_classes() -> None:
+    words = MapWords(keys="label", orig_labels=["healthy", "ill"], target_labels=[0, 1])
+
+    assert words({"label": "ill", "age": 61}) == {"label": 1, "age": 61}
+    assert words({"label": torch.tensor([0.0])})["label"].tolist() == [0.0]
+    with pytest.raises(ComponentError, match="does not name; named are 'healthy', 'ill'"):
+        words({"label": "unknown"})
