@@ -228,9 +228,15 @@ def test_segmentation_in_the_4_0_dialect(mmar: Install) -> None:
 
     app.run("validate_ckpt.sh", "0")
     assert list(metrics(app.root)) == ["val_mean_dice", "val_acc"]
-    assert table(found / "val_mean_dice_raw.csv")[0] == ["filename", "class0", "mean"]
-    for case in ("validation_0_image", "validation_1_image"):
-        assert_same_grid(found / case / f"{case}_seg.nii.gz", data / f"{case}.nii.gz")
+    raw = table(found / "val_mean_dice_raw.csv")
+    assert raw[0] == ["filename", "class0", "mean"]
+    for number, row in enumerate(raw[1:]):
+        case = f"validation_{number}"
+        prediction = found / f"{case}_image" / f"{case}_image_seg.nii.gz"
+        assert_same_grid(prediction, data / f"{case}_image.nii.gz")
+        # What was measured is what was written, next to the label as it lies on disk.
+        written = dice(prediction, data / f"{case}_label.nii.gz")
+        assert written == pytest.approx(float(row[1]), abs=1e-5)
 
     app.run("infer.sh")
     assert_same_grid(
