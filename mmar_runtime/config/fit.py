@@ -34,7 +34,6 @@ from mmar_runtime.config.predictions import (
     DISCRETE,
     Meaning,
     Prediction,
-    outputs_of,
     predictions_of,
 )
 from mmar_runtime.config.sections import Section, TrainConfig, WorkflowConfig
@@ -101,14 +100,13 @@ class Finding:
         )
 
 
-def findings(config: WorkflowConfig, training: TrainConfig | None) -> Iterator[Finding]:
+def findings(config: WorkflowConfig, outputs: int | None) -> Iterator[Finding]:
     """Yield what does not fit within the sections of a config.
 
     Args:
         config: a workflow.
-        training: for an evaluation, the training of the same MMAR, if there is one.
+        outputs: how many its network has; None if nobody knows.
     """
-    outputs = outputs_of(config, training)
     classes = any(_has_classes(section) for section in config.scopes.values())
     for scope, section in config.scopes.items():
         labels = sorted(loaded_keys(section) & {"label"}) if classes else []
@@ -340,8 +338,8 @@ def _metric_findings(spec: ComponentSpec, key: str, pred: Prediction) -> Iterato
                 message=f"argmax without to_onehot: {spec.log_label or spec.title} "
                 f"({spec.location.place}) would compare numbers of classes with class 1 alone, "
                 f"and the network has {number} outputs",
-                advice=f"Write to_onehot with the number of outputs, for {key!r} and the label; "
-                "for two outputs all is right as it is.",
+                advice=f"Write to_onehot with the number of outputs, for {key!r} and the label"
+                + ("; two outputs are right as they are." if pred.outputs is None else "."),
                 certain=pred.outputs is not None,
             )
     background = spec.args.items.get("include_background")

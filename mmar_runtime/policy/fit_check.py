@@ -9,6 +9,7 @@ from mmar_runtime.config import fit, pairs
 from mmar_runtime.config.fit import Finding
 from mmar_runtime.config.loader import TRAIN_FILE, load_train_config
 from mmar_runtime.config.parser import MAX_PROBLEMS
+from mmar_runtime.config.predictions import outputs_of
 from mmar_runtime.config.sections import EvaluationConfig, TrainConfig, WorkflowConfig
 from mmar_runtime.config.sources import BUILT_IN_SOURCE
 from mmar_runtime.config.upgrades import Notice
@@ -28,7 +29,7 @@ def fit_notices(config: WorkflowConfig) -> Iterator[Notice]:
 
 def _findings(config: WorkflowConfig) -> Iterator[Finding]:
     training = training_beside(config) if isinstance(config, EvaluationConfig) else None
-    found = fit.findings(config, training)
+    found = fit.findings(config, outputs_of(config, training))
     yield from islice(found, MAX_PROBLEMS)
     if isinstance(config, EvaluationConfig) and training is not None:
         yield from islice(pairs.findings(config, training), MAX_PROBLEMS)

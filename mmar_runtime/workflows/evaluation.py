@@ -22,6 +22,7 @@ from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights, load_into
 from mmar_runtime.workflows.conf_report import conf_report
 from mmar_runtime.workflows.explaining import explained
+from mmar_runtime.workflows.first_answer import check_first_answer
 from mmar_runtime.workflows.observing import (
     ShouldStop,
     forget_batch,
@@ -60,6 +61,7 @@ class EvaluationWorkflow:
         with explained(config):  # a data set that caches reads its images when it is built
             self.network: torch.nn.Module = self.builder.get("", "model")
             self.evaluator: Engine = self.builder.get("", "evaluator")
+        check_first_answer(self.evaluator, config)
         self._should_stop = asked_together(should_stop, context.processes, context.device)
         if not context.processes.several:
             # Processes evaluate different numbers of cases, so they could not stop together.

@@ -19,6 +19,7 @@ from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
 from mmar_runtime.components.processes import agree_on_buffers, any_process
 from mmar_runtime.components.summary import log_network_summary
 from mmar_runtime.components.trackers import log_checkpoints
+from mmar_runtime.config.predictions import outputs_of
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import CheckpointError, ComponentError, RunAborted
 from mmar_runtime.files import make_folder_to_write
@@ -27,6 +28,7 @@ from mmar_runtime.results import EpochReport, EvaluationResult, TrainResult
 from mmar_runtime.workflows.conf_report import conf_report
 from mmar_runtime.workflows.evaluation import require_batches, result_of
 from mmar_runtime.workflows.explaining import explained
+from mmar_runtime.workflows.first_answer import check_first_answer
 from mmar_runtime.workflows.observing import (
     EpochReporter,
     Observer,
@@ -78,6 +80,8 @@ class TrainingWorkflow:
             self.trainer: Any = self.builder.get("train", "trainer")
             self.network: torch.nn.Module | None = self.entry("train", "model")
             self.evaluator: Engine | None = self.entry("validate", "evaluator")
+        if outputs_of(config, config) is None:
+            check_first_answer(self.trainer, config)
         self.validated: tuple[int, EvaluationResult] | None = None
         self.validations = 0
         self._observer = observer or SilentObserver()
