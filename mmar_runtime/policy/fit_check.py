@@ -15,6 +15,7 @@ from mmar_runtime.config.sources import BUILT_IN_SOURCE
 from mmar_runtime.config.upgrades import Notice
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.mmar import Mmar
+from mmar_runtime.policy.document_check import WORKFLOW, read_document
 
 
 def fit_check(config: WorkflowConfig) -> Iterator[Problem]:
@@ -38,7 +39,8 @@ def _findings(config: WorkflowConfig) -> Iterator[Finding]:
 def training_beside(config: EvaluationConfig) -> TrainConfig | None:
     """Return the training of the MMAR that an evaluation belongs to, with the same values.
 
-    None if there is none, or one that cannot be read: whoever evaluates does not need it.
+    None if there is none, or one that cannot be read or is larger than a site reads: whoever
+    evaluates does not need it.
     """
     own = (config.file, BUILT_IN_SOURCE.file)
     values = {
@@ -46,9 +48,9 @@ def training_beside(config: EvaluationConfig) -> TrainConfig | None:
         for name, variable in config.variables.items()
         if name != "MMAR_ROOT" and variable.source.file not in own
     }
+    mmar = Mmar(config.mmar_root)
     try:
-        return load_train_config(
-            Mmar(config.mmar_root), file=TRAIN_FILE, environment=None, overrides=values
-        )
+        read_document(mmar.document(TRAIN_FILE), WORKFLOW)
+        return load_train_config(mmar, file=TRAIN_FILE, environment=None, overrides=values)
     except ConfigError:
         return None
