@@ -282,12 +282,33 @@ def _named(steps: Iterable[Step]) -> str:
 def _post_findings(section: Section, outputs: int | None) -> Iterator[Finding]:
     """Yield post transforms that do not fit the network's outputs, one another, or a metric."""
     stages = predictions_of(section, outputs)
+    image = Grids.before_network(section).of("image") or ()
+    resampled = any(step.title in INTERPOLATING for step in image)
     for key, steps in stages.items():
         for before, after in pairwise(steps):
-            yield from _stage_findings(key, before, after)
+            if after.inverted_by is before.inverted_by:
+                yield from _stage_findings(key, before, after)
+            elif resampled:
+                yield from _inverted_classes(key, after)
     for spec, pred, _ in metrics_of(section):
         if spec.title in CLASS_METRICS and pred in stages:
             yield from _metric_findings(spec, pred, stages[pred][-1])
+
+
+def _inverted_classes(key: str, pred: Prediction) -> Iterator[Finding]:
+    """Yield an inversion that computes the voxels of classes from their neighbours."""
+    spec = pred.inverted_by
+    if spec is None or argument_of(spec, key, "nearest_interp", True) is not False:
+        return
+    if pred.meaning in ("classes", "one-hot", "mask"):
+        classes = "numbers of classes" if pred.meaning == "classes" else "a mask"
+        yield Finding(
+            rule="classes-interpolated",
+            place=spec.args.location / "nearest_interp",
+            message=f"Invertd interpolates {key!r}, which is {classes} by then",
+            advice="Write true, or put it before AsDiscreted.",
+            certain=pred.meaning == "classes" and (pred.outputs or 0) > 2,
+        )
 
 
 def _stage_findings(key: str, before: Prediction, after: Prediction) -> Iterator[Finding]:

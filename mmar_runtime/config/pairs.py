@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from mmar_runtime.config.consistency import has_own_engine
 from mmar_runtime.config.fit import Finding, metrics_of
 from mmar_runtime.config.grids import (
     INTERPOLATING,
@@ -48,6 +50,8 @@ def _networks(evaluation: EvaluationConfig, training: TrainConfig) -> Iterator[F
     trained = training.train.specs("model")
     if not isinstance(own, ComponentSpec) or not trained:
         return
+    if has_own_engine(evaluation.section):
+        return  # such as an ensemble, which has several
     [network, *_] = trained
     if own.title != network.title:
         different = f"{own.title} in place of {network.title}"
@@ -65,7 +69,18 @@ def _networks(evaluation: EvaluationConfig, training: TrainConfig) -> Iterator[F
             place=own.location,
             message=f"another network than in training ({network.location}): {different}",
             advice="Copy 'model' of the train section here.",
+            certain=not _has_own_weights(evaluation, training),
         )
+
+
+def _has_own_weights(evaluation: EvaluationConfig, training: TrainConfig) -> bool:
+    """Return whether an evaluation loads weights from elsewhere than where the training writes."""
+    folder = Path(str(training.value("MMAR_CKPT_DIR")))
+    loaders = (s for s in evaluation.section.specs("handlers") if s.name == "CheckpointLoader")
+    files = (
+        plain(spec.args.items["load_path"]) for spec in loaders if "load_path" in spec.args.items
+    )
+    return any(Path(str(file)).parent != folder for file in files)
 
 
 # --- Preparation ---------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Literal
 
 from mmar_runtime.config.grids import (
     COPIER,
+    INVERTER,
     argument_of,
     texts_of,
     title_of,
@@ -34,12 +35,14 @@ class Prediction:
         channels: how many channels the entry has; None if that is unknown.
         meaning: of a channel's values.
         by: the transform that gave it this meaning.
+        inverted_by: the transform that last brought it back to the grid of the file.
     """
 
     outputs: int | None
     channels: int | None
     meaning: Meaning
     by: ComponentSpec | None = None
+    inverted_by: ComponentSpec | None = None
 
 
 def outputs_of(config: WorkflowConfig, training: TrainConfig | None) -> int | None:
@@ -93,6 +96,8 @@ def _after(before: Prediction, spec: ComponentSpec, key: str) -> Prediction | No
                 meaning: Meaning = "softmax" if name == "softmax" else "sigmoid"
                 return replace(before, meaning=meaning, by=spec)
         return None
+    if title == INVERTER:
+        return replace(before, inverted_by=spec)
     return _discrete(before, spec, key) if title == DISCRETE else None
 
 

@@ -337,6 +337,19 @@ def test_what_may_be_meant_is_told(load_train: LoadTrain) -> None:
         assert set(noticed(config)) == {rule}
 
 
+@pytest.mark.parametrize(("outputs", "certain"), [(3, True), (2, False)])
+def test_an_inversion_meets_no_classes(load_train: LoadTrain, outputs: int, certain: bool) -> None:
+    near = transform("Spacingd", pixdim=[1, 1, 1], mode=["bilinear", "nearest"])
+    smooth = invert(["pred", "label"])
+    smooth["args"]["nearest_interp"] = False
+    rule = {"classes-interpolated"}
+
+    after = load_train(training([near], [SOFTMAX, ARGMAX, smooth], outputs=outputs))
+    assert rule & {*(rules(after) if certain else noticed(after))}
+    before = load_train(training([near], [SOFTMAX, smooth, one_hot(outputs)], outputs=outputs))
+    assert not rule & {*rules(before), *noticed(before)}
+
+
 # --- Beside the training -------------------------------------------------------------------------
 
 
@@ -388,6 +401,24 @@ def test_networks_are_one_network(load_train: LoadTrain, load_evaluation: LoadEv
         "train.model): in_channels 4 in place of 1\n    Copy 'model' of the train section here."
     )
     assert rules(load_evaluation(evaluation([], post, model=unet(2)))) == {}
+
+
+def test_another_network_with_weights_of_its_own_may_be_meant(
+    load_train: LoadTrain, load_evaluation: LoadEvaluation
+) -> None:
+    load_train(training([]))
+    model = unet(2, in_channels=4)
+
+    def loader(path: str) -> list[dict[str, Any]]:
+        return [{"name": "CheckpointLoader", "args": {"load_path": path}}]
+
+    def loaded(path: str) -> EvaluationConfig:
+        document = evaluation([], [SOFTMAX, one_hot()], model=model, handlers=loader(path))
+        return load_evaluation(document)
+
+    assert rules(loaded("{MMAR_CKPT}")) == {"network": ["model"]}
+    assert rules(loaded("/elsewhere/other.pt")) == {}
+    assert noticed(loaded("/elsewhere/other.pt")) == ["network"]
 
 
 # --- The check itself ----------------------------------------------------------------------------
