@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mmar_runtime.components.builder import BuildContext, ComponentBuilder
+from mmar_runtime.config import pairs
 from mmar_runtime.config.loader import TRAIN_FILE
 from mmar_runtime.config.location import Location
-from mmar_runtime.config.nodes import ComponentSpec, WeightsFile
+from mmar_runtime.config.nodes import ComponentSpec, ListNode, WeightsFile
 from mmar_runtime.config.parser import NodeParser
 from mmar_runtime.config.sections import EvaluationConfig, Section, WorkflowConfig
 from mmar_runtime.config.sources import read_json
@@ -20,6 +22,7 @@ from mmar_runtime.config.upgrades import upgrade_document
 from mmar_runtime.errors import CheckpointError, ConfigError
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
+from mmar_runtime.policy.fit_check import training_beside
 from mmar_runtime.weights import Checkpoint, digest, load_into, read_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -44,7 +47,37 @@ def network_from_file(
     spec = network_spec(checkpoint, path, config)
     network = build_network(spec, config, context)
     load_into(network, checkpoint.weights, source=str(path))
+    if isinstance(config, EvaluationConfig) and checkpoint.train_conf is not None:
+        for difference in other_preparation(checkpoint.train_conf, path, config):
+            logger.warning("%s", difference)
     return network
+
+
+def other_preparation(
+    train_conf: Mapping[str, Any], path: Path, config: EvaluationConfig
+) -> Iterator[str]:
+    """Yield in what images are prepared otherwise than when the weights of a file were trained.
+
+    Nothing, if the MMAR's own training differs from the evaluation too: the check has told that.
+    """
+    training = training_beside(config)
+    own = None if training is None else training.validate or training.train
+    if own is not None and any(pairs.preparation(config.section, own)):
+        return
+    name = "validate" if train_conf.get("validate") else "train"
+    upgrade = upgrade_document({name: train_conf.get(name)}, path.name)
+    raw = upgrade.document[name]
+    raw = raw.get("pre_transforms") if isinstance(raw, Mapping) else None
+    place = Location(path.name) / "train_conf" / name / "pre_transforms"
+    parser = NodeParser(config.variables)
+    entries = raw if isinstance(raw, list) else []
+    items = [parser.entry(item, place / index) for index, item in enumerate(entries)]
+    if parser.problems or not all(isinstance(item, ComponentSpec) for item in items) or not items:
+        return
+    listed = ListNode(location=place, items=tuple(items))
+    then = Section(location=place, entries={"pre_transforms": listed})
+    for finding in pairs.preparation(config.section, then):
+        yield str(finding.notice)
 
 
 def _torchscript(path: Path, context: BuildContext) -> torch.nn.Module:

@@ -39,8 +39,7 @@ NO_WEIGHTS = ("dropout", "drop_rate")
 def findings(evaluation: EvaluationConfig, training: TrainConfig) -> Iterator[Finding]:
     """Yield where an evaluation does otherwise than the training of the same MMAR."""
     yield from _networks(evaluation, training)
-    reference = training.validate or training.train
-    yield from _preparation(evaluation.section, reference)
+    yield from preparation(evaluation.section, training.validate or training.train)
     if training.validate is not None:
         yield from _measures(evaluation.section, training.validate)
 
@@ -86,7 +85,8 @@ def _has_own_weights(evaluation: EvaluationConfig, training: TrainConfig) -> boo
 # --- Preparation ---------------------------------------------------------------------------------
 
 
-def _preparation(section: Section, reference: Section) -> Iterator[Finding]:
+def preparation(section: Section, reference: Section) -> Iterator[Finding]:
+    """Yield where a section prepares images otherwise than one by which models are scored."""
     here, there = _image_steps(section), _image_steps(reference)
     if list(here) == list(there):
         return

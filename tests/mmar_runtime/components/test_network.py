@@ -14,8 +14,12 @@ import torch
 from monai.networks.nets import UNet
 
 from mmar_runtime.components.builder import BuildContext
-from mmar_runtime.components.network import network_from_file, other_weights
-from mmar_runtime.config.loader import load_evaluation_config
+from mmar_runtime.components.network import (
+    network_from_file,
+    other_preparation,
+    other_weights,
+)
+from mmar_runtime.config.loader import load_evaluation_config, load_train_config
 from mmar_runtime.config.nodes import WeightsFile
 from mmar_runtime.errors import CheckpointError, ConfigError, WeightsError
 from mmar_runtime.mmar import Mmar
@@ -157,4 +161,22 @@ def test_an_export_of_other_weights_is_told(tiny_mmar: Path, tmp_path: Path) -> 
     assert other_weights(network, exported, checkpoint) == (
         f"{exported} is older than {checkpoint} and holds other weights; these results are those "
         "of model.ts. 'mmar export' makes it of model.pt again"
+    )
+
+
+def test_images_that_were_prepared_otherwise_when_the_weights_were_trained(
+    tiny_mmar: Path, edited: Edited
+) -> None:
+    config = load_evaluation_config(Mmar.open(tiny_mmar))
+    train_conf = load_train_config(Mmar.open(tiny_mmar)).as_json()
+    assert list(other_preparation(train_conf, Path("model.pt"), config)) == []
+
+    steps = train_conf["validate"]["pre_transforms"]
+    index = next(i for i, step in enumerate(steps) if step["name"] == "ScaleIntensityd")
+    steps[index]["args"]["maxv"] = 2.0
+    [difference] = other_preparation(train_conf, Path("model.pt"), config)
+    assert difference.startswith(
+        "images are prepared otherwise than in training (model.pt: "
+        f"train_conf.validate.pre_transforms[{index}]): ScaleIntensityd with maxv its default in "
+        "place of 2.0"
     )
