@@ -96,17 +96,21 @@ def told_how_to_go_on(config: TrainConfig, resumed: bool) -> Iterator[None]:
 
     A point of an earlier training is none of this one's, unless this one has gone on from there.
     """
-    started = time.time()
+    point = Path(str(config.value("MMAR_CKPT_DIR"))) / RESUME_FILE
+    before = _written_at(point)
     try:
         yield
     except (RunAborted, KeyboardInterrupt) as error:
-        point = Path(str(config.value("MMAR_CKPT_DIR"))) / RESUME_FILE
         advice = "No epoch is complete, so there is nothing to resume."
-        if point.is_file() and (resumed or point.stat().st_mtime >= started):
+        if resumed or _written_at(point) != before:
             advice = (
                 f"To go on after its last epoch, add --resume. Its files are in {point.parent}."
             )
         raise RunAborted(f"{str(error) or 'interrupted'}\n    {advice}") from error
+
+
+def _written_at(file: Path) -> int | None:
+    return file.stat().st_mtime_ns if file.is_file() else None
 
 
 def summary(result: TrainResult, config: TrainConfig) -> str:

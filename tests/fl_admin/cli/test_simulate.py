@@ -164,3 +164,33 @@ def test_the_command_for_a_sites_own_number_is_one_that_mmar_takes(
     options = build_parser().parse_args(words[1:])
     assert options.kit == folder.root / kit
     assert options.model == folder.results / "models/FL_global_model.pt"
+
+
+def test_a_run_that_failed_lists_no_empty_folder(job: Job, demo_data: Path, tmp_path: Path) -> None:
+    plan = plan_simulation(SimulationRequest(job=job, sites=2, data=demo_data))
+    folder = plan.engine.new_folder(tmp_path)
+    (folder.results / "models").mkdir(parents=True)
+    result = SimulationResult(folder=folder, record=None, matrix=None, failure="x", seconds=1.0)
+
+    assert command._where(plan, result) == "took 1 s"
+    (folder.results / "models/FL_global_model.pt").touch()
+    assert command._where(plan, result).endswith(f"weights: {folder.results}/models")
+
+
+def test_an_interrupted_run_names_its_folder(
+    job: Job, demo_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    from fl_admin.cli.main import main
+    from fl_admin.simulation import run
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt("stopped by SIGINT")
+
+    monkeypatch.setattr(run, "simulate", interrupted)
+    words = ["--data", str(demo_data), "--sites", "2", "-w", str(tmp_path)]
+    assert main(["simulate", str(job.folder), *words]) == 130
+    assert (
+        f"mmar: stopped by SIGINT; what there is so far lies in {tmp_path}/run-001"
+        in capsys.readouterr().err
+    )

@@ -18,6 +18,10 @@ import pytest
 import torch
 
 from fl_admin.cli.main import COMMANDS, main
+from mmar_runtime.cli.train import told_how_to_go_on
+from mmar_runtime.config.loader import load_train_config
+from mmar_runtime.errors import RunAborted
+from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import digest, read_checkpoint
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
@@ -244,6 +248,30 @@ def test_a_config_with_a_fault_is_refused_before_anything_heavy_is_imported(
 
 
 # --- Interruptions -------------------------------------------------------------------------------
+
+
+def test_a_stopped_training_says_whether_it_can_go_on(tiny_mmar: Path) -> None:
+    config, point = load_train_config(Mmar.open(tiny_mmar)), tiny_mmar / "models/resume.pt"
+
+    def advice(*, resumed: bool, epochs: bool) -> str:
+        try:
+            with told_how_to_go_on(config, resumed):
+                if epochs:
+                    point.touch()
+                raise KeyboardInterrupt("stopped by SIGINT")
+        except RunAborted as stopped:
+            return str(stopped)
+
+    nothing = "stopped by SIGINT\n    No epoch is complete, so there is nothing to resume."
+    goes_on = (
+        "stopped by SIGINT\n    To go on after its last epoch, add --resume. Its files are in "
+        f"{tiny_mmar}/models."
+    )
+    assert advice(resumed=False, epochs=False) == nothing
+    assert advice(resumed=False, epochs=True) == goes_on
+    os.utime(point, (1, 1))  # an earlier training's
+    assert advice(resumed=False, epochs=False) == nothing
+    assert advice(resumed=True, epochs=False) == goes_on
 
 
 @contextmanager
