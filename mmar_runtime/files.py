@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,8 +17,11 @@ from typing import IO, Any
 from mmar_runtime.errors import StorageError
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-STORAGE_FAULTS = DISK_FULL | {errno.EROFS, errno.EACCES, errno.EPERM}
-"""Numbers of errors that a full disk gives, and those of a folder to which nothing is written."""
+STORAGE_FAULTS = DISK_FULL | {errno.EROFS}
+"""Numbers of errors that a full disk gives, and that of one to which nothing can be written."""
+
+SYSTEM_ERROR = re.compile(r"\[Errno (\d{1,4})\] ([^:\n]+)(?:: '([^'\n]*)')?")
+"""How Python writes an error of the operating system."""
 
 END = 64 * 1024
 """Bytes of an end of a file that ``ends_digest`` reads."""
@@ -46,7 +50,7 @@ def write_atomically(
     ordinary new file would get; a private file is its owner's alone, always.
 
     Raises:
-        StorageError: the disk is full, or lets nothing be written there.
+        StorageError: the disk is full, or read-only.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
@@ -71,21 +75,28 @@ def write_atomically(
 def storage_fault(error: BaseException) -> OSError | None:
     """Return the fault of a disk or a folder among an error and what it came from.
 
-    torch raises an error of its own where a disk is full, after the disk's.
+    torch raises an error of its own where a disk is full, after the disk's; MONAI's writers, and
+    processes that load data, hand its text on.
     """
     chain: BaseException | None = error
     while chain is not None:
-        if isinstance(chain, OSError) and chain.errno in STORAGE_FAULTS:
-            return chain
+        fault = chain if isinstance(chain, OSError) else _told_fault(str(chain))
+        if fault is not None and fault.errno in STORAGE_FAULTS:
+            return fault
         chain = chain.__cause__ or chain.__context__
     return None
 
 
-def storage_text(fault: OSError, place: object) -> str:
-    """Return what happened to a file, and the next step."""
-    full = fault.errno in DISK_FULL
-    advice = "Free some space there" if full else "Allow this user to write there"
-    return f"{str(place)!r}: {fault.strerror}\n    {advice}, or name another place."
+def _told_fault(text: str) -> OSError | None:
+    told = SYSTEM_ERROR.search(text)
+    return None if told is None else OSError(int(told[1]), told[2].strip(), told[3])
+
+
+def storage_text(fault: OSError, place: object = None) -> str:
+    """Return what happened to a file, or to an output without a known name, and the next step."""
+    name = "an output" if place is None else repr(str(place))
+    advice = "Free some space there, or name" if fault.errno in DISK_FULL else "Name"
+    return f"{name}: {fault.strerror}\n    {advice} another place."
 
 
 def write_text_atomically(path: Path, text: str, *, private: bool = False) -> None:

@@ -131,7 +131,7 @@ def _ended(command: Callable[[argparse.Namespace], int], options: argparse.Names
 def _told(error: Exception) -> tuple[MmarError, int]:
     """Return an error that is none of ours as one of ours, with its exit code."""
     if (fault := storage_fault(error)) is not None:
-        return MmarError(storage_text(fault, fault.filename or "an output")), MmarError.exit_code
+        return MmarError(storage_text(fault, fault.filename)), MmarError.exit_code
     if isinstance(error, OSError) and error.filename is not None:
         text = f"{str(error.filename)!r}: {error.strerror}"
         return MmarError(

@@ -16,6 +16,8 @@ from mmar_runtime.files import (
     ends_digest,
     flush_below,
     make_folder_to_write,
+    storage_fault,
+    storage_text,
     write_atomically,
     write_text_atomically,
 )
@@ -151,6 +153,17 @@ def test_a_full_disk_is_told_with_the_file_and_leaves_nothing(tmp_path: Path) ->
     with pytest.raises(StorageError, match=r"model\.pt': No space left on device\n    Free some"):
         write_atomically(tmp_path / "model.pt", fill)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_known_by_its_text_too() -> None:
+    handed_on = (
+        "SaveImage cannot find a suitable writer\n[Errno 28] No space left on device: '/a'\n"
+    )
+
+    fault = storage_fault(RuntimeError(handed_on))
+    assert fault is not None
+    assert storage_text(fault, fault.filename).startswith("'/a': No space left on device\n")
+    assert storage_fault(RuntimeError("[Errno 2] No such file or directory: '/a'")) is None
 
 
 def test_ends_tell_a_changed_file(tmp_path: Path) -> None:
