@@ -120,6 +120,8 @@ def test_after_a_restart_of_the_site_the_job_is_complete(
     assert list(tmp_path.rglob("rank-*")) == []
     assert list(federation.server.rglob("rank-*")) == []
     assert steps(rounds, TWO) < steps(rounds, ONE)
+    assert record["weigh_by"] == "samples"
+    assert all(one[TWO]["weight"] == one[ONE]["weight"] for one in rounds)
 
 
 def restart(federation: Federation, site: str) -> None:

@@ -34,7 +34,7 @@ from fl_client.ranks import launcher
 from fl_client.ranks.tasks import RankTasks
 from fl_server.initial_model import initial_model
 from mmar_runtime.exchange.arrays import arrays_of
-from mmar_runtime.flare.wire import REPORT, STATUS
+from mmar_runtime.flare.wire import EPOCH_SAMPLES, REPORT, SAMPLES, STATUS
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE
 from mmar_runtime.weights import Weights, digest
@@ -197,6 +197,8 @@ def test_it_trains_from_the_received_model_that_it_has_validated_as_one_process_
 
     assert together.data_kind == DataKind.WEIGHT_DIFF
     assert list(together.data) == list(alone.data)
+    assert together.meta[SAMPLES] == alone.meta[SAMPLES]  # so both have the same weight
+    assert together.meta[EPOCH_SAMPLES] == alone.meta[EPOCH_SAMPLES]
     assert together.meta[MetaKey.INITIAL_METRICS] == alone.meta[MetaKey.INITIAL_METRICS]
     # Four cases: four steps of one process, two of two.
     assert alone.meta[MetaKey.NUM_STEPS_CURRENT_ROUND] == 4
