@@ -48,6 +48,7 @@ def new_recorder(*, sites: tuple[str, ...] = SITES, metric: str = DICE) -> RunRe
 def contribution(*, metric: str = DICE, loss: float = 0.5) -> SiteContribution:
     return SiteContribution(
         steps=12,
+        weight=24.0,
         sent_bytes=604_000,
         seconds=3.2,
         received_metrics={metric: 0.111},
@@ -194,7 +195,8 @@ def test_the_page_has_the_summary_the_tables_and_the_curves() -> None:
     assert "every site contributed to every round" in page.text
     assert page.row("2") == ["2", "0.500", "0.750", "0.625 ★ (selected as the best)"]
     assert page.row("Round 1 2030-01-01 12:00:00 UTC 0.0 s")
-    assert ["site-1", "contributed", "12", "604.0 kB", "3.2 s", "0.111", "0.222", ""] in page.rows
+    given = ["12", "24", "604.0 kB", "3.2 s", "0.111", "0.222", ""]
+    assert ["site-1", "contributed", *given] in page.rows
     assert page.row("Initial") == ["Initial", "0" * 64]
     assert "torch 2.8.0" in page.text
     assert [tag for tag, attributes in page.tags if attributes.get("role") == "img"] == ["div"] * 2

@@ -15,6 +15,7 @@ from fl_client.local_training import LocalTrainer
 from fl_client.local_work import LocalWork
 from fl_client.site import Site
 from fl_server.initial_model import initial_model
+from mmar_runtime.exchange.weighing import WeighBy
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import Weights
 from mmar_runtime.workflows.session import session
@@ -50,6 +51,7 @@ def make_trainer(site: Site, open_sessions: ExitStack) -> MakeTrainer:
         epochs: int = 1,
         steps: int = 0,
         shared: list[str] | None = None,
+        weigh_by: WeighBy = "samples",
         **arguments: Any,
     ) -> LocalTrainer:
         here = Site(
@@ -61,7 +63,7 @@ def make_trainer(site: Site, open_sessions: ExitStack) -> MakeTrainer:
             here,
             config,
             open_sessions.enter_context(session(config, allow_code=False)),
-            work=LocalWork(epochs=epochs, steps=steps, shared=shared),
+            work=LocalWork(epochs=epochs, steps=steps, shared=shared, weigh_by=weigh_by),
             **given,
         )
 

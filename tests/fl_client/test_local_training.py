@@ -32,7 +32,7 @@ from mmar_runtime.workflows.observing import SilentObserver
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 MakeTrainer = Callable[..., LocalTrainer]
 
-STEPS_OF_AN_EPOCH = 2
+CASES = STEPS_OF_AN_EPOCH = 2
 
 
 def moved(received: Weights, difference: Weights) -> dict[str, torch.Tensor]:
@@ -228,6 +228,29 @@ def test_whole_epochs_are_trained(
     updates = rounds(make_trainer(epochs=epochs), received, 2)
 
     assert [update.steps for update in updates] == [epochs * STEPS_OF_AN_EPOCH] * 2
+    assert [update.samples for update in updates] == [epochs * CASES] * 2
+    assert {update.epoch_samples for update in updates} == {CASES}
+
+
+def test_larger_batches_take_fewer_steps_and_as_many_samples(
+    make_trainer: MakeTrainer, received: Weights, tiny_mmar: Path, edited: Edited
+) -> None:
+    edited(
+        tiny_mmar / "config/config_train.json",
+        lambda config: config["train"]["dataloader"]["args"].update(batch_size=CASES),
+    )
+
+    (update,) = rounds(make_trainer(), received, 1)
+
+    assert (update.steps, update.samples) == (1, CASES)
+
+
+def test_samples_are_counted_where_the_job_weighs_by_them(
+    make_trainer: MakeTrainer, received: Weights
+) -> None:
+    (update,) = rounds(make_trainer(weigh_by="steps"), received, 1)
+
+    assert (update.samples, update.epoch_samples) == (None, None)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 5])

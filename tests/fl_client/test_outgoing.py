@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -74,6 +76,35 @@ def test_the_loss_is_a_metric_like_others() -> None:
     policy = SitePolicy(outgoing=Outgoing(metrics=("train_loss",), round_digits=1))
 
     assert outgoing_update(update(), policy).report.epochs[0].loss == 0.6
+
+
+def test_steps_and_samples_leave_exact_unless_the_policy_rounds_them() -> None:
+    counted = replace(update(), steps=137, samples=3 * 47, epoch_samples=47)
+    policy = SitePolicy(outgoing=Outgoing(count_digits=1))
+
+    exact = outgoing_update(counted, DEFAULT_POLICY)
+    assert (exact.steps, exact.samples, exact.epoch_samples) == (137, 3 * 47, 47)
+    rounded = outgoing_update(counted, policy)
+    assert (rounded.steps, rounded.samples, rounded.epoch_samples) == (100, 3 * 40, 40)
+
+
+@given(st.integers(1, 10**6), st.integers(1, 100), st.integers(1, 3))
+def test_rounded_samples_keep_their_proportion_to_the_epoch(
+    per_epoch: int, epochs: int, digits: int
+) -> None:
+    """So the server's bound of a claim holds for them as well."""
+    policy = SitePolicy(outgoing=Outgoing(count_digits=digits))
+    counted = replace(update(), samples=epochs * per_epoch, epoch_samples=per_epoch)
+
+    rounded = outgoing_update(counted, policy)
+
+    assert rounded.epoch_samples is not None
+    assert rounded.samples == epochs * rounded.epoch_samples
+    assert 0.5 * per_epoch < rounded.epoch_samples <= per_epoch
+
+
+def test_no_samples_leave_where_the_job_does_not_weigh_by_them() -> None:
+    assert outgoing_update(update(), SitePolicy(outgoing=Outgoing(count_digits=1))).samples is None
 
 
 def test_the_weights_are_not_touched() -> None:

@@ -290,6 +290,21 @@ def test_anything_else_is_emptied_before_it_leaves(
     assert is_emptied(through(reply))
 
 
+def test_the_gate_holds_counts_to_the_policy(fl_ctx: FLContext, kit: Path) -> None:
+    document = {"policy_version": 1, "outgoing": {"count_digits": 1}}
+    (kit / "local" / SITE_POLICY_FILE).write_text(json.dumps(document))
+    rounded = with_dxo(lambda dxo: dxo.meta.update({MetaKey.NUM_STEPS_CURRENT_ROUND: 10}))
+    exact = with_dxo(lambda dxo: dxo.meta.update({MetaKey.NUM_STEPS_CURRENT_ROUND: 12}))
+    gate = started(fl_ctx)
+    show_task(gate, DXO(DataKind.WEIGHTS, data=arrays_of(MODEL)).to_shareable(), fl_ctx)
+
+    for reply in (rounded, exact):
+        show_reply(gate, reply, fl_ctx)
+
+    assert not is_emptied(rounded)
+    assert is_emptied(exact)
+
+
 def test_the_gate_holds_metrics_to_the_policy(fl_ctx: FLContext, kit: Path) -> None:
     outgoing = {"metrics": ["val_mean_dice"], "round_digits": "all"}
     document = {"policy_version": 1, "outgoing": outgoing}
