@@ -56,9 +56,7 @@ def averaging_problems(weights: Weights, place: Location) -> Iterator[Problem]:
     for name, tensor in weights.items():
         if tensor.dtype not in AVERAGED:
             allowed = ", ".join(_short(dtype) for dtype in AVERAGED)
-            message = (
-                f"{name} is {_short(tensor.dtype)}, of which no mean is defined; {allowed} are"
-            )
+            message = f"{name} is {_short(tensor.dtype)}, which has no mean; these have: {allowed}"
             advice = (
                 f"Let each site keep its own with '--exclude-vars {name}', or register the buffer "
                 "with persistent=False."

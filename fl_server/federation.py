@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
+from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
 
@@ -76,7 +77,9 @@ def _problems(record: RunRecord, terms: JobTerms, initial: InitialModel) -> Iter
     """Yield what would make the mean of every round a wrong one."""
     yield from factor_problems(terms.aggregation_weights, FACTORS_PLACE, sites=record.sites)
     if terms.rounds:
-        yield from averaging_problems(initial.weights, Location(TRAIN_FILE) / "train" / "model")
+        yield from averaging_problems(
+            initial.weights, Location(Path(TRAIN_FILE).name) / "train" / "model"
+        )
 
 
 class Note(Protocol):

@@ -48,7 +48,7 @@ from fl_server.flare.wake import WakingController
 from fl_server.given_models import given_models
 from fl_server.initial_model import InitialModel, initial_model
 from fl_server.record.evaluation_digest import evaluation_digest
-from fl_server.record.values import RunRecord
+from fl_server.record.values import MAX_FAILURE, RunRecord
 from fl_server.run_files import RunFiles
 from mmar_runtime.audit import AUDIT_FILE, AuditLog
 from mmar_runtime.audit_keys import LogKey
@@ -69,6 +69,7 @@ from mmar_runtime.exchange.messages import (
 )
 from mmar_runtime.flare.wire import RECORD_TOPIC
 from mmar_runtime.mmar import Mmar
+from mmar_runtime.names import shown
 from mmar_runtime.policy.files.tree_hash import SIGNATURE_FILES, tree_hash
 from mmar_runtime.policy.site_policy import site_policy
 from mmar_runtime.weights import Weights, digest
@@ -159,7 +160,8 @@ class FederationController(WakingController):
         try:
             self._run = self._begun(fl_ctx)
         except (MmarError, OSError) as error:
-            self.system_panic(f"the run cannot begin: {error}", fl_ctx)
+            reason = shown(str(error), MAX_FAILURE)
+            self.system_panic(f"the run cannot begin: {reason}", fl_ctx)
             return
         fl_ctx.get_engine().register_app_command(RECORD_TOPIC, self._record_asked)
 
