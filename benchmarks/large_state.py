@@ -76,11 +76,12 @@ def inline(megabytes: float, rounds: int, folder: Path, *, without: str = "") ->
         Train,
         Update,
     )
+    from mmar_runtime.metrics import MetricValue
     from mmar_runtime.results import EvaluationResult
     from mmar_runtime.weights import load_into
 
     torch.set_num_threads(1)
-    metrics = {"dice": 0.5}
+    metrics = {"dice": MetricValue(value=0.5, counted=1)}
     report = SiteReport(
         received_metrics=metrics, local_metrics=metrics, epochs=(), seconds=0, built={}, process="p"
     )

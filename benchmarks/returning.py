@@ -12,10 +12,12 @@ from fl_client.site_tasks import SiteTasks
 from fl_client.updates import weight_difference
 from mmar_runtime.errors import PolicyError
 from mmar_runtime.exchange.messages import BestModel, SiteReport, Update
+from mmar_runtime.metrics import MetricValue
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
 
-METRICS = {"val_mean_dice": 0.5, "val_acc": 0.5}
+HALF = MetricValue(value=0.5, counted=1)
+METRICS = {"val_mean_dice": HALF, "val_acc": HALF}
 
 
 class ReturningTasks:

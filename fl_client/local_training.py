@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from fl_client.private_tensors import PrivateTensors
 from fl_client.site import Site
 from fl_client.updates import first_not_finite, weight_difference
 from mmar_runtime.components.builder import BuildContext
+from mmar_runtime.components.measuring import Measurements
 from mmar_runtime.components.processes import agree_on_buffers, asked_together
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import ConfigError, Problem, RunAborted, WeightsError
@@ -108,7 +108,7 @@ class LocalTrainer:
         self.network = self._trained_network()
         self._private = PrivateTensors(weights_of(self.network), work.shared)
         self._dataset: Any = self._workflow.entry("train", "dataset")
-        self._scorer = self._received_model_evaluator()
+        self._scorer, self._scores = self._received_model_evaluator()
         self._drawn = self._counted_samples() if work.weigh_by == "samples" else None
 
     def _trained_network(self) -> torch.nn.Module:
@@ -142,7 +142,7 @@ class LocalTrainer:
         )
         return DrawnSamples(self.engine, loader, passes)
 
-    def _received_model_evaluator(self) -> Engine:
+    def _received_model_evaluator(self) -> tuple[Engine, Measurements]:
         builder = self._workflow.builder.fork(
             "validate",
             anew=("key_metric", "additional_metrics", "evaluator"),
@@ -152,7 +152,7 @@ class LocalTrainer:
         if not self._processes.several:
             # Processes evaluate different numbers of cases, so they could not stop together.
             stop_between_iterations(evaluator, self._should_stop)
-        return evaluator
+        return evaluator, builder.measurements("validate", evaluator)
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """Yield what takes memory between two rounds: optimizer, private and best tensors."""
@@ -241,7 +241,7 @@ class LocalTrainer:
         forget_batch(self._scorer)
         if self._should_stop():
             raise RunAborted("stopped during validation")
-        return result_of(self._scorer)
+        return result_of(self._scorer, self._scores)
 
     def _seed(self, round_number: int) -> None:
         if (job_seed := self.config.settings.random_seed) is None:
@@ -275,9 +275,7 @@ class LocalTrainer:
     def validation(self, result: EvaluationResult, *, epoch: int) -> None:
         """Pass the result on, and keep the model just validated if it is the best so far."""
         self._observer.validation(result, epoch=epoch)
-        key, best = result.key_value, self.best
-        is_better = not math.isnan(key) if best is None else key > best.result.key_value
-        if not is_better:
+        if not result.beats(None if self.best is None else self.best.result):
             return
         weights = weights_of(self.network)
         # A model of NaN can score, and would be submitted at the end.

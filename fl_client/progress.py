@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmar_runtime.files import finite
+from mmar_runtime.metrics import values_of
 from mmar_runtime.results import EpochReport, EvaluationResult
 
 SECONDS_BETWEEN_ITERATIONS = 0.3
@@ -49,7 +50,10 @@ class ProgressFile:
     def validation(self, result: EvaluationResult, *, epoch: int) -> None:
         """Write that a validation is complete."""
         self._write(
-            "validation", epoch=epoch, key_metric=result.key_metric, metrics=dict(result.metrics)
+            "validation",
+            epoch=epoch,
+            key_metric=result.key_metric,
+            metrics=values_of(result.metrics),
         )
 
     def _write(self, kind: str, **values: Any) -> None:

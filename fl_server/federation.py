@@ -51,8 +51,10 @@ from mmar_runtime.exchange.messages import (
     Train,
     Validate,
 )
+from mmar_runtime.exchange.metric_messages import metrics_from
 from mmar_runtime.exchange.spare_memory import SpareMemory
 from mmar_runtime.exchange.weighing import claim_of, factor_problems
+from mmar_runtime.metrics import values_of
 from mmar_runtime.weights import Weights, digest
 
 logger = logging.getLogger(__name__)
@@ -170,7 +172,11 @@ class FederatedRun:
         self._spare = spare
         self._note = note
         self._recorder = RunRecorder(record)
-        self._selection = ModelSelection(self._recorder, initial.key_metric)
+        self._selection = ModelSelection(
+            self._recorder,
+            initial.key_metric,
+            higher_is_better=initial.metrics.higher_is_better,
+        )
         self._cross_site = CrossSiteResults()
         self._hashing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="digests")
         self._round_digests: dict[int, Future[str]] = {}
@@ -468,9 +474,9 @@ class FederatedRun:
             if faults:
                 self._refused("score", site, faults)
             else:
-                metrics = dict(reply.data)
+                metrics = metrics_from(reply.data)
                 self._recorder.score(number, site, metrics)
-                self._note("metrics-in", site=site, metrics=metrics)
+                self._note("metrics-in", site=site, metrics=values_of(metrics))
             return faults
 
     def close_scores(self) -> None:
@@ -508,7 +514,8 @@ class FederatedRun:
             else:
                 weights = reply.weights()
                 metadata = reply.metadata
-                self._recorder.local_best(site, metadata["model_round"], metadata["metrics"])
+                metrics = metrics_from(metadata["metrics"])
+                self._recorder.local_best(site, metadata["model_round"], metrics)
                 self._digests[site] = self._hashing.submit(digest, weights)
                 self._own_models.append(site)
                 self._files.model(site, weights)
@@ -571,9 +578,9 @@ class FederatedRun:
                 refused = self._refused("metrics", site, faults, model=owner)
                 self._cross_site.cell_failed(owner, site, refused)
             else:
-                metrics = dict(reply.data)
+                metrics = metrics_from(reply.data)
                 self._cross_site.cell(owner, site, metrics)
-                self._note("metrics-in", site=site, model=owner, metrics=metrics)
+                self._note("metrics-in", site=site, model=owner, metrics=values_of(metrics))
             answered.add(site)
             return faults
 

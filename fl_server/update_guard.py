@@ -12,7 +12,7 @@ from itertools import chain, islice
 
 import numpy as np
 
-from fl_server.guard.metadata import about_faults, metric_faults
+from fl_server.guard.metadata import about_faults, metrics_reply_faults
 from fl_server.guard.tensors import update_faults
 from fl_server.guard.values import MAX_FAULTS, Expected, UpdateFault, UpdateLimits
 
@@ -34,7 +34,7 @@ def check_update(
         with np.errstate(all="ignore"):
             about = about_faults(metadata, expected, limits)
             if expected.kind == "METRICS":
-                faults = metric_faults(update, "metrics", expected, limits)
+                faults = metrics_reply_faults(update, expected, limits)
             else:
                 faults = update_faults(update, metadata, expected, limits)
             return tuple(islice(chain(about, faults), MAX_FAULTS))

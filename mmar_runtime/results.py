@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
-Metrics = Mapping[str, float]
-"""Metric label -> value, averaged over the data; the key metric is among them."""
+from mmar_runtime.metrics import Metrics, MetricValue, is_better
 
 ExportFormat: TypeAlias = Literal["torchscript", "torch_export", "onnx"]
 ExportMethod: TypeAlias = Literal["script", "trace", "dynamic_batch", "fixed_shape"]
@@ -36,7 +35,22 @@ class EpochReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain values, for ``--json``."""
-        return {"epoch": self.epoch, "loss": self.loss, "metrics": dict(self.metrics)}
+        return {"epoch": self.epoch, "loss": self.loss, "metrics": _plain(self.metrics)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A class that a model got wrong in a whole case.
+
+    Attributes:
+        case: the file of the case's label.
+        label: the class.
+        fault: what happened to it.
+    """
+
+    case: str
+    label: str
+    fault: Literal["missed", "predicted where it is absent"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +61,16 @@ class EvaluationResult:
         key_metric: label of the metric by which models are compared; None if there is none.
         metrics: every metric's value.
         cases: number of items evaluated.
+        findings: cases that the means do not show; they stay at the site.
     """
 
     key_metric: str | None
     metrics: Metrics
     cases: int
+    findings: tuple[Finding, ...] = ()
 
     @property
-    def key_value(self) -> float:
+    def key_value(self) -> MetricValue:
         """The key metric's value.
 
         Raises:
@@ -64,9 +80,19 @@ class EvaluationResult:
             raise KeyError("this evaluation has no key metric")
         return self.metrics[self.key_metric]
 
+    def beats(self, best: EvaluationResult | None) -> bool:
+        """Return whether the key metric is better than that of the best result so far."""
+        own, other = self.key_value, None if best is None else best.key_value.value
+        return is_better(own.value, other, higher_is_better=own.higher_is_better is not False)
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for ``--json``."""
-        return {"key_metric": self.key_metric, "metrics": dict(self.metrics), "cases": self.cases}
+        return {
+            "key_metric": self.key_metric,
+            "metrics": _plain(self.metrics),
+            "cases": self.cases,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +104,7 @@ class TrainResult:
         iterations: optimizer steps done; None of an MMAR's own trainer that is no ignite engine.
         seconds: wall time of the training itself, building apart.
         key_metric: label of the validation's key metric; None without one.
-        best_metric: best validated value of the key metric; None without one.
+        best_metric: best validated value of the key metric; None without a defined value.
         best_epoch: the epoch in which it was reached.
         validations: how often the training validated; None of a training without validation.
         checkpoints: names of the files of weights that the training wrote and that are left; None
@@ -96,7 +122,9 @@ class TrainResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for ``--json``."""
-        return {**asdict(self), "seconds": round(self.seconds, 3)}
+        epochs = [epoch.as_dict() for epoch in self.epochs]
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**own, "epochs": epochs, "seconds": round(self.seconds, 3)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,3 +154,7 @@ class ExportResult:
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for ``--json``."""
         return {**asdict(self), "path": str(self.path)}
+
+
+def _plain(metrics: Metrics) -> dict[str, dict[str, Any]]:
+    return {label: metric.as_dict() for label, metric in metrics.items()}

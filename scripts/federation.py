@@ -30,6 +30,7 @@ from admin_shell import AdminShell
 
 from fl_admin.at_server.job_results import RESULTS
 from fl_admin.demo_data import write_demo_data
+from fl_admin.report.summary import format_mean, format_metric
 from fl_admin.simulation.local_federation import SERVER, SITES, LocalFederation
 from fl_admin.simulation.nvflare_engine import NvflareEngine
 from fl_admin.simulation.processes import ProcessTree
@@ -277,7 +278,7 @@ def check_cell(federation: LocalFederation, site: str, job: Path, matrix: CrossS
         log=log,
     )  # fmt: skip
     computed = json_in(log.read_text("utf-8"))["metrics"]
-    told = {name: matrix.value(GLOBAL_MODEL, site, name) for name in matrix.metrics}
+    told = matrix.as_dict()["cells"][GLOBAL_MODEL][site]
     if computed != told:
         raise FederationError(f"{site}: the federation says {told}, the site {computed}")
 
@@ -337,10 +338,10 @@ def summary(results: Path, matrix: CrossSiteMatrix, seconds: float) -> None:
         f"\n{len(record.rounds)} rounds at {len(record.sites)} sites, twice, and once more "
         f"simulated, in {seconds:.0f} s"
     )
-    print(f"global model: mean {record.key_metric} {last.mean[record.key_metric]:.4f}")
+    print(f"global model: mean {record.key_metric} {format_mean(last.mean[record.key_metric])}")
     for site in matrix.sites:
-        value = matrix.value(GLOBAL_MODEL, site, record.key_metric)
-        print(f"    {site}: {value:.4f}")
+        found = matrix.metric(GLOBAL_MODEL, site, record.key_metric)
+        print(f"    {site}: {format_metric(found)}")
     print(f"weights: {record.rounds[-1].weights_sha256}")
     print(f"results: {results}")
 

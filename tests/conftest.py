@@ -29,6 +29,7 @@ import pytest
 from hypothesis import settings
 
 import tests.warm
+from mmar_runtime.metrics import MetricValue
 
 # One thread for sums in each process of the tests: their networks are tiny, several tests run at a
 # time, and threads that wait for each other waste two thirds of the processor. Read by torch.
@@ -181,6 +182,29 @@ def write_json(path: Path, document: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=2), encoding="utf-8")
     return path
+
+
+def metric(value: float | None, counted: int = 1, **more: Any) -> MetricValue:
+    """Return a metric of so many cases; of ``None`` they have no value, unless it is withheld."""
+    is_defined = value is not None or more.get("withheld", False)
+    cases = {"counted": counted} if is_defined else {"counted": 0, "undefined": counted}
+    return MetricValue(value=value, **{**cases, **more})
+
+
+def plain_metric(value: Any, counted: Any = 1, **more: Any) -> dict[str, Any]:
+    """Return the same as it travels, without a check: tests spoil it."""
+    is_defined = value is not None or more.get("withheld", False)
+    cases = {"counted" if is_defined else "undefined": counted}
+    return {**metric(None, 0).as_dict(), "value": value, **cases, **more}
+
+
+def as_it_leaves(metrics: Any) -> Any:
+    """Return the metrics in a document as the default policy lets them out."""
+    from mmar_runtime.exchange.metric_messages import metrics_from
+    from mmar_runtime.exchange.plain import to_plain
+    from mmar_runtime.policy.site_policy import DEFAULT_POLICY
+
+    return to_plain(DEFAULT_POLICY.rounded(metrics_from(metrics)))
 
 
 def command_line(process: psutil.Process) -> str:

@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fl_admin.simulation.follow import SimulationView, SiteView
+from fl_server.record.values import SiteMean
+from mmar_runtime.metrics import MetricValue
 from mmar_runtime.names import shown
 
 View = Callable[[SimulationView], object]
@@ -62,6 +64,19 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
+def metric_number(metric: MetricValue | None) -> str:
+    """Return a metric for a narrow column; empty where a site reports none."""
+    if metric is None:
+        return ""
+    return number(metric.value) or ("withheld" if metric.withheld else "undefined")
+
+
+def mean_number(mean: SiteMean) -> str:
+    """Return a mean over sites in a line."""
+    of = f" ({mean.sites} of {mean.sites + len(mean.undefined)} sites)" if mean.undefined else ""
+    return "undefined" if mean.value is None else f"{mean.value:.4f}{of}"
+
+
 class Lines:
     """A line when a round ends, when a site begins something else, and when a score is there."""
 
@@ -84,7 +99,7 @@ class Lines:
                 mean = scores.mean[view.record.key_metric]
                 print(
                     f"[{view.elapsed:4.0f} s] global model of round {scores.round}: "
-                    f"mean {view.record.key_metric} {mean:.4f}",
+                    f"mean {view.record.key_metric} {mean_number(mean)}",
                     file=sys.stderr,
                 )
 

@@ -12,10 +12,11 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from fl_admin.report import plots, summary
-from fl_server.record.cross_site import CrossSiteMatrix
+from fl_server.record.cross_site import GLOBAL_MODEL, CrossSiteMatrix
 from fl_server.record.shortfalls import shortfalls
 from fl_server.record.values import RunRecord, SiteContribution
 from mmar_runtime.files import write_text_atomically
+from mmar_runtime.metrics import MetricValue
 from mmar_runtime.names import shown
 
 FOLDER = files("fl_admin.report")
@@ -28,7 +29,7 @@ _HEAT_STOPS = ((239, 246, 252), (158, 202, 225), (49, 130, 189), (8, 48, 107))
 class HeatCell:
     """One cell of the heat map: the value, its colours, whether it is the best of its column."""
 
-    value: float
+    metric: MetricValue
     background: str
     ink: str
     best: bool
@@ -51,8 +52,8 @@ class HeatMap:
 
     metric: str
     is_key: bool
-    lowest: float
-    highest: float
+    lowest: float | None
+    highest: float | None
     rows: tuple[HeatRow, ...]
 
 
@@ -70,6 +71,7 @@ def render_report(record: RunRecord, matrix: CrossSiteMatrix | None) -> str:
     return _template("report.html.j2").render(
         record=record,
         matrix=matrix,
+        class_rows=() if matrix is None else tuple(summary.class_rows(matrix, GLOBAL_MODEL)),
         status=summary.status_text(record),
         facts=summary.summary_facts(record),
         shortfalls=shortfalls(record),
@@ -120,6 +122,13 @@ def heat_colours(share: float) -> tuple[str, str]:
     return "#{:02x}{:02x}{:02x}".format(*background), ink
 
 
+def _colours(value: float | None, lowest: float | None, highest: float | None) -> tuple[str, str]:
+    """Return the colours of a cell; those of the page where there is no value."""
+    if value is None or lowest is None or highest is None:
+        return "transparent", "inherit"
+    return heat_colours(0.5 if lowest == highest else (value - lowest) / (highest - lowest))
+
+
 @lru_cache(maxsize=2)
 def _template(name: str) -> Template:
     environment = Environment(
@@ -133,6 +142,9 @@ def _template(name: str) -> Template:
     )
     environment.filters.update(
         value=summary.format_value,
+        metric=summary.format_metric,
+        mean=summary.format_mean,
+        part=summary.format_class,
         size=summary.format_bytes,
         duration=summary.format_seconds,
         moment=lambda time: f"{time:%Y-%m-%d %H:%M:%S} UTC",
@@ -146,12 +158,14 @@ def _heat_maps(matrix: CrossSiteMatrix) -> Iterator[HeatMap]:
     """Yield a heat map for each metric, the key metric first."""
     for metric in matrix.metrics:
         cells = [cell for row in matrix.cells.values() for cell in row.values()]
-        values = [cell[metric] for cell in cells if metric in cell]
-        yield _heat_map(matrix, metric, min(values), max(values))
+        found = [cell[metric].value for cell in cells if metric in cell]
+        values = [value for value in found if value is not None]
+        yield _heat_map(matrix, metric, min(values, default=None), max(values, default=None))
 
 
-def _heat_map(matrix: CrossSiteMatrix, metric: str, lowest: float, highest: float) -> HeatMap:
-    # Of another metric than the key metric nobody says whether higher is better.
+def _heat_map(
+    matrix: CrossSiteMatrix, metric: str, lowest: float | None, highest: float | None
+) -> HeatMap:
     is_key = metric == matrix.key_metric
     best = {site: summary.best_models(matrix, site) if is_key else () for site in matrix.sites}
     best_means = summary.best_mean_models(matrix) if is_key else ()
@@ -159,10 +173,9 @@ def _heat_map(matrix: CrossSiteMatrix, metric: str, lowest: float, highest: floa
     def cell(model: str, site: str) -> HeatCell | None:
         if not matrix.has_value(model, site, metric):
             return None
-        value = matrix.value(model, site, metric)
-        share = 0.5 if lowest == highest else (value - lowest) / (highest - lowest)
-        background, ink = heat_colours(share)
-        return HeatCell(value=value, background=background, ink=ink, best=model in best[site])
+        found = matrix.metric(model, site, metric)
+        background, ink = _colours(found.value, lowest, highest)
+        return HeatCell(metric=found, background=background, ink=ink, best=model in best[site])
 
     rows = tuple(
         HeatRow(

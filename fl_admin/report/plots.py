@@ -93,11 +93,13 @@ def score_plot(record: RunRecord) -> str:
 
     def draw(axes: Axes) -> None:
         for index, site in enumerate(record.sites):
-            points = [(s.round, s.sites[site][metric]) for s in record.scores if site in s.sites]
-            _draw_site(axes, index, points)
-        means = [(scores.round, scores.mean[metric]) for scores in record.scores]
-        axes.plot(*_columns(means), color=_INK, linewidth=3, marker="o", markersize=4, zorder=3)
-        if all(0 <= at[metric] <= 1 for scores in record.scores for at in scores.sites.values()):
+            scored = [(s.round, s.sites[site][metric]) for s in record.scores if site in s.sites]
+            _draw_site(axes, index, [(at, m.value) for at, m in scored if m.value is not None])
+        means = [(scores.round, scores.mean[metric].value) for scores in record.scores]
+        drawn = [(number, mean) for number, mean in means if mean is not None]
+        axes.plot(*_columns(drawn), color=_INK, linewidth=3, marker="o", markersize=4, zorder=3)
+        values = [at[metric].value for scores in record.scores for at in scores.sites.values()]
+        if all(0 <= value <= 1 for value in values if value is not None):
             # A score such as Dice is read against its whole range; a cut axis makes small gains
             # tall.
             axes.set_ylim(0, 1.02)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from fl_server.record.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, CrossSiteMatrix
 from fl_server.record.shortfalls import shortfalls
-from fl_server.record.values import RoundScores, RunRecord
+from fl_server.record.values import RoundScores, RunRecord, SiteMean
 from mmar_runtime.errors import FederationError
+from mmar_runtime.metrics import ClassValue, MetricValue, is_better
 
 NO_MATRIX = (
     "This report was made without a cross-site matrix, so it cannot say how each model does at each"
@@ -75,28 +77,98 @@ def model_note(model: str, matrix: CrossSiteMatrix) -> str:
 
 
 def best_models(matrix: CrossSiteMatrix, site: str) -> tuple[str, ...]:
-    """Return the models with the highest key metric at a site; several if they are equal."""
+    """Return the models with the best key metric at a site; several if they are equal."""
     metric = matrix.key_metric
     values = {
         model: matrix.value(model, site, metric)
         for model in matrix.models
         if matrix.has_value(model, site, metric)
     }
-    highest = max(values.values(), default=None)
-    return tuple(model for model in values if values[model] == highest)
+    return _best(values, matrix)
 
 
 def row_mean(matrix: CrossSiteMatrix, model: str, metric: str) -> float | None:
-    """Return the mean of a row, or ``None`` where a cell of it is missing."""
+    """Return the mean of a row, or ``None`` where a cell of it is missing or undefined."""
     whole = all(matrix.has_value(model, site, metric) for site in matrix.sites)
     return matrix.row_mean(model, metric) if whole else None
 
 
 def best_mean_models(matrix: CrossSiteMatrix) -> tuple[str, ...]:
-    """Return the models with the highest mean key metric, among those evaluated at every site."""
+    """Return the models with the best mean key metric, among those evaluated at every site."""
     means = {model: row_mean(matrix, model, matrix.key_metric) for model in matrix.models}
-    highest = max((mean for mean in means.values() if mean is not None), default=None)
-    return tuple(model for model in means if highest is not None and means[model] == highest)
+    return _best(means, matrix)
+
+
+def _best(values: Mapping[str, float | None], matrix: CrossSiteMatrix) -> tuple[str, ...]:
+    """Return the models that no other beats; an undefined value is never best."""
+    best: float | None = None
+    higher = matrix.higher_is_better(matrix.key_metric) is not False
+    for value in values.values():
+        best = value if is_better(value, best, higher_is_better=higher) else best
+    return tuple(model for model in values if best is not None and values[model] == best)
+
+
+def format_metric(metric: MetricValue) -> str:
+    """Return a metric with what its number hides: unit, and how many cases have no value.
+
+    >>> format_metric(MetricValue(value=2.0, counted=2, undefined=1, unit="mm"))
+    '2.000 mm (2 of 3)'
+    >>> format_metric(MetricValue(value=None, counted=0, undefined=3))
+    'undefined'
+    """
+    if metric.value is None:
+        return "withheld" if metric.withheld else "undefined"
+    unit = f" {metric.unit}" if metric.unit else ""
+    of = f" ({metric.counted} of {metric.cases})" if metric.undefined else ""
+    return f"{format_value(metric.value)}{unit}{of}"
+
+
+def format_class(part: ClassValue) -> str:
+    """Return the value of a class with the cases behind it.
+
+    >>> format_class(ClassValue(value=0.75, counted=4, missed=1))
+    '0.750 (n 4, missed 1)'
+    """
+    value = "undefined" if part.value is None else format_value(part.value)
+    counts = {"missed": part.missed, "absent": part.absent, "spurious": part.spurious}
+    more = [f"{name} {count}" for name, count in counts.items() if count]
+    return f"{value} ({', '.join([f'n {part.counted}', *more])})"
+
+
+def format_mean(mean: SiteMean) -> str:
+    """Return a mean over sites; of how many, where not all have a value.
+
+    >>> format_mean(SiteMean(value=0.5, sites=2, undefined=("site-3",)))
+    '0.500 (2 of 3 sites)'
+    """
+    if mean.value is None:
+        return "undefined"
+    of = mean.sites + len(mean.undefined)
+    return format_value(mean.value) + (f" ({mean.sites} of {of} sites)" if mean.undefined else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassRow:
+    """One class of one metric of a model, at each site of the matrix.
+
+    Attributes:
+        parts: what the sites report; None where a site reports nothing of the class.
+    """
+
+    metric: str
+    label: str
+    parts: tuple[ClassValue | None, ...]
+
+
+def class_rows(matrix: CrossSiteMatrix, model: str) -> Iterator[ClassRow]:
+    """Yield the classes of each metric of a model, in the order of their first appearance."""
+    row = matrix.cells.get(model, {})
+    for metric in matrix.metrics:
+        found = {site: cell[metric].classes for site, cell in row.items() if metric in cell}
+        labels = dict.fromkeys(label for classes in found.values() for label in classes)
+        for label in labels:
+            parts = tuple(found.get(site, {}).get(label) for site in matrix.sites)
+            yield ClassRow(metric=metric, label=label, parts=parts)
 
 
 def format_value(value: float) -> str:
@@ -185,7 +257,7 @@ def _best_fact(record: RunRecord) -> Fact:
 
 
 def _mean(record: RunRecord, scores: RoundScores) -> str:
-    return format_value(scores.mean[record.key_metric])
+    return format_mean(scores.mean[record.key_metric])
 
 
 def _coverage(record: RunRecord, scores: RoundScores) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from fl_admin.report import summary
-from fl_server.record.cross_site import CrossSiteMatrix
+from fl_server.record.cross_site import GLOBAL_MODEL, CrossSiteMatrix
 from fl_server.record.shortfalls import shortfalls
 from fl_server.record.values import RunRecord
 from mmar_runtime.names import shown
@@ -34,6 +36,8 @@ def render_text(record: RunRecord, matrix: CrossSiteMatrix | None) -> Group:
     if record.trains:
         parts.append(score_table(record) if record.scores else Text(summary.NO_SCORES))
     parts.append(Text(summary.NO_MATRIX) if matrix is None else matrix_table(matrix))
+    if matrix is not None and (rows := list(summary.class_rows(matrix, GLOBAL_MODEL))):
+        parts.append(class_table(matrix, rows))
     sentences = shortfalls(record)
     said = "" if sentences else f" {summary.no_shortfalls(record)}"
     parts.append(Text(f"Shortfalls:{said}", style="bold" if sentences else ""))
@@ -46,11 +50,11 @@ def score_table(record: RunRecord) -> Table:
     table = _table(f"{metric} of the global model", "round", [*record.sites, "mean"])
     for scores in record.scores:
         sites = [
-            summary.format_value(scores.sites[site][metric]) if site in scores.sites else MISSING
+            summary.format_metric(scores.sites[site][metric]) if site in scores.sites else MISSING
             for site in record.sites
         ]
         mark = f" {BEST}" if scores.round == record.best_round else ""
-        mean = summary.format_value(scores.mean[metric]) + mark
+        mean = summary.format_mean(scores.mean[metric]) + mark
         table.add_row(str(scores.round), *sites, Text(mean, style="bold"))
     return table
 
@@ -66,13 +70,22 @@ def matrix_table(matrix: CrossSiteMatrix) -> Table:
         for site in matrix.sites:
             cell = MISSING
             if matrix.has_value(model, site, matrix.key_metric):
-                cell = summary.format_value(matrix.value(model, site, matrix.key_metric))
+                cell = summary.format_metric(matrix.metric(model, site, matrix.key_metric))
             is_best = model in best[site]
             cells.append(Text(f"{cell} {BEST}", style="green") if is_best else Text(cell))
         mean = summary.row_mean(matrix, model, matrix.key_metric)
         printed = MISSING if mean is None else summary.format_value(mean)
         mark = f" {BEST}" if model in best_means else ""
         table.add_row(_text(model), *cells, Text(printed + mark, style="bold"))
+    return table
+
+
+def class_table(matrix: CrossSiteMatrix, rows: Sequence[summary.ClassRow]) -> Table:
+    """Return the last global model class by class: a row for each, a column for each site."""
+    table = _table("The last global model by class", "metric", ["class", *matrix.sites])
+    for row in rows:
+        cells = [MISSING if part is None else summary.format_class(part) for part in row.parts]
+        table.add_row(_text(row.metric), _text(row.label), *cells)
     return table
 
 

@@ -62,7 +62,6 @@ def update_reply(update: Update) -> Shareable:
     meta = {
         MetaKey.NUM_STEPS_CURRENT_ROUND: update.steps,
         **{key: count for key, count in counts.items() if count is not None},
-        MetaKey.INITIAL_METRICS: dict(update.report.received_metrics),
         REPORT: to_plain(update.report),
     }
     return DXO(DataKind.WEIGHT_DIFF, data=arrays_of(update.difference), meta=meta).to_shareable()
@@ -76,7 +75,7 @@ def weights_reply(weights: Weights, *, meta: Mapping[str, Any]) -> Shareable:
 def metrics_reply(result: EvaluationResult) -> Shareable:
     """Return the metrics of an evaluation, aggregated over the site's data."""
     meta = {CASES: result.cases}
-    return DXO(DataKind.METRICS, data=dict(result.metrics), meta=meta).to_shareable()
+    return DXO(DataKind.METRICS, data=to_plain(result.metrics), meta=meta).to_shareable()
 
 
 def failed_reply(word: str, reference: str) -> Shareable:

@@ -55,6 +55,7 @@ from mmar_runtime.exchange.messages import (
     Validate,
     name_of,
 )
+from mmar_runtime.exchange.plain import to_plain
 from mmar_runtime.flare.tensors import send_tensors
 from mmar_runtime.flare.wire import SERVERS_OWN
 from mmar_runtime.mmar import Mmar
@@ -277,7 +278,7 @@ def _message(reply: Reply) -> Shareable:
         case Update():
             return update_reply(reply)
         case BestModel():
-            meta = {"round": reply.round_number, "metrics": dict(reply.result.metrics)}
+            meta = {"round": reply.round_number, "metrics": to_plain(reply.result.metrics)}
             return weights_reply(reply.weights, meta=meta)
         case EvaluationResult():
             return metrics_reply(reply)

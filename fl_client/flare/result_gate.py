@@ -26,9 +26,9 @@ from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 from fl_client.flare.audit import heads, ledger, note
 from fl_client.flare.encryption_keys import PLACE, asked_layers
 from fl_client.jobs.rounding import COMPACT, RULE
-from fl_client.outgoing import LOSS
+from fl_client.outgoing import outgoing_loss, outgoing_metrics
 from fl_client.privacy.filter_plan import FilterPlan
-from mmar_runtime.errors import PolicyError
+from mmar_runtime.errors import FederationError, PolicyError
 from mmar_runtime.exchange.encryption import ARRAYS, LAYOUT, LENGTHS, Layout, layout_of, part_faults
 from mmar_runtime.exchange.job_documents import JobDocuments
 from mmar_runtime.exchange.messages import (
@@ -37,14 +37,13 @@ from mmar_runtime.exchange.messages import (
     EPOCH_KEYS,
     MAX_BUILT,
     MAX_EPOCH_REPORTS,
-    MAX_METRIC,
-    MAX_METRICS,
     MAX_PROCESS_NAME,
     METADATA_KEYS,
     REPORT_KEYS,
     STATUS_WORD,
     Kind,
 )
+from mmar_runtime.exchange.metric_messages import metrics_from
 from mmar_runtime.exchange.rounding import SCALES, Arrays, rounding_faults
 from mmar_runtime.exchange.rounding_forms import Rounding
 from mmar_runtime.flare.wire import LOGS, META_NAMES, RETURN_CODES, STATUS
@@ -281,8 +280,8 @@ def _meta_faults(meta: Any, kind: Kind, policy: SitePolicy) -> Iterator[str]:
     for name in named.keys() & {"steps", "epoch_samples"}:
         if type(named[name]) is int and policy.rounded_count(named[name]) != named[name]:
             yield f"{name} has more digits than the policy allows"
-    for name in named.keys() & {"initial_metrics", "metrics"}:
-        yield from _metric_faults(named[name], name, policy)
+    if "metrics" in named:
+        yield from _metric_faults(named["metrics"], "metrics", policy)
     if "report" in named:
         yield from _report_faults(named["report"], policy)
     history = named.get("filter_history", ())
@@ -317,23 +316,29 @@ def _epoch_faults(epochs: Any, policy: SitePolicy) -> Iterator[str]:
             return
         if not _is_number(epoch.get("epoch"), COUNTS["epoch"]):
             yield "an epoch has no number"
-        loss = {} if epoch.get("loss") is None else {LOSS: epoch["loss"]}
-        yield from _metric_faults(loss, "an epoch's loss", policy, most=math.inf)
+        loss = epoch.get("loss")
+        if not (loss is None or (_is_number(loss) and outgoing_loss(float(loss), policy) == loss)):
+            yield "an epoch's loss is not a number that the policy lets out"
         metrics = epoch.get("metrics", {})
-        yield from _metric_faults(metrics, "an epoch's metrics", policy, most=math.inf)
+        yield from _metric_faults(metrics, "an epoch's metrics", policy)
+        if isinstance(metrics, dict) and any(map(_goes_by_class, metrics.values())):
+            yield "an epoch's metrics: by class, which an epoch does not tell"
 
 
-def _metric_faults(
-    metrics: Any, what: str, policy: SitePolicy, *, most: float = MAX_METRIC
-) -> Iterator[str]:
-    """Judge numbers by name: withheld ones must not leave, nor digits that the policy cuts."""
-    faults = [*_named_faults(metrics, what, min(policy.outgoing.max_metrics, MAX_METRICS))]
-    yield from faults
-    given = {} if faults else {name: float(value) for name, value in metrics.items()}
-    if any(abs(value) > most for value in given.values()):
-        yield f"{what}: a value is larger than {most:g}"
-    if policy.rounded(given) != given:
-        yield f"{what}: a metric that the policy withholds, or more digits than it allows"
+def _goes_by_class(metric: Any) -> bool:
+    return isinstance(metric, dict) and bool(metric.get("classes"))
+
+
+def _metric_faults(metrics: Any, what: str, policy: SitePolicy) -> Iterator[str]:
+    """Judge metrics: withheld ones must not leave, nor digits that the policy cuts."""
+    try:
+        given = metrics_from(metrics)
+        if outgoing_metrics(given, policy) != given:
+            yield f"{what}: a metric that the policy withholds, or more digits than it allows"
+    except FederationError:  # its text has words of the job
+        yield f"{what}: not an object of metrics, or more than a metric may hold"
+    except PolicyError as error:
+        yield f"{what}: {error}"
 
 
 def _named_faults(

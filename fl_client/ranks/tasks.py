@@ -170,7 +170,7 @@ class RankTasks:
             result=result_from(told["result"]),
             round_number=told["round_number"],
         )
-        if self._best is None or best.result.key_value > self._best.result.key_value:
+        if best.result.beats(None if self._best is None else self._best.result):
             self._best = best
 
     def _read(self, told: Mapping[str, Any]) -> dict[str, Any]:

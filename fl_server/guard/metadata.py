@@ -19,6 +19,7 @@ from fl_server.guard.values import (
     listed,
     shown_value,
 )
+from mmar_runtime.errors import FederationError
 from mmar_runtime.exchange.messages import (
     ANY_COUNT,
     COUNTS,
@@ -26,17 +27,18 @@ from mmar_runtime.exchange.messages import (
     MAX_BUILT,
     MAX_EPOCH_REPORTS,
     MAX_METRIC,
-    MAX_METRICS,
     MAX_PROCESS_NAME,
     METADATA_KEYS,
     REPORT_KEYS,
 )
-from mmar_runtime.names import is_name
+from mmar_runtime.exchange.metric_messages import metrics_from
+from mmar_runtime.names import is_name, shown
 
 CLAIMS = ("site", "job", "round", "kind", "base_model")
 """Metadata by which a reply says what it belongs to."""
 
 MAX_METADATA_DEPTH = 6
+MAX_REASON = 200
 
 
 def about_faults(
@@ -70,17 +72,21 @@ def _metadata_faults(
     for key in metadata:
         if type(key) is not str or key not in known:
             yield UpdateFault("metadata", "metadata", f"unknown key {shown_value(key)}")
+    yield from _tree_faults(metadata, "metadata", limits)
+
+
+def _tree_faults(tree: object, name: str, limits: UpdateLimits) -> Iterator[UpdateFault]:
     left = limits.metadata_bytes
-    waiting: list[tuple[object, str, int]] = [(metadata, "metadata", 0)]
+    waiting: list[tuple[object, str, int]] = [(tree, name, 0)]
     while waiting:
         value, place, depth = waiting.pop()
         if fault := _plain_fault(value, depth):
-            yield UpdateFault("metadata", place, fault)
+            yield UpdateFault(name, place, fault)
             return
         left -= _plain_bytes(value)
         if left < 0:
             message = f"has more than {limits.metadata_bytes} bytes"
-            yield UpdateFault("metadata-size", "metadata", message)
+            yield UpdateFault("metadata-size", name, message)
             return
         waiting += _inside(value, place, depth + 1)
 
@@ -152,9 +158,6 @@ def _number_faults(
         yield UpdateFault("metadata", "filter_history", message)
     if expected.kind == "WEIGHT_DIFF":
         yield from claim_faults(metadata, expected, limits)
-        if "initial_metrics" in metadata:
-            initial = metadata["initial_metrics"]
-            yield from metric_faults(initial, "initial_metrics", expected, limits)
         yield from _report_faults(metadata.get("report"), expected, limits)
     elif expected.kind == "WEIGHTS":
         yield from _count_fault(metadata.get("model_round"), "model_round")
@@ -203,7 +206,15 @@ def _is_epoch(value: object) -> bool:
         return False
     loss, metrics = value.get("loss"), value.get("metrics", {})
     numbers = _is_count(value.get("epoch"), COUNTS["epoch"]) and (loss is None or _is_number(loss))
-    return numbers and _maps_names_to(metrics, _is_number, MAX_METRICS)
+    return numbers and _are_metrics(metrics)
+
+
+def _are_metrics(value: object) -> bool:
+    try:
+        metrics_from(value)
+    except FederationError:
+        return False
+    return True
 
 
 def _maps_names_to(value: object, is_fit: Callable[[Any], bool], most: int) -> bool:
@@ -229,26 +240,38 @@ def _count_fault(value: object, place: str) -> Iterator[UpdateFault]:
         yield UpdateFault(place, place, message)
 
 
+def metrics_reply_faults(
+    metrics: object, expected: Expected, limits: UpdateLimits
+) -> Iterator[UpdateFault]:
+    """Judge the metrics that are a whole reply; as small and plain as metadata."""
+    unfit = [*_tree_faults(metrics, "metrics", limits)]
+    yield from unfit
+    if not unfit:
+        yield from metric_faults(metrics, "metrics", expected, limits)
+
+
 def metric_faults(
     metrics: object, place: str, expected: Expected, limits: UpdateLimits
 ) -> Iterator[UpdateFault]:
     """Judge that metrics can be compared, averaged and shown."""
-    if type(metrics) is not dict:
-        yield UpdateFault("metrics", place, f"has to be an object, found {shown_value(metrics)}")
-        return
-    if len(metrics) > MAX_METRICS or not all(map(is_name, metrics)):
-        message = f"has names that are none, or more than {MAX_METRICS}"
-        yield UpdateFault("metrics", place, message)
+    try:
+        found = metrics_from(metrics)
+    except FederationError as error:
+        yield UpdateFault("metrics", place, shown(str(error), MAX_REASON))
         return
     names = expected.metric_names
-    if expected.key_metric is not None and expected.key_metric not in metrics:
-        message = f"the key metric {expected.key_metric!r} is missing, found {listed(metrics)}"
+    if expected.key_metric is not None and expected.key_metric not in found:
+        message = f"the key metric {expected.key_metric!r} is missing, found {listed(found)}"
         yield UpdateFault("metrics", place, message)
-    elif names is not None and not set(metrics) <= set(names):
-        message = f"may hold {listed(names)}, found {listed(metrics)}"
+    elif names is not None and not set(found) <= set(names):
+        message = f"may hold {listed(names)}, found {listed(found)}"
         yield UpdateFault("metrics", place, message)
-    for name, value in metrics.items():
+    for name, metric in found.items():
         low, high = limits.metric_ranges.get(name, (-MAX_METRIC, MAX_METRIC))
-        if type(value) not in (int, float) or not low <= value <= high:
-            message = f"has to be a number from {low:g} to {high:g}, found {shown_value(value)}"
+        values = [metric.value, *(part.value for part in metric.classes.values())]
+        if odd := [value for value in values if value is not None and not low <= value <= high]:
+            message = f"has to be a number from {low:g} to {high:g}, found {odd[0]!r}"
+            yield UpdateFault("metrics", f"{place}.{name}", message)
+        if metric.higher_is_better is not expected.directions.get(name, metric.higher_is_better):
+            message = "has another direction than the job's metric"
             yield UpdateFault("metrics", f"{place}.{name}", message)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from fl_server.guard.values import Range
 from mmar_runtime.config.sections import Section
 from mmar_runtime.exchange.messages import MAX_METRIC
+from mmar_runtime.policy.metric_kinds import metric_kinds
 
 ROUNDING = 1e-6
 """A share computed in float32 can be this much more than 1."""
@@ -44,11 +45,18 @@ class MetricContract:
         names: no others than these, though a site may withhold some; None where one of the metrics
             may give several numbers, whose names are not known beforehand.
         ranges: least and greatest value, for the metrics that have such.
+        directions: whether higher is better, by metric; None where nobody knows it.
     """
 
     key_metric: str
     names: frozenset[str] | None = None
     ranges: Mapping[str, Range] = field(default_factory=dict)
+    directions: Mapping[str, bool | None] = field(default_factory=dict)
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a higher key metric is better."""
+        return self.directions.get(self.key_metric) is not False
 
 
 def metric_contract(section: Section, key_metric: str) -> MetricContract:
@@ -60,4 +68,10 @@ def metric_contract(section: Section, key_metric: str) -> MetricContract:
     }
     known = {label: found for label, found in ranges.items() if found is not None}
     names = frozenset(ranges) if len(known) == len(specs) else None
-    return MetricContract(key_metric=key_metric, names=names, ranges=MappingProxyType(known))
+    directions = {label: kind.higher_is_better for label, kind in metric_kinds(section).items()}
+    return MetricContract(
+        key_metric=key_metric,
+        names=names,
+        ranges=MappingProxyType(known),
+        directions=MappingProxyType(directions),
+    )

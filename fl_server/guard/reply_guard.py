@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fl_server.guard.metric_contract import MetricContract
 from fl_server.guard.tensors import largest_magnitude
 from fl_server.guard.update_limits import update_limits
 from fl_server.guard.values import Expected, UpdateFault
@@ -85,10 +86,10 @@ class PlainReplyGuard:
             # A permission that nobody can use is not a fault.
             self.optional = frozenset(matching(optional_names, initial.weights))
         self._job = job
-        self._names = initial.metrics.names
+        self._metrics = initial.metrics
         self._limits = update_limits(limits, initial.metrics.ranges)
         self._largest: tuple[str | None, Mapping[str, float]] = (None, {})
-        self._cross_site_names = initial.cross_site_metrics.names
+        self._cross_site_metrics = initial.cross_site_metrics
         self._cross_site_limits = update_limits(limits, initial.cross_site_metrics.ranges)
 
     def _plain(self, model: Arrays) -> Arrays:
@@ -146,7 +147,8 @@ class PlainReplyGuard:
             factor=self._factors.get(site, 1.0),
             optional=self.optional,
             key_metric=self._key_metric,
-            metric_names=self._names,
+            metric_names=self._metrics.names,
+            directions=self._metrics.directions,
             round=round_number,
             base_model=base_model,
             contributors=contributors,
@@ -180,31 +182,33 @@ class PlainReplyGuard:
             model=self._model,
             encrypted=self._encrypted,
             key_metric=self._key_metric,
-            metric_names=self._names,
+            metric_names=self._metrics.names,
+            directions=self._metrics.directions,
             contributors=answered,
         )
         return check_update(data, metadata, expected, self._limits)
 
     def score_faults(self, data: object, metadata: object, *, site: str) -> tuple[UpdateFault, ...]:
         """Judge a reply to ``score_model``."""
-        return check_update(data, metadata, self._metrics_of(site, self._names, ()), self._limits)
+        return check_update(data, metadata, self._metrics_of(site, self._metrics, ()), self._limits)
 
     def validation_faults(
         self, data: object, metadata: object, *, site: str, answered: Collection[str]
     ) -> tuple[UpdateFault, ...]:
         """Judge a reply to ``validate``; ``answered`` have done so for this model already."""
-        expected = self._metrics_of(site, self._cross_site_names, answered)
+        expected = self._metrics_of(site, self._cross_site_metrics, answered)
         return check_update(data, metadata, expected, self._cross_site_limits)
 
     def _metrics_of(
-        self, site: str, names: Collection[str] | None, answered: Collection[str]
+        self, site: str, contract: MetricContract, answered: Collection[str]
     ) -> Expected:
         return Expected(
             site=site,
             job=self._job,
             kind="METRICS",
             key_metric=self._key_metric,
-            metric_names=names,
+            metric_names=contract.names,
+            directions=contract.directions,
             contributors=answered,
         )
 

@@ -17,8 +17,8 @@ Range: TypeAlias = tuple[float, float]
 MAX_FAULTS = 12
 """Faults that the guard reports of a reply; there may be more."""
 
-MAX_METADATA_BYTES = 16 * 1024
-"""A report of 100 epochs, the most that a site trains in a round by default, takes half of it."""
+MAX_METADATA_BYTES = 64 * 1024
+"""A report of 100 epochs, the most that a round has, with three metrics each takes about half."""
 
 MAX_SHOWN = 60
 
@@ -82,6 +82,7 @@ class Expected:
         optional: names of tensors that may be missing.
         key_metric: has to be among the metrics.
         metric_names: there may be no others; None where the job does not tell.
+        directions: whether higher is better, by metric.
         round: number of the round; None where a reply belongs to none.
         base_model: digest of the model that was sent; None where it is not compared.
         contributors: who has answered already.
@@ -103,6 +104,7 @@ class Expected:
     optional: Collection[str] = ()
     key_metric: str | None = None
     metric_names: Collection[str] | None = None
+    directions: Mapping[str, bool | None] = field(default_factory=dict)
     round: int | None = None
     base_model: str | None = None
     contributors: Collection[str] = ()

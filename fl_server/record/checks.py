@@ -14,10 +14,10 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from mmar_runtime.errors import FederationError
+from mmar_runtime.metrics import Metrics, MetricValue
 from mmar_runtime.names import NAME_FORM, is_name, shown
-from mmar_runtime.results import Metrics
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Value = TypeVar("Value")
 
@@ -56,10 +56,13 @@ def finite_number(value: object, name: str, *, least: float = -math.inf) -> floa
     return number
 
 
-def finite_metrics(values: object, name: str) -> Metrics:
-    """Return a read-only copy of metric name -> finite number, in the order of the names."""
+def checked_metrics(values: object, name: str) -> Metrics:
+    """Return a read-only copy of metric label -> value, in the order of the labels."""
     named = mapping(values, name)
-    return read_only({key: finite_number(named[key], f"{name}[{key!r}]") for key in named})
+    for label, metric in named.items():
+        if not isinstance(metric, MetricValue):
+            raise FederationError(f"{name}[{label!r}]: expected a metric, found {metric!r}")
+    return read_only(named)
 
 
 def check_format_version(version: object) -> None:

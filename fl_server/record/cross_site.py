@@ -12,7 +12,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +22,7 @@ from fl_server.record.checks import (
     FORMAT_VERSION,
     check_digest,
     check_format_version,
-    finite_metrics,
+    checked_metrics,
     mapping,
     name_text,
     set_checked,
@@ -32,7 +32,7 @@ from fl_server.record.files import parse_json
 from mmar_runtime.errors import FederationError, did_you_mean
 from mmar_runtime.exchange.plain import from_plain, inside, to_plain
 from mmar_runtime.files import write_text_atomically
-from mmar_runtime.results import Metrics
+from mmar_runtime.metrics import ClassValue, Metrics, MetricValue
 
 GLOBAL_MODEL = "FL_global_model"
 BEST_GLOBAL_MODEL = "best_FL_global_model"
@@ -43,7 +43,10 @@ names of a server's models."""
 
 Cells: TypeAlias = Mapping[str, Mapping[str, Metrics]]
 
-CSV_COLUMNS = ("model", "site", "metric", "value")
+CSV_COLUMNS = (
+    *("model", "site", "metric", "class", "value", "note", "unit"),
+    *("counted", "undefined", "missed", "absent", "spurious"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +55,7 @@ class CrossSiteMatrix:
 
     Attributes:
         format_version: of the document.
-        key_metric: the metric by which models are compared; every cell has it; higher is better.
+        key_metric: the metric by which models are compared; every cell has it.
         models: names of the models, in the order of display.
         sites: names of the sites, sorted.
         cells: model -> site -> metric -> value, for each model and site that was evaluated.
@@ -98,10 +101,10 @@ class CrossSiteMatrix:
         return (self.key_metric, *sorted(names - {self.key_metric}))
 
     def has_value(self, model: str, site: str, metric: str) -> bool:
-        """Return whether ``value`` would answer."""
+        """Return whether ``metric`` would answer."""
         return metric in self.cells.get(model, {}).get(site, {})
 
-    def value(self, model: str, site: str, metric: str) -> float:
+    def metric(self, model: str, site: str, metric: str) -> MetricValue:
         """One metric of one model at one site.
 
         Raises:
@@ -111,10 +114,25 @@ class CrossSiteMatrix:
             raise self._no_value(model, site, metric)
         return self.cells[model][site][metric]
 
-    def row_mean(self, model: str, metric: str) -> float:
-        """Return the unweighted mean of a model's metric over all sites; raise like ``value``."""
-        values = [self.value(model, site, metric) for site in self.sites]
-        return math.fsum(values) / len(values)
+    def value(self, model: str, site: str, metric: str) -> float | None:
+        """Return a metric's number; None where it is undefined. Raises like ``metric``."""
+        return self.metric(model, site, metric).value
+
+    def higher_is_better(self, metric: str) -> bool | None:
+        """Return the direction of a metric, as its values say; None where nobody knows it."""
+        cells = (cell for row in self.cells.values() for cell in row.values() if metric in cell)
+        return next((cell[metric].higher_is_better for cell in cells), None)
+
+    def row_mean(self, model: str, metric: str) -> float | None:
+        """Return the unweighted mean of a model's metric over all sites; raise like ``metric``.
+
+        None where the metric is undefined at a site, or not of the same unit at all sites: the mean
+        of the others would be that of other sites than the next row's.
+        """
+        metrics = [self.metric(model, site, metric) for site in self.sites]
+        values = [one.value for one in metrics if one.value is not None]
+        comparable = len(values) == len(metrics) and len({one.unit for one in metrics}) == 1
+        return math.fsum(values) / len(values) if comparable else None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON document of this matrix; ``from_dict`` gives an equal matrix back."""
@@ -133,11 +151,11 @@ class CrossSiteMatrix:
         return from_plain(cls, value)
 
     def as_csv(self) -> str:
-        """Return the matrix as CSV text: model, site, metric, value.
+        """Return the matrix as CSV text, with a line for each metric and for each of its classes.
 
-        A number is written with all its digits; a value that is missing has a line with an empty
-        value, so that nobody takes its absence for an oversight. No name is a formula to a
-        spreadsheet; see ``mmar_runtime.names``.
+        A number is written with all its digits. Where there is none the value is empty and ``note``
+        says why: the metric is undefined or withheld, or nobody reported it. No name is a formula
+        to a spreadsheet; see ``mmar_runtime.names``.
         """
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
@@ -147,8 +165,8 @@ class CrossSiteMatrix:
             for site in self.sites:
                 for metric in metrics:
                     is_known = self.has_value(model, site, metric)
-                    value = repr(self.value(model, site, metric)) if is_known else ""
-                    writer.writerow([model, site, metric, value])
+                    value = self.metric(model, site, metric) if is_known else None
+                    writer.writerows([model, site, metric, *line] for line in _csv_lines(value))
         return stream.getvalue()
 
     def _no_value(self, model: str, site: str, metric: str) -> FederationError:
@@ -164,6 +182,28 @@ class CrossSiteMatrix:
         return FederationError(
             f"site {site!r} did not report {metric!r} for model {model!r}; it reported {reported}"
         )
+
+
+def _csv_lines(metric: MetricValue | None) -> Iterator[list[object]]:
+    """Yield the columns after the metric's name: of the whole, then of each class."""
+    if metric is None:
+        yield ["", "", "not reported", "", "", "", "", "", ""]
+        return
+    note = "withheld" if metric.withheld else _note(metric)
+    missed = metric.missed if metric.classes else ""
+    counts = [metric.counted, metric.undefined, missed, "", ""]
+    yield ["", _number(metric), note, metric.unit, *counts]
+    for name, part in metric.classes.items():
+        counts = [part.counted, "", part.missed, part.absent, part.spurious]
+        yield [name, _number(part), _note(part), metric.unit, *counts]
+
+
+def _number(part: MetricValue | ClassValue) -> str:
+    return "" if part.value is None else repr(part.value)
+
+
+def _note(part: MetricValue | ClassValue) -> str:
+    return "undefined" if part.value is None else ""
 
 
 def expected_models(sites_with_model: Iterable[str]) -> tuple[str, ...]:
@@ -226,7 +266,7 @@ def _checked_rows(value: object, names: tuple[str, ...], what: str) -> Mapping[s
 
 def _checked_cell(matrix: CrossSiteMatrix, model: str, site: str) -> Metrics:
     place = f"cells[{model!r}][{site!r}]"
-    metrics = finite_metrics(matrix.cells[model][site], place)
+    metrics = checked_metrics(matrix.cells[model][site], place)
     if matrix.key_metric not in metrics:
         raise FederationError(
             f"{place}: the key metric {matrix.key_metric!r} is missing; found {sorted(metrics)}"

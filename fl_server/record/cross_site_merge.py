@@ -18,6 +18,7 @@ from fl_server.record.cross_site import (
     CrossSiteMatrix,
 )
 from mmar_runtime.errors import FederationError
+from mmar_runtime.metrics import MetricValue
 
 MAX_LISTED = 10
 """Reasons that an error names; the rest are counted."""
@@ -58,7 +59,7 @@ def merged(matrices: Mapping[str, CrossSiteMatrix]) -> CrossSiteMatrix:
     }
     first_ones = (GLOBAL_MODEL, BEST_GLOBAL_MODEL)
     others = digests.keys() - set(first_ones)
-    cells: dict[str, dict[str, dict[str, float]]] = {}
+    cells: dict[str, dict[str, dict[str, MetricValue]]] = {}
     for (model, site, metric), value in _entries(matrices.values()):
         cells.setdefault(model, {}).setdefault(site, {})[metric] = value
     return CrossSiteMatrix(
@@ -73,7 +74,7 @@ def merged(matrices: Mapping[str, CrossSiteMatrix]) -> CrossSiteMatrix:
 
 def _entries(
     matrices: Iterable[CrossSiteMatrix],
-) -> Iterator[tuple[tuple[str, str, str], float]]:
+) -> Iterator[tuple[tuple[str, str, str], MetricValue]]:
     """Every value with its model, site and metric."""
     for matrix in matrices:
         for model, row in matrix.cells.items():
@@ -100,7 +101,7 @@ def _unlike(matrices: Mapping[str, CrossSiteMatrix]) -> Iterator[str]:
 def _contradictions(matrices: Mapping[str, CrossSiteMatrix]) -> Iterator[str]:
     """Report names that stand for different weights, and cells with different values."""
     digests: dict[str, dict[str, str]] = defaultdict(dict)
-    values: dict[tuple[str, str, str], dict[str, float]] = defaultdict(dict)
+    values: dict[tuple[str, str, str], dict[str, MetricValue]] = defaultdict(dict)
     for name, matrix in sorted(matrices.items()):
         for model, digest in matrix.weights_sha256.items():
             digests[model][name] = digest
@@ -111,8 +112,9 @@ def _contradictions(matrices: Mapping[str, CrossSiteMatrix]) -> Iterator[str]:
             listed = ", ".join(f"{_short(digest)} in {name}" for name, digest in named.items())
             yield f"{model} is not the same model: its weights are {listed}"
     for (model, site, metric), by_name in values.items():
-        if len(set(by_name.values())) > 1:
-            listed = ", ".join(f"{value!r} in {name}" for name, value in by_name.items())
+        first = next(iter(by_name.values()))
+        if any(value != first for value in by_name.values()):
+            listed = ", ".join(f"{value.value!r} in {name}" for name, value in by_name.items())
             yield f"{metric} of {model} at {site} is {listed}"
 
 

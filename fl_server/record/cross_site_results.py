@@ -18,6 +18,7 @@ from fl_server.record.cross_site import (
 from fl_server.record.shortfalls import shortfalls, unmet
 from fl_server.record.values import RunRecord
 from mmar_runtime.errors import FederationError
+from mmar_runtime.metrics import Metrics
 
 DECLINED = "policy-declined"
 """The status word of a site whose policy does not allow what was asked."""
@@ -64,7 +65,7 @@ class CrossSiteResults:
     """
 
     def __init__(self) -> None:
-        self.cells: dict[str, dict[str, Mapping[str, float]]] = {}
+        self.cells: dict[str, dict[str, Metrics]] = {}
         self.failures: list[str] = []
         self._declined: set[tuple[str, str]] = set()
         self._kept_at_home: set[str] = set()
@@ -81,7 +82,7 @@ class CrossSiteResults:
         if reason not in self.failures:
             self.failures.append(reason)
 
-    def cell(self, model: str, site: str, metrics: Mapping[str, float]) -> None:
+    def cell(self, model: str, site: str, metrics: Metrics) -> None:
         """Keep the metrics of a model at a site."""
         self.cells.setdefault(model, {})[site] = metrics
 

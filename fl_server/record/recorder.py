@@ -22,7 +22,7 @@ from fl_server.record.values import (
     SiteOutcome,
 )
 from mmar_runtime.errors import FederationError
-from mmar_runtime.results import Metrics
+from mmar_runtime.metrics import Metrics
 
 NO_ANSWER = "no contribution arrived before the round was closed"
 

@@ -22,7 +22,7 @@ from fl_server.record.checks import (
     FORMAT_VERSION,
     check_digest,
     check_format_version,
-    finite_metrics,
+    checked_metrics,
     finite_number,
     mapping,
     name_text,
@@ -36,10 +36,10 @@ from fl_server.record.checks import (
 )
 from mmar_runtime.audit import AUDIT_FILE, HEAD_FORM, LEDGER_FILE
 from mmar_runtime.errors import FederationError
-from mmar_runtime.exchange.plain import added, from_plain, keyed, to_plain
+from mmar_runtime.exchange.plain import from_plain, keyed, to_plain
 from mmar_runtime.exchange.weighing import WeighBy, claim_of
+from mmar_runtime.metrics import Metrics, MetricValue
 from mmar_runtime.names import shown
-from mmar_runtime.results import Metrics
 
 RunStatus: TypeAlias = Literal["running", "complete", "failed"]
 AbsenceStatus: TypeAlias = Literal["rejected", "missing", "failed"]
@@ -72,7 +72,7 @@ class EpochRecord:
             self,
             epoch=whole_number(self.epoch, "epoch", least=1),
             loss=finite_number(self.loss, "loss"),
-            metrics=finite_metrics(self.metrics, "metrics"),
+            metrics=checked_metrics(self.metrics, "metrics"),
         )
 
 
@@ -100,9 +100,9 @@ class SiteContribution:
 
     status: Literal["contributed"] = "contributed"
     steps: int
-    samples: int | None = added(None)
-    epoch_samples: int | None = added(None)
-    weight: float | None = added(None)
+    samples: int | None = None
+    epoch_samples: int | None = None
+    weight: float | None = None
     sent_bytes: int = keyed("bytes")
     seconds: float
     received_metrics: Metrics
@@ -122,8 +122,8 @@ class SiteContribution:
             steps=whole_number(self.steps, "steps", least=1),
             sent_bytes=whole_number(self.sent_bytes, "bytes", least=1),
             seconds=finite_number(self.seconds, "seconds", least=0),
-            received_metrics=finite_metrics(self.received_metrics, "received_metrics"),
-            local_metrics=finite_metrics(self.local_metrics, "local_metrics"),
+            received_metrics=checked_metrics(self.received_metrics, "received_metrics"),
+            local_metrics=checked_metrics(self.local_metrics, "local_metrics"),
             epochs=tuple(self.epochs),
             built=read_only(counts),
             process=name_text(self.process, "process"),
@@ -220,23 +220,38 @@ class RoundRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SiteMean:
+    """The unweighted mean of a metric over sites.
+
+    Attributes:
+        value: the mean over the sites where the metric is defined; None if there are none.
+        sites: how many these are.
+        undefined: the sites that report the metric without a value, in the order of their names.
+    """
+
+    value: float | None
+    sites: int
+    undefined: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoundScores:
     """How well the global model of one round does at each site.
 
     Attributes:
         round: from 1; 0 is the initial model.
         sites: the metrics of each site that has scored the model, in the order of their names.
-        mean: the unweighted mean over these sites; see ``mean_over_sites``.
+        mean: of each metric over these sites; see ``mean_over_sites``.
     """
 
     round: int
     sites: Mapping[str, Metrics]
-    mean: Metrics = field(init=False)
+    mean: Mapping[str, SiteMean] = field(init=False)
 
     def __post_init__(self) -> None:
         """Check the numbers, and that they have a mean."""
         sites = mapping(self.sites, "sites")
-        checked = {site: finite_metrics(sites[site], f"sites[{site!r}]") for site in sites}
+        checked = {site: checked_metrics(sites[site], f"sites[{site!r}]") for site in sites}
         set_checked(
             self,
             round=whole_number(self.round, "round", least=0),
@@ -257,7 +272,7 @@ class LocalBest:
         set_checked(
             self,
             round=whole_number(self.round, "round", least=1),
-            metrics=finite_metrics(self.metrics, "metrics"),
+            metrics=checked_metrics(self.metrics, "metrics"),
         )
 
 
@@ -273,7 +288,7 @@ class RunRecord:
         failure: why the run failed; ``None`` unless it did.
         started: in UTC.
         finished: in UTC; ``None`` while running.
-        key_metric: the metric by which models are compared; a higher one is better.
+        key_metric: the metric by which models are compared; ``higher_is_better`` says which way.
         rounds_asked: how many rounds the job asks for; 0 where it only evaluates given models.
         sites: every site that was asked, in the order of their names.
         min_sites: how many of them a round needs.
@@ -304,8 +319,8 @@ class RunRecord:
     scores: tuple[RoundScores, ...] = ()
     best_round: int | None = None
     local_bests: Mapping[str, LocalBest] = field(default_factory=dict)
-    shared_names: tuple[str, ...] | None = added(None)
-    weigh_by: WeighBy = added("steps")  # noqa: RUF009 - it returns a field
+    shared_names: tuple[str, ...] | None = None
+    weigh_by: WeighBy = "samples"
 
     def __post_init__(self) -> None:
         """Check each part, and that the parts fit each other."""
@@ -420,6 +435,12 @@ class RunRecord:
         return self.rounds_asked > 0
 
     @property
+    def higher_is_better(self) -> bool:
+        """Whether a higher key metric is better, as its values say."""
+        values = (at[self.key_metric] for scores in self.scores for at in scores.sites.values())
+        return all(value.higher_is_better is not False for value in values)
+
+    @property
     def open_round(self) -> RoundRecord | None:
         """The round that still waits for its aggregation, if there is one."""
         return self.rounds[-1] if self.rounds and self.rounds[-1].is_open else None
@@ -487,16 +508,18 @@ class RunRecord:
             raise FederationError(BOTH_OR_NONE)
 
 
-def mean_over_sites(metrics_by_site: Mapping[str, Metrics]) -> Metrics:
+def mean_over_sites(metrics_by_site: Mapping[str, Metrics]) -> Mapping[str, SiteMean]:
     """Return the unweighted mean over the sites of each metric that all of them report.
 
-    A site may withhold a metric; the mean over the others would not be the federation's.
+    A site may withhold a metric; the mean over the others would not be the federation's. Values in
+    different units have no mean.
 
     The sum is exact until its last rounding (``math.fsum``), over the sites in the order of their
     names, so that the same scores give the same bits whatever the order of their arrival.
 
-    >>> dict(mean_over_sites({"site-1": {"dice": 0.5}, "site-2": {"dice": 0.75, "acc": 0.9}}))
-    {'dice': 0.625}
+    >>> one, other = MetricValue(value=0.5, counted=2), MetricValue(value=None, counted=0)
+    >>> mean_over_sites({"site-1": {"dice": one}, "site-2": {"dice": other, "acc": one}})["dice"]
+    SiteMean(value=0.5, sites=1, undefined=('site-2',))
 
     Raises:
         FederationError: there is no site.
@@ -505,11 +528,18 @@ def mean_over_sites(metrics_by_site: Mapping[str, Metrics]) -> Metrics:
         raise FederationError(
             "a mean over zero sites does not exist; score at least one site first"
         )
+    names = set.intersection(*(set(metrics) for metrics in metrics_by_site.values()))
     sites = sorted(metrics_by_site)
-    names = set.intersection(*(set(metrics_by_site[site]) for site in sites))
     return read_only(
-        {
-            name: math.fsum(metrics_by_site[site][name] for site in sites) / len(sites)
-            for name in names
-        }
+        {name: _mean({site: metrics_by_site[site][name] for site in sites}) for name in names}
+    )
+
+
+def _mean(metrics: Mapping[str, MetricValue]) -> SiteMean:
+    values = [metric.value for metric in metrics.values() if metric.value is not None]
+    units = {metric.unit for metric in metrics.values() if metric.value is not None}
+    return SiteMean(
+        value=math.fsum(values) / len(values) if len(units) == 1 else None,
+        sites=len(values),
+        undefined=tuple(site for site, metric in metrics.items() if metric.value is None),
     )

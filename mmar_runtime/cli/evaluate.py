@@ -21,6 +21,7 @@ from mmar_runtime.cli.common import (
 from mmar_runtime.cli.confine import add_confine_argument
 from mmar_runtime.cli.given_values import add_data_argument
 from mmar_runtime.config.loader import VALIDATION_FILE, load_evaluation_config
+from mmar_runtime.metrics import metric_lines
 from mmar_runtime.policy.site_policy import OWN_MMAR_POLICY, read_site_policy
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ EXAMPLES = """examples:
 
 With --policy, the metrics are those that the site would send to a federation, rounded as there.
 """
+
+
+MOST_FINDINGS = 20
+"""Cases that the summary lists."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +66,8 @@ def run(options: argparse.Namespace) -> int:
 
         result = evaluate(config, allow_code=True, should_stop=stop)
     result = replace(result, metrics=policy.rounded(result.metrics))
+    if options.policy is not None:
+        result = replace(result, findings=())  # they name files, which no policy lets out
     if not first:
         return 0  # each process has the same result
     if options.json:
@@ -72,7 +79,10 @@ def run(options: argparse.Namespace) -> int:
 
 def summary(result: EvaluationResult, config: EvaluationConfig, seconds: float) -> str:
     """Return the lines that a person wants to read at the end."""
-    lines = [f"{name}: {value!r}" for name, value in result.metrics.items()]
+    lines = list(metric_lines(result.metrics))
+    lines += [f"    {one.label} {one.fault}: {one.case}" for one in result.findings[:MOST_FINDINGS]]
+    if (rest := len(result.findings) - MOST_FINDINGS) > 0:
+        lines.append(f"    ... and {rest} more; --json has all of them")
     lines.append(f"{result.cases} cases in {seconds:.1f} s")
     lines.append(f"output: {config.value('MMAR_EVAL_OUTPUT_PATH')}")
     return "\n".join(lines)

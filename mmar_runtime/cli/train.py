@@ -29,7 +29,8 @@ from mmar_runtime.mmar import RESUME_FILE
 
 if TYPE_CHECKING:
     from mmar_runtime.config.sections import TrainConfig
-    from mmar_runtime.results import EpochReport, EvaluationResult, TrainResult
+    from mmar_runtime.metrics import MetricValue
+from mmar_runtime.results import EpochReport, EvaluationResult, TrainResult
 
 STATS_FILE = "train_stats.json"
 
@@ -121,6 +122,8 @@ def summary(result: TrainResult, config: TrainConfig) -> str:
         lines.append(
             f"best {result.key_metric}: {result.best_metric:.4f} in epoch {result.best_epoch}"
         )
+    elif result.validations:
+        lines.append(f"best {result.key_metric}: undefined in every validation; no best model")
     lines += missing(result, config)
     if result.checkpoints != ():
         lines.append(f"checkpoints: {config.value('MMAR_CKPT_DIR')}")
@@ -154,6 +157,13 @@ def _why(config: TrainConfig) -> str:
     interval = specs[0].args.items.get("interval")
     shown = "" if interval is None else f", {plain(interval)},"
     return f"as the ValidationHandler's interval{shown} is longer than the training"
+
+
+def one_line(name: str, metric: MetricValue) -> str:
+    """Return a metric with what its number hides: its unit, and cases without a value."""
+    value = "nan" if metric.value is None else f"{metric.value:.4f}"
+    of = f" over {metric.counted} of {metric.cases} cases" if metric.undefined else ""
+    return f"{name} {value}{metric.unit and ' '}{metric.unit}{of}"
 
 
 def train_stats(result: TrainResult, lines: Lines) -> dict[str, Any]:
@@ -203,13 +213,13 @@ class Lines:
     def epoch(self, report: EpochReport, *, epochs: int) -> None:
         """Print a line for each epoch."""
         parts = [] if report.loss is None else [f"loss {report.loss:.4f}"]
-        parts += [f"{name} {value:.4f}" for name, value in report.metrics.items()]
+        parts += [one_line(name, metric) for name, metric in report.metrics.items()]
         left = self._seconds_left(report.epoch, epochs)
         print(f"epoch {report.epoch}/{epochs}: {', '.join(parts)} ({left} left)", file=sys.stderr)
 
     def validation(self, result: EvaluationResult, *, epoch: int) -> None:
         """Print a line for each validation."""
-        parts = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
+        parts = ", ".join(one_line(name, metric) for name, metric in result.metrics.items())
         print(f"validated after epoch {epoch}: {parts}", file=sys.stderr)
 
     def _seconds_left(self, epoch: int, epochs: int) -> str:

@@ -9,23 +9,28 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from ignite.engine import Engine
+from ignite.metrics import Metric
 from monai.engines import Workflow
 from monai.transforms import Compose
 
 from mmar_runtime.components.caches import CACHING, cache_names
 from mmar_runtime.components.catalog import check_own_arguments, find_class, takes_argument
+from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
 from mmar_runtime.components.conf import TrainConf
 from mmar_runtime.components.expressions import interpret
 from mmar_runtime.components.image_readers import leave_dicom_to_itk
 from mmar_runtime.components.launch import ALONE, Processes
+from mmar_runtime.components.measuring import Measurements, counted
 from mmar_runtime.components.processes import averaging_gradients, own_part
 from mmar_runtime.components.size import memory_for, require_no_more, require_size
 from mmar_runtime.components.trackers import close_at_end
-from mmar_runtime.config.data_list import read_data_list
+from mmar_runtime.config.data_list import label_names, read_data_list
 from mmar_runtime.config.expressions import references
 from mmar_runtime.config.file_keys import file_keys
 from mmar_runtime.config.nodes import (
@@ -41,7 +46,9 @@ from mmar_runtime.config.nodes import (
 )
 from mmar_runtime.config.sections import SLOT_KINDS, TRANSFORM_SLOTS, WorkflowConfig
 from mmar_runtime.errors import ComponentError, MmarError
+from mmar_runtime.metrics import is_better
 from mmar_runtime.policy.component_check import ENGINE_KINDS
+from mmar_runtime.policy.metric_kinds import MetricKind, metric_kinds
 from mmar_runtime.policy.run_folders import run_folders
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY
 
@@ -139,7 +146,7 @@ class ComponentBuilder:
             nodes = node.items if isinstance(node, ListNode) else (node,)
             specs = [item for item in nodes if isinstance(item, ComponentSpec)]
             enabled = [spec for spec in specs if self._wanted(spec)]
-            return {spec.log_label: self._component(spec, scope, kind) for spec in enabled}
+            return {spec.log_label: self._metric(spec, scope) for spec in enabled}
         if name in TRANSFORM_SLOTS:
             return Compose(self._value(node, scope, kind))
         return self._value(node, scope, kind)
@@ -160,6 +167,20 @@ class ComponentBuilder:
                 return self._component(node, scope, kind)
             case WeightsFile() | TransformRef():
                 raise TypeError(f"{node.location}: the workflow resolves this before building")
+
+    def _metric(self, spec: ComponentSpec, scope: str) -> Metric:
+        kind = self._kinds(scope)[spec.log_label or ""]
+        return counted(self._component(spec, scope, "metric"), kind, label_names(self.config))
+
+    def _kinds(self, scope: str) -> Mapping[str, MetricKind]:
+        return metric_kinds(self.config.scopes[scope])
+
+    def measurements(self, scope: str, engine: Engine) -> Measurements:
+        """Return the reader of the metrics of a section's engine, which is built."""
+        handlers: dict[str, Metric] = {}
+        for slot in METRIC_SLOTS:
+            handlers |= self.built(scope).get(slot) or {}
+        return Measurements(engine, handlers, self._kinds(scope))
 
     def _wanted(self, node: Node) -> bool:
         if not isinstance(node, ComponentSpec):
@@ -211,6 +232,7 @@ class ComponentBuilder:
         engine = kind if kind in ENGINE_KINDS and derived else None
         if engine is not None and takes_argument(cls, "device"):
             arguments.setdefault("device", self.context.device)
+        self._set_direction(arguments, cls, engine=engine is not None, scope=scope)
         self._fit_to_machine(arguments, engine=engine is not None)
         if entry is None:
             check_own_arguments(spec, cls, arguments)
@@ -227,6 +249,18 @@ class ComponentBuilder:
             require_no_more(built, self.context.max_parameters, spec.title, spec.location)
         close_at_end(built, self.context.at_end)
         return built.to(self.context.device) if isinstance(built, torch.nn.Module) else built
+
+    def _set_direction(
+        self, arguments: dict[str, Any], cls: type[Any], *, engine: bool, scope: str
+    ) -> None:
+        """Let an engine and a saver of models compare the key metric as everything else does."""
+        kinds = self._kinds(scope)
+        label = arguments.get("key_metric_name") or next(iter(kinds), "")
+        higher = label not in kinds or kinds[label].higher_is_better is not False
+        if engine and takes_argument(cls, "metric_cmp_fn"):
+            arguments["metric_cmp_fn"] = partial(is_better, higher_is_better=higher)
+        if cls is AtomicCheckpointSaver:
+            arguments["key_metric_negative_sign"] = not higher
 
     def _fit_to_machine(self, arguments: dict[str, Any], *, engine: bool) -> None:
         """Replace the written device by the device of this machine; leave AMP on where it runs."""

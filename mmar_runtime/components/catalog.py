@@ -22,6 +22,7 @@ from mmar_runtime.components.checkpoint_loader import WholeCheckpointLoader
 from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
 from mmar_runtime.components.deep_supervision import SingleAnswerUNetPlusPlus
 from mmar_runtime.components.label_words import MapWords
+from mmar_runtime.components.metrics_saver import NamedMetricsSaver
 from mmar_runtime.components.trackers import (
     OwnRunMLFlowHandler,
     TaskClearMLImageHandler,
@@ -37,6 +38,7 @@ REPLACED_CLASSES: Mapping[str, type] = {
     "monai.handlers.checkpoint_saver.CheckpointSaver": AtomicCheckpointSaver,
     "monai.handlers.clearml_handlers.ClearMLImageHandler": TaskClearMLImageHandler,
     "monai.handlers.clearml_handlers.ClearMLStatsHandler": TaskClearMLStatsHandler,
+    "monai.handlers.metrics_saver.MetricsSaver": NamedMetricsSaver,
     "monai.handlers.mlflow_handler.MLFlowHandler": OwnRunMLFlowHandler,
     "monai.networks.nets.basic_unetplusplus.BasicUNetPlusPlus": SingleAnswerUNetPlusPlus,
     "monai.transforms.utility.dictionary.MapLabelValued": MapWords,

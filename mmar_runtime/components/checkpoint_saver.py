@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from monai.handlers import CheckpointSaver
 
 from mmar_runtime.errors import RunAborted
 from mmar_runtime.files import write_atomically
+from mmar_runtime.metrics import defined
+
+logger = logging.getLogger(__name__)
 
 Listener = Callable[[Path], object]
 
@@ -65,6 +69,7 @@ class AtomicCheckpointSaver(CheckpointSaver):
     def __init__(self, save_dir: str, save_dict: dict[str, Any], **arguments: Any) -> None:
         super().__init__(save_dir, save_dict, **arguments)
         self.listeners: list[Listener] = []
+        self._key_metric: str | None = arguments.get("key_metric_name")
         self._names = {
             "_final_checkpoint": arguments.get("final_filename"),
             "_key_metric_checkpoint": arguments.get("key_metric_filename"),
@@ -83,6 +88,14 @@ class AtomicCheckpointSaver(CheckpointSaver):
             if (checkpoint := getattr(self, attribute)) is not None
             for item in checkpoint._saved
         ]
+
+    def metrics_completed(self, engine: Engine) -> None:
+        """Save the model if it is the best so far; a model without a defined key metric is not."""
+        name = str(self._key_metric or getattr(engine.state, "key_metric_name", None))
+        if defined(float(engine.state.metrics[name])) is None:
+            logger.warning("%s is undefined, so the model is not kept as the best", name)
+            return
+        super().metrics_completed(engine)
 
     def exception_raised(self, engine: Engine, e: BaseException) -> None:
         """Save the final model and raise ``e`` again; only raise it if the run was stopped."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from mmar_runtime.config.sections import Section, WorkflowConfig
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.config.tables import LIST_COLUMN, WHOLE, read_table
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
+from mmar_runtime.names import is_name
 
 MAX_LISTED_FILES = 5
 
@@ -207,6 +208,35 @@ def lists_of_cases(config: WorkflowConfig) -> Iterator[tuple[Section, DataList]]
                 continue
             if cases is not None:
                 yield section, cases
+
+
+def label_names(config: WorkflowConfig) -> Mapping[int, str]:
+    """Return the names of the labels' values, as a config's first data list has them.
+
+    Decathlon lists write ``{"1": "spleen"}``, nnU-Net's ``{"spleen": 1}``, others a list of names.
+    A value without a plain name of its own has none here.
+    """
+    for source in data_sources(config):
+        try:
+            document = read_json(Path(source.file))
+        except ConfigError:
+            continue
+        labels = document.get("labels") if isinstance(document, dict) else None
+        names = dict(_named_values(labels))
+        return {value: name for value, name in names.items() if _is_unique(name, names.values())}
+    return {}
+
+
+def _named_values(labels: Any) -> Iterator[tuple[int, str]]:
+    pairs = labels.items() if isinstance(labels, dict) else ()
+    for key, value in enumerate(labels) if isinstance(labels, list) else pairs:
+        number, name = (value, key) if isinstance(value, int) else (key, value)
+        if is_name(name) and (isinstance(number, int) or str(number).isdecimal()):
+            yield int(number), name
+
+
+def _is_unique(name: str, names: Collection[str]) -> bool:
+    return list(names).count(name) == 1
 
 
 def listed_keys(source: DataListSource) -> frozenset[str] | None:

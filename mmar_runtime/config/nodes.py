@@ -85,6 +85,7 @@ class ComponentSpec:
         disabled: leave this component out.
         rank: build it in this process of a distributed run only; None means in each.
         log_label: the key of a metric in logs and results.
+        negate: of a metric: whether a lower value is better.
         data_list: for a data set: where its items come from.
     """
 
@@ -96,6 +97,7 @@ class ComponentSpec:
     disabled: bool = False
     rank: int | None = None
     log_label: str | None = None
+    negate: bool = False
     data_list: DataListSource | None = None
 
     @property
@@ -211,6 +213,8 @@ def _plain_component(spec: ComponentSpec) -> dict[str, Any]:
         content["rank"] = spec.rank
     if spec.log_label is not None:
         content["log_label"] = spec.log_label
+    if spec.negate:
+        content["negate"] = True
     if spec.data_list is not None:
         content["data_list_file_path"] = spec.data_list.file
         content["data_file_base_dir"] = spec.data_list.base

@@ -26,7 +26,8 @@ from mmar_runtime.config.variables import SubstitutionError, names_in, substitut
 from mmar_runtime.errors import Problem, did_you_mean
 
 DATA_LIST_KEYS = ("data_list_file_path", "data_file_base_dir", "data_list_key")
-COMPONENT_KEYS = ("name", "path", "args", "disabled", "rank", "log_label", *DATA_LIST_KEYS)
+METRIC_KEYS = ("log_label", "negate")
+COMPONENT_KEYS = ("name", "path", "args", "disabled", "rank", *METRIC_KEYS, *DATA_LIST_KEYS)
 WEIGHTS_KEYS = ("ts_path", "ckpt_path")
 AUTOML_KEYS = ("search", "apply", "@disabled")
 AUTOML_ADVICE = "AutoML is not there. Take it out, to train once with the values that are written."
@@ -137,9 +138,10 @@ class NodeParser:
             path=path,
             alias=alias,
             args=map_node(location / "args", args),
-            disabled=self._disabled(raw, location),
+            disabled=self._flag(raw, "disabled", location),
             rank=self._rank(raw, location),
             log_label=self._log_label(raw, location),
+            negate=self._flag(raw, "negate", location),
             data_list=data_list,
         )
 
@@ -182,7 +184,7 @@ class NodeParser:
         self._known_keys(raw, ("ref", "disabled"), location)
         name = self._optional_text(raw, "ref", location)
         return TransformRef(
-            location=location, name=name or "", disabled=self._disabled(raw, location)
+            location=location, name=name or "", disabled=self._flag(raw, "disabled", location)
         )
 
     def _weights_file(self, raw: dict[str, Any], location: Location) -> Node:
@@ -190,7 +192,7 @@ class NodeParser:
         given = [key for key in WEIGHTS_KEYS if key in raw]
         if len(given) > 1:
             self._problem(location, "has ts_path and ckpt_path; write one entry for each", "model")
-        disabled = self._disabled(raw, location)
+        disabled = self._flag(raw, "disabled", location)
         path = self._optional_text(raw, given[0], location) or ""
         kind: WeightsKind = "ts_path" if given[0] == "ts_path" else "ckpt_path"
         return WeightsFile(location=location, kind=kind, path=path, disabled=disabled)
@@ -251,16 +253,14 @@ class NodeParser:
             return None
         return value
 
-    def _disabled(self, raw: dict[str, Any], location: Location) -> bool:
-        """Return whether a component is disabled: only true disables, all else is a mistake."""
-        if "disabled" not in raw:
+    def _flag(self, raw: dict[str, Any], key: str, location: Location) -> bool:
+        """Return whether a key is true: only true counts, all but false is a mistake."""
+        if key not in raw:
             return False
         before = len(self.problems)
-        value = self.scalar(raw["disabled"], location / "disabled")
+        value = self.scalar(raw[key], location / key)
         if not isinstance(value, bool) and len(self.problems) == before:
-            self._problem(
-                location / "disabled", f"has to be true or false, found {value!r}", "disabled"
-            )
+            self._problem(location / key, f"has to be true or false, found {value!r}", key)
         return value is True
 
     def _rank(self, raw: dict[str, Any], location: Location) -> int | None:

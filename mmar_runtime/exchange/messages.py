@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from mmar_runtime.results import EpochReport, EvaluationResult, Metrics
+from mmar_runtime.metrics import Metrics
+from mmar_runtime.results import EpochReport, EvaluationResult
 
 if TYPE_CHECKING:
     from mmar_runtime.weights import Weights
@@ -162,14 +163,7 @@ Kind: TypeAlias = Literal["WEIGHT_DIFF", "WEIGHTS", "METRICS"]
 
 METADATA_KEYS: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
     {
-        "WEIGHT_DIFF": (
-            "steps",
-            "samples",
-            "epoch_samples",
-            "report",
-            "initial_metrics",
-            "filter_history",
-        ),
+        "WEIGHT_DIFF": ("steps", "samples", "epoch_samples", "report", "filter_history"),
         "WEIGHTS": ("model_round", "metrics", "filter_history"),
         "METRICS": ("cases", "filter_history"),
     }

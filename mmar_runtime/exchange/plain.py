@@ -25,7 +25,7 @@ from mmar_runtime.names import shown
 
 T = TypeVar("T")
 
-KEY, ADDED = "key", "added"
+KEY = "key"
 KINDS: Mapping[Any, str] = {
     str: "a text",
     int: "a whole number",
@@ -40,11 +40,6 @@ KINDS: Mapping[Any, str] = {
 def keyed(key: str) -> Any:
     """Return a field that has another name in JSON."""
     return field(metadata={KEY: key})
-
-
-def added(default: Any) -> Any:
-    """Return a field that documents from before do not have; there it has its default."""
-    return field(default=default, metadata={ADDED: True})
 
 
 def to_plain(value: Any) -> Any:
@@ -117,18 +112,19 @@ def _read(hint: Any, value: Any, place: str) -> Any:
 def _dataclass(kind: Any, value: Any) -> Any:
     _require(isinstance(value, Mapping), "", "an object", value)
     shape = _shape(kind)
-    absent = [key for key in shape if key not in value]
-    missing = [key for key in absent if ADDED not in shape[key][0].metadata]
+    missing = [key for key in shape if key not in value]
     unknown = sorted(shown(str(key)) for key in value if key not in shape)
     if missing:
         raise FederationError(f"missing: {', '.join(missing)}")
     if unknown:
         raise FederationError(f"unknown: {', '.join(unknown)}; known: {', '.join(shape)}")
-    parts = {key: _read(hint, value[key], key) for key, (_, hint) in shape.items() if key in value}
-    made = kind(**{shape[key][0].name: part for key, part in parts.items() if shape[key][0].init})
-    for key, read in parts.items():
-        part = shape[key][0]
-        stated, computed = to_plain(read), to_plain(getattr(made, part.name))
+    parts = {key: _read(hint, value[key], key) for key, (_, hint) in shape.items()}
+    try:
+        made = kind(**{part.name: parts[key] for key, (part, _) in shape.items() if part.init})
+    except ValueError as error:  # a value that checks itself
+        raise FederationError(str(error)) from error
+    for key, (part, _) in shape.items():
+        stated, computed = to_plain(parts[key]), to_plain(getattr(made, part.name))
         if not part.init and not _agree(stated, computed):
             raise FederationError(
                 f"{key}: the document states {stated}, its other values give {computed}; the file"
@@ -188,6 +184,6 @@ def _agree(stated: Any, computed: Any) -> bool:
         return stated.keys() == computed.keys() and all(
             _agree(stated[key], computed[key]) for key in computed
         )
-    if isinstance(computed, float):
+    if isinstance(computed, float) and isinstance(stated, float):
         return math.isclose(stated, computed, rel_tol=1e-9, abs_tol=1e-12)
     return bool(stated == computed)

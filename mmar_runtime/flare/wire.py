@@ -53,7 +53,6 @@ META_NAMES: Mapping[str, str] = MappingProxyType(
         MetaKey.NUM_STEPS_CURRENT_ROUND: "steps",
         SAMPLES: "samples",
         EPOCH_SAMPLES: "epoch_samples",
-        MetaKey.INITIAL_METRICS: "initial_metrics",
         MetaKey.FILTER_HISTORY: "filter_history",
         REPORT: "report",
         CASES: "cases",

@@ -44,6 +44,7 @@ from mmar_runtime.policy.files.tree_hash import file_hash
 from mmar_runtime.policy.fit_check import fit_check, fit_notices
 from mmar_runtime.policy.limits_check import limits_check, weights_size_check
 from mmar_runtime.policy.metric_check import metric_check
+from mmar_runtime.policy.metric_kinds import direction_check
 from mmar_runtime.policy.path_check import path_check
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, OWN_MMAR_POLICY, SitePolicy
 from mmar_runtime.policy.verdict import MAX_PROBLEMS, Verdict, verdict
@@ -292,6 +293,7 @@ def policy_checks(mmar: Mmar, policy: SitePolicy) -> list[Check]:
         partial(_denied, policy),
         limits_check(policy.limits),
         metric_check(policy),
+        direction_check,
         path_check(policy),
         weights_size_check(policy.limits),
         partial(_torchscript, policy),
@@ -306,6 +308,7 @@ def own_mmar_checks() -> list[Check]:
     """
     return [
         component_check(allow_code=True),
+        direction_check,
         limits_check(OWN_MMAR_POLICY.limits),
         path_check(OWN_MMAR_POLICY, owner=True),
         weights_size_check(OWN_MMAR_POLICY.limits),

@@ -22,6 +22,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.confinement.wall import MODES, Mode
 from mmar_runtime.errors import ConfigError, Problem, did_you_mean
+from mmar_runtime.metrics import Metrics, MetricValue, rounded
 from mmar_runtime.policy.files.writers import other_owner, other_writers
 
 SITE_POLICY_FILE = "mmar_site_policy.json"
@@ -187,42 +188,38 @@ class SitePolicy:
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def rounded(self, metrics: Mapping[str, float]) -> dict[str, float]:
+    def lets_out(self, label: str) -> bool:
+        """Return whether a metric may leave, by its label."""
+        return self.outgoing.metrics is None or label in self.outgoing.metrics
+
+    def rounded(self, metrics: Metrics) -> dict[str, MetricValue]:
         """Return the metrics that may leave, rounded as the policy says; the others are left out.
 
         >>> outgoing = Outgoing(metrics=("dice",), round_digits=2)
-        >>> SitePolicy(outgoing=outgoing).rounded({"dice": 0.8765, "loss": 0.1})
-        {'dice': 0.88}
+        >>> one, other = MetricValue(value=0.8765, counted=9), MetricValue(value=0.1, counted=9)
+        >>> SitePolicy(outgoing=outgoing).rounded({"dice": one, "acc": other})["dice"].value
+        0.88
         """
-        allowed, digits = self.outgoing.metrics, self.outgoing.round_digits
-        kept = {name: v for name, v in metrics.items() if allowed is None or name in allowed}
-        return (
-            kept if digits is None else {name: significant(v, digits) for name, v in kept.items()}
-        )
+        digits = self.outgoing.round_digits
+        kept = {label: metric for label, metric in metrics.items() if self.lets_out(label)}
+        if digits is None:
+            return kept
+        return {label: rounded(metric, digits) for label, metric in kept.items()}
 
     def rounded_count(self, count: int) -> int:
-        """Return a number of steps or samples as it may leave."""
+        """Return a number of steps, samples or cases as it may leave."""
         digits = self.outgoing.count_digits
         return count if digits is None else rounded_down(count, digits)
 
 
 def rounded_down(count: int, digits: int) -> int:
-    """Return a count from 1 on with so many significant decimal digits, the others zero.
+    """Return a count with so many significant decimal digits, the others zero.
 
     >>> [rounded_down(count, 1) for count in (1, 19, 137)]
     [1, 10, 100]
     """
     kept = str(count)[:digits]
     return int(kept.ljust(len(str(count)), "0"))
-
-
-def significant(value: float, digits: int) -> float:
-    """Return a number rounded to so many significant decimal digits.
-
-    >>> [significant(value, 3) for value in (0.87654, 1034.0, 1.2345e-06)]
-    [0.877, 1030.0, 1.23e-06]
-    """
-    return float(f"{value:.{digits - 1}e}")
 
 
 DEFAULT_POLICY = SitePolicy()

@@ -12,6 +12,7 @@ import torch
 from ignite.engine import Engine
 
 from mmar_runtime.components.builder import BuildContext, ComponentBuilder
+from mmar_runtime.components.measuring import Measurements
 from mmar_runtime.components.network import network_from_file
 from mmar_runtime.components.processes import asked_together
 from mmar_runtime.config.nodes import WeightsFile
@@ -26,7 +27,6 @@ from mmar_runtime.workflows.first_answer import check_first_answer
 from mmar_runtime.workflows.observing import (
     ShouldStop,
     forget_batch,
-    scalar_metrics,
     stop_between_iterations,
 )
 from mmar_runtime.workflows.session import session
@@ -61,6 +61,7 @@ class EvaluationWorkflow:
         with explained(config):  # a data set that caches reads its images when it is built
             self.network: torch.nn.Module = self.builder.get("", "model")
             self.evaluator: Engine = self.builder.get("", "evaluator")
+        self._measurements = self.builder.measurements("", self.evaluator)
         check_first_answer(self.evaluator, config)
         self._should_stop = asked_together(should_stop, context.processes, context.device)
         if not context.processes.several:
@@ -83,7 +84,7 @@ class EvaluationWorkflow:
         forget_batch(self.evaluator)
         if self._should_stop():
             raise RunAborted("the evaluation was stopped before it was complete")
-        return result_of(self.evaluator)
+        return result_of(self.evaluator, self._measurements)
 
 
 def require_batches(engine: Engine, section: Section) -> None:
@@ -101,14 +102,14 @@ def require_batches(engine: Engine, section: Section) -> None:
         )
 
 
-def result_of(evaluator: Engine) -> EvaluationResult:
+def result_of(evaluator: Engine, measurements: Measurements) -> EvaluationResult:
     """Return the results of an evaluator's last run over all processes; each process has to ask."""
     state: Any = evaluator.state  # MONAI adds the attributes of the key metric
-    own_cases = len(getattr(state.dataloader, "dataset", ()))
     return EvaluationResult(
         key_metric=state.key_metric_name,
-        metrics=scalar_metrics(evaluator),
-        cases=int(idist.all_reduce(own_cases)),
+        metrics=measurements.read(),
+        cases=measurements.cases(),
+        findings=measurements.findings(),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from ignite.engine import Engine, Events
 
+from mmar_runtime.components.measuring import Measurements
 from mmar_runtime.results import EpochReport, EvaluationResult
 
 ShouldStop = Callable[[], bool]
@@ -54,8 +55,9 @@ class EpochReporter:
         reports: the epochs so far; a caller that runs the trainer in parts may empty it in between.
     """
 
-    def __init__(self, trainer: Engine, observer: Observer) -> None:
+    def __init__(self, trainer: Engine, measurements: Measurements, observer: Observer) -> None:
         self.reports: list[EpochReport] = []
+        self._measurements = measurements
         self._observer = observer
         self._losses: list[float] = []
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._iteration)
@@ -79,7 +81,7 @@ class EpochReporter:
         report = EpochReport(
             epoch=engine.state.epoch,
             loss=sum(losses) / len(losses) if losses else None,
-            metrics=scalar_metrics(engine),
+            metrics=self._measurements.read(),
         )
         self.reports.append(report)
         self._observer.epoch(report, epochs=engine.state.max_epochs or 0)
@@ -95,17 +97,6 @@ def loss_of(output: Any) -> float | None:
     if isinstance(loss, torch.Tensor):
         return loss.detach().float().mean().item()
     return float(loss) if isinstance(loss, int | float) else None
-
-
-def scalar_metrics(engine: Engine) -> dict[str, float]:
-    """Return the engine's metrics that are single numbers."""
-    scalars = {}
-    for name, value in engine.state.metrics.items():
-        if isinstance(value, torch.Tensor) and value.numel() == 1:
-            scalars[name] = float(value.item())
-        elif isinstance(value, int | float):
-            scalars[name] = float(value)
-    return scalars
 
 
 def stop_between_iterations(engine: Engine, should_stop: ShouldStop) -> None:

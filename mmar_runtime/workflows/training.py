@@ -23,6 +23,7 @@ from mmar_runtime.config.predictions import outputs_of
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import CheckpointError, ComponentError, RunAborted
 from mmar_runtime.files import make_folder_to_write
+from mmar_runtime.metrics import defined
 from mmar_runtime.mmar import RESUME_FILE
 from mmar_runtime.results import EpochReport, EvaluationResult, TrainResult
 from mmar_runtime.workflows.conf_report import conf_report
@@ -94,10 +95,12 @@ class TrainingWorkflow:
             for handler in self.handlers():
                 if isinstance(handler, EarlyStopHandler):  # built before the trainer
                     handler.set_trainer(self.trainer)
-            self._reporter = EpochReporter(self.trainer, self._observer)
+            measurements = self.builder.measurements("train", self.trainer)
+            self._reporter = EpochReporter(self.trainer, measurements, self._observer)
             stop_between_iterations(self.trainer, self._should_stop)
             log_checkpoints(self.handlers())
         if self.evaluator is not None:
+            self._measurements = self.builder.measurements("validate", self.evaluator)
             self._prepare_evaluator(self.evaluator)
             self.evaluator.add_event_handler(Events.COMPLETED, self._remember_validation)
 
@@ -147,7 +150,7 @@ class TrainingWorkflow:
         }
 
     def _remember_validation(self, evaluator: Engine) -> None:
-        result = result_of(evaluator)
+        result = result_of(evaluator, self._measurements)
         self.validated = (self.epoch, result)
         self.validations += 1
         self._observer.validation(result, epoch=self.epoch)
@@ -330,6 +333,8 @@ def _train_result(
     state: Any = workflow.evaluator.state
     if state.key_metric_name is None or state.best_metric_epoch < 1:
         return plain
+    if defined(float(state.best_metric)) is None:
+        return replace(plain, key_metric=state.key_metric_name)
     return replace(
         plain,
         key_metric=state.key_metric_name,

@@ -21,6 +21,7 @@ from mmar_runtime.exchange.messages import (
     Update,
     Validate,
 )
+from mmar_runtime.metrics import MetricValue
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
@@ -32,9 +33,9 @@ from tests.carriers.script import (
     STATUS,
     Script,
     Word,
+    dice,
     difference,
     report,
-    value,
 )
 
 
@@ -81,10 +82,10 @@ class ScriptedSites:
                 )
             case Submit():
                 return BestModel(
-                    weights=self._own(word), round_number=1, result=result(value(word, 0.5))
+                    weights=self._own(word), round_number=1, result=result(dice(word, 0.5))
                 )
             case _:
-                return result(value(word, 0.75))
+                return result(dice(word, 0.75))
 
     def _own(self, word: Word) -> Weights:
         return {**self.first, **difference(self.first, word)} if word == "nan" else self.first
@@ -92,8 +93,8 @@ class ScriptedSites:
     first: Weights
 
 
-def result(dice: float) -> EvaluationResult:
-    return EvaluationResult(key_metric=DICE, metrics={DICE: dice}, cases=3)
+def result(score: MetricValue) -> EvaluationResult:
+    return EvaluationResult(key_metric=DICE, metrics={DICE: score}, cases=3)
 
 
 def run_inline(script: Script, mmar: Path, folder: Path) -> RunRecord:

@@ -36,9 +36,9 @@ from tests.carriers.script import (
     SITES,
     Script,
     Word,
+    dice,
     difference,
     report,
-    value,
 )
 from tests.carriers.script import (
     STATUS as WORDS,
@@ -148,10 +148,10 @@ class ScriptedSite(threading.Thread):
             return self._update(message, word)
         if task == SUBMIT:
             spoilt = difference(self._first, word) if word == "nan" else {}
-            meta = {"round": 1, "metrics": {DICE: value(word, 0.5)}}
+            meta = {"round": 1, "metrics": {DICE: dice(word, 0.5).as_dict()}}
             weights = {**self._first, **spoilt}
             return DXO(DataKind.WEIGHTS, data=_arrays(weights), meta=meta).to_shareable()
-        metrics = {DICE: value(word, 0.75)}
+        metrics = {DICE: dice(word, 0.75).as_dict()}
         return DXO(DataKind.METRICS, data=metrics, meta={CASES: 3}).to_shareable()
 
     def _update(self, message: Shareable, word: Word) -> Shareable:
@@ -162,7 +162,6 @@ class ScriptedSite(threading.Thread):
         told = to_plain(report(self.name, message.get_header(AppConstants.CURRENT_ROUND) + 1))
         meta = {
             MetaKey.NUM_STEPS_CURRENT_ROUND: 1,
-            MetaKey.INITIAL_METRICS: told["received_metrics"],
             REPORT: told,
         }
         data = _arrays(difference(weights, word))

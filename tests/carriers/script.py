@@ -12,8 +12,10 @@ from typing import Any, Literal
 import torch
 
 from mmar_runtime.exchange.messages import SiteReport
+from mmar_runtime.metrics import MetricValue
 from mmar_runtime.results import EpochReport
 from mmar_runtime.weights import Weights
+from tests.conftest import metric
 
 SITES = ("site-1", "site-2", "site-3")
 JOB = "job-1"
@@ -61,8 +63,8 @@ def report(site: str, round_number: int) -> SiteReport:
     """A site's report; each site and round has a score of its own."""
     score = 0.1 * SITES.index(site) + 0.25 * round_number
     return SiteReport(
-        received_metrics={DICE: score},
-        local_metrics={DICE: score + 0.1},
+        received_metrics={DICE: metric(score)},
+        local_metrics={DICE: metric(score + 0.1)},
         epochs=(EpochReport(epoch=round_number, loss=0.5),),
         seconds=1.5,
         built={"train.trainer": 1},
@@ -70,6 +72,9 @@ def report(site: str, round_number: int) -> SiteReport:
     )
 
 
-def value(word: Word, good: float) -> float:
-    """A metric's value."""
-    return float("nan") if word == "nan" else good
+def dice(word: Word, good: float) -> MetricValue:
+    """A score; no metric of ours is NaN, so this one is spoilt after it was made."""
+    found = metric(good)
+    if word == "nan":
+        object.__setattr__(found, "value", float("nan"))
+    return found

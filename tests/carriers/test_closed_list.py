@@ -18,14 +18,19 @@ from fl_server.update_guard import Expected, UpdateLimits, check_update
 from mmar_runtime.exchange.messages import EpochReport, Kind, SiteReport
 from mmar_runtime.exchange.plain import to_plain
 from mmar_runtime.flare.wire import META_NAMES
+from tests.conftest import metric, plain_metric
 
 Json = dict[str, Any]
 
+PART = {"value": 0.5, "counted": 3, "missed": 0, "absent": 0, "spurious": 0}
+COUNTS = {0: True, 1: True, 10**9: True, -1: False, 10**9 + 1: False, 2.0: False, "3": False}
+"""What a number of cases may be."""
+
 MODEL = {"w": np.zeros(2, np.float32)}
 REPORT = SiteReport(
-    received_metrics={"dice": 0.25},
-    local_metrics={"dice": 0.5},
-    epochs=(EpochReport(epoch=1, loss=0.75, metrics={"acc": 0.5}),),
+    received_metrics={"dice": metric(0.25)},
+    local_metrics={"dice": metric(0.5)},
+    epochs=(EpochReport(epoch=1, loss=0.75, metrics={"acc": metric(0.5)}),),
     seconds=2.5,
     built={"train.trainer": 1},
     process="0123456789ab",
@@ -34,12 +39,14 @@ REPORT = SiteReport(
 
 def metadata(kind: Kind) -> Json:
     if kind == "WEIGHT_DIFF":
-        return {"steps": 3, "report": to_plain(REPORT), "initial_metrics": {"dice": 0.25}}
-    return {"WEIGHTS": {"model_round": 2, "metrics": {"dice": 0.5}}, "METRICS": {"cases": 5}}[kind]
+        return {"steps": 3, "report": to_plain(REPORT)}
+    if kind == "WEIGHTS":
+        return {"model_round": 2, "metrics": {"dice": plain_metric(0.5)}}
+    return {"cases": 5}
 
 
 def data(kind: Kind) -> Json:
-    return {"dice": 0.5} if kind == "METRICS" else {"w": np.ones(2, np.float32)}
+    return {"dice": plain_metric(0.5)} if kind == "METRICS" else {"w": np.ones(2, np.float32)}
 
 
 def gate_takes(kind: Kind, values: Json, meta: Json) -> bool:
@@ -75,6 +82,10 @@ def metrics(**changes: Any) -> Callable[[Json, Json], object]:
     return lambda values, meta: values.update(changes)
 
 
+def by_class(name: str = "spleen", **changes: Any) -> Callable[[Json, Json], object]:
+    return metrics(dice=plain_metric(0.5, 10**9, classes={name: {**PART, **changes}}))
+
+
 def epochs(count: int) -> list[Json]:
     return [{"epoch": n + 1, "loss": 0.5, "metrics": {}} for n in range(count)]
 
@@ -101,24 +112,61 @@ ROWS: list[tuple[Kind, Callable[[Json, Json], object], bool]] = [
     *[("WEIGHT_DIFF", epoch(epoch=number), False) for number in (0, -1, 10**9 + 1, 1.0, None)],
     # metrics
     *[
-        ("METRICS", metrics(dice=value), False)
-        for value in (math.nan, math.inf, 1.1e12, -1.1e12, 10**13, True, "1", [0.5])
+        ("METRICS", metrics(dice=plain_metric(value)), False)
+        for value in (math.nan, math.inf, 1.1e12, -1.1e12, 10**13, 10**400, True, "1", [0.5])
     ],
-    ("METRICS", metrics(dice=1e12), True),
-    ("METRICS", lambda values, meta: values.update({"a/b": 0.5}), False),
+    ("METRICS", metrics(dice=plain_metric(1e12)), True),
+    ("METRICS", lambda values, meta: values.update({"a/b": plain_metric(0.5)}), False),
     (
         "METRICS",
-        lambda values, meta: values.update(dict.fromkeys(map(str, range(200)), 0.5)),
+        lambda values, meta: values.update(dict.fromkeys(map(str, range(200)), plain_metric(0.5))),
         False,
     ),
-    *[("WEIGHTS", meta(metrics={"dice": value}), False) for value in (math.nan, 1.1e12, None)],
-    *[("WEIGHT_DIFF", meta(initial_metrics={"dice": value}), False) for value in (math.nan, 2e12)],
-    *[("WEIGHT_DIFF", report(local_metrics={"dice": value}), False) for value in (math.nan, 2e12)],
+    *[
+        (kind, change(**{key: {"dice": spoilt}}), False)
+        for kind, change, key in (
+            ("WEIGHTS", meta, "metrics"),
+            ("WEIGHT_DIFF", report, "received_metrics"),
+            ("WEIGHT_DIFF", report, "local_metrics"),
+        )
+        for spoilt in (plain_metric(math.nan), plain_metric(1.1e12), None, 0.5)
+    ],
+    ("WEIGHT_DIFF", meta(initial_metrics={"dice": plain_metric(0.25)}), False),
+    # what a metric says besides its value
+    ("METRICS", metrics(dice=plain_metric(None, 3)), True),
+    ("METRICS", metrics(dice=plain_metric(None, 3, withheld=True)), True),
+    ("METRICS", metrics(dice=plain_metric(0.5, higher_is_better=False)), True),
+    *[
+        ("METRICS", metrics(dice=plain_metric(0.5, n)), fits and n != 0)
+        for n, fits in COUNTS.items()
+    ],
+    *[
+        ("METRICS", metrics(dice=plain_metric(0.5, undefined=n)), fits)
+        for n, fits in COUNTS.items()
+    ],
+    *[("METRICS", metrics(dice=plain_metric(0.5, unit=u)), u == "mm") for u in ("mm", "inch", 1)],
+    *[("METRICS", metrics(dice=plain_metric(0.5, withheld=w)), False) for w in (None, 1)],
+    ("METRICS", metrics(dice=plain_metric(0.5, higher_is_better=1)), False),
+    ("METRICS", metrics(dice=plain_metric(0.5, cases=["x.nii.gz"])), False),
+    ("METRICS", metrics(dice={"value": 0.5}), False),
+    # classes
+    ("METRICS", by_class(), True),
+    ("METRICS", by_class(value=None, counted=0, missed=3), True),
+    *[("METRICS", by_class(value=value), False) for value in (math.nan, 1.1e12, True, "1")],
+    *[("METRICS", by_class(missed=n), fits) for n, fits in COUNTS.items()],
+    ("METRICS", by_class(counted=0), False),
+    ("METRICS", by_class(cases=["x.nii.gz"]), False),
+    ("METRICS", by_class(name="DOE/JOHN"), False),
+    ("METRICS", metrics(dice=plain_metric(0.5, classes=[0.5])), False),
     # losses and metrics of epochs
     ("WEIGHT_DIFF", epoch(loss=None), True),
     ("WEIGHT_DIFF", epoch(loss=1e30), True),
     *[("WEIGHT_DIFF", epoch(loss=loss), False) for loss in (math.nan, -math.inf, "0.5", 2**63)],
-    *[("WEIGHT_DIFF", epoch(metrics={"acc": value}), False) for value in (math.nan, "1")],
+    *[("WEIGHT_DIFF", epoch(metrics={"acc": value}), False) for value in (math.nan, "1", 0.5)],
+    ("WEIGHT_DIFF", epoch(metrics={"acc": plain_metric(math.nan)}), False),
+    ("WEIGHT_DIFF", epoch(metrics={"acc": plain_metric(1e13)}), False),
+    ("WEIGHT_DIFF", epoch(metrics={"acc": plain_metric(0.5)}), True),
+    ("WEIGHT_DIFF", epoch(metrics={"acc": plain_metric(0.5, classes={"a": PART})}), False),
     ("WEIGHT_DIFF", epoch(metrics=[0.5]), False),
     # the rest of a report
     ("WEIGHT_DIFF", report(epochs=epochs(101)), True),

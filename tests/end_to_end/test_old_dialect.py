@@ -227,8 +227,8 @@ def test_it_trains_and_validates(old_mmar: Path, capfd: pytest.CaptureFixture[st
     assert main(["evaluate", "-m", str(old_mmar), "--json"]) == 0
     values = json.loads(capfd.readouterr().out)["metrics"]
     with (old_mmar / "eval" / "metrics.csv").open(encoding="utf-8") as stream:
-        written = dict(csv.reader(stream))
-    assert float(written["val_mean_dice"]) == pytest.approx(values["val_mean_dice"], abs=1e-4)
+        written = {name: float(value) for name, value, *_ in csv.reader(stream)}
+    assert written["val_mean_dice"] == pytest.approx(values["val_mean_dice"]["value"], abs=1e-4)
     # The metrics saw 8x8x8 voxels of 2 mm; what is saved has the image's own 16x16x16 of 1 mm.
     saved = nibabel.load(old_mmar / "eval" / "case_3_image" / "case_3_image_seg.nii.gz")
     assert saved.shape[:3] == (16, 16, 16)

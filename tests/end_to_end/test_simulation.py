@@ -22,8 +22,7 @@ import pytest
 
 from fl_admin.cli.main import main
 from fl_admin.demo_data import write_demo_data
-from mmar_runtime.policy.site_policy import DEFAULT_POLICY
-from tests.conftest import processes_of
+from tests.conftest import as_it_leaves, processes_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -106,7 +105,7 @@ def run(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def mean_scores(record: Any) -> dict[int, float]:
-    return {scores["round"]: scores["mean"][DICE] for scores in record["scores"]}
+    return {scores["round"]: scores["mean"][DICE]["value"] for scores in record["scores"]}
 
 
 def test_stdout_is_one_json_document_with_record_and_matrix(run: Run) -> None:
@@ -182,15 +181,20 @@ def test_the_matrix_has_every_model_at_every_site(run: Run) -> None:
     assert matrix["models"] == [*GLOBAL_MODELS, *SITES]
     for model in matrix["models"]:
         assert sorted(matrix["cells"][model]) == SITES
-        assert all(0 <= cell[DICE] <= 1 for cell in matrix["cells"][model].values())
+        assert all(0 <= cell[DICE]["value"] <= 1 for cell in matrix["cells"][model].values())
 
 
 def test_the_csv_holds_the_same_numbers(run: Run) -> None:
     lines = (run.results / "cross_site.csv").read_text().splitlines()
 
-    assert len(lines) == 1 + 5 * 3 * 2
-    value = run.cells["site-1"]["site-3"][DICE]
-    assert f"site-1,site-3,{DICE},{value!r}" in lines
+    assert len(lines) == 1 + 5 * 3 * 3  # Dice, its one class, accuracy
+    dice = run.cells["site-1"]["site-3"][DICE]
+    [(name, spleen)] = dice["classes"].items()
+    cases = f"{dice['counted']},{dice['undefined']}"
+    place = f"site-1,site-3,{DICE}"
+    assert f"{place},,{dice['value']!r},,,{cases},{spleen['missed']},," in lines
+    counts = f"{spleen['counted']},,{spleen['missed']},0,0"
+    assert f"{place},{name},{spleen['value']!r},,,{counts}" in lines
 
 
 def test_the_report_is_one_file_that_loads_nothing(run: Run) -> None:
@@ -248,7 +252,7 @@ def test_mmar_evaluate_gives_the_number_of_the_matrix_before_it_is_rounded(
 
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["metrics"]
-    assert DEFAULT_POLICY.rounded(found) == run.cells[model][site]
+    assert as_it_leaves(found) == run.cells[model][site]
 
 
 @pytest.mark.parametrize("site", SITES)

@@ -21,7 +21,9 @@ from fl_server.record.cross_site import GLOBAL_MODEL, CrossSiteMatrix
 from fl_server.record.recorder import RunRecorder
 from fl_server.record.values import EpochRecord, RunRecord, SiteContribution
 from mmar_runtime.errors import FederationError
+from mmar_runtime.metrics import ClassValue, MetricValue
 from mmar_runtime.names import shown
+from tests.conftest import metric
 
 DICE = "val_mean_dice"
 SITES = ("site-1", "site-2")
@@ -30,12 +32,12 @@ NOON = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 HOSTILE = "<script>alert('x')</script>"
 
 
-def new_recorder(*, sites: tuple[str, ...] = SITES, metric: str = DICE) -> RunRecorder:
+def new_recorder(*, sites: tuple[str, ...] = SITES, label: str = DICE) -> RunRecorder:
     record = RunRecord(
         job="spleen_ct_segmentation",
         engine="nvflare",
         started=NOON,
-        key_metric=metric,
+        key_metric=label,
         rounds_asked=2,
         sites=sites,
         min_sites=2,
@@ -45,36 +47,36 @@ def new_recorder(*, sites: tuple[str, ...] = SITES, metric: str = DICE) -> RunRe
     return RunRecorder(record, now=lambda: NOON, timer=lambda: 0.0)
 
 
-def contribution(*, metric: str = DICE, loss: float = 0.5) -> SiteContribution:
+def contribution(*, label: str = DICE, loss: float = 0.5) -> SiteContribution:
     return SiteContribution(
         steps=12,
         weight=24.0,
         sent_bytes=604_000,
         seconds=3.2,
-        received_metrics={metric: 0.111},
-        local_metrics={metric: 0.222},
+        received_metrics={label: metric(0.111)},
+        local_metrics={label: metric(0.222)},
         epochs=(EpochRecord(epoch=1, loss=loss),),
         built={"train.trainer": 1},
         process="a",
     )
 
 
-def score_all(recorder: RunRecorder, number: int, *values: float) -> None:
+def score_all(recorder: RunRecorder, number: int, *values: float | None) -> None:
     for site, value in zip(recorder.record.sites, values, strict=True):
-        recorder.score(number, site, {recorder.record.key_metric: value})
+        recorder.score(number, site, {recorder.record.key_metric: metric(value)})
 
 
-def complete_run(*, sites: tuple[str, ...] = SITES, metric: str = DICE) -> RunRecord:
-    recorder = new_recorder(sites=sites, metric=metric)
+def complete_run(*, sites: tuple[str, ...] = SITES, label: str = DICE) -> RunRecord:
+    recorder = new_recorder(sites=sites, label=label)
     score_all(recorder, 0, 0.0, 0.25)
     for number in (1, 2):
         recorder.start_round(number)
         for site in sites:
-            recorder.contribution(site, contribution(metric=metric, loss=1 / number))
+            recorder.contribution(site, contribution(label=label, loss=1 / number))
         recorder.close_round(str(number) * 64)
         score_all(recorder, number, 0.25 * number, 0.375 * number)
     recorder.best(2)
-    recorder.local_best(sites[0], 1, {metric: 0.8125})
+    recorder.local_best(sites[0], 1, {label: metric(0.8125)})
     return recorder.finish("complete")
 
 
@@ -85,15 +87,15 @@ def failed_run() -> RunRecord:
     return recorder.finish("failed", "round 1: 0 of 2 sites contributed")
 
 
-def matrix_of(cells: Any = None, *, sites: tuple[str, ...] = SITES, metric: str = DICE) -> Any:
+def matrix_of(cells: Any = None, *, sites: tuple[str, ...] = SITES, label: str = DICE) -> Any:
     values = {GLOBAL_MODEL: (0.75, 0.5), sites[0]: (0.875, 0.25), sites[1]: (0.25, 0.625)}
     full = {
-        model: {site: {metric: v} for site, v in zip(sites, row, strict=True)}
+        model: {site: {label: metric(v)} for site, v in zip(sites, row, strict=True)}
         for model, row in values.items()
     }
     return CrossSiteMatrix(
         cells=full if cells is None else cells,
-        key_metric=metric,
+        key_metric=label,
         models=tuple(values),
         sites=sites,
         weights_sha256={},
@@ -159,7 +161,7 @@ def test_the_summary_leads_from_the_first_mean_to_the_last() -> None:
 
 def test_a_mean_over_some_of_the_sites_says_so() -> None:
     recorder = new_recorder()
-    recorder.score(0, "site-1", {DICE: 0.5})
+    recorder.score(0, "site-1", {DICE: metric(0.5)})
 
     fact = summary_facts(recorder.record)[2]
 
@@ -212,7 +214,7 @@ def test_the_heat_map_prints_each_value_and_marks_the_best_of_each_column() -> N
 
 
 def test_an_evaluation_that_is_missing_is_named_and_has_no_mean() -> None:
-    cells = {GLOBAL_MODEL: {"site-1": {DICE: 0.75}}}
+    cells = {GLOBAL_MODEL: {"site-1": {DICE: metric(0.75)}}}
 
     page = Page(render_report(complete_run(), matrix_of(cells)))
 
@@ -220,12 +222,16 @@ def test_an_evaluation_that_is_missing_is_named_and_has_no_mean() -> None:
     assert page.row(GLOBAL_MODEL)[1:] == [
         "0.750 ★ (best at this site)",
         f"{NONE} not evaluated",
-        f"{NONE} no mean: an evaluation is missing",
+        f"{NONE} no mean: a value is missing",
     ]
 
 
 def test_nothing_is_called_best_where_nobody_says_that_higher_is_better() -> None:
-    cells = {GLOBAL_MODEL: {site: {DICE: 0.75, "hd95": 4.0} for site in SITES}}
+    cells = {
+        GLOBAL_MODEL: {
+            site: {DICE: metric(0.75), "hd95": metric(4.0, higher_is_better=None)} for site in SITES
+        }
+    }
 
     page = Page(render_report(complete_run(), matrix_of(cells)))
 
@@ -269,7 +275,7 @@ def test_the_matrix_of_another_run_is_refused() -> None:
     [
         {"sites": (HOSTILE, "site-2")},
         {"sites": ("$\\frac{a}$", "site-2")},
-        {"metric": '"><img src=x onerror=y>'},
+        {"label": '"><img src=x onerror=y>'},
         {"sites": ("[red]site[/red]", "site-2")},
         {"sites": ("\x1b[2Jsite", "site-2")},
     ],
@@ -368,6 +374,100 @@ def test_the_terminal_names_a_failure_and_what_is_missing() -> None:
     assert "without a cross-site matrix" in text
 
 
+# --- what a number alone would hide
+
+HD = "val_hd95"
+OF_MISSED = metric(None, 3, unit="mm", higher_is_better=False)
+
+
+def mm(value: float, counted: int = 3, undefined: int = 0, **parts: ClassValue) -> MetricValue:
+    lower = {"unit": "mm", "higher_is_better": False}
+    return metric(value, counted, undefined=undefined, classes=parts, **lower)
+
+
+def distances() -> CrossSiteMatrix:
+    """A run whose key metric is a distance: the last global model misses all at one site."""
+    spleen = ClassValue(value=5.0, counted=2, missed=1)
+    liver = ClassValue(value=None, counted=0, absent=3, spurious=2)
+    cells = {
+        GLOBAL_MODEL: {
+            "site-1": {HD: mm(5.0, 2, 1, spleen=spleen, liver=liver)},
+            "site-2": {HD: OF_MISSED},
+        },
+        "site-1": {"site-1": {HD: mm(2.0)}, "site-2": {HD: mm(8.0)}},
+        "site-2": {"site-1": {HD: mm(9.0)}, "site-2": {HD: mm(3.0)}},
+    }
+    return matrix_of(cells, label=HD)
+
+
+def cells_of(text: str) -> list[list[str]]:
+    return [
+        [cell.strip() for cell in line.strip("│").split("│")]
+        for line in text.splitlines()
+        if "│" in line
+    ]
+
+
+def test_of_distances_the_smallest_is_the_best_and_an_undefined_one_never() -> None:
+    record = complete_run(label=HD)
+    page, rows = Page(render_report(record, distances())), cells_of(terminal(record, distances()))
+
+    assert page.row(GLOBAL_MODEL)[1:] == [
+        "5.000 mm (2 of 3)",
+        "undefined",
+        f"{NONE} no mean: a value is missing",
+    ]
+    best, best_mean = "★ (best at this site)", "★ (best mean)"
+    one, other = (["site-1", "best model of this site"], ["site-2", "best model of this site"])
+    assert [" ".join(one), f"2.000 mm {best}", "8.000 mm", f"5.000 {best_mean}"] in page.rows
+    assert [" ".join(other), "9.000 mm", f"3.000 mm {best}", "6.000"] in page.rows
+    assert "lowest 2.000" in page.text
+    assert "highest 9.000" in page.text
+    assert [GLOBAL_MODEL, "5.000 mm (2 of 3)", "undefined", NONE] in rows
+    assert ["site-1", "2.000 mm ★", "8.000 mm", "5.000 ★"] in rows
+    assert ["site-2", "9.000 mm", "3.000 mm ★", "6.000"] in rows
+
+
+def test_the_last_global_model_is_told_class_by_class() -> None:
+    record = complete_run(label=HD)
+    page, rows = Page(render_report(record, distances())), cells_of(terminal(record, distances()))
+
+    spleen, liver = "5.000 (n 2, missed 1)", "undefined (n 0, absent 3, spurious 2)"
+    assert [HD, "spleen", spleen, f"{NONE} not reported"] in page.rows
+    assert [HD, "liver", liver, f"{NONE} not reported"] in page.rows
+    assert [HD, "spleen", spleen, NONE] in rows
+    assert [HD, "liver", liver, NONE] in rows
+    assert "by class" not in Page(render_report(complete_run(), matrix_of())).text
+
+
+def test_a_matrix_without_any_value_has_a_page() -> None:
+    withheld = metric(None, 3, withheld=True)
+    cells = {GLOBAL_MODEL: {"site-1": {DICE: metric(None, 3)}, "site-2": {DICE: withheld}}}
+
+    page = Page(render_report(complete_run(), matrix_of(cells)))
+
+    assert page.row(GLOBAL_MODEL)[1:3] == ["undefined", "withheld"]
+    assert "★ (best at this site)" not in page.text
+    assert "lowest" not in page.text
+
+
+def test_a_mean_over_the_sites_with_a_value_says_of_how_many() -> None:
+    recorder = new_recorder()
+    score_all(recorder, 0, 0.5, None)
+    recorder.start_round(1)
+    recorder.contribution("site-1", contribution())
+    recorder.close_round("1" * 64)
+    score_all(recorder, 1, None, None)
+
+    page = Page(render_report(recorder.record, None))
+    rows = cells_of(terminal(recorder.record, None))
+
+    assert page.row("0") == ["0 (initial)", "0.500", "undefined", "0.500 (1 of 2 sites)"]
+    assert page.row("1") == ["1", "undefined", "undefined", "undefined"]
+    assert ["0", "0.500", "undefined", "0.500 (1 of 2 sites)"] in rows
+    assert ["1", "undefined", "undefined", "undefined"] in rows
+
+
 # --- without a training
 
 
@@ -386,7 +486,9 @@ def evaluated() -> tuple[RunRecord, CrossSiteMatrix]:
     )
     recorder = RunRecorder(record, now=lambda: NOON)
     matrix = CrossSiteMatrix(
-        cells={name: {site: {DICE: 0.125} for site in SITES} for name in ("ours", "theirs")},
+        cells={
+            name: {site: {DICE: metric(0.125)} for site in SITES} for name in ("ours", "theirs")
+        },
         key_metric=DICE,
         models=("ours", "theirs"),
         sites=SITES,

@@ -28,6 +28,7 @@ from mmar_runtime.errors import ConfigError, MmarError, RunAborted, WeightsError
 from mmar_runtime.results import EpochReport, EvaluationResult
 from mmar_runtime.weights import Weights, digest, load_into, weights_of
 from mmar_runtime.workflows.observing import SilentObserver
+from tests.conftest import metric
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 MakeTrainer = Callable[..., LocalTrainer]
@@ -83,7 +84,7 @@ def test_the_received_model_is_validated_before_it_is_trained(
     independent = evaluator.evaluate(received, owner="SRV_FL_global_model")
     assert report.received_metrics == independent.metrics
     by_hand = dice_by_hand(received, tiny_mmar / "data")
-    assert report.received_metrics["val_mean_dice"] == pytest.approx(by_hand, rel=1e-6)
+    assert report.received_metrics["val_mean_dice"].value == pytest.approx(by_hand, rel=1e-6)
     assert 0 < by_hand < 1
 
 
@@ -429,11 +430,11 @@ class Validations(SilentObserver):
 
     def __init__(self) -> None:
         self.trainer: LocalTrainer | None = None
-        self.found: list[tuple[float, str]] = []
+        self.found: list[tuple[float | None, str]] = []
 
     def validation(self, result: EvaluationResult, *, epoch: int) -> None:
         assert self.trainer is not None
-        self.found.append((result.key_value, digest(weights_of(self.trainer.network))))
+        self.found.append((result.key_value.value, digest(weights_of(self.trainer.network))))
 
 
 def test_the_best_model_is_the_best_of_those_validated_here(
@@ -445,24 +446,32 @@ def test_the_best_model_is_the_best_of_those_validated_here(
 
     best = trainer.best
     assert best is not None
-    values = [value for value, _ in observer.found]
+    values = [value for value, _ in observer.found if value is not None]
     assert len(values) == 3 * 2
     assert len(set(values)) > 1
     # `index` finds the first of equal values: at a tie the earlier model stays.
     assert digest(best.weights) == observer.found[values.index(max(values))][1]
-    assert best.result.key_value == max(values)
+    assert best.result.key_value.value == max(values)
     assert best.result == evaluator.evaluate(best.weights, owner="site-1")
 
 
+@pytest.mark.parametrize(
+    ("higher_is_better", "values"),
+    [(True, (0.25, 0.5, 0.5, 0.125)), (False, (0.75, 0.5, 0.5, 0.625))],
+)
 def test_a_worse_or_an_equal_model_does_not_take_its_place(
-    make_trainer: MakeTrainer, received: Weights
+    make_trainer: MakeTrainer,
+    received: Weights,
+    higher_is_better: bool,
+    values: tuple[float, ...],
 ) -> None:
     trainer = make_trainer()
     kept = []
-    for value in (0.25, 0.5, 0.5, 0.125):
+    for value in values:
         with torch.no_grad():
             next(trainer.network.parameters()).fill_(value)
-        result = EvaluationResult(key_metric="dice", metrics={"dice": value}, cases=1)
+        found = {"dice": metric(value, higher_is_better=higher_is_better)}
+        result = EvaluationResult(key_metric="dice", metrics=found, cases=1)
         trainer.validation(result, epoch=1)
         kept.append(trainer.best)
 
@@ -483,7 +492,7 @@ def test_a_foreign_model_never_becomes_the_best(
     poor.train(received, 1)
     before = poor.best
     assert before is not None
-    assert good.result.key_value > before.result.key_value  # so it would be kept, were it trained
+    assert good.result.beats(before.result)  # so it would be kept, were it trained
 
     assert poor.score(good.weights).key_value == good.result.key_value
     assert evaluator.evaluate(good.weights, owner="site-1").key_value == good.result.key_value
@@ -622,8 +631,9 @@ def test_a_model_that_is_not_a_number_any_more_is_no_best_model(
     with torch.no_grad():
         next(trainer.network.parameters()).fill_(math.nan)
 
+    found = {"val_mean_dice": metric(0.0)}
     trainer.validation(
-        EvaluationResult(key_metric="val_mean_dice", metrics={"val_mean_dice": 0.0}, cases=1),
+        EvaluationResult(key_metric="val_mean_dice", metrics=found, cases=1),
         epoch=1,
     )
 
@@ -633,15 +643,14 @@ def test_a_model_that_is_not_a_number_any_more_is_no_best_model(
 def test_a_validation_without_a_number_is_no_best_one(
     make_trainer: MakeTrainer, received: Weights
 ) -> None:
-    """Nothing is greater than NaN, so once kept it would stay for ever."""
     trainer = make_trainer()
-    for value in (math.nan, 0.25):
-        metrics = {"val_mean_dice": value}
+    for value in (None, 0.25, None):
+        metrics = {"val_mean_dice": metric(value)}
         result = EvaluationResult(key_metric="val_mean_dice", metrics=metrics, cases=1)
         trainer.validation(result, epoch=1)
 
     assert trainer.best is not None
-    assert trainer.best.result.key_value == 0.25
+    assert trainer.best.result.key_value.value == 0.25
 
 
 def test_a_config_without_validation_is_refused(

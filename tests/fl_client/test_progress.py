@@ -10,6 +10,7 @@ import pytest
 
 from fl_client.progress import SECONDS_BETWEEN_ITERATIONS, ProgressFile
 from mmar_runtime.results import EpochReport, EvaluationResult
+from tests.conftest import metric
 
 
 class Clock:
@@ -39,7 +40,9 @@ def test_each_event_is_a_line_with_its_time_and_round(progress: ProgressFile) ->
     progress.round_number = 2
     progress.task("validate", model="SRV_FL_global_model")
     progress.epoch(EpochReport(epoch=4, loss=0.5), epochs=6)
-    result = EvaluationResult(key_metric="dice", metrics={"dice": 0.75, "acc": 1.0}, cases=3)
+    result = EvaluationResult(
+        key_metric="dice", metrics={"dice": metric(0.75), "acc": metric(1.0)}, cases=3
+    )
     progress.validation(result, epoch=4)
 
     assert events(progress) == [
@@ -71,9 +74,9 @@ def test_a_second_run_goes_on_in_the_same_file(tmp_path: Path) -> None:
     assert [event["task"] for event in events(again)] == ["train", "submit_model"]
 
 
-def test_a_number_that_is_not_finite_is_null(progress: ProgressFile) -> None:
+def test_a_number_that_is_not_finite_and_an_undefined_one_are_null(progress: ProgressFile) -> None:
     progress.iteration(epoch=1, epochs=1, done=1, of=4, loss=float("nan"))
-    result = EvaluationResult(key_metric="dice", metrics={"dice": float("inf")}, cases=1)
+    result = EvaluationResult(key_metric="dice", metrics={"dice": metric(None)}, cases=1)
     progress.validation(result, epoch=1)
 
     assert "NaN" not in progress.path.read_text()

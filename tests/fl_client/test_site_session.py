@@ -31,7 +31,8 @@ from mmar_runtime.exchange.messages import (
     Update,
     Validate,
 )
-from mmar_runtime.policy.site_policy import parse_policy, significant
+from mmar_runtime.metrics import rounded, significant
+from mmar_runtime.policy.site_policy import parse_policy
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
 from mmar_runtime.workflows.observing import ShouldStop
@@ -432,7 +433,8 @@ def test_numbers_leave_rounded_and_only_those_that_may(start: Start, received: W
     assert len(tables) == 5
     for table in tables:
         assert set(table) == {"val_mean_dice"}
-        assert table["val_mean_dice"] == significant(table["val_mean_dice"], 2)
+        assert table["val_mean_dice"] == rounded(table["val_mean_dice"], 2)
+        assert len(table["val_mean_dice"].classes) == 1  # rounded as well
     [epoch] = update.report.epochs
     assert (epoch.loss, epoch.metrics) == (None, {})
 

@@ -22,6 +22,7 @@ from fl_server.updates import Received
 from mmar_runtime.exchange.arrays import arrays_of
 from mmar_runtime.exchange.job_terms import JobTerms
 from mmar_runtime.weights import Weights
+from tests.conftest import plain_metric
 
 JOB = "job-1"
 DICE = "val_mean_dice"
@@ -40,12 +41,14 @@ class MadeUpRun:
         run: under test.
         files: of the run.
         weights: of the initial model; they name the tensors of every reply.
+        higher_is_better: the direction of the key metric.
         lines: of the audit log.
     """
 
     run: FederatedRun
     files: RunFiles
     weights: Weights
+    higher_is_better: bool = True
     lines: list[dict[str, Any]] = field(default_factory=list)
 
     def update(
@@ -54,7 +57,7 @@ class MadeUpRun:
         *,
         step: float = 1.0,
         steps: object = 1,
-        received_dice: float = 0.25,
+        received_dice: float | None = 0.25,
         **claims: object,
     ) -> Received:
         """An update that moves every weight by ``step``, with claims other than the right ones."""
@@ -64,9 +67,10 @@ class MadeUpRun:
             )
             for name, tensor in self.weights.items()
         }
+        direction = {"higher_is_better": self.higher_is_better}
         report = {
-            "received_metrics": {DICE: received_dice},
-            "local_metrics": {DICE: 0.5},
+            "received_metrics": {DICE: plain_metric(received_dice, **direction)},
+            "local_metrics": {DICE: plain_metric(0.5, **direction)},
             "epochs": [{"epoch": 1, "loss": 0.5, "metrics": {}}],
             "seconds": 1.5,
             "built": {"train.trainer": 1},
@@ -77,7 +81,6 @@ class MadeUpRun:
             "round": len(self.run.record.rounds),
             "base_model": self.run.base_model(),
             "steps": steps,
-            "initial_metrics": {DICE: received_dice},
             "report": report,
             **claims,
         }
@@ -119,24 +122,29 @@ class MadeUpRun:
 
     # --- a run that goes well
 
-    def train(self, *, received_dice: float) -> None:
-        """Every site contributes to a round."""
+    def train(self, *received_dice: float | None) -> None:
+        """Every site contributes to a round, with its score of the model that it received."""
         if self.run.record.open_round is None:
             self.run.open_round()
-        for site in self.run.sites:
-            assert self.take(site, received_dice=received_dice) == ()
+        for site, dice in zip(self.run.sites, received_dice, strict=True):
+            assert self.take(site, received_dice=dice) == ()
         self.run.close_round()
 
     def trained(self) -> None:
         """Two rounds; the scores of the models of rounds 0 and 1 are 0.25 and 0.5."""
-        self.train(received_dice=0.25)
-        self.train(received_dice=0.5)
+        self.train(0.25, 0.25)
+        self.train(0.5, 0.5)
 
-    def scored(self, *values: float) -> None:
+    def scored(self, *values: float | None) -> None:
         """The sites score the last model, in the order of their names."""
         for site, value in zip(self.run.sites, values, strict=True):
-            assert self.run.scored(site, metrics(site, value)) == ()
+            assert self.run.scored(site, self._metrics(site, value)) == ()
         self.run.close_scores()
+
+    def _metrics(self, site: str, value: float | None) -> Received:
+        found = metrics(site, value)
+        found.data[DICE]["higher_is_better"] = self.higher_is_better
+        return found
 
     def submitted(self) -> None:
         """Every site hands over its own best model."""
@@ -162,7 +170,8 @@ def reply_of(site: str, data: Any, metadata: Mapping[str, Any], logs: Any = None
 
 
 def metrics(site: str, value: Any, **others: Any) -> Received:
-    return reply_of(site, {DICE: value, **others}, {"kind": "METRICS", "cases": 3})
+    found = {label: plain_metric(one) for label, one in {DICE: value, **others}.items()}
+    return reply_of(site, found, {"kind": "METRICS", "cases": 3})
 
 
 Spoil = Callable[[dict[str, Any], dict[str, Any]], object]
@@ -175,7 +184,11 @@ def weights_of(value: float) -> dict[str, torch.Tensor]:
 def model(site: str, spoil: Spoil = lambda arrays, metadata: None) -> Received:
     """A site's own best model: of ``weights_of(5)``, unless it is spoilt."""
     arrays = {name: array.copy() for name, array in arrays_of(weights_of(5)).items()}
-    metadata: dict[str, Any] = {"kind": "WEIGHTS", "model_round": 1, "metrics": {DICE: 0.9}}
+    metadata: dict[str, Any] = {
+        "kind": "WEIGHTS",
+        "model_round": 1,
+        "metrics": {DICE: plain_metric(0.9)},
+    }
     spoil(arrays, metadata)
     return reply_of(site, arrays, metadata)
 
@@ -202,6 +215,7 @@ def started(tmp_path: Path) -> Iterator[Started]:
         sites: tuple[str, ...] = ("site-1", "site-2"),
         weights: Weights = WEIGHTS,
         durable: bool = False,
+        higher_is_better: bool = True,
         run: Mapping[str, Any] = {},
         **given: Any,
     ) -> MadeUpRun:
@@ -232,7 +246,7 @@ def started(tmp_path: Path) -> Iterator[Started]:
             record,
             JOB,
             terms,
-            initial(weights),
+            initial(weights, higher_is_better),
             files,
             evaluation_sha256="0" * 64,
             note=note,
@@ -240,7 +254,7 @@ def started(tmp_path: Path) -> Iterator[Started]:
         )
         if terms.rounds:
             made.open_round()
-        runs.append(MadeUpRun(made, files, weights, lines))
+        runs.append(MadeUpRun(made, files, weights, higher_is_better, lines))
         return runs[-1]
 
     yield start
@@ -248,8 +262,13 @@ def started(tmp_path: Path) -> Iterator[Started]:
         one.run.close()
 
 
-def initial(weights: Weights) -> InitialModel:
-    contract = MetricContract(key_metric=DICE, names=frozenset({DICE}), ranges={DICE: (0.0, 1.0)})
+def initial(weights: Weights, higher_is_better: bool = True) -> InitialModel:
+    contract = MetricContract(
+        key_metric=DICE,
+        names=frozenset({DICE}),
+        ranges={DICE: (0.0, 1.0)},
+        directions={DICE: higher_is_better},
+    )
     return InitialModel(
         weights=weights,
         train_conf={},

@@ -18,7 +18,10 @@ from fl_server.updates import Received
 from mmar_runtime.errors import ConfigError, FederationError
 from mmar_runtime.exchange.rounding import SCALES, restored, rounded
 from mmar_runtime.weights import Weights, digest, read_checkpoint
+from tests.conftest import plain_metric
 from tests.fl_server.conftest import DICE, WEIGHTS, MadeUpRun, Started, received
+
+DICE_AND_SPEED = {DICE: plain_metric(0.5), "speed": plain_metric(1.0)}
 
 
 def value(weights: Weights) -> float:
@@ -176,9 +179,13 @@ def changed(reply: Received, *path: str, to: Any) -> Received:
         (("job",), "job-2", "job: belongs to 'job-2', not to 'job-1'"),
         (("report",), None, "carries no report"),
         (("report", "received_metrics"), {}, f"the key metric '{DICE}' is missing"),
-        (("report", "received_metrics"), {DICE: math.nan}, "finite"),
-        (("report", "received_metrics"), {DICE: 1.5}, "has to be a number from 0 to 1"),
-        (("report", "received_metrics"), {DICE: 0.5, "speed": 1.0}, f"may hold ['{DICE}']"),
+        (("report", "received_metrics"), {DICE: plain_metric(math.nan)}, "finite"),
+        (
+            ("report", "received_metrics"),
+            {DICE: plain_metric(1.5)},
+            "has to be a number from 0 to 1",
+        ),
+        (("report", "received_metrics"), DICE_AND_SPEED, f"may hold ['{DICE}']"),
     ],
 )
 def test_the_server_rejects_an_update_with_its_reason_and_the_other_counts(

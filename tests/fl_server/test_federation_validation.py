@@ -21,6 +21,7 @@ from fl_server.updates import Received
 from mmar_runtime.errors import FederationError
 from mmar_runtime.exchange.messages import SCORE, SUBMIT, VALIDATE
 from mmar_runtime.weights import Weights, digest, read_checkpoint
+from tests.conftest import metric, plain_metric
 from tests.fl_server.conftest import (
     DICE,
     MadeUpRun,
@@ -78,7 +79,7 @@ def test_the_best_model_is_kept_when_its_scores_are_there(trained: MadeUpRun) ->
     trained.scored(0.25, 0.5)
 
     record = trained.run.record
-    assert [one.mean[DICE] for one in record.scores] == [0.25, 0.5, 0.375]
+    assert [one.mean[DICE].value for one in record.scores] == [0.25, 0.5, 0.375]
     assert record.best_round == 1
     best = trained.files.read(BEST_GLOBAL_MODEL)
     assert digest(best) == record.rounds[0].weights_sha256
@@ -112,7 +113,7 @@ def test_a_site_scores_once(trained: MadeUpRun) -> None:
     assert "site-1 has answered already" in str(fault)
     scores = trained.run.record.scores_of(2)
     assert scores is not None
-    assert dict(scores.sites["site-1"]) == {DICE: 0.5}
+    assert dict(scores.sites["site-1"]) == {DICE: metric(0.5)}
 
 
 def test_without_scores_no_model_can_be_selected(trained: MadeUpRun) -> None:
@@ -255,9 +256,9 @@ def test_a_run_with_everything_is_complete(trained: MadeUpRun) -> None:
 BAD_METRICS = [
     metrics("site-2", math.nan), metrics("site-2", 1e9), metrics("site-2", "0.9"),
     metrics("site-2", np.ones(3)), metrics("site-2", 0.5, DOE_JOHN=0.5), metrics("site-1", 0.5),
-    reply_of("site-2", {"acc": 0.5}, {"kind": "METRICS"}),
-    reply_of("site-2", {DICE: 0.5}, {"kind": "METRICS", "meta.rows": [0.1] * 9}),
-    reply_of("site-2", {DICE: 0.5}, {"kind": "WEIGHTS"}),
+    reply_of("site-2", {"acc": plain_metric(0.5)}, {"kind": "METRICS"}),
+    reply_of("site-2", {DICE: plain_metric(0.5)}, {"kind": "METRICS", "meta.rows": [0.1] * 9}),
+    reply_of("site-2", {DICE: plain_metric(0.5)}, {"kind": "WEIGHTS"}),
     Received(data=None, metadata={"kind": "none"}),
 ]  # fmt: skip
 

@@ -18,7 +18,9 @@ from fl_server.guard.claims import MAX_CASES
 from fl_server.guard.tensors import outlying_norms, update_norm
 from fl_server.guard.values import MAX_FAULTS
 from fl_server.update_guard import Expected, UpdateLimits, check_update
-from mmar_runtime.exchange.messages import MAX_COUNT
+from mmar_runtime.exchange.messages import MAX_COUNT, MAX_METRICS
+from mmar_runtime.exchange.metric_messages import MAX_CLASSES
+from tests.conftest import plain_metric
 
 Json = dict[str, Any]
 
@@ -32,6 +34,7 @@ CONTRIBUTION = Expected(
     model=MODEL,
     key_metric="dice",
     metric_names=("dice", "acc"),
+    directions={"dice": True},
     round=3,
     base_model="0f" * 32,
     contributors={"site-2"},
@@ -49,19 +52,19 @@ def update() -> Json:
 
 def metadata() -> Json:
     report = {
-        "received_metrics": {"dice": 0.25, "acc": 0.5},
-        "local_metrics": {"dice": 0.5},
+        "received_metrics": {"dice": plain_metric(0.25), "acc": plain_metric(0.5)},
+        "local_metrics": {"dice": plain_metric(0.5)},
         "epochs": [{"epoch": 1, "loss": 0.7, "metrics": {}}],
         "seconds": 2.5,
         "built": {"train.trainer": 1},
         "process": "17-a0b1",
     }
     claims = {**CLAIMS, "kind": "WEIGHT_DIFF", "round": 3, "base_model": "0f" * 32}
-    return {**claims, "steps": 12, "initial_metrics": {"dice": 0.25}, "report": report}
+    return {**claims, "steps": 12, "report": report}
 
 
 def submission() -> Json:
-    return {**CLAIMS, "kind": "WEIGHTS", "model_round": 2, "metrics": {"dice": 0.5}}
+    return {**CLAIMS, "kind": "WEIGHTS", "model_round": 2, "metrics": {"dice": plain_metric(0.5)}}
 
 
 def evaluation() -> Json:
@@ -85,7 +88,9 @@ def test_a_valid_model_has_no_fault() -> None:
 
 
 def test_valid_metrics_have_no_fault() -> None:
-    assert check_update({"dice": 1, "acc": 0.5}, evaluation(), EVALUATION, LIMITS) == ()
+    metrics = {"dice": plain_metric(1), "acc": plain_metric(0.5)}
+
+    assert check_update(metrics, evaluation(), EVALUATION, LIMITS) == ()
 
 
 # --- tensors
@@ -374,19 +379,20 @@ def inside(change: Callable[[Json], object]) -> Json:
         (lambda meta: meta["report"].update(seconds=10**400), "metadata"),
         (lambda meta: meta["report"].update(built={"\x1b[2J": 1}), "metadata"),
         (lambda meta: meta["report"].update(epochs=np.ones(3)), "metadata"),
-        (lambda meta: meta["report"].update(process="x" * 20_000), "metadata-size"),
-        (lambda meta: meta["report"].update(epochs=[0] * 10_000), "metadata-size"),
+        (lambda meta: meta["report"].update(process="x" * 70_000), "metadata-size"),
+        (lambda meta: meta["report"].update(epochs=[0] * 40_000), "metadata-size"),
         (lambda meta: meta["report"].update(epochs=[[[[[[[[]]]]]]]]), "metadata"),
         (lambda meta: meta["report"].update(epochs=meta), "metadata"),
         (lambda meta: meta["report"]["local_metrics"].pop("dice"), "metrics"),
-        (lambda meta: meta["report"]["local_metrics"].update(speed=1), "metrics"),
-        (lambda meta: meta["report"]["local_metrics"].update(dice=1.5), "metrics"),
-        (lambda meta: meta["report"]["local_metrics"].update(dice=-0.1), "metrics"),
-        (lambda meta: meta["report"]["local_metrics"].update(dice=True), "metrics"),
-        (lambda meta: meta["report"]["local_metrics"].update(dice="1"), "metrics"),
-        (lambda meta: meta["report"]["local_metrics"].update(acc=1e300), "metrics"),
+        (lambda meta: meta["report"]["local_metrics"].update(speed=plain_metric(1)), "metrics"),
+        (lambda meta: meta["report"]["local_metrics"].update(dice=plain_metric(1.5)), "metrics"),
+        (lambda meta: meta["report"]["local_metrics"].update(dice=plain_metric(-0.1)), "metrics"),
+        (lambda meta: meta["report"]["local_metrics"].update(dice=plain_metric(True)), "metrics"),
+        (lambda meta: meta["report"]["local_metrics"].update(dice=plain_metric("1")), "metrics"),
+        (lambda meta: meta["report"]["local_metrics"].update(acc=plain_metric(1e300)), "metrics"),
         (lambda meta: meta["report"].update(local_metrics=[0.5]), "metrics"),
-        (lambda meta: meta["initial_metrics"].clear(), "metrics"),
+        (lambda meta: meta["report"]["received_metrics"].clear(), "metrics"),
+        (lambda meta: meta.update(initial_metrics={"dice": plain_metric(0.25)}), "metadata"),
     ],
 )
 def test_spoilt_metadata_are_refused(change: Callable[[Json], object], rule: str) -> None:
@@ -422,7 +428,7 @@ def test_there_are_only_so_many_faults() -> None:
         (lambda model, meta: model["conv.weight"].fill(np.inf), "finite"),
         (lambda model, meta: model.pop("conv.weight"), "names"),
         (lambda model, meta: meta.pop("metrics"), "metrics"),
-        (lambda model, meta: meta.update(metrics={"dice": 2}), "metrics"),
+        (lambda model, meta: meta.update(metrics={"dice": plain_metric(2)}), "metrics"),
         (lambda model, meta: meta.update(model_round=0), "model_round"),
         (lambda model, meta: meta.update(model_round="1"), "model_round"),
         (lambda model, meta: meta.update(kind="COLLECTION"), "kind"),
@@ -437,12 +443,16 @@ def test_a_spoilt_model_is_refused(change: Any, rule: str) -> None:
     assert [fault.rule for fault in check_update(model, meta, SUBMISSION, LIMITS)] == [rule]
 
 
+GOOD = plain_metric(0.5)
+SPOILT_VALUES = (math.nan, math.inf, 1.01, np.float64(0.5), [0.5, 0.6], "0.5", True)
+
+
 @pytest.mark.parametrize(
     "metrics",
     [
-        {}, {"acc": 0.5}, {"dice": math.nan}, {"dice": math.inf}, {"dice": 1.01}, {"dice": None},
-        {"dice": np.float64(0.5)}, {"dice": 0.5, "case_7.nii.gz": 0.1}, {"dice": 0.5, 3: 1},
-        {"dice": [0.5, 0.6]}, [], None,
+        {}, {"acc": GOOD}, {"dice": None}, {"dice": 0.5}, {"dice": [GOOD]}, [], None,
+        {"dice": GOOD, "case_7.nii.gz": GOOD}, {"dice": GOOD, 3: GOOD},
+        *[{"dice": plain_metric(value)} for value in SPOILT_VALUES],
     ],
 )  # fmt: skip
 def test_spoilt_metrics_are_refused(metrics: Any) -> None:
@@ -452,15 +462,85 @@ def test_spoilt_metrics_are_refused(metrics: Any) -> None:
 
 def test_without_a_list_of_names_others_may_be_there_too() -> None:
     expected = replace(EVALUATION, metric_names=None)
-    many = {f"metric-{number}": 0.0 for number in range(1000)}
+    many = {f"metric-{number}": plain_metric(0.0) for number in range(MAX_METRICS)}
+    limits = replace(LIMITS, metadata_bytes=10**6)
 
-    assert check_update({"dice": 0.5, "hd95": 9.0}, evaluation(), expected, LIMITS) == ()
-    assert check_update({"dice": 0.5, **many}, evaluation(), expected, LIMITS)
+    other = {"dice": GOOD, "hd95": plain_metric(9.0)}
+    assert check_update(other, evaluation(), expected, LIMITS) == ()
+    assert check_update(many | {"dice": GOOD}, evaluation(), expected, limits)
+    del many["metric-0"]
+    assert not check_update(many | {"dice": GOOD}, evaluation(), expected, limits)
+
+
+def classes(count: int = 1, **spoilt: Any) -> Json:
+    """A metric with so many classes, each with the same values."""
+    part = {"value": 0.5, "counted": 3, "missed": 1, "absent": 2, "spurious": 1, **spoilt}
+    return plain_metric(0.5, 3, classes={f"class{number}": dict(part) for number in range(count)})
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        (plain_metric(0.5, higher_is_better=False), "has another direction than the job's metric"),
+        (plain_metric(0.5, higher_is_better=None), "has another direction than the job's metric"),
+        (plain_metric(0.5, 0), "a metric of 0 cases cannot have the value 0.5"),
+        (plain_metric(0.5, -1), f"a count is not a whole number from 0 to {MAX_COUNT}"),
+        (plain_metric(0.5, undefined=MAX_COUNT + 1), "a count is not a whole number from 0"),
+        (plain_metric(0.5, 1.0), "counted: expected a whole number, found 1.0"),
+        (plain_metric(0.5, unit="inch"), "unit: found 'inch'; allowed: '', 'mm', 'voxels'"),
+        (plain_metric(0.5, cases=["x.nii.gz"]), "unknown: cases"),
+        ({"value": 0.5}, "missing: counted"),
+        (classes(value=1.5), "has to be a number from 0 to 1, found 1.5"),
+        (classes(value=math.inf), "is not finite"),
+        (classes(counted=0), "a metric of 0 cases cannot have the value 0.5"),
+        (classes(spurious=3), "a class counts more than the 3 cases of the metric"),
+        (classes(spurious=-1), "a count is not a whole number from 0"),
+        (classes(cases=["x.nii.gz"]), "unknown: cases"),
+        (plain_metric(0.5, 3, classes={"DOE/JOHN.nii": classes()["classes"]["class0"]}), "names"),
+        (classes(MAX_CLASSES + 1), f"expected at most {MAX_CLASSES} names"),
+    ],
+)  # fmt: skip
+def test_a_spoilt_part_of_a_metric_is_named(metric: Json, told: str) -> None:
+    limits = replace(LIMITS, metadata_bytes=10**6)
+
+    [fault] = check_update({"dice": metric}, evaluation(), EVALUATION, limits)
+
+    assert fault.rule == "metrics"
+    assert told in str(fault)
+
+
+def test_metrics_are_plain_values_and_no_more_bytes_than_metadata() -> None:
+    found = check_update({"dice": classes(MAX_CLASSES)}, evaluation(), EVALUATION, LIMITS)
+    assert [fault.rule for fault in found] == []
+
+    small = replace(LIMITS, metadata_bytes=1000)
+    found = check_update({"dice": classes(MAX_CLASSES)}, evaluation(), EVALUATION, small)
+    assert [fault.rule for fault in found] == ["metadata-size"]
+
+
+@pytest.mark.parametrize("withheld", [False, True])
+def test_an_undefined_key_metric_costs_no_contribution(withheld: bool) -> None:
+    """As long as it is there: a site tells that it has no value."""
+    undefined = plain_metric(None, 3, withheld=withheld)
+
+    told = inside(lambda meta: meta["report"].update(local_metrics={"dice": undefined}))
+    assert faults_of(update(), told) == []
+    assert check_update({"dice": undefined}, evaluation(), EVALUATION, LIMITS) == ()
+
+
+def test_metrics_of_an_epoch_have_no_classes() -> None:
+    """They would be too deep inside, and a site sends its epochs without them."""
+    told = [{"epoch": 1, "loss": None, "metrics": {"acc": classes(0)}}]
+    assert faults_of(update(), inside(lambda meta: meta["report"].update(epochs=told))) == []
+
+    told[0]["metrics"] = {"acc": classes(1)}
+    [(rule, text)] = faults_of(update(), inside(lambda meta: meta["report"].update(epochs=told)))
+    assert (rule, text.endswith("is nested too deeply")) == ("metadata", True)
 
 
 @pytest.mark.parametrize("cases", [0, -1, True, 2.0, "many", None])
 def test_a_number_of_cases_is_a_positive_whole_number(cases: Any) -> None:
-    found = check_update({"dice": 0.5}, {**evaluation(), "cases": cases}, EVALUATION, LIMITS)
+    found = check_update({"dice": GOOD}, {**evaluation(), "cases": cases}, EVALUATION, LIMITS)
     assert [fault.rule for fault in found] == ["cases"]
 
 
@@ -519,6 +599,25 @@ def test_nothing_of_the_sender_is_called(parts: Callable[[], tuple[Any, Any]]) -
 
     assert found
     assert "unreadable" not in {fault.rule for fault in found}
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        lambda: Hostile(),
+        lambda: HostileDict(dice=GOOD),
+        lambda: {"dice": Hostile()},
+        lambda: {"dice": HostileDict(GOOD)},
+        lambda: {"dice": plain_metric(Hostile())},
+        lambda: {"dice": {**GOOD, "classes": Hostile()}},
+        lambda: {"dice": {**GOOD, HostileText("more"): 1}},
+        lambda: {"dice": plain_metric(0.5, unit=HostileText("mm"))},
+    ],
+)
+def test_nothing_of_the_sender_of_metrics_is_called(metrics: Callable[[], Any]) -> None:
+    found = check_update(metrics(), evaluation(), EVALUATION, LIMITS)
+
+    assert [fault.rule for fault in found] == ["metrics"]
 
 
 def test_an_error_of_the_guard_itself_is_a_refusal() -> None:

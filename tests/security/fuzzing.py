@@ -821,12 +821,16 @@ class UpdateTarget(Target):
             sent[random.choice(list(sent) or ["x"])] = _odd_array(random)
         if random.random() < 0.5:
             _odd_metadata(random, about)
+        kind = random.choice(("WEIGHT_DIFF", "WEIGHT_DIFF", "WEIGHTS", "METRICS"))
+        if kind == "METRICS" and type(about) is dict and type(about.get("report")) is dict:
+            sent = about["report"].get("local_metrics")
         expected = Expected(
             site="site-1",
             job="job-1",
-            kind=random.choice(("WEIGHT_DIFF", "WEIGHT_DIFF", "WEIGHTS", "METRICS")),
+            kind=kind,
             model=update.model(),
             key_metric=random.choice((None, "val_mean_dice")),
+            directions=random.choice(({}, {"val_mean_dice": True})),
             round=random.choice((None, update.ROUND)),
             base_model=random.choice((None, update.DIGEST)),
         )
@@ -878,11 +882,21 @@ def _odd_array(random: Random) -> Any:
     return made[..., ::-1] if made.ndim and random.random() < 0.2 else made
 
 
+def _objects_in(tree: dict[Any, Any]) -> list[dict[Any, Any]]:
+    """An object and all that are inside of it, each once."""
+    found, seen = [tree], {id(tree)}
+    for one in found:
+        for inner in one.values():
+            if type(inner) is dict and id(inner) not in seen:
+                seen.add(id(inner))
+                found.append(inner)
+    return found
+
+
 def _odd_metadata(random: Random, about: Any) -> None:
     if type(about) is not dict:
         return
-    holders = [about, *(one for one in about.values() if type(one) is dict)]
-    holder = random.choice(holders)
+    holder = random.choice(_objects_in(about))
     keys = [key for key in holder if type(key) is str] or ["x"]
     values = (
         *ODD_VALUES,

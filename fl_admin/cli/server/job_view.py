@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fl_admin.at_server.console import JobState
-from fl_admin.cli.live import number
+from fl_admin.cli.live import mean_number, metric_number, number
 from fl_server.record.values import RunRecord, SiteAbsence, SiteContribution
 
 View = Callable[[JobState, RunRecord | None], object]
@@ -58,8 +58,8 @@ def headline(state: JobState, record: RunRecord | None, elapsed: float) -> str:
         done = f", {len(record.closed_rounds)} of {record.rounds_asked} rounds done"
         scores = record.scores[-1:] or ()
         for score in scores:
-            value = score.mean[record.key_metric]
-            done += f", round {score.round}: mean {record.key_metric} {value:.4f}"
+            mean = mean_number(score.mean[record.key_metric])
+            done += f", round {score.round}: mean {record.key_metric} {mean}"
     return f"{state.name}: {state.status}{done}, {elapsed:.0f} s"
 
 
@@ -81,8 +81,8 @@ def site_rows(record: RunRecord) -> Iterator[tuple[str, ...]]:
                     "cross-site" if over else "contributed",
                     str(contribution.steps),
                     number(contribution.epochs[-1].loss if contribution.epochs else None),
-                    number(contribution.received_metrics.get(metric)),
-                    number(contribution.local_metrics.get(metric)),
+                    metric_number(contribution.received_metrics.get(metric)),
+                    metric_number(contribution.local_metrics.get(metric)),
                     f"{contribution.seconds:.1f}",
                 )
             case SiteAbsence() as absence:
@@ -131,5 +131,5 @@ def record_lines(record: RunRecord) -> Iterator[str]:
             yield f"{place} done in {round_record.seconds:.1f} s"
     for scores in record.scores:
         if len(scores.sites) == len(record.sites):
-            value = scores.mean[record.key_metric]
-            yield f"global model of round {scores.round}: mean {record.key_metric} {value:.4f}"
+            mean = mean_number(scores.mean[record.key_metric])
+            yield f"global model of round {scores.round}: mean {record.key_metric} {mean}"

@@ -28,6 +28,7 @@ from mmar_runtime.config.loader import CROSS_VALIDATION_FILE
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.files import write_text_atomically
+from mmar_runtime.metrics import metric_lines
 
 if TYPE_CHECKING:
     from fl_client.site import Site
@@ -96,8 +97,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(document)
         return 0
-    for name, value in validation.told.metrics.items():
-        print(f"{name}: {value!r}")
+    for line in metric_lines(validation.told.metrics):
+        print(line)
     if not validation.told.metrics:
         print("the policy of this site lets none of its metrics out")
     print(f"{validation.cases} cases at {site.name} in {time.monotonic() - started:.1f} s")

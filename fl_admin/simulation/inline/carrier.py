@@ -159,12 +159,11 @@ class Carrier:
                     "base_model": self._run.base_model(),
                     "steps": reply.steps,
                     **counts,
-                    "initial_metrics": report["received_metrics"],
                     "report": report,
                 }
                 weights = reply.difference
             case BestModel():
-                metrics = dict(reply.result.metrics)
+                metrics = to_plain(reply.result.metrics)
                 metadata = {
                     "kind": "WEIGHTS",
                     "model_round": reply.round_number,
@@ -173,7 +172,7 @@ class Carrier:
                 weights = reply.weights
             case EvaluationResult():
                 metadata = {"kind": "METRICS", "cases": reply.cases}
-                return Received(data=dict(reply.metrics), metadata={**own, **metadata})
+                return Received(data=to_plain(reply.metrics), metadata={**own, **metadata})
             case _:
                 raise TypeError(f"{site} answered with {type(reply).__name__}")
         return Received(

@@ -15,13 +15,14 @@ from fl_client.status_words import STATUS_WORDS
 from fl_server.record.files import write_run_record
 from fl_server.record.recorder import RunRecorder, finish_run
 from fl_server.record.values import RunRecord, SiteContribution
+from tests.conftest import metric
 
 DICE = "val_mean_dice"
 SITES = ("site-1", "site-2")
 FAILED = "FINISHED:EXECUTION_EXCEPTION"
 CONTRIBUTION = SiteContribution(
-    steps=3, sent_bytes=1, seconds=1.0, received_metrics={DICE: 0.5}, local_metrics={DICE: 0.5},
-    epochs=(), built={}, process="p",
+    steps=3, sent_bytes=1, seconds=1.0, received_metrics={DICE: metric(0.5)},
+    local_metrics={DICE: metric(0.5)}, epochs=(), built={}, process="p",
 )  # fmt: skip
 
 Told = Callable[..., list[str]]

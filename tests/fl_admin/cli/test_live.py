@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fl_admin.cli.live import Lines, headline, live_view, number, progress_table
+from fl_admin.cli.live import Lines, headline, live_view, metric_number, number, progress_table
 from fl_admin.simulation.follow import SimulationView, SiteView
 from fl_server.record.recorder import RunRecorder
 from fl_server.record.values import RunRecord
+from mmar_runtime.metrics import MetricValue
+from tests.conftest import metric
 
 DICE = "val_mean_dice"
 TRAINING = SiteView(task="train", round_number=2, epoch=5, iteration=(1, 4), loss=0.5, metric=0.25)
@@ -24,7 +26,7 @@ def view(*sites: SiteView, **changes: Any) -> SimulationView:
     return SimulationView(**(values | changes))
 
 
-def scored_record(*values: float) -> RunRecord:
+def scored_record(*values: float | None) -> RunRecord:
     recorder = RunRecorder(
         RunRecord(
             job="j",
@@ -39,7 +41,7 @@ def scored_record(*values: float) -> RunRecord:
         )
     )
     for count, value in enumerate(values, start=1):
-        recorder.score(0, f"site-{count}", {DICE: value})
+        recorder.score(0, f"site-{count}", {DICE: metric(value)})
     return recorder.record
 
 
@@ -100,6 +102,31 @@ def test_a_score_is_printed_once_every_site_has_given_its_own(
     assert capsys.readouterr().err == (
         "[  61 s] global model of round 0: mean val_mean_dice 0.5000\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [((0.25, None), "0.2500 (1 of 2 sites)"), ((None, None), "undefined")],
+)
+def test_a_score_without_a_value_is_told_as_such(
+    values: tuple[float | None, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Lines()(view(record=scored_record(*values)))
+
+    assert capsys.readouterr().err.endswith(f"mean val_mean_dice {told}\n")
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (None, ""),
+        (metric(0.12345), "0.1235"),
+        (metric(None, 3), "undefined"),
+        (metric(None, 3, withheld=True), "withheld"),
+    ],
+)
+def test_a_metric_in_a_narrow_column(found: MetricValue | None, text: str) -> None:
+    assert metric_number(found) == text
 
 
 def test_where_there_is_no_terminal_lines_are_printed() -> None:

@@ -13,6 +13,7 @@ from fl_server.record.cross_site import (
     read_cross_site_matrix,
     write_cross_site_json,
 )
+from tests.conftest import metric
 
 DICE = "val_mean_dice"
 
@@ -20,7 +21,7 @@ DICE = "val_mean_dice"
 def run(folder: Path, *, site: str, value: float, weights: str = "a", model: str = "m") -> Path:
     """A run's results in a folder: one model at one site."""
     matrix = CrossSiteMatrix(
-        cells={model: {site: {DICE: value}}},
+        cells={model: {site: {DICE: metric(value)}}},
         key_metric=DICE,
         models=(model,),
         sites=(site,),
@@ -50,7 +51,7 @@ def test_the_merged_matrix_is_written_in_every_form(
     matrix = read_cross_site_matrix(out / "cross_site.json")
     values = [matrix.value("m", site, DICE) for site in matrix.sites]
     assert (matrix.sites, values) == (("site-1", "site-2", "site-3"), [0.5, 0.25, 0.125])
-    assert f"m,site-3,{DICE},0.125" in (out / "cross_site.csv").read_text().splitlines()
+    assert f"m,site-3,{DICE},,0.125,,,1,0,,," in (out / "cross_site.csv").read_text().splitlines()
     assert "Merged from 3 matrices" in (out / "report.html").read_text()
     printed = capfd.readouterr().out
     assert "1 models at 3 sites" in printed

@@ -19,6 +19,7 @@ from fl_admin.simulation.plan import SimulationRequest, plan_simulation
 from fl_admin.simulation.run import SimulationResult
 from fl_server.record.cross_site import CrossSiteMatrix
 from mmar_runtime.exchange.job_documents import CLIENT_CONFIG
+from tests.conftest import metric
 
 Edited = Callable[[Path, Callable[[Any], object]], Path]
 
@@ -148,7 +149,7 @@ def test_the_command_for_a_sites_own_number_is_one_that_mmar_takes(
     plan = plan_simulation(request)
     folder = plan.engine.new_folder(tmp_path)
     matrix = CrossSiteMatrix(
-        cells={"FL_global_model": {"site-1": {"dice": 0.5}}},
+        cells={"FL_global_model": {"site-1": {"dice": metric(0.5)}}},
         key_metric="dice",
         models=("FL_global_model",),
         sites=("site-1",),

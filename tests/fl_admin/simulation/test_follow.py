@@ -18,6 +18,7 @@ from fl_admin.simulation.follow import (
 from fl_server.record.files import write_run_record
 from fl_server.record.recorder import RunRecorder
 from fl_server.record.values import RunRecord, SiteContribution
+from tests.conftest import metric
 
 DICE = "val_mean_dice"
 
@@ -57,8 +58,8 @@ def close_round(recorder: RunRecorder, number: int) -> None:
         steps=1,
         sent_bytes=1,
         seconds=1.0,
-        received_metrics={DICE: 0.5},
-        local_metrics={DICE: 0.5},
+        received_metrics={DICE: metric(0.5)},
+        local_metrics={DICE: metric(0.5)},
         epochs=(),
         built={},
         process="p",

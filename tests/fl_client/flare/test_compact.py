@@ -23,6 +23,7 @@ from mmar_runtime.audit import AUDIT_FILE
 from mmar_runtime.exchange.rounding import SCALES, restored
 from mmar_runtime.exchange.rounding_forms import ROUNDINGS, Rounding
 from mmar_runtime.flare.wire import STATUS
+from tests.conftest import plain_metric
 from tests.rounding import error_bound
 
 MODEL = {
@@ -74,7 +75,7 @@ def test_the_site_logs_what_it_sends(fl_ctx: FLContext, workspace: Any) -> None:
 def test_whole_models_metrics_and_failures_pass_as_they_are(fl_ctx: FLContext) -> None:
     """A site's best model is evaluated as it is."""
     model = DXO(DataKind.WEIGHTS, data=dict(MODEL)).to_shareable()
-    metrics = DXO(DataKind.METRICS, data={"dice": 0.5}).to_shareable()
+    metrics = DXO(DataKind.METRICS, data={"dice": plain_metric(0.5)}).to_shareable()
     failure = make_reply(ReturnCode.EXECUTION_EXCEPTION)
 
     for reply in (model, metrics, failure):

@@ -24,6 +24,7 @@ from mmar_runtime.errors import WeightsError
 from mmar_runtime.exchange.ckks import CLIENT_CONTEXT, SERVER_CONTEXT, Keys
 from mmar_runtime.exchange.encryption import ARRAYS, LENGTHS, WEIGHT
 from mmar_runtime.flare.wire import AGGREGATION_WEIGHTS, NOT_DECRYPTED, SAMPLES, STATUS
+from tests.conftest import plain_metric
 
 MODEL = {
     "conv.weight": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
@@ -118,10 +119,10 @@ def test_a_sites_best_model_leaves_encrypted_too(startup: Path, fl_ctx: FLContex
 
 
 def test_metrics_and_failures_pass_as_they_are(startup: Path, fl_ctx: FLContext) -> None:
-    metrics = DXO(DataKind.METRICS, data={"dice": 0.5}).to_shareable()
+    metrics = DXO(DataKind.METRICS, data={"dice": plain_metric(0.5)}).to_shareable()
     failure = make_reply(ReturnCode.EXECUTION_EXCEPTION)
 
-    assert sent(metrics, fl_ctx) == {"dice": 0.5}
+    assert sent(metrics, fl_ctx) == {"dice": plain_metric(0.5)}
     assert encrypt(fl_ctx).process(failure, fl_ctx) is failure
 
 
@@ -351,7 +352,7 @@ def test_the_gate_stops_all_where_a_model_has_no_layer_to_encrypt(
     fl_ctx.set_prop(FLContextKey.TASK_DATA, other, private=True, sticky=False)
     fire_event_to_components(EventType.BEFORE_TASK_EXECUTION, [gate], fl_ctx)
 
-    metrics = DXO(DataKind.METRICS, data={"dice": 0.5}).to_shareable()
+    metrics = DXO(DataKind.METRICS, data={"dice": plain_metric(0.5)}).to_shareable()
 
     assert through(gate, metrics, fl_ctx).get_header(STATUS) == REFUSED
 

@@ -20,6 +20,7 @@ from mmar_runtime.exchange.arrays import pack, unpack
 from mmar_runtime.exchange.messages import SiteReport, Update
 from mmar_runtime.flare.wire import CASES, REPORT
 from mmar_runtime.results import EpochReport, EvaluationResult
+from tests.conftest import metric, plain_metric
 
 WEIGHTS = {"w": torch.tensor([1.0, 2.0]), "n": torch.tensor(3)}
 
@@ -112,8 +113,8 @@ def update() -> Update:
         difference=WEIGHTS,
         steps=12,
         report=SiteReport(
-            received_metrics={"dice": 0.25},
-            local_metrics={"dice": 0.5},
+            received_metrics={"dice": metric(0.25, 4)},
+            local_metrics={"dice": metric(0.5, 4)},
             epochs=(EpochReport(epoch=1, loss=0.75),),
             seconds=1.5,
             built={"train.trainer": 1},
@@ -122,23 +123,22 @@ def update() -> Update:
     )
 
 
-def test_an_update_is_a_difference_with_steps_and_the_received_models_metrics() -> None:
+def test_an_update_is_a_difference_with_steps() -> None:
     dxo = from_shareable(over_the_wire(update_reply(update())))
 
     assert dxo.data_kind == DataKind.WEIGHT_DIFF
     assert dxo.data["w"].tolist() == [1.0, 2.0]
     assert dxo.data["n"].shape == ()
     assert dxo.get_meta_prop(MetaKey.NUM_STEPS_CURRENT_ROUND) == 12
-    # A mapping: NVFlare's FedAvg refuses a bare number.
-    assert dxo.get_meta_prop(MetaKey.INITIAL_METRICS) == {"dice": 0.25}
+    assert dxo.get_meta_prop(MetaKey.INITIAL_METRICS) is None  # the report has them
 
 
 def test_the_report_on_the_round_travels_with_the_update() -> None:
     dxo = from_shareable(over_the_wire(update_reply(update())))
 
     assert dxo.get_meta_prop(REPORT) == {
-        "received_metrics": {"dice": 0.25},
-        "local_metrics": {"dice": 0.5},
+        "received_metrics": {"dice": plain_metric(0.25, 4)},
+        "local_metrics": {"dice": plain_metric(0.5, 4)},
         "epochs": [{"epoch": 1, "loss": 0.75, "metrics": {}}],
         "seconds": 1.5,
         "built": {"train.trainer": 1},
@@ -147,7 +147,7 @@ def test_the_report_on_the_round_travels_with_the_update() -> None:
 
 
 def test_a_model_travels_whole_with_what_is_said_of_it() -> None:
-    reply = weights_reply(WEIGHTS, meta={"round": 3, "metrics": {"dice": 0.5}})
+    reply = weights_reply(WEIGHTS, meta={"round": 3, "metrics": {"dice": plain_metric(0.5)}})
 
     dxo = from_shareable(over_the_wire(reply))
 
@@ -157,9 +157,9 @@ def test_a_model_travels_whole_with_what_is_said_of_it() -> None:
 
 
 def test_of_an_evaluation_only_means_and_the_number_of_cases_leave_the_site() -> None:
-    result = EvaluationResult(key_metric="dice", metrics={"dice": 0.5}, cases=4)
+    result = EvaluationResult(key_metric="dice", metrics={"dice": metric(0.5, 4)}, cases=4)
 
     dxo = from_shareable(over_the_wire(metrics_reply(result)))
 
-    assert (dxo.data_kind, dxo.data) == (DataKind.METRICS, {"dice": 0.5})
+    assert (dxo.data_kind, dxo.data) == (DataKind.METRICS, {"dice": plain_metric(0.5, 4)})
     assert dxo.get_meta_prop(CASES) == 4

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.dxo import DXO, DataKind, from_shareable
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.fl_context import FLContext
@@ -28,9 +28,10 @@ from mmar_runtime.errors import ConfigError, PolicyError
 from mmar_runtime.exchange.arrays import arrays_of
 from mmar_runtime.exchange.messages import Train
 from mmar_runtime.flare.wire import CASES, REPORT, STATUS
+from mmar_runtime.metrics import significant
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.files.tree_hash import tree_hash
-from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, significant
+from mmar_runtime.policy.site_policy import SITE_POLICY_FILE
 from mmar_runtime.weights import Weights, digest
 from tests.conftest import edit_json
 
@@ -205,12 +206,14 @@ def test_numbers_leave_rounded_and_only_those_that_may(start: Start, received: W
     validated = from_shareable(site.validate(received)).data
 
     tables = [
-        meta[MetaKey.INITIAL_METRICS], meta[REPORT]["received_metrics"],
-        meta[REPORT]["local_metrics"], scored, submitted["metrics"], validated,
+        meta[REPORT]["received_metrics"], meta[REPORT]["local_metrics"], scored,
+        submitted["metrics"], validated,
     ]  # fmt: skip
     for table in tables:
         assert set(table) == {"val_mean_dice"}
-        assert table["val_mean_dice"] == significant(table["val_mean_dice"], 2)
+        dice = table["val_mean_dice"]
+        for part in (dice, *dice["classes"].values()):
+            assert part["value"] == significant(part["value"], 2)
     assert meta[REPORT]["epochs"] == [{"epoch": 1, "loss": None, "metrics": {}}]
 
 
@@ -218,14 +221,16 @@ def test_without_a_policy_four_digits_leave(
     start: Start, received: Weights, kit: Path, fl_ctx: FLContext
 ) -> None:
     outgoing = {"round_digits": "all"}
-    exact = from_shareable(start(outgoing=outgoing).validate(received)).data["val_mean_dice"]
+    exact = from_shareable(start(outgoing=outgoing).validate(received)).data["val_mean_dice"][
+        "value"
+    ]
     (kit / "local" / SITE_POLICY_FILE).unlink()
     site = Running(MmarExecutor(), fl_ctx)
 
     dxo = from_shareable(site.validate(received, "site-3"))
     site.end()
 
-    assert dxo.data["val_mean_dice"] == significant(exact, 4) != exact
+    assert dxo.data["val_mean_dice"]["value"] == significant(exact, 4) != exact
     assert dxo.meta == {CASES: 1}
 
 

@@ -199,7 +199,7 @@ def test_it_trains_from_the_received_model_that_it_has_validated_as_one_process_
     assert list(together.data) == list(alone.data)
     assert together.meta[SAMPLES] == alone.meta[SAMPLES]  # so both have the same weight
     assert together.meta[EPOCH_SAMPLES] == alone.meta[EPOCH_SAMPLES]
-    assert together.meta[MetaKey.INITIAL_METRICS] == alone.meta[MetaKey.INITIAL_METRICS]
+    assert together.meta[REPORT]["received_metrics"] == alone.meta[REPORT]["received_metrics"]
     # Four cases: four steps of one process, two of two.
     assert alone.meta[MetaKey.NUM_STEPS_CURRENT_ROUND] == 4
     assert together.meta[MetaKey.NUM_STEPS_CURRENT_ROUND] == 2
@@ -230,7 +230,7 @@ def test_it_submits_the_model_that_its_own_validation_found_the_best(
 
     key = "val_mean_dice"
     reports = [dxo.meta[REPORT]["local_metrics"] for dxo in two.rounds]
-    best = max(range(2), key=lambda index: reports[index][key])
+    best = max(range(2), key=lambda index: reports[index][key]["value"])
     assert submitted.meta["round"] == best + 1
     assert submitted.meta["metrics"] == reports[best]
     assert list(submitted.data) == list(received)

@@ -28,6 +28,7 @@ from fl_client.privacy.settings import TrainedTensors
 from mmar_runtime.errors import ConfigError, MmarError
 from mmar_runtime.flare.wire import REPORT, STATUS
 from mmar_runtime.results import EvaluationResult
+from tests.conftest import metric, plain_metric
 
 BUFFERS = frozenset({"norm.running_var", "norm.num_batches_tracked"})
 STEPS = 2
@@ -176,11 +177,15 @@ def test_excluded_tensors_are_not_there(told: FLContext) -> None:
 
 
 def test_metrics_and_failures_pass(told: FLContext) -> None:
-    metrics = metrics_reply(EvaluationResult(metrics={"dice": 0.5}, key_metric="dice", cases=3))
+    metrics = metrics_reply(
+        EvaluationResult(metrics={"dice": metric(0.5)}, key_metric="dice", cases=3)
+    )
     failed = Shareable()
     failed.set_return_code("EXECUTION_EXCEPTION")
 
-    assert from_shareable(PercentilePrivacy().process(metrics, told)).data == {"dice": 0.5}
+    assert from_shareable(PercentilePrivacy().process(metrics, told)).data == {
+        "dice": plain_metric(0.5)
+    }
     assert PercentilePrivacy().process(failed, told) is failed
 
 

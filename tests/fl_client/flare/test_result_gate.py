@@ -32,10 +32,12 @@ from mmar_runtime.errors import ConfigError
 from mmar_runtime.exchange.arrays import arrays_of
 from mmar_runtime.exchange.messages import SiteReport, Update
 from mmar_runtime.flare.wire import CASES, LOGS, REPORT, STATUS
+from mmar_runtime.metrics import ClassValue
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE
 from mmar_runtime.results import EpochReport, EvaluationResult
 from mmar_runtime.weights import Weights
+from tests.conftest import metric, plain_metric
 
 Pass = Callable[[Shareable], Shareable]
 Round = Callable[..., Shareable]
@@ -43,6 +45,8 @@ Round = Callable[..., Shareable]
 CANARY = "DOE_JOHN_1961"
 """Stands for something of a patient; it must not be found in anything that leaves."""
 
+PART = {"value": 0.25, "counted": 2, "missed": 1, "absent": 0, "spurious": 0}
+BY_CLASS = metric(0.25, 2, classes={"spleen": ClassValue(**PART)})
 MODEL: Weights = {"conv.weight": torch.ones(2, 3), "conv.bias": torch.zeros(2)}
 
 
@@ -84,9 +88,9 @@ def through(gate: ResultGate, fl_ctx: FLContext) -> Pass:
 
 def update() -> Shareable:
     report = SiteReport(
-        received_metrics={"val_mean_dice": 0.5},
-        local_metrics={"val_mean_dice": 0.25},
-        epochs=(EpochReport(epoch=1, loss=0.25, metrics={"acc": 0.5}),),
+        received_metrics={"val_mean_dice": metric(0.5)},
+        local_metrics={"val_mean_dice": BY_CLASS},
+        epochs=(EpochReport(epoch=1, loss=0.25, metrics={"acc": metric(0.5)}),),
         seconds=1.5,
         built={"train.model": 1},
         process="0123456789ab",
@@ -95,12 +99,16 @@ def update() -> Shareable:
 
 
 def metrics() -> Shareable:
-    result = EvaluationResult(key_metric="val_mean_dice", metrics={"val_mean_dice": 0.5}, cases=2)
-    return metrics_reply(result)
+    found = {"val_mean_dice": BY_CLASS, "hd95": metric(None, 2, unit="mm", withheld=True)}
+    return metrics_reply(EvaluationResult(key_metric="val_mean_dice", metrics=found, cases=2))
+
+
+def metrics_of(**found: Any) -> Shareable:
+    return DXO(DataKind.METRICS, data=found, meta={CASES: 5}).to_shareable()
 
 
 def model() -> Shareable:
-    return weights_reply(MODEL, meta={"round": 1, "metrics": {"val_mean_dice": 0.5}})
+    return weights_reply(MODEL, meta={"round": 1, "metrics": {"val_mean_dice": plain_metric(0.5)}})
 
 
 def failure() -> Shareable:
@@ -204,6 +212,33 @@ def report(**changes: Any) -> Callable[[DXO], None]:
     return lambda dxo: dxo.meta[REPORT].update(changes)
 
 
+def with_metrics(**changes: Any) -> Shareable:
+    return with_dxo(lambda dxo: dxo.data.update(changes), metrics)
+
+
+def odd_metrics() -> Iterator[tuple[str, object]]:
+    """Each way to carry something more out of a site in a metric."""
+    yield "text", CANARY
+    yield "number", 0.5
+    yield "rows", [0.1, 0.2]
+    yield "array", np.ones(3)
+    yield "key", plain_metric(0.5, files=[CANARY])
+    for name, value in {
+        "text": CANARY, "rows": [0.1, 0.2], "array": np.ones(3), "infinite": float("inf"),
+        "large": 10**300, "digits": 0.12345,
+    }.items():  # fmt: skip
+        yield f"value-{name}", plain_metric(value)
+        yield f"class-value-{name}", plain_metric(0.5, classes={"spleen": {**PART, "value": value}})
+    yield "unit", plain_metric(0.5, unit=CANARY)
+    yield "direction", plain_metric(0.5, higher_is_better=CANARY)
+    for count in (-1, 10**10, 1.0, CANARY):
+        yield f"count-{count}", plain_metric(0.5, undefined=count)
+        yield f"class-count-{count}", plain_metric(0.5, classes={"a": {**PART, "absent": count}})
+    yield "class-name", plain_metric(0.5, classes={f"case/{CANARY}": PART})
+    yield "class-key", plain_metric(0.5, classes={"a": {**PART, "file": CANARY}})
+    yield "class-many", plain_metric(0.5, classes={f"class{n}": PART for n in range(32)})
+
+
 def hostile() -> Iterator[tuple[str, Shareable]]:
     """Each way to carry something more out of a site."""
     patients = [f"{CANARY}.nii.gz"]
@@ -226,22 +261,18 @@ def hostile() -> Iterator[tuple[str, Shareable]]:
     )
     yield "cases", with_dxo(lambda dxo: dxo.meta.update({CASES: patients}), metrics)
     yield "history", with_dxo(lambda dxo: dxo.meta.update({MetaKey.FILTER_HISTORY: ["a/b.nii"]}))
-    yield "metric-text", with_dxo(lambda dxo: dxo.data.update(dice=CANARY), metrics)
-    yield "metric-rows", with_dxo(lambda dxo: dxo.data.update(dice=[0.1, 0.2]), metrics)
-    yield "metric-array", with_dxo(lambda dxo: dxo.data.update(dice=np.ones(3)), metrics)
-    yield "metric-infinite", with_dxo(lambda dxo: dxo.data.update(dice=float("inf")), metrics)
-    yield "metric-large", with_dxo(lambda dxo: dxo.data.update(dice=10**300), metrics)
-    yield "metric-label", with_dxo(lambda dxo: dxo.data.update({"/data/case.nii": 1.0}), metrics)
-    yield (
-        "metric-many",
-        with_dxo(lambda dxo: dxo.data.update({f"case {n}": 0.5 for n in range(32)}), metrics),
-    )
-    yield "metric-digits", with_dxo(lambda dxo: dxo.data.update(dice=0.12345), metrics)
-    finer = {"dice": 0.12345}
-    yield "first-digits", with_dxo(lambda dxo: dxo.meta.update({MetaKey.INITIAL_METRICS: finer}))
+    for name, odd_metric in odd_metrics():
+        yield f"metric-{name}", with_metrics(dice=odd_metric)
+    yield "metric-label", with_metrics(**{"/data/case.nii": plain_metric(1.0)})
+    yield "metric-many", with_metrics(**{f"case {n}": plain_metric(0.5) for n in range(32)})
+    coarse, finer = {"dice": plain_metric(0.5)}, {"dice": plain_metric(0.12345)}
+    yield "first", with_dxo(lambda dxo: dxo.meta.update({MetaKey.INITIAL_METRICS: coarse}))
     yield "model-digits", with_dxo(lambda dxo: dxo.meta.update(metrics=finer), model)
     yield "loss-digits", with_dxo(report(epochs=[{"epoch": 1, "loss": 0.12345}]))
-    yield "report-digits", with_dxo(report(local_metrics={"dice": 0.12345}))
+    yield "report-digits", with_dxo(report(local_metrics=finer))
+    yield "epoch-digits", with_dxo(report(epochs=[{"epoch": 1, "loss": 0.5, "metrics": finer}]))
+    by_class = {"dice": BY_CLASS.as_dict()}
+    yield "epoch-class", with_dxo(report(epochs=[{"epoch": 1, "loss": 0.5, "metrics": by_class}]))
     yield "epochs-many", with_dxo(report(epochs=[{"epoch": n} for n in range(102)]))
     yield "tensor-more", with_dxo(lambda dxo: dxo.data.update(image=np.ones((8, 8), np.float32)))
     yield (
@@ -309,14 +340,38 @@ def test_the_gate_holds_metrics_to_the_policy(fl_ctx: FLContext, kit: Path) -> N
     outgoing = {"metrics": ["val_mean_dice"], "round_digits": "all"}
     document = {"policy_version": 1, "outgoing": outgoing}
     (kit / "local" / SITE_POLICY_FILE).write_text(json.dumps(document))
-    allowed = with_dxo(lambda dxo: dxo.data.update(val_mean_dice=0.123456), metrics)
-    withheld = with_dxo(lambda dxo: dxo.data.update(val_acc=0.5), metrics)
+    fine = plain_metric(0.123456)
+    allowed = metrics_of(val_mean_dice=fine)
+    withheld = metrics_of(val_mean_dice=fine, val_acc=plain_metric(0.5))
 
     for reply in (allowed, withheld):
         show_reply(started(fl_ctx), reply, fl_ctx)
 
-    assert from_shareable(allowed).data == {"val_mean_dice": 0.123456}
+    assert from_shareable(allowed).data == {"val_mean_dice": fine}
     assert is_emptied(withheld)
+
+
+@pytest.mark.parametrize(
+    ("found", "leaves"),
+    [
+        (plain_metric(0.5, 5), True),
+        (plain_metric(0.5, 4), False),
+        (plain_metric(None, 4, withheld=True), True),
+        (plain_metric(0.5, 5, classes={"spleen": {**PART, "counted": 5}}), True),
+        (plain_metric(0.5, 5, classes={"spleen": {**PART, "counted": 4}}), False),
+    ],
+    ids=["enough cases", "few cases", "withheld", "class", "class of few cases"],
+)
+def test_the_gate_holds_metrics_to_the_least_number_of_cases(
+    fl_ctx: FLContext, kit: Path, found: dict[str, Any], leaves: bool
+) -> None:
+    document = {"policy_version": 1, "cross_site": {"min_cases": 5}}
+    (kit / "local" / SITE_POLICY_FILE).write_text(json.dumps(document))
+    reply = metrics_of(val_mean_dice=found)
+
+    show_reply(started(fl_ctx), reply, fl_ctx)
+
+    assert is_emptied(reply) is not leaves
 
 
 def test_no_tensor_leaves_before_a_model_has_come(fl_ctx: FLContext) -> None:

@@ -32,7 +32,13 @@ from mmar_runtime.errors import (
     WeightsError,
 )
 from mmar_runtime.exchange.messages import SiteReport, Update
-from mmar_runtime.results import EpochReport, EvaluationResult
+from mmar_runtime.metrics import ClassValue
+from mmar_runtime.results import EpochReport, EvaluationResult, Finding
+from tests.conftest import metric
+
+WHOLE = metric(
+    0.1 + 0.2, 2, undefined=1, classes={"spleen": ClassValue(value=1 / 3, counted=2, missed=1)}
+)
 
 
 def over_the_wire(message: Any) -> Any:
@@ -59,9 +65,12 @@ def test_weights_keep_their_bits_types_shapes_and_order(tmp_path: Path) -> None:
 
 def test_an_update_keeps_every_digit() -> None:
     report = SiteReport(
-        received_metrics={"dice": 0.1 + 0.2},
-        local_metrics={"dice": math.nan},
-        epochs=(EpochReport(epoch=1, loss=1 / 3, metrics={"acc": 2 / 3}),),
+        received_metrics={"dice": WHOLE},
+        local_metrics={"dice": metric(None, 3, unit="mm", withheld=True)},
+        epochs=(
+            EpochReport(epoch=1, loss=1 / 3, metrics={"acc": metric(2 / 3)}),
+            EpochReport(epoch=2, loss=math.nan),
+        ),
         seconds=1.5,
         built={"train.model": 1},
         process="p",
@@ -71,12 +80,15 @@ def test_an_update_keeps_every_digit() -> None:
 
     found = update_from(over_the_wire(update_message(update)), difference)
 
-    assert math.isnan(found.report.local_metrics["dice"])
+    assert math.isnan(found.report.epochs[1].loss or 0)
     assert repr(found) == repr(update)
 
 
 def test_a_result_keeps_every_digit() -> None:
-    result = EvaluationResult(key_metric="dice", metrics={"dice": 0.1 + 0.2}, cases=3)
+    missed = Finding(case="case_7.nii.gz", label="spleen", fault="missed")
+    result = EvaluationResult(
+        key_metric="dice", metrics={"dice": WHOLE}, cases=3, findings=(missed,)
+    )
 
     assert result_from(over_the_wire(result.as_dict())) == result
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +18,7 @@ from fl_client.site import Site
 from mmar_runtime.errors import ProcessLostError, WeightsError
 from mmar_runtime.exchange.messages import SiteReport, Update
 from mmar_runtime.results import EvaluationResult
+from tests.conftest import metric
 
 WEIGHTS = {"w": torch.ones(2)}
 REPORT = SiteReport(
@@ -31,6 +31,7 @@ class StandIn:
 
     alive = True
     best: float | None = None
+    higher_is_better = True
     started: ClassVar[list[dict[str, Any]]] = []
 
     def __init__(self, count: int, setup: dict[str, Any], **_: Any) -> None:
@@ -63,8 +64,9 @@ class StandIn:
         """Nothing to end."""
 
 
-def result(dice: float) -> dict[str, Any]:
-    return asdict(EvaluationResult(key_metric="dice", metrics={"dice": dice}, cases=3))
+def result(dice: float | None) -> dict[str, Any]:
+    found = metric(dice, higher_is_better=StandIn.higher_is_better)
+    return EvaluationResult(key_metric="dice", metrics={"dice": found}, cases=3).as_dict()
 
 
 MakeTasks = Callable[..., RankTasks]
@@ -111,21 +113,29 @@ def test_lost_processes_are_started_anew_under_another_name_and_that_is_logged(
     assert "optimizer and epochs begin anew" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("higher_is_better", "expected"),
+    [(True, [(1, 0.5), (1, 0.5), (3, 0.75)]), (False, [(1, 0.5), (2, 0.25), (2, 0.25)])],
+)
 def test_the_best_model_outlives_its_processes_until_there_is_a_better_one(
-    make_tasks: MakeTasks, monkeypatch: pytest.MonkeyPatch
+    make_tasks: MakeTasks,
+    monkeypatch: pytest.MonkeyPatch,
+    higher_is_better: bool,
+    expected: list[tuple[int, float]],
 ) -> None:
+    monkeypatch.setattr(StandIn, "higher_is_better", higher_is_better)
     tasks = make_tasks()
     with pytest.raises(WeightsError, match="no model yet"):
         tasks.best()
 
     kept = []
-    for number, dice in enumerate((0.5, 0.3, 0.7), start=1):
+    for number, dice in enumerate((0.5, 0.25, 0.75), start=1):
         monkeypatch.setattr(StandIn, "best", dice)
         tasks.train(WEIGHTS, number)
         lose(tasks)
         kept.append((tasks.best().round_number, tasks.best().weights["w"][0].item()))
 
-    assert kept == [(1, 0.5), (1, 0.5), (3, pytest.approx(0.7))]
+    assert kept == expected
 
 
 def test_a_site_whose_own_tensors_are_lost_goes_no_further(make_tasks: MakeTasks) -> None:

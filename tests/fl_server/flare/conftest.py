@@ -81,7 +81,6 @@ class Begun:
         told = to_plain(report("site-1", 1))
         meta = {
             MetaKey.NUM_STEPS_CURRENT_ROUND: steps,
-            MetaKey.INITIAL_METRICS: told["received_metrics"],
             REPORT: told,
         }
         dxo = DXO(DataKind.WEIGHT_DIFF, data=dict(as_arrays(moved)), meta=meta)

@@ -38,6 +38,7 @@ from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import Weights, digest
 from tests.carriers.nvflare import Server, server_of
 from tests.carriers.script import DICE, JOB, SITES, difference, report
+from tests.conftest import plain_metric
 
 MakeMmar = Callable[..., Path]
 LONG = 60.0
@@ -119,7 +120,6 @@ def update(site: str, message: Shareable) -> Shareable:
     told = to_plain(report(site, message.get_header(AppConstants.CURRENT_ROUND) + 1))
     meta = {
         MetaKey.NUM_STEPS_CURRENT_ROUND: 1,
-        MetaKey.INITIAL_METRICS: told["received_metrics"],
         REPORT: told,
     }
     data = {name: one.numpy() for name, one in difference(received, "good").items()}
@@ -127,7 +127,7 @@ def update(site: str, message: Shareable) -> Shareable:
 
 
 def metrics(message: Shareable) -> Shareable:
-    return DXO(DataKind.METRICS, data={DICE: 0.75}, meta={CASES: 3}).to_shareable()
+    return DXO(DataKind.METRICS, data={DICE: plain_metric(0.75)}, meta={CASES: 3}).to_shareable()
 
 
 def failed(message: Shareable) -> Shareable:
@@ -422,7 +422,10 @@ def test_each_message_is_noted_with_what_it_carries(course: Course) -> None:
     course.round()
     for site in SITES[:2]:
         course.answer(site, metrics)
-    course.answer("site-3", lambda message: DXO(DataKind.METRICS, data={DICE: 7.0}).to_shareable())
+    course.answer(
+        "site-3",
+        lambda message: DXO(DataKind.METRICS, data={DICE: plain_metric(7.0)}).to_shareable(),
+    )
     course.task("site-1")
     course.stop.trigger(True)
     course.ended()

@@ -28,6 +28,7 @@ from mmar_runtime.exchange.encryption import (
 )
 from mmar_runtime.exchange.messages import SUBMIT, Train
 from mmar_runtime.flare.wire import AGGREGATION_WEIGHTS
+from tests.conftest import plain_metric
 from tests.fl_server.flare.conftest import DICE, Begin, Begun
 
 Numbers = dict[str, np.ndarray]  # type: ignore[type-arg]
@@ -239,7 +240,7 @@ def test_a_sites_model_is_kept_encrypted(fed: Begun, site: Keys) -> None:
     row = hidden.joined(start)
     part = EncryptedPart(layout=hidden, weight=1.0, ciphertexts=site.encrypt(row, 1.0))
     plain = {name: one for name, one in start.items() if name not in hidden.tensors}
-    meta = {"round": 1, "metrics": {DICE: 0.5}}
+    meta = {"round": 1, "metrics": {DICE: plain_metric(0.5)}}
     dxo = DXO(DataKind.WEIGHTS, data={**plain, **part.arrays}, meta=meta)
 
     fed.submit("site-1", dxo.to_shareable(), task=SUBMIT)

@@ -25,6 +25,7 @@ from fl_server.flare.exchange import (
 from mmar_runtime.exchange.messages import Score, Submit, Task, Train, Validate
 from mmar_runtime.flare.wire import AGGREGATION_WEIGHTS, BASE_MODEL, CASES, LOGS, REPORT, STATUS
 from mmar_runtime.weights import Weights
+from tests.conftest import plain_metric
 
 WEIGHTS: Weights = {"w": torch.tensor([1.0, 2.0]), "n": torch.tensor(3)}
 FACTORS = {"site-1": 0.5}
@@ -107,7 +108,7 @@ def test_an_update_comes_as_plain_values_with_what_the_site_says_of_itself() -> 
 
 def test_a_sites_words_do_not_replace_what_the_server_knows() -> None:
     meta = {"site": "site-2", "job": "job-2", "kind": "WEIGHTS", CASES: 3}
-    reply = DXO(DataKind.METRICS, data={"dice": 0.5}, meta=meta).to_shareable()
+    reply = DXO(DataKind.METRICS, data={"dice": plain_metric(0.5)}, meta=meta).to_shareable()
 
     found = received_from(reply, reply_context())
 
@@ -139,7 +140,9 @@ def test_arrays_that_cannot_be_written_to_are_copied() -> None:
 
 
 def test_a_good_reply_has_no_failure() -> None:
-    assert failure_of(DXO(DataKind.METRICS, data={"dice": 0.5}).to_shareable()) is None
+    assert (
+        failure_of(DXO(DataKind.METRICS, data={"dice": plain_metric(0.5)}).to_shareable()) is None
+    )
 
 
 @pytest.mark.parametrize(

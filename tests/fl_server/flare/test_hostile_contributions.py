@@ -116,7 +116,7 @@ def much_metadata(reply: Shareable) -> None:
 
 
 def perfect(reply: Shareable) -> None:
-    meta_of(reply)[REPORT]["received_metrics"]["val_mean_dice"] = 1e9
+    meta_of(reply)[REPORT]["received_metrics"]["val_mean_dice"]["value"] = 1e9
 
 
 def no_epochs(reply: Shareable) -> None:
@@ -263,6 +263,9 @@ PLACES = st.sampled_from(
         ("DXO", "meta", MetaKey.NUM_STEPS_CURRENT_ROUND), ("DXO", "meta", REPORT, "epochs"),
         ("DXO", "meta", REPORT, "built"), ("DXO", "meta", REPORT, "process"),
         ("DXO", "meta", REPORT, "seconds"), ("DXO", "meta", REPORT, "received_metrics"),
+        ("DXO", "meta", REPORT, "received_metrics", "val_mean_dice"),
+        ("DXO", "meta", REPORT, "received_metrics", "val_mean_dice", "value"),
+        ("DXO", "meta", REPORT, "received_metrics", "val_mean_dice", "classes"),
         ("__headers__", "__cookie_jar__"), ("__headers__", "__content_type__"),
         ("__headers__", LOGS),
     ]

@@ -48,6 +48,29 @@ def test_a_metric_that_may_give_other_numbers_leaves_the_names_open(
     assert set(found.ranges) == {"val_mean_dice"}
 
 
+@pytest.mark.parametrize(
+    ("key_metric", "higher_is_better"),
+    [
+        ({"name": "MeanDice"}, True),
+        ({"name": "HausdorffDistance"}, False),
+        ({"name": "MeanAbsoluteError"}, False),
+    ],
+    ids=lambda value: str(value),
+)
+def test_the_direction_follows_from_what_the_key_metric_is(
+    tiny_mmar: Path, edited: Any, key_metric: dict[str, Any], higher_is_better: bool
+) -> None:
+    def change(conf: Any) -> None:
+        conf["validate"]["key_metric"] = {**key_metric, "log_label": "val_mean_dice"}
+
+    edited(tiny_mmar / "config/config_train.json", change)
+
+    found = contract(tiny_mmar)
+
+    assert found.higher_is_better is higher_is_better
+    assert found.directions == {"val_mean_dice": higher_is_better, "val_acc": True}
+
+
 def test_every_metric_with_a_range_is_one_that_a_configuration_may_name() -> None:
     table = load_component_table()
 

@@ -20,15 +20,18 @@ from fl_server.record.cross_site import (
     write_cross_site_json,
 )
 from mmar_runtime.errors import FederationError
+from mmar_runtime.metrics import ClassValue, MetricValue
+from tests.conftest import metric, plain_metric
 
 DICE = "val_mean_dice"
 FULL = {
-    GLOBAL_MODEL: {"site-1": {DICE: 0.75}, "site-2": {DICE: 0.25}},
-    "site-1": {"site-1": {DICE: 0.875}, "site-2": {DICE: 0.125}},
+    GLOBAL_MODEL: {"site-1": {DICE: metric(0.75)}, "site-2": {DICE: metric(0.25)}},
+    "site-1": {"site-1": {DICE: metric(0.875)}, "site-2": {DICE: metric(0.125)}},
 }
-PARTIAL = {GLOBAL_MODEL: FULL[GLOBAL_MODEL], "site-1": {"site-1": {DICE: 0.875}}}
-
-
+PARTIAL = {GLOBAL_MODEL: FULL[GLOBAL_MODEL], "site-1": {"site-1": {DICE: metric(0.875)}}}
+LIVER = ClassValue(value=0.5, counted=4, missed=1)
+SPLEEN = ClassValue(value=None, counted=0, missed=2, absent=4, spurious=1)
+CSV_HEAD = "model,site,metric,class,value,note,unit,counted,undefined,missed,absent,spurious"
 HOW = "e" * 64
 
 
@@ -77,7 +80,12 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 
 
 def test_a_metric_that_one_site_does_not_report_has_no_value_there() -> None:
-    cells = {GLOBAL_MODEL: {"site-1": {DICE: 0.5, "hd95": 4.0}, "site-2": {DICE: 0.5}}}
+    cells = {
+        GLOBAL_MODEL: {
+            "site-1": {DICE: metric(0.5), "hd95": metric(4.0)},
+            "site-2": {DICE: metric(0.5)},
+        }
+    }
     matrix = matrix_of(cells)
 
     assert matrix.metrics == (DICE, "hd95")
@@ -95,10 +103,13 @@ def test_an_empty_matrix_is_an_error(cells: Any) -> None:
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        ({"site-7": {"site-1": {DICE: 0.5}}}, "unknown cells: model 'site-7'"),
-        ({GLOBAL_MODEL: {"site-7": {DICE: 0.5}}}, "site 'site-7'"),
-        ({GLOBAL_MODEL: {"site-1": {DICE: math.nan}}}, "expected a finite number, found nan"),
-        ({GLOBAL_MODEL: {"site-1": {"loss": 0.5}}}, "the key metric 'val_mean_dice' is missing"),
+        ({"site-7": {"site-1": {DICE: metric(0.5)}}}, "unknown cells: model 'site-7'"),
+        ({GLOBAL_MODEL: {"site-7": {DICE: metric(0.5)}}}, "site 'site-7'"),
+        ({GLOBAL_MODEL: {"site-1": {DICE: math.nan}}}, "expected a metric, found nan"),
+        (
+            {GLOBAL_MODEL: {"site-1": {"loss": metric(0.5)}}},
+            "the key metric 'val_mean_dice' is missing",
+        ),
         ({GLOBAL_MODEL: [0.5]}, "expected an object"),
     ],
 )
@@ -118,11 +129,17 @@ def test_a_site_cannot_be_called_like_the_global_model() -> None:
 
 def test_the_json_has_the_documented_keys() -> None:
     assert matrix_of(PARTIAL).as_dict() == {
-        "format_version": 1,
+        "format_version": 2,
         "key_metric": DICE,
         "models": [GLOBAL_MODEL, "site-1"],
         "sites": ["site-1", "site-2"],
-        "cells": PARTIAL,
+        "cells": {
+            GLOBAL_MODEL: {
+                "site-1": {DICE: plain_metric(0.75)},
+                "site-2": {DICE: plain_metric(0.25)},
+            },
+            "site-1": {"site-1": {DICE: plain_metric(0.875)}},
+        },
         "complete": False,
         "missing": [["site-1", "site-2"]],
         "weights_sha256": {},
@@ -148,27 +165,83 @@ def test_a_document_that_contradicts_its_cells_is_refused(tmp_path: Path) -> Non
 
 def test_the_csv_has_every_digit_and_an_empty_value_where_one_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "cross_site.csv"
-    cells = {GLOBAL_MODEL: {"site-1": {DICE: 0.1 + 0.2}, "site-2": {DICE: -0.5}}}
+    cells = {GLOBAL_MODEL: {"site-1": {DICE: metric(0.1 + 0.2)}, "site-2": {DICE: metric(-0.5, 3)}}}
     write_cross_site_csv(path, matrix_of(cells))
 
     assert path.read_text(encoding="utf-8") == (
-        "model,site,metric,value\n"
-        "FL_global_model,site-1,val_mean_dice,0.30000000000000004\n"
-        "FL_global_model,site-2,val_mean_dice,-0.5\n"
-        "site-1,site-1,val_mean_dice,\n"
-        "site-1,site-2,val_mean_dice,\n"
+        f"{CSV_HEAD}\n"
+        "FL_global_model,site-1,val_mean_dice,,0.30000000000000004,,,1,0,,,\n"
+        "FL_global_model,site-2,val_mean_dice,,-0.5,,,3,0,,,\n"
+        "site-1,site-1,val_mean_dice,,,not reported,,,,,,\n"
+        "site-1,site-2,val_mean_dice,,,not reported,,,,,,\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("found", "lines"),
+    [
+        (metric(2.5, 3, undefined=1, unit="mm"), [",2.5,,mm,3,1,,,"]),
+        (metric(None, 4, unit="mm"), [",,undefined,mm,0,4,,,"]),
+        (metric(None, 2, withheld=True), [",,withheld,,2,0,,,"]),
+        (
+            metric(0.5, 4, classes={"liver": LIVER, "spleen": SPLEEN}),
+            [
+                ",0.5,,,4,0,3,,",  # missed of both classes
+                "liver,0.5,,,4,,1,0,0",
+                "spleen,,undefined,,0,,2,4,1",
+            ],
+        ),
+    ],
+    ids=["some undefined", "undefined", "withheld", "by class"],
+)
+def test_the_csv_says_why_there_is_no_value_and_has_a_line_for_each_class(
+    found: MetricValue, lines: list[str]
+) -> None:
+    written = matrix_of({GLOBAL_MODEL: {"site-1": {DICE: found}}}).as_csv().splitlines()
+
+    place = "FL_global_model,site-1,val_mean_dice,"
+    assert [line for line in written if line.startswith(place)] == [place + line for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("at_one", "at_other", "mean"),
+    [
+        (metric(4.0, unit="mm"), metric(2.0, unit="mm"), 3.0),
+        (metric(4.0, unit="mm"), metric(None, unit="mm"), None),
+        (metric(4.0, unit="mm"), metric(None, unit="mm", withheld=True), None),
+        (metric(4.0, unit="mm"), metric(2.0, unit="voxels"), None),
+    ],
+    ids=["defined", "undefined", "withheld", "two units"],
+)
+def test_a_row_has_a_mean_of_values_at_every_site_in_one_unit(
+    at_one: MetricValue, at_other: MetricValue, mean: float | None
+) -> None:
+    matrix = matrix_of({GLOBAL_MODEL: {"site-1": {DICE: at_one}, "site-2": {DICE: at_other}}})
+
+    assert matrix.row_mean(GLOBAL_MODEL, DICE) == mean
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False, None])
+def test_a_matrix_knows_the_direction_and_survives_its_document(
+    higher_is_better: bool | None,
+) -> None:
+    one = metric(0.5, 4, higher_is_better=higher_is_better, classes={"liver": LIVER})
+    matrix = matrix_of({GLOBAL_MODEL: {"site-1": {DICE: one}}})
+
+    assert matrix.higher_is_better(DICE) is higher_is_better
+    assert matrix.metric(GLOBAL_MODEL, "site-1", DICE) == one
+    assert CrossSiteMatrix.from_dict(json.loads(json.dumps(matrix.as_dict()))) == matrix
 
 
 @pytest.mark.parametrize(
     "name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\uff1d1", '=a,"b']
 )
 def test_a_name_is_never_a_formula_in_a_spreadsheet(name: str) -> None:
-    for model, site, metric in ((name, "a", "b"), ("a", name, "b"), ("a", "b", name)):
+    for model, site, label in ((name, "a", "b"), ("a", name, "b"), ("a", "b", name)):
         with pytest.raises(FederationError, match="expected a name of letters"):
             CrossSiteMatrix(
-                cells={model: {site: {metric: 0.5}}},
-                key_metric=metric,
+                cells={model: {site: {label: metric(0.5)}}},
+                key_metric=label,
                 models=(model,),
                 sites=(site,),
                 weights_sha256={},

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from fl_server.record.cross_site import CrossSiteMatrix
 from fl_server.record.cross_site_merge import merged
 from mmar_runtime.errors import FederationError
+from mmar_runtime.metrics import Metrics, MetricValue
+from tests.conftest import metric
 
 DICE, LOSS = "val_mean_dice", "loss"
 HOW = "e" * 64
@@ -19,14 +21,15 @@ WEIGHTS = {"FL_global_model": "a" * 64, "best_FL_global_model": "b" * 64, "site-
 
 
 def matrix(cells: Mapping[str, Mapping[str, Any]], **changes: Any) -> CrossSiteMatrix:
-    """``cells``: model -> site -> Dice, or metrics."""
-    named = {
-        model: {
-            site: value if isinstance(value, Mapping) else {DICE: value}
-            for site, value in row.items()
-        }
-        for model, row in cells.items()
-    }
+    """``cells``: model -> site -> Dice, or metrics; as numbers, or whole."""
+    named: dict[str, dict[str, Metrics]] = {model: {} for model in cells}
+    for model, row in cells.items():
+        for site, found in row.items():
+            values = found if isinstance(found, Mapping) else {DICE: found}
+            named[model][site] = {
+                label: value if isinstance(value, MetricValue) else metric(value)
+                for label, value in values.items()
+            }
     given = {
         "key_metric": DICE,
         "models": list(cells),
@@ -74,7 +77,10 @@ def test_metrics_that_only_one_of_them_has_are_kept() -> None:
     one = matrix({"site-1": {"site-1": {DICE: 0.5}}})
     other = matrix({"site-1": {"site-1": {DICE: 0.5, LOSS: 2.0}}})
 
-    assert merged({"a": one, "b": other}).cells["site-1"]["site-1"] == {DICE: 0.5, LOSS: 2.0}
+    assert merged({"a": one, "b": other}).cells["site-1"]["site-1"] == {
+        DICE: metric(0.5),
+        LOSS: metric(2.0),
+    }
 
 
 def test_a_model_that_reached_nobody_is_left_out() -> None:
@@ -107,6 +113,14 @@ def test_one_cell_with_different_values_is_refused() -> None:
 
     told = refusal(run=RUN, other=other)
     assert f"{DICE} of FL_global_model at site-1 is 0.5000001 in other, 0.5 in run" in told
+
+
+def test_one_value_of_different_cases_is_refused() -> None:
+    other = matrix({"FL_global_model": {"site-1": metric(0.5, 2)}})
+
+    assert f"{DICE} of FL_global_model at site-1 is 0.5 in other, 0.5 in run" in refusal(
+        run=RUN, other=other
+    )
 
 
 def test_another_way_of_evaluating_is_refused() -> None:

@@ -21,9 +21,12 @@ from fl_server.record.values import (
     RunRecord,
     SiteAbsence,
     SiteContribution,
+    SiteMean,
     mean_over_sites,
 )
 from mmar_runtime.errors import FederationError
+from mmar_runtime.metrics import ClassValue, MetricValue
+from tests.conftest import metric, plain_metric
 
 DICE = "val_mean_dice"
 DIGEST = "0123456789abcdef" * 4
@@ -56,14 +59,19 @@ def contribution(**changes: Any) -> SiteContribution:
         "weight": 8.0,
         "sent_bytes": 604_000,
         "seconds": 3.25,
-        "received_metrics": {DICE: 0.25},
-        "local_metrics": {DICE: 0.5},
-        "epochs": (EpochRecord(epoch=1, loss=0.75, metrics={"train_acc": 0.8}),),
+        "received_metrics": {DICE: metric(0.25)},
+        "local_metrics": {DICE: metric(0.5)},
+        "epochs": (EpochRecord(epoch=1, loss=0.75, metrics={"train_acc": metric(0.8)}),),
         "built": {"train.trainer": 1},
         "process": "a",
         "logs": {"mmar_audit.jsonl": HEAD},
     }
     return SiteContribution(**(values | changes))
+
+
+def mm(value: float | None, **more: Any) -> MetricValue:
+    """A distance at a site."""
+    return metric(value, unit="mm", higher_is_better=False, **more)
 
 
 class Ticks:
@@ -87,17 +95,17 @@ def new_recorder(**changes: Any) -> RunRecorder:
 
 def run_to_the_end() -> RunRecord:
     recorder = new_recorder()
-    recorder.score(0, "site-1", {DICE: 0.0})
-    recorder.score(0, "site-2", {DICE: 0.25})
+    recorder.score(0, "site-1", {DICE: metric(0.0)})
+    recorder.score(0, "site-2", {DICE: metric(0.25)})
     for number in (1, 2):
         recorder.start_round(number)
         recorder.contribution("site-2", contribution())
         recorder.contribution("site-1", contribution(steps=4))
         recorder.close_round(DIGEST)
-        recorder.score(number, "site-2", {DICE: 0.5 + number / 8})
-        recorder.score(number, "site-1", {DICE: 0.25 + number / 8})
+        recorder.score(number, "site-2", {DICE: metric(0.5 + number / 8)})
+        recorder.score(number, "site-1", {DICE: metric(0.25 + number / 8)})
     recorder.best(2)
-    recorder.local_best("site-1", 2, {DICE: 0.5})
+    recorder.local_best("site-1", 2, {DICE: metric(0.5)})
     return recorder.finish("complete")
 
 
@@ -147,15 +155,16 @@ def test_a_digest_is_given_once_and_of_a_closed_round(number: int) -> None:
 def test_the_json_has_the_documented_keys() -> None:
     document = run_to_the_end().as_dict()
 
-    assert document["format_version"] == 1
+    assert document["format_version"] == 2
     assert document["started"] == "2030-01-01T12:00:00+00:00"
     assert document["scores"][0] == {
         "round": 0,
-        "sites": {"site-1": {DICE: 0.0}, "site-2": {DICE: 0.25}},
-        "mean": {DICE: (0.0 + 0.25) / 2},
+        "sites": {"site-1": {DICE: plain_metric(0.0)}, "site-2": {DICE: plain_metric(0.25)}},
+        "mean": {DICE: {"value": (0.0 + 0.25) / 2, "sites": 2, "undefined": []}},
     }
     assert document["best_round"] == 2
-    assert document["local_bests"] == {"site-1": {"round": 2, "metrics": {DICE: 0.5}}}
+    best = {"round": 2, "metrics": {DICE: plain_metric(0.5)}}
+    assert document["local_bests"] == {"site-1": best}
     assert document["rounds"][0]["sites"]["site-1"] == {
         "status": "contributed",
         "steps": 4,
@@ -164,9 +173,9 @@ def test_the_json_has_the_documented_keys() -> None:
         "weight": 8.0,
         "bytes": 604_000,
         "seconds": 3.25,
-        "received_metrics": {DICE: 0.25},
-        "local_metrics": {DICE: 0.5},
-        "epochs": [{"epoch": 1, "loss": 0.75, "metrics": {"train_acc": 0.8}}],
+        "received_metrics": {DICE: plain_metric(0.25)},
+        "local_metrics": {DICE: plain_metric(0.5)},
+        "epochs": [{"epoch": 1, "loss": 0.75, "metrics": {"train_acc": plain_metric(0.8)}}],
         "built": {"train.trainer": 1},
         "process": "a",
         "logs": {"mmar_audit.jsonl": HEAD},
@@ -187,20 +196,20 @@ def test_a_record_survives_the_way_through_json() -> None:
     assert RunRecord.from_dict(json.loads(json.dumps(record.as_dict()))) == record
 
 
-def test_a_record_from_before_weights_were_recorded_can_be_read() -> None:
-    record = run_to_the_end()
+def test_a_metric_survives_it_with_all_that_it_says() -> None:
+    spleen = ClassValue(value=0.75, counted=2, missed=1, absent=3, spurious=1)
+    whole = metric(0.75, 2, undefined=1, unit="mm", higher_is_better=False, classes={"s": spleen})
+    recorder = new_recorder()
+    recorder.score(0, "site-1", {DICE: whole})
+    recorder.score(0, "site-2", {DICE: mm(None, withheld=True)})
+    record = recorder.record
+
     document = json.loads(json.dumps(record.as_dict()))
-    del document["weigh_by"], document["shared_names"]
-    for part in document["rounds"]:
-        for came in part["sites"].values():
-            for key in ("samples", "epoch_samples", "weight"):
-                came.pop(key, None)
-
-    found = RunRecord.from_dict(document)
-
-    came = found.rounds[0].sites["site-1"]
-    assert isinstance(came, SiteContribution)
-    assert (found.weigh_by, came.steps, came.weight) == ("steps", 4, None)
+    assert RunRecord.from_dict(document) == record
+    assert document["scores"][0]["mean"][DICE] == {
+        "value": 0.75, "sites": 1, "undefined": ["site-2"],
+    }  # fmt: skip
+    assert not record.higher_is_better
 
 
 def test_a_snapshot_does_not_change_while_the_run_goes_on() -> None:
@@ -245,13 +254,13 @@ def test_absences_are_recorded_with_their_reason() -> None:
 
 def test_shortfalls_name_absences_small_rounds_and_missing_scores() -> None:
     recorder = new_recorder()
-    recorder.score(0, "site-1", {DICE: 0.0})
-    recorder.score(0, "site-2", {DICE: 0.0})
+    recorder.score(0, "site-1", {DICE: metric(0.0)})
+    recorder.score(0, "site-2", {DICE: metric(0.0)})
     recorder.start_round(1)
     recorder.contribution("site-1", contribution())
     recorder.failed("site-2", "the site was shut down.")
     recorder.close_round(DIGEST)
-    recorder.score(1, "site-1", {DICE: 0.5})
+    recorder.score(1, "site-1", {DICE: metric(0.5)})
 
     assert shortfalls(recorder.record) == (
         "Round 1: site-2 did not contribute (failed: the site was shut down).",
@@ -284,7 +293,7 @@ def test_a_contribution_is_taken_out_again_with_the_score_that_came_with_it() ->
     recorder.start_round(1)
     for site in ("site-1", "site-2"):
         recorder.contribution(site, contribution())
-        recorder.score(0, site, {DICE: 0.5})
+        recorder.score(0, site, {DICE: metric(0.5)})
 
     recorder.changed("site-1", SiteAbsence(status="rejected", reason="its norm is too large"))
 
@@ -296,7 +305,7 @@ def test_the_last_score_of_a_model_that_is_taken_out_leaves_none() -> None:
     recorder = new_recorder()
     recorder.start_round(1)
     recorder.contribution("site-1", contribution())
-    recorder.score(0, "site-1", {DICE: 0.5})
+    recorder.score(0, "site-1", {DICE: metric(0.5)})
 
     recorder.changed("site-1", SiteAbsence(status="rejected", reason="its norm is too large"))
 
@@ -331,9 +340,37 @@ def test_a_round_without_contributors_cannot_be_closed() -> None:
 
 
 def test_mean_over_sites() -> None:
-    scores = {"site-2": {DICE: 0.5, "hd95": 8.0}, "site-1": {DICE: 0.25, "hd95": 2.0}}
+    scores = {
+        "site-2": {DICE: metric(0.5, 100), "hd95": mm(8.0)},
+        "site-1": {DICE: metric(0.25, 1), "hd95": mm(2.0)},
+    }
 
-    assert mean_over_sites(scores) == {DICE: (0.25 + 0.5) / 2, "hd95": (2.0 + 8.0) / 2}
+    assert mean_over_sites(scores) == {
+        DICE: SiteMean(value=(0.25 + 0.5) / 2, sites=2),  # each site counts the same
+        "hd95": SiteMean(value=(2.0 + 8.0) / 2, sites=2),
+    }
+
+
+@pytest.mark.parametrize(
+    ("metrics", "mean"),
+    [
+        ([mm(4.0), mm(None), mm(2.0)], SiteMean(value=3.0, sites=2, undefined=("site-2",))),
+        ([mm(None), mm(None)], SiteMean(value=None, sites=0, undefined=("site-1", "site-2"))),
+        (
+            [mm(4.0), mm(None, withheld=True)],
+            SiteMean(value=4.0, sites=1, undefined=("site-2",)),
+        ),
+        ([mm(4.0), metric(2.0, unit="voxels")], SiteMean(value=None, sites=2)),
+        ([mm(4.0), metric(None)], SiteMean(value=4.0, sites=1, undefined=("site-2",))),
+    ],
+    ids=["one undefined", "all undefined", "one withheld", "two units", "the unit of no value"],
+)
+def test_a_mean_goes_over_the_sites_with_a_value_and_one_unit(
+    metrics: list[MetricValue], mean: SiteMean
+) -> None:
+    scores = {f"site-{number}": {"hd95": one} for number, one in enumerate(metrics, start=1)}
+
+    assert mean_over_sites(scores) == {"hd95": mean}
 
 
 def test_a_mean_over_zero_sites_does_not_exist() -> None:
@@ -343,17 +380,26 @@ def test_a_mean_over_zero_sites_does_not_exist() -> None:
 
 def test_a_metric_that_one_site_withholds_has_no_mean() -> None:
     """It would be a mean over the others, and look like one over all."""
-    scores = {"site-1": {DICE: 0.5, "hd95": 2.0}, "site-2": {DICE: 0.5}}
+    scores = {"site-1": {DICE: metric(0.5), "hd95": mm(2.0)}, "site-2": {DICE: metric(0.5)}}
 
-    assert mean_over_sites(scores) == {DICE: 0.5}
+    assert mean_over_sites(scores) == {DICE: SiteMean(value=0.5, sites=2)}
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, True, "0.5", None])
-def test_a_metric_is_a_finite_number(value: Any) -> None:
+@pytest.mark.parametrize("value", [0.5, True, "0.5", None, plain_metric(0.5)])
+def test_a_metric_is_more_than_a_number(value: Any) -> None:
     recorder = new_recorder()
-    with pytest.raises(FederationError, match=r"\['val_mean_dice'\]: expected a (finite )?number"):
+    with pytest.raises(FederationError, match=r"\['val_mean_dice'\]: expected a metric, found"):
         recorder.score(0, "site-1", {DICE: value})
     assert recorder.record.scores == ()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, True, "0.5"])
+def test_the_value_of_a_metric_is_a_finite_number_or_none(value: Any) -> None:
+    document = run_to_the_end().as_dict()
+    document["local_bests"]["site-1"]["metrics"][DICE]["value"] = value
+
+    with pytest.raises(FederationError, match=r"a number|cannot have the value"):
+        RunRecord.from_dict(document)
 
 
 @pytest.mark.parametrize(
@@ -363,7 +409,7 @@ def test_a_metric_is_a_finite_number(value: Any) -> None:
         ({"steps": 1.5}, "steps: expected a whole number"),
         ({"sent_bytes": True}, "bytes: expected a whole number"),
         ({"seconds": -1.0}, "seconds: expected a number from 0 on"),
-        ({"local_metrics": {DICE: math.nan}}, "expected a finite number"),
+        ({"local_metrics": {DICE: math.nan}}, "expected a metric, found nan"),
         ({"process": " "}, "process: expected a name of letters"),
         ({"logs": {"another.jsonl": HEAD}}, "logs: expected heads of mmar_audit.jsonl and"),
         ({"logs": {"mmar_audit.jsonl": f"{HEAD}\n"}}, "logs: expected heads"),
@@ -405,7 +451,7 @@ def test_steps_out_of_order_are_refused() -> None:
     with pytest.raises(FederationError, match="round 1 comes next, found 2"):
         recorder.start_round(2)
     with pytest.raises(FederationError, match="round 1 has no global model"):
-        recorder.score(1, "site-1", {DICE: 0.5})
+        recorder.score(1, "site-1", {DICE: metric(0.5)})
     with pytest.raises(FederationError, match="the model of round 0 has no scores"):
         recorder.best(0)
 
@@ -421,12 +467,12 @@ def test_steps_out_of_order_are_refused() -> None:
 
 def test_a_score_counts_once_and_holds_the_key_metric() -> None:
     recorder = new_recorder()
-    recorder.score(0, "site-1", {DICE: 0.5})
+    recorder.score(0, "site-1", {DICE: metric(0.5)})
 
     with pytest.raises(FederationError, match="site-1 has scored the global model already"):
-        recorder.score(0, "site-1", {DICE: 0.75})
+        recorder.score(0, "site-1", {DICE: metric(0.75)})
     with pytest.raises(FederationError, match="key metric 'val_mean_dice' is missing"):
-        new_recorder().score(0, "site-1", {"loss": 0.5})
+        new_recorder().score(0, "site-1", {"loss": metric(0.5)})
 
 
 def test_a_run_with_fewer_rounds_than_asked_is_not_complete() -> None:
@@ -442,7 +488,7 @@ def test_a_finished_record_does_not_change() -> None:
     recorder.finish("failed", "stopped by the administrator")
 
     with pytest.raises(FederationError, match="the run is failed"):
-        recorder.score(0, "site-1", {DICE: 0.5})
+        recorder.score(0, "site-1", {DICE: metric(0.5)})
 
 
 # ---------------------------------------------------------------- on disk
@@ -468,7 +514,7 @@ def test_a_record_has_a_line_for_each_round_and_for_the_scores_of_each_model(
     document = record.as_dict()
     for part in (*document["rounds"], *document["scores"]):
         assert json.dumps(part) in lines
-    assert path.read_text().startswith('{\n  "format_version": 1,\n  "job": ')
+    assert path.read_text().startswith('{\n  "format_version": 2,\n  "job": ')
 
 
 def test_a_record_that_is_written_again_makes_lines_for_what_is_new_alone(
@@ -491,9 +537,9 @@ def test_a_record_that_is_written_again_makes_lines_for_what_is_new_alone(
         recorder.contribution("site-2", contribution())
         recorder.contribution("site-1", contribution())
         recorder.close_round(DIGEST)
-        recorder.score(number, "site-1", {DICE: 0.5})
+        recorder.score(number, "site-1", {DICE: metric(0.5)})
         file.write(recorder.record)
-    recorder.score(2, "site-2", {DICE: 0.25})
+    recorder.score(2, "site-2", {DICE: metric(0.25)})
     recorder.finish("complete")
     file.write(recorder.record)
 
@@ -540,7 +586,7 @@ def test_a_fault_in_a_file_names_file_and_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, "format_version: expected 1, found 2"),
+        ({"format_version": 1}, "format_version: expected 2, found 1"),
         ({"colour": "red"}, "unknown: colour"),
         ({"started": "yesterday"}, "started: expected an ISO 8601 time"),
         ({"status": "done"}, "status: found 'done'; allowed: 'running', 'complete', 'failed'"),
@@ -561,9 +607,12 @@ def test_a_document_without_a_key_is_refused() -> None:
         RunRecord.from_dict(document)
 
 
-def test_a_mean_that_its_sites_do_not_give_is_refused() -> None:
+@pytest.mark.parametrize(
+    "change", [{"value": 0.99}, {"value": None}, {"sites": 1}, {"undefined": ["site-1"]}]
+)
+def test_a_mean_that_its_sites_do_not_give_is_refused(change: dict[str, Any]) -> None:
     document = run_to_the_end().as_dict()
-    document["scores"][1]["mean"][DICE] = 0.99
+    document["scores"][1]["mean"][DICE] |= change
 
     with pytest.raises(FederationError, match="the file was changed after it was written"):
         RunRecord.from_dict(document)

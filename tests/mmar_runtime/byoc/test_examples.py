@@ -17,6 +17,7 @@ from mmar_runtime.config.loader import load_evaluation_config, load_train_config
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import CheckpointError, ComponentError, ConfigError
+from mmar_runtime.metrics import values_of
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
 from mmar_runtime.policy.volume_check import volume_check
@@ -67,7 +68,8 @@ def test_components_of_each_kind(example: MakeExample) -> None:
     assert result.iterations == CASES * 3  # times=3
     assert result.epochs[0].loss is not None
     assert 0 < result.epochs[0].loss < 0.5  # weight=0.5 of a loss below 1
-    error = seen.results[0].metrics["foreground_error"]
+    error = seen.results[0].metrics["foreground_error"].value
+    assert error is not None
     assert error >= 0
     assert error == int(error)  # a number of voxels: the predictions are one-hot
     weights = read_checkpoint(root / "models/final_model.pt").weights
@@ -296,7 +298,8 @@ def test_several_networks_make_one_prediction(example: MakeExample) -> None:
     both_config = load_evaluation_config(
         Mmar.open(root), overrides=both(root), checks=[component_check(allow_code=False)]
     )
-    assert evaluate(both_config, allow_code=False).metrics == pytest.approx(single.metrics)
+    ensemble = evaluate(both_config, allow_code=False)
+    assert values_of(ensemble.metrics) == pytest.approx(values_of(single.metrics))
 
 
 def both(root: Path) -> dict[str, Scalar]:

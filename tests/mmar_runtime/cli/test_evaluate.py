@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import torch
 from monai.networks.nets import UNet
 
 from fl_admin.cli.main import main
-from mmar_runtime.policy.site_policy import significant
+from mmar_runtime.metrics import significant
 
 pytestmark = pytest.mark.usefixtures("warm")
 
@@ -47,14 +48,16 @@ def test_an_evaluation_prints_the_metrics_and_where_the_rest_is(
 ) -> None:
     assert main(["evaluate", "-m", str(trained_mmar)]) == 0
     lines = capfd.readouterr().out.splitlines()
-    assert [line.partition(" ")[0] for line in lines] == [
-        "val_mean_dice:",
-        "val_acc:",
-        "1",
-        "output:",
+    assert [line.partition(": ")[0] for line in lines[:5]] == [
+        "val_mean_dice",
+        "    over 1 case",
+        lines[2],
+        "val_acc",
+        "    over 1 case",
     ]
-    assert lines[2].startswith("1 cases in ")
-    assert lines[3] == f"output: {trained_mmar}/eval"
+    assert re.fullmatch(r"    class1 \d\.\d{4} over 1", lines[2])
+    assert lines[-2].startswith("1 cases in ")
+    assert lines[-1] == f"output: {trained_mmar}/eval"
 
 
 def test_old_constructs_are_announced(
@@ -72,7 +75,8 @@ def test_the_numbers_as_json_are_those_in_the_csv(
     assert main(["evaluate", "-m", str(trained_mmar), "--json"]) == 0
     metrics = json.loads(capfd.readouterr().out)["metrics"]
     written = (trained_mmar / "eval/metrics.csv").read_text().split()
-    assert {line.split(",")[0]: float(line.split(",")[1]) for line in written} == metrics
+    values = {line.split(",")[0]: float(line.split(",")[1]) for line in written}
+    assert values == {label: metric["value"] for label, metric in metrics.items()}
 
 
 @pytest.mark.slow
@@ -130,7 +134,7 @@ def test_what_train_has_written_can_be_evaluated(
     assert main(["train", "-m", str(tiny_mmar), "--json"]) == 0
     best = json.loads(capfd.readouterr().out)["best_metric"]
     assert main(["evaluate", "-m", str(tiny_mmar), "--json"]) == 0
-    assert json.loads(capfd.readouterr().out)["metrics"]["val_mean_dice"] == best
+    assert json.loads(capfd.readouterr().out)["metrics"]["val_mean_dice"]["value"] == best
 
 
 # --- the numbers that would leave a site
@@ -138,7 +142,8 @@ def test_what_train_has_written_can_be_evaluated(
 
 def evaluated(mmar: Path, capfd: pytest.CaptureFixture[str], *words: str) -> dict[str, float]:
     assert main(["evaluate", "-m", str(mmar), "--json", *words]) == 0
-    return dict(json.loads(capfd.readouterr().out)["metrics"])
+    metrics = json.loads(capfd.readouterr().out)["metrics"]
+    return {label: metric["value"] for label, metric in metrics.items()}
 
 
 def test_a_sites_policy_rounds_and_withholds_as_the_federation_sees_it(

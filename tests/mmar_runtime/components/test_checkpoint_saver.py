@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,16 @@ def test_train_conf_can_be_read_without_trusting_the_file(tmp_path: Path) -> Non
     Training(tmp_path, save_final=True, final_filename="final_model.pt").run(epochs=1)
     content = torch.load(tmp_path / "final_model.pt", weights_only=True)
     assert content["train_conf"] == {"epochs": 2, "train": {"model": {"name": "UNet"}}}
+
+
+def test_a_model_without_a_defined_key_metric_is_never_the_best(tmp_path: Path) -> None:
+    training = Training(tmp_path, save_key_metric=True, key_metric_filename="model.pt")
+    scored(training, [math.nan, 0.5, math.inf]).run(epochs=3)
+    assert training.weight_in("model.pt") == 2.0
+
+    never = Training(tmp_path / "never", save_key_metric=True, key_metric_filename="model.pt")
+    scored(never, [math.nan]).run(epochs=1)
+    assert never.files == []
 
 
 def test_the_best_model_is_kept_and_a_worse_one_replaces_nothing(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ import pytest
 
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError
+from mmar_runtime.metrics import ClassValue, MetricValue, values_of
 from mmar_runtime.policy.files import writers
 from mmar_runtime.policy.site_policy import (
     DEFAULT_POLICY,
@@ -254,16 +254,28 @@ def test_the_digest_is_of_the_meaning_not_of_the_text(tmp_path: Path) -> None:
 
 
 def test_without_a_word_on_metrics_all_leave_with_four_significant_digits() -> None:
-    found = DEFAULT_POLICY.rounded({"dice": 0.123456789, "loss": 1.23456e-6, "hu": 1034.56})
+    found = DEFAULT_POLICY.rounded(
+        {
+            "dice": MetricValue(
+                value=0.123456789,
+                counted=3,
+                classes={"spleen": ClassValue(value=0.123456789, counted=3)},
+            ),
+            "error": MetricValue(value=1.23456e-6, counted=3),
+            "hu": MetricValue(value=1034.56, counted=3),
+            "auc": MetricValue(value=None, counted=0, undefined=3),
+        }
+    )
 
-    assert found == {"dice": 0.1235, "loss": 1.235e-6, "hu": 1035.0}
-    assert math.isnan(DEFAULT_POLICY.rounded({"dice": math.nan})["dice"])
+    assert values_of(found) == {"dice": 0.1235, "error": 1.235e-6, "hu": 1035.0, "auc": None}
+    assert found["dice"].classes["spleen"].value == 0.1235
 
 
 def test_all_digits_are_a_consent_that_a_site_writes_down(tmp_path: Path) -> None:
     policy = read_site_policy(written(tmp_path, outgoing={"round_digits": "all"}))
 
-    assert policy.rounded({"dice": 0.123456789}) == {"dice": 0.123456789}
+    dice = MetricValue(value=0.123456789, counted=3)
+    assert policy.rounded({"dice": dice}) == {"dice": dice}
     assert policy_document(policy)["outgoing"]["round_digits"] == "all"
     assert policy_document(DEFAULT_POLICY)["outgoing"]["round_digits"] == 4
 
@@ -271,7 +283,8 @@ def test_all_digits_are_a_consent_that_a_site_writes_down(tmp_path: Path) -> Non
 def test_a_metric_that_is_not_named_stays() -> None:
     policy = SitePolicy(outgoing=Outgoing(metrics=("dice",), round_digits=4))
 
-    assert policy.rounded({"dice": 0.123456789, "loss": 1.0}) == {"dice": 0.1235}
+    dice, loss = MetricValue(value=0.123456789, counted=3), MetricValue(value=1.0, counted=3)
+    assert values_of(policy.rounded({"dice": dice, "loss": loss})) == {"dice": 0.1235}
 
 
 @pytest.mark.parametrize(

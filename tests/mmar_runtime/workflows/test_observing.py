@@ -8,11 +8,11 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
+from mmar_runtime.components.measuring import Measurements
 from mmar_runtime.results import EpochReport, EvaluationResult
 from mmar_runtime.workflows.observing import (
     EpochReporter,
     loss_of,
-    scalar_metrics,
     stop_between_iterations,
 )
 
@@ -40,7 +40,7 @@ def losing(losses: list[float]) -> Engine:
     return Engine(lambda engine, _: [{"loss": torch.tensor(losses[engine.state.iteration - 1])}])
 
 
-# --- Losses and metrics --------------------------------------------------------------------------
+# --- Losses --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -62,24 +62,12 @@ def test_the_loss_in_an_engines_output(output: object, loss: float | None) -> No
     assert loss_of(output) == loss
 
 
-def test_metrics_that_are_single_numbers_are_told() -> None:
-    engine = Engine(lambda *_: None)
-    engine.state.metrics = {
-        "dice": 0.5,
-        "accuracy": torch.tensor([0.25]),
-        "count": 3,
-        "by class": torch.tensor([0.5, 0.25]),
-        "name": "text",
-    }
-    assert scalar_metrics(engine) == {"dice": 0.5, "accuracy": 0.25, "count": 3.0}
-
-
 # --- Epochs --------------------------------------------------------------------------------------
 
 
 def test_an_epoch_reports_the_mean_of_its_losses() -> None:
     engine = losing([1.0, 0.5, 0.5, 0.0])
-    reporter = EpochReporter(engine, Notebook())
+    reporter = EpochReporter(engine, Measurements(engine, {}, {}), Notebook())
     engine.run([0, 0], max_epochs=2)
     assert reporter.reports == [
         EpochReport(epoch=1, loss=(1.0 + 0.5) / 2),
@@ -89,7 +77,7 @@ def test_an_epoch_reports_the_mean_of_its_losses() -> None:
 
 def test_an_observer_is_told_of_iterations_and_epochs() -> None:
     engine, notebook = losing([1.0, 0.5, 0.25, 0.0]), Notebook()
-    EpochReporter(engine, notebook)
+    EpochReporter(engine, Measurements(engine, {}, {}), notebook)
     engine.run([0, 0], max_epochs=2)
     assert notebook.iterations == [
         (1, 2, 1, 2, 1.0),
@@ -102,7 +90,7 @@ def test_an_observer_is_told_of_iterations_and_epochs() -> None:
 
 def test_an_engine_without_losses_reports_none() -> None:
     engine = Engine(lambda *_: None)
-    reporter = EpochReporter(engine, Notebook())
+    reporter = EpochReporter(engine, Measurements(engine, {}, {}), Notebook())
     engine.run([0], max_epochs=1)
     assert reporter.reports == [EpochReport(epoch=1, loss=None)]
 

@@ -500,7 +500,7 @@ def test_checkpoints_are_those_of_a_single_process(mmar: Path, pair: Pair) -> No
 for name in ENVIRONMENT:
     del os.environ[name]
 config = load_evaluation_config(Mmar.open(Path(ROOT)), overrides={"NUM_THREADS": 1})
-found(evaluate(config, allow_code=False).metrics["val_mean_dice"])
+found(evaluate(config, allow_code=False).metrics["val_mean_dice"].value)
 """,
         ROOT=str(mmar),
     )

@@ -18,7 +18,7 @@ from ignite.engine import Events
 
 from fl_admin.cli.main import main
 from mmar_runtime.config.data_list import data_check
-from mmar_runtime.config.loader import load_train_config
+from mmar_runtime.config.loader import load_evaluation_config, load_train_config
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import (
@@ -32,6 +32,7 @@ from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_check import component_check
 from mmar_runtime.results import EpochReport, EvaluationResult
 from mmar_runtime.weights import digest, read_checkpoint, weights_of
+from mmar_runtime.workflows.evaluation import evaluate
 from mmar_runtime.workflows.session import session
 from mmar_runtime.workflows.training import TrainingWorkflow, train
 
@@ -213,6 +214,38 @@ def test_without_key_metric_there_is_no_best_model(tiny_mmar: Path, edited: Edit
     assert (result.key_metric, result.best_metric, result.best_epoch) == (None, None, None)
 
 
+def test_with_a_distance_as_key_metric_the_lowest_is_kept(tiny_mmar: Path, edited: Edited) -> None:
+    """MONAI alone would keep the highest distance: the worst model."""
+
+    def distance(config: Any) -> None:
+        metric = config.get("validate", config)["key_metric"]
+        metric["name"] = "SurfaceDistance"
+
+    edited(train_json(tiny_mmar), distance)
+    edited(tiny_mmar / "config/config_validation.json", distance)
+    seen = Notebook()
+    result = train(config_of(tiny_mmar, epochs=4), allow_code=False, observer=seen)
+
+    found = {epoch: one.key_value for one, epoch in seen.validations}
+    assert {value.unit for value in found.values()} == {"mm"}
+    lowest = min(value.value for value in found.values() if value.value is not None)
+    assert lowest < max(value.value for value in found.values() if value.value is not None)
+    assert result.best_metric == lowest
+    assert result.best_epoch is not None
+    assert found[result.best_epoch].value == lowest
+    kept = evaluate(load_evaluation_config(Mmar.open(tiny_mmar)), allow_code=False)
+    assert kept.key_value.value == lowest
+
+
+def test_an_undefined_key_metric_leaves_no_best_model(tiny_mmar: Path) -> None:
+    """The only validation case has no foreground, so it has no Dice."""
+    label = tiny_mmar / "data/case_3_label.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((16, 16, 16), np.uint8), np.eye(4)), label)
+    result = train(config_of(tiny_mmar), allow_code=False)
+    assert (result.key_metric, result.best_metric) == ("val_mean_dice", None)
+    assert checkpoints(tiny_mmar) == ["final_model.pt"]
+
+
 def test_the_network_summary_is_logged_where_it_is_asked_for(
     tiny_mmar: Path, edited: Edited, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -228,6 +261,7 @@ class Notebook:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.validations: list[tuple[EvaluationResult, int]] = []
 
     def iteration(self, *, epoch: int, epochs: int, done: int, of: int, loss: float | None) -> None:
         self.told.append(f"iteration {epoch}/{epochs} {done}/{of}")
@@ -237,6 +271,7 @@ class Notebook:
 
     def validation(self, result: EvaluationResult, *, epoch: int) -> None:
         self.told.append(f"validation of {result.key_metric} after {epoch}")
+        self.validations.append((result, epoch))
 
 
 def test_an_observer_is_told_of_everything(tiny_mmar: Path) -> None:

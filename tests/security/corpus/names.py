@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.security.case import Case, UpdateCase, train
-from tests.security.corpus.update import told
+from tests.security.corpus.update import DICE, score, told
 
 META, CLIENT = "meta.json", "app/config/config_fed_client.json"
 RULES = ("log-label", "path", "variable", "json", "site-value", "type", "expression", "reference")
@@ -74,7 +74,13 @@ HOSTILE: tuple[Case | UpdateCase, ...] = (
     ),
     *(
         UpdateCase(id=f"metric-{id_}", family="name", tries=tries,
-                   change=told("report/local_metrics", {"val_mean_dice": 0.5, name: 0.5}))
+                   change=told("report/local_metrics", {
+                       "val_mean_dice": score(0.5), name: score(0.5)}))
+        for id_, (tries, name) in ODD.items()
+    ),
+    *(
+        UpdateCase(id=f"class-{id_}", family="name", tries=tries,
+                   change=told(f"{DICE}/classes", {name: score(0.5)["classes"]["spleen"]}))
         for id_, (tries, name) in ODD.items()
     ),
     *(

@@ -12,6 +12,9 @@ from tests.security.case import UpdateCase
 STEPS, ROUND = 10, 3
 DIGEST = "d" * 64
 
+DICE, ACC = "report/local_metrics/val_mean_dice", "report/local_metrics/val_acc"
+SPLEEN = f"{DICE}/classes/spleen"
+
 
 def model() -> dict[str, Any]:
     """The tensors of a very small network."""
@@ -35,9 +38,23 @@ def sound() -> dict[str, Any]:
     }
 
 
+def score(value: Any, **more: Any) -> dict[str, Any]:
+    """A metric as it travels, with one class."""
+    spleen = {"value": value, "counted": 3, "missed": 1, "absent": 2, "spurious": 0}
+    return {
+        "value": value,
+        "counted": 3,
+        "undefined": 2,
+        "withheld": False,
+        "unit": "",
+        "higher_is_better": True,
+        "classes": {"spleen": spleen},
+        **more,
+    }
+
+
 def metadata() -> dict[str, Any]:
     """What comes with it."""
-    metrics = {"val_mean_dice": 0.5, "val_acc": 0.25}
     return {
         "site": "site-1",
         "job": "job-1",
@@ -46,14 +63,13 @@ def metadata() -> dict[str, Any]:
         "base_model": DIGEST,
         "steps": STEPS,
         "report": {
-            "received_metrics": dict(metrics),
-            "local_metrics": dict(metrics),
-            "epochs": [{"epoch": 1, "loss": 0.7, "metrics": {"train_acc": 0.5}}],
+            "received_metrics": {"val_mean_dice": score(0.5), "val_acc": score(0.25)},
+            "local_metrics": {"val_mean_dice": score(0.5), "val_acc": score(0.25)},
+            "epochs": [{"epoch": 1, "loss": 0.7, "metrics": {"train_acc": score(0.5, classes={})}}],
             "seconds": 2.5,
             "built": {"train.trainer": 1, "train.pre_transforms": 1},
             "process": "4711-0a1b2c3d",
         },
-        "initial_metrics": dict(metrics),
     }
 
 
@@ -125,7 +141,15 @@ def told(key: str, given: Any) -> Change:
 
 
 def untold(key: str) -> Change:
-    return lambda update, about, marker: about.pop(key)
+    """The same entry left out."""
+
+    def change(_: dict[str, Any], about: dict[str, Any], __: Path) -> None:
+        *steps, last = key.split("/")
+        for step in steps:
+            about = about[step]
+        del about[last]
+
+    return change
 
 
 def _with(pairs: dict[Any, Any]) -> Change:
@@ -315,37 +339,61 @@ METADATA: dict[str, tuple[str, Change]] = {
     "report-none": ("no report", untold("report")),
     "report-text": ("a text as the report", told("report", "fine")),
     "report-key": ("a key of the report that nobody asked for", told("report/files", ["a.nii"])),
-    "metric-nan": ("a metric that is no number", told("report/local_metrics/val_acc", math.nan)),
-    "metric-infinite": ("an infinite metric", told("report/local_metrics/val_acc", math.inf)),
-    "metric-huge": ("a metric beyond its range", told("report/local_metrics/val_acc", 1e300)),
-    "metric-above": ("a score above the best", told("report/local_metrics/val_mean_dice", 1.5)),
-    "metric-below": ("a score below the worst", told("report/local_metrics/val_mean_dice", -0.1)),
-    "metric-text": ("a metric as a text", told("report/local_metrics/val_acc", "0.9")),
-    "metric-true": ("true as a metric", told("report/local_metrics/val_acc", True)),
-    "metric-trap": ("a metric with methods of its own",
-                    _trap_value("report/local_metrics/val_acc", Trap)),
+    "metric-nan": ("a metric that is no number", told(f"{ACC}/value", math.nan)),
+    "metric-infinite": ("an infinite metric", told(f"{ACC}/value", math.inf)),
+    "metric-huge": ("a metric beyond its range", told(f"{ACC}/value", 1e300)),
+    "metric-above": ("a score above the best", told(f"{DICE}/value", 1.5)),
+    "metric-below": ("a score below the worst", told(f"{DICE}/value", -0.1)),
+    "metric-text": ("a metric as a text", told(f"{ACC}/value", "0.9")),
+    "metric-true": ("true as a metric", told(f"{ACC}/value", True)),
+    "metric-trap": ("a value with methods of its own", _trap_value(f"{ACC}/value", Trap)),
     "metric-float": ("a float with methods of its own",
-                     _trap_value("report/local_metrics/val_acc", float, 0.5)),
-    "metric-endless": ("a metric of 10,000 digits",
-                       told("report/local_metrics/val_acc", 10**10_000)),
+                     _trap_value(f"{ACC}/value", float, 0.5)),
+    "metric-endless": ("a metric of 10,000 digits", told(f"{ACC}/value", 10**10_000)),
+    "metric-alone": ("a number without its cases", told(ACC, 0.5)),
+    "metric-object": ("a metric with methods of its own", _trap_value(ACC, Trap)),
+    "metric-dict": ("an object with methods of its own", _trap_value(ACC, dict, score(0.5))),
+    "metric-file": ("a file in a metric", told(f"{ACC}/file", "DOE_JOHN.nii.gz")),
+    "metric-lacking": ("a metric that lacks a part", untold(f"{ACC}/counted")),
+    "metric-of-none": ("a value of no case", told(f"{ACC}/counted", 0)),
+    "metric-negative": ("fewer cases than none", told(f"{ACC}/undefined", -1)),
+    "metric-cases": ("more cases than there can be", told(f"{ACC}/counted", 10**18)),
+    "metric-unit": ("a unit that a spreadsheet computes", told(f"{ACC}/unit", "=1+1")),
+    "metric-turned": ("a direction in which the worst model wins",
+                      told(f"{DICE}/higher_is_better", False)),
+    "metric-withheld": ("a text as a flag", told(f"{ACC}/withheld", "no")),
+    "class-nan": ("a class that is no number", told(f"{SPLEEN}/value", math.nan)),
+    "class-above": ("a class above the best", told(f"{SPLEEN}/value", 1.5)),
+    "class-of-none": ("a class of no case", told(f"{SPLEEN}/counted", 0)),
+    "class-negative": ("a class of fewer cases than none", told(f"{SPLEEN}/missed", -1)),
+    "class-trap": ("a class with methods of its own", _trap_value(SPLEEN, Trap)),
+    "class-file": ("a file in a class", told(f"{SPLEEN}/file", "DOE_JOHN.nii.gz")),
+    "class-formula": ("a class that a spreadsheet computes",
+                      told(f"{DICE}/classes/=1+1", score(0.5)["classes"]["spleen"])),
+    "class-markup": ("a class that a browser runs",
+                     told(f"{DICE}/classes/<script>", score(0.5)["classes"]["spleen"])),
+    "class-many": ("a thousand classes", told(f"{DICE}/classes", {
+        f"c{i}": score(0.5)["classes"]["spleen"] for i in range(1000)})),
+    "class-list": ("classes as an array", told(f"{DICE}/classes", [0.5])),
     "metric-list": ("metrics as an array", told("report/local_metrics", [0.5])),
     "metric-key": ("no key metric", lambda u, m, p: m["report"]["local_metrics"].pop(
         "val_mean_dice")),
     "metric-more": ("a metric that no config computes", told("report/local_metrics/patient_7",
-    1.0)),
+    score(1.0))),
     "metric-formula": ("a name that a spreadsheet computes",
-                       told('report/local_metrics/=HYPERLINK("http:")', 1.0)),
+                       told('report/local_metrics/=HYPERLINK("http:")', score(1.0))),
     "metric-markup": ("a name that a browser runs",
-                      told("report/local_metrics/<script>alert(1)<script>", 1.0)),
-    "metric-path": ("a name that is a path", told("report/local_metrics/..\\..\\x", 1.0)),
-    "metric-newline": ("a name of two lines", told("report/local_metrics/a\nb", 1.0)),
+                      told("report/local_metrics/<script>alert(1)<script>", score(1.0))),
+    "metric-path": ("a name that is a path", told("report/local_metrics/..\\..\\x", score(1.0))),
+    "metric-newline": ("a name of two lines", told("report/local_metrics/a\nb", score(1.0))),
     "metric-number": ("a number as a name", lambda u, m, p: m["report"]["local_metrics"].update(
-        {1: 1.0})),
+        {1: score(1.0)})),
     "metric-many": ("a thousand metrics", lambda u, m, p: m["report"]["local_metrics"].update(
-        {f"m{i}": 1.0 for i in range(1000)})),
+        {f"m{i}": score(1.0) for i in range(1000)})),
+    "initial": ("metrics beside the report", told("initial_metrics", {"val_mean_dice": 0.5})),
     "initial-huge": ("a first metric beyond its range",
-                     told("initial_metrics/val_mean_dice", -1e300)),
-    "initial-text": ("first metrics as a text", told("initial_metrics", "0.5")),
+                     told("report/received_metrics/val_mean_dice/value", -1e300)),
+    "initial-text": ("first metrics as a text", told("report/received_metrics", "0.5")),
     "epochs-text": ("a text as epochs", told("report/epochs", "=1+1")),
     "cases": ("a number of cases", told("report/cases", 8)),
     "process-long": ("a process of a long name", told("report/process", "a" * 41)),
@@ -386,9 +434,11 @@ BENIGN_CHANGES: dict[str, tuple[str, Change]] = {
     "read-only": ("an array that cannot be written", array("conv.weight", _np(
         lambda np, a: np.frombuffer(a.tobytes(), np.float32).reshape(a.shape)))),
     "one-step": ("a single step", told("steps", 1)),
-    "perfect": ("a score of exactly one", told("report/local_metrics/val_mean_dice", 1.0)),
-    "worst": ("a score of exactly zero", told("report/local_metrics/val_mean_dice", 0)),
-    "no-initial": ("no metrics of the first model", untold("initial_metrics")),
+    "perfect": ("a score of exactly one", told(f"{DICE}/value", 1.0)),
+    "worst": ("a score of exactly zero", told(f"{DICE}/value", 0)),
+    "undefined": ("a score that no case has", told(DICE, score(None, counted=0))),
+    "withheld": ("a score of few cases, which stays", told(DICE, score(None, withheld=True))),
+    "no-classes": ("a score of the whole alone", told(f"{DICE}/classes", {})),
     "filtered": ("a filter of the site in its history",
                  told("filter_history", ["ExcludeVars", "PercentilePrivacy"])),
     "no-loss": ("an epoch without a loss",
@@ -430,6 +480,7 @@ def judged(case: UpdateCase, marker: Path) -> tuple[str, ...]:
         model=model(),
         key_metric="val_mean_dice",
         metric_names=("val_mean_dice", "val_acc"),
+        directions={"val_mean_dice": True},
         round=ROUND,
         base_model=DIGEST,
         contributors=contributors,

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from fl_admin.cli.server.job_view import JobLines, job_table
 from fl_server.record.values import EpochRecord, RunRecord
+from tests.conftest import metric
 from tests.fl_admin.at_server.test_job_end import CONTRIBUTION, DICE, recorder, state
 
 
@@ -21,8 +22,8 @@ def running() -> RunRecord:
         run.contribution("site-1", CONTRIBUTION)
         if number == 1:
             run.contribution("site-2", CONTRIBUTION)
-            run.score(0, "site-1", {DICE: 0.25})
-            run.score(0, "site-2", {DICE: 0.75})
+            run.score(0, "site-1", {DICE: metric(0.25)})
+            run.score(0, "site-2", {DICE: metric(0.75)})
             run.close_round("1" * 64)
     return run.record
 

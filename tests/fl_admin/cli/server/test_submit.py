@@ -78,9 +78,10 @@ def test_more_metrics_than_by_default_are_for_a_site_to_allow(
     job: Path, submit: Submit, labels: int, is_warning: bool
 ) -> None:
     document = json.loads((job / TRAIN).read_text())
-    metric = document["validate"]["key_metric"]
+    metric = json.loads(json.dumps(document["validate"]["key_metric"]))
     names = [f"organ-{number}" for number in range(labels)]
     metric["args"] |= {"reduction": "mean_batch", "return_with_label": names}
+    document["validate"]["additional_metrics"].append({**metric, "log_label": "by_organ"})
     (job / TRAIN).write_text(json.dumps(document))
 
     _, told = submit()

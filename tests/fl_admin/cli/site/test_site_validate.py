@@ -125,7 +125,9 @@ def test_the_policy_of_the_kit_rounds_and_withholds(
     outgoing = {"metrics": [ACCURACY], "round_digits": 3}
     write(kit / "local/mmar_site_policy.json", {"policy_version": 1, "outgoing": outgoing})
 
-    assert validate("--model", model)["metrics"] == {ACCURACY: round(whole[ACCURACY], 3)}
+    accuracy = whole[ACCURACY]
+    rounded = {**accuracy, "value": round(accuracy["value"], 3)}
+    assert validate("--model", model)["metrics"] == {ACCURACY: rounded}
 
 
 def test_too_few_cases_are_told_by_no_number(
@@ -312,7 +314,7 @@ def test_the_printed_number_has_every_digit(
 
     assert main(["site", "validate", "--kit", str(kit), "--model", str(model)]) == 0
     lines = capfd.readouterr().out.splitlines()
-    assert f"{DICE}: {found['metrics'][DICE]!r}" in lines
+    assert f"{DICE}: {found['metrics'][DICE]['value']!r}" in lines
     assert lines[-1].startswith("1 cases at hospital-a in ")
 
 

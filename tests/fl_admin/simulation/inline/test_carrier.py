@@ -47,7 +47,7 @@ def test_the_last_and_the_best_model_are_those_of_the_record(ran: Ran) -> None:
 class SecondIsBest:
     """Selects the global model of round 2, whatever the scores are."""
 
-    def __init__(self, recorder: RunRecorder, key_metric: str) -> None:
+    def __init__(self, recorder: RunRecorder, key_metric: str, *, higher_is_better: bool) -> None:
         self._recorder = recorder
 
     def is_best(self, round_number: int) -> bool:

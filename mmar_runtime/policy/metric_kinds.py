@@ -1,0 +1,164 @@
+"""What a metric measures and which way is better: by its class, or as the configuration says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from mmar_runtime.config.location import Location
+from mmar_runtime.config.nodes import ComponentSpec, ListNode, Literal
+from mmar_runtime.config.sections import Section, WorkflowConfig
+from mmar_runtime.errors import Problem
+from mmar_runtime.policy.component_check import table_entry
+from mmar_runtime.policy.component_table import ComponentEntry
+
+HIGHER = frozenset(
+    [
+        "Accuracy",
+        "AveragePrecision",
+        "CohenKappa",
+        "CommonObjectDetectionMetrics",
+        "CosineSimilarity",
+        "HSIC",
+        "HitRate",
+        "MatthewsCorrCoef",
+        "MeanAveragePrecision",
+        "MeanDice",
+        "MeanIoUHandler",
+        "MetricsReloadedCategoricalHandler",
+        "NDCG",
+        "ObjectDetectionAvgPrecisionRecall",
+        "PSNR",
+        "PanopticQuality",
+        "PeakSignalToNoiseRatio",
+        "Precision",
+        "ROCAUC",
+        "ROC_AUC",
+        "Recall",
+        "SSIM",
+        "TopKCategoricalAccuracy",
+    ]
+)
+LOWER = frozenset(
+    [
+        "CalibrationError",
+        "HausdorffDistance",
+        "JSDivergence",
+        "KLDivergence",
+        "Loss",
+        "MaximumMeanDiscrepancy",
+        "MeanAbsoluteError",
+        "MeanPairwiseDistance",
+        "MeanSquaredError",
+        "Perplexity",
+        "RootMeanSquaredError",
+        "SurfaceDistance",
+    ]
+)
+LOWER_RATES = frozenset(
+    """
+    false negative rate;fnr;miss rate;false positive rate;fpr;fall out;false discovery rate;fdr;
+    false omission rate;for
+    """.replace("\n", " ").split(";")
+)
+"""What ``metric_name`` of a ConfusionMatrix may ask for that is better when lower."""
+
+NEITHER = frozenset({"prevalence", "prevalence threshold", "pt"})
+BY_CLASS = frozenset({"MeanDice", "MeanIoUHandler", "HausdorffDistance", "SurfaceDistance"})
+"""Metrics of masks: one value for each case and class."""
+
+DISTANCES = frozenset({"HausdorffDistance", "SurfaceDistance"})
+VECTORS = frozenset({"none", "mean_batch", "sum_batch", "mean_channel", "sum_channel"})
+"""The values of ``reduction`` that leave several numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricKind:
+    """What is known of a metric before it is computed.
+
+    Attributes:
+        higher_is_better: the direction; None where nobody knows it.
+        by_class: whether it gives a value for each case and class of masks.
+        is_distance: whether the value is a distance between surfaces.
+    """
+
+    higher_is_better: bool | None
+    by_class: bool = False
+    is_distance: bool = False
+
+
+def metric_kinds(section: Section) -> Mapping[str, MetricKind]:
+    """Return the kind of each metric of a section by its label, the key metric first.
+
+    The key metric always has a direction, for models are compared by it: that of its class, or for
+    a class of the MMAR's own what the section says; without a word higher is better, as in MONAI.
+    """
+    kinds = {}
+    for slot in ("key_metric", "additional_metrics"):
+        for spec in section.specs(slot):
+            higher = _direction(spec)
+            if slot == "key_metric" and higher is None:
+                higher = not said_lower(section)
+            kinds[spec.log_label or ""] = _kind(spec, higher)
+    return MappingProxyType(kinds)
+
+
+def _kind(spec: ComponentSpec, higher: bool | None) -> MetricKind:
+    entry = table_entry(spec, "metric")
+    name = "" if entry is None else entry.name
+    return MetricKind(
+        higher_is_better=higher, by_class=name in BY_CLASS, is_distance=name in DISTANCES
+    )
+
+
+def _direction(spec: ComponentSpec) -> bool | None:
+    entry = table_entry(spec, "metric")
+    if entry is None:
+        return False if spec.negate else None
+    if entry.name == "ConfusionMatrix":
+        return _rate_direction(spec, entry)
+    return True if entry.name in HIGHER else False if entry.name in LOWER else None
+
+
+def _rate_direction(spec: ComponentSpec, entry: ComponentEntry) -> bool | None:
+    """Return the direction of the rate that MONAI's ConfusionMatrix reports: its first."""
+    if not entry.path.startswith("monai."):
+        return None  # ignite's is a whole matrix
+    given = spec.args.items.get("metric_name")
+    first = given.items[0] if isinstance(given, ListNode) and given.items else given
+    name = str(first.value) if isinstance(first, Literal) else "hit_rate"
+    words = name.replace("_", " ").lower()
+    return None if words in NEITHER else words not in LOWER_RATES
+
+
+def said_lower(section: Section) -> bool:
+    """Return whether a section says that a lower key metric is better."""
+    return any(spec.negate for spec in section.specs("key_metric")) or any(_turned_signs(section))
+
+
+def _turned_signs(section: Section) -> Iterator[Location]:
+    """Yield the places where a saver of the key metric turns its sign."""
+    for spec in section.specs("handlers"):
+        sign = spec.args.items.get("key_metric_negative_sign")
+        if spec.title == "CheckpointSaver" and isinstance(sign, Literal) and sign.value is True:
+            yield sign.location
+
+
+def direction_check(config: WorkflowConfig) -> Iterator[Problem]:
+    """Yield key metrics that cannot select a model, or would select the worst model."""
+    for section in config.scopes.values():
+        for spec in section.specs("key_metric"):
+            yield from _vector_fault(spec)
+            turned = [*([spec.location / "negate"] if spec.negate else ()), *_turned_signs(section)]
+            for place in turned if _direction(spec) is True else ():
+                message = f"a higher {spec.title} is better; this would keep the worst model"
+                yield Problem(place, message, "Take it out.", "metric-direction")
+
+
+def _vector_fault(spec: ComponentSpec) -> Iterator[Problem]:
+    reduction = spec.args.items.get("reduction")
+    if isinstance(reduction, Literal) and reduction.value in VECTORS:
+        message = f"{reduction.value!r} leaves several numbers, and models are compared by one"
+        advice = "Write 'mean', or move the metric to additional_metrics."
+        yield Problem(spec.args.location / "reduction", message, advice, "key-metric")
