@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from mmar_runtime.config.expressions import Comparison
 from mmar_runtime.config.location import Location
-from mmar_runtime.config.nodes import ComponentSpec, ListNode, Literal
+from mmar_runtime.config.nodes import ComponentSpec, Expression, ListNode, Literal
 from mmar_runtime.config.sections import Section, WorkflowConfig
 from mmar_runtime.errors import Problem
 from mmar_runtime.policy.component_check import table_entry
@@ -134,15 +135,22 @@ def _rate_direction(spec: ComponentSpec, entry: ComponentEntry) -> bool | None:
 
 def said_lower(section: Section) -> bool:
     """Return whether a section says that a lower key metric is better."""
-    return any(spec.negate for spec in section.specs("key_metric")) or any(_turned_signs(section))
+    return any(said for _, said in _said(section))
 
 
-def _turned_signs(section: Section) -> Iterator[Location]:
-    """Yield the places where a saver of the key metric turns its sign."""
+def _said(section: Section) -> Iterator[tuple[Location, bool]]:
+    """Yield each word of a section on the direction of its key metric: whether lower is better."""
+    for spec in section.specs("key_metric"):
+        if spec.negate:
+            yield spec.location / "negate", True
     for spec in section.specs("handlers"):
         sign = spec.args.items.get("key_metric_negative_sign")
         if spec.title == "CheckpointSaver" and isinstance(sign, Literal) and sign.value is True:
-            yield sign.location
+            yield sign.location, True
+    for spec in (*section.specs("trainer"), *section.specs("evaluator")):
+        compare = spec.args.items.get("metric_cmp_fn")
+        if isinstance(compare, Expression) and isinstance(compare.tree, Comparison):
+            yield compare.location, compare.tree.operator.startswith("<")
 
 
 def direction_check(config: WorkflowConfig) -> Iterator[Problem]:
@@ -150,10 +158,14 @@ def direction_check(config: WorkflowConfig) -> Iterator[Problem]:
     for section in config.scopes.values():
         for spec in section.specs("key_metric"):
             yield from _vector_fault(spec)
-            turned = [*([spec.location / "negate"] if spec.negate else ()), *_turned_signs(section)]
-            for place in turned if _direction(spec) is True else ():
-                message = f"a higher {spec.title} is better; this would keep the worst model"
-                yield Problem(place, message, "Take it out.", "metric-direction")
+            higher = _direction(spec)
+            if higher is None:
+                higher = not said_lower(section)
+            for place, lower in _said(section):
+                if lower is higher:
+                    better = "higher" if higher else "lower"
+                    message = f"a {better} {spec.title} is better; this would keep the worst model"
+                    yield Problem(place, message, "Take it out.", "metric-direction")
 
 
 def _vector_fault(spec: ComponentSpec) -> Iterator[Problem]:

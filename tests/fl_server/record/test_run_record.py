@@ -24,7 +24,7 @@ from fl_server.record.values import (
     SiteMean,
     mean_over_sites,
 )
-from mmar_runtime.errors import FederationError
+from mmar_runtime.errors import FederationError, StorageError
 from mmar_runtime.metrics import ClassValue, MetricValue
 from tests.conftest import metric, plain_metric
 
@@ -563,7 +563,7 @@ def test_a_failed_write_leaves_the_former_record(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StorageError, match="No space left"):
         write_run_record(path, run_to_the_end())
 
     assert read_run_record(path) == new_record()

@@ -76,6 +76,18 @@ def test_a_saver_that_turns_the_sign_says_which_way_an_own_metric_goes(
     assert direction(OWN, key_metric_negative_sign=False) is True
 
 
+def test_a_comparison_of_the_engine_says_it_too(
+    direction: Callable[..., bool | None], tiny_mmar: Path, edited: Edited
+) -> None:
+    assert direction(OWN) is True
+    compare = {"metric_cmp_fn": "lambda new, best: new < best"}
+    edited(
+        tiny_mmar / "config/config_train.json",
+        lambda config: config["validate"]["evaluator"]["args"].update(compare),
+    )
+    assert direction(OWN) is False
+
+
 @pytest.fixture
 def problems(tiny_mmar: Path, edited: Edited) -> Key:
     def after(change: Callable[[Any], object], own: bool = True) -> dict[str, str]:
@@ -95,8 +107,14 @@ def test_what_would_keep_the_worst_model_is_a_problem(problems: Key, own: bool) 
     def turned(config: Any) -> None:
         config["validate"]["handlers"][1]["args"]["key_metric_negative_sign"] = True
         config["validate"]["key_metric"]["negate"] = True
+        compare = {"metric_cmp_fn": "lambda new, best: best > new"}
+        config["validate"]["evaluator"]["args"].update(compare)
 
-    places = "validate.key_metric.negate", "validate.handlers[1].args.key_metric_negative_sign"
+    places = (
+        "validate.key_metric.negate",
+        "validate.handlers[1].args.key_metric_negative_sign",
+        "validate.evaluator.args.metric_cmp_fn",
+    )
     message = "a higher MeanDice is better; this would keep the worst model"
     assert problems(turned, own) == dict.fromkeys(places, message)
 
