@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ from mmar_runtime.config.loader import (
 )
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
-from mmar_runtime.config.sections import EvaluationConfig, TrainConfig
+from mmar_runtime.config.sections import Config, EvaluationConfig, TrainConfig
 from mmar_runtime.config.sources import SITE
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.mmar import Mmar
@@ -27,6 +28,8 @@ from mmar_runtime.policy.mmar_check import policy_checks
 from mmar_runtime.policy.output_check import output_check
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
 from mmar_runtime.policy.volume_check import volume_check
+
+logger = logging.getLogger(__name__)
 
 PROCESSES_VARIABLE = "NUM_PROCESSES"
 """A site's own value: how many processes do its work together, each with a GPU of its own."""
@@ -89,6 +92,7 @@ class Site:
 
         Raises:
             ConfigError: with every problem, missing data among them.
+            UnfitDataError: with every problem of the site's images and labels.
         """
         config = load_train_config(
             self.mmar,
@@ -97,13 +101,16 @@ class Site:
             site=self.workflow_values,
             checks=self._checks(),
         )
-        return config.with_train(config.train.without_handlers("CheckpointLoader"))
+        return self._data_checked(
+            config.with_train(config.train.without_handlers("CheckpointLoader"))
+        )
 
     def cross_validation_config(self, *, file: str = CROSS_VALIDATION_FILE) -> EvaluationConfig:
         """Return the workflow by which any model is evaluated here.
 
         Raises:
             ConfigError: with every problem, missing data among them.
+            UnfitDataError: with every problem of the site's images and labels.
         """
         config = load_evaluation_config(
             self.mmar,
@@ -112,7 +119,19 @@ class Site:
             site=self.workflow_values,
             checks=self._checks(),
         )
-        return config.with_section(config.section.without_handlers("CheckpointLoader"))
+        return self._data_checked(
+            config.with_section(config.section.without_handlers("CheckpointLoader"))
+        )
+
+    def _data_checked(self, config: Config) -> Config:
+        """Return the config with notices about the site's data, which this process logs."""
+        # numpy and nibabel take a moment to import, and most of a site's checks need neither.
+        from mmar_runtime.datatools.run_check import with_data_checked
+
+        checked = with_data_checked(config)
+        for notice in checked.notices[len(config.notices) :]:
+            logger.info("%s: %s", self.name, notice)
+        return checked
 
     def _checks(self) -> list[Check]:
         return [

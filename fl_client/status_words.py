@@ -14,6 +14,7 @@ from mmar_runtime.errors import (
     ConfigError,
     DataError,
     LaunchError,
+    NotFiniteError,
     PolicyError,
     ProcessLostError,
     StorageError,
@@ -24,6 +25,7 @@ from mmar_runtime.files import storage_fault
 STATUS_WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (PolicyError, "policy-declined"),
     (ConfigError, "config-refused"),
+    (NotFiniteError, "weights-error"),
     (DataError, "data-error"),
     (WeightsError, "weights-error"),
     (CheckpointError, "checkpoint-error"),

@@ -3,6 +3,8 @@
     MmarError                 a fault that the person at the keyboard can correct; exit code 2
     ├── ConfigError           the faults in the JSON documents of an MMAR, all at once
     ├── DataError             a data list, an image or a label is missing, unreadable or unfit
+    │   ├── UnfitDataError    the faults in the data of a configuration, all at once
+    │   └── NotFiniteError    a loss or a weight has become infinite or not a number
     ├── CheckpointError       a file of weights is missing, unreadable or does not fit the network
     ├── WeightsError          weights received from elsewhere do not match the network
     ├── ComponentError        a component raised while it was built or while it ran
@@ -19,14 +21,18 @@ A ``Problem`` is a fault with its place. Errors carry problems, so that a progra
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher, get_close_matches
 from heapq import nlargest
+from itertools import zip_longest
 
 from mmar_runtime.config.location import Location
 
 MAX_LISTED_CHOICES = 12
+MAX_LINES = 20
+"""Of a text that lists many problems."""
+
 MAX_COMPARED = 50, 500
 """Characters of a word, and choices, beyond which comparing them takes longer than it helps."""
 
@@ -87,6 +93,45 @@ class ConfigError(MmarError):
 
 class DataError(MmarError):
     """A data list, an image or a label is missing, unreadable or unfit for the configuration."""
+
+
+class UnfitDataError(DataError):
+    """The images and labels of a configuration hold faults; ``problems`` lists all of them.
+
+    The text has a line for the first problems of each kind, and counts the others. An error that
+    another process has sent has the text alone.
+    """
+
+    problems: tuple[Problem, ...] = ()
+
+    @classmethod
+    def of(cls, problems: Iterable[Problem]) -> UnfitDataError:
+        """Return the error of at least one problem."""
+        found = tuple(dict.fromkeys(problems))
+        head = "1 problem" if len(found) == 1 else f"{len(found)} problems"
+        error = cls("\n".join([f"{head} in the data:", *_grouped(found)]))
+        error.problems = found
+        return error
+
+
+def _grouped(problems: Iterable[Problem]) -> Iterator[str]:
+    """Yield the first problems of each rule, in about ``MAX_LINES`` lines, and count the others."""
+    kinds: dict[str, list[Problem]] = {}
+    for problem in problems:
+        kinds.setdefault(problem.rule, []).append(problem)
+    room = max(1, MAX_LINES // (2 * len(kinds)))
+    for group in kinds.values():
+        shown = group[:room]
+        for problem, following in zip_longest(shown, shown[1:]):
+            yield f"{problem.location}: {problem.message}"
+            if problem.advice and (following is None or following.advice != problem.advice):
+                yield f"    {problem.advice}"
+        if len(group) > room:
+            yield f"... and {len(group) - room} more of this kind; --json lists all"
+
+
+class NotFiniteError(DataError):
+    """A loss or a weight has become infinite or not a number, so the training has no result."""
 
 
 class CheckpointError(MmarError):

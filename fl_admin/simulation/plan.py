@@ -29,7 +29,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_json
 from mmar_runtime.config.upgrades import Notice
-from mmar_runtime.errors import ConfigError, Problem
+from mmar_runtime.errors import ConfigError, Problem, UnfitDataError
 from mmar_runtime.exchange.encryption_extra import MISSING_EXTRA, extra_is_installed
 from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, FACTORS_PLACE
 from mmar_runtime.exchange.weighing import factor_problems
@@ -202,8 +202,13 @@ def _checked(request: SimulationRequest, sites: Mapping[str, Values]) -> tuple[N
             try:
                 config = load()
                 for notice in (*config.notices, *fit_notices(config)):
-                    notices.setdefault(notice.rule, notice)
-            except ConfigError as error:
+                    # Of the MMAR a notice is the same for all sites; of the data it is a site's.
+                    if notice.rule == "data":
+                        notice = _notice_at(notice, site)
+                        notices.setdefault(str(notice), notice)
+                    else:
+                        notices.setdefault(notice.rule, notice)
+            except (ConfigError, UnfitDataError) as error:
                 problems += [_at_site(problem, site) for problem in error.problems]
     factors = job.documents.federation.get("aggregation_weights") or {}
     problems += factor_problems(factors, FACTORS_PLACE, sites=sites)
@@ -217,11 +222,18 @@ def _at_site(problem: Problem, site: Site) -> Problem:
     """Return a problem of a site's data with the site and the path of its list in its place."""
     file = str(site.values.get("DATASET_JSON", ""))
     if problem.location.file == Path(file).name:
-        place = replace(problem.location, file=f"{site.name}: {file}")
-        return replace(problem, location=place)
+        return replace(problem, location=_of_site(problem.location, site))
     # A crop that is too large for a volume is at fault in the job, and names the volume.
     message = problem.message.replace(f"{Path(file).name}: ", f"{site.name}: {file}: ")
     return replace(problem, message=message)
+
+
+def _notice_at(notice: Notice, site: Site) -> Notice:
+    return replace(notice, places=tuple(_of_site(place, site) for place in notice.places))
+
+
+def _of_site(place: Location, site: Site) -> Location:
+    return replace(place, file=f"{site.name}: {site.values.get('DATASET_JSON', '')}")
 
 
 def _job_faults(job: Job, policy: SitePolicy) -> Iterator[Problem]:

@@ -16,8 +16,10 @@ from mmar_runtime.errors import (
     ConfigError,
     DataError,
     LaunchError,
+    NotFiniteError,
     PolicyError,
     Problem,
+    UnfitDataError,
     WeightsError,
 )
 from mmar_runtime.exchange.messages import SiteReport, Update
@@ -34,7 +36,9 @@ KINDS: Mapping[str, type[Exception]] = {
         DataError,
         LaunchError,
         MemoryError,
+        NotFiniteError,
         PolicyError,
+        UnfitDataError,
         WeightsError,
         torch.OutOfMemoryError,
     )

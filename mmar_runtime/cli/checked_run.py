@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from mmar_runtime.cli.common import is_first_process, print_note, set_up_run_logging
 from mmar_runtime.cli.confine import confine_command
 from mmar_runtime.cli.given_values import given_values, require_used, with_data
+from mmar_runtime.cli.progress import Progress, silent
+from mmar_runtime.cli.quiet import hide_exceptions, show_exceptions
 from mmar_runtime.config.data_list import data_check
 from mmar_runtime.config.loader import Check
 from mmar_runtime.config.sections import Config, WorkflowConfig, without_unused_validation
@@ -44,8 +46,20 @@ def checked_config(options: argparse.Namespace, load: Callable[..., Config]) -> 
     )
     require_used(options, loaded)
     config = without_unused_validation(loaded)
+    classes = [
+        spec.title
+        for section in config.scopes.values()
+        for entry in ("trainer", "evaluator")
+        for spec in section.specs(entry)
+    ]
+    (show_exceptions if options.debug else hide_exceptions)(classes)
+    first = is_first_process()
+    # numpy and nibabel take a moment to import; a config with a fault is refused before that.
+    from mmar_runtime.datatools.run_check import with_data_checked
+
+    config = with_data_checked(config, told=Progress() if first else silent)
     notices = (*config.notices, *fit_notices(config), *results_elsewhere(config))
-    for notice in notices if is_first_process() else ():
+    for notice in notices if first else ():
         print_note(notice)
     return config
 

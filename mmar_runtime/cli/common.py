@@ -31,6 +31,7 @@ from mmar_runtime.errors import (
     LaunchError,
     MmarError,
     RunAborted,
+    UnfitDataError,
 )
 from mmar_runtime.files import finite, storage_fault, storage_text
 from mmar_runtime.names import visible_line
@@ -41,7 +42,7 @@ EXIT_INTERNAL = 70
 SECONDS_TO_END = 30.0
 """For the threads that read data, after an interruption."""
 
-MET_BY_ALL = (CheckpointError, ConfigError, LaunchError, RunAborted)
+MET_BY_ALL = (CheckpointError, ConfigError, LaunchError, RunAborted, UnfitDataError)
 """Errors that each process of a run meets by itself; one process on each machine reports them."""
 
 
@@ -147,7 +148,7 @@ def _report(error: MmarError, code: int, options: argparse.Namespace) -> int:
         traceback.print_exc(file=sys.stderr)
     processes = _processes()
     if options.json and processes.first:
-        problems = error.problems if isinstance(error, ConfigError) else ()
+        problems = error.problems if isinstance(error, ConfigError | UnfitDataError) else ()
         print_json({"error": str(error), "problems": [problem.as_dict() for problem in problems]})
     if processes.local_rank == 0 or not isinstance(error, MET_BY_ALL):
         name = "mmar" if processes.first else f"mmar, process {processes.rank}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mmar_runtime.cli.common import add_output_arguments, print_json
+from mmar_runtime.cli.progress import Progress
 from mmar_runtime.errors import DataError
 from mmar_runtime.names import visible_line
 
@@ -108,23 +108,6 @@ def _check(options: argparse.Namespace) -> int:
     return 0 if report.ok else EXIT_PROBLEMS
 
 
-class Progress:
-    """A line on stderr every few seconds, so that a long check does not look like a hang."""
-
-    def __init__(self, every: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._every = every
-        self._clock = clock
-        self._started = self._shown = clock()
-
-    def __call__(self, done: int, of: int) -> None:
-        """Print a line after a case if the last line is ``every`` seconds old."""
-        now = self._clock()
-        if now - self._shown >= self._every and done < of:
-            self._shown = now
-            left = (now - self._started) / done * (of - done)
-            print(f"case {done} of {of} ({left:.0f} s left)", file=sys.stderr)
-
-
 def _report_lines(report: DataReport) -> Iterator[str]:
     depth = "headers and voxels" if report.full else "headers only, --full reads the voxels too"
     yield f"{report.file.name} below {report.base}: {depth}"
@@ -133,7 +116,7 @@ def _report_lines(report: DataReport) -> Iterator[str]:
         if summary.shape is not None:
             yield f"  shape (voxels)  {_spread(summary.shape)}"
         if summary.spacing_mm is not None:
-            yield f"  spacing (mm)    {_spread(summary.spacing_mm)}"
+            yield f"  spacing ({summary.unit + ')':4}   {_spread(summary.spacing_mm, summary.unit)}"
         if summary.values is not None:
             yield f"  values          {summary.values.minimum:g} to {summary.values.maximum:g}"
         for share in summary.classes or ():
@@ -145,9 +128,11 @@ def _report_lines(report: DataReport) -> Iterator[str]:
         yield "no problems"
 
 
-def _spread(spread: AxisSpread) -> str:
-    from mmar_runtime.datatools.volumes import by
+def _spread(spread: AxisSpread, unit: str = "mm") -> str:
+    from mmar_runtime.datatools.volumes import by, mm_of
 
+    if unit != "mm":
+        spread = spread.divided(mm_of(unit))
     if spread.minimum == spread.maximum:
         return f"{by(spread.minimum)} in all"
     return f"min {by(spread.minimum)}, median {by(spread.median)}, max {by(spread.maximum)}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mmar_runtime.config.file_keys import FILE_KEYS, TASKS, file_keys
 from mmar_runtime.config.location import Location
@@ -18,6 +19,7 @@ from mmar_runtime.errors import ConfigError, Problem, did_you_mean
 from mmar_runtime.names import is_name
 
 MAX_LISTED_FILES = 5
+UNICODE_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +162,31 @@ def _with_absolute_files(
         for file in given if isinstance(given, list) else [given]:
             # Not Path.exists, which raises where a name is too long for any file.
             if isinstance(file, str) and not os.path.exists(file):
-                message = f"there is no file {file!r}"
-                missing.append(Problem(location / key, message, "", "missing-image"))
+                missing.append(missing_file(file, location / key))
     return absolute, missing
+
+
+def missing_file(file: str, location: Location) -> Problem:
+    """Return the problem of a file that is not there; explain a name in another Unicode form."""
+    form = next((form for form in UNICODE_FORMS if _exists_as(file, form)), None)
+    message = f"there is no file {file!r}"
+    if form is None:
+        return Problem(location, message, "", "missing-image")
+    message += f", but its name in another Unicode form ({form}) is there"
+    advice = (
+        "The two names look the same: a letter with an accent is one character or two. Rename the "
+        "file, or write the list on the machine that has the files."
+    )
+    return Problem(location, message, advice, "missing-image")
+
+
+def _exists_as(file: str, form: Literal["NFC", "NFD"]) -> bool:
+    normal = unicodedata.normalize(form, file)
+    # The folders above may have either form too.
+    return normal != file and (
+        os.path.exists(normal)
+        or os.path.exists(os.path.join(os.path.dirname(file), os.path.basename(normal)))
+    )
 
 
 def data_check(config: WorkflowConfig) -> Iterator[Problem]:

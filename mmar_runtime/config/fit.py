@@ -107,7 +107,7 @@ def findings(config: WorkflowConfig, outputs: int | None) -> Iterator[Finding]:
         config: a workflow.
         outputs: how many its network has; None if nobody knows.
     """
-    classes = any(_has_classes(section) for section in config.scopes.values())
+    classes = any(has_classes(section) for section in config.scopes.values())
     for scope, section in config.scopes.items():
         labels = sorted(loaded_keys(section) & {"label"}) if classes else []
         for key in labels:
@@ -131,7 +131,7 @@ def metrics_of(section: Section) -> Iterator[tuple[ComponentSpec, str, str]]:
             yield spec, keys[0], keys[1]
 
 
-def _has_classes(section: Section) -> bool:
+def has_classes(section: Section) -> bool:
     """Return whether a label of this section holds numbers of classes."""
     losses = [spec.title for spec in section.specs("loss")]
     metrics = (*section.specs("key_metric"), *section.specs("additional_metrics"))

@@ -2,11 +2,11 @@
 
 Headers alone show whether files open and whether image and label share a grid, in milliseconds
 a case. ``full`` reads the voxels as well: values, label classes, and copies under another name.
+A run looks at its cases with ``look_at`` too, and judges the facts by its configuration.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import Counter
@@ -16,54 +16,96 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from mmar_runtime.config.data_list import missing_file
 from mmar_runtime.config.file_keys import FILE_KEYS
 from mmar_runtime.config.location import Location
 from mmar_runtime.datatools.document import TRAINING, Document, Item, read_document
+from mmar_runtime.datatools.file_facts import FileFacts, cache_of
 from mmar_runtime.datatools.report import AxisSpread, DataReport, LabelClass, ListSummary
 from mmar_runtime.datatools.volumes import (
+    MM,
     Grid,
+    GridDifference,
+    Picture,
     Triple,
     ValueRange,
-    Voxels,
+    Volume,
+    covers_the_same,
     digest,
     grid_difference,
-    is_volume,
-    label_counts,
-    open_volume,
+    open_image,
     value_range,
 )
 from mmar_runtime.errors import ConfigError, DataError, Problem
 
-LABEL = "label"
+LABEL, MASK = "label", "mask"
 MAX_SHOWN_VALUES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Case:
-    """The facts about an item."""
+class Case:
+    """The facts about an item.
+
+    Attributes:
+        item: the item.
+        problems: its faults, whatever is trained on it.
+        files: the image's files, links followed.
+        labels: the label's files likewise; none where the label is a value.
+        labelled: whether it has a label.
+        grid: of the image; None if no file of it could be opened.
+        difference: between the grids of label and image; None if they agree.
+        resampled: whether these two grids fill the same space.
+        axes: of the image's file.
+        channels: of the image, over all its files; None if not all could be opened.
+        label_channels: of the label likewise.
+        values: the range of the image's values, where they were read.
+        counts: voxels of the label with each value, where they were read; 1 for a label that is
+            a number.
+        content: digest of the image's voxels, where they were read.
+        label_content: of the label's likewise.
+        unopened: how the names of files end that only are known to exist.
+    """
 
     item: Item
     problems: tuple[Problem, ...]
     files: tuple[str, ...]
+    labels: tuple[str, ...]
     labelled: bool
     grid: Grid | None = None
+    difference: GridDifference | None = None
+    resampled: bool = False
+    axes: int | None = None
+    channels: int | None = None
+    label_channels: int | None = None
     values: ValueRange | None = None
-    counts: Mapping[int, int] | None = None
+    counts: Mapping[float, int] | None = None
     content: str | None = None
+    label_content: str | None = None
     unopened: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Rules:
-    """The rules of the whole document for each of its items.
+class Look:
+    """How closely to look at an item.
 
-    ``names`` maps the label values that are allowed to their names; empty allows any integer.
+    Attributes:
+        base: the folder of relative paths.
+        images: whether to read the voxels of images.
+        labels: whether to read the voxels of labels.
+        file_keys: the entries of an item that are paths.
+        facts: what is known about files.
     """
 
     base: Path
-    full: bool
+    images: bool = False
+    labels: bool = False
     file_keys: tuple[str, ...]
-    names: Mapping[int, str]
+    facts: FileFacts
+
+    @property
+    def image_keys(self) -> tuple[str, ...]:
+        """The entries that are images: ``image``, and any other key that a loader opens."""
+        return tuple(key for key in self.file_keys if key not in (LABEL, MASK))
 
 
 def check_data_list(
@@ -101,31 +143,36 @@ def check_data_list(
         advice = "Name the folder that the list's paths are below, the site's DATA_ROOT."
         raise ConfigError([Problem(document.location, message, advice, "data")])
     names, problems = _label_names(document)
-    rules = _Rules(
+    facts = FileFacts(cache_of(file))
+    look = Look(
         base=base,
-        full=full,
+        images=full,
+        labels=full,
         file_keys=tuple(key for key in FILE_KEYS if key != LABEL or labels_are_files),
-        names=names,
+        facts=facts,
     )
     items: dict[str, tuple[Item, ...]] = {}
     for key in dict.fromkeys(lists or document.list_keys):
         items[key], faults = document.items(key)
         problems += faults
     count = sum(map(len, items.values()))
-    cases: dict[str, list[_Case]] = {key: [] for key in items}
+    cases: dict[str, list[Case]] = {key: [] for key in items}
     done = 0
     for key in items:
         for item in items[key]:
-            cases[key].append(_ItemCheck(item, rules).case())
+            cases[key].append(look_at(item, look))
             done += 1
             told(done, count)
-        problems += [problem for case in cases[key] for problem in case.problems]
+        for case in cases[key]:
+            problems += case.problems
+            problems += (*label_is_image(case), *_grid_fault(case), *_strangers(case, names))
         labelled = sum(case.labelled for case in cases[key])
         for case in cases[key]:
             if labelled and not case.labelled:
                 message = f"has no 'label', which {labelled} items of the list have"
                 problems.append(Problem(case.item.location, message, "", "missing-label"))
         problems += _duplicates(cases[key])
+    facts.save()
     some = any(document.content[key] for key in items)
     for key in items:
         # A list that nobody has asked for may be empty next to others.
@@ -175,95 +222,115 @@ def _label_names(document: Document) -> tuple[dict[int, str], list[Problem]]:
 # --- One item ------------------------------------------------------------------------------------
 
 
+def look_at(item: Item, look: Look) -> Case:
+    """Return the facts about an item, and its faults."""
+    return _ItemLook(item, look).case()
+
+
 @dataclass(slots=True)
-class _ItemCheck:
-    """The check of an item, which collects facts about its files."""
+class _ItemLook:
+    """A look at an item, which collects facts about its files."""
 
     item: Item
-    rules: _Rules
+    look: Look
     problems: list[Problem] = field(default_factory=list)
     unopened: list[str] = field(default_factory=list)
-    contents: list[str] = field(default_factory=list)
+    contents: dict[str, list[str]] = field(default_factory=dict)
+    channels: dict[str, list[int]] = field(default_factory=dict)
     grid: Grid | None = None
+    difference: GridDifference | None = None
+    resampled: bool = False
+    axes: int | None = None
     values: ValueRange | None = None
-    counts: dict[int, int] | None = None
+    counts: Counter[float] | None = None
 
-    def case(self) -> _Case:
-        for key in self.rules.file_keys:
+    def case(self) -> Case:
+        images = tuple(
+            os.path.realpath(path) for key in self.look.image_keys for path in self._paths(key)
+        )
+        others = (key for key in (LABEL, MASK) if key in self.look.file_keys)
+        for key in (*self.look.image_keys, *others):
             for path in self._paths(key):
-                self._check_file(path, key, self.item.location / key)
+                if key != LABEL or os.path.realpath(path) not in images:
+                    self._file(path, key, self.item.location / key)
         label = self.item.entries.get(LABEL)
-        if not self.item.files(LABEL) and type(label) is int:
-            self.counts = {label: 1}
-        if self.counts is not None:
-            self._check_values(self.counts)
-        whole = len(self.contents) == len(self.item.files("image"))
-        return _Case(
+        files = self._paths(LABEL) if LABEL in self.look.file_keys else []
+        if not files and isinstance(label, int | float):
+            self.counts = Counter({float(label): 1})
+        return Case(
             item=self.item,
             problems=tuple(self.problems),
-            files=tuple(map(os.path.realpath, self._paths("image"))),
+            files=images,
+            labels=tuple(map(os.path.realpath, files)),
             labelled=label is not None,
             grid=self.grid,
+            difference=self.difference,
+            resampled=self.resampled,
+            axes=self.axes,
+            channels=self._sum_of_channels("image"),
+            label_channels=self._sum_of_channels(LABEL),
             values=self.values,
             counts=self.counts,
-            content=" ".join(self.contents) if self.rules.full and whole else None,
+            content=self._content("image"),
+            label_content=self._content(LABEL),
             unopened=tuple(self.unopened),
         )
 
     def _paths(self, key: str) -> list[Path]:
-        return [self.rules.base / file for file in self.item.files(key)]
+        return [self.look.base / file for file in self.item.files(key)]
 
-    def _check_file(self, path: Path, key: str, location: Location) -> None:
+    def _sum_of_channels(self, key: str) -> int | None:
+        found = self.channels.get(key, [])
+        return sum(found) if found and len(found) == len(self.item.files(key)) else None
+
+    def _content(self, key: str) -> str | None:
+        found = self.contents.get(key, [])
+        return " ".join(found) if found and len(found) == len(self.item.files(key)) else None
+
+    def _file(self, path: Path, key: str, location: Location) -> None:
         if not path.exists():
-            message = f"there is no file {str(path)!r}"
-            self.problems.append(Problem(location, message, "", "missing-image"))
-        elif not is_volume(path):
-            self.unopened.append(path.suffix or path.name)
-            if self.rules.full and key == "image" and path.is_file():
-                with path.open("rb") as stream:
-                    self.contents.append(hashlib.file_digest(stream, "sha256").hexdigest())
-        else:
-            try:
-                volume = open_volume(path)
-                self._check_grid(volume.grid, key, location)
-                if self.rules.full:
-                    self._read(volume.voxels(), key, location)
-            except DataError as error:
-                advice = f"The file is {str(path)!r}."
-                self.problems.append(Problem(location, str(error), advice, "volume"))
+            self.problems.append(missing_file(str(path), location))
+            return
+        try:
+            image = open_image(path)
+            if image is None:
+                self.unopened.append(path.suffix or path.name)
+                if self.look.images and path.is_file():
+                    self.contents.setdefault(key, []).append(self.look.facts.digest(path))
+                return
+            self.channels.setdefault(key, []).append(image.channels)
+            self._compare(image, key, location)
+            self._read(path, image, key, location)
+        except DataError as error:
+            advice = f"The file is {str(path)!r}."
+            self.problems.append(Problem(location, str(error), advice, "volume"))
 
-    def _check_grid(self, grid: Grid, key: str, location: Location) -> None:
+    def _compare(self, image: Volume | Picture, key: str, location: Location) -> None:
+        """Keep the grid of the first image, or compare another file's grid with it."""
         if self.grid is None:
             # Only an image can be the measure: a label whose image did not open has no fault here.
-            self.grid = grid if key == "image" else None
-        elif difference := grid_difference(grid, self.grid):
-            message = f"has another grid than the item's image: {difference}"
-            advice = "Resample one of the two onto the other; a label with its nearest neighbour."
-            self.problems.append(Problem(location, message, advice, "grid"))
-
-    def _check_values(self, counts: Mapping[int, int]) -> None:
-        names = self.rules.names
-        strangers = [value for value in counts if names and value not in names]
-        if not strangers:
+            if key in self.look.image_keys:
+                self.grid, self.axes = image.grid, image.axes
             return
-        voxels = bool(self.item.files(LABEL))
-        shown = ", ".join(
-            f"{value} ({counts[value]} voxels)" if voxels else str(value)
-            for value in strangers[:MAX_SHOWN_VALUES]
-        )
-        rest = len(strangers) - MAX_SHOWN_VALUES
-        more = f" and {rest} more" if rest > 0 else ""
-        allowed = ", ".join(map(str, sorted(names)))
-        message = f"holds {shown}{more}; 'labels' of the document allows {allowed}"
-        advice = "Correct the label, or name its values in 'labels'."
-        self.problems.append(Problem(self.item.location / LABEL, message, advice, "label-value"))
-
-    def _read(self, voxels: Voxels, key: str, location: Location) -> None:
+        difference = grid_difference(image.grid, self.grid)
+        if difference is None:
+            return
         if key == LABEL:
-            self.counts = dict(Counter(self.counts or {}) + Counter(label_counts(voxels)))
-        if key != "image":
+            self.difference = difference
+            self.resampled = covers_the_same(image.grid, self.grid)
+        else:
+            self.problems.append(grid_problem(difference, location))
+
+    def _read(self, path: Path, image: Volume | Picture, key: str, location: Location) -> None:
+        if key == LABEL and self.look.labels:
+            counts = Counter(self.look.facts.counts(path, image))
+            self.counts = counts + (self.counts or Counter())
+        if not self.look.images or key not in ("image", LABEL):
             return
-        self.contents.append(digest(voxels))
+        voxels = image.voxels()
+        self.contents.setdefault(key, []).append(digest(voxels))
+        if key == LABEL:
+            return
         values, unfit = value_range(voxels)
         self.values = _joined_range([self.values, values])
         if unfit:
@@ -272,12 +339,72 @@ class _ItemCheck:
             self.problems.append(Problem(location, message, advice, "not-finite"))
 
 
+def grid_problem(difference: GridDifference, location: Location) -> Problem:
+    """Return the problem of a file that has another grid than the item's image."""
+    message = f"has another grid than the item's image: {difference.text}"
+    advice = "Resample one of the two onto the other; a label with its nearest neighbour."
+    if "no-position" in difference.kinds:
+        advice = "Write the header of the image into the label, if their voxels belong together."
+    return Problem(location, message, advice, "grid")
+
+
+def label_is_image(case: Case) -> Iterator[Problem]:
+    """Yield a label that is the very file of an image; equal contents are another question."""
+    for file in case.labels:
+        if file in case.files:
+            message = f"is the item's image itself, {file!r}"
+            advice = "Name the file of the label."
+            yield Problem(case.item.location / LABEL, message, advice, "label-is-image")
+
+
+def _grid_fault(case: Case) -> Iterator[Problem]:
+    if case.difference is not None:
+        yield grid_problem(case.difference, case.item.location / LABEL)
+
+
+def _strangers(case: Case, names: Mapping[int, str]) -> Iterator[Problem]:
+    """Yield the values of a label that are not integers, or that the document does not name."""
+    place, counts = case.item.location / LABEL, case.counts or {}
+    fractions = [value for value in counts if not float(value).is_integer()]
+    if fractions and case.labels:
+        shown = ", ".join(f"{value:g}" for value in fractions[:3])
+        message = f"holds values that are not integers, such as {shown}"
+        yield Problem(place, message, f"The file is {case.labels[0]!r}.", "volume")
+        return
+    strangers = [value for value in counts if names and value not in names]
+    if strangers:
+        allowed = ", ".join(map(str, sorted(names)))
+        shown = shown_values(strangers, counts if case.labels else {})
+        message = f"holds {shown}; 'labels' of the document allows {allowed}"
+        advice = "Correct the label, or name its values in 'labels'."
+        yield Problem(place, message, advice, "label-value")
+
+
+def shown_values(values: Sequence[float], voxels: Mapping[float, int]) -> str:
+    """Return values for a person, with their voxels where these are known.
+
+    >>> shown_values([3, 255], {3: 12, 255: 1})
+    '3 (12 voxels), 255 (1 voxel)'
+    """
+    shown = ", ".join(
+        f"{value:g} ({voxels[value]} voxel{'s' * (voxels[value] != 1)})" if voxels else f"{value:g}"
+        for value in values[:MAX_SHOWN_VALUES]
+    )
+    rest = len(values) - MAX_SHOWN_VALUES
+    return shown + (f" and {rest} more" if rest > 0 else "")
+
+
 # --- Items among each other ----------------------------------------------------------------------
 
 
-def _duplicates(cases: Sequence[_Case]) -> Iterator[Problem]:
-    first: dict[object, _Case] = {}
+def _duplicates(cases: Sequence[Case]) -> Iterator[Problem]:
+    first: dict[object, Case] = {}
     for case in cases:
+        copied = case.content is not None and case.content == case.label_content
+        if copied and case.files != case.labels:
+            message = "holds the same voxels as the item's image"
+            advice = "Name the file of the label."
+            yield Problem(case.item.location / LABEL, message, advice, "label-is-image")
         facts = ((case.files, "is the same file as"), (case.content, "holds the same voxels as"))
         for fact, what in facts:
             earlier = case if fact is None else first.setdefault(fact, case)
@@ -288,7 +415,7 @@ def _duplicates(cases: Sequence[_Case]) -> Iterator[Problem]:
                 break
 
 
-def _leaks(cases: Mapping[str, Sequence[_Case]], training: str) -> Iterator[Problem]:
+def _leaks(cases: Mapping[str, Sequence[Case]], training: str) -> Iterator[Problem]:
     """Yield images of the training that are in another list too."""
     trained = cases.get(training, ())
     files = {case.files: case for case in trained}
@@ -311,16 +438,18 @@ def _leaks(cases: Mapping[str, Sequence[_Case]], training: str) -> Iterator[Prob
 # --- The summary ---------------------------------------------------------------------------------
 
 
-def _summary(key: str, cases: Sequence[_Case], names: Mapping[int, str]) -> ListSummary:
+def _summary(key: str, cases: Sequence[Case], names: Mapping[int, str]) -> ListSummary:
     grids = [case.grid for case in cases if case.grid is not None]
+    units = {grid.unit for grid in grids if grid.unit}
     return ListSummary(
         key=key,
         cases=len(cases),
         labelled=sum(case.labelled for case in cases),
         shape=_spread([grid.shape for grid in grids]),
-        spacing_mm=_spread([grid.spacing_mm for grid in grids]),
+        spacing_mm=_spread([grid.spacing_mm for grid in grids if grid.unit]),
+        unit=next(iter(units)) if len(units) == 1 else MM,
         values=_joined_range([case.values for case in cases]),
-        classes=_classes([case.counts for case in cases if case.counts is not None], names),
+        classes=_classes([_whole(case.counts) for case in cases if case.counts], names),
     )
 
 
@@ -349,6 +478,11 @@ def _joined_range(ranges: Iterable[ValueRange | None]) -> ValueRange | None:
     )
 
 
+def _whole(counts: Mapping[float, int]) -> dict[int, int]:
+    """Return the counts of the values that are integers; others are reported as problems."""
+    return {int(value): count for value, count in counts.items() if float(value).is_integer()}
+
+
 def _classes(
     counts: Sequence[Mapping[int, int]], names: Mapping[int, str]
 ) -> tuple[LabelClass, ...] | None:
@@ -369,7 +503,7 @@ def _classes(
 
 
 def _notices(
-    cases: Mapping[str, Sequence[_Case]], names: Mapping[int, str], training: str
+    cases: Mapping[str, Sequence[Case]], names: Mapping[int, str], training: str
 ) -> Iterator[str]:
     if training not in cases and len(cases) > 1:
         yield f"no list {training!r} was checked, so overlaps are not known"
@@ -379,6 +513,16 @@ def _notices(
     for ending, count in sorted(unopened.items()):
         yield f"files that were not opened, only known to exist: {count} ({ending})"
     for key, checked in cases.items():
+        for unit in sorted({case.grid.unit for case in checked if case.grid} - {MM, ""}):
+            yield (
+                f"{key}: lengths in the headers are {unit}; MONAI reads them as mm, so a 'pixdim' "
+                f"of the configuration is in {unit} as well"
+            )
+        labels = (case.item.entries.get(LABEL) for case in checked)
+        texts = {label for label in labels if isinstance(label, str)}
+        if texts and not any(case.labels for case in checked):
+            shown = ", ".join(map(repr, sorted(texts)[:MAX_SHOWN_VALUES]))
+            yield f"{key}: labels are texts, such as {shown}; a training needs numbers from 0"
         counts = [case.counts for case in checked if case.counts is not None]
         present = {value for case in counts for value in case}
         for value in sorted(set(names) - present) if counts else ():

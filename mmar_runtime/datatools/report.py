@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mmar_runtime.datatools.volumes import Triple, ValueRange
+from mmar_runtime.datatools.volumes import MM, Triple, ValueRange
 from mmar_runtime.errors import Problem
 
 
@@ -17,6 +17,19 @@ class AxisSpread:
     minimum: Triple
     median: Triple
     maximum: Triple
+
+    def divided(self, by: float) -> AxisSpread:
+        """Return the spread in a unit that is ``by`` times as long."""
+        return AxisSpread(
+            minimum=_divided(self.minimum, by),
+            median=_divided(self.median, by),
+            maximum=_divided(self.maximum, by),
+        )
+
+
+def _divided(lengths: Triple, by: float) -> Triple:
+    x, y, z = lengths
+    return (x / by, y / by, z / by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +58,8 @@ class ListSummary:
         cases: number of items.
         labelled: those with a ``label``.
         shape: voxels of the images; None if none could be opened.
-        spacing_mm: voxel size of the images; None likewise.
+        spacing_mm: voxel size of the images; None likewise, and where images are pictures.
+        unit: of the lengths in the headers, if it is the same in all; else mm.
         values: least and greatest value of all images; None unless voxels were read.
         classes: the label values that occur; None unless label voxels were read.
     """
@@ -55,6 +69,7 @@ class ListSummary:
     labelled: int
     shape: AxisSpread | None = None
     spacing_mm: AxisSpread | None = None
+    unit: str = MM
     values: ValueRange | None = None
     classes: tuple[LabelClass, ...] | None = None
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import nibabel
 import numpy as np
@@ -24,10 +24,15 @@ Voxels: TypeAlias = NDArray[np.float32]
 Triple: TypeAlias = tuple[float, float, float]
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr", ".img")
-"""Files that are opened; of others, such as ``.png``, only their existence is known."""
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp")
+"""Files that are opened; of others, such as ``.npy``, only their existence is known."""
 
 TOLERANCE = 1e-3
-"""The most that equal spacings (mm) and elements of two affine matrices may differ."""
+"""The most that equal spacings and elements of two affine matrices may differ."""
+
+MM = "mm"
+UNITS: Mapping[str, tuple[str, float]] = {"meter": ("m", 1000.0), "micron": ("µm", 0.001)}
+"""NIfTI's names of units -> our own name, and how many mm that is. Without a unit it is mm."""
 
 SPATIAL_AXES = 3
 MAX_LABEL_VALUES = 4096
@@ -53,13 +58,51 @@ class Grid:
 
     Attributes:
         shape: voxels along the three axes of the file; 1 for an axis that is not there.
-        spacing_mm: distance of neighbouring voxels along these axes.
-        affine: 4 x 4, voxel index to position in mm, right, anterior and superior positive.
+        spacing: distance of neighbouring voxels along these axes, in ``unit``.
+        affine: 4 x 4, voxel index to position in ``unit``, right, anterior and superior positive.
+        unit: of the header's lengths: mm, m or µm; empty for a picture, which has no lengths.
+        positioned: whether the header says where the volume lies; if not, ``affine`` is a guess.
     """
 
     shape: tuple[int, int, int]
-    spacing_mm: Triple
+    spacing: Triple
     affine: NDArray[np.float64]
+    unit: str = MM
+    positioned: bool = True
+
+    @property
+    def spacing_mm(self) -> Triple:
+        """The spacing in mm, whatever the header's unit is."""
+        x, y, z = (length * mm_of(self.unit) for length in self.spacing)
+        return (x, y, z)
+
+    @property
+    def corners(self) -> NDArray[np.float64]:
+        """Two opposite outer corners of the volume, as positions."""
+        ends = np.array([[-0.5, -0.5, -0.5, 1.0], [*(np.array(self.shape) - 0.5), 1.0]])
+        corners: NDArray[np.float64] = (ends @ self.affine.T)[:, :3]
+        return corners
+
+
+def mm_of(unit: str) -> float:
+    """Return how many mm a header's unit is."""
+    return dict(UNITS.values()).get(unit, 1.0)
+
+
+DifferenceKind: TypeAlias = Literal["shape", "spacing", "axes", "origin", "no-position"]
+
+
+@dataclass(frozen=True, slots=True)
+class GridDifference:
+    """How a grid differs from another one.
+
+    Attributes:
+        kinds: the properties that differ.
+        text: the same in words.
+    """
+
+    kinds: frozenset[DifferenceKind]
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +114,45 @@ class ValueRange:
 
 
 class Volume:
-    """An opened file: the header has been read, the voxels have not."""
+    """A volume on disk; its voxels are read when they are asked for.
+
+    Attributes:
+        grid: where the voxels lie.
+        channels: values per voxel, those of a fourth axis of the file.
+    """
 
     def __init__(self, image: Any) -> None:
         self._image = image
         x, y, z = (*image.shape[:SPATIAL_AXES], 1, 1)[:SPATIAL_AXES]
         affine = np.asarray(image.affine, dtype=np.float64)
         dx, dy, dz = np.sqrt((affine[:3, :3] ** 2).sum(axis=0)).tolist()
-        self.grid = Grid(shape=(int(x), int(y), int(z)), spacing_mm=(dx, dy, dz), affine=affine)
+        header = image.header
+        named = header.get_xyzt_units()[0] if hasattr(header, "get_xyzt_units") else MM
+        codes = [int(header[key]) for key in ("sform_code", "qform_code") if key in header]
+        self.channels = int(np.prod(image.shape[SPATIAL_AXES:]))
+        self.grid = Grid(
+            shape=(int(x), int(y), int(z)),
+            spacing=(dx, dy, dz),
+            affine=affine,
+            unit=UNITS.get(named, (MM, 1.0))[0],
+            positioned=not codes or any(codes),
+        )
+
+    @property
+    def axes(self) -> int:
+        """How many axes the file has."""
+        return len(self._image.shape)
+
+    def stored(self) -> NDArray[Any]:
+        """Return all values in the type in which the file has them, for a label.
+
+        Raises:
+            DataError: the file is cut off or damaged.
+        """
+        try:
+            return np.asanyarray(self._image.dataobj)
+        except READ_ERRORS as error:
+            raise DataError(f"its voxels cannot be read: {_first_line(error)}") from error
 
     def voxels(self) -> Voxels:
         """Return all values, as the 32-bit numbers that MONAI trains on.
@@ -92,6 +166,62 @@ class Volume:
         except READ_ERRORS as error:
             raise DataError(f"its voxels cannot be read: {_first_line(error)}") from error
         return values
+
+
+class Picture:
+    """A picture on disk, such as a PNG; in MONAI its axes are width and height.
+
+    Attributes:
+        grid: its size; a picture has no position and no unit.
+        channels: values per pixel: 1 for grey, 3 for RGB.
+    """
+
+    axes = 2
+
+    def __init__(self, path: Path) -> None:
+        from PIL import Image  # takes a moment, and most data sets have no picture
+
+        self._path = path
+        try:
+            with Image.open(path) as picture:
+                self.channels = len(picture.getbands())
+                size = (picture.width, picture.height, 1)
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise DataError(f"cannot be opened as an image: {_first_line(error)}") from error
+        self.grid = Grid(shape=size, spacing=(1.0, 1.0, 1.0), affine=np.eye(4), unit="")
+
+    def stored(self) -> NDArray[Any]:
+        """Return all values, axes ``(height, width)`` and channels where there are several.
+
+        Raises:
+            DataError: the file is cut off or damaged.
+        """
+        from PIL import Image
+
+        try:
+            with Image.open(self._path) as picture:
+                return np.asarray(picture)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError(f"its pixels cannot be read: {_first_line(error)}") from error
+
+    def voxels(self) -> Voxels:
+        """Return all values as the 32-bit numbers that MONAI trains on.
+
+        Raises:
+            DataError: the file is cut off or damaged.
+        """
+        return self.stored().astype(np.float32)
+
+
+def open_image(path: Path) -> Volume | Picture | None:
+    """Read the header of an image; None for a format that is not opened here.
+
+    Raises:
+        DataError: it is not an image, or its header makes no sense.
+    """
+    if is_volume(path):
+        return open_volume(path)
+    return Picture(path) if path.name.lower().endswith(PICTURE_ENDINGS) else None
 
 
 def is_volume(path: Path) -> bool:
@@ -116,9 +246,10 @@ def open_volume(path: Path) -> Volume:
         volume = Volume(image)
     except READ_ERRORS as error:
         raise DataError(f"cannot be opened as an image: {_first_line(error)}") from error
-    if not all(np.isfinite(length) and length > 0 for length in volume.grid.spacing_mm):
+    if not all(np.isfinite(length) and length > 0 for length in volume.grid.spacing):
         raise DataError(
-            f"has a spacing of {by(volume.grid.spacing_mm)} mm, which has to be positive; "
+            f"has a spacing of {by(volume.grid.spacing)} {volume.grid.unit}, which has to be "
+            "positive; "
             "write the header anew from the original scan"
         )
     return volume
@@ -128,26 +259,48 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def grid_difference(grid: Grid, other: Grid) -> str:
-    """Return in words how ``grid`` differs from ``other``; empty if they agree."""
-    parts = []
+def grid_difference(grid: Grid, other: Grid) -> GridDifference | None:
+    """Return how ``grid`` differs from ``other``; None if they agree."""
+    found = dict(_differences(grid, other))
+    return GridDifference(frozenset(found), "; ".join(found.values())) if found else None
+
+
+def _differences(grid: Grid, other: Grid) -> Iterator[tuple[DifferenceKind, str]]:
+    """Yield each property that differs.
+
+    Numbers are compared as the headers have them: MONAI takes no notice of a header's unit.
+    """
+    unit = grid.unit
     if grid.shape != other.shape:
-        parts.append(f"shape {by(grid.shape)} voxels, not {by(other.shape)}")
-    if not _close(grid.spacing_mm, other.spacing_mm):
-        parts.append(f"spacing {by(grid.spacing_mm)} mm, not {by(other.spacing_mm)}")
+        yield "shape", f"shape {by(grid.shape)} voxels, not {by(other.shape)}"
+    if "" in (unit, other.unit):  # a picture has no place
+        return
+    if other.positioned and not grid.positioned:
+        yield (
+            "no-position",
+            "no position, sform_code and qform_code of its header are 0, and the image has one",
+        )
+        return
+    if not _close(grid.spacing, other.spacing):
+        yield "spacing", f"spacing {by(grid.spacing)} {unit}, not {by(other.spacing)}"
     elif not _close(grid.affine[:3, :3], other.affine[:3, :3]):
         axes, expected = (
             "".join(map(str, nibabel.aff2axcodes(side.affine))) for side in (grid, other)
         )
         turned = number(np.abs(grid.affine[:3, :3] - other.affine[:3, :3]).max())
         if axes != expected:
-            parts.append(f"axes {axes}, not {expected}")
+            yield "axes", f"axes {axes}, not {expected}"
         else:
-            parts.append(f"axes turned, by up to {turned} mm a voxel")
+            yield "axes", f"axes turned, by up to {turned} {unit} a voxel"
     if not _close(grid.affine[:3, 3], other.affine[:3, 3]):
         first, wanted = (side.affine[:3, 3].tolist() for side in (grid, other))
-        parts.append(f"first voxel at ({_row(first)}) mm, not ({_row(wanted)})")
-    return "; ".join(parts)
+        yield "origin", f"first voxel at ({_row(first)}) {unit}, not ({_row(wanted)})"
+
+
+def covers_the_same(grid: Grid, other: Grid) -> bool:
+    """Return whether two grids fill the same space, up to a voxel: one is a resampled other."""
+    voxel = max(*grid.spacing, *other.spacing)
+    return bool(np.allclose(grid.corners, other.corners, rtol=0.0, atol=voxel))
 
 
 def _close(given: Any, expected: Any) -> bool:
@@ -165,26 +318,34 @@ def value_range(voxels: Voxels) -> tuple[ValueRange | None, int]:
     return (ValueRange(minimum=low, maximum=high) if low <= high else None), unfit
 
 
-def label_counts(voxels: Voxels) -> dict[int, int]:
+def label_counts(values: NDArray[Any]) -> dict[float, int]:
     """Return how many voxels have each value, by ascending value.
 
     >>> label_counts(np.array([[0, 2], [2, 2]], dtype=np.float32))
     {0: 1, 2: 3}
+    >>> label_counts(np.array([0.5, 1.0]))
+    {0.5: 1, 1: 1}
 
     Raises:
-        DataError: a value is not an integer, or there are too many different ones.
+        DataError: there are too many different values for a label.
     """
     total: Counter[float] = Counter()
-    for plane in planes(voxels):
-        values, counts = np.unique(plane, return_counts=True)
-        fractions = [value for value in values.tolist() if not value.is_integer()]
-        if fractions:
-            shown = ", ".join(f"{value:g}" for value in fractions[:3])
-            raise DataError(f"holds values that are not integers, such as {shown}")
-        total.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    for plane in planes(values):
+        total.update(_plane_counts(plane))
         if len(total) > MAX_LABEL_VALUES:
             raise DataError(f"holds more than {MAX_LABEL_VALUES} different values; is it an image?")
-    return {int(value): total[value] for value in sorted(total)}
+    return {value: total[value] for value in sorted(total)}
+
+
+def _plane_counts(plane: NDArray[Any]) -> dict[float, int]:
+    if plane.dtype.kind in "ui" and plane.dtype.itemsize == 1:
+        counts = np.bincount(plane.ravel().view(np.uint8), minlength=256)
+        present = np.flatnonzero(counts)
+        values = present.astype(np.uint8).view(plane.dtype)
+        return dict(zip(values.tolist(), counts[present].tolist(), strict=True))
+    values, numbers = np.unique(plane, return_counts=True)
+    pairs = zip(values.tolist(), numbers.tolist(), strict=True)
+    return {int(value) if float(value).is_integer() else value: count for value, count in pairs}
 
 
 def digest(voxels: Voxels) -> str:
@@ -195,7 +356,7 @@ def digest(voxels: Voxels) -> str:
     return hashed.hexdigest()
 
 
-def planes(voxels: Voxels) -> Iterator[Voxels]:
+def planes(voxels: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """Yield the volume in planes along its last axis, so that no step copies the whole."""
     yield from np.moveaxis(voxels, -1, 0)
 

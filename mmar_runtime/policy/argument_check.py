@@ -37,6 +37,9 @@ CONF = "conf"
 """The kind of ``@conf``, the configuration itself."""
 
 MAX_LISTED = 8
+NUMBER = re.compile(r"[+-]?\d{1,20}(\.\d{0,20})?([eE][+-]?\d{1,3})?", re.ASCII)
+"""A text that would be a number without its quotes."""
+
 _PLAIN_KEY = re.compile(rf"(?!__)\w[\w .:+\-*]{{0,{MAX_TEXT - 1}}}")
 
 
@@ -140,7 +143,9 @@ class _Judge:
             plain = len(value) <= MAX_TEXT and value.isprintable()
             fits = bool(form.pattern) and plain and re.fullmatch(form.pattern, value)
             if not listed and not fits:
-                yield self._fault(f"is {quoted(value)}")
+                number = form.number is not None and NUMBER.fullmatch(value)
+                advice = f"Write {value} without quotes, as a number." if number else ""
+                yield self._fault(f"is {'the text ' * bool(number)}{quoted(value)}", advice=advice)
         elif isinstance(value, bool) and form.flag:
             if value and form.off:
                 message = f"must be false: {form.off}"

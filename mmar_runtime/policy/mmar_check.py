@@ -45,6 +45,7 @@ from mmar_runtime.policy.fit_check import fit_check, fit_notices
 from mmar_runtime.policy.limits_check import limits_check, weights_size_check
 from mmar_runtime.policy.metric_check import metric_check
 from mmar_runtime.policy.metric_kinds import direction_check
+from mmar_runtime.policy.number_check import number_check
 from mmar_runtime.policy.path_check import path_check
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, OWN_MMAR_POLICY, SitePolicy
 from mmar_runtime.policy.verdict import MAX_PROBLEMS, Verdict, verdict
@@ -309,6 +310,7 @@ def own_mmar_checks() -> list[Check]:
     return [
         component_check(allow_code=True),
         direction_check,
+        number_check,
         limits_check(OWN_MMAR_POLICY.limits),
         path_check(OWN_MMAR_POLICY, owner=True),
         weights_size_check(OWN_MMAR_POLICY.limits),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mmar_runtime import errors
 from mmar_runtime.config.location import Location
-from mmar_runtime.errors import ConfigError, MmarError, Problem, did_you_mean
+from mmar_runtime.errors import ConfigError, MmarError, Problem, UnfitDataError, did_you_mean
 
 PLACE = Location("config_train.json") / "train" / "loss"
 
@@ -112,3 +112,23 @@ def test_plain_errors_survive_being_sent_between_processes() -> None:
     for kind in every_error():
         if kind is not ConfigError:
             assert str(pickle.loads(pickle.dumps(kind("text")))) == "text"  # noqa: S301
+
+
+def test_problems_of_data_are_grouped_and_their_text_stays_short() -> None:
+    problems = [
+        Problem(Location("d.json") / "training" / index / "label", "holds 255", "Use 0 and 1.", "v")
+        for index in range(100)
+    ]
+    other = Problem(Location("d.json") / "test", "is missing", "", "list")
+
+    error = UnfitDataError.of([*problems, other])
+
+    lines = str(error).splitlines()
+    assert lines[:2] == ["101 problems in the data:", "d.json: training[0].label: holds 255"]
+    assert lines[-3:] == [
+        "    Use 0 and 1.",
+        "... and 95 more of this kind; --json lists all",
+        "d.json: test: is missing",
+    ]
+    assert len(error.problems) == 101
+    assert len(lines) <= 20

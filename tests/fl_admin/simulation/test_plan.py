@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 import pytest
 
 from fl_admin.jobs.job import Job
@@ -141,6 +143,24 @@ def test_a_faulty_data_list_is_named_with_its_site(
         planned(job, sites=2, data=tmp_path / "data")
     [problem] = caught.value.problems
     assert str(problem.location) == f"site-2: {tmp_path}/data/site-2/dataset.json"
+
+
+def test_a_label_that_does_not_fit_is_named_with_its_site_and_file(
+    job: Job, demo_data: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(demo_data, tmp_path / "data")
+    site = data / "site-2"
+    item = json.loads((site / "dataset.json").read_text())["training"][0]
+    label = nibabel.load(site / item["label"])
+    voxels = np.asarray(label.dataobj) * 7
+    nibabel.save(nibabel.Nifti1Image(voxels, label.affine), site / item["label"])
+
+    with pytest.raises(ConfigError) as raised:
+        planned(job, sites=2, data=data)
+
+    [problem] = raised.value.problems
+    assert str(problem).startswith(f"site-2: {site / 'dataset.json'}: training[0].label: holds 7 (")
+    assert str(site / item["label"]) in problem.message
 
 
 def test_a_value_that_neither_job_nor_sites_use_is_refused(job: Job, demo_data: Path) -> None:

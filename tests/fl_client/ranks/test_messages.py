@@ -27,8 +27,10 @@ from mmar_runtime.errors import (
     ConfigError,
     DataError,
     LaunchError,
+    NotFiniteError,
     PolicyError,
     Problem,
+    UnfitDataError,
     WeightsError,
 )
 from mmar_runtime.exchange.messages import SiteReport, Update
@@ -104,7 +106,9 @@ PROBLEMS = [Problem(Location("a.json") / "train" / 3, "is wrong", "Mend it.", "r
         ComponentError("secret"),
         DataError("secret"),
         LaunchError("secret"),
+        NotFiniteError("secret"),
         PolicyError("secret"),
+        UnfitDataError("secret"),
         WeightsError("secret"),
         MemoryError("secret"),
         torch.OutOfMemoryError("secret"),
@@ -119,6 +123,11 @@ def test_an_error_has_the_same_kind_text_and_status_word(error: Exception) -> No
         assert (type(found), str(found)) == (type(error), str(error))
     else:
         assert str(found) == "KeyError: 'secret'"
+
+
+def test_a_loss_that_is_not_finite_is_a_fault_of_weights_and_data_that_do_not_fit_of_data() -> None:
+    assert status_word(NotFiniteError("at a.nii")) == "weights-error"
+    assert status_word(UnfitDataError.of(PROBLEMS)) == "data-error"
 
 
 def test_all_problems_of_a_configuration_arrive_with_their_places() -> None:

@@ -7,6 +7,7 @@ import math
 import shutil
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from fl_admin.demo_data import write_demo_data
 from mmar_runtime.datatools.checking import check_data_list
@@ -181,13 +183,13 @@ def test_a_volume_without_voxels_is_found(data_set: Path, volume: WriteVolume) -
 
 
 def test_a_file_that_is_no_volume_is_only_known_to_exist(data_set: Path, change: Change) -> None:
-    (data_set / "photo.png").write_bytes(b"")
-    change(data_set / "dataset.json", test=["photo.png"])
+    (data_set / "photo.npy").write_bytes(b"")
+    change(data_set / "dataset.json", test=["photo.npy"])
 
     report = check(data_set, full=True)
 
     assert report.ok
-    assert report.notices == ("files that were not opened, only known to exist: 1 (.png)",)
+    assert report.notices == ("files that were not opened, only known to exist: 1 (.npy)",)
 
 
 def test_several_files_of_an_image_lie_on_one_grid(
@@ -528,3 +530,88 @@ def test_the_data_tools_import_no_framework() -> None:
     )
 
     assert result.stdout.strip() == "[]"
+
+
+# --- Units, positions, names ---------------------------------------------------------------------
+
+
+def test_micrometres_are_not_told_as_millimetres(data_set: Path) -> None:
+    for file in data_set.glob("*/*.nii.gz"):
+        volume = nibabel.Nifti1Image(
+            np.asarray(nibabel.load(file).dataobj), np.diag([25, 25, 50, 1])
+        )
+        volume.header.set_xyzt_units("micron")
+        nibabel.save(volume, file)
+
+    report = check(data_set, lists=["training"])
+
+    [training] = report.lists
+    assert training.unit == "µm"
+    assert training.spacing_mm is not None
+    assert training.spacing_mm.median == pytest.approx((0.025, 0.025, 0.050))
+    assert report.notices[0].startswith("training: lengths in the headers are µm; MONAI reads them")
+
+
+def test_a_label_without_position_beside_a_positioned_image_is_told(data_set: Path) -> None:
+    bare = nibabel.Nifti1Image(nothing(), None)
+    bare.header.set_zooms((1, 1, 2.5))
+    nibabel.save(bare, data_set / "labels/case_1.nii.gz")
+
+    [problem] = check(data_set).problems
+
+    assert problem.rule == "grid"
+    assert "no position, sform_code and qform_code of its header are 0" in problem.message
+
+
+def test_a_label_that_is_the_image_is_seen_by_its_path_alone(
+    data_set: Path, change: Change
+) -> None:
+    item = {"image": "images/case_1.nii.gz", "label": "images/../images/case_1.nii.gz"}
+    change(data_set / "dataset.json", training=[item])
+
+    assert found(check(data_set, lists=["training"])) == [("training[0].label", "label-is-image")]
+
+
+def test_a_label_with_the_voxels_of_the_image_is_seen_by_full(
+    data_set: Path, volume: WriteVolume
+) -> None:
+    for folder in ("images", "labels"):
+        volume(data_set / f"{folder}/case_1.nii.gz", nothing())
+
+    assert ("training[0].label", "label-is-image") in found(check(data_set, full=True))
+
+
+def test_a_name_in_another_unicode_form_is_explained(data_set: Path, change: Change) -> None:
+    composed = unicodedata.normalize("NFC", "images/Bär.nii.gz")
+    decomposed = unicodedata.normalize("NFD", composed)
+    shutil.copy(data_set / "images/case_4.nii.gz", data_set / decomposed)
+    change(data_set / "dataset.json", test=[composed])
+
+    [problem] = check(data_set, lists=["test"]).problems
+
+    assert problem.rule == "missing-image"
+    assert "its name in another Unicode form (NFD) is there" in problem.message
+
+
+def test_pictures_are_opened(data_set: Path, change: Change) -> None:
+    Image.fromarray(np.full((4, 8), 9, np.uint8)).save(data_set / "photo.png")
+    Image.fromarray(np.full((4, 8), 255, np.uint8)).save(data_set / "mask.png")
+    change(data_set / "dataset.json", training=[{"image": "photo.png", "label": "mask.png"}])
+
+    report = check(data_set, lists=["training"], full=True)
+
+    assert found(report) == [("training[0].label", "label-value")]
+    [training] = report.lists
+    assert training.shape is not None
+    assert training.shape.median == (8, 4, 1)  # width and height
+    assert training.spacing_mm is None
+
+
+def test_labels_that_are_texts_are_a_notice(data_set: Path, change: Change) -> None:
+    change(data_set / "dataset.json", training=[{"image": "images/case_1.nii.gz", "label": "ill"}])
+
+    report = check(data_set, lists=["training"], labels_are_files=False)
+
+    assert report.notices == (
+        "training: labels are texts, such as 'ill'; a training needs numbers from 0",
+    )
