@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from ignite.engine import Engine
 from ignite.metrics import Metric
+from monai.data import DataLoader
 from monai.engines import Workflow
-from monai.transforms import Compose
 
 from mmar_runtime.components.caches import CACHING, cache_names
+from mmar_runtime.components.case_errors import PlacedTransforms, placed_collate
 from mmar_runtime.components.catalog import check_own_arguments, find_class, takes_argument
 from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
 from mmar_runtime.components.conf import TrainConf
@@ -148,7 +149,9 @@ class ComponentBuilder:
             enabled = [spec for spec in specs if self._wanted(spec)]
             return {spec.log_label: self._metric(spec, scope) for spec in enabled}
         if name in TRANSFORM_SLOTS:
-            return Compose(self._value(node, scope, kind))
+            nodes = node.items if isinstance(node, ListNode) else ()
+            places = [item.location for item in nodes if self._wanted(item)]
+            return PlacedTransforms(self._value(node, scope, kind), places)
         return self._value(node, scope, kind)
 
     def _value(self, node: Node, scope: str, kind: str | None = None) -> Any:
@@ -228,6 +231,8 @@ class ComponentBuilder:
             if entry.path in CACHING:
                 arguments |= cache_names(self.config.scopes[scope], custom)
         kind = kind if entry is None else entry.kind
+        if cls is DataLoader:
+            arguments.setdefault("collate_fn", partial(placed_collate, spec.location))
         derived = inspect.isclass(cls) and issubclass(cls, Workflow)
         engine = kind if kind in ENGINE_KINDS and derived else None
         if engine is not None and takes_argument(cls, "device"):

@@ -12,7 +12,7 @@ from ignite.engine import Engine
 from ignite.handlers.checkpoint import BaseSaveHandler
 from monai.handlers import CheckpointSaver
 
-from mmar_runtime.errors import RunAborted
+from mmar_runtime.errors import NotFiniteError, RunAborted
 from mmar_runtime.files import write_atomically
 from mmar_runtime.metrics import defined
 
@@ -45,6 +45,11 @@ class AtomicDiskSaver(BaseSaveHandler):
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """Write a checkpoint, under the fixed name if the saver has one."""
+        if name := _not_a_number(checkpoint):
+            raise NotFiniteError(
+                f"{name} of the model is not a number, so no checkpoint is written. The last good "
+                "model is kept; lower the learning rate, or look for images that are not finite"
+            )
         path = self.folder / (self.filename or filename)
         write_atomically(path, lambda stream: torch.save(checkpoint, stream))
         for listener in self.listeners:
@@ -54,6 +59,22 @@ class AtomicDiskSaver(BaseSaveHandler):
         """Delete an outdated checkpoint, unless its name is fixed: its successor replaces it."""
         if self.filename is None:
             (self.folder / filename).unlink(missing_ok=True)
+
+
+def _not_a_number(checkpoint: Mapping[str, Any]) -> str:
+    """Return the name of the first tensor that holds NaN; empty without any.
+
+    Infinity may be meant, as in the mask of an attention.
+    """
+    waiting = list(checkpoint.items())
+    while waiting:
+        name, value = waiting.pop(0)
+        if isinstance(value, torch.Tensor):
+            if value.is_floating_point() and bool(torch.isnan(value).any()):
+                return str(name)
+        elif isinstance(value, Mapping):
+            waiting += value.items()
+    return ""
 
 
 class AtomicCheckpointSaver(CheckpointSaver):
@@ -98,7 +119,7 @@ class AtomicCheckpointSaver(CheckpointSaver):
         super().metrics_completed(engine)
 
     def exception_raised(self, engine: Engine, e: BaseException) -> None:
-        """Save the final model and raise ``e`` again; only raise it if the run was stopped."""
-        if isinstance(e, KeyboardInterrupt | RunAborted):
+        """Save the final model and raise ``e`` again; only raise it if there is none to save."""
+        if isinstance(e, KeyboardInterrupt | NotFiniteError | RunAborted):
             raise e
         super().exception_raised(engine, e)  # type: ignore[arg-type]  # ignite hands over any

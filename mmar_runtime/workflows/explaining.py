@@ -1,17 +1,29 @@
-"""Turns exceptions inside MONAI's engines into errors that name the next step."""
+"""Turns exceptions inside MONAI's engines into errors that name the case and the next step."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from traceback import walk_tb
+from typing import Any
 
+from ignite.engine import Engine
+from monai.engines import Trainer
 from monai.transforms import LoadImage
 
-from mmar_runtime.config.sections import WorkflowConfig
+from mmar_runtime.components.case_errors import (
+    FILES,
+    TransformError,
+    case_files,
+    root_of,
+    shown_files,
+)
+from mmar_runtime.config.sections import Section, WorkflowConfig
 from mmar_runtime.errors import ComponentError, DataError, MmarError
 from mmar_runtime.workflows.old_code import own_code_advice
+from mmar_runtime.workflows.remedies import remedy
 
 NO_READER = "cannot find a suitable reader"
 LOADING = re.compile(r"applying transform <monai\.transforms\.io\.\w+\.LoadImage")
@@ -19,8 +31,10 @@ LOADING = re.compile(r"applying transform <monai\.transforms\.io\.\w+\.LoadImage
 CROP_TOO_LARGE = re.compile(r"crop ROI is larger than the image size|proposed random crop", re.I)
 
 
+LOADERS = "torch.utils.data"
 TRANSFORMING = "applying transform"
 IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
+TOLD_BY_WORKER = re.compile(rf"\b{TransformError.__name__}: (?P<text>.+)\Z", re.DOTALL)
 
 
 @contextmanager
@@ -47,21 +61,73 @@ def explained(config: WorkflowConfig) -> Iterator[None]:
             if advice:
                 raise ComponentError(f"{error}{advice}") from error
             raise
-        root = causes[-1]
-        modules = [frame.f_globals.get("__name__") for frame, _ in walk_tb(root.__traceback__)]
-        where = modules[-1] if modules else "unknown code"
-        raise ComponentError(
-            f"{config.file}: the run failed in {where}: {type(root).__name__}: "
-            f"{_text(root)}{advice}"
-        ) from error
+        told = _told(config, error)
+        if not advice and (known := remedy(told.text, config, told.section)):
+            advice = f"\n    {known}"
+        raise ComponentError(f"{told.text}{advice}") from error
 
 
-def _data_fault(config: WorkflowConfig, causes: list[BaseException]) -> str | None:
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What happened, in words, and in which section."""
+
+    section: Section
+    text: str
+
+
+def _told(config: WorkflowConfig, error: Exception) -> _Told:
+    engine = _running(error)
+    section = _section(config, engine)
+    transform = _transform_error(error)
+    if transform:
+        return _Told(section, transform)
+    root = root_of(error)
+    modules = [frame.f_globals.get("__name__") for frame, _ in walk_tb(root.__traceback__)]
+    where = modules[-1] if modules else "unknown code"
+    place = config.file if engine is None else str(section.location)
+    text = f"{place}: the run failed in {where}: {type(root).__name__}: {_text(root)}"
+    files = _batch_files(error, engine)
+    return _Told(section, f"{text}\n{FILES}{shown_files(files)}" if files else text)
+
+
+def _running(error: Exception) -> Any:
+    """Return the engine in which an error arose, the inner one of a validation in training."""
+    engines = (frame.f_locals.get("self") for frame, _ in walk_tb(error.__traceback__))
+    return next(reversed([engine for engine in engines if isinstance(engine, Engine)]), None)
+
+
+def _section(config: WorkflowConfig, engine: Engine | None) -> Section:
+    """Return the section of an engine; the first one where no engine had begun."""
+    sections = list(config.scopes.values())
+    return sections[0] if engine is None or isinstance(engine, Trainer) else sections[-1]
+
+
+def _transform_error(error: Exception) -> str:
+    """Return the text of a failed transform, from this process or one that loads data."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, TransformError):
+            sent = IN_WORKER.match(str(cause)) and TOLD_BY_WORKER.search(str(cause))
+            return sent["text"].strip() if sent else str(cause)
+        cause = cause.__cause__
+    return ""
+
+
+def _batch_files(error: Exception, engine: Any) -> tuple[str, ...]:
+    """Return the files of the batch at work; none while a batch is loaded."""
+    modules = (str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__))
+    # While a batch is being loaded, the engine still has the one before.
+    loading = any(module.startswith(LOADERS) for module in modules)
+    return () if engine is None or loading else case_files(engine.state.batch)
+
+
+def _data_fault(config: WorkflowConfig, causes: Sequence[BaseException]) -> str | None:
     """Return the fault of the data; None if the cause is another."""
     texts = list(map(str, causes))
-    for cause, text in zip(causes, texts, strict=True):
+    for cause, text in reversed(list(zip(causes, texts, strict=True))):
         if CROP_TOO_LARGE.search(text):
-            return _crop_advice(config, cause)
+            files = _files_of_transform(causes)
+            return _crop_advice(config, cause) + (f"\n{FILES}{files}" if files else "")
         if NO_READER in text:
             return f"{config.file}: an image cannot be read: {_text(cause)}"
     transforming = any(TRANSFORMING in text for text in texts)
@@ -75,10 +141,19 @@ def _data_fault(config: WorkflowConfig, causes: list[BaseException]) -> str | No
             if frame.f_code is LoadImage.__call__.__code__
         )
         file = ", ".join(map(str, next((files for files in reads if isinstance(files, tuple)), ())))
-        text = _text(causes[-1])
+        file, text = file or _files_of_transform(causes), _text(causes[-1])
         named = text if file in text else f"{file}: {text}"
         return f"{config.file}: an image cannot be read: {named}"
     return None
+
+
+def _files_of_transform(causes: Sequence[BaseException]) -> str:
+    """Return the files that a failed transform names; empty without one."""
+    for cause in causes:
+        lines = str(cause).splitlines() if isinstance(cause, TransformError) else []
+        if lines and lines[-1].startswith(FILES):
+            return lines[-1].removeprefix(FILES)
+    return ""
 
 
 def _text(error: BaseException) -> str:

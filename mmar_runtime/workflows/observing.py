@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
 from ignite.engine import Engine, Events
 
+from mmar_runtime.components.case_errors import (
+    case_files,
+    files_not_finite,
+    shown_files,
+)
 from mmar_runtime.components.measuring import Measurements
 from mmar_runtime.results import EpochReport, EvaluationResult
 
@@ -53,11 +59,13 @@ class EpochReporter:
 
     Attributes:
         reports: the epochs so far; a caller that runs the trainer in parts may empty it in between.
+        not_finite: where the loss first was infinite or not a number, in words; empty if never.
     """
 
     def __init__(self, trainer: Engine, measurements: Measurements, observer: Observer) -> None:
         self.reports: list[EpochReport] = []
         self._measurements = measurements
+        self.not_finite = ""
         self._observer = observer
         self._losses: list[float] = []
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._iteration)
@@ -67,6 +75,8 @@ class EpochReporter:
         loss = loss_of(engine.state.output)
         if loss is not None:
             self._losses.append(loss)
+            if not math.isfinite(loss) and not self.not_finite:
+                self.not_finite = _not_finite(engine, loss)
         length = engine.state.epoch_length or 1
         self._observer.iteration(
             epoch=engine.state.epoch,
@@ -85,6 +95,22 @@ class EpochReporter:
         )
         self.reports.append(report)
         self._observer.epoch(report, epochs=engine.state.max_epochs or 0)
+
+
+def _not_finite(engine: Engine, loss: float) -> str:
+    """Return in words in which iteration a loss is not finite, and on which files."""
+    batch = engine.state.batch
+    length = engine.state.epoch_length or 1
+    done = (engine.state.iteration - 1) % length + 1
+    text = f"the loss is {loss} in epoch {engine.state.epoch}, iteration {done} of {length}"
+    if unfit := files_not_finite(batch):
+        return (
+            f"{text}: values of {shown_files(unfit)} are infinite or not a number\n"
+            "    Replace them, or leave the case out; 'mmar data check --full' finds all."
+        )
+    files = case_files(batch)
+    text = f"{text}; files: {shown_files(files)}" if files else text
+    return f"{text}\n    Lower the learning rate, or look for images with extreme values."
 
 
 def loss_of(output: Any) -> float | None:

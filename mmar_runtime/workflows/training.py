@@ -21,7 +21,7 @@ from mmar_runtime.components.summary import log_network_summary
 from mmar_runtime.components.trackers import log_checkpoints
 from mmar_runtime.config.predictions import outputs_of
 from mmar_runtime.config.sections import TrainConfig
-from mmar_runtime.errors import CheckpointError, ComponentError, RunAborted
+from mmar_runtime.errors import CheckpointError, ComponentError, NotFiniteError, RunAborted
 from mmar_runtime.files import make_folder_to_write
 from mmar_runtime.metrics import defined
 from mmar_runtime.mmar import RESUME_FILE
@@ -105,12 +105,29 @@ class TrainingWorkflow:
             self.evaluator.add_event_handler(Events.COMPLETED, self._remember_validation)
 
     def _should_stop(self) -> bool:
-        """Return whether to stop; several processes stop at the same iteration."""
+        """Return whether to stop; several processes stop at the same iteration.
+
+        A run whose loss is not finite stops here as well: no handler then saves its weights.
+        """
         if not self._stopped:
-            asked = self._asked_to_stop()
+            asked = self._asked_to_stop() or self._not_finite != ""
             several = self._processes.several
             self._stopped = any_process(asked, self._device) if several else asked
         return self._stopped
+
+    @property
+    def _not_finite(self) -> str:
+        return "" if self._reporter is None else self._reporter.not_finite
+
+    def _require_finite(self) -> None:
+        """Raise if the loss of any process is not finite; each process has to ask."""
+        found = self._not_finite
+        several = self._processes.several
+        if any_process(bool(found), self._device) if several else found:
+            raise NotFiniteError(
+                f"{self.config.train.location}: {found or 'another process has such a loss'}\n"
+                "    The last good model is kept."
+            )
 
     def _prepare_evaluator(self, evaluator: Engine) -> None:
         if not self._processes.several:
@@ -185,15 +202,20 @@ class TrainingWorkflow:
 
         Raises:
             RunAborted: ``should_stop`` said so.
+            NotFiniteError: the loss is infinite or not a number.
             DataError, ComponentError: something inside the engine failed, or there is no batch.
         """
         self._stopped = False
+        if self._reporter is not None:
+            self._reporter.not_finite = ""  # a federation's next round begins with other weights
         if isinstance(self.trainer, Engine):
             require_batches(self.trainer, self.config.train)
         if self.evaluator is not None:
             require_batches(self.evaluator, self.config.scopes["validate"])
         with explained(self.config):
             self.trainer.run()
+        if self._stopped:
+            self._require_finite()
         for engine in (self.trainer, self.evaluator):
             if isinstance(engine, Engine):
                 forget_batch(engine)

@@ -13,7 +13,7 @@ from ignite.engine import Engine, Events
 
 from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
 from mmar_runtime.components.conf import TrainConf
-from mmar_runtime.errors import RunAborted
+from mmar_runtime.errors import NotFiniteError, RunAborted
 
 Step = Callable[[Engine], None]
 
@@ -168,3 +168,19 @@ def test_a_run_that_fails_leaves_its_last_weights_as_with_monai(tmp_path: Path) 
     with pytest.raises(ValueError, match="loss is nan"):
         training.run(epochs=1, iterations=3)
     assert training.weight_in("final_model.pt") == 1.0
+
+
+def test_weights_that_are_not_a_number_are_not_written(tmp_path: Path) -> None:
+    training = Training(tmp_path, save_final=True, final_filename="final_model.pt")
+    training.run(epochs=1)
+
+    def lose(_: Engine) -> None:
+        with torch.no_grad():
+            training.network.weight.fill_(torch.nan)
+
+    training.engine.add_event_handler(Events.EPOCH_COMPLETED, lose)
+    with pytest.raises(NotFiniteError, match="weight of the model is not a number"):
+        training.run(epochs=1)
+
+    assert training.files == ["final_model.pt"]
+    assert training.weight_in("final_model.pt") == 1.0  # of the run before

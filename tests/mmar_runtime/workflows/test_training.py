@@ -26,6 +26,7 @@ from mmar_runtime.errors import (
     ComponentError,
     ConfigError,
     DataError,
+    NotFiniteError,
     RunAborted,
 )
 from mmar_runtime.mmar import Mmar
@@ -429,13 +430,28 @@ def test_an_image_that_is_damaged_is_a_fault_of_the_data(
     config = config_of(tiny_mmar)
     image = tiny_mmar / "data/case_2_image.nii.gz"
     half = image.read_bytes()[: image.stat().st_size // 2]
-    # Of an error in a DataLoader's process only the text arrives, and it names no file.
-    cut_short = "end-of-stream" if workers and dataset == "Dataset" else "case_2_image.*end-of-str"
-    for content, told in ((b"no image", "case_2_image"), (half, cut_short)):
+    for content, told in ((b"no image", "case_2_image"), (half, "case_2_image.*end-of-stream")):
         image.write_bytes(content)
         with pytest.raises(DataError, match=f"an image cannot be read: .*{told}") as raised:
             train(config, allow_code=False)
         assert "Traceback" not in str(raised.value)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_with_its_files(
+    tiny_mmar: Path, edited: Edited
+) -> None:
+    file = tiny_mmar / "data/case_2_image.nii.gz"
+    voxels = nibabel.load(file).get_fdata(dtype=np.float32)
+    voxels[:] = np.nan
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), file)
+    edited(train_json(tiny_mmar), lambda conf: conf["train"]["pre_transforms"].pop(3))
+
+    with pytest.raises(NotFiniteError) as raised:
+        train(config_of(tiny_mmar), allow_code=False)
+
+    assert f"values of {file} are infinite or not a number" in str(raised.value)
+    assert "the loss is nan in epoch 1, iteration " in str(raised.value)
+    assert checkpoints(tiny_mmar) == []  # no epoch is complete, and its weights are lost
 
 
 def test_images_of_different_sizes_are_no_fault(tiny_mmar: Path) -> None:
