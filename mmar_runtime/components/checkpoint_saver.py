@@ -47,8 +47,9 @@ class AtomicDiskSaver(BaseSaveHandler):
         """Write a checkpoint, under the fixed name if the saver has one."""
         if name := _not_a_number(checkpoint):
             raise NotFiniteError(
-                f"{name} of the model is not a number, so no checkpoint is written. The last good "
-                "model is kept; lower the learning rate, or look for images that are not finite"
+                f"{name} of the model is not a number, so no checkpoint is written. Models that "
+                "were saved before are kept. Lower the learning rate, or look for images that are "
+                "not finite"
             )
         path = self.folder / (self.filename or filename)
         write_atomically(path, lambda stream: torch.save(checkpoint, stream))

@@ -23,6 +23,9 @@ Voxels: TypeAlias = NDArray[np.float32]
 
 Triple: TypeAlias = tuple[float, float, float]
 
+PICTURE_FORMATS = ("PNG", "JPEG", "BMP")
+"""Pillow's names; others start programs of their own."""
+
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr", ".img")
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp")
 """Files that are opened; of others, such as ``.npy``, only their existence is known."""
@@ -183,7 +186,7 @@ class Picture:
 
         self._path = path
         try:
-            with Image.open(path) as picture:
+            with Image.open(path, formats=PICTURE_FORMATS) as picture:
                 self.channels = len(picture.getbands())
                 size = (picture.width, picture.height, 1)
         except (OSError, ValueError, Image.DecompressionBombError) as error:
@@ -199,7 +202,7 @@ class Picture:
         from PIL import Image
 
         try:
-            with Image.open(self._path) as picture:
+            with Image.open(self._path, formats=PICTURE_FORMATS) as picture:
                 return np.asarray(picture)
         except (OSError, ValueError, SyntaxError) as error:
             raise DataError(f"its pixels cannot be read: {_first_line(error)}") from error

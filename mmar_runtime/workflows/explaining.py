@@ -57,7 +57,7 @@ def explained(config: WorkflowConfig) -> Iterator[None]:
         if fault is not None:
             raise DataError(fault) from error
         advice = own_code_advice(config, causes[-1])
-        if isinstance(error, ComponentError):
+        if isinstance(error, ComponentError) and not _transform_error(error):
             if advice:
                 raise ComponentError(f"{error}{advice}") from error
             raise

@@ -46,6 +46,8 @@ REMEDIES: Mapping[str, str] = {
     "a metric such as MeanDice.",
     r"expected \dd .* input to conv": "Image and network have another number of axes: compare "
     "spatial_dims of {network} with the files.",
+    r"dimensions for \dd roi_size": "roi_size of the inferer has another number of axes than the "
+    "images: compare it with spatial_dims of {network}.",
     r"mat1 and mat2 shapes": "The network was built for images of one size: compare the sizes in "
     "{network} with {crop}.",
 }

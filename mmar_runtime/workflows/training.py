@@ -126,7 +126,7 @@ class TrainingWorkflow:
         if any_process(bool(found), self._device) if several else found:
             raise NotFiniteError(
                 f"{self.config.train.location}: {found or 'another process has such a loss'}\n"
-                "    The last good model is kept."
+                "    Models that were saved before are kept."
             )
 
     def _prepare_evaluator(self, evaluator: Engine) -> None:

@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from ignite.engine import Engine
+from monai.data import MetaTensor
 
+from mmar_runtime.components.case_errors import TransformError
 from mmar_runtime.config.loader import load_train_config
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import CheckpointError, ComponentError, DataError, RunAborted
@@ -86,6 +90,30 @@ def test_an_image_that_cannot_be_read_while_a_cache_is_built_is_a_fault_of_the_d
 ) -> None:
     with pytest.raises(DataError, match=r"case_1\.nii\.gz"), explained(config):
         raise ComponentError("CacheDataset could not be built") from raised_from(NO_READER)
+
+
+def test_a_transform_that_fails_while_a_cache_is_built_gets_its_remedy(
+    config: TrainConfig,
+) -> None:
+    told = "config_train.json: train.pre_transforms[2]: X failed: KeyError: was missing in the data"
+    with pytest.raises(ComponentError) as raised, explained(config):
+        raise ComponentError("CacheDataset could not be built") from TransformError(told)
+    assert str(raised.value).startswith(told)
+    assert "entries of the data list" in str(raised.value)
+
+
+def test_the_batch_at_work_is_named(config: TrainConfig) -> None:
+    batch = {"image": MetaTensor(torch.ones(1), meta={"filename_or_obj": "a.nii"})}
+
+    def fail(engine: Engine, batch: object) -> None:
+        raise RuntimeError("expected scalar type Long but found Float")
+
+    with pytest.raises(ComponentError) as raised, explained(config):
+        Engine(fail).run([batch])
+    place, files, advice = str(raised.value).splitlines()
+    assert place.endswith("RuntimeError: expected scalar type Long but found Float")
+    assert files == "    files: a.nii"
+    assert "EnsureTyped" in advice
 
 
 def test_of_an_error_in_a_data_worker_only_the_first_cause_is_told(config: TrainConfig) -> None:
