@@ -36,7 +36,7 @@ from mmar_runtime.datatools.volumes import (
     open_image,
     value_range,
 )
-from mmar_runtime.errors import ConfigError, DataError, Problem
+from mmar_runtime.errors import ConfigError, DataError, Problem, did_you_mean
 
 LABEL, MASK = "label", "mask"
 MAX_SHOWN_VALUES = 5
@@ -365,6 +365,10 @@ def _grid_fault(case: Case) -> Iterator[Problem]:
 def _strangers(case: Case, names: Mapping[int, str]) -> Iterator[Problem]:
     """Yield the values of a label that are not integers, or that the document does not name."""
     place, counts = case.item.location / LABEL, case.counts or {}
+    label = case.item.entries.get(LABEL)
+    if names and not case.labels and isinstance(label, str) and label not in names.values():
+        message = f"is {label!r}; 'labels' of the document has {', '.join(names.values())}"
+        yield Problem(place, message, did_you_mean(label, names.values()), "label-value")
     fractions = [value for value in counts if not float(value).is_integer()]
     if fractions and case.labels:
         shown = ", ".join(f"{value:g}" for value in fractions[:3])
@@ -520,9 +524,12 @@ def _notices(
             )
         labels = (case.item.entries.get(LABEL) for case in checked)
         texts = {label for label in labels if isinstance(label, str)}
-        if texts and not any(case.labels for case in checked):
+        if texts and not names and not any(case.labels for case in checked):
             shown = ", ".join(map(repr, sorted(texts)[:MAX_SHOWN_VALUES]))
-            yield f"{key}: labels are texts, such as {shown}; a training needs numbers from 0"
+            yield (
+                f"{key}: labels are texts, such as {shown}; a training needs numbers from 0, or "
+                "'labels' of the document with the number of each"
+            )
         counts = [case.counts for case in checked if case.counts is not None]
         present = {value for case in counts for value in case}
         for value in sorted(set(names) - present) if counts else ():

@@ -259,7 +259,9 @@ def _value_faults(case: Case, bounds: Sequence[LabelBound]) -> Iterator[Problem]
     place, label = case.item.location / LABEL, case.item.entries.get(LABEL)
     if isinstance(label, str) and not case.labels:
         message = f"is the text {label!r}; a class is a number from 0"
-        advice = f"Write {label} without quotes." if label.isdigit() else "Write its number."
+        advice = f"Write {label} without quotes."
+        if not label.isdigit():
+            advice = f"Write its number, or number it in 'labels' of the list: {{{label!r}: 1}}."
         yield Problem(place, message, advice, "label-value")
         return
     if isinstance(label, list | float) and any(bound.index for bound in bounds):

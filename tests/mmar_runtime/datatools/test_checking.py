@@ -607,11 +607,24 @@ def test_pictures_are_opened(data_set: Path, change: Change) -> None:
     assert training.spacing_mm is None
 
 
+def test_a_word_that_no_class_has_is_told(data_set: Path, change: Change) -> None:
+    items = [{"image": "images/case_1.nii.gz", "label": word} for word in ("ill", "il")]
+    change(data_set / "dataset.json", training=items, labels={"well": 0, "ill": 1})
+
+    problems = check(data_set, lists=["training"], labels_are_files=False).problems
+
+    [problem] = [problem for problem in problems if problem.rule == "label-value"]
+    assert problem.location.place == "training[1].label"
+    assert problem.advice == "Did you mean 'ill'?"
+
+
 def test_labels_that_are_texts_are_a_notice(data_set: Path, change: Change) -> None:
-    change(data_set / "dataset.json", training=[{"image": "images/case_1.nii.gz", "label": "ill"}])
+    item = {"image": "images/case_1.nii.gz", "label": "ill"}
+    change(data_set / "dataset.json", training=[item], labels=None)
 
     report = check(data_set, lists=["training"], labels_are_files=False)
 
     assert report.notices == (
-        "training: labels are texts, such as 'ill'; a training needs numbers from 0",
+        "training: labels are texts, such as 'ill'; a training needs numbers from 0, or 'labels' "
+        "of the document with the number of each",
     )
