@@ -102,4 +102,4 @@ def site_errors(root: Path, pattern: str) -> list[str]:
 
 def first_paragraph(file: Path) -> str:
     """Return the message of an error file on one line; the traceback is the next paragraph."""
-    return " ".join(file.read_text().partition("\n\n")[0].split())
+    return " ".join(file.read_text(encoding="utf-8").partition("\n\n")[0].split())

@@ -36,7 +36,7 @@ from mmar_runtime.config.predictions import (
     Prediction,
     predictions_of,
 )
-from mmar_runtime.config.sections import Section, TrainConfig, WorkflowConfig
+from mmar_runtime.config.sections import EvaluationConfig, Section, TrainConfig, WorkflowConfig
 from mmar_runtime.config.upgrades.document import Notice
 from mmar_runtime.errors import Problem
 
@@ -107,6 +107,8 @@ def findings(config: WorkflowConfig, outputs: int | None) -> Iterator[Finding]:
         config: a workflow.
         outputs: how many its network has; None if nobody knows.
     """
+    if isinstance(config, EvaluationConfig):
+        yield from _without_result(config.section)
     classes = any(has_classes(section) for section in config.scopes.values())
     for scope, section in config.scopes.items():
         labels = sorted(loaded_keys(section) & {"label"}) if classes else []
@@ -120,6 +122,21 @@ def findings(config: WorkflowConfig, outputs: int | None) -> Iterator[Finding]:
         yield from _post_findings(section, outputs)
         if isinstance(config, TrainConfig):
             yield from _loss_findings(config.train, section, outputs)
+
+
+def _without_result(section: Section) -> Iterator[Finding]:
+    """Yield an evaluation that measures nothing and writes nothing."""
+    metrics = (*section.specs("key_metric"), *section.specs("additional_metrics"))
+    parts = (*transforms_of(section, "post_transforms"), *section.specs("handlers"))
+    if metrics or any("Save" in part.title or part.path is not None for part in parts):
+        return
+    yield Finding(
+        rule="no-result",
+        place=section.location / "post_transforms",
+        message="the evaluation has neither a metric nor a saver, and would leave nothing",
+        advice="Add SaveImaged here, or a key_metric.",
+        certain=False,
+    )
 
 
 def metrics_of(section: Section) -> Iterator[tuple[ComponentSpec, str, str]]:

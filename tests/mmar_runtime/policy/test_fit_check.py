@@ -350,6 +350,15 @@ def test_an_inversion_meets_no_classes(load_train: LoadTrain, outputs: int, cert
     assert not rule & {*rules(before), *noticed(before)}
 
 
+def test_an_evaluation_that_leaves_nothing_is_told(load_evaluation: LoadEvaluation) -> None:
+    nothing = evaluation([], [SOFTMAX])
+    del nothing["key_metric"]
+
+    assert noticed(load_evaluation(nothing)) == ["no-result"]
+    nothing["post_transforms"].append(transform("SaveImaged", "pred"))
+    assert noticed(load_evaluation(nothing)) == []
+
+
 # --- Beside the training -------------------------------------------------------------------------
 
 
