@@ -7,6 +7,7 @@ there. Only a few shapes are known; every other text stays for the expression la
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,11 @@ from mmar_runtime.config.expressions import MAX_CHARACTERS
 
 TRANSFORMS = ("Activations", "AsDiscrete", "FillHoles", "KeepLargestConnectedComponent")
 """Transforms of one image with a dictionary transform of the same arguments."""
+
+PLAIN = re.compile(r"#?\s*lambda [ -\[\]-~]*")
+"""The characters of a lambda: printable ASCII, without the backslash."""
+
+KEY = re.compile(r"[A-Za-z0-9]+(_[A-Za-z0-9]+)*")
 
 PLAIN_METHODS = ("detach", "cpu", "float", "contiguous")
 """Methods of a tensor without arguments that change neither a metric nor a file."""
@@ -51,7 +57,7 @@ class _UnknownShapeError(Exception):
 
 def _body(text: Any) -> ast.expr | None:
     """Return the body of a lambda of one plain parameter."""
-    if not isinstance(text, str) or len(text) > MAX_CHARACTERS or "lambda" not in text:
+    if not isinstance(text, str) or len(text) > MAX_CHARACTERS or not PLAIN.fullmatch(text):
         return None
     try:
         with warnings.catch_warnings():
@@ -67,7 +73,9 @@ def _value(node: ast.expr | None) -> Value:
     transforms: list[tuple[str, tuple[tuple[str, Any], ...]]] = []
     while True:
         match node:
-            case ast.Subscript(value=ast.Name(), slice=ast.Constant(value=str(key))):
+            case ast.Subscript(value=ast.Name(), slice=ast.Constant(value=str(key))) if (
+                KEY.fullmatch(key)
+            ):
                 return Value(key, tuple(reversed(transforms)))
             case ast.Subscript(
                 value=ast.Subscript(value=inner, slice=ast.Constant(value=0)),

@@ -165,8 +165,8 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "lambda-name": ("a transform that takes a function", {TRANSFORM: {"name": "Lambda"}}),
     "lambdad": (
-        "a lambda for a transform",
-        {TRANSFORM: {"name": "Lambdad", "args": {"keys": "image", "func": "lambda x: x"}}},
+        "a part of an image by a lambda for a transform",
+        {TRANSFORM: {"name": "Lambdad", "args": {"keys": "image", "func": "lambda x: x[0]"}}},
     ),
     "rand-lambdad": ("the same at random", {TRANSFORM: {"name": "RandLambdad", "args": {}}}),
     "torchvisiond": (

@@ -56,6 +56,10 @@ def test_the_transforms_of_a_lambda_are_read_in_their_order(body: str, values: l
         "lambda x: x",
         "lambda x: x['pred'][0]",  # an item without its batch has other axes
         "lambda x: x['pred'].numpy()",
+        r"lambda x: (x[r'\x5f'], x['label'])",
+        "lambda x: (x['__class__'], x['label'])",
+        "lambda x: (x['_' '_class_' '_'], x['label'])",
+        "lambda x: (x['préd'], x['label'])",
         "lambda x: __import__('os').system('id')",
         "lambda x: __import__('monai').data.load('f')",
         "lambda x: __import__('os').transforms.AsDiscrete(argmax=True)(x['pred'])",
