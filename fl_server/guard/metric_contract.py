@@ -9,7 +9,7 @@ from types import MappingProxyType
 from fl_server.guard.values import Range
 from mmar_runtime.config.sections import Section
 from mmar_runtime.exchange.messages import MAX_METRIC
-from mmar_runtime.policy.metric_kinds import metric_kinds
+from mmar_runtime.policy.metrics.metric_kinds import metric_kinds
 
 ROUNDING = 1e-6
 """A share computed in float32 can be this much more than 1."""

@@ -20,17 +20,17 @@ from monai.data import DataLoader
 from monai.engines import Workflow
 
 from mmar_runtime.components.caches import CACHING, cache_names
-from mmar_runtime.components.case_errors import PlacedTransforms, placed_collate
 from mmar_runtime.components.catalog import check_own_arguments, find_class, takes_argument
-from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
 from mmar_runtime.components.conf import TrainConf
 from mmar_runtime.components.expressions import interpret
-from mmar_runtime.components.image_readers import leave_dicom_to_itk
+from mmar_runtime.components.handlers.checkpoint_saver import AtomicCheckpointSaver
+from mmar_runtime.components.handlers.trackers import close_at_end
+from mmar_runtime.components.images.case_errors import PlacedTransforms, placed_collate
+from mmar_runtime.components.images.image_readers import leave_dicom_to_itk
 from mmar_runtime.components.launch import ALONE, Processes
 from mmar_runtime.components.measuring import Measurements, counted
 from mmar_runtime.components.processes import averaging_gradients, own_part
 from mmar_runtime.components.size import memory_for, require_no_more, require_size
-from mmar_runtime.components.trackers import close_at_end
 from mmar_runtime.config.data_list import label_names, read_data_list
 from mmar_runtime.config.expressions import references
 from mmar_runtime.config.file_keys import file_keys
@@ -49,7 +49,7 @@ from mmar_runtime.config.sections import SLOT_KINDS, TRANSFORM_SLOTS, WorkflowCo
 from mmar_runtime.errors import ComponentError, MmarError
 from mmar_runtime.metrics import is_better
 from mmar_runtime.policy.component_check import ENGINE_KINDS
-from mmar_runtime.policy.metric_kinds import MetricKind, metric_kinds
+from mmar_runtime.policy.metrics.metric_kinds import MetricKind, metric_kinds
 from mmar_runtime.policy.run_folders import run_folders
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY
 

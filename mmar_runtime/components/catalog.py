@@ -18,16 +18,16 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset
 
-from mmar_runtime.components.checkpoint_loader import WholeCheckpointLoader
-from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
 from mmar_runtime.components.deep_supervision import SingleAnswerUNetPlusPlus
-from mmar_runtime.components.label_words import MapWords
-from mmar_runtime.components.metrics_saver import NamedMetricsSaver
-from mmar_runtime.components.trackers import (
+from mmar_runtime.components.handlers.checkpoint_loader import WholeCheckpointLoader
+from mmar_runtime.components.handlers.checkpoint_saver import AtomicCheckpointSaver
+from mmar_runtime.components.handlers.metrics_saver import NamedMetricsSaver
+from mmar_runtime.components.handlers.trackers import (
     OwnRunMLFlowHandler,
     TaskClearMLImageHandler,
     TaskClearMLStatsHandler,
 )
+from mmar_runtime.components.images.label_words import MapWords
 from mmar_runtime.config.nodes import ComponentSpec
 from mmar_runtime.errors import ComponentError, ConfigError, Problem, did_you_mean
 from mmar_runtime.policy.component_check import table_entry

@@ -20,7 +20,7 @@ from monai.metrics.metric import IterationMetric
 from monai.utils import ImageMetaKey, MetaKeys, string_list_all_gather
 
 from mmar_runtime.metrics import ClassValue, Metrics, MetricValue, Unit, defined
-from mmar_runtime.policy.metric_kinds import MetricKind
+from mmar_runtime.policy.metrics.metric_kinds import MetricKind
 from mmar_runtime.results import Finding
 
 ClassNames = Mapping[int, str]

@@ -43,8 +43,8 @@ from mmar_runtime.policy.extras_check import extras_check
 from mmar_runtime.policy.files.tree_hash import file_hash
 from mmar_runtime.policy.fit_check import fit_check, fit_notices
 from mmar_runtime.policy.limits_check import limits_check, weights_size_check
-from mmar_runtime.policy.metric_check import metric_check
-from mmar_runtime.policy.metric_kinds import direction_check
+from mmar_runtime.policy.metrics.metric_check import metric_check
+from mmar_runtime.policy.metrics.metric_kinds import direction_check
 from mmar_runtime.policy.number_check import number_check
 from mmar_runtime.policy.path_check import path_check
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, OWN_MMAR_POLICY, SitePolicy

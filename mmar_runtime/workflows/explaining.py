@@ -13,7 +13,7 @@ from ignite.engine import Engine
 from monai.engines import Trainer
 from monai.transforms import LoadImage
 
-from mmar_runtime.components.case_errors import (
+from mmar_runtime.components.images.case_errors import (
     FILES,
     TransformError,
     case_files,

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from ignite.engine import Engine, Events
 
-from mmar_runtime.components.case_errors import (
+from mmar_runtime.components.images.case_errors import (
     case_files,
     files_not_finite,
     shown_files,

@@ -21,7 +21,7 @@ from ignite.engine import Engine, Events
 from monai.data.utils import set_rnd
 
 from mmar_runtime.components.builder import BuildContext
-from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
+from mmar_runtime.components.handlers.checkpoint_saver import AtomicCheckpointSaver
 from mmar_runtime.components.processes import agreed_number
 from mmar_runtime.config.data_list import lists_of_cases
 from mmar_runtime.config.file_keys import file_keys

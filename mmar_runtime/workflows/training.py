@@ -15,10 +15,10 @@ from ignite.engine import Engine, Events
 from monai.handlers import EarlyStopHandler
 
 from mmar_runtime.components.builder import BuildContext, ComponentBuilder
-from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
+from mmar_runtime.components.handlers.checkpoint_saver import AtomicCheckpointSaver
+from mmar_runtime.components.handlers.trackers import log_checkpoints
 from mmar_runtime.components.processes import agree_on_buffers, any_process
 from mmar_runtime.components.summary import log_network_summary
-from mmar_runtime.components.trackers import log_checkpoints
 from mmar_runtime.config.predictions import outputs_of
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import CheckpointError, ComponentError, NotFiniteError, RunAborted

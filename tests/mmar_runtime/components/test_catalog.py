@@ -12,8 +12,8 @@ import monai.transforms
 import pytest
 
 from mmar_runtime.components.catalog import check_own_arguments, find_class, own_class
-from mmar_runtime.components.checkpoint_loader import WholeCheckpointLoader
-from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
+from mmar_runtime.components.handlers.checkpoint_loader import WholeCheckpointLoader
+from mmar_runtime.components.handlers.checkpoint_saver import AtomicCheckpointSaver
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import ComponentSpec
 from mmar_runtime.config.parser import NodeParser

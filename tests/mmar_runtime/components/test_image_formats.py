@@ -17,7 +17,7 @@ import torch
 from monai.transforms import LoadImaged
 from monai.transforms.io.array import SUPPORTED_READERS
 
-from mmar_runtime.components.image_readers import leave_dicom_to_itk
+from mmar_runtime.components.images.image_readers import leave_dicom_to_itk
 
 SHAPE = 5, 4, 3
 """Columns, rows and slices."""

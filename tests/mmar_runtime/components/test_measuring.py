@@ -36,7 +36,7 @@ from scipy.spatial.distance import cdist
 
 from mmar_runtime.components.measuring import Measurements, counted, spacing_in_mm
 from mmar_runtime.metrics import ClassValue, MetricValue
-from mmar_runtime.policy.metric_kinds import BY_CLASS, DISTANCES, MetricKind
+from mmar_runtime.policy.metrics.metric_kinds import BY_CLASS, DISTANCES, MetricKind
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Case = tuple[Mask, Mask]

@@ -9,7 +9,7 @@ import torch
 from monai.networks.nets import BasicUNetPlusPlus
 
 from mmar_runtime.components.deep_supervision import SingleAnswerUNetPlusPlus
-from mmar_runtime.components.label_words import MapWords
+from mmar_runtime.components.images.label_words import MapWords
 from mmar_runtime.errors import ComponentError
 
 

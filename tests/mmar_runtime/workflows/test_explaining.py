@@ -12,7 +12,7 @@ import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
 
-from mmar_runtime.components.case_errors import TransformError
+from mmar_runtime.components.images.case_errors import TransformError
 from mmar_runtime.config.loader import load_train_config
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import CheckpointError, ComponentError, DataError, RunAborted

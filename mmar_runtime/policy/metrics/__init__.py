@@ -1,0 +1,1 @@
+"""Metrics of a job: which may leave, and which way is better."""
