@@ -111,17 +111,24 @@ def findings(config: WorkflowConfig, outputs: int | None) -> Iterator[Finding]:
         yield from _without_result(config.section)
     classes = any(has_classes(section) for section in config.scopes.values())
     for scope, section in config.scopes.items():
-        labels = sorted(loaded_keys(section) & {"label"}) if classes else []
+        labels = _label_keys(section) if classes else []
         for key in labels:
             yield from _label_values(section, key)
         if has_own_engine(section):
             continue
-        if labels and scope == "train":
+        if "label" in labels and scope == "train":
             yield from _loss_grids(section)
         yield from _metric_grids(section)
         yield from _post_findings(section, outputs)
         if isinstance(config, TrainConfig):
             yield from _loss_findings(config.train, section, outputs)
+
+
+def _label_keys(section: Section) -> list[str]:
+    """Return the entries from files that hold classes: the label, and what crops take for one."""
+    specs = transforms_of(section, "pre_transforms")
+    named = {key for spec in specs for key in texts_of(spec, "label_key")}
+    return sorted(loaded_keys(section) & {"label", *named})
 
 
 def _without_result(section: Section) -> Iterator[Finding]:

@@ -128,6 +128,23 @@ def test_a_label_may_go_through_all_else(
     assert rules(load_train(training([transform(title, **args)]))) == {}
 
 
+def test_what_a_crop_takes_for_a_label_is_one(load_train: LoadTrain) -> None:
+    steps = [
+        transform("LoadImaged", "seg"),
+        transform(
+            "Resized", ["image", "label", "seg"], spatial_size=8, mode=["area", "nearest", "area"]
+        ),
+        transform("RandCropByPosNegLabeld", [*BOTH, "seg"], label_key="seg", spatial_size=4),
+    ]
+
+    assert rules(load_train(training(steps))) == {
+        "label-interpolated": [
+            "train.pre_transforms[2].args.mode",
+            "validate.pre_transforms[2].args.mode",
+        ]
+    }
+
+
 def test_the_advice_writes_one_mode_for_each_key(load_train: LoadTrain) -> None:
     [problem, _] = fit_check(load_train(training([transform("Spacingd", pixdim=[1, 1, 1])])))
 
