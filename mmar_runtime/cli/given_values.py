@@ -34,8 +34,8 @@ def given_values(options: argparse.Namespace) -> dict[str, Scalar]:
     """Return the values that win over every document, with paths that hold from any folder.
 
     A relative path of a file that is read means the working directory, if the file is there; else
-    the MMAR's folder, as in Clara's scripts. A path that begins with ``./`` or ``../`` means the
-    working directory always.
+    the MMAR's folder, as in Clara's scripts. A folder for results is below the MMAR's, unless its
+    path begins with ``./`` or ``../``.
 
     Raises:
         ConfigError: a word is not NAME=VALUE.
@@ -73,9 +73,11 @@ def _means_here(name: str, path: str, options: argparse.Namespace) -> bool:
     """Return whether a relative path is one of the working directory."""
     if name == "DATA_ROOT":
         return bool(path)
-    if options.old_scripts or name not in (*READ_VARIABLES, *OUTPUT_VARIABLES):
+    if options.old_scripts:
         return False
-    return path.startswith(HERE) or (name in READ_VARIABLES and bool(path) and os.path.exists(path))
+    if name in OUTPUT_VARIABLES:
+        return path.startswith(HERE)
+    return name in READ_VARIABLES and bool(path) and os.path.exists(path)
 
 
 def _data_values(folder: Path) -> dict[str, Scalar]:

@@ -37,7 +37,7 @@ def test_a_file_of_the_working_directory_is_that_file(here: Path) -> None:
     assert values("MMAR_CKPT=best.pt", old_scripts=True) == {"MMAR_CKPT": "best.pt"}
 
 
-def test_a_path_that_begins_with_a_dot_means_the_working_directory(here: Path) -> None:
+def test_a_folder_for_results_is_the_mmars_unless_it_begins_with_a_dot(here: Path) -> None:
     assert values("MMAR_CKPT_DIR=./runs", "MMAR_EVAL_OUTPUT_PATH=eval") == {
         "MMAR_CKPT_DIR": f"{here}/runs",
         "MMAR_EVAL_OUTPUT_PATH": "eval",
