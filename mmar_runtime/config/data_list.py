@@ -135,8 +135,9 @@ def raw_items(file: Path, source: DataListSource) -> list[Any]:
         message = f"holds no list {source.key!r}, which {source.location} asks for"
         advice = did_you_mean(source.key, lists)
         if table:
-            advice = f"A column {LIST_COLUMN!r} says which list a row belongs to. Without it, all "
-            advice += f"rows are the list with the data_list_key {WHOLE!r}."
+            advice = (
+                f"A column {LIST_COLUMN!r} says which list a row belongs to; {WHOLE!r} has all."
+            )
         raise ConfigError([Problem(location, message, advice, "data-list")])
     items = document[source.key]
     if not isinstance(items, list) or not items:

@@ -15,8 +15,8 @@ from mmar_runtime.errors import ConfigError, Problem
 LIST_COLUMN = "list"
 """The column that says which list a case belongs to, such as ``training``."""
 
-WHOLE = ""
-"""The key of the only list of a table without that column."""
+WHOLE = "all"
+"""The key of all rows together."""
 
 DELIMITERS = ",;\t"
 
@@ -33,9 +33,12 @@ def read_table(path: Path) -> dict[str, list[dict[str, Any]]]:
     text = read_text(path)
     header = text.partition("\n")[0]
     rows = csv.reader(io.StringIO(text), delimiter=max(DELIMITERS, key=header.count), strict=True)
-    lists: dict[str, list[dict[str, Any]]] = {}
+    lists: dict[str, list[dict[str, Any]]] = {WHOLE: []}
     for item in _items(rows, location):
-        lists.setdefault(str(item.pop(LIST_COLUMN, WHOLE)), []).append(item)
+        key = item.pop(LIST_COLUMN, WHOLE)
+        lists[WHOLE].append(item)
+        if key != WHOLE:
+            lists.setdefault(str(key), []).append(item)
     return lists
 
 

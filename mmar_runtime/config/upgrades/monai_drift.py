@@ -236,7 +236,7 @@ def _table(draft: Draft) -> Iterator[Place]:
         below = source if source.startswith(("/", "{")) else f"{{DATA_ROOT}}/{source}"
         draft.rename(component, "Dataset")
         component |= {"data_list_file_path": below, "data_file_base_dir": "{DATA_ROOT}"}
-        component |= {"data_list_key": ""}
+        component |= {"data_list_key": "all"}
         del args["src"]
         yield place
 

@@ -104,7 +104,7 @@ def test_an_item_without_any_image_is_told_with_the_keys_of_images(folder: Path)
     ]
 
 
-def read_csv(folder: Path, text: str, key: str = "") -> DataList:
+def read_csv(folder: Path, text: str, key: str = "all") -> DataList:
     (folder / "list.csv").write_text(text)
     place = DataListSource(location=PLACE, file=str(folder / "list.csv"), base=str(folder), key=key)
     return read_data_list(place)
@@ -123,6 +123,7 @@ def test_a_column_says_which_list_a_row_belongs_to(folder: Path) -> None:
     text = "list,image\ntraining,1_image.nii\nvalidation,2_image.nii\n"
 
     assert read_csv(folder, text, "validation").items == ({"image": str(folder / "2_image.nii")},)
+    assert len(read_csv(folder, text, "all").items) == 2
 
 
 @pytest.mark.parametrize(
@@ -131,8 +132,7 @@ def test_a_column_says_which_list_a_row_belongs_to(folder: Path) -> None:
         (
             "image\n1_image.nii\n",
             "list.csv: holds no list 'training', which config_train.json: train.dataset asks for\n"
-            "    A column 'list' says which list a row belongs to. Without it, all rows are the "
-            "list with the data_list_key ''.",
+            "    A column 'list' says which list a row belongs to; 'all' has all.",
         ),
         (
             "image,label\n1_image.nii\n",

@@ -198,7 +198,7 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             **spec("Dataset", transform="@pre_transforms"),
             "data_list_file_path": "{DATA_ROOT}/cases.csv",
             "data_file_base_dir": "{DATA_ROOT}",
-            "data_list_key": "",
+            "data_list_key": "all",
         },
     ),
     (
