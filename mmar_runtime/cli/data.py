@@ -154,9 +154,10 @@ def _add_list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test", metavar="FOLDER", help="further images that have no label")
     parser.add_argument(
         "--image-suffix",
-        default="",
+        nargs="+",
+        default=[""],
         metavar="TEXT",
-        help="text after the case in image files, such as _0000",
+        help="text after the case in image files, such as _0000; one for each channel",
     )
     parser.add_argument(
         "--label-suffix",
@@ -192,7 +193,7 @@ def _list(options: argparse.Namespace) -> int:
         labels=options.labels,
         test=options.test,
         naming=Naming(
-            image_suffix=options.image_suffix,
+            image_suffixes=tuple(options.image_suffix),
             label_suffix=options.label_suffix,
             endings=tuple(options.ending),
         ),

@@ -22,12 +22,13 @@ class Naming:
     """How files are named: ``<case><suffix><ending>``.
 
     Attributes:
-        image_suffix: the text after the case's name in an image file, such as ``_0000``.
+        image_suffixes: the text after the case's name in an image file, such as ``_0000``; several
+            where each channel of an image is a file of its own, in the order of the channels.
         label_suffix: the same for a label file, such as ``_seg``.
         endings: which files count; others are passed over.
     """
 
-    image_suffix: str = ""
+    image_suffixes: tuple[str, ...] = ("",)
     label_suffix: str = ""
     endings: tuple[str, ...] = VOLUME_ENDINGS
 
@@ -89,26 +90,32 @@ def list_folders(
     """
     naming = naming or Naming()
     shared = labels is not None and _relative(base, images) == _relative(base, labels)
-    if shared and naming.image_suffix == naming.label_suffix:
+    if shared and naming.label_suffix in naming.image_suffixes:
         message = "holds images and labels that nothing distinguishes"
         raise ConfigError([Problem(Location(images), message, SUFFIX_ADVICE, "pairing")])
-    image_suffix, label_suffix, endings = naming.image_suffix, naming.label_suffix, naming.endings
-    found_images = _files(base, images, image_suffix, label_suffix if shared else None, endings)
-    found_labels, further = _Found("", {}, frozenset()), _Found("", {}, frozenset())
+    label_suffix, endings = naming.label_suffix, naming.endings
+    channels = _channels(base, images, naming, label_suffix if shared else None)
+    found_labels, test_channels = _Found("", {}, frozenset()), list[_Found]()
     if labels is not None:
-        found_labels = _files(base, labels, label_suffix, image_suffix if shared else None, endings)
+        longest = max(naming.image_suffixes, key=len)
+        found_labels = _files(base, labels, label_suffix, longest if shared else None, endings)
     if test is not None:
-        further = _files(base, test, image_suffix, None, endings)
-    if faults := [*_faults(found_images, found_labels, further, naming)]:
+        test_channels = _channels(base, test, naming, None)
+    found_images, further = _joined(channels), _joined(test_channels)
+    faults = [fault for found in (channels, test_channels) for fault in _uneven(found, naming)]
+    faults += _faults(found_images, found_labels, further, naming)
+    if faults:
         raise ConfigError(shortened(faults))
 
     pairs = [
-        {"image": paths[0], "label": found_labels.paths[case][0]}
+        {"image": _image(paths), "label": found_labels.paths[case][0]}
         for case, paths in _in_order(found_images)
         if case in found_labels.paths
     ]
-    alone = [paths[0] for case, paths in _in_order(found_images) if case not in found_labels.paths]
-    alone += [paths[0] for _, paths in _in_order(further)]
+    unlabelled = [
+        files for case, files in _in_order(found_images) if case not in found_labels.paths
+    ]
+    alone = [*map(_test_item, unlabelled), *(_test_item(files) for _, files in _in_order(further))]
     passed_over = found_images.passed_over | found_labels.passed_over
     if shared:  # an image is not a label, and is listed all the same
         passed_over = found_images.passed_over & found_labels.passed_over
@@ -121,6 +128,58 @@ def list_folders(
         test=len(alone),
         passed_over=len(passed_over | further.passed_over),
     )
+
+
+def _channels(base: Path, folder: str, naming: Naming, other_suffix: str | None) -> list[_Found]:
+    """Return the files of each channel of the images in a folder."""
+    return [
+        _files(base, folder, suffix, other_suffix, naming.endings)
+        for suffix in naming.image_suffixes
+    ]
+
+
+def _joined(channels: Sequence[_Found]) -> _Found:
+    """Return the images of all channels: the files of a case in the order of the channels.
+
+    A file is passed over if no channel has it.
+    """
+    if not channels:
+        return _Found("", {}, frozenset())
+    cases = dict.fromkeys(case for found in channels for case in found.paths)
+    paths = {
+        case: tuple(path for found in channels for path in found.paths.get(case, ()))
+        for case in cases
+    }
+    passed_over = frozenset.intersection(*(found.passed_over for found in channels))
+    return _Found(channels[0].folder, paths, passed_over)
+
+
+def _image(files: tuple[str, ...]) -> str | list[str]:
+    return files[0] if len(files) == 1 else list(files)
+
+
+def _test_item(files: tuple[str, ...]) -> str | dict[str, list[str]]:
+    return files[0] if len(files) == 1 else {"image": list(files)}
+
+
+def _uneven(channels: Sequence[_Found], naming: Naming) -> Iterator[Problem]:
+    """Yield cases with several files for a channel, or with none."""
+    cases = {case for found in channels for case in found.paths}
+    for found, suffix in zip(channels, naming.image_suffixes, strict=False):
+        for case, paths in _in_order(found):
+            if len(paths) > 1:
+                yield _ambiguous(found.folder, case, paths)
+        for case in sorted(cases - found.paths.keys(), key=natural_order):
+            message = f"the case {case!r} has no file {case + suffix!r}, which is a channel"
+            advice = "Add the file, or move those of its other channels away."
+            yield Problem(Location(found.folder), message, advice, "missing-channel")
+
+
+def _ambiguous(folder: str, case: str, paths: Sequence[str]) -> Problem:
+    names = ", ".join(Path(path).name for path in paths)
+    message = f"holds {len(paths)} files for the case {case!r}: {names}"
+    advice = "Keep one of them, or tell them apart with a suffix."
+    return Problem(Location(folder), message, advice, "ambiguous-pair")
 
 
 def _in_order(files: _Found) -> list[tuple[str, tuple[str, ...]]]:
@@ -175,15 +234,11 @@ def _files(
 
 
 def _faults(images: _Found, labels: _Found, test: _Found, naming: Naming) -> Iterator[Problem]:
-    for files in (images, labels, test):
-        for case, paths in _in_order(files):
-            if len(paths) > 1:
-                names = ", ".join(Path(path).name for path in paths)
-                message = f"holds {len(paths)} files for the case {case!r}: {names}"
-                advice = "Keep one of them, or tell them apart with a suffix."
-                yield Problem(Location(files.folder), message, advice, "ambiguous-pair")
+    for case, paths in _in_order(labels):
+        if len(paths) > 1:
+            yield _ambiguous(labels.folder, case, paths)
     if not images.paths and not test.paths:
-        message = f"holds no image: no file named <case>{naming.image_suffix} with the ending "
+        message = f"holds no image: no file named <case>{naming.image_suffixes[0]} with the ending "
         message += " or ".join(naming.endings)
         advice = "The folder is empty."
         if images.passed_over:

@@ -86,18 +86,44 @@ def test_without_a_folder_of_labels_every_image_goes_to_test(tmp_path: Path) -> 
 def test_suffixes_are_no_part_of_the_case(tmp_path: Path) -> None:
     write_files(tmp_path, "images/a_0000.nii.gz", "images/a_0001.nii.gz", "labels/a.nii.gz")
 
-    naming = Naming(image_suffix="_0000")
+    naming = Naming(image_suffixes=("_0000",))
     listing = list_folders(tmp_path, images="images", labels="labels", naming=naming)
 
     assert pairs(listing) == [("images/a_0000.nii.gz", "labels/a.nii.gz")]
     assert listing.passed_over == 1
 
 
+def test_each_channel_of_an_image_may_be_a_file(tmp_path: Path) -> None:
+    names = [f"{case}_000{channel}.nii.gz" for case in "ab" for channel in (1, 0)]
+    write_files(tmp_path, *(f"images/{name}" for name in names), "labels/a.nii.gz")
+
+    naming = Naming(image_suffixes=("_0000", "_0001"))
+    listing = list_folders(tmp_path, images="images", labels="labels", naming=naming)
+
+    assert listing.content["training"] == [
+        {"image": ["images/a_0000.nii.gz", "images/a_0001.nii.gz"], "label": "labels/a.nii.gz"}
+    ]
+    assert listing.content["test"] == [{"image": ["images/b_0000.nii.gz", "images/b_0001.nii.gz"]}]
+    assert listing.passed_over == 0
+
+
+def test_a_case_without_one_of_its_channels_is_told(tmp_path: Path) -> None:
+    write_files(tmp_path, "images/a_0000.nii.gz", "images/a_0001.nii.gz", "images/b_0000.nii.gz")
+
+    with pytest.raises(ConfigError) as caught:
+        list_folders(tmp_path, images="images", naming=Naming(image_suffixes=("_0000", "_0001")))
+
+    assert [str(problem) for problem in caught.value.problems] == [
+        "images: the case 'b' has no file 'b_0001', which is a channel\n"
+        "    Add the file, or move those of its other channels away."
+    ]
+
+
 @pytest.mark.parametrize("image_suffix", ["_ct", ""])
 def test_images_and_labels_may_share_a_folder(tmp_path: Path, image_suffix: str) -> None:
     write_files(tmp_path, f"all/a{image_suffix}.nii.gz", "all/a_seg.nii.gz", "all/notes.txt")
 
-    naming = Naming(image_suffix=image_suffix, label_suffix="_seg")
+    naming = Naming(image_suffixes=(image_suffix,), label_suffix="_seg")
     listing = list_folders(tmp_path, images="all", labels="all", naming=naming)
 
     assert pairs(listing) == [(f"all/a{image_suffix}.nii.gz", "all/a_seg.nii.gz")]
