@@ -7,11 +7,11 @@ from statistics import median
 from typing import Any
 
 from fl_server.guard.values import Expected, UpdateFault, UpdateLimits, shown_value
-from mmar_runtime.exchange.messages import COUNTS, MAX_EPOCHS
+from mmar_runtime.exchange.messages import COUNTS, MAX_CASES, MAX_EPOCHS
 from mmar_runtime.exchange.weighing import WeighBy, claim_of
 
-MAX_CASES = 10**6
-"""Of one site: with a batch for each case, its epoch has no more steps than that."""
+MOST_STEPS = 10**6
+"""Of an epoch of one site."""
 
 
 def claim_in(metadata: object, rule: WeighBy) -> int | None:
@@ -32,7 +32,7 @@ def claim_faults(
     A site states once how many samples its epoch has, and is held to that.
     """
     epochs = _epochs(metadata.get("report"))
-    steps = expected.steps or epochs * MAX_CASES
+    steps = expected.steps or epochs * MOST_STEPS
     yield from _count_fault(metadata.get("steps"), "steps", min(limits.max_steps, steps))
     for name in ("samples", "epoch_samples"):
         if name in metadata and expected.weigh_by != "samples":

@@ -174,11 +174,14 @@ REPORT_KEYS = tuple(field.name for field in fields(SiteReport))
 EPOCH_KEYS = tuple(field.name for field in fields(EpochReport))
 
 MAX_COUNT = 10**9
+MAX_CASES = 10**7
+"""Of the training data of one site."""
+
 COUNTS: Mapping[str, range] = MappingProxyType(
     {
         "steps": range(1, MAX_COUNT + 1),
         "samples": range(1, MAX_COUNT + 1),
-        "epoch_samples": range(1, MAX_COUNT + 1),
+        "epoch_samples": range(1, MAX_CASES + 1),
         "model_round": range(1, MAX_COUNT + 1),
         "cases": range(1, MAX_COUNT + 1),
         "epoch": range(1, MAX_COUNT + 1),

@@ -17,6 +17,7 @@ from fl_client.flare.result_gate import KINDS, reply_faults
 from fl_server.update_guard import Expected, UpdateLimits, check_update
 from mmar_runtime.exchange.messages import EpochReport, Kind, SiteReport
 from mmar_runtime.exchange.plain import to_plain
+from mmar_runtime.exchange.weighing import WeighBy
 from mmar_runtime.flare.wire import META_NAMES
 from tests.conftest import metric, plain_metric
 
@@ -60,7 +61,8 @@ def gate_takes(kind: Kind, values: Json, meta: Json) -> bool:
 
 def guard_takes(kind: Kind, values: Json, meta: Json) -> bool:
     """Whether the server uses the reply."""
-    expected = Expected(site="site-1", job="job-1", kind=kind, model=MODEL)
+    rule: WeighBy = "samples" if "samples" in meta else "steps"
+    expected = Expected(site="site-1", job="job-1", kind=kind, model=MODEL, weigh_by=rule)
     claims = {"site": "site-1", "job": "job-1", "kind": kind}
     limits = UpdateLimits(metadata_bytes=10**9)
     return not check_update(values, {**meta, **claims}, expected, limits)
@@ -106,6 +108,11 @@ ROWS: list[tuple[Kind, Callable[[Json, Json], object], bool]] = [
     ("WEIGHT_DIFF", epoch(name="a"), False),
     ("WEIGHT_DIFF", epoch(iteration=4), False),
     # whole numbers
+    ("WEIGHT_DIFF", meta(steps=3, samples=6, epoch_samples=3), True),
+    *[
+        ("WEIGHT_DIFF", meta(samples=3, epoch_samples=count), False)
+        for count in (0, -1, 10**7 + 1, 3.0, True, "3")
+    ],
     *[("WEIGHT_DIFF", meta(steps=steps), False) for steps in (0, -1, 10**9 + 1, 3.0, True, "3")],
     *[("WEIGHTS", meta(model_round=number), number == 10**9) for number in (0, 10**9, 10**9 + 1)],
     *[("METRICS", meta(cases=cases), cases == 10**9) for cases in (0, 10**9, 10**9 + 1, 5.0)],

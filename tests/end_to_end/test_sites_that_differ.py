@@ -29,8 +29,9 @@ EPOCHS = {"site-1": 1, "site-2": 3}
 BATCH_SIZE = {"site-1": 1, "site-2": 2}
 CASES = 2
 STEPS = {site: EPOCHS[site] * CASES // BATCH_SIZE[site] for site in EPOCHS}
+SAMPLES = {site: EPOCHS[site] * CASES for site in EPOCHS}
 FACTOR = {"site-1": 1.0, "site-2": 4.0}
-"""What the job gives the sites beside their steps."""
+"""What the job gives the sites beside their samples."""
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +91,19 @@ def test_its_steps_follow_from_its_own_batch_size(outcomes: dict[str, Any]) -> N
     assert {site: one["steps"] for site, one in outcomes.items()} == STEPS
 
 
-def test_the_new_model_is_the_mean_by_steps_and_by_the_factors_of_the_job(run: Path) -> None:
+def test_its_weight_does_not(outcomes: dict[str, Any]) -> None:
+    assert SAMPLES == {"site-1": 2, "site-2": 6}
+    assert {site: one["samples"] for site, one in outcomes.items()} == SAMPLES
+    weights = {site: SAMPLES[site] * FACTOR[site] for site in EPOCHS}
+    assert {site: one["weight"] for site, one in outcomes.items()} == weights
+
+
+def test_the_new_model_is_the_mean_by_samples_and_by_the_factors_of_the_job(run: Path) -> None:
     """Of each site the difference between its own model and the first one is what it sent."""
     first = initial_model(Mmar.open(run / "job/app"), values={}).weights
     own = {site: weights_of(run, site) for site in EPOCHS}
-    shares = {site: STEPS[site] * FACTOR[site] for site in EPOCHS}
-    assert shares == {"site-1": 2, "site-2": 12}
+    shares = {site: SAMPLES[site] * FACTOR[site] for site in EPOCHS}
+    assert shares == {"site-1": 2, "site-2": 24}
     record = json.loads((run / "results/run_record.json").read_text())
     assert record["initial_weights_sha256"] == digest(first)
 

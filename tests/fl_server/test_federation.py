@@ -92,7 +92,7 @@ def test_a_tensor_without_a_mean_is_refused_before_the_first_round(started: Star
         ({}, "epoch_samples: has to be a whole number"),
         (samples(0), "epoch_samples: has to be a whole number"),
         (samples(41, epoch=20), "samples: has to be a whole number from 1 to 40"),
-        (samples(10**7), "epoch_samples: has to be a whole number from 1 to 1000000"),
+        (samples(10**8), "epoch_samples: has to be a whole number from 1 to 10000000"),
         ({"samples": True, "epoch_samples": 20}, "samples: has to be a whole number"),
     ],
 )

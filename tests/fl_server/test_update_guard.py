@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as of_numpy
 
-from fl_server.guard.claims import MAX_CASES
+from fl_server.guard.claims import MOST_STEPS
 from fl_server.guard.tensors import outlying_norms, update_norm
 from fl_server.guard.values import MAX_FAULTS
 from fl_server.update_guard import Expected, UpdateLimits, check_update
@@ -315,13 +315,14 @@ def test_any_other_number_of_steps_is_refused(steps: Any) -> None:
     assert faults_of(update(), {**metadata(), "steps": steps})
 
 
-@pytest.mark.parametrize("steps", [1, 2 * MAX_CASES])
+@pytest.mark.parametrize("steps", [1, 2 * MOST_STEPS])
 def test_a_positive_whole_number_of_steps_is_accepted(steps: int) -> None:
     assert faults_of(update(), {**metadata(), "steps": steps}) == []
 
 
 @pytest.mark.parametrize(
-    ("epochs", "most"), [(0, MAX_CASES), (1, 2 * MAX_CASES), (99, 100 * MAX_CASES)]
+    ("epochs", "most"),
+    [(0, MOST_STEPS), (1, 2 * MOST_STEPS), (99, 100 * MOST_STEPS)],
 )
 def test_steps_are_as_many_as_epochs_and_cases_allow(epochs: int, most: int) -> None:
     """A handler may have ended the last epoch early, so one more than those reported counts."""
@@ -336,7 +337,7 @@ def test_more_epochs_than_a_round_may_have_allow_no_more_steps() -> None:
     told = [{"epoch": number + 1, "loss": None, "metrics": {}} for number in range(101)]
     meta = inside(lambda meta: meta["report"].update(epochs=told))
 
-    assert [rule for rule, _ in faults_of(update(), {**meta, "steps": 100 * MAX_CASES + 1})] == [
+    assert [rule for rule, _ in faults_of(update(), {**meta, "steps": 100 * MOST_STEPS + 1})] == [
         "steps"
     ]
 

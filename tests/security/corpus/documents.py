@@ -217,6 +217,10 @@ SERVERS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "weights-huge": ("a factor that outweighs all",
                      {f"{A}aggregation_weights": {"site-1": 1e300}}),
     "weights-markup": ("markup as a site", {f"{A}aggregation_weights": {"[red]": 1}}),
+    "weights-true": ("true as a factor", {f"{A}aggregation_weights": {"site-1": True}}),
+    "weights-rule": ("a rule of weights that is none", {f"{A}weigh_by": "metrics"}),
+    "weights-rule-list": ("an array as a rule of weights", {f"{A}weigh_by": ["steps"]}),
+    "limits-ratio": ("a bound that every claim passes", {f"{A}limits": {"weight_ratio": 1e300}}),
     "limits-unknown": ("a limit that is none", {f"{A}limits": {"max_sites": 1}}),
     "limits-steps": ("steps without a bound", {f"{A}limits": {"max_steps": 10**18}}),
     "limits-range": ("a metric of any size",
@@ -303,8 +307,8 @@ JOBS: dict[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
                  f"{A}submit_timeout": 100, f"{A}validation_timeout": 900}}),
     "limits": ("bounds of the update guard", {
         SERVER: {f"{A}limits": {
-            "max_norm": 50.5, "norm_ratio": 3, "max_steps": 5000, "max_bytes": 10**9,
-            "metric_ranges": {"val_mean_dice": [0, 1]}}}}),
+            "max_norm": 50.5, "norm_ratio": 3, "weight_ratio": 10, "max_steps": 5000,
+            "max_bytes": 10**9, "metric_ranges": {"val_mean_dice": [0, 1]}}}}),
     "resources": ("amounts of GPUs and memory", {META: {
         "resource_spec": {"site-1": {"num_of_gpus": 2, "mem_per_gpu_in_GiB": 15.5},
                           "@default": {"num_of_cpus": 4, "memory": "64Gi"}}}}),

@@ -300,6 +300,7 @@ METADATA: dict[str, tuple[str, Change]] = {
     "no-model": ("trained from no model", untold("base_model")),
     "other-kind": ("whole weights for a difference", told("kind", "WEIGHTS")),
     "steps-none": ("no steps", untold("steps")),
+    "samples-unasked": ("samples that the job does not weigh by", told("samples", 10)),
     "steps-zero": ("no step", told("steps", 0)),
     "steps-negative": ("steps backwards, which turn a mean over", told("steps", -9)),
     "steps-huge": ("steps that win every mean", told("steps", 10**18)),
