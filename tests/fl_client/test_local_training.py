@@ -233,17 +233,27 @@ def test_whole_epochs_are_trained(
     assert {update.epoch_samples for update in updates} == {CASES}
 
 
-def test_larger_batches_take_fewer_steps_and_as_many_samples(
-    make_trainer: MakeTrainer, received: Weights, tiny_mmar: Path, edited: Edited
+@pytest.mark.parametrize(
+    ("entry", "argument", "steps"),
+    [("dataloader", "batch_size", 1), ("trainer", "accumulation_steps", 2)],
+)
+def test_neither_large_batches_nor_accumulated_gradients_change_the_samples(
+    make_trainer: MakeTrainer,
+    received: Weights,
+    tiny_mmar: Path,
+    edited: Edited,
+    entry: str,
+    argument: str,
+    steps: int,
 ) -> None:
     edited(
         tiny_mmar / "config/config_train.json",
-        lambda config: config["train"]["dataloader"]["args"].update(batch_size=CASES),
+        lambda config: config["train"][entry]["args"].update({argument: 2}),
     )
 
     (update,) = rounds(make_trainer(), received, 1)
 
-    assert (update.steps, update.samples) == (1, CASES)
+    assert (update.steps, update.samples) == (steps, CASES)
 
 
 def test_samples_are_counted_where_the_job_weighs_by_them(

@@ -23,6 +23,7 @@ from fl_client.jobs.encryption import with_encryption
 from mmar_runtime.errors import WeightsError
 from mmar_runtime.exchange.ckks import CLIENT_CONTEXT, SERVER_CONTEXT, Keys
 from mmar_runtime.exchange.encryption import ARRAYS, LENGTHS, WEIGHT
+from mmar_runtime.exchange.job_documents import FEDERATION
 from mmar_runtime.flare.wire import AGGREGATION_WEIGHTS, NOT_DECRYPTED, SAMPLES, STATUS
 from tests.conftest import plain_metric
 
@@ -107,6 +108,20 @@ def test_the_weight_is_that_of_this_site_as_the_server_tells_it(
     assert data[WEIGHT].tolist() == [10.0]
     back = decrypted(data, site_keys(startup))
     assert back["conv.weight"] == pytest.approx(MODEL["conv.weight"] + 1, rel=1e-6)
+
+
+@pytest.mark.parametrize(("rule", "weight"), [("samples", 9), ("steps", 4), ("equal", 1)])
+def test_the_weight_is_by_the_rule_of_the_job(
+    startup: Path, app: Path, fl_ctx: FLContext, rule: str, weight: float
+) -> None:
+    workflow = {"path": FEDERATION, "args": {"min_sites": 1, "weigh_by": rule}}
+    server = app / "config" / "config_fed_server.json"
+    server.write_text(json.dumps({"workflows": [workflow]}))
+    DecryptModel().process(task(), fl_ctx)
+    reply = update()
+    reply["DXO"]["meta"][SAMPLES] = 9
+
+    assert sent(reply, fl_ctx)[WEIGHT].tolist() == [weight]
 
 
 def test_a_sites_best_model_leaves_encrypted_too(startup: Path, fl_ctx: FLContext) -> None:
