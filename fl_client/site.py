@@ -23,6 +23,7 @@ from mmar_runtime.config.sources import SITE
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.extras_check import extras_check
+from mmar_runtime.policy.fit_check import fit_check
 from mmar_runtime.policy.limits_check import image_limits_check
 from mmar_runtime.policy.mmar_check import policy_checks
 from mmar_runtime.policy.output_check import output_check
@@ -136,6 +137,7 @@ class Site:
     def _checks(self) -> list[Check]:
         return [
             *policy_checks(self.mmar, self.policy),
+            fit_check,
             extras_check,
             data_check,
             image_limits_check(self.policy.limits),

@@ -20,16 +20,18 @@ from mmar_runtime.policy.document_check import WORKFLOW, read_document
 
 def fit_check(config: WorkflowConfig) -> Iterator[Problem]:
     """Yield the loader's check that no part of a workflow makes another's numbers wrong."""
-    return (finding.problem for finding in _findings(config) if finding.certain)
+    training = training_beside(config) if isinstance(config, EvaluationConfig) else None
+    return (finding.problem for finding in findings(config, training) if finding.certain)
 
 
 def fit_notices(config: WorkflowConfig) -> Iterator[Notice]:
     """Yield what may be meant, and is worth a look."""
-    return (finding.notice for finding in _findings(config) if not finding.certain)
-
-
-def _findings(config: WorkflowConfig) -> Iterator[Finding]:
     training = training_beside(config) if isinstance(config, EvaluationConfig) else None
+    return (finding.notice for finding in findings(config, training) if not finding.certain)
+
+
+def findings(config: WorkflowConfig, training: TrainConfig | None) -> Iterator[Finding]:
+    """Yield what does not fit within a workflow, or between an evaluation and its training."""
     found = fit.findings(config, outputs_of(config, training))
     yield from islice(found, MAX_PROBLEMS)
     if isinstance(config, EvaluationConfig) and training is not None:

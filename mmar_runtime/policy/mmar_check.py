@@ -17,6 +17,7 @@ from typing import Any
 
 from mmar_runtime.config.loader import (
     ENVIRONMENT_FILE,
+    TRAIN_FILE,
     UNUSED_VARIABLE,
     Check,
     load_evaluation_config,
@@ -27,7 +28,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.config.log_config import read_log_config
 from mmar_runtime.config.nodes import WeightsFile
 from mmar_runtime.config.overrides import Scalar
-from mmar_runtime.config.sections import WorkflowConfig
+from mmar_runtime.config.sections import TrainConfig, WorkflowConfig
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.mmar import EVALUATION_NAMES, TRAIN_NAMES, Mmar, is_workflow
 from mmar_runtime.policy.component_check import all_components, component_check
@@ -41,7 +42,7 @@ from mmar_runtime.policy.document_check import (
 )
 from mmar_runtime.policy.extras_check import extras_check
 from mmar_runtime.policy.files.tree_hash import file_hash
-from mmar_runtime.policy.fit_check import fit_check, fit_notices
+from mmar_runtime.policy.fit_check import findings, fit_check
 from mmar_runtime.policy.limits_check import limits_check, weights_size_check
 from mmar_runtime.policy.metrics.metric_check import metric_check
 from mmar_runtime.policy.metrics.metric_kinds import direction_check
@@ -250,9 +251,20 @@ class _Judging:
             if isinstance(config, WorkflowConfig):
                 configs.append(config)
                 used = (note for note in config.notices if note.rule != UNUSED_VARIABLE)
-                found = (*used, *extras_check(config), *fit_notices(config))
-                self.notices.extend(map(str, found))
+                self.notices.extend(map(str, (*used, *extras_check(config))))
         self.problems.extend(unused_values(configs))
+        self._fit(configs)
+
+    def _fit(self, configs: list[WorkflowConfig]) -> None:
+        """Judge the workflows that are sound by themselves side by side."""
+        name = Path(TRAIN_FILE).name
+        trainings = [one for one in configs if isinstance(one, TrainConfig) and one.file == name]
+        for config in configs:
+            for finding in findings(config, trainings[0] if trainings else None):
+                if finding.certain:
+                    self.problems.append(finding.problem)
+                else:
+                    self.notices.append(str(finding.notice))
 
     def _policy_here(self) -> SitePolicy:
         """Return the policy; its roots hold the stand-in for data if no site is asked."""
@@ -298,7 +310,6 @@ def policy_checks(mmar: Mmar, policy: SitePolicy) -> list[Check]:
         path_check(policy),
         weights_size_check(policy.limits),
         partial(_torchscript, policy),
-        fit_check,
     ]
 
 
