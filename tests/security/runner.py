@@ -290,6 +290,11 @@ def _commanded(case: Case) -> Outcome:
 # --- Figures -------------------------------------------------------------------------------------
 
 
+UNFIT = frozenset({"activation", "class-numbers", "grids", "label-interpolated", "network"})
+"""Rules of parts that do not fit. They are asked once all else is accepted, and a benign case may
+change one part alone, which then does not fit the others."""
+
+
 def faults(outcome: Outcome, case: AnyCase) -> list[str]:
     """What is wrong with an outcome; empty if it is as it has to be."""
     hostile = case.family != "benign"
@@ -298,7 +303,9 @@ def faults(outcome: Outcome, case: AnyCase) -> list[str]:
         "executed": outcome.executed,
         "leaked": outcome.leaked,
         "accepted": hostile and outcome.code == 0,
-        f"refused: {outcome.messages}": not hostile and outcome.code == 3,
+        f"refused: {outcome.messages}": not hostile
+        and outcome.code == 3
+        and not set(outcome.rules) <= UNFIT,
         f"told {outcome.rules}": hostile
         and outcome.code == 3
         and isinstance(case, Case)
