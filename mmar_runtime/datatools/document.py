@@ -24,6 +24,12 @@ COUNT_KEYS = {"numTraining": TRAINING, "numValidation": VALIDATION, "numTest": T
 
 MAX_LISTED_PROBLEMS = 5
 
+IMAGE = "image"
+IMAGE_FILE = re.compile(
+    r".+\.(nii(\.gz)?|mg[hz]|mh[ad]|nrrd|nhdr|np[yz]|png|jpe?g|bmp|tiff?|dcm)", re.IGNORECASE
+)
+"""The name of an image, by its ending."""
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -40,9 +46,15 @@ class Item:
     def files(self, key: str) -> tuple[str, ...]:
         """Return the paths under a key as the document writes them; none if the entry is no path.
 
+        An item without an image has the images under its other keys, such as ``t1`` and ``t2``.
+
+        >>> Item(Location("d.json"), {"t1": "t1.nii", "t2": "t2.nii", "age": "61"}).files("image")
+        ('t1.nii', 't2.nii')
         >>> Item(Location("d.json"), {"image": ["t1.nii", "t2.nii"], "label": 3}).files("image")
         ('t1.nii', 't2.nii')
         """
+        if key == IMAGE and IMAGE not in self.entries:
+            return self._modalities()
         value = self.entries.get(key)
         if isinstance(value, str):
             return (value,)
@@ -50,9 +62,14 @@ class Item:
             return tuple(value)
         return ()
 
+    def _modalities(self) -> tuple[str, ...]:
+        texts = (value for key, value in self.entries.items() if key not in FILE_KEYS)
+        return tuple(text for text in texts if isinstance(text, str) and IMAGE_FILE.fullmatch(text))
+
     def faults(self) -> Iterator[Problem]:
         """Yield the reasons why the item cannot be used."""
-        if not isinstance(self.entries, dict) or "image" not in self.entries:
+        named = isinstance(self.entries, dict) and (IMAGE in self.entries or self.files(IMAGE))
+        if not named:
             message = "has to be an object with 'image', or the path of an image"
             yield Problem(self.location, message, "", "data-list")
             return
