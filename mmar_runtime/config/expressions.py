@@ -485,6 +485,9 @@ def _inner_expressions(node: ast.AST) -> Iterator[ast.expr]:
 _OPERATORS: Mapping[type[ast.AST], str] = MappingProxyType(
     {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%"}
 )
+_OF_MASKS: Mapping[type[ast.AST], str] = MappingProxyType({ast.BitAnd: "*", ast.BitOr: "+"})
+"""How masks of voxels are joined: a product of truth values is true where both are."""
+
 _COMPARISONS: Mapping[type[ast.AST], str] = MappingProxyType(
     {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 )
@@ -680,6 +683,10 @@ class _Reader:
         return Compare(operator, self.node(node.left), self.node(node.comparators[0]))
 
     def _arithmetic(self, node: ast.BinOp) -> Arithmetic:
+        if type(node.op) in _OF_MASKS:
+            masks = self.nodes([node.left, node.right])
+            if all(map(_is_mask, masks)):
+                return Arithmetic(_OF_MASKS[type(node.op)], *masks)
         operator = _OPERATORS.get(type(node.op))
         if operator is None:
             _refuse(
@@ -707,12 +714,18 @@ class _Reader:
     def _unary(self, node: ast.UnaryOp) -> Node:
         if isinstance(node.op, ast.Not):
             return BooleanOperation("not", (self.node(node.operand),))
-        # Only of a literal: so a chain of signs has no meaning.
-        if isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
-            value = _constant(node.operand).value
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                return Constant(-value)
-        _refuse("a sign before a value", "a minus before a number", "Write 0 - x for -x.")
+        # Not of a sign: so a chain of signs has no meaning.
+        if isinstance(node.op, ast.USub) and not isinstance(node.operand, ast.UnaryOp):
+            operand = self._operand(node.operand)
+            if self.parameter is not None and not isinstance(operand, Constant):
+                return Arithmetic("-", Constant(0), operand)
+            if (
+                isinstance(operand, Constant)
+                and isinstance(operand.value, int | float)
+                and not isinstance(operand.value, bool)
+            ):
+                return Constant(-operand.value)
+        _refuse("a sign before a value", "a minus before a number", "Leave the sign out.")
 
     def _text_part(self, part: ast.expr) -> Constant | FormattedValue:
         if isinstance(part, ast.Constant):
@@ -720,6 +733,14 @@ class _Reader:
         if not isinstance(part, ast.FormattedValue) or part.conversion != -1:
             _refuse("a conversion in an f-string", "{value} and {value:.4f}", "Leave !r or = out.")
         return FormattedValue(self.node(part.value), _format_spec(part.format_spec))
+
+
+def _is_mask(node: Node) -> bool:
+    """Return whether a node is a comparison, or several that are joined."""
+    joined = isinstance(node, Arithmetic) and node.operator in _OF_MASKS.values()
+    if joined and isinstance(node, Arithmetic):
+        return _is_mask(node.left) and _is_mask(node.right)
+    return isinstance(node, Compare)
 
 
 def _is_list_of_numbers(node: Node | None) -> TypeGuard[Display]:

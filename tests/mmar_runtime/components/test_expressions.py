@@ -215,6 +215,8 @@ def test_a_lambda_changes_voxels_and_their_type() -> None:
     voxels = torch.tensor([-1.0, 0.0, 2.0])
 
     assert function_of("lambda x: (x > 0).float()")(voxels).tolist() == [0.0, 0.0, 1.0]
+    assert function_of("lambda x: (x < 0) | (x > 1)")(voxels).tolist() == [True, False, True]
+    assert function_of("lambda x: -x")(voxels).tolist() == [1.0, 0.0, -2.0]
     assert function_of("lambda x: x.to(torch.int64)")(voxels).dtype == torch.int64
     assert function_of("lambda x: x.astype(np.int32)")(voxels).dtype == torch.int32
     with pytest.raises(ComponentError, match=r"Only a tensor becomes torch.float, not str"):

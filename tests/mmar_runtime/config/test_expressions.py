@@ -281,6 +281,23 @@ def test_a_tensor_gets_another_type_of_numbers() -> None:
     )
 
 
+def test_a_minus_turns_a_score_round() -> None:
+    score = Attribute(Parameter("engine"), "metrics")
+    expected = Arithmetic("-", Constant(0), Subscript(score, "loss"))
+    tree = parse_expression("lambda engine: -engine.state.metrics['loss']")
+    assert tree == Lambda("engine", expected)
+
+
+def test_masks_are_joined() -> None:
+    one, two = Compare("==", X, Constant(1)), Compare("==", X, Constant(2))
+    assert parse_expression("lambda x: (x == 1) | (x == 2)") == Lambda(
+        "x", Arithmetic("+", one, two)
+    )
+    assert parse_expression("lambda x: (x == 1) & (x == 2)") == Lambda(
+        "x", Arithmetic("*", one, two)
+    )
+
+
 def test_a_tensor_is_written_out_in_numbers() -> None:
     weights = Display("list", (Constant(0.1), Constant(0.9)))
     assert parse_expression("#torch.tensor([0.1, 0.9])") == Call(TENSOR, (weights,))
