@@ -140,7 +140,11 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
         text = f"{str(error) or 'interrupted'}; what there is so far lies in {folder.root}"
         raise RunAborted(text) from error
     _show(plan, result, as_json=options.json)
-    if result.failure is not None:
+    if result.failure is None:
+        # Each is a site's own, but here one person has all sites.
+        for told in dict.fromkeys(plan.engine.site_errors(plan, result.folder)):
+            print_note(told)
+    else:
         raise FederationError(
             f"the run failed: {result.failure}\n    Logs: {folder.log(plan.engine.name)}"
         )

@@ -53,6 +53,9 @@ class Engine(Protocol):
         """Bring the server's results into the run folder, unless they are there already."""
         return
 
+    def site_errors(self, plan: SimulationPlan, folder: RunFolder) -> list[str]:
+        """Return the errors that sites have written, each with its site's name in front."""
+
     def failure(self, plan: SimulationPlan, folder: RunFolder, code: int) -> str:
         """Return why the process ended with an exit code: the errors of the sites, or the log."""
 

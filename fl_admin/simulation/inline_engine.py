@@ -83,9 +83,13 @@ class InlineEngine(Engine):
         progress = {site: folder.site(site) / "progress.jsonl" for site in plan.sites}
         return RunFollower(progress, folder.record, plan.rounds)
 
+    def site_errors(self, plan: SimulationPlan, folder: RunFolder) -> list[str]:
+        """Return the errors in the folders of the sites."""
+        return site_errors(folder.sites, "*/error-*.txt")
+
     def failure(self, plan: SimulationPlan, folder: RunFolder, code: int) -> str:
         """Return the errors of the sites and of the process, or else what the record says."""
-        errors = site_errors(folder.sites, "*/error-*.txt")
+        errors = self.site_errors(plan, folder)
         error = folder.inline_plan.with_name(ERROR_FILE)
         errors += [first_paragraph(error)] if error.is_file() else []
         if not errors and folder.record.is_file():

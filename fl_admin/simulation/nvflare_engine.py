@@ -91,10 +91,14 @@ class NvflareEngine(Engine):
         if results.is_dir():
             shutil.copytree(results, folder.results, dirs_exist_ok=True)
 
+    def site_errors(self, plan: SimulationPlan, folder: RunFolder) -> list[str]:
+        """Return the errors in the folders of the sites."""
+        return site_errors(self._workspace(plan, folder), f"*/{JOB_FOLDER}/error-*.txt")
+
     def failure(self, plan: SimulationPlan, folder: RunFolder, code: int) -> str:
         """Return the errors of the sites and the reasons for which NVFlare ended the run."""
         log = folder.log(self.name)
-        errors = site_errors(self._workspace(plan, folder), f"*/{JOB_FOLDER}/error-*.txt")
+        errors = self.site_errors(plan, folder)
         errors += fatal_errors(log)
         return "; ".join(dict.fromkeys(errors)) or f"NVFlare ended with code {code}; see {log}"
 

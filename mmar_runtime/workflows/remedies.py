@@ -39,6 +39,8 @@ REMEDIES: Mapping[str, str] = {
     "(--shm-size) may help.",
     r"zero-size array|tensor of 0 elements|non-empty \dd|attempt to get argm|numel\(\) == 0": "A "
     "transform has left no voxel: check CropForegroundd and {crop}, and whether an image is empty.",
+    r"no sampling location": "A crop found no voxel to take: look for an image or a label that is "
+    "empty or not a number, with 'mmar data check --full'.",
     r"was missing in the data": "Compare the transform's keys with the entries of the data list.",
     r"only one class|y values can only contain|contains nan": "The metric compares 0 with 1: give "
     "it both classes, by to_onehot for the label, and a list with cases of both.",

@@ -202,6 +202,15 @@ def test_a_failure_names_the_sites_and_then_the_process(
     )
 
 
+def test_the_errors_of_sites_are_known_though_the_run_ended_well(
+    plan: SimulationPlan, folder: RunFolder
+) -> None:
+    folder.site("site-2").mkdir(parents=True, exist_ok=True)
+    (folder.site("site-2") / "error-1.txt").write_text("train: a.nii is damaged\n\nTraceback ...")
+
+    assert InlineEngine().site_errors(plan, folder) == ["site-2: train: a.nii is damaged"]
+
+
 def test_a_failure_without_an_error_points_to_the_log(
     plan: SimulationPlan, folder: RunFolder
 ) -> None:
