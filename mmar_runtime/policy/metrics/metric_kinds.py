@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from mmar_runtime.config.expressions import Comparison
+from mmar_runtime.config.expressions import (
+    Arithmetic,
+    Comparison,
+    Constant,
+    ExpressionTree,
+    Lambda,
+    Subscript,
+)
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import ComponentSpec, Expression, ListNode, Literal
 from mmar_runtime.config.sections import Section, WorkflowConfig
@@ -156,6 +163,7 @@ def _said(section: Section) -> Iterator[tuple[Location, bool]]:
 def direction_check(config: WorkflowConfig) -> Iterator[Problem]:
     """Yield key metrics that cannot select a model, or would select the worst model."""
     for section in config.scopes.values():
+        yield from _stop_faults(section)
         for spec in section.specs("key_metric"):
             yield from _vector_fault(spec)
             higher = _direction(spec)
@@ -166,6 +174,32 @@ def direction_check(config: WorkflowConfig) -> Iterator[Problem]:
                     better = "higher" if higher else "lower"
                     message = f"a {better} {spec.title} is better; this would keep the worst model"
                     yield Problem(place, message, "Take it out.", "metric-direction")
+
+
+def _stop_faults(section: Section) -> Iterator[Problem]:
+    """Yield early stops that would end a training because it gets better."""
+    kinds = metric_kinds(section)
+    for spec in section.specs("handlers"):
+        score = spec.args.items.get("score_function")
+        if spec.title != "EarlyStopHandler" or not isinstance(score, Expression):
+            continue
+        for label, turned in _score_of(score.tree):
+            higher = kinds[label].higher_is_better if label in kinds else None
+            if higher is turned:
+                better, sign = ("higher", "without") if higher else ("lower", "with")
+                message = f"a {better} {label!r} is better, and this stops where it gets better"
+                advice = f"Write the metric {sign} a minus."
+                yield Problem(score.location, message, advice, "metric-direction")
+
+
+def _score_of(tree: ExpressionTree) -> Iterator[tuple[str, bool]]:
+    """Yield the metric that a score is made of, and whether a minus turns it."""
+    body, turned = tree.body if isinstance(tree, Lambda) else None, False
+    if isinstance(body, Arithmetic) and isinstance(body.left, Constant):
+        minus = body.operator == "-" or (body.operator == "*" and body.left.value == -1)
+        body, turned = (body.right, True) if minus else (None, False)
+    if isinstance(body, Subscript) and isinstance(body.key, str):
+        yield body.key, turned
 
 
 def _vector_fault(spec: ComponentSpec) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from mmar_runtime.config.loader import load_train_config
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.component_table import load_component_table
 from mmar_runtime.policy.metrics.metric_check import USES
-from mmar_runtime.policy.metrics.metric_kinds import HIGHER, LOWER, metric_kinds
+from mmar_runtime.policy.metrics.metric_kinds import HIGHER, LOWER, direction_check, metric_kinds
 from mmar_runtime.policy.mmar_check import check_mmar, own_mmar_checks
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY
 
@@ -136,3 +136,28 @@ def test_a_key_metric_of_several_numbers_is_a_problem_and_another_metric_is_not(
     [(place, message)] = problems(key).items()
     assert place == "validate.key_metric.args.reduction"
     assert message == "'mean_batch' leaves several numbers, and models are compared by one"
+
+
+@pytest.mark.parametrize(
+    ("metric", "score", "told"),
+    [
+        ("MeanDice", "lambda x: x.state.metrics['val_mean_dice']", ""),
+        ("MeanDice", "lambda x: -x.state.metrics['val_mean_dice']", "without a minus"),
+        ("SurfaceDistance", "lambda x: x.state.metrics['val_mean_dice']", "with a minus"),
+        ("SurfaceDistance", "lambda x: -1 * x.state.metrics['val_mean_dice']", ""),
+    ],
+)
+def test_an_early_stop_waits_for_the_metric_to_get_worse(
+    tiny_mmar: Path, edited: Edited, metric: str, score: str, told: str
+) -> None:
+    def stop(config: Any) -> None:
+        arguments = {"patience": 2, "score_function": score}
+        config["validate"]["handlers"].append({"name": "EarlyStopHandler", "args": arguments})
+        config["validate"]["key_metric"]["name"] = metric
+
+    edited(tiny_mmar / "config/config_train.json", stop)
+    found = list(direction_check(load_train_config(Mmar.open(tiny_mmar))))
+    assert [problem.location.place for problem in found] == (
+        ["validate.handlers[2].args.score_function"] if told else []
+    )
+    assert all(told in problem.advice for problem in found)
