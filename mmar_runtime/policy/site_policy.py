@@ -97,8 +97,8 @@ class Outgoing:
     Attributes:
         metrics: their names; None means every aggregate metric of the job.
         round_digits: significant decimal digits that are kept; None means all of them.
-        count_digits: significant decimal digits of the numbers of steps and samples, which are
-            rounded down; None means all of them.
+        count_digits: significant decimal digits of the numbers of steps, samples and cases, which
+            are rounded down; None means all of them.
         max_metrics: metrics in one report.
         max_evaluations: models that one job may have evaluated here, besides those of its rounds.
     """

@@ -429,7 +429,7 @@ BENIGN: tuple[Case, ...] = (
         for id_, (tries, changes) in LOOKS_SCARY.items()
     ),
     Case(id="argument-metric-words", family="benign", tries="a reduction by its name", rules=(),
-         edits={VALIDATION: {"key_metric/args/reduction": "mean_batch"}}),
+         edits={VALIDATION: {"key_metric/args/reduction": "mean"}}),
     Case(id="argument-own-run-folder", family="benign", tries="a run folder of the author's own",
          rules=(), edits={ENVIRONMENT: {"MMAR_CKPT_DIR": "models/run_1"},
                           TRAIN: handler("TensorBoardImageHandler", log_dir="")}),

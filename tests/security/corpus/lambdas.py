@@ -164,7 +164,7 @@ HANDLERS: dict[str, Mapping[str, Any]] = {
         score_function="lambda engine: engine.state.metrics['val_mean_dice']"),
     "score-negative": handler(
         "EarlyStopHandler", patience=5,
-        score_function="lambda engine: 0 - engine.state.metrics['val_mean_dice']"),
+        score_function="lambda engine: 0 - engine.state.metrics['val_loss']"),
     "images": handler(
         "TensorBoardImageHandler", log_dir="{MMAR_CKPT_DIR}",
         batch_transform="#monai.handlers.from_engine(['image', 'label'])",
