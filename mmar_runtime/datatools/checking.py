@@ -144,17 +144,14 @@ def check_data_list(
         raise ConfigError([Problem(document.location, message, advice, "data")])
     names, problems = _label_names(document)
     facts = FileFacts(cache_of(file))
-    look = Look(
-        base=base,
-        images=full,
-        labels=full,
-        file_keys=tuple(key for key in FILE_KEYS if key != LABEL or labels_are_files),
-        facts=facts,
-    )
     items: dict[str, tuple[Item, ...]] = {}
     for key in dict.fromkeys(lists or document.list_keys):
         items[key], faults = document.items(key)
         problems += faults
+    modalities = {key for listed in items.values() for item in listed for key in item.modalities()}
+    files = [key for key in FILE_KEYS if key != LABEL or labels_are_files]
+    file_keys = (*files, *sorted(modalities))
+    look = Look(base=base, images=full, labels=full, file_keys=file_keys, facts=facts)
     count = sum(map(len, items.values()))
     cases: dict[str, list[Case]] = {key: [] for key in items}
     done = 0

@@ -46,15 +46,9 @@ class Item:
     def files(self, key: str) -> tuple[str, ...]:
         """Return the paths under a key as the document writes them; none if the entry is no path.
 
-        An item without an image has the images under its other keys, such as ``t1`` and ``t2``.
-
-        >>> Item(Location("d.json"), {"t1": "t1.nii", "t2": "t2.nii", "age": "61"}).files("image")
-        ('t1.nii', 't2.nii')
         >>> Item(Location("d.json"), {"image": ["t1.nii", "t2.nii"], "label": 3}).files("image")
         ('t1.nii', 't2.nii')
         """
-        if key == IMAGE and IMAGE not in self.entries:
-            return self._modalities()
         value = self.entries.get(key)
         if isinstance(value, str):
             return (value,)
@@ -62,14 +56,22 @@ class Item:
             return tuple(value)
         return ()
 
-    def _modalities(self) -> tuple[str, ...]:
-        texts = (value for key, value in self.entries.items() if key not in FILE_KEYS)
-        return tuple(text for text in texts if isinstance(text, str) and IMAGE_FILE.fullmatch(text))
+    def modalities(self) -> tuple[str, ...]:
+        """Return the keys of the images of an item without ``image``; none beside an image.
+
+        >>> Item(Location("d.json"), {"t1": "t1.nii", "t2": "t2.nii", "age": "61"}).modalities()
+        ('t1', 't2')
+        """
+        if IMAGE in self.entries:
+            return ()
+        others = (key for key in self.entries if key not in FILE_KEYS)
+        return tuple(key for key in others if any(map(IMAGE_FILE.fullmatch, self.files(key))))
 
     def faults(self) -> Iterator[Problem]:
         """Yield the reasons why the item cannot be used."""
-        named = isinstance(self.entries, dict) and (IMAGE in self.entries or self.files(IMAGE))
-        if not named:
+        if isinstance(self.entries, dict) and self.modalities():
+            return
+        if not isinstance(self.entries, dict) or IMAGE not in self.entries:
             message = "has to be an object with 'image', or the path of an image"
             yield Problem(self.location, message, "", "data-list")
             return

@@ -628,3 +628,15 @@ def test_labels_that_are_texts_are_a_notice(data_set: Path, change: Change) -> N
         "training: labels are texts, such as 'ill'; a training needs numbers from 0, or 'labels' "
         "of the document with the number of each",
     )
+
+
+def test_images_under_keys_of_their_own_are_looked_at(tmp_path: Path) -> None:
+    for name, size in (("t1", 4), ("t2", 5)):
+        volume = nibabel.Nifti1Image(np.zeros((size, 4, 4), np.int16), np.eye(4))
+        nibabel.save(volume, tmp_path / f"{name}.nii.gz")
+    item = {"t1": "t1.nii.gz", "t2": "t2.nii.gz", "age": "61"}
+    (tmp_path / "list.json").write_text(json.dumps({"training": [item]}))
+
+    [problem] = check_data_list(tmp_path / "list.json").problems
+
+    assert str(problem).startswith("list.json: training[0].t2: has another grid than")
