@@ -211,8 +211,9 @@ def _checked(request: SimulationRequest, sites: Mapping[str, Values]) -> tuple[N
             except (ConfigError, UnfitDataError) as error:
                 problems += [_at_site(problem, site) for problem in error.problems]
     factors = job.documents.federation.get("aggregation_weights") or {}
-    problems += factor_problems(factors, FACTORS_PLACE, sites=sites)
-    problems += _job_faults(job, request.policy)
+    problems += [*_job_faults(job, request.policy)] or factor_problems(
+        factors, FACTORS_PLACE, sites=sites
+    )
     if problems:
         raise ConfigError(problems)
     return tuple(notices.values())

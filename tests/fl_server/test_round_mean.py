@@ -109,10 +109,14 @@ def test_and_when_contributions_are_kept_until_all_norms_are_known() -> None:
         assert digest(by_round_mean(arrivals, NAMES[:3], norm_ratio=1e30)) == expected
 
 
-@pytest.mark.parametrize("norm_ratio", [None, 1e30])
+BOUNDS: list[dict[str, float]] = [{}, {"norm_ratio": 1e30}, {"weight_ratio": 4}]
+"""None waits, all wait, and those with more than four steps."""
+
+
+@pytest.mark.parametrize("bounds", BOUNDS)
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_and_when_all_contributions_are_lent_in_the_same_memory(
-    count: int, norm_ratio: float | None
+    count: int, bounds: dict[str, float]
 ) -> None:
     """As of sites in one process, whose networks share their memory."""
     sites = NAMES[:count]
@@ -124,8 +128,8 @@ def test_and_when_all_contributions_are_lent_in_the_same_memory(
             sites,
             min_sites=1,
             aggregation_weights=factors_of(sites),
-            norm_ratio=norm_ratio,
             spare=spare,
+            **bounds,
         )
         for site in arrivals:
             for name, tensor in DIFFERENCES[site].items():
@@ -139,16 +143,16 @@ def test_and_when_all_contributions_are_lent_in_the_same_memory(
         assert digest(found) == expected, arrivals
 
 
-@pytest.mark.parametrize("norm_ratio", [None, 1e30])
+@pytest.mark.parametrize("bounds", BOUNDS)
 def test_and_when_contributions_lie_in_files_which_take_no_memory_while_they_wait(
-    tmp_path: Path, norm_ratio: float | None
+    tmp_path: Path, bounds: dict[str, float]
 ) -> None:
     expected = digest(in_numpy(NAMES))
     for site in NAMES:
         write_tensors(tmp_path / site, DIFFERENCES[site])
 
     for arrivals in permutations(NAMES):
-        mean = RoundMean(NAMES, min_sites=1, aggregation_weights=FACTORS, norm_ratio=norm_ratio)
+        mean = RoundMean(NAMES, min_sites=1, aggregation_weights=FACTORS, **bounds)
         for site in arrivals:
             stored = StoredWeights(stored_tensors(tmp_path / site, keeper=None))
             assert mean.add(site, stored, STEPS[site]) is None
