@@ -35,6 +35,7 @@ from mmar_runtime.exchange.job_documents import (
     JobDocuments,
 )
 from mmar_runtime.exchange.messages import TASKS
+from mmar_runtime.exchange.weighing import factor_problems
 from mmar_runtime.names import NAME_FORM, is_name
 from mmar_runtime.policy.custom_check import own_class_fault, own_module, undefined_fault
 from mmar_runtime.policy.document_check import DocumentLimits, read_document
@@ -60,6 +61,7 @@ SERVER_SETTINGS = {
     "heart_beat_timeout": number(1, 86_400),
 }
 FORMAT_VERSION = word(2)
+FACTORS_KEY = "aggregation_weights"
 ONE_WORKFLOW = (
     f"A job has one workflow, {FEDERATION}; 'mmar job create' writes a job of an MMAR, and "
     "'mmar job import' makes one of an older job."
@@ -318,6 +320,11 @@ def _argument_faults(
     given = dict(arguments)
     if path == FEDERATION and given.get(OWN_AGGREGATOR) is not None:
         yield from _aggregator_faults(given.pop(OWN_AGGREGATOR), place / OWN_AGGREGATOR)
+    factors = given.get(FACTORS_KEY) if path == FEDERATION else None
+    if faults := [*factor_problems(factors or {}, place / FACTORS_KEY)]:
+        # They name the site; the form of the whole would not.
+        del given[FACTORS_KEY]
+        yield from faults
     yield from _form_faults(given, job_class.arguments, place)
     for key in job_class.required:
         if key not in arguments:

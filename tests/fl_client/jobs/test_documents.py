@@ -66,6 +66,15 @@ def test_a_refusal_says_the_value_that_it_found(job: Path) -> None:
     )
 
 
+def test_a_factor_that_is_none_is_named_with_its_site(job: Path) -> None:
+    factors = {"site-1": 2, "site-2": -3, "site-3": True}
+
+    found = told(job, SERVER, arguments(aggregation_weights=factors))
+
+    place = "job workflows[0].args.aggregation_weights"
+    assert found == [f"{place}['site-2']", f"{place}['site-3']"]
+
+
 # --- The table against the classes ---------------------------------------------------------------
 
 
@@ -113,6 +122,8 @@ def test_the_default_of_an_argument_has_its_form(path: str, name: str, default: 
     [
         ({"max_bytes": 1, "max_norm": 0.5, "norm_ratio": 3, "max_steps": 10}, True),
         ({"metadata_bytes": 1000, "metric_ranges": {"dice": [0, 1]}}, True),
+        ({"weight_ratio": 1}, True),
+        ({"weight_ratio": 0.5}, False),
         ({"max_bytes": 0}, False),
         ({"max_steps": 10**10}, False),
         ({"metric_ranges": {"dice": [1, 0]}}, False),
