@@ -437,7 +437,10 @@ BENIGN_CHANGES: dict[str, tuple[str, Change]] = {
     "one-step": ("a single step", told("steps", 1)),
     "perfect": ("a score of exactly one", told(f"{DICE}/value", 1.0)),
     "worst": ("a score of exactly zero", told(f"{DICE}/value", 0)),
-    "undefined": ("a score that no case has", told(DICE, score(None, counted=0, undefined=5, classes={}))),
+    "undefined": (
+        "a score that no case has",
+        told(DICE, score(None, counted=0, undefined=5, classes={})),
+    ),
     "withheld": ("a score of few cases, which stays", told(DICE, score(None, withheld=True))),
     "no-classes": ("a score of the whole alone", told(f"{DICE}/classes", {})),
     "filtered": ("a filter of the site in its history",
