@@ -51,22 +51,25 @@ def factor_problems(
     """
     if not isinstance(factors, Mapping):
         message = f"has to map sites to factors, found {shown(repr(factors), 60)}"
-        yield Problem(place, message, 'Write an object such as {"site-2": 1.5}.', "job")
+        yield Problem(place, message, 'Write an object such as {"site-2": 1.5}.', "argument")
         return
     low, high = FACTOR_RANGE
     for site, factor in factors.items():
         if not isinstance(site, str) or SITE_NAME.fullmatch(site) is None or site == "@ALL":
             yield Problem(
-                place / str(site), f"{shown(repr(site), 60)} is not a name of a site", "", "job"
+                place / str(site),
+                f"{shown(repr(site), 60)} is not a name of a site",
+                "",
+                "argument",
             )
         elif sites is not None and site not in sites:
             known = ", ".join(sorted(sites))
             advice = did_you_mean(site, sites) or "Name a site of the run, or leave it out."
             message = f"{site!r} is no site of this run; its sites: {known}"
-            yield Problem(place / site, message, advice, "job")
+            yield Problem(place / site, message, advice, "argument")
         if type(factor) not in (int, float) or not low <= factor <= high:
             message = (
                 f"has to be a number from {low:g} to {high:g}, found {shown(repr(factor), 60)}"
             )
             advice = "1 is the factor of a site that is not named."
-            yield Problem(place / str(site), message, advice, "job")
+            yield Problem(place / str(site), message, advice, "argument")

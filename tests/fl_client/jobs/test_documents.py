@@ -71,7 +71,7 @@ def test_a_factor_that_is_none_is_named_with_its_site(job: Path) -> None:
 
     found = told(job, SERVER, arguments(aggregation_weights=factors))
 
-    place = "job workflows[0].args.aggregation_weights"
+    place = "argument workflows[0].args.aggregation_weights"
     assert found == [f"{place}['site-2']", f"{place}['site-3']"]
 
 
