@@ -121,6 +121,7 @@ class CountedMetric:
         self._cases: list[str] = []
         self._in_mm = True
         self._one_hot = True
+        self._is_mask = False
         self.tally: Tally | None = None
         if hasattr(metric, "get_not_nans"):
             metric.get_not_nans = True
@@ -168,7 +169,8 @@ class CountedMetric:
         else:
             pairs = [(label[c] > 0.5, predicted[c] > 0.5) for c in range(-count, 0)]
             if not self._cases:
-                self._one_hot = label.shape[0] == 1 or bool((label.sum(0) == 1).all())
+                self._is_mask = label.shape[0] == 1
+                self._one_hot = self._is_mask or bool((label.sum(0) == 1).all())
         flags = [torch.stack([part.any() for part in pair]) for pair in pairs]
         return torch.stack(flags).as_subclass(torch.Tensor).float()
 
@@ -209,10 +211,13 @@ class CountedMetric:
         )
 
     def class_names(self, count: int) -> tuple[str, ...]:
-        """Return the names of the last ``count`` channels: of the labels, or of the channels."""
+        """Return the names of the last ``count`` channels: of the labels, or of the channels.
+
+        A single channel is the mask of class 1.
+        """
         first = 0 if getattr(self._metric, "include_background", True) else 1
-        if count == 1 and len(self._names) == 2 and 1 in self._names:
-            return (self._names[1],)
+        if self._is_mask:
+            first = 1
         if not self._one_hot:
             return tuple(f"channel{index}" for index in range(first, first + count))
         return tuple(self._names.get(c, f"class{c}") for c in range(first, first + count))

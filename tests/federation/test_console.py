@@ -274,10 +274,11 @@ def test_a_job_whose_network_the_server_cannot_build(
     federation: Federation, changed: Changed
 ) -> None:
     job = changed()
-    config = job / "app/config/config_train.json"
-    document = json.loads(config.read_text())
-    document["train"]["model"]["args"]["strides"] = [2]
-    config.write_text(json.dumps(document))
+    for name in ("config_train.json", "config_cross_validation.json"):
+        config = job / "app/config" / name
+        document = json.loads(config.read_text())
+        document.get("train", document)["model"]["args"]["strides"] = [2]
+        config.write_text(json.dumps(document))
 
     ended = mmar("submit", job, "--kit", federation.lead, "--wait", "--json")
 

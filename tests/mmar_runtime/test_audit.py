@@ -31,6 +31,7 @@ from mmar_runtime.audit import (
     verify_audit,
 )
 from mmar_runtime.audit_keys import SECRET, LogKey
+from tests.conftest import metric
 
 
 def make_kit(root: Path, key: bytes = b"-----BEGIN PRIVATE KEY-----\nsite-1") -> LogKey:
@@ -645,8 +646,8 @@ def a_record(folder: Path, *heads: str) -> Path:
             steps=1,
             sent_bytes=4,
             seconds=1.0,
-            received_metrics={"dice": 0.5},
-            local_metrics={"dice": 0.5},
+            received_metrics={"dice": metric(0.5)},
+            local_metrics={"dice": metric(0.5)},
             epochs=(),
             built={},
             process="a",

@@ -177,7 +177,7 @@ def test_segmentation_in_the_4_1_dialect(mmar: Install) -> None:
     of_checkpoint = metrics(app.root)
     assert list(of_checkpoint) == ["val_mean_dice", "val_acc"]
     raw = table(found / "val_mean_dice_raw.csv")
-    assert raw[0] == ["filename", "class0", "mean"]
+    assert raw[0] == ["filename", "class1", "mean"]
     assert [Path(row[0]).name for row in raw[1:]] == [
         "validation_0_image.nii.gz",
         "validation_1_image.nii.gz",
@@ -229,7 +229,7 @@ def test_segmentation_in_the_4_0_dialect(mmar: Install) -> None:
     app.run("validate_ckpt.sh", "0")
     assert list(metrics(app.root)) == ["val_mean_dice", "val_acc"]
     raw = table(found / "val_mean_dice_raw.csv")
-    assert raw[0] == ["filename", "class0", "mean"]
+    assert raw[0] == ["filename", "class1", "mean"]
     for number, row in enumerate(raw[1:]):
         case = f"validation_{number}"
         prediction = found / f"{case}_image" / f"{case}_image_seg.nii.gz"

@@ -210,5 +210,7 @@ def test_without_itk_dicom_has_no_reader_that_could_misplace_slices(tmp_path: Pa
 def without_itk(path: Path) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("monai.data.image_reader.has_itk", False)
-        patch.delitem(SUPPORTED_READERS, "itkreader")
+        # A copy: what is put back stands at the end, and MONAI tries the last reader first.
+        others = {name: one for name, one in SUPPORTED_READERS.items() if name != "itkreader"}
+        patch.setattr("monai.transforms.io.array.SUPPORTED_READERS", others)
         return loaded(path)

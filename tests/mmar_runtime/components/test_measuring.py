@@ -359,6 +359,13 @@ def test_a_class_has_the_name_of_its_label(
     assert list(found.classes) == names
 
 
+def test_a_single_channel_is_the_mask_of_class_1() -> None:
+    mask = torch.ones(1, 4, 4, 4)
+    handler = MeanDice(include_background=True, output_transform=PAIR)
+    found, _ = measured(handler, [[{"pred": mask, "label": mask}]])
+    assert list(found.classes) == ["spleen"]
+
+
 def test_a_value_without_cases_cannot_be_made() -> None:
     for make in (MetricValue, ClassValue):
         with pytest.raises(ValueError, match="0 cases cannot have the value"):
