@@ -568,13 +568,18 @@ def build_table() -> Table:
     table = Table()
     for source in SOURCES:
         table.add(source)
+    require_used(table)
+    return table
+
+
+def require_used(table: Table) -> None:
+    """Raise ``GenerationError`` for a decision that no longer concerns any class of the table."""
     stale = [f"{kind} {pattern}" for kind, pattern in EXCLUDED.keys() - table.used_exclusions]
     for decisions in (FORWARDED, CONSENT, BY_CLASS, NEEDED):
         stale += sorted(set(decisions) - set(table.components))
     stale += sorted(unused_decisions(table))
     if stale:
         raise GenerationError("decisions about classes that are not there: " + ", ".join(stale))
-    return table
 
 
 def unused_decisions(table: Table) -> Iterator[str]:
