@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +173,11 @@ class ComponentBuilder:
 
     def _metric(self, spec: ComponentSpec, scope: str) -> Metric:
         kind = self._kinds(scope)[spec.log_label or ""]
-        return counted(self._component(spec, scope, "metric"), kind, label_names(self.config))
+        return counted(self._component(spec, scope, "metric"), kind, self._label_names)
+
+    @cached_property
+    def _label_names(self) -> Mapping[int, str]:
+        return label_names(self.config)  # it reads the data list
 
     def _kinds(self, scope: str) -> Mapping[str, MetricKind]:
         return metric_kinds(self.config.scopes[scope])
@@ -237,7 +241,8 @@ class ComponentBuilder:
         engine = kind if kind in ENGINE_KINDS and derived else None
         if engine is not None and takes_argument(cls, "device"):
             arguments.setdefault("device", self.context.device)
-        self._set_direction(arguments, cls, engine=engine is not None, scope=scope)
+        if engine is not None or cls is AtomicCheckpointSaver:
+            self._set_direction(arguments, cls, scope)
         self._fit_to_machine(arguments, engine=engine is not None)
         if entry is None:
             check_own_arguments(spec, cls, arguments)
@@ -255,17 +260,15 @@ class ComponentBuilder:
         close_at_end(built, self.context.at_end)
         return built.to(self.context.device) if isinstance(built, torch.nn.Module) else built
 
-    def _set_direction(
-        self, arguments: dict[str, Any], cls: type[Any], *, engine: bool, scope: str
-    ) -> None:
+    def _set_direction(self, arguments: dict[str, Any], cls: type[Any], scope: str) -> None:
         """Let an engine and a saver of models compare the key metric as everything else does."""
         kinds = self._kinds(scope)
         label = arguments.get("key_metric_name") or next(iter(kinds), "")
         higher = label not in kinds or kinds[label].higher_is_better is not False
-        if engine and takes_argument(cls, "metric_cmp_fn"):
-            arguments["metric_cmp_fn"] = partial(is_better, higher_is_better=higher)
         if cls is AtomicCheckpointSaver:
             arguments["key_metric_negative_sign"] = not higher
+        elif takes_argument(cls, "metric_cmp_fn"):
+            arguments["metric_cmp_fn"] = partial(is_better, higher_is_better=higher)
 
     def _fit_to_machine(self, arguments: dict[str, Any], *, engine: bool) -> None:
         """Replace the written device by the device of this machine; leave AMP on where it runs."""
