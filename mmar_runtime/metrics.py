@@ -7,7 +7,7 @@ organ that the model has missed is not 0, and a Dice of an organ that nobody has
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias
 
@@ -178,6 +178,20 @@ def in_words(metric: MetricValue) -> Iterator[str]:
         yield f"over {metric.counted}{of} case{'s' if metric.cases != 1 else ''}"
     for name, part in metric.classes.items():
         yield f"{name} {class_in_words(part)}"
+
+
+def in_short(metric: MetricValue, write: Callable[[float], str] = "{:.4f}".format) -> str:
+    """Return a metric on one line: its number, its unit, and how many cases have none.
+
+    >>> in_short(MetricValue(value=2.0, counted=2, undefined=1, unit="mm"))
+    '2.0000 mm (2 of 3 cases)'
+    >>> in_short(MetricValue(value=None, counted=0, undefined=3))
+    'undefined'
+    """
+    if metric.value is None:
+        return "withheld" if metric.withheld else "undefined"
+    of = f" ({metric.counted} of {metric.cases} cases)" if metric.undefined else ""
+    return f"{write(metric.value)}{metric.unit and ' '}{metric.unit}{of}"
 
 
 def class_in_words(part: ClassValue) -> str:

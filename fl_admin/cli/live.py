@@ -13,7 +13,6 @@ from rich.text import Text
 
 from fl_admin.simulation.follow import SimulationView, SiteView
 from fl_server.record.values import SiteMean
-from mmar_runtime.metrics import MetricValue
 from mmar_runtime.names import shown
 
 View = Callable[[SimulationView], object]
@@ -62,13 +61,6 @@ def headline(view: SimulationView) -> str:
 def number(value: float | None) -> str:
     """Return a number for a narrow column; empty where there is none."""
     return "" if value is None else f"{value:.4f}"
-
-
-def metric_number(metric: MetricValue | None) -> str:
-    """Return a metric for a narrow column; empty where a site reports none."""
-    if metric is None:
-        return ""
-    return number(metric.value) or ("withheld" if metric.withheld else "undefined")
 
 
 def mean_number(mean: SiteMean) -> str:

@@ -9,7 +9,7 @@ from fl_server.record.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, CrossSi
 from fl_server.record.shortfalls import shortfalls
 from fl_server.record.values import RoundScores, RunRecord, SiteMean
 from mmar_runtime.errors import FederationError
-from mmar_runtime.metrics import ClassValue, MetricValue, is_better
+from mmar_runtime.metrics import ClassValue, MetricValue, in_short, is_better
 
 NO_MATRIX = (
     "This report was made without a cross-site matrix, so it cannot say how each model does at each"
@@ -109,18 +109,8 @@ def _best(values: Mapping[str, float | None], matrix: CrossSiteMatrix) -> tuple[
 
 
 def format_metric(metric: MetricValue) -> str:
-    """Return a metric with what its number hides: unit, and how many cases have no value.
-
-    >>> format_metric(MetricValue(value=2.0, counted=2, undefined=1, unit="mm"))
-    '2.000 mm (2 of 3)'
-    >>> format_metric(MetricValue(value=None, counted=0, undefined=3))
-    'undefined'
-    """
-    if metric.value is None:
-        return "withheld" if metric.withheld else "undefined"
-    unit = f" {metric.unit}" if metric.unit else ""
-    of = f" ({metric.counted} of {metric.cases})" if metric.undefined else ""
-    return f"{format_value(metric.value)}{unit}{of}"
+    """Return a metric with the digits that one compares, and with what its number hides."""
+    return in_short(metric, format_value)
 
 
 def format_class(part: ClassValue) -> str:

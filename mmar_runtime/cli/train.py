@@ -25,11 +25,11 @@ from mmar_runtime.config.loader import TRAIN_FILE, load_train_config
 from mmar_runtime.config.nodes import plain
 from mmar_runtime.errors import RunAborted
 from mmar_runtime.files import write_text_atomically
+from mmar_runtime.metrics import in_short
 from mmar_runtime.mmar import RESUME_FILE
 
 if TYPE_CHECKING:
     from mmar_runtime.config.sections import TrainConfig
-    from mmar_runtime.metrics import MetricValue
 from mmar_runtime.results import EpochReport, EvaluationResult, TrainResult
 
 STATS_FILE = "train_stats.json"
@@ -159,13 +159,6 @@ def _why(config: TrainConfig) -> str:
     return f"as the ValidationHandler's interval{shown} is longer than the training"
 
 
-def one_line(name: str, metric: MetricValue) -> str:
-    """Return a metric with what its number hides: its unit, and cases without a value."""
-    value = "nan" if metric.value is None else f"{metric.value:.4f}"
-    of = f" over {metric.counted} of {metric.cases} cases" if metric.undefined else ""
-    return f"{name} {value}{metric.unit and ' '}{metric.unit}{of}"
-
-
 def train_stats(result: TrainResult, lines: Lines) -> dict[str, Any]:
     """Return the content of ``train_stats.json``, by the names of MONAI's engine statistics.
 
@@ -213,13 +206,13 @@ class Lines:
     def epoch(self, report: EpochReport, *, epochs: int) -> None:
         """Print a line for each epoch."""
         parts = [] if report.loss is None else [f"loss {report.loss:.4f}"]
-        parts += [one_line(name, metric) for name, metric in report.metrics.items()]
+        parts += [f"{name} {in_short(metric)}" for name, metric in report.metrics.items()]
         left = self._seconds_left(report.epoch, epochs)
         print(f"epoch {report.epoch}/{epochs}: {', '.join(parts)} ({left} left)", file=sys.stderr)
 
     def validation(self, result: EvaluationResult, *, epoch: int) -> None:
         """Print a line for each validation."""
-        parts = ", ".join(one_line(name, metric) for name, metric in result.metrics.items())
+        parts = ", ".join(f"{name} {in_short(metric)}" for name, metric in result.metrics.items())
         print(f"validated after epoch {epoch}: {parts}", file=sys.stderr)
 
     def _seconds_left(self, epoch: int, epochs: int) -> str:

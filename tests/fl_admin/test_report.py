@@ -413,7 +413,7 @@ def test_of_distances_the_smallest_is_the_best_and_an_undefined_one_never() -> N
     page, rows = Page(render_report(record, distances())), cells_of(terminal(record, distances()))
 
     assert page.row(GLOBAL_MODEL)[1:] == [
-        "5.000 mm (2 of 3)",
+        "5.000 mm (2 of 3 cases)",
         "undefined",
         f"{NONE} no mean: a value is missing",
     ]
@@ -423,7 +423,7 @@ def test_of_distances_the_smallest_is_the_best_and_an_undefined_one_never() -> N
     assert [" ".join(other), "9.000 mm", f"3.000 mm {best}", "6.000"] in page.rows
     assert "lowest 2.000" in page.text
     assert "highest 9.000" in page.text
-    assert [GLOBAL_MODEL, "5.000 mm (2 of 3)", "undefined", NONE] in rows
+    assert [GLOBAL_MODEL, "5.000 mm (2 of 3 cases)", "undefined", NONE] in rows
     assert ["site-1", "2.000 mm ★", "8.000 mm", "5.000 ★"] in rows
     assert ["site-2", "9.000 mm", "3.000 mm ★", "6.000"] in rows
 

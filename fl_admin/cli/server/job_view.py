@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fl_admin.at_server.console import JobState
-from fl_admin.cli.live import mean_number, metric_number, number
+from fl_admin.cli.live import mean_number, number
 from fl_server.record.values import RunRecord, SiteAbsence, SiteContribution
+from mmar_runtime.metrics import Metrics, in_short
 
 View = Callable[[JobState, RunRecord | None], object]
 COLUMNS = ("site", "round", "state", "steps", "loss", "received", "own", "seconds")
@@ -81,14 +82,18 @@ def site_rows(record: RunRecord) -> Iterator[tuple[str, ...]]:
                     "cross-site" if over else "contributed",
                     str(contribution.steps),
                     number(contribution.epochs[-1].loss if contribution.epochs else None),
-                    metric_number(contribution.received_metrics.get(metric)),
-                    metric_number(contribution.local_metrics.get(metric)),
+                    _metric(contribution.received_metrics, metric),
+                    _metric(contribution.local_metrics, metric),
                     f"{contribution.seconds:.1f}",
                 )
             case SiteAbsence() as absence:
                 yield (site, place, f"{absence.status}: {absence.reason}"[:LONGEST_STATE])
             case _:
                 yield (site, place, "training")
+
+
+def _metric(metrics: Metrics, label: str) -> str:
+    return in_short(metrics[label]) if label in metrics else ""
 
 
 def waiting_lines(state: JobState) -> Iterator[str]:

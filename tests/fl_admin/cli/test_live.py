@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fl_admin.cli.live import Lines, headline, live_view, metric_number, number, progress_table
+from fl_admin.cli.live import Lines, headline, live_view, number, progress_table
 from fl_admin.simulation.follow import SimulationView, SiteView
 from fl_server.record.recorder import RunRecorder
 from fl_server.record.values import RunRecord
-from mmar_runtime.metrics import MetricValue
 from tests.conftest import metric
 
 DICE = "val_mean_dice"
@@ -114,19 +113,6 @@ def test_a_score_without_a_value_is_told_as_such(
     Lines()(view(record=scored_record(*values)))
 
     assert capsys.readouterr().err.endswith(f"mean val_mean_dice {told}\n")
-
-
-@pytest.mark.parametrize(
-    ("found", "text"),
-    [
-        (None, ""),
-        (metric(0.12345), "0.1235"),
-        (metric(None, 3), "undefined"),
-        (metric(None, 3, withheld=True), "withheld"),
-    ],
-)
-def test_a_metric_in_a_narrow_column(found: MetricValue | None, text: str) -> None:
-    assert metric_number(found) == text
 
 
 def test_where_there_is_no_terminal_lines_are_printed() -> None:
