@@ -11,14 +11,23 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from ignite.metrics import Metric
+from ignite.metrics import Metric, MetricGroup
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.handlers import IgniteMetricHandler
-from monai.metrics import Cumulative, CumulativeIterationMetric
+from monai.metrics import (
+    ConfusionMatrixMetric,
+    Cumulative,
+    CumulativeIterationMetric,
+    PanopticQualityMetric,
+    compute_confusion_matrix_metric,
+)
 from monai.metrics.metric import IterationMetric
+from monai.metrics.utils import do_metric_reduction
 from monai.utils import ImageMetaKey, MetaKeys, string_list_all_gather
 
+from mmar_runtime.components.ignite_metrics import DefinedMetric, defined_only
+from mmar_runtime.errors import ComponentError
 from mmar_runtime.metrics import ClassValue, Metrics, MetricValue, Unit, defined
 from mmar_runtime.policy.metrics.metric_kinds import MetricKind
 from mmar_runtime.results import Finding
@@ -123,6 +132,7 @@ class CountedMetric:
         self._one_hot = True
         self._is_mask = False
         self.tally: Tally | None = None
+        self.taken = 0
         if hasattr(metric, "get_not_nans"):
             metric.get_not_nans = True
 
@@ -134,9 +144,6 @@ class CountedMetric:
 
     def __call__(self, y_pred: Any, y: Any) -> None:
         """Take a batch: lists of (channel, spatial...), or tensors with a batch axis in front."""
-        if not self._kind.by_class:
-            self._metric(y_pred, y)
-            return
         for predicted, label in zip(y_pred, y, strict=True):
             with warnings.catch_warnings():
                 # MONAI warns of its own calls, and of an empty mask without naming the case.
@@ -145,11 +152,17 @@ class CountedMetric:
                 values: Any = IterationMetric.__call__(
                     self._metric, [predicted], [label], **spacing
                 )
-            if self._kind.is_distance:
-                values = values.where(values.isfinite(), torch.nan)
-            self._metric.extend(values)
-            self._presence.extend(self._present(predicted, label, values.shape[1])[None])
+            if not self._cases:
+                self._look_at(label)
             self._cases.append(_file_of(label) or f"case {len(self._cases) + 1}")
+            if isinstance(values, list):  # scores and labels, for a rank of all cases
+                self._metric.extend(*values)
+                continue
+            is_number = self._kind.by_class or not predicted.isnan().any()
+            values = values.where(values.isfinite() & is_number, torch.nan)
+            self._metric.extend(values)
+            if self._kind.by_class:
+                self._presence.extend(self._present(predicted, label, values.shape[1])[None])
 
     def _spacing(self, label: Any) -> dict[str, Any]:
         """Return the argument for a distance in millimetres; none where nobody knows it."""
@@ -161,6 +174,12 @@ class CountedMetric:
             return {}
         return {"spacing": list(spacing)}
 
+    def _look_at(self, label: torch.Tensor) -> None:
+        """Find out what the channels of the first label are: class numbers, a mask, or classes."""
+        self._is_mask = label.ndim > 0 and label.shape[0] == 1
+        of_instances = isinstance(self._metric, PanopticQualityMetric)
+        self._one_hot = self._is_mask or of_instances or bool((label.sum(0) == 1).all())
+
     def _present(self, predicted: torch.Tensor, label: torch.Tensor, count: int) -> torch.Tensor:
         """Return whether the last ``count`` classes are labelled and predicted (class, 2)."""
         first = 0 if getattr(self._metric, "include_background", True) else 1
@@ -168,18 +187,21 @@ class CountedMetric:
             pairs = [(label == c, predicted == c) for c in range(first, first + count)]
         else:
             pairs = [(label[c] > 0.5, predicted[c] > 0.5) for c in range(-count, 0)]
-            if not self._cases:
-                self._is_mask = label.shape[0] == 1
-                self._one_hot = self._is_mask or bool((label.sum(0) == 1).all())
         flags = [torch.stack([part.any() for part in pair]) for pair in pairs]
         return torch.stack(flags).as_subclass(torch.Tensor).float()
 
     def aggregate(self) -> Any:
         """Return MONAI's mean, which is not a number where nothing counts; sum up the cases."""
-        result = self._metric.aggregate()
+        buffer = self._metric.get_buffer()
+        if isinstance(buffer, list):
+            return self._rank(*buffer)
         if self._kind.by_class:
             self.tally = self._tallied()
+        result = self._metric.aggregate()
         first = result[0] if isinstance(result, list) else result
+        self.taken = int(self._has_value(buffer).sum())
+        if isinstance(self._metric, PanopticQualityMetric):
+            return first.where(_divisors(self._metric, buffer) > 0, torch.nan)
         if not isinstance(first, tuple):
             return first
         values, counts = first
@@ -189,6 +211,19 @@ class CountedMetric:
         if counts.numel() != values.numel():
             return values
         return torch.where(counts.flatten() > 0, values.flatten(), torch.nan)
+
+    def _rank(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return a rate of all cases in the order of their scores, which have to be numbers."""
+        self.taken = len(scores)
+        if scores.isnan().any():
+            return torch.tensor(torch.nan)
+        return torch.as_tensor(self._metric.aggregate())
+
+    def _has_value(self, buffer: torch.Tensor) -> torch.Tensor:
+        """Return whether each case has a value for at least one class (case)."""
+        if isinstance(self._metric, ConfusionMatrixMetric) and self._metric.compute_sample:
+            buffer = compute_confusion_matrix_metric(self._metric.metric_name[0], buffer)
+        return buffer.isfinite().flatten(1).any(1)
 
     def get_buffer(self) -> Any:
         """Return the value of each case and class, as ``MetricsSaver`` writes them."""
@@ -215,12 +250,20 @@ class CountedMetric:
 
         A single channel is the mask of class 1.
         """
-        first = 0 if getattr(self._metric, "include_background", True) else 1
-        if self._is_mask:
-            first = 1
+        without_background = isinstance(self._metric, PanopticQualityMetric)
+        has_background = getattr(self._metric, "include_background", not without_background)
+        first = 0 if has_background and not self._is_mask else 1
         if not self._one_hot:
             return tuple(f"channel{index}" for index in range(first, first + count))
         return tuple(self._names.get(c, f"class{c}") for c in range(first, first + count))
+
+
+def _divisors(metric: PanopticQualityMetric, buffer: torch.Tensor) -> torch.Tensor:
+    """Return what a panoptic quality divides by: where that is 0, there is nothing to judge."""
+    counts, _ = do_metric_reduction(buffer, metric.reduction)
+    found, spurious, missed = counts[..., :3].unbind(-1)
+    of_pairs = metric.metric_name[0].lower().replace("_", " ") in ("sq", "segmentation quality")
+    return found if of_pairs else found + spurious + missed
 
 
 def spacing_in_mm(image: Any) -> tuple[float, ...] | None:
@@ -276,9 +319,15 @@ class Measurements:
         cases = self.cases()
         found: dict[str, MetricValue] = {}
         for label, value in self._engine.state.metrics.items():
-            tally = tally_of(self._handlers.get(label))
+            handler = self._handlers.get(label)
             kind = self._kinds.get(label, MetricKind(higher_is_better=None))
-            found |= _values(label, value, tally, kind, cases)
+            found |= _values(label, value, handler, kind, cases)
+        key = getattr(self._engine.state, "key_metric_name", None)
+        if key in self._engine.state.metrics and key not in found:
+            raise ComponentError(
+                f"key_metric: {key!r} leaves several numbers, and models are compared by one. "
+                "Write an average, such as 'macro', or move it to additional_metrics."
+            )
         return found
 
     def class_names(self, label: str) -> list[str] | None:
@@ -293,50 +342,77 @@ class Measurements:
 
 
 def counted(handler: Metric, kind: MetricKind, names: ClassNames) -> Metric:
-    """Return a metric's handler with the cases counted; a handler of ignite's stays as it is."""
+    """Return a metric's handler with the cases counted; one of another package as it is."""
     if isinstance(handler, IgniteMetricHandler):
         handler.metric_fn = CountedMetric(handler.metric_fn, kind, names)  # type: ignore[assignment]
-    return handler
+        return handler
+    if type(handler) is MetricGroup:
+        parts = handler.metrics.items()
+        handler.metrics = {name: counted(part, kind, names) for name, part in parts}
+    return defined_only(handler)
+
+
+def _counter(handler: Metric | None) -> CountedMetric | None:
+    metric: Any = getattr(handler, "metric_fn", None)
+    return metric if isinstance(metric, CountedMetric) else None
 
 
 def tally_of(handler: Metric | None) -> Tally | None:
     """Return what a metric counted by case and class, if it does."""
-    metric: Any = getattr(handler, "metric_fn", None)
-    return metric.tally if isinstance(metric, CountedMetric) else None
+    counter = _counter(handler)
+    return None if counter is None else counter.tally
 
 
-def _values(label: str, value: Any, tally: Tally | None, kind: MetricKind, cases: int) -> Metrics:
+def _taken(handler: Metric | None, cases: int) -> int:
+    """Return how many of the cases have a value; each process has to ask."""
+    counter = _counter(handler)
+    if counter is not None:
+        return min(counter.taken, cases)
+    return min(handler.taken(), cases) if isinstance(handler, DefinedMetric) else cases
+
+
+def _values(
+    label: str, value: Any, handler: Metric | None, kind: MetricKind, cases: int
+) -> Metrics:
     """Return a metric by its label, or one for each number of a vector; matrices are left out."""
-    numbers = torch.as_tensor(value) if isinstance(value, NUMBERS) else None
+    numbers = torch.as_tensor(value) if isinstance(value, (*NUMBERS, list)) else None
     if numbers is None or numbers.ndim > 1:
         return {}
-    parts = {} if tally is None else tally.classes()
+    counter, tally = _counter(handler), tally_of(handler)
+    cases = cases if tally is None else len(tally.cases)
+    taken = _taken(handler, cases)
     if numbers.numel() == 1:
         number = defined(numbers.item())
-        total = cases if tally is None else len(tally.cases)
-        counted = 0 if number is None else total if tally is None else tally.counted
+        counted_cases = 0 if number is None else taken
         one = MetricValue(
             value=number,
-            counted=counted,
-            undefined=total - counted,
+            counted=counted_cases,
+            undefined=cases - counted_cases,
             unit="" if tally is None else tally.unit,
             higher_is_better=kind.higher_is_better,
-            classes=parts,
+            classes={} if tally is None else tally.classes(),
         )
         return {label: one}
-    names = list(parts) if len(parts) == len(numbers) else map(str, range(len(numbers)))
+    count = len(numbers)
+    names = map(str, range(count)) if counter is None else counter.class_names(count)
+    parts = {} if tally is None else tally.classes()
     return {
-        f"{label}_{name}": _component(number, parts.get(name), tally, kind, cases)
+        f"{label}_{name}": _component(number, parts.get(name), tally, kind, cases, taken)
         for name, number in zip(names, numbers.tolist(), strict=True)
     }
 
 
 def _component(
-    number: float, part: ClassValue | None, tally: Tally | None, kind: MetricKind, cases: int
+    number: float,
+    part: ClassValue | None,
+    tally: Tally | None,
+    kind: MetricKind,
+    cases: int,
+    taken: int,
 ) -> MetricValue:
     """Return one number of a vector: a class's, where the vector goes by class."""
     value = defined(number)
-    counted = 0 if value is None else cases if part is None else part.counted
+    counted = 0 if value is None else taken if part is None else part.counted
     return MetricValue(
         value=value,
         counted=counted,

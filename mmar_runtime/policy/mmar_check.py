@@ -46,6 +46,7 @@ from mmar_runtime.policy.fit_check import findings, fit_check
 from mmar_runtime.policy.limits_check import limits_check, weights_size_check
 from mmar_runtime.policy.metrics.metric_check import metric_check
 from mmar_runtime.policy.metrics.metric_kinds import direction_check
+from mmar_runtime.policy.metrics.value_check import value_check
 from mmar_runtime.policy.number_check import number_check
 from mmar_runtime.policy.path_check import path_check
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, OWN_MMAR_POLICY, SitePolicy
@@ -307,6 +308,7 @@ def policy_checks(mmar: Mmar, policy: SitePolicy) -> list[Check]:
         limits_check(policy.limits),
         metric_check(policy),
         direction_check,
+        value_check,
         path_check(policy),
         weights_size_check(policy.limits),
         partial(_torchscript, policy),
@@ -321,6 +323,7 @@ def own_mmar_checks() -> list[Check]:
     return [
         component_check(allow_code=True),
         direction_check,
+        value_check,
         number_check,
         limits_check(OWN_MMAR_POLICY.limits),
         path_check(OWN_MMAR_POLICY, owner=True),

@@ -13,6 +13,7 @@ from mmar_runtime.config.expressions import (
     ExpressionTree,
     Lambda,
     Subscript,
+    from_engine_keys,
 )
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import ComponentSpec, Expression, ListNode, Literal
@@ -20,6 +21,7 @@ from mmar_runtime.config.sections import Section, WorkflowConfig
 from mmar_runtime.errors import Problem
 from mmar_runtime.policy.component_check import table_entry
 from mmar_runtime.policy.component_table import ComponentEntry
+from mmar_runtime.policy.lambda_forms import LOSS
 
 HIGHER = frozenset(
     [
@@ -72,13 +74,16 @@ LOWER_RATES = frozenset(
 )
 """What ``metric_name`` of a ConfusionMatrix may ask for that is better when lower."""
 
+OF_LOSSES = frozenset({"Average", "GeometricAverage", "IgniteMetricHandler", "RunningAverage"})
+"""Metrics that are better when lower if they average a loss."""
+
 NEITHER = frozenset({"prevalence", "prevalence threshold", "pt"})
 BY_CLASS = frozenset({"MeanDice", "MeanIoUHandler", "HausdorffDistance", "SurfaceDistance"})
 """Metrics of masks: one value for each case and class."""
 
 DISTANCES = frozenset({"HausdorffDistance", "SurfaceDistance"})
 VECTORS = frozenset({"none", "mean_batch", "sum_batch", "mean_channel", "sum_channel"})
-"""The values of ``reduction`` that leave several numbers."""
+"""The values of ``reduction`` and ``average`` that leave several numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,9 +129,18 @@ def _direction(spec: ComponentSpec) -> bool | None:
     entry = table_entry(spec, "metric")
     if entry is None:
         return False if spec.negate else None
+    if entry.name in OF_LOSSES:
+        return False if _is_of_a_loss(spec) else None
     if entry.name == "ConfusionMatrix":
         return _rate_direction(spec, entry)
     return True if entry.name in HIGHER else False if entry.name in LOWER else None
+
+
+def _is_of_a_loss(spec: ComponentSpec) -> bool:
+    """Return whether a metric averages a loss: by its function, or the training's own."""
+    output = spec.args.items.get("output_transform")
+    keys = from_engine_keys(output.tree) if isinstance(output, Expression) else None
+    return "loss_fn" in spec.args.items or tuple(keys or ()) == (LOSS,)
 
 
 def _rate_direction(spec: ComponentSpec, entry: ComponentEntry) -> bool | None:
@@ -203,8 +217,12 @@ def _score_of(tree: ExpressionTree) -> Iterator[tuple[str, bool]]:
 
 
 def _vector_fault(spec: ComponentSpec) -> Iterator[Problem]:
-    reduction = spec.args.items.get("reduction")
-    if isinstance(reduction, Literal) and reduction.value in VECTORS:
-        message = f"{reduction.value!r} leaves several numbers, and models are compared by one"
-        advice = "Write 'mean', or move the metric to additional_metrics."
-        yield Problem(spec.args.location / "reduction", message, advice, "key-metric")
+    for name, best in (("reduction", "mean"), ("average", "macro")):
+        given = spec.args.items.get(name)
+        word = given.value if isinstance(given, Literal) else None
+        if given is None and name == "reduction" and spec.title == "PanopticQuality":
+            word = "mean_batch"  # which it takes without a word
+        if word in VECTORS:
+            message = f"{word!r} leaves several numbers, and models are compared by one"
+            advice = f"Write {best!r}, or move the metric to additional_metrics."
+            yield Problem(spec.args.location / name, message, advice, "key-metric")

@@ -40,6 +40,7 @@ from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import digest, read_checkpoint
 from mmar_runtime.workflows.session import choose_device
 from tests.conftest import with_more_cases
+from tests.mmar_runtime.components.metric_table import ROWS
 
 MakeMmar = Callable[..., Path]
 Edited = Callable[[Path, Callable[[Any], object]], Path]
@@ -467,6 +468,30 @@ with session(config, allow_code=False) as context:
     )
     # Asked at the start of each epoch and after each of its two iterations.
     assert seen == [3, 3]
+
+
+def test_each_metric_of_two_processes_is_that_of_one(pair: Pair) -> None:
+    """Of three cases or five, so that the processes have unequally many."""
+    one, other = pair.found(
+        """
+import warnings
+import torch
+from mmar_runtime.components.launch import launched_processes
+from mmar_runtime.components.processes import process_group
+
+sys.path.insert(0, ROOT)
+from tests.mmar_runtime.components.metric_table import shared
+
+warnings.simplefilter("ignore")
+with process_group(launched_processes(), torch.device("cpu")):
+    found(shared(int(ENVIRONMENT["RANK"])))
+""",
+        ROOT=str(Path(__file__).parents[3]),
+    )
+    assert one == other
+    for name, row in ROWS.items():
+        value, counted = row.expected(row.situations["all right"])
+        assert one[name] == [pytest.approx(value, rel=1e-5), counted], name
 
 
 # --- The same files ------------------------------------------------------------------------------

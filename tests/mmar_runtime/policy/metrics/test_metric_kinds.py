@@ -20,6 +20,7 @@ Edited = Callable[[Path, Callable[[Any], object]], Path]
 Key = Callable[..., dict[str, str]]
 
 OWN = {"path": "own.Error", "log_label": "val_key", "args": {}}
+LOSS = "#monai.handlers.from_engine(['loss'], first=True)"
 NEITHER = {"Average", "ConfusionMatrix", "GeometricAverage", "RunningAverage"} | {
     "IgniteMetricHandler",
     "MetricsReloadedBinaryHandler",
@@ -61,6 +62,8 @@ def direction(tiny_mmar: Path, edited: Edited) -> Callable[..., bool | None]:
         (OWN, True),
         ({**OWN, "negate": True}, False),
         ({"name": "RunningAverage", "negate": True}, False),
+        ({"name": "Average", "args": {"output_transform": LOSS}}, False),
+        ({"name": "IgniteMetricHandler", "args": {"loss_fn": {"name": "DiceLoss"}}}, False),
     ],
 )
 def test_the_direction_of_a_key_metric(
@@ -133,9 +136,19 @@ def test_a_key_metric_of_several_numbers_is_a_problem_and_another_metric_is_not(
     def key(config: Any) -> None:
         config["validate"]["key_metric"]["args"]["reduction"] = "mean_batch"
 
-    [(place, message)] = problems(key).items()
-    assert place == "validate.key_metric.args.reduction"
-    assert message == "'mean_batch' leaves several numbers, and models are compared by one"
+    told = "leaves several numbers, and models are compared by one"
+    assert problems(key) == {"validate.key_metric.args.reduction": f"'mean_batch' {told}"}
+
+    def other(config: Any) -> None:
+        metric = config["validate"]["key_metric"]
+        metric.update(name="PanopticQuality", args={"num_classes": 2})
+
+    assert problems(other) == {"validate.key_metric.args.reduction": f"'mean_batch' {told}"}
+
+    def rates(config: Any) -> None:
+        config["validate"]["key_metric"].update(name="ROCAUC", args={"average": "none"})
+
+    assert problems(rates) == {"validate.key_metric.args.average": f"'none' {told}"}
 
 
 @pytest.mark.parametrize(
