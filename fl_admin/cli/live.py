@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fl_admin.report.summary import format_mean
 from fl_admin.simulation.follow import SimulationView, SiteView
 from fl_server.record.values import SiteMean
 from mmar_runtime.names import shown
@@ -65,8 +66,7 @@ def number(value: float | None) -> str:
 
 def mean_number(mean: SiteMean) -> str:
     """Return a mean over sites in a line."""
-    of = f" ({mean.sites} of {mean.sites + len(mean.undefined)} sites)" if mean.undefined else ""
-    return "undefined" if mean.value is None else f"{mean.value:.4f}{of}"
+    return format_mean(mean, "{:.4f}".format)
 
 
 class Lines:

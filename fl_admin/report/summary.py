@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from fl_server.record.cross_site import BEST_GLOBAL_MODEL, GLOBAL_MODEL, CrossSiteMatrix
@@ -108,6 +108,17 @@ def _best(values: Mapping[str, float | None], matrix: CrossSiteMatrix) -> tuple[
     return tuple(model for model in values if best is not None and values[model] == best)
 
 
+def format_value(value: float) -> str:
+    """Return a metric with the digits that one compares.
+
+    >>> format_value(0.87249), format_value(12.3456), format_value(0.0000123)
+    ('0.872', '12.35', '1.23e-05')
+    """
+    if value == 0 or 0.001 <= abs(value) < 10:
+        return f"{value:.3f}"
+    return f"{value:.4g}" if abs(value) >= 10 else f"{value:.3g}"
+
+
 def format_metric(metric: MetricValue) -> str:
     """Return a metric with the digits that one compares, and with what its number hides."""
     return in_short(metric, format_value)
@@ -125,16 +136,16 @@ def format_class(part: ClassValue) -> str:
     return f"{value} ({', '.join([f'n {part.counted}', *more])})"
 
 
-def format_mean(mean: SiteMean) -> str:
+def format_mean(mean: SiteMean, write: Callable[[float], str] = format_value) -> str:
     """Return a mean over sites; of how many, where not all have a value.
 
-    >>> format_mean(SiteMean(value=0.5, sites=2, undefined=("site-3",)))
-    '0.500 (2 of 3 sites)'
+    >>> format_mean(SiteMean(value=0.5, sites=2, undefined=("site-3",), unit="mm"))
+    '0.500 mm (2 of 3 sites)'
     """
     if mean.value is None:
         return "undefined"
-    of = mean.sites + len(mean.undefined)
-    return format_value(mean.value) + (f" ({mean.sites} of {of} sites)" if mean.undefined else "")
+    of = f" ({mean.sites} of {mean.sites + len(mean.undefined)} sites)" if mean.undefined else ""
+    return f"{write(mean.value)}{mean.unit and ' '}{mean.unit}{of}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,17 +170,6 @@ def class_rows(matrix: CrossSiteMatrix, model: str) -> Iterator[ClassRow]:
         for label in labels:
             parts = tuple(found.get(site, {}).get(label) for site in matrix.sites)
             yield ClassRow(metric=metric, label=label, parts=parts)
-
-
-def format_value(value: float) -> str:
-    """Return a metric with the digits that one compares.
-
-    >>> format_value(0.87249), format_value(12.3456), format_value(0.0000123)
-    ('0.872', '12.35', '1.23e-05')
-    """
-    if value == 0 or 0.001 <= abs(value) < 10:
-        return f"{value:.3f}"
-    return f"{value:.4g}" if abs(value) >= 10 else f"{value:.3g}"
 
 
 def format_bytes(count: int) -> str:

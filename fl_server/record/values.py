@@ -38,7 +38,7 @@ from mmar_runtime.audit import AUDIT_FILE, HEAD_FORM, LEDGER_FILE
 from mmar_runtime.errors import FederationError
 from mmar_runtime.exchange.plain import from_plain, keyed, to_plain
 from mmar_runtime.exchange.weighing import WeighBy, claim_of
-from mmar_runtime.metrics import Metrics, MetricValue
+from mmar_runtime.metrics import Metrics, MetricValue, Unit
 from mmar_runtime.names import shown
 
 RunStatus: TypeAlias = Literal["running", "complete", "failed"]
@@ -227,11 +227,13 @@ class SiteMean:
         value: the mean over the sites where the metric is defined; None if there are none.
         sites: how many these are.
         undefined: the sites that report the metric without a value, in the order of their names.
+        unit: of the value.
     """
 
     value: float | None
     sites: int
     undefined: tuple[str, ...] = ()
+    unit: Unit = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -519,7 +521,7 @@ def mean_over_sites(metrics_by_site: Mapping[str, Metrics]) -> Mapping[str, Site
 
     >>> one, other = MetricValue(value=0.5, counted=2), MetricValue(value=None, counted=0)
     >>> mean_over_sites({"site-1": {"dice": one}, "site-2": {"dice": other, "acc": one}})["dice"]
-    SiteMean(value=0.5, sites=1, undefined=('site-2',))
+    SiteMean(value=0.5, sites=1, undefined=('site-2',), unit='')
 
     Raises:
         FederationError: there is no site.
@@ -538,8 +540,10 @@ def mean_over_sites(metrics_by_site: Mapping[str, Metrics]) -> Mapping[str, Site
 def _mean(metrics: Mapping[str, MetricValue]) -> SiteMean:
     values = [metric.value for metric in metrics.values() if metric.value is not None]
     units = {metric.unit for metric in metrics.values() if metric.value is not None}
+    one_unit = len(units) == 1
     return SiteMean(
-        value=math.fsum(values) / len(values) if len(units) == 1 else None,
+        value=math.fsum(values) / len(values) if one_unit else None,
         sites=len(values),
         undefined=tuple(site for site, metric in metrics.items() if metric.value is None),
+        unit=units.pop() if one_unit else "",
     )

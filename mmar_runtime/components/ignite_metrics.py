@@ -64,12 +64,12 @@ class DefinedMetric(Metric):
     A prediction that is not a number has no value, and neither has a rate over all cases with it:
     an argmax would choose a class.
 
-    Args:
+    Attributes:
         metric: computes the value from pairs of predictions and labels.
     """
 
     def __init__(self, metric: Metric) -> None:
-        self._metric = metric
+        self.metric = metric
         self._inner: Any = metric._impl if isinstance(metric, CohenKappa) else metric
         self.required_output_keys = metric.required_output_keys
         super().__init__(metric._output_transform, skip_unrolling=metric._skip_unrolling)
@@ -82,7 +82,7 @@ class DefinedMetric(Metric):
     def update(self, output: Any) -> None:
         """Take a batch: predictions, then labels, each (case, ...)."""
         predicted, label, *more = output
-        has_value = _of_kind(HAVE_VALUES, self._metric)
+        has_value = _of_kind(HAVE_VALUES, self.metric)
         if has_value is not None:
             fit = has_value(predicted, label)
             predicted, label = predicted[fit], label[fit]
@@ -99,7 +99,7 @@ class DefinedMetric(Metric):
             return torch.nan
         if isinstance(self._inner, EpochMetric):
             predicted, label = _all_cases(self._inner)
-            is_gap = _of_kind(UNRANKED, self._metric)
+            is_gap = _of_kind(UNRANKED, self.metric)
             if is_gap is not None and is_gap(predicted, label):
                 return torch.nan
             return self._inner.compute_fn(predicted, label)
@@ -107,12 +107,12 @@ class DefinedMetric(Metric):
             value = self._inner.compute()
         except NotComputableError:
             return torch.nan
-        defined_part = _of_kind(GAPS, self._metric)
+        defined_part = _of_kind(GAPS, self.metric)
         return value if defined_part is None else defined_part(self._inner, value)
 
     def taken(self) -> int:
         """Return the cases with a value over all processes; each process has to ask."""
-        drops = isinstance(self._metric, HitRate | NDCG)  # cases without anything to find
+        drops = isinstance(self.metric, HitRate | NDCG)  # cases without anything to find
         return int(idist.all_reduce(self._inner._num_examples if drops else self._rows))
 
 

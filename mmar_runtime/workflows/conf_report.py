@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from mmar_runtime.components.builder import ComponentBuilder
+from mmar_runtime.components.ignite_metrics import DefinedMetric
 from mmar_runtime.config.sections import Section, TrainConfig, WorkflowConfig
 
 SINGLE = (
@@ -73,7 +74,8 @@ def _described(built: Any) -> str:
     """Return the class; an object's own text may hold whole networks or paths of data."""
     if isinstance(built, dict):
         return ", ".join(f"{label}={_described(metric)}" for label, metric in built.items())
-    return f"{type(built).__module__}.{type(built).__qualname__}"
+    cls = type(built.metric if isinstance(built, DefinedMetric) else built)
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _enabled(flag: bool) -> str:

@@ -160,7 +160,7 @@ def test_the_json_has_the_documented_keys() -> None:
     assert document["scores"][0] == {
         "round": 0,
         "sites": {"site-1": {DICE: plain_metric(0.0)}, "site-2": {DICE: plain_metric(0.25)}},
-        "mean": {DICE: {"value": (0.0 + 0.25) / 2, "sites": 2, "undefined": []}},
+        "mean": {DICE: {"value": (0.0 + 0.25) / 2, "sites": 2, "undefined": [], "unit": ""}},
     }
     assert document["best_round"] == 2
     best = {"round": 2, "metrics": {DICE: plain_metric(0.5)}}
@@ -207,7 +207,7 @@ def test_a_metric_survives_it_with_all_that_it_says() -> None:
     document = json.loads(json.dumps(record.as_dict()))
     assert RunRecord.from_dict(document) == record
     assert document["scores"][0]["mean"][DICE] == {
-        "value": 0.75, "sites": 1, "undefined": ["site-2"],
+        "value": 0.75, "sites": 1, "undefined": ["site-2"], "unit": "mm",
     }  # fmt: skip
     assert not record.higher_is_better
 
@@ -347,21 +347,24 @@ def test_mean_over_sites() -> None:
 
     assert mean_over_sites(scores) == {
         DICE: SiteMean(value=(0.25 + 0.5) / 2, sites=2),  # each site counts the same
-        "hd95": SiteMean(value=(2.0 + 8.0) / 2, sites=2),
+        "hd95": SiteMean(value=(2.0 + 8.0) / 2, sites=2, unit="mm"),
     }
 
 
 @pytest.mark.parametrize(
     ("metrics", "mean"),
     [
-        ([mm(4.0), mm(None), mm(2.0)], SiteMean(value=3.0, sites=2, undefined=("site-2",))),
+        (
+            [mm(4.0), mm(None), mm(2.0)],
+            SiteMean(value=3.0, sites=2, undefined=("site-2",), unit="mm"),
+        ),
         ([mm(None), mm(None)], SiteMean(value=None, sites=0, undefined=("site-1", "site-2"))),
         (
             [mm(4.0), mm(None, withheld=True)],
-            SiteMean(value=4.0, sites=1, undefined=("site-2",)),
+            SiteMean(value=4.0, sites=1, undefined=("site-2",), unit="mm"),
         ),
         ([mm(4.0), metric(2.0, unit="voxels")], SiteMean(value=None, sites=2)),
-        ([mm(4.0), metric(None)], SiteMean(value=4.0, sites=1, undefined=("site-2",))),
+        ([mm(4.0), metric(None)], SiteMean(value=4.0, sites=1, undefined=("site-2",), unit="mm")),
     ],
     ids=["one undefined", "all undefined", "one withheld", "two units", "the unit of no value"],
 )
