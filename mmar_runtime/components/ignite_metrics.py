@@ -89,8 +89,8 @@ class DefinedMetric(Metric):
         elif predicted.isnan().any():
             self._not_numbers += 1
             predicted = predicted.nan_to_num()
-        self._rows += len(predicted)
-        if len(predicted):
+        self._rows += len(torch.atleast_1d(predicted))
+        if predicted.numel():
             self._inner.update((predicted, label, *more))
 
     def compute(self) -> Any:
