@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from mmar_runtime.config.nodes import ComponentSpec, ListNode
+from mmar_runtime.config.nodes import ComponentSpec, ListNode, Reference
 from mmar_runtime.config.sections import WorkflowConfig
 from mmar_runtime.errors import Problem
 from mmar_runtime.policy.component_check import table_entry
@@ -43,9 +43,24 @@ POOLED = frozenset({"ConfusionMatrix", "PanopticQuality"})
 
 def value_check(config: WorkflowConfig) -> Iterator[Problem]:
     """Yield metrics that would leave no number, several without names, or another than expected."""
-    for section in config.scopes.values():
+    for scope, section in config.scopes.items():
         for spec in (*section.specs("key_metric"), *section.specs("additional_metrics")):
             yield from _faults(spec)
+            yield from _wrapped(config, scope, spec)
+            if spec.title == "RunningAverage" and scope != "train":
+                message = f"{spec.title} gives late batches more weight, so their order counts"
+                yield Problem(spec.named_at, message, "Only a training's loss has one.", "metric")
+
+
+def _wrapped(config: WorkflowConfig, scope: str, spec: ComponentSpec) -> Iterator[Problem]:
+    """Yield a handler where MONAI's handler of metrics wants what is inside of one."""
+    node = spec.args.items.get("metric_fn")
+    target = config.find(scope, node.name) if isinstance(node, Reference) else None
+    inner = config.scopes[target[0]].entries[target[1]] if target else None
+    if isinstance(inner, ComponentSpec) and table_entry(inner, "metric") is not None:
+        place = spec.args.location / "metric_fn"
+        message = f"{inner.title} is a handler itself"
+        yield Problem(place, message, f"Write {inner.title} in its place.", "metric")
 
 
 def _faults(spec: ComponentSpec) -> Iterator[Problem]:

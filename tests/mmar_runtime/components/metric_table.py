@@ -475,6 +475,16 @@ def each_class(of_all: Callable[..., Any]) -> Callable[[Any, Any], float]:
     return lambda labels, decisions: float(np.mean(of_all(labels, decisions, **more)))
 
 
+def by_support(labels: Any, decisions: Any) -> float:
+    """The mean precision of the classes that are there, weighted by their cases."""
+    more = {"labels": [0, 1], "average": None, "zero_division": np.nan}
+    precisions, support = (
+        reference.precision_score(labels, decisions, **more),
+        np.bincount(labels, minlength=2),
+    )
+    return float(np.average(precisions[support > 0], weights=support[support > 0]))
+
+
 def distribution(score: float) -> Array:
     return np.array([1 - score, score])
 
@@ -534,6 +544,12 @@ CLASS_ROWS: Mapping[str, Row] = {
         decided(each_class(reference.precision_score)),
         logits,
     ),
+    "Precision micro": classes(
+        ignites(of_ignite.Precision, average="micro"), decided(reference.accuracy_score), logits
+    ),
+    "Precision weighted": classes(
+        ignites(of_ignite.Precision, average="weighted"), decided(by_support), logits
+    ),
     "Recall": classes(ignites(of_ignite.Recall), decided(recall), decisions),
     "Recall macro": classes(
         ignites(of_ignite.Recall, average="macro"),
@@ -542,6 +558,11 @@ CLASS_ROWS: Mapping[str, Row] = {
     ),
     "CohenKappa": classes(
         ignites(of_ignite.CohenKappa), decided(reference.cohen_kappa_score), decisions
+    ),
+    "CohenKappa num_classes": classes(
+        ignites(of_ignite.CohenKappa, num_classes=2),
+        decided(reference.cohen_kappa_score),
+        decisions,
     ),
     "MatthewsCorrCoef": classes(
         ignites(of_ignite.MatthewsCorrCoef), decided(correlation), decisions

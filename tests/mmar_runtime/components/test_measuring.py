@@ -15,9 +15,19 @@ from typing import Any
 import pytest
 import torch
 from ignite.engine import Engine
-from ignite.metrics import ROC_AUC, Accuracy, Metric, MetricGroup, Precision, Recall
+from ignite.metrics import (
+    PSNR,
+    ROC_AUC,
+    Accuracy,
+    CosineSimilarity,
+    Metric,
+    MetricGroup,
+    Precision,
+    Recall,
+)
+from ignite.metrics.rec_sys import HitRate
 from monai.data import MetaTensor
-from monai.handlers import ROCAUC, MeanDice, PanopticQuality
+from monai.handlers import ROCAUC, MeanDice, PanopticQuality, PeakSignalToNoiseRatio
 
 from mmar_runtime.components.measuring import Measurements, counted, spacing_in_mm
 from mmar_runtime.errors import ComponentError
@@ -145,6 +155,27 @@ def test_scores_that_are_not_numbers_leave_no_rate(
     """An argmax would choose a class, and a rank a place."""
     found = classified(metric(output_transform=PAIR), output, (0.9, 1), (0.2, 0), (math.nan, 1))
     assert (found.value, found.counted, found.undefined) == (None, 0, 3)
+
+
+IMAGE, ZERO = torch.ones(4, 4), torch.zeros(4, 4)
+
+
+@pytest.mark.parametrize(
+    ("handler", "without", "other"),
+    [
+        (PSNR(1.0, PAIR), (IMAGE, IMAGE), (ZERO, IMAGE)),  # a ratio to no noise
+        (PeakSignalToNoiseRatio(1.0, output_transform=PAIR), (IMAGE, IMAGE), (ZERO, IMAGE)),
+        (CosineSimilarity(output_transform=PAIR), (ZERO, IMAGE), (IMAGE, IMAGE)),  # no angle to 0
+        (HitRate(output_transform=PAIR), (IMAGE[0], ZERO[0]), (IMAGE[0], IMAGE[0])),  # no hit
+    ],
+    ids=["PSNR", "PeakSignalToNoiseRatio", "CosineSimilarity", "HitRate"],
+)
+def test_a_case_without_a_value_is_not_in_the_mean(
+    handler: Metric, without: Case, other: Case
+) -> None:
+    batches = [[{"pred": pred, "label": label}] for pred, label in (without, other)]
+    found, _ = measured(handler, batches)
+    assert (found.value is not None, found.counted, found.undefined) == (True, 1, 1)
 
 
 def vector(handler: Metric, outputs: Sequence[Any]) -> dict[str, tuple[float | None, int]]:

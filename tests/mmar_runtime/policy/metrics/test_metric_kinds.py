@@ -63,7 +63,10 @@ def direction(tiny_mmar: Path, edited: Edited) -> Callable[..., bool | None]:
         ({**OWN, "negate": True}, False),
         ({"name": "RunningAverage", "negate": True}, False),
         ({"name": "Average", "args": {"output_transform": LOSS}}, False),
-        ({"name": "IgniteMetricHandler", "args": {"loss_fn": {"name": "DiceLoss"}}}, False),
+        (
+            {"name": "IgniteMetricHandler", "args": {"loss_fn": "@loss"}},
+            False,
+        ),
     ],
 )
 def test_the_direction_of_a_key_metric(

@@ -24,9 +24,10 @@ def told(tiny_mmar: Path, edited: Edited) -> Callable[..., dict[str, str]]:
     def of(name: str, **arguments: Any) -> dict[str, str]:
         spec = {"name": name} if "." not in name else {"path": name}
         spec |= {"log_label": "more", "args": {"output_transform": PAIR, **arguments}}
+        dice = {"name": "MeanDice", "args": {}}
         edited(
             tiny_mmar / "config/config_train.json",
-            lambda config: config["validate"].update(additional_metrics=[spec]),
+            lambda config: config["validate"].update(additional_metrics=[spec], dice=dice),
         )
         config = load_train_config(Mmar.open(tiny_mmar))
         return {one.location.place: one.message for one in value_check(config)}
@@ -60,6 +61,8 @@ def test_its_namesake_of_monais_and_others_are_none(
         ("Precision", {"average": "samples"}, "average", "'samples' counts a case without a class"),
         ("ConfusionMatrix", {"metric_name": ["fnr", "f1"]}, "metric_name",
          "ConfusionMatrix reports the first of its 2 names alone"),
+        ("IgniteMetricHandler", {"metric_fn": "@dice"}, "metric_fn",
+         "MeanDice is a handler itself"),
     ],
 )  # fmt: skip
 def test_an_argument_that_makes_another_number_of_it(
@@ -86,6 +89,11 @@ def test_an_argument_that_keeps_it_a_mean(
     told: Callable[..., dict[str, str]], name: str, arguments: dict[str, Any]
 ) -> None:
     assert told(name, **arguments) == {}
+
+
+def test_a_running_average_is_of_a_training(told: Callable[..., dict[str, str]]) -> None:
+    message = "RunningAverage gives late batches more weight, so their order counts"
+    assert told("RunningAverage") == {"validate.additional_metrics[0].name": message}
 
 
 def test_a_site_refuses_what_its_owner_is_told(
