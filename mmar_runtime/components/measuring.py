@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import ignite.distributed as idist
@@ -175,7 +177,7 @@ class CountedMetric:
         return {"spacing": list(spacing)}
 
     def _look_at(self, label: torch.Tensor) -> None:
-        """Find out what the channels of the first label are: class numbers, a mask, or classes."""
+        """Find out what the channels of the first label are: one of them, one for each, or free."""
         self._is_mask = label.ndim > 0 and label.shape[0] == 1
         of_instances = isinstance(self._metric, PanopticQualityMetric)
         self._one_hot = self._is_mask or of_instances or bool((label.sum(0) == 1).all())
@@ -194,7 +196,8 @@ class CountedMetric:
         """Return MONAI's mean, which is not a number where nothing counts; sum up the cases."""
         buffer = self._metric.get_buffer()
         if isinstance(buffer, list):
-            return self._rank(*buffer)
+            scores, _ = buffer
+            return self._rank(scores)
         if self._kind.by_class:
             self.tally = self._tallied()
         result = self._metric.aggregate()
@@ -212,7 +215,7 @@ class CountedMetric:
             return values
         return torch.where(counts.flatten() > 0, values.flatten(), torch.nan)
 
-    def _rank(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _rank(self, scores: torch.Tensor) -> torch.Tensor:
         """Return a rate of all cases in the order of their scores, which have to be numbers."""
         self.taken = len(scores)
         if scores.isnan().any():
@@ -252,7 +255,7 @@ class CountedMetric:
         """
         without_background = isinstance(self._metric, PanopticQualityMetric)
         has_background = getattr(self._metric, "include_background", not without_background)
-        first = 0 if has_background and not self._is_mask else 1
+        first = 0 if has_background and not (self._is_mask and count == 1) else 1
         if not self._one_hot:
             return tuple(f"channel{index}" for index in range(first, first + count))
         return tuple(self._names.get(c, f"class{c}") for c in range(first, first + count))
@@ -380,43 +383,38 @@ def _values(
         return {}
     counter, tally = _counter(handler), tally_of(handler)
     cases = cases if tally is None else len(tally.cases)
+    parts = {} if tally is None else tally.classes()
     taken = _taken(handler, cases)
+    metric = partial(
+        _metric, cases=cases, unit="" if tally is None else tally.unit, higher=kind.higher_is_better
+    )
     if numbers.numel() == 1:
-        number = defined(numbers.item())
-        counted_cases = 0 if number is None else taken
-        one = MetricValue(
-            value=number,
-            counted=counted_cases,
-            undefined=cases - counted_cases,
-            unit="" if tally is None else tally.unit,
-            higher_is_better=kind.higher_is_better,
-            classes={} if tally is None else tally.classes(),
-        )
-        return {label: one}
+        return {label: metric(numbers.item(), taken, classes=parts)}
     count = len(numbers)
     names = map(str, range(count)) if counter is None else counter.class_names(count)
-    parts = {} if tally is None else tally.classes()
     return {
-        f"{label}_{name}": _component(number, parts.get(name), tally, kind, cases, taken)
+        f"{label}_{name}": metric(number, parts[name].counted if name in parts else taken)
         for name, number in zip(names, numbers.tolist(), strict=True)
     }
 
 
-def _component(
+def _metric(
     number: float,
-    part: ClassValue | None,
-    tally: Tally | None,
-    kind: MetricKind,
+    counted: int,
+    *,
     cases: int,
-    taken: int,
+    unit: Unit,
+    higher: bool | None,
+    classes: Mapping[str, ClassValue] = MappingProxyType({}),
 ) -> MetricValue:
-    """Return one number of a vector: a class's, where the vector goes by class."""
+    """Return a number with its denominator, which is 0 where it has no value."""
     value = defined(number)
-    counted = 0 if value is None else taken if part is None else part.counted
+    counted = 0 if value is None else counted
     return MetricValue(
         value=value,
         counted=counted,
         undefined=cases - counted,
-        unit="" if tally is None else tally.unit,
-        higher_is_better=kind.higher_is_better,
+        unit=unit,
+        higher_is_better=higher,
+        classes=classes,
     )

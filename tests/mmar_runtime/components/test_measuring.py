@@ -261,6 +261,13 @@ def test_a_class_has_the_name_of_its_label(
     assert list(found.classes) == names
 
 
+def test_numbers_of_classes_have_the_names_of_their_labels() -> None:
+    numbers = torch.arange(3.0).expand(1, 4, 4, 3)
+    handler = MeanDice(num_classes=3, include_background=True, output_transform=PAIR)
+    found, _ = measured(handler, [[{"pred": numbers, "label": numbers}]])
+    assert list(found.classes) == ["background", "spleen", "class2"]
+
+
 def test_a_single_channel_is_the_mask_of_class_1() -> None:
     mask = torch.ones(1, 4, 4, 4)
     handler = MeanDice(include_background=True, output_transform=PAIR)
