@@ -37,6 +37,9 @@ from ignite.metrics import (
 from ignite.metrics.rec_sys import NDCG, HitRate
 from monai.utils import evenly_divisible_all_gather
 
+from mmar_runtime.errors import ComponentError
+from mmar_runtime.policy.metrics.metric_kinds import MetricKind
+
 Rows: TypeAlias = torch.Tensor
 """One entry for each case (case, ...)."""
 
@@ -53,9 +56,20 @@ OF_TENSORS = frozenset(
 """The classes that take predictions and labels as tensors (case, ...)."""
 
 
-def defined_only(metric: Metric) -> Metric:
+def defined_only(metric: Metric, kind: MetricKind) -> Metric:
     """Return a metric without a value where nothing counts; one of another class as it is."""
-    return DefinedMetric(metric) if type(metric) in OF_TENSORS else metric
+    return DefinedMetric(metric, kind) if type(metric) in OF_TENSORS else metric
+
+
+def one_number(value: Any, kind: MetricKind) -> Any:
+    """Return the value of a metric; raise where models are compared by it, and it is several."""
+    count = torch.as_tensor(value).numel() if isinstance(value, torch.Tensor | list) else 1
+    if kind.key_at is not None and count != 1:
+        raise ComponentError(
+            f"{kind.key_at}: leaves {count} numbers, and models are compared by one. "
+            "Write an average, such as 'macro', or move the metric to additional_metrics."
+        )
+    return value
 
 
 class DefinedMetric(Metric):
@@ -66,10 +80,12 @@ class DefinedMetric(Metric):
 
     Attributes:
         metric: computes the value from pairs of predictions and labels.
+        kind: what the value is.
     """
 
-    def __init__(self, metric: Metric) -> None:
+    def __init__(self, metric: Metric, kind: MetricKind) -> None:
         self.metric = metric
+        self.kind = kind
         self._inner: Any = metric._impl if isinstance(metric, CohenKappa) else metric
         self.required_output_keys = metric.required_output_keys
         super().__init__(metric._output_transform, skip_unrolling=metric._skip_unrolling)
@@ -95,6 +111,9 @@ class DefinedMetric(Metric):
 
     def compute(self) -> Any:
         """Return the value over all processes; each process has to ask."""
+        return one_number(self._computed(), self.kind)
+
+    def _computed(self) -> Any:
         if idist.all_reduce(self._not_numbers):
             return torch.nan
         if isinstance(self._inner, EpochMetric):

@@ -28,8 +28,7 @@ from monai.metrics.metric import IterationMetric
 from monai.metrics.utils import do_metric_reduction
 from monai.utils import ImageMetaKey, MetaKeys, string_list_all_gather
 
-from mmar_runtime.components.ignite_metrics import DefinedMetric, defined_only
-from mmar_runtime.errors import ComponentError
+from mmar_runtime.components.ignite_metrics import DefinedMetric, defined_only, one_number
 from mmar_runtime.metrics import ClassValue, Metrics, MetricValue, Unit, defined
 from mmar_runtime.policy.metrics.metric_kinds import MetricKind
 from mmar_runtime.results import Finding
@@ -194,6 +193,9 @@ class CountedMetric:
 
     def aggregate(self) -> Any:
         """Return MONAI's mean, which is not a number where nothing counts; sum up the cases."""
+        return one_number(self._aggregated(), self._kind)
+
+    def _aggregated(self) -> Any:
         buffer = self._metric.get_buffer()
         if isinstance(buffer, list):
             scores, _ = buffer
@@ -325,12 +327,6 @@ class Measurements:
             handler = self._handlers.get(label)
             kind = self._kinds.get(label, MetricKind(higher_is_better=None))
             found |= _values(label, value, handler, kind, cases)
-        key = getattr(self._engine.state, "key_metric_name", None)
-        if key in self._engine.state.metrics and key not in found:
-            raise ComponentError(
-                f"key_metric: {key!r} leaves several numbers, and models are compared by one. "
-                "Write an average, such as 'macro', or move it to additional_metrics."
-            )
         return found
 
     def class_names(self, label: str) -> list[str] | None:
@@ -352,7 +348,7 @@ def counted(handler: Metric, kind: MetricKind, names: ClassNames) -> Metric:
     if type(handler) is MetricGroup:
         parts = handler.metrics.items()
         handler.metrics = {name: counted(part, kind, names) for name, part in parts}
-    return defined_only(handler)
+    return defined_only(handler, kind)
 
 
 def _counter(handler: Metric | None) -> CountedMetric | None:

@@ -94,11 +94,13 @@ class MetricKind:
         higher_is_better: the direction; None where nobody knows it.
         by_class: whether it gives a value for each case and class of masks.
         is_distance: whether the value is a distance between surfaces.
+        key_at: where the configuration has it, if models are compared by it.
     """
 
     higher_is_better: bool | None
     by_class: bool = False
     is_distance: bool = False
+    key_at: Location | None = None
 
 
 def metric_kinds(section: Section) -> Mapping[str, MetricKind]:
@@ -113,15 +115,19 @@ def metric_kinds(section: Section) -> Mapping[str, MetricKind]:
             higher = _direction(spec)
             if slot == "key_metric" and higher is None:
                 higher = not said_lower(section)
-            kinds[spec.log_label or ""] = _kind(spec, higher)
+            key_at = spec.location if slot == "key_metric" else None
+            kinds[spec.log_label or ""] = _kind(spec, higher, key_at)
     return MappingProxyType(kinds)
 
 
-def _kind(spec: ComponentSpec, higher: bool | None) -> MetricKind:
+def _kind(spec: ComponentSpec, higher: bool | None, key_at: Location | None) -> MetricKind:
     entry = table_entry(spec, "metric")
     name = "" if entry is None else entry.name
     return MetricKind(
-        higher_is_better=higher, by_class=name in BY_CLASS, is_distance=name in DISTANCES
+        higher_is_better=higher,
+        by_class=name in BY_CLASS,
+        is_distance=name in DISTANCES,
+        key_at=key_at,
     )
 
 
@@ -217,6 +223,10 @@ def _score_of(tree: ExpressionTree) -> Iterator[tuple[str, bool]]:
 
 
 def _vector_fault(spec: ComponentSpec) -> Iterator[Problem]:
+    if spec.title == "MetricGroup":
+        message = "MetricGroup holds several metrics, and models are compared by one"
+        advice = "Write that one here, and move the group to additional_metrics."
+        yield Problem(spec.named_at, message, advice, "key-metric")
     for name, best in (("reduction", "mean"), ("average", "macro")):
         given = spec.args.items.get(name)
         word = given.value if isinstance(given, Literal) else None

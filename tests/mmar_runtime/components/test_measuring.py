@@ -30,6 +30,7 @@ from monai.data import MetaTensor
 from monai.handlers import ROCAUC, MeanDice, PanopticQuality, PeakSignalToNoiseRatio
 
 from mmar_runtime.components.measuring import Measurements, counted, spacing_in_mm
+from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ComponentError
 from mmar_runtime.metrics import ClassValue, MetricValue
 from mmar_runtime.policy.metrics.metric_kinds import MetricKind
@@ -200,19 +201,28 @@ def test_a_metric_of_each_class_keeps_all_classes_under_their_names() -> None:
     assert found == {"m_spleen": (pytest.approx(0.6), 1), "m_class2": (None, 0)}
 
 
-def test_a_key_metric_of_several_numbers_is_an_error() -> None:
-    def of_classes(average: str | None) -> MetricValue:
-        engine, kind = Engine(lambda _, batch: batch), MetricKind(higher_is_better=True)
-        engine.state.key_metric_name = "m"
-        handler = counted(Precision(PAIR, average), kind, NAMES)
-        handler.attach(engine, "m")
-        measurements = Measurements(engine, {"m": handler}, {"m": kind})
-        engine.run([[logits(0.9, 1)], [logits(0.2, 0)]])
-        return measurements.read()["m"]
+@pytest.mark.parametrize(
+    ("several", "single", "output"),
+    [
+        (Precision(PAIR), Precision(PAIR, average="macro"), logits),
+        (ROCAUC("none", PAIR), ROCAUC("macro", PAIR), channels),
+    ],
+    ids=["ignite", "MONAI"],
+)
+def test_a_key_metric_of_several_numbers_is_an_error(
+    several: Metric, single: Metric, output: Callable[[float, int], Any]
+) -> None:
+    kind = MetricKind(higher_is_better=True, key_at=Location("config.json") / "key_metric")
 
-    assert of_classes("macro").value == 1.0
-    with pytest.raises(ComponentError, match="'m' leaves several numbers, and models are compared"):
-        of_classes(None)
+    def run(handler: Metric) -> float:
+        engine = Engine(lambda _, batch: batch)
+        counted(handler, kind, NAMES).attach(engine, "m")
+        return engine.run([[output(0.9, 1)], [output(0.2, 0)]]).metrics["m"]
+
+    assert run(single) == 1.0
+    told = r"config.json: key_metric: leaves 2 numbers, and models are compared by one\."
+    with pytest.raises(ComponentError, match=told):
+        run(several)
 
 
 def test_each_metric_of_a_group_is_undefined_by_itself() -> None:

@@ -148,6 +148,12 @@ def test_a_key_metric_of_several_numbers_is_a_problem_and_another_metric_is_not(
 
     assert problems(other) == {"validate.key_metric.args.reduction": f"'mean_batch' {told}"}
 
+    def group(config: Any) -> None:
+        config["validate"]["key_metric"].update(name="MetricGroup", args={"metrics": {}})
+
+    message = "MetricGroup holds several metrics, and models are compared by one"
+    assert problems(group) == {"validate.key_metric.name": message}
+
     def rates(config: Any) -> None:
         config["validate"]["key_metric"].update(name="ROCAUC", args={"average": "none"})
 
