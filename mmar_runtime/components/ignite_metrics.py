@@ -24,7 +24,6 @@ from ignite.metrics import (
     EpochMetric,
     JSDivergence,
     KLDivergence,
-    Loss,
     MatthewsCorrCoef,
     MeanAveragePrecision,
     MeanPairwiseDistance,
@@ -49,7 +48,7 @@ Rule = TypeVar("Rule")
 OF_TENSORS = frozenset(
     [
         *(Accuracy, AveragePrecision, CohenKappa, CosineSimilarity, Entropy, HitRate, JSDivergence),
-        *(KLDivergence, Loss, MatthewsCorrCoef, MeanAveragePrecision, MeanPairwiseDistance, NDCG),
+        *(KLDivergence, MatthewsCorrCoef, MeanAveragePrecision, MeanPairwiseDistance, NDCG),
         *(MutualInformation, PSNR, Precision, ROC_AUC, Recall, SSIM, TopKCategoricalAccuracy),
     ]
 )
@@ -140,24 +139,27 @@ def _of_kind(rules: Mapping[type[Metric], Rule], metric: Metric) -> Rule | None:
     return next((rule for kind, rule in rules.items() if isinstance(metric, kind)), None)
 
 
+def _by_case(rows: Rows) -> Rows:
+    return rows.reshape(len(rows), -1)
+
+
 def _are_numbers(predicted: Rows, label: Rows) -> Rows:
-    return ~predicted.isnan().flatten(1).any(1)
+    return ~_by_case(predicted).isnan().any(1)
 
 
 def _have_angle(predicted: Rows, label: Rows) -> Rows:
-    lengths = (predicted.flatten(1).any(1), label.flatten(1).any(1))
-    return _are_numbers(predicted, label) & lengths[0] & lengths[1]
+    long = _by_case(predicted).any(1) & _by_case(label).any(1)
+    return long & _are_numbers(predicted, label)
 
 
 def _have_noise(predicted: Rows, label: Rows) -> Rows:
-    return _are_numbers(predicted, label) & (predicted != label).flatten(1).any(1)
+    return _by_case(predicted != label).any(1) & _are_numbers(predicted, label)
 
 
 HAVE_VALUES: Mapping[type[Metric], Callable[[Rows, Rows], Rows]] = MappingProxyType(
     {
         CosineSimilarity: _have_angle,
         KLDivergence: _are_numbers,  # and JSDivergence
-        Loss: _are_numbers,
         MeanPairwiseDistance: _are_numbers,
         PSNR: _have_noise,
         SSIM: _are_numbers,

@@ -402,7 +402,12 @@ IMAGE_ROWS: Mapping[str, Row] = {
         distance.euclidean,
         flat=True,
     ),
-    "Loss": images(partial(of_ignite.Loss, torch.nn.L1Loss(), PAIR), mae),
+    "Loss": Row(
+        partial(of_ignite.Loss, torch.nn.L1Loss(), PAIR),
+        over_all(lambda predictions, labels: np.abs(predictions - labels).mean()),
+        IMAGES,
+        tensors,
+    ),
     "IgniteMetricHandler loss_fn": images(
         partial(of_monai.IgniteMetricHandler, loss_fn=torch.nn.MSELoss(), output_transform=PAIR),
         mse,

@@ -20,6 +20,7 @@ from ignite.metrics import (
     ROC_AUC,
     Accuracy,
     CosineSimilarity,
+    KLDivergence,
     Metric,
     MetricGroup,
     Precision,
@@ -165,11 +166,12 @@ IMAGE, ZERO = torch.ones(4, 4), torch.zeros(4, 4)
     ("handler", "without", "other"),
     [
         (PSNR(1.0, PAIR), (IMAGE, IMAGE), (ZERO, IMAGE)),  # a ratio to no noise
+        (KLDivergence(PAIR), (IMAGE[0] * math.nan, IMAGE[0]), (ZERO[0], IMAGE[0])),  # no number
         (PeakSignalToNoiseRatio(1.0, output_transform=PAIR), (IMAGE, IMAGE), (ZERO, IMAGE)),
         (CosineSimilarity(output_transform=PAIR), (ZERO, IMAGE), (IMAGE, IMAGE)),  # no angle to 0
         (HitRate(output_transform=PAIR), (IMAGE[0], ZERO[0]), (IMAGE[0], IMAGE[0])),  # no hit
     ],
-    ids=["PSNR", "PeakSignalToNoiseRatio", "CosineSimilarity", "HitRate"],
+    ids=["PSNR", "KLDivergence", "PeakSignalToNoiseRatio", "CosineSimilarity", "HitRate"],
 )
 def test_a_case_without_a_value_is_not_in_the_mean(
     handler: Metric, without: Case, other: Case
