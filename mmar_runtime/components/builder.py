@@ -6,8 +6,8 @@ import copy
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -32,8 +32,9 @@ from mmar_runtime.components.measuring import Measurements, counted
 from mmar_runtime.components.processes import averaging_gradients, own_part
 from mmar_runtime.components.size import memory_for, require_no_more, require_size
 from mmar_runtime.config.data_list import label_names, read_data_list
-from mmar_runtime.config.expressions import references
+from mmar_runtime.config.expressions import Lambda, references
 from mmar_runtime.config.file_keys import file_keys
+from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import (
     ComponentSpec,
     Expression,
@@ -206,10 +207,9 @@ class ComponentBuilder:
     def _interpreted(self, node: Expression, scope: str) -> Any:
         # A component that fails names its own place; the expression's is for the expression itself.
         built = {name: self._reference(scope, name) for name in sorted(references(node.tree))}
-        try:
-            return interpret(node.tree, built.__getitem__)
-        except ComponentError as error:
-            raise ComponentError(f"{node.location}: {error}") from error
+        with _placed(node.location):
+            value = interpret(node.tree, built.__getitem__)
+        return _placed(node.location)(value) if isinstance(node.tree, Lambda) else value
 
     def _component(self, spec: ComponentSpec, scope: str, kind: str | None) -> Any:
         custom = Path(self.config.mmar_root) / "custom"
@@ -310,3 +310,12 @@ class ComponentBuilder:
             raise ComponentError(
                 f"{spec.location}: {spec.title} could not be built: {type(error).__name__}: {error}"
             ) from error
+
+
+@contextmanager
+def _placed(place: Location) -> Iterator[None]:
+    """Let an error of an expression begin with its place; as a decorator, at each call."""
+    try:
+        yield
+    except ComponentError as error:
+        raise ComponentError(f"{place}: {error}") from error

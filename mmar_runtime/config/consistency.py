@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeAlias
 
+from mmar_runtime.config import expressions
 from mmar_runtime.config.data_list import listed_keys
 from mmar_runtime.config.expressions import from_engine_keys
 from mmar_runtime.config.location import Location
-from mmar_runtime.config.nodes import ComponentSpec, Expression, Literal, referenced_names, walk
+from mmar_runtime.config.nodes import (
+    ComponentSpec,
+    Expression,
+    Literal,
+    Node,
+    referenced_names,
+    walk,
+)
 from mmar_runtime.config.sections import EvaluationConfig, Section, TrainConfig, WorkflowConfig
 from mmar_runtime.errors import Problem, did_you_mean
 from mmar_runtime.names import NAME_FORM, is_name
@@ -152,8 +160,27 @@ def _metric_faults(section: Section) -> Iterator[Problem]:
             for node in walk(given) if given is not None else ():
                 value = node.value if isinstance(node, Literal) else None
                 if isinstance(value, str) and value not in (*labels, "*", "loss"):
-                    message = f"no metric of this section is called {value!r}"
-                    yield Problem(node.location, message, did_you_mean(value, labels), "metric")
+                    yield _unknown_metric(value, node.location, labels)
+    if has_own_engine(section) or any(spec.path for spec in section.specs("handlers")):
+        return  # whose code may add metrics
+    for node in (node for entry in section.entries.values() for node in walk(entry)):
+        for name in _asked_metrics(node):
+            if name not in labels:
+                yield _unknown_metric(name, node.location, labels)
+
+
+def _unknown_metric(name: str, place: Location, labels: tuple[str, ...]) -> Problem:
+    message = f"no metric of this section is called {name!r}"
+    return Problem(place, message, did_you_mean(name, labels), "metric")
+
+
+def _asked_metrics(node: Node) -> Iterator[str]:
+    """Yield the names by which an expression asks an engine for metrics."""
+    for part in expressions.walk(node.tree) if isinstance(node, Expression) else ():
+        if isinstance(part, expressions.Subscript) and isinstance(part.key, str):
+            asked = part.value
+            if isinstance(asked, expressions.Attribute) and asked.field == "metrics":
+                yield part.key
 
 
 def unproduced_keys(config: WorkflowConfig) -> Iterator[Problem]:
