@@ -8,6 +8,7 @@ from typing import TypeAlias
 from mmar_runtime.config import expressions
 from mmar_runtime.config.data_list import listed_keys
 from mmar_runtime.config.expressions import from_engine_keys
+from mmar_runtime.config.grids import argument_of, texts_of, title_of, transforms_of
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.nodes import (
     ComponentSpec,
@@ -17,12 +18,24 @@ from mmar_runtime.config.nodes import (
     referenced_names,
     walk,
 )
-from mmar_runtime.config.sections import EvaluationConfig, Section, TrainConfig, WorkflowConfig
+from mmar_runtime.config.sections import (
+    TRANSFORM_SLOTS,
+    EvaluationConfig,
+    Section,
+    TrainConfig,
+    WorkflowConfig,
+)
 from mmar_runtime.errors import Problem, did_you_mean
 from mmar_runtime.names import NAME_FORM, is_name
 
 ENGINE_KEYS = frozenset({"image", "label", "pred", "loss"})
 """Keys that MONAI's supervised engines add to their output themselves."""
+
+MAX_ENDINGS = 3
+"""Parts after an underscore that MONAI puts after the name of an entry."""
+
+DROPPING = ("DeleteItemsd",)
+"""Transforms that pass over an entry which is not there."""
 
 NEEDED_IN_EACH_PROCESS = frozenset(
     {
@@ -36,6 +49,12 @@ NEEDED_IN_EACH_PROCESS = frozenset(
     }
 )
 """Handlers that wait for the other processes, or that leave them with other weights."""
+
+ENTRY_ARGUMENTS = (
+    *("keys", "image_key", "key_dst", "label_key"),
+    *("mask_key", "orig_keys", "source_key", "w_key"),
+)
+"""Arguments of transforms that name entries of a case which have to be there."""
 
 BUILT_IN_NAMES = frozenset({"conf"})
 
@@ -184,7 +203,7 @@ def _asked_metrics(node: Node) -> Iterator[str]:
 
 
 def unproduced_keys(config: WorkflowConfig) -> Iterator[Problem]:
-    """Yield keys of ``from_engine`` that no engine, transform or data list produces.
+    """Yield keys that no engine, transform or data list produces.
 
     This opens the lists, so ``problems`` leaves it out: whether they may be opened comes first.
     """
@@ -195,13 +214,42 @@ def unproduced_keys(config: WorkflowConfig) -> Iterator[Problem]:
         listed = list(map(listed_keys, sources))
         if None in listed:
             continue  # where the data is, the lists are looked at again
-        produced = _produced_keys(section).union(*filter(None, listed))
+        keys_of_items = frozenset[str]().union(*filter(None, listed))
+        if sources:
+            yield from _missing_keys(section, keys_of_items)
+        produced = _produced_keys(section) | keys_of_items
         for node in (node for entry in section.entries.values() for node in walk(entry)):
             keys = from_engine_keys(node.tree) if isinstance(node, Expression) else None
             for key in keys or ():
                 if key not in produced:
                     message = f"nothing produces {key!r}, which from_engine asks for"
                     yield Problem(node.location, message, did_you_mean(key, produced), "engine-key")
+
+
+def _missing_keys(section: Section, listed: frozenset[str]) -> Iterator[Problem]:
+    """Yield keys of transforms that neither an item of the list has nor a transform before makes.
+
+    Any text in an argument of a transform may be the name of an entry that it makes, and any entry
+    may get companions, such as ``label_fg_indices``.
+    """
+    known = {*listed, "label"}  # of an item without a label the data check tells
+    for slot in TRANSFORM_SLOTS:
+        for spec in transforms_of(section, slot):
+            asked = [(name, key) for name in ENTRY_ARGUMENTS for key in texts_of(spec, name)]
+            optional = argument_of(spec, "", "allow_missing_keys") is True
+            for name, key in () if optional or title_of(spec) in DROPPING else asked:
+                if known.isdisjoint(_origins(key)):
+                    message = f"{spec.title}: nothing before it gives a case the entry {key!r}"
+                    advice = did_you_mean(key, known)
+                    yield Problem(spec.args.location / name, message, advice, "key")
+            known |= _texts(spec)
+        known |= ENGINE_KEYS
+
+
+def _origins(key: str) -> set[str]:
+    """Return the entries whose companion a key may be: ``label_fg_indices`` is one of ``label``."""
+    parts = key.rsplit("_", MAX_ENDINGS)
+    return {"_".join(parts[: count + 1]) for count in range(len(parts))}
 
 
 def has_own_engine(section: Section) -> bool:
@@ -221,8 +269,13 @@ def has_own_engine(section: Section) -> bool:
 def _produced_keys(section: Section) -> set[str]:
     """Return every possible key: any string in a transform's arguments may name a key."""
     produced = set(ENGINE_KEYS)
-    for slot in ("pre_transforms", "post_transforms"):
+    for slot in TRANSFORM_SLOTS:
         for spec in section.specs(slot):
-            parts = (node for node in walk(spec.args) if isinstance(node, Literal))
-            produced |= {part.value for part in parts if isinstance(part.value, str)}
+            produced |= _texts(spec)
     return produced | {f"{key}_{end}" for key in produced for end in ("meta_dict", "transforms")}
+
+
+def _texts(spec: ComponentSpec) -> set[str]:
+    """Return the texts in the arguments of a component."""
+    parts = (node for node in walk(spec.args) if isinstance(node, Literal))
+    return {part.value for part in parts if isinstance(part.value, str)}

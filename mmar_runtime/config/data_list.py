@@ -270,4 +270,6 @@ def listed_keys(source: DataListSource) -> frozenset[str] | None:
         raw = raw_items(Path(source.file), source)
     except ConfigError:
         return None
-    return frozenset(key for item in raw if isinstance(item, dict) for key in item)
+    return frozenset(
+        key for item in raw for key in (item if isinstance(item, dict) else ("image",))
+    )

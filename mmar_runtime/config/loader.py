@@ -146,13 +146,17 @@ def unused_values(configs: Iterable[WorkflowConfig]) -> Iterator[Problem]:
 
 def _checked(config: Config, problems: list[Problem], checks: Iterable[Check]) -> Config:
     faults = [*problems, *islice(consistency.problems(config), MAX_PROBLEMS)]
-    for check in (*checks, consistency.unproduced_keys):
+    for check in (*checks, _unproduced_keys):
         faults += check(config)
         if any(problem.rule == "path" for problem in faults):
             break  # the next checks open the files that the config names
     if faults:
         raise ConfigError(faults)
     return config
+
+
+def _unproduced_keys(config: WorkflowConfig) -> Iterator[Problem]:
+    return islice(consistency.unproduced_keys(config), MAX_PROBLEMS)
 
 
 class _Reading:

@@ -17,6 +17,7 @@ from mmar_runtime.config.consistency import has_own_engine
 from mmar_runtime.config.data_list import DataList, lists_of_cases
 from mmar_runtime.config.file_keys import file_keys, loaders
 from mmar_runtime.config.fit import has_classes
+from mmar_runtime.config.grids import LOADER, texts_of, title_of, transforms_of
 from mmar_runtime.config.sections import Config, Section, WorkflowConfig
 from mmar_runtime.config.upgrades import Notice
 from mmar_runtime.datatools.checking import (
@@ -30,6 +31,7 @@ from mmar_runtime.datatools.checking import (
 from mmar_runtime.datatools.document import Item
 from mmar_runtime.datatools.expected import (
     LABEL,
+    PRE,
     LabelBound,
     argument,
     batch_of_whole_images,
@@ -102,6 +104,7 @@ class _DataCheck:
                 yield from case.problems
                 yield from self._grid(part.section, case, certain=True)
             yield from _missing_labels(part)
+            yield from _missing_entries(part)
             yield from self._label_values(part)
             yield from self._copied_labels(part, certain=True)
             yield from self._channels(part)
@@ -252,6 +255,18 @@ def _missing_labels(part: _Part) -> Iterator[Problem]:
         if not case.labelled:
             message = "has no 'label', and predictions are compared with it"
             yield Problem(case.item.location, message, "", "missing-label")
+
+
+def _missing_entries(part: _Part) -> Iterator[Problem]:
+    """Yield cases without a further entry that a loader opens in each case."""
+    for spec in transforms_of(part.section, PRE):
+        optional = title_of(spec) != LOADER or argument(spec, "allow_missing_keys") is True
+        for key in () if optional else texts_of(spec, "keys"):
+            for case in part.cases:
+                if key != LABEL and key not in case.item.entries:
+                    message = f"has no {key!r}, and {spec.title} opens it ({spec.location})"
+                    advice = "Name the file in the list, or leave the case out."
+                    yield Problem(case.item.location, message, advice, "missing-image")
 
 
 def _value_faults(case: Case, bounds: Sequence[LabelBound]) -> Iterator[Problem]:

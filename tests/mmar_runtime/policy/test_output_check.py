@@ -33,7 +33,10 @@ def check(tmp_path: Path, load_evaluation: Load) -> Callable[..., list[str]]:
                 "data_file_base_dir": str(tmp_path),
                 "data_list_key": "test",
             },
-            "pre_transforms": [{"name": "LoadImaged", "args": {"keys": ["image", "label"]}}],
+            "pre_transforms": [
+                {"name": "LoadImaged", "args": {"keys": ["image", "label"]}},
+                {"name": "CopyItemsd", "args": {"keys": "image", "names": "other"}},
+            ],
             "post_transforms": [
                 {"name": "SaveImaged", "args": {"keys": "pred", "output_dir": "eval", **saver}}
                 for saver in savers
