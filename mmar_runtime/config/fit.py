@@ -6,7 +6,7 @@ what the config does not show, such as the work of the MMAR's own code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
@@ -28,7 +28,7 @@ from mmar_runtime.config.grids import (
     transforms_of,
 )
 from mmar_runtime.config.location import Location
-from mmar_runtime.config.nodes import ComponentSpec, Expression
+from mmar_runtime.config.nodes import ComponentSpec, Expression, ListNode, Node, referenced_names
 from mmar_runtime.config.nodes import Literal as LiteralNode
 from mmar_runtime.config.predictions import (
     DISCRETE,
@@ -62,8 +62,26 @@ NOISE = frozenset(
 )  # fmt: skip
 """Transforms of intensities after which no number is that of a class."""
 
+USERS = {
+    "inferer": ", in the engine's inferer",
+    "key_metric": ", in the evaluator's key_val_metric",
+    "lr_scheduler": ", in the LrScheduleHandler's lr_scheduler",
+}
+"""Where entries are referred to."""
+
 PADDING = frozenset({"DivisiblePadd", "SpatialPadd"})
 """Steps that leave a volume alone which is large enough."""
+
+SCALES = frozenset({"ScaleIntensityd", "ScaleIntensityRangePercentilesd"})
+"""Transforms that spread the values of an image over a range."""
+
+KEEPS_PREDICTION = frozenset(
+    {
+        "Activationsd", "CastToTyped", "CopyItemsd", "EnsureTyped", "Invertd", "SaveImaged",
+        "SqueezeDimd", "ToDeviced", "ToTensord",
+    }
+)  # fmt: skip
+"""Post transforms after which a prediction of fractions is one still."""
 
 MAX_NAMED = 4
 """Steps that a message names."""
@@ -110,12 +128,21 @@ def findings(config: WorkflowConfig, outputs: int | None) -> Iterator[Finding]:
     if isinstance(config, EvaluationConfig):
         yield from _without_result(config.section)
     classes = any(has_classes(section) for section in config.scopes.values())
+    used = {
+        config.find(scope, name)
+        for scope, section in config.scopes.items()
+        for node in section.entries.values()
+        for name, _ in referenced_names(node)
+    }
     for scope, section in config.scopes.items():
         labels = _label_keys(section) if classes else []
         for key in labels:
             yield from _label_values(section, key)
+            yield from _scaled_labels(section, key, outputs)
         if has_own_engine(section):
             continue
+        yield from _unused(section, {name for found, name in filter(None, used) if found == scope})
+        yield from _compared(section)
         if "label" in labels and scope == "train":
             yield from _loss_grids(section)
         yield from _metric_grids(section)
@@ -144,6 +171,52 @@ def _without_result(section: Section) -> Iterator[Finding]:
         advice="Add SaveImaged here, or a key_metric.",
         certain=False,
     )
+
+
+def _unused(section: Section, used: Collection[str]) -> Iterator[Finding]:
+    """Yield entries that no other refers to, so that they do nothing."""
+    engine = next(iter((*section.specs("trainer"), *section.specs("evaluator"))), None)
+    for name, node in section.entries.items() if engine is not None else ():
+        if name in (*used, "trainer", "evaluator") or not _components(node):
+            continue
+        saves = name == "key_metric" and any(
+            argument_of(spec, "", "save_key_metric") is True for spec in section.specs("handlers")
+        )
+        consequence = ", and CheckpointSaver keeps the best model by it" if saves else ""
+        yield Finding(
+            rule="unused-entry",
+            place=section.location / name,
+            message=f"no other entry refers to {name!r}, so it does nothing{consequence}",
+            advice=f'Write "@{name}" where it belongs{USERS.get(name, "")}, or take it out.',
+            certain=saves,
+        )
+
+
+def _components(node: Node) -> bool:
+    nodes = node.items if isinstance(node, ListNode) else (node,)
+    return any(isinstance(each, ComponentSpec) and not each.disabled for each in nodes)
+
+
+def _compared(section: Section) -> Iterator[Finding]:
+    """Yield metrics of masks whose first entry is not the prediction."""
+    written = {
+        text
+        for spec in transforms_of(section, "post_transforms")
+        for name in spec.args.items
+        for text in texts_of(spec, name)
+    }
+    for spec, first, second in metrics_of(section):
+        swapped = second == "pred" and first in loaded_keys(section)
+        image = first == "image" and "image" not in written
+        if spec.title in CLASS_METRICS and (swapped or image):
+            yield Finding(
+                rule="compared",
+                place=spec.args.location / "output_transform",
+                message=f"{spec.title} takes {first!r} for the prediction and {second!r} for the "
+                "label",
+                advice="Write from_engine(['pred', 'label']).",
+                certain=image and second == "label",
+            )
 
 
 def metrics_of(section: Section) -> Iterator[tuple[ComponentSpec, str, str]]:
@@ -203,6 +276,29 @@ def _label_values(section: Section, key: str) -> Iterator[Finding]:
             yield Finding(
                 rule="label-interpolated", place=place, message=message, advice=_modes(spec, key)
             )
+
+
+def _scaled_labels(section: Section, key: str, outputs: int | None) -> Iterator[Finding]:
+    """Yield transforms that spread the classes of a label over a range of intensities."""
+    for spec in transforms_of(section, "pre_transforms"):
+        title = title_of(spec)
+        spread = title in SCALES and (outputs or 0) > 2
+        if key in texts_of(spec, "keys") and (spread or _moves_background(spec)):
+            message = f"{title} turns the classes in {key!r} into intensities"
+            advice = f"Take {key!r} out of its keys."
+            yield Finding(rule="label-values", place=spec.location, message=message, advice=advice)
+
+
+def _moves_background(spec: ComponentSpec) -> bool:
+    """Return whether a range of intensities leaves class 0 as a number that is no class."""
+    names = ("a_min", "a_max", "b_min", "b_max")
+    low, high, least, most = (argument_of(spec, "", name) for name in names)
+    if title_of(spec) != "ScaleIntensityRanged" or not all(
+        isinstance(bound, int | float) for bound in (low, high)
+    ):
+        return False
+    least, most = (0, 1) if least is None or most is None else (least, most)
+    return low != high and not float(-low / (high - low) * (most - least) + least).is_integer()
 
 
 def _modes(spec: ComponentSpec, key: str) -> str:
@@ -314,9 +410,56 @@ def _post_findings(section: Section, outputs: int | None) -> Iterator[Finding]:
                 yield from _stage_findings(key, before, after)
             elif resampled:
                 yield from _inverted_classes(key, after)
+        yield from _saved_early(section, key)
     for spec, pred, _ in metrics_of(section):
         if spec.title in CLASS_METRICS and pred in stages:
             yield from _metric_findings(spec, pred, stages[pred][-1])
+            yield from _undecided(section, spec, pred, stages[pred][-1])
+
+
+def _undecided(
+    section: Section, metric: ComponentSpec, key: str, pred: Prediction
+) -> Iterator[Finding]:
+    """Yield a metric of masks for a prediction of fractions, or of what the network leaves."""
+    steps = [s for s in transforms_of(section, "post_transforms") if key in texts_of(s, "keys")]
+    own_inferer = any(spec.path is not None for spec in section.specs("inferer"))
+    if (
+        own_inferer
+        or pred.meaning not in ("raw", "softmax", "sigmoid")
+        or any(title_of(spec) not in KEEPS_PREDICTION for spec in steps)
+    ):
+        return
+    raw = pred.meaning == "raw"
+    what = f"a {pred.meaning}" if not raw else "as the network leaves it"
+    many = (pred.outputs or 1) > 1
+    yield Finding(
+        rule="undecided",
+        place=metric.location,
+        message=f"{metric.title} compares masks, and {key!r} is {what}",
+        advice=f"Put AsDiscreted with {'argmax and to_onehot' if many else 'threshold'} into "
+        f"{section.location / 'post_transforms'}.",
+        certain=raw,
+    )
+
+
+def _saved_early(section: Section, key: str) -> Iterator[Finding]:
+    """Yield a saver that writes a prediction before its classes are decided."""
+    saver: ComponentSpec | None = None
+    for spec in transforms_of(section, "post_transforms"):
+        if key not in texts_of(spec, "keys"):
+            continue
+        if title_of(spec) == "SaveImaged":
+            saver = spec
+        elif title_of(spec) == DISCRETE and saver is not None:
+            yield Finding(
+                rule="saved-early",
+                place=saver.location,
+                message=f"SaveImaged writes {key!r} before {title_of(spec)} ({spec.location.place})"
+                " decides its classes",
+                advice="Put SaveImaged last, unless that is meant.",
+                certain=False,
+            )
+            return
 
 
 def _inverted_classes(key: str, pred: Prediction) -> Iterator[Finding]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 
-from mmar_runtime.config import fit, pairs
+from mmar_runtime.config import counts, fit, pairs
 from mmar_runtime.config.fit import Finding
 from mmar_runtime.config.loader import TRAIN_FILE, load_train_config
 from mmar_runtime.config.parser import MAX_PROBLEMS
@@ -32,7 +32,8 @@ def fit_notices(config: WorkflowConfig) -> Iterator[Notice]:
 
 def findings(config: WorkflowConfig, training: TrainConfig | None) -> Iterator[Finding]:
     """Yield what does not fit within a workflow, or between an evaluation and its training."""
-    found = fit.findings(config, outputs_of(config, training))
+    outputs = outputs_of(config, training)
+    found = chain(fit.findings(config, outputs), counts.findings(config, training, outputs))
     yield from islice(found, MAX_PROBLEMS)
     if isinstance(config, EvaluationConfig) and training is not None:
         yield from islice(pairs.findings(config, training), MAX_PROBLEMS)

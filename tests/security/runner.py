@@ -290,7 +290,12 @@ def _commanded(case: Case) -> Outcome:
 # --- Figures -------------------------------------------------------------------------------------
 
 
-UNFIT = frozenset({"activation", "class-numbers", "grids", "label-interpolated", "network"})
+UNFIT = frozenset(
+    {
+        *("activation", "class-numbers", "compared", "grids", "key", "label-interpolated"),
+        *("label-values", "metric", "network", "undecided", "weights", "window"),
+    }
+)
 """Rules of parts that do not fit. They are asked once all else is accepted, and a benign case may
 change one part alone, which then does not fit the others."""
 

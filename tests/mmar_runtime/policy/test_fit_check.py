@@ -51,6 +51,12 @@ def section(pre: list[Any], post: list[Any], **more: Any) -> dict[str, Any]:
     return {"pre_transforms": [LOAD, *pre], "post_transforms": post, "key_metric": dice(), **more}
 
 
+def engine(title: str, *more: str) -> dict[str, Any]:
+    """An engine that refers to all that a section has."""
+    names = ("key_metric", "post_transforms", "pre_transforms", *more)
+    return {"name": title, "args": {name: f"@{name}" for name in names}}
+
+
 def training(
     pre: list[Any], post: list[Any] | None = None, *, outputs: int = 2, **loss: Any
 ) -> dict[str, Any]:
@@ -60,18 +66,18 @@ def training(
     train = {
         "loss": {"name": "DiceLoss", "args": arguments},
         "model": unet(outputs),
-        "trainer": {"name": "SupervisedTrainer"},
+        "trainer": engine("SupervisedTrainer", "loss", "model"),
     }
     return {
         "train": {**own, **train},
-        "validate": {**own, "evaluator": {"name": "SupervisedEvaluator"}},
+        "validate": {**own, "evaluator": engine("SupervisedEvaluator")},
     }
 
 
 def evaluation(pre: list[Any], post: list[Any], **more: Any) -> dict[str, Any]:
     model = {"ckpt_path": "models/model.pt"}
-    engine = {"name": "SupervisedEvaluator"}
-    return {**section(pre, post), "model": model, "evaluator": engine, **more}
+    evaluator = engine("SupervisedEvaluator")
+    return {**section(pre, post), "model": model, "evaluator": evaluator, **more}
 
 
 def rules(config: TrainConfig | EvaluationConfig) -> dict[str, list[str]]:
@@ -369,7 +375,7 @@ def test_an_inversion_meets_no_classes(load_train: LoadTrain, outputs: int, cert
 
 def test_an_evaluation_that_leaves_nothing_is_told(load_evaluation: LoadEvaluation) -> None:
     nothing = evaluation([], [SOFTMAX])
-    del nothing["key_metric"]
+    del nothing["key_metric"], nothing["evaluator"]["args"]["key_metric"]
 
     assert noticed(load_evaluation(nothing)) == ["no-result"]
     nothing["post_transforms"].append(transform("SaveImaged", "pred"))
@@ -440,6 +446,7 @@ def test_another_network_with_weights_of_its_own_may_be_meant(
 
     def loaded(path: str) -> EvaluationConfig:
         document = evaluation([], [SOFTMAX, one_hot()], model=model, handlers=loader(path))
+        document["evaluator"] = engine("SupervisedEvaluator", "model", "handlers")
         return load_evaluation(document)
 
     assert rules(loaded("{MMAR_CKPT}")) == {"network": ["model"]}
