@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_admin.cli.main import build_parser
+from fl_admin.cli.parser import build_parser
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = (REPOSITORY / "README.md", *sorted(REPOSITORY.glob("docs/**/*.md")))

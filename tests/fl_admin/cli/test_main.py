@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fl_admin.cli.main import COMMANDS, build_parser, main
+from fl_admin.cli.main import main
+from fl_admin.cli.parser import COMMANDS, build_parser
 
 
 def mmar(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -57,7 +58,7 @@ def test_an_unknown_word_is_a_usage_error(
 def test_the_command_line_imports_nothing_heavy() -> None:
     """``mmar --help`` answers at once, and so does a faulty configuration."""
     code = (
-        "import sys, fl_admin.cli.main as m; m.build_parser();"
+        "import sys, fl_admin.cli.parser as m; m.build_parser();"
         "print([name for name in ('torch', 'monai', 'nvflare', 'matplotlib', 'nibabel') "
         "if name in sys.modules])"
     )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fl_admin.cli import simulate as command
-from fl_admin.cli.main import build_parser
+from fl_admin.cli.parser import build_parser
 from fl_admin.jobs.job import Job
 from fl_admin.simulation.engine import EngineName
 from fl_admin.simulation.plan import SimulationRequest, plan_simulation

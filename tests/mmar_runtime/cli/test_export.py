@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import medl.apps.export
-from fl_admin.cli.main import COMMANDS, main
+from fl_admin.cli.main import main
+from fl_admin.cli.parser import COMMANDS
 from mmar_runtime.cli import export as command
 from mmar_runtime.cli.export import chosen_format, parse_shape
 from mmar_runtime.errors import ConfigError

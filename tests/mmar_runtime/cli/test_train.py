@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from fl_admin.cli.main import COMMANDS, main
+from fl_admin.cli.main import main
+from fl_admin.cli.parser import COMMANDS
 from mmar_runtime.cli.train import told_how_to_go_on
 from mmar_runtime.config.loader import load_train_config
 from mmar_runtime.errors import RunAborted
