@@ -17,6 +17,7 @@ from fl_client.jobs.files import (
     file_faults,
     files_of,
     job_problem,
+    missing_documents,
     torchscript_faults,
 )
 from fl_client.jobs.meta import meta_faults
@@ -110,6 +111,7 @@ def check_app(
             *torchscript_faults(root, files, policy),
             *code_approval_faults(root, files, policy),
             *document_faults(root, policy),
+            *missing_documents(root),
         ]
         mmar = check_mmar(root, policy, overrides=overrides, site_values=site_values)
         return verdict(path, [*problems, *mmar.problems], mmar.notices)

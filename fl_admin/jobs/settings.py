@@ -89,6 +89,9 @@ class JobSettings:
         for name in ("exclude_vars", "optional_names"):
             if getattr(self, name):
                 yield from form_problems(getattr(self, name), SETTINGS_PLACE / name)
+        if "*" in self.exclude_vars:
+            message, advice = "'*' is every tensor, so there is nothing to share", "Name fewer."
+            yield Problem(SETTINGS_PLACE / "exclude_vars", message, advice, "job")
         for index, entry in enumerate(self.result_filters):
             if entry["path"] in SETTINGS:
                 place = SETTINGS_PLACE / "result_filters" / index

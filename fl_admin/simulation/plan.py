@@ -21,10 +21,10 @@ from fl_admin.simulation.site_values import (
     with_threads,
 )
 from fl_client.jobs.documents import document_faults
-from fl_client.jobs.files import code_approval_faults, files_of
+from fl_client.jobs.files import code_approval_faults, files_of, missing_documents
 from fl_client.site import LOCAL_EPOCHS, PROCESSES_VARIABLE, Site
 from fl_client.site_data import WORKFLOWS
-from mmar_runtime.config.loader import unused_values
+from mmar_runtime.config.loader import CROSS_VALIDATION_FILE, unused_values
 from mmar_runtime.config.location import Location
 from mmar_runtime.config.overrides import Scalar
 from mmar_runtime.config.sources import read_json
@@ -34,6 +34,7 @@ from mmar_runtime.exchange.encryption_extra import MISSING_EXTRA, extra_is_insta
 from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, FACTORS_PLACE
 from mmar_runtime.exchange.weighing import factor_problems
 from mmar_runtime.policy.fit_check import fit_notices
+from mmar_runtime.policy.path_check import DATA_VARIABLES
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SitePolicy
 
 
@@ -81,6 +82,12 @@ def plan_simulation(request: SimulationRequest) -> SimulationPlan:
         raise ConfigError([fault])
     names = [f"site-{number}" for number in range(1, request.sites + 1)]
     data: Mapping[str, Values] = {}
+    if request.data is None and request.environment is None:
+        missing = [name for name in DATA_VARIABLES if not request.overrides.get(name)]
+        if missing:
+            message = f"no site has data: {' and '.join(missing)} are not set"
+            advice = "Name a folder with site-1/dataset.json, site-2/dataset.json, ..."
+            raise ConfigError([Problem(Location("--data"), message, advice, "data-list")])
     if request.data is not None:
         data = data_of_sites(request.data, names, Location("--data"))
     # Data win over the environment, and ``--set`` over both.
@@ -189,7 +196,8 @@ def _checked(request: SimulationRequest, sites: Mapping[str, Values]) -> tuple[N
     """Return the notices of the loader, each rule once; raise the problems of all sites."""
     job = request.job
     notices: dict[str, Notice] = {}
-    problems = list(_unused(request))
+    problems = [*_unused(request), *missing_documents(job.mmar.root)]
+    evaluates = job.mmar.document(CROSS_VALIDATION_FILE).is_file()
     for name, values in sites.items():
         site = Site(name=name, mmar=job.mmar, values=values, policy=request.policy)
         for check in (partial(threads_of, values), partial(site.local_epochs, 1)):
@@ -197,7 +205,7 @@ def _checked(request: SimulationRequest, sites: Mapping[str, Values]) -> tuple[N
                 check()
             except ConfigError as error:
                 problems += error.problems
-        loads = (site.cross_validation_config,)
+        loads = (site.cross_validation_config,) if evaluates else ()
         for load in (site.train_config, *loads) if job.trains else loads:
             try:
                 config = load()

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from mmar_runtime.config.loader import CROSS_VALIDATION_FILE
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.exchange.job_documents import CLIENT_CONFIG, SERVER_CONFIG
@@ -162,3 +163,11 @@ def size_faults(entries: list[Entry]) -> Iterator[Problem]:
 def job_problem(file: str, message: str, rule: str, advice: str = "") -> Problem:
     """Return the problem of a whole file of a job."""
     return Problem(Location(file), message, advice, rule)
+
+
+def missing_documents(app: Path) -> Iterator[Problem]:
+    """Yield the document by which sites evaluate models, if an app lacks it."""
+    if not os.path.lexists(app / CROSS_VALIDATION_FILE):
+        message = "is missing, and by it sites evaluate models"
+        advice = "'mmar job create' derives it from the MMAR; or write it."
+        yield Problem(Location(Path(CROSS_VALIDATION_FILE).name), message, advice, "missing-file")
