@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from mmar_runtime.cli.common import is_first_process, print_note, set_up_run_logging
 from mmar_runtime.cli.confine import confine_command
-from mmar_runtime.cli.given_values import given_values, require_used, with_data
+from mmar_runtime.cli.given_values import given_values, require_used, results_below, with_data
 from mmar_runtime.cli.progress import Progress, silent
 from mmar_runtime.cli.quiet import hide_exceptions, show_exceptions
 from mmar_runtime.config.data_list import data_check
@@ -59,7 +59,7 @@ def checked_config(options: argparse.Namespace, load: Callable[..., Config]) -> 
 
     config = with_data_checked(config, told=Progress() if first else silent)
     notices = (*config.notices, *fit_notices(config), *results_elsewhere(config))
-    for notice in notices if first else ():
+    for notice in (*notices, *results_below(options, config)) if first else ():
         print_note(notice)
     return config
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mmar_runtime.config.loader import unused_values
@@ -47,6 +47,19 @@ def given_values(options: argparse.Namespace) -> dict[str, Scalar]:
         else value
         for name, value in values.items()
     }
+
+
+def results_below(options: argparse.Namespace, config: WorkflowConfig) -> Iterator[str]:
+    """Yield where results go that a relative path names, if another folder could be meant."""
+    if options.old_scripts or config.mmar_root == Path.cwd():
+        return
+    for name, value in parse_overrides(options.overrides).items():
+        relative = isinstance(value, str) and not os.path.isabs(value)
+        if name in OUTPUT_VARIABLES and relative and not str(value).startswith(HERE):
+            yield (
+                f"--set {name}: {value!r} is a folder of the MMAR, {config.value(name)}; "
+                f"./{value} is one of the working directory"
+            )
 
 
 def with_data(values: Mapping[str, Scalar], folder: Path | None) -> dict[str, Scalar]:
