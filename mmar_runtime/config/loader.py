@@ -309,6 +309,11 @@ class _Reading:
 
     def unknown_top_level(self, known: tuple[str, ...]) -> None:
         """Report objects and arrays at the top level that mean nothing."""
+        if "evaluator" in self.document and "train" in known:
+            message = "a training document has no entry 'evaluator' beside its sections"
+            advice = "Is this an evaluation document? Use 'mmar evaluate' for it."
+            self._problem(self.location / "evaluator", message, "section", advice)
+            return
         for key, value in self.document.items():
             if isinstance(value, dict | list) and key not in known:
                 advice = OLD_ENTRIES.get(key) or did_you_mean(key, known)

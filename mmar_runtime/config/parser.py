@@ -296,6 +296,8 @@ def did_you_mean_key(raw: Mapping[str, Any], known: tuple[str, ...]) -> str:
         advice = did_you_mean(key, known)
         if advice.startswith("Did"):
             return advice
+    if "_target_" in raw:
+        return "A MONAI bundle writes '_target_'; write 'name', and the rest into 'args'."
     return "Found: " + (", ".join(map(repr, raw)) or "nothing") + "."
 
 

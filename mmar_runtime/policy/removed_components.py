@@ -7,6 +7,10 @@ from types import MappingProxyType
 
 REMOVED: Mapping[str, str] = MappingProxyType(
     {
+        "ComputeMeanDice": "Use the metric MeanDice.",
+        "LoadNiftid": "Use LoadImaged, which reads all formats.",
+        "LoadNumpyd": "Use LoadImaged, which reads all formats.",
+        "LoadPNGd": "Use LoadImaged, which reads all formats.",
         "PatchWSIDataset": "Today's cuts no grid and takes other arguments: cut the patches "
         "beforehand and use CacheDataset, or name today's by path, monai.data.PatchWSIDataset, "
         "with patch_size and patch_level.",

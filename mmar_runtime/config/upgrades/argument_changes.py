@@ -26,6 +26,13 @@ CHANGES: dict[str, dict[str, Any]] = json.loads(
 )
 
 
+FURTHER_EFFECTS = {
+    "ce_weight weight": "; it weighs the Dice part as well now, so the loss has other values",
+    "focal_weight weight": "; it weighs the Dice part as well now, so the loss has other values",
+}
+"""Renamed arguments that do more under the new name."""
+
+
 def spellings(classes: Iterable[str]) -> tuple[str, ...]:
     """Return the names of classes, for a dictionary transform each of its names.
 
@@ -66,7 +73,8 @@ def _renames() -> Iterator[Rule]:
     for pair, classes in CHANGES["renamed"].items():
         old, new = pair.split()
         apply = partial(_renamed, old=old, new=new, names=spellings(classes))
-        yield Rule("renamed", f"MONAI has renamed {old} to {new}", apply)
+        effect = FURTHER_EFFECTS.get(pair, "")
+        yield Rule("renamed", f"MONAI has renamed {old} to {new}{effect}", apply)
 
 
 def _drops() -> Iterator[Rule]:

@@ -78,8 +78,8 @@ WHOLE_BATCH_ENGINES = ("AdversarialTrainer", "GanTrainer")
 SPACING = dictionary_names("Spacing")
 ADDING_CHANNELS = dictionary_names("AddChannel", "AsChannelFirst", "EnsureChannelFirst")
 
-INVERTED = "_inverted"
-"""The ending that TransformInverter adds to the key of an inverted image."""
+INVERTED = "inverted"
+"""The ``postfix`` that TransformInverter adds to the key of an inverted image."""
 
 INVERTER_ARGUMENTS = ("nearest_interp", "to_tensor", "device", "post_func", "allow_missing_keys")
 INVERTER_WIRING = (
@@ -277,17 +277,17 @@ def _saver(draft: Draft) -> Iterator[Place]:
     for place, section in draft.sections():
         for index, handler in _handlers(section, "SegmentationSaver"):
             old = args_of(handler)
-            key = _saved_key(old.get("output_transform"))
+            inverters = [inverter for _, inverter in _handlers(section, "TransformInverter")]
+            key = _saved_key(old.get("output_transform"), inverters)
             unknown = old.keys() - {*SAVER_ARGUMENTS, *SAVER_WIRING}
             if key is None or unknown or not _takes_transforms(section):
                 continue
-            inverters = [inverter for _, inverter in _handlers(section, "TransformInverter")]
             inverted = any(key in _inverted_keys(inverter) for inverter in inverters) or any(
                 short_name(draft.transform(item)) in dictionary_names("Invert")
                 for item in objects(section, "post_transforms")
             )
             if inverters and inverted and _inverts_copies(section, inverters):
-                key += INVERTED
+                key = _copies(inverters).get(key, f"{key}_{INVERTED}")
             save = {
                 "keys": key,
                 "meta_keys": f"{key}_meta_dict",
@@ -302,13 +302,16 @@ def _saver(draft: Draft) -> Iterator[Place]:
             yield (*place, "handlers", index)
 
 
-def _saved_key(text: Any) -> str | None:
+def _saved_key(text: Any, inverters: list[Component]) -> str | None:
     """Return the written key without the inverter's ending; None if the key is unknown."""
     if text is None:
         return "pred"
     tree = _parsed(text)
     keys = from_engine_keys(tree) if tree is not None else None
-    return keys[0].removesuffix(INVERTED) if keys is not None and len(keys) == 1 else None
+    if keys is None or len(keys) != 1:
+        return None
+    originals = {copy: key for key, copy in _copies(inverters).items()}
+    return originals.get(keys[0], keys[0].removesuffix(f"_{INVERTED}"))
 
 
 @rule("the handler TransformInverter runs as the post transform Invertd")
@@ -325,7 +328,7 @@ def _inverter(draft: Draft) -> Iterator[Place]:
             unknown = old.keys() - {*INVERTER_ARGUMENTS, *INVERTER_WIRING}
             if not keys or unknown or not _takes_transforms(section):
                 continue
-            inverted = [key + INVERTED for key in keys]
+            inverted = list(_copies([handler]).values())
             copies = inverted if _inverts_copies(section, [handler]) else keys
             invert = {
                 "keys": _one_or_all(copies),
@@ -356,13 +359,22 @@ def _inverter(draft: Draft) -> Iterator[Place]:
 
 
 def _inverts_copies(section: dict[str, Any], inverters: list[Component]) -> bool:
-    inverted = {key + INVERTED for inverter in inverters for key in _inverted_keys(inverter)}
+    inverted = {*_copies(inverters).values()}
     asked = (
         _names(args_of(item).get("keys"))
         for item in objects(section, "post_transforms")
         if is_component(item)
     )
     return _has_metrics(section) or any(inverted & {*keys} for keys in asked)
+
+
+def _copies(inverters: list[Component]) -> dict[str, str]:
+    """Return the keys that handlers invert, each with the key of its inverted copy."""
+    return {
+        key: f"{key}_{args_of(inverter).get('postfix', INVERTED)}"
+        for inverter in inverters
+        for key in _inverted_keys(inverter)
+    }
 
 
 def _inverted_keys(handler: Component) -> list[str]:
