@@ -32,6 +32,7 @@ from mmar_runtime.config.nodes import ComponentSpec
 from mmar_runtime.errors import ComponentError, ConfigError, Problem, did_you_mean
 from mmar_runtime.policy.component_check import table_entry
 from mmar_runtime.policy.component_table import ComponentEntry
+from mmar_runtime.policy.extras_check import INSTALLED_BY
 
 REPLACED_CLASSES: Mapping[str, type] = {
     "monai.handlers.checkpoint_loader.CheckpointLoader": WholeCheckpointLoader,
@@ -60,6 +61,8 @@ BASES: Mapping[str, tuple[type, ...]] = {
     "transform": (MapTransform, Compose),
 }
 """The kind of a component -> the base of its class; a handler has ``attach`` instead."""
+
+FROM_ELSEWHERE = " Put the module there, or install its package into this environment."
 
 _LOOKED_IN: set[Path] = set()
 """The ``custom`` folder of imports now; a process has a single search path."""
@@ -110,9 +113,12 @@ def own_class(spec: ComponentSpec, custom: Path) -> type[Any]:
         cls = getattr(importlib.import_module(module), name, None)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
+        missing = str(error.name).partition(".")[0] if isinstance(error, ImportError) else ""
+        package = INSTALLED_BY.get(missing, "")
+        advice = f" Run pip install {package!r} for the package." if package else ""
         raise ComponentError(
             f"{spec.location / 'path'}: the module {module!r} cannot be imported: {reason}\n"
-            f"    The MMAR's own code is looked up in {str(custom)!r}."
+            f"    The MMAR's own code is looked up in {str(custom)!r}.{advice or FROM_ELSEWHERE}"
         ) from error
     if cls is None:
         names = [key for key in vars(sys.modules[module]) if not key.startswith("_")]

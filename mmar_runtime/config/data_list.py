@@ -172,7 +172,12 @@ def missing_file(file: str, location: Location) -> Problem:
     form = next((form for form in UNICODE_FORMS if _exists_as(file, form)), None)
     message = f"there is no file {file!r}"
     if form is None:
-        return Problem(location, message, "", "missing-image")
+        stem, ending = os.path.splitext(file.removesuffix(".gz"))
+        channel = f"{stem}_0000{ending}{'.gz' if file.endswith('.gz') else ''}"
+        advice = f"Its channels are files: name them all in an array, [{channel!r}, ...]."
+        return Problem(
+            location, message, advice if os.path.exists(channel) else "", "missing-image"
+        )
     message += f", but its name in another Unicode form ({form}) is there"
     advice = (
         "The two names look the same: a letter with an accent is one character or two. Rename the "

@@ -30,6 +30,7 @@ from mmar_runtime.datatools.volumes import (
     Triple,
     ValueRange,
     Volume,
+    content_advice,
     covers_the_same,
     digest,
     grid_difference,
@@ -300,6 +301,8 @@ class _ItemLook:
             self._read(path, image, key, location)
         except DataError as error:
             advice = f"The file is {str(path)!r}."
+            if "cannot be" in str(error) and path.is_file():
+                advice += f" {content_advice(path)}"
             self.problems.append(Problem(location, str(error), advice, "volume"))
 
     def _compare(self, image: Volume | Picture, key: str, location: Location) -> None:

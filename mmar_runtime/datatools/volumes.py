@@ -30,6 +30,16 @@ VOLUME_ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr", ".img")
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp")
 """Files that are opened; of others, such as ``.npy``, only their existence is known."""
 
+GZIP = b"\x1f\x8b"
+HEADER_BYTES = 348
+"""Of a NIfTI file; the last four are its kind."""
+
+CONTENTS: Mapping[bytes, str] = {
+    b"version https://git-lfs": "It is a pointer of Git LFS: 'git lfs pull' fetches the image.",
+    b"<": "It is a web page, such as a download leaves that has failed: fetch it anew.",
+}
+"""How a file begins that is something else -> what to do."""
+
 TOLERANCE = 1e-3
 """The most that equal spacings and elements of two affine matrices may differ."""
 
@@ -85,6 +95,21 @@ class Grid:
         ends = np.array([[-0.5, -0.5, -0.5, 1.0], [*(np.array(self.shape) - 0.5), 1.0]])
         corners: NDArray[np.float64] = (ends @ self.affine.T)[:, :3]
         return corners
+
+
+def content_advice(path: Path) -> str:
+    """Return what a file is that cannot be opened as an image, and what to do; empty if unknown."""
+    with path.open("rb") as stream:
+        head = stream.read(HEADER_BYTES)
+    for begins, advice in CONTENTS.items():
+        if head.lower().startswith(begins):
+            return advice
+    compressed, named_so = head.startswith(GZIP), path.name.endswith((".gz", ".mgz"))
+    if compressed and not named_so:
+        return "It is compressed: its name has to end with .nii.gz."
+    if named_so and head[-4:-1] == b"n+1":
+        return "It is not compressed: its name has to end with .nii."
+    return "It may be cut off: copy it anew." if head else "It is empty: copy it anew."
 
 
 def mm_of(unit: str) -> float:

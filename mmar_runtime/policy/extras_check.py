@@ -28,6 +28,13 @@ INSTALLED_BY: Mapping[str, str] = {
 """Package to import -> what ``pip install`` is given."""
 
 
+WRITTEN = (
+    *(".bmp", ".gif", ".hdr", ".img", ".jpeg", ".jpg", ".mgh", ".mgz"),
+    *(".nii", ".nii.gz", ".png", ".tif", ".tiff"),
+)
+"""Endings of files that SaveImaged writes without an extra; ITK writes all others."""
+
+
 def extras_check(config: WorkflowConfig) -> Iterator[Problem]:
     """Yield a problem for each component, and each reader of images, whose package is missing."""
     for spec, entry in all_components(config):
@@ -42,6 +49,9 @@ def _needed(spec: ComponentSpec, entry: ComponentEntry) -> Iterator[tuple[Locati
     """Yield each needed package with the place and the name that asks for it."""
     for package in entry.packages:
         yield spec.named_at, spec.title, package
+    ending = spec.args.items.get("output_ext")
+    if isinstance(ending, Literal) and str(ending.value).lower() not in WRITTEN:
+        yield ending.location, f"the ending {str(ending.value)!r}", "itk"
     for name, node in spec.args.items.items():
         packages = entry.arguments[name].packages if name in entry.arguments else {}
         for inner in walk(node) if packages else ():
