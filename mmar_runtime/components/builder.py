@@ -6,12 +6,12 @@ import copy
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from ignite.engine import Engine
@@ -209,7 +209,9 @@ class ComponentBuilder:
         built = {name: self._reference(scope, name) for name in sorted(references(node.tree))}
         with _placed(node.location):
             value = interpret(node.tree, built.__getitem__)
-        return _placed(node.location)(value) if isinstance(node.tree, Lambda) else value
+        if not isinstance(node.tree, Lambda):
+            return value
+        return _placed(node.location)(cast("Callable[[object], object]", value))
 
     def _component(self, spec: ComponentSpec, scope: str, kind: str | None) -> Any:
         custom = Path(self.config.mmar_root) / "custom"

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmar_runtime.config.fit import Finding
+from mmar_runtime.config.grids import transforms_of
 from mmar_runtime.config.nodes import ComponentSpec, plain
 from mmar_runtime.config.sections import Section, TrainConfig, WorkflowConfig
 
 HALVINGS = {"SwinUNETR": 5, "VNet": 4}
 """How often a network halves the sides of an image, where no argument says so."""
+
+VOLUME_AXES = 3
+PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
 WEIGHED = ("CrossEntropyLoss", "DiceCELoss", "DiceLoss", "FocalLoss")
 WITH_BACKGROUND = ("CrossEntropyLoss", "DiceCELoss")
@@ -32,6 +36,7 @@ def findings(
     for network in (spec for scope in source.scopes.values() for spec in scope.specs("model")):
         for section in config.scopes.values() if network.path is None else ():
             yield from _windows(section, network)
+            yield from _pictures(section, network)
     if isinstance(config, TrainConfig) and (outputs or 0) > 1:
         yield from _weights(config.train, outputs or 0)
 
@@ -53,6 +58,20 @@ def _windows(section: Section, network: ComponentSpec) -> Iterator[Finding]:
             message = f"is {roi}, and {network.title} halves each side ({network.location.place})"
             advice = f"Write lengths that {divisor} divides."
             yield Finding(rule="window", place=place, message=message, advice=advice)
+
+
+def _pictures(section: Section, network: ComponentSpec) -> Iterator[Finding]:
+    """Yield a saver that writes one slice of a volume as a picture."""
+    for spec in transforms_of(section, "post_transforms"):
+        ending = _argument(spec, "output_ext")
+        if ending in PICTURES and _argument(network, "spatial_dims") == VOLUME_AXES:
+            yield Finding(
+                rule="picture",
+                place=spec.args.location / "output_ext",
+                message=f"{ending} holds one slice, and {network.title} predicts volumes "
+                f"({network.location})",
+                advice="Write .nii.gz.",
+            )
 
 
 def _divisor(network: ComponentSpec) -> int:

@@ -179,16 +179,12 @@ def _unused(section: Section, used: Collection[str]) -> Iterator[Finding]:
     for name, node in section.entries.items() if engine is not None else ():
         if name in (*used, "trainer", "evaluator") or not _components(node):
             continue
-        saves = name == "key_metric" and any(
-            argument_of(spec, "", "save_key_metric") is True for spec in section.specs("handlers")
-        )
-        consequence = ", and CheckpointSaver keeps the best model by it" if saves else ""
         yield Finding(
             rule="unused-entry",
             place=section.location / name,
-            message=f"no other entry refers to {name!r}, so it does nothing{consequence}",
+            message=f"no other entry refers to {name!r}, so it does nothing",
             advice=f'Write "@{name}" where it belongs{USERS.get(name, "")}, or take it out.',
-            certain=saves,
+            certain=False,
         )
 
 

@@ -15,7 +15,7 @@ from mmar_runtime.policy.component_check import all_components
 AT_LEAST_ONE = frozenset(
     {
         *("accumulation_steps", "batch_size", "epoch_length", "in_channels", "interval"),
-        *("max_epochs", "num_samples", "out_channels", "patience", "spatial_dims", "sw_batch_size"),
+        *("max_epochs", "num_samples", "out_channels", "spatial_dims", "sw_batch_size"),
     }
 )
 

@@ -19,6 +19,7 @@ from mmar_runtime.components.images.case_errors import (
     case_files,
     root_of,
     shown_files,
+    text_of,
 )
 from mmar_runtime.config.sections import Section, WorkflowConfig
 from mmar_runtime.errors import ComponentError, DataError, MmarError
@@ -143,7 +144,8 @@ def _data_fault(config: WorkflowConfig, causes: Sequence[BaseException]) -> str 
         file = ", ".join(map(str, next((files for files in reads if isinstance(files, tuple)), ())))
         file, text = file or _files_of_transform(causes), _text(causes[-1])
         named = text if file in text else f"{file}: {text}"
-        return f"{config.file}: an image cannot be read: {named}"
+        advice = "The file may be cut off or damaged: copy it anew from where it came."
+        return f"{config.file}: an image cannot be read: {named}\n    {advice}"
     return None
 
 
@@ -163,7 +165,7 @@ def _text(error: BaseException) -> str:
     """
     text = str(error)
     if not IN_WORKER.match(text):
-        return text
+        return text_of(error)
     return text.partition("\n\nThe above exception")[0].strip().splitlines()[-1]
 
 

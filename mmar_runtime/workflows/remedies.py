@@ -24,6 +24,12 @@ REMEDIES: Mapping[str, str] = {
     r"sizes of tensors must match except in dimension": "The network halves each side and joins "
     "the halves again. Each side has to be divisible by the product of the strides in {network}: "
     "choose such a size for {crop}, or add DivisiblePadd.",
+    r"divisible by": "Choose such sides for {crop} and for roi_size, or add DivisiblePadd.",
+    r"'(tuple|list)' object has no attribute|dimensions for input and target": "{network} answers "
+    "with several outputs while it learns, and {loss} takes one. Leave its argument for that out, "
+    "such as deep_supervision, or choose another network.",
+    r"suitable writer": "Give output_ext another ending, such as .nii.gz, or install the package "
+    "that writes it.",
     r"size of tensor a .* must match|should have same shapes|different shape .* from input"
     r"|target size .* must be the same|shapes? .*(mismatch|do not match)": "{grids}",
     r"to have \d+ channels?, but got": "The image has other channels than in_channels of "
@@ -82,6 +88,7 @@ def remedy(text: str, config: WorkflowConfig, section: Section) -> str:
                 batch_size=_argument(config, section, "dataloader", "batch_size"),
                 num_workers=_argument(config, section, "dataloader", "num_workers"),
                 network=_argument(config, section, "model"),
+                loss=_argument(config, section, "loss"),
                 outputs=_outputs(config, section),
                 crop=_crop(section),
             )

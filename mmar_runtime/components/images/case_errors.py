@@ -63,7 +63,7 @@ class PlacedTransforms(Compose):
             next((at for at, one in enumerate(self.transforms) if type(one) is type(failed)), None),
         )
         root = root_of(error)
-        text = f"{type(root).__name__}: {root}"
+        text = f"{type(root).__name__}: {text_of(root)}"
         if position is not None:
             text = f"{self._places[position]}: {type(failed).__name__} failed: {text}"
         files = case_files(case)
@@ -89,6 +89,11 @@ def root_of(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def text_of(error: BaseException) -> str:
+    """Return an error's own words; MONAI puts whole tracebacks of other errors behind some."""
+    return str(error).partition("\nTraceback (most recent call last)")[0].rstrip()
 
 
 def _failing(error: Exception) -> Iterator[object]:
