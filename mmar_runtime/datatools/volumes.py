@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import math
+import os
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -33,6 +36,9 @@ PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp")
 GZIP = b"\x1f\x8b"
 HEADER_BYTES = 348
 """Of a NIfTI file; the last four are its kind."""
+
+LENGTH_BYTES = 4
+"""At the end of a gzip file: the length of its content."""
 
 CONTENTS: Mapping[bytes, str] = {
     b"version https://git-lfs": "It is a pointer of Git LFS: 'git lfs pull' fetches the image.",
@@ -261,6 +267,30 @@ def is_volume(path: Path) -> bool:
     return path.name.lower().endswith(VOLUME_ENDINGS)
 
 
+def _is_cut_off(path: Path, image: Any) -> bool:
+    """Return whether a NIfTI file ends before its voxels do.
+
+    A compressed file says at its end how long it is; only one that says otherwise is read.
+    """
+    voxels, name = image.dataobj, path.name.lower()
+    needed: int = voxels.offset + voxels.dtype.itemsize * math.prod(image.shape)
+    if name.endswith(".nii"):
+        return path.stat().st_size < needed
+    if not name.endswith(".nii.gz"):
+        return False
+    with path.open("rb") as stream:
+        stream.seek(-LENGTH_BYTES, os.SEEK_END)
+        said = int.from_bytes(stream.read(), "little")
+    if said == needed % 2 ** (8 * LENGTH_BYTES):
+        return False
+    try:
+        with gzip.open(path) as stream:
+            stream.seek(needed - 1)
+            return not stream.read(1)
+    except READ_ERRORS:
+        return True
+
+
 def open_volume(path: Path) -> Volume:
     """Read a volume's header.
 
@@ -271,6 +301,8 @@ def open_volume(path: Path) -> Volume:
         image: Any = nibabel.load(path)
         if not image.shape or min(image.shape) < 1:
             raise DataError(f"holds no voxels: its shape is {image.shape}")
+        if _is_cut_off(path, image):
+            raise DataError("cannot be read to its end: it is shorter than its header says")
         volume = Volume(image)
     except READ_ERRORS as error:
         raise DataError(f"cannot be opened as an image: {_first_line(error)}") from error

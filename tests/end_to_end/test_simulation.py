@@ -322,10 +322,11 @@ def spoilt(
     tmp_path_factory: pytest.TempPathFactory,
     open_policy: Path,
 ) -> Run:
-    """One image of the second site ends too early, which shows when it is read."""
+    """One image of the second site lacks a part, which shows when it is read."""
     data = shutil.copytree(demo_data, tmp_path_factory.mktemp("spoilt") / "data")
     image = next((data / "site-2" / "imagesTr").glob("*case-1.nii.gz"))
-    image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
+    content = image.read_bytes()
+    image.write_bytes(content[: len(content) // 2] + content[-4:])  # the length is said at the end
     workspace = tmp_path_factory.mktemp("runs")
     return simulate(data, workspace, sites=2, rounds=1, engine=request.param, policy=open_policy)
 
