@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from mmar_runtime.config.consistency import has_own_engine
 from mmar_runtime.config.fit import Finding
 from mmar_runtime.config.grids import transforms_of
 from mmar_runtime.config.nodes import ComponentSpec, plain
@@ -37,8 +38,10 @@ def findings(
         for section in config.scopes.values() if network.path is None else ():
             yield from _windows(section, network)
             yield from _pictures(section, network)
-    if isinstance(config, TrainConfig) and (outputs or 0) > 1:
-        yield from _weights(config.train, outputs or 0)
+    if isinstance(config, TrainConfig):
+        yield from _several_outputs(config.train)
+        if outputs is not None and outputs > 1:
+            yield from _weights(config.train, outputs)
 
 
 def _windows(section: Section, network: ComponentSpec) -> Iterator[Finding]:
@@ -79,7 +82,21 @@ def _divisor(network: ComponentSpec) -> int:
     strides = _argument(network, "strides")
     if network.title == "UNet" and isinstance(strides, list):
         return math.prod(strides) if all(type(stride) is int for stride in strides) else 1
-    return int(2 ** HALVINGS.get(network.title, 0))
+    known = _argument(network, "patch_size") is None
+    return int(2 ** HALVINGS.get(network.title, 0)) if known else 1
+
+
+def _several_outputs(train: Section) -> Iterator[Finding]:
+    """Yield a network that stacks outputs while it learns, beside a loss that takes one."""
+    own_loss = any(loss.path is not None for loss in train.specs("loss"))
+    for network in train.specs("model") if not own_loss and not has_own_engine(train) else ():
+        if network.title == "DynUNet" and _argument(network, "deep_supervision") is True:
+            yield Finding(
+                rule="outputs",
+                place=network.args.location / "deep_supervision",
+                message="DynUNet stacks several outputs while it learns, and the loss takes one",
+                advice="Write false, or a loss of your own.",
+            )
 
 
 def _weights(train: Section, outputs: int) -> Iterator[Finding]:

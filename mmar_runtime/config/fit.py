@@ -131,7 +131,7 @@ def findings(config: WorkflowConfig, outputs: int | None) -> Iterator[Finding]:
     used = {
         config.find(scope, name)
         for scope, section in config.scopes.items()
-        for node in section.entries.values()
+        for node in _users(section)
         for name, _ in referenced_names(node)
     }
     for scope, section in config.scopes.items():
@@ -186,6 +186,16 @@ def _unused(section: Section, used: Collection[str]) -> Iterator[Finding]:
             advice=f'Write "@{name}" where it belongs{USERS.get(name, "")}, or take it out.',
             certain=False,
         )
+
+
+def _users(section: Section) -> Iterator[Node]:
+    """Yield what may use an entry; a handler that only saves or loads it does not."""
+    for name, node in section.entries.items():
+        for spec in section.specs("handlers") if name == "handlers" else ():
+            args = spec.args.items.items()
+            yield from (value for name, value in args if name not in ("save_dict", "load_dict"))
+        if name != "handlers":
+            yield node
 
 
 def _components(node: Node) -> bool:

@@ -71,14 +71,15 @@ def path_check(
 def results_elsewhere(config: WorkflowConfig) -> Iterator[str]:
     """Yield a note for each folder outside of the MMAR that its owner has results written to."""
     check = _PathCheck(config, OWN_MMAR_POLICY, owner=True, cases=False)
-    inside = replace(check.places, anywhere=False)
+    started_in = check.places.started_in if config.mmar_root == Path.cwd() else ()
+    inside = replace(check.places, anywhere=False, started_in=started_in)
     for spec, entry in all_components(config):
         for name, role in {} if entry is None else entry.paths.items():
             node = spec.args.items.get(name) if role == "write:run" else None
             for text in sorted(possible_values(node).texts or ()) if node is not None else ():
                 if text and inside.fault(text, role) and not check.places.fault(text, role):
                     place = spec.args.location / name
-                    yield f"{place}: results go to {text!r}, outside of the MMAR"
+                    yield f"{place}: results go to {os.path.abspath(text)!r}, outside of the MMAR"
 
 
 @dataclass(frozen=True)
