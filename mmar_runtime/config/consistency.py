@@ -34,8 +34,11 @@ ENGINE_KEYS = frozenset({"image", "label", "pred", "loss"})
 MAX_ENDINGS = 3
 """Parts after an underscore that MONAI puts after the name of an entry."""
 
-DROPPING = ("DeleteItemsd",)
-"""Transforms that pass over an entry which is not there."""
+ASKING_FOR_NONE = ("DeleteItemsd", "ExtractDataKeyFromMetaKeyd")
+"""Transforms whose keys need not be there."""
+
+MADE_UNNAMED = ("box", "foreground_end_coord", "foreground_start_coord", "hover", "points")
+"""Entries, or their beginnings, that transforms make without an argument that names them."""
 
 NEEDED_IN_EACH_PROCESS = frozenset(
     {
@@ -232,24 +235,27 @@ def _missing_keys(section: Section, listed: frozenset[str]) -> Iterator[Problem]
     Any text in an argument of a transform may be the name of an entry that it makes, and any entry
     may get companions, such as ``label_fg_indices``.
     """
-    known = {*listed, "label"}  # of an item without a label the data check tells
+    known = {*listed, *MADE_UNNAMED, "label"}  # of an item without a label the data check tells
     for slot in TRANSFORM_SLOTS:
         for spec in transforms_of(section, slot):
             asked = [(name, key) for name in ENTRY_ARGUMENTS for key in texts_of(spec, name)]
             optional = argument_of(spec, "", "allow_missing_keys") is True
-            for name, key in () if optional or title_of(spec) in DROPPING else asked:
+            for name, key in () if optional or title_of(spec) in ASKING_FOR_NONE else asked:
                 if known.isdisjoint(_origins(key)):
                     message = f"{spec.title}: nothing before it gives a case the entry {key!r}"
-                    advice = did_you_mean(key, known)
+                    advice = did_you_mean(key, known.difference(MADE_UNNAMED))
                     yield Problem(spec.args.location / name, message, advice, "key")
+            if not title_of(spec):
+                return  # code of the MMAR's own may make any entry
             known |= _texts(spec)
         known |= ENGINE_KEYS
 
 
 def _origins(key: str) -> set[str]:
-    """Return the entries whose companion a key may be: ``label_fg_indices`` is one of ``label``."""
+    """Return what a key may be made of, as ``label_fg_indices`` is of ``label``."""
     parts = key.rsplit("_", MAX_ENDINGS)
-    return {"_".join(parts[: count + 1]) for count in range(len(parts))}
+    beginnings = ["_".join(parts[: count + 1]) for count in range(len(parts))]
+    return {key, *beginnings, *(f"{beginning}_" for beginning in beginnings)}
 
 
 def has_own_engine(section: Section) -> bool:
