@@ -12,9 +12,6 @@ from mmar_runtime.config.grids import transforms_of
 from mmar_runtime.config.nodes import ComponentSpec, plain
 from mmar_runtime.config.sections import Section, TrainConfig, WorkflowConfig
 
-HALVINGS = {"SwinUNETR": 5, "VNet": 4}
-"""How often a network halves the sides of an image, where no argument says so."""
-
 VOLUME_AXES = 3
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
@@ -80,10 +77,8 @@ def _pictures(section: Section, network: ComponentSpec) -> Iterator[Finding]:
 def _divisor(network: ComponentSpec) -> int:
     """Return by what the sides of an image have to be divisible; 1 if nothing is known."""
     strides = _argument(network, "strides")
-    if network.title == "UNet" and isinstance(strides, list):
-        return math.prod(strides) if all(type(stride) is int for stride in strides) else 1
-    known = _argument(network, "patch_size") is None
-    return int(2 ** HALVINGS.get(network.title, 0)) if known else 1
+    known = network.title == "UNet" and isinstance(strides, list)
+    return math.prod(s for s in strides if type(s) is int) if known else 1
 
 
 def _several_outputs(train: Section) -> Iterator[Finding]:

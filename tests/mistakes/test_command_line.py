@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mistakes.planting import TRAIN, Mistake, Run, Workspace, assert_quiet
+from tests.mistakes.planting import TRAIN, VALIDATION, Mistake, Run, Workspace, assert_quiet
 
 
 def _folder_is_a_file(workspace: Workspace) -> list[str]:
@@ -127,6 +127,20 @@ def test_no_false_alarm(workspace: Workspace, run: Run) -> None:
     models = workspace.root / "out"
     assert_quiet(run(*workspace.train(f"MMAR_CKPT_DIR={models}")), MISTAKES)
     assert (models / "model.pt").is_file()
+
+
+def test_results_that_a_document_sends_to_the_working_directory(
+    workspace: Workspace, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saver = {"name": "SaveImaged", "args": {"keys": "pred", "output_dir": "results"}}
+    run(*workspace.train())
+    workspace.edit(lambda conf: conf["post_transforms"].append(saver), f"masks/config/{VALIDATION}")
+    monkeypatch.chdir(tmp_path)
+
+    ended = run(*workspace.evaluate())
+
+    assert ended.code == 0, ended.text
+    assert f"results go to '{tmp_path}/results', outside of the MMAR" in ended.text
 
 
 def _mmar(*words: object, **options: object) -> subprocess.Popen[str]:
