@@ -308,6 +308,11 @@ class Measurements:
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._count)
 
+    @property
+    def handlers(self) -> tuple[Metric, ...]:
+        """The handlers of the metrics."""
+        return tuple(self._handlers.values())
+
     def _begin(self) -> None:
         self._items = 0
 

@@ -17,8 +17,8 @@ REMEDIES: Mapping[str, str] = {
     r"resizable": "The cases of a batch "
     "differ in size. Set {batch_size} to 1, or add a crop, ResizeWithPadOrCropd or SpatialPadd.",
     r"(index|target) -?\d+ is out of bounds|device-side assert|class values must be"
-    r"|index out of range": "A label may hold a class beyond the outputs: compare its values with "
-    "{outputs} and to_onehot. 'mmar data check --full' lists the values of all labels.",
+    r"|index out of range in self": "A label may hold a class beyond the outputs: compare its "
+    "values with {outputs} and to_onehot. 'mmar data check --full' lists the values of all labels.",
     r"channel with length equal to one": "The label has several channels already: leave "
     "to_onehot_y and to_onehot out, or write a label with one number per voxel.",
     r"sizes of tensors must match except in dimension": "The network halves each side and joins "
@@ -47,9 +47,27 @@ REMEDIES: Mapping[str, str] = {
     "transform has left no voxel: check CropForegroundd and {crop}, and whether an image is empty.",
     r"no sampling location": "A crop found no voxel to take: look for an image or a label that is "
     "empty or not a number, with 'mmar data check --full'.",
+    r"list index out of range": "An axis or a place is named that is not there; both count from 0.",
     r"was missing in the data": "Compare the transform's keys with the entries of the data list.",
     r"only one class|y values can only contain|contains nan": "The metric compares 0 with 1: give "
     "it both classes, by to_onehot for the label, and a list with cases of both.",
+    r"output must have length 2": "A metric compares two entries: write output_transform as "
+    "#monai.handlers.from_engine(['pred', 'label']).",
+    r"must have compatible shapes": "Prediction and label have to be alike: write to_onehot of "
+    "AsDiscreted for both, with argmax for the prediction.",
+    r"comprised of 0's and 1's": "This metric compares classes: put AsDiscreted with argmax or "
+    "threshold on the prediction first.",
+    r"at least 3 dimensions \(batch": "This metric compares masks; for one class per case use "
+    "Accuracy or ROCAUC.",
+    r"expected target size": "CrossEntropyLoss takes a label without a channel: use DiceCELoss "
+    "with to_onehot_y, or put SqueezeDimd on 'label' last.",
+    r"using a target size": "The loss would repeat the label over the channels of the prediction: "
+    "compare {outputs} with the channels of the label.",
+    r"unsupported output type: <class 'str'>": "The entry is still the name of a file: put "
+    "LoadImaged first.",
+    r"label must be provided": "Name the entry that is the label in label_key.",
+    r"sequence must have length": "A size has one number for each axis of the images: compare it "
+    "with spatial_dims of {network}, and see that EnsureChannelFirstd stands once.",
     r"should be of shape \(batch_size": "This metric compares one value per case; for voxels use "
     "a metric such as MeanDice.",
     r"expected \dd .* input to conv": "Image and network have another number of axes: compare "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -38,6 +39,7 @@ from mmar_runtime.workflows.observing import (
     forget_batch,
     stop_between_iterations,
 )
+from mmar_runtime.workflows.rehearsal import rehearse_validation
 from mmar_runtime.workflows.resuming import (
     ResumePoint,
     Stateful,
@@ -212,7 +214,9 @@ class TrainingWorkflow:
             require_batches(self.trainer, self.config.train)
         if self.evaluator is not None:
             require_batches(self.evaluator, self.config.scopes["validate"])
-        with explained(self.config):
+        with explained(self.config), warnings.catch_warnings():
+            # A loss would repeat the label over the channels of the prediction, and only warn.
+            warnings.filterwarnings("error", message="Using a target size")
             self.trainer.run()
         if self._stopped:
             self._require_finite()
@@ -225,6 +229,17 @@ class TrainingWorkflow:
             return ()
         reports, self._reporter.reports = tuple(self._reporter.reports), []
         return reports
+
+    def rehearse(self) -> None:
+        """Try the first batch of the validation, so that its faults show before the training.
+
+        Of several processes one could fail while the others wait for it, so they do not try.
+
+        Raises:
+            DataError, ComponentError: the validation would fail.
+        """
+        if self.evaluator is not None and not self._processes.several:
+            rehearse_validation(self.evaluator, self._measurements.handlers, self.config)
 
     def run_epochs(self, count: int) -> tuple[EpochReport, ...]:
         """Train ``count`` more epochs."""
@@ -304,6 +319,8 @@ def train(
             transforms_follow_torch(workflow.engine, context)
             if context.processes.first:
                 point.write_after_epochs()
+        if not resume:
+            workflow.rehearse()
         started = time.monotonic()
         reports = workflow.run()
         return _train_result(workflow, reports, time.monotonic() - started)

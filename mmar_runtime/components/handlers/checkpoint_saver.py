@@ -81,8 +81,9 @@ def _not_a_number(checkpoint: Mapping[str, Any]) -> str:
 class AtomicCheckpointSaver(CheckpointSaver):
     """``CheckpointSaver`` as MONAI has it, arguments and all, but for how and when it writes.
 
-    A run that fails leaves its last weights as the final model, as with MONAI. A run that someone
-    has stopped does not: its weights are not a result, and may be those of half an epoch.
+    A run that fails leaves its last weights as the final model, as with MONAI, unless its first
+    batch fails. A run that someone has stopped does not: its weights are not a result, and may be
+    those of half an epoch.
 
     Attributes:
         listeners: each gets the path of every checkpoint that the saver writes.
@@ -122,5 +123,7 @@ class AtomicCheckpointSaver(CheckpointSaver):
     def exception_raised(self, engine: Engine, e: BaseException) -> None:
         """Save the final model and raise ``e`` again; only raise it if there is none to save."""
         if isinstance(e, KeyboardInterrupt | NotFiniteError | RunAborted):
+            raise e
+        if engine.state.iteration <= 1:  # counted when it begins: nothing has been trained
             raise e
         super().exception_raised(engine, e)  # type: ignore[arg-type]  # ignite hands over any
