@@ -44,6 +44,7 @@ from mmar_runtime.policy.extras_check import extras_check
 from mmar_runtime.policy.files.tree_hash import file_hash
 from mmar_runtime.policy.fit_check import findings, fit_check
 from mmar_runtime.policy.limits_check import limits_check, weights_size_check
+from mmar_runtime.policy.metrics.comparisons import comparison_check
 from mmar_runtime.policy.metrics.metric_check import metric_check
 from mmar_runtime.policy.metrics.metric_kinds import direction_check
 from mmar_runtime.policy.metrics.value_check import value_check
@@ -309,6 +310,7 @@ def policy_checks(mmar: Mmar, policy: SitePolicy) -> list[Check]:
         metric_check(policy),
         direction_check,
         value_check,
+        comparison_check,
         path_check(policy),
         weights_size_check(policy.limits),
         partial(_torchscript, policy),
@@ -324,6 +326,7 @@ def own_mmar_checks() -> list[Check]:
         component_check(allow_code=True),
         direction_check,
         value_check,
+        comparison_check,
         number_check,
         limits_check(OWN_MMAR_POLICY.limits),
         path_check(OWN_MMAR_POLICY, owner=True),
