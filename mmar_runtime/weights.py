@@ -8,6 +8,7 @@ import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ others for each step of a block would take longer than the step, and much longer
 """
 
 PARALLEL_PREFIX = "module."
+DAMAGED_ADVICE = "Copy the file again, or name another one with --set MMAR_CKPT=..., or --model."
 MAX_LISTED = 6
 MISSING_WEIGHTS_ADVICE = (
     "Train first, or name another file with --set MMAR_CKPT=..., --model_path or --model."
@@ -182,9 +184,16 @@ def read_checkpoint(path: Path, *, part: str = "model") -> Checkpoint:
         or not all(isinstance(name, str) for name in weights)
         or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values())
     ):
+        held = ", ".join(map(repr, islice(content, MAX_LISTED))) or "nothing"
         raise CheckpointError(
             f"{str(path)!r} holds no weights: expected a mapping from names to tensors, bare or "
-            f"under {part!r}"
+            f"under {part!r}; it holds {held}\n    Save the weights under {part!r}."
+        )
+    spoilt = next((name for name, tensor in weights.items() if _has_nan(tensor)), None)
+    if spoilt is not None:
+        raise CheckpointError(
+            f"{str(path)!r}: {spoilt} is not a number\n    The training that wrote it has failed: "
+            "take an earlier file, or train again with a lower learning rate."
         )
     return Checkpoint(
         weights=without_parallel_prefix(weights),
@@ -192,7 +201,14 @@ def read_checkpoint(path: Path, *, part: str = "model") -> Checkpoint:
     )
 
 
+def _has_nan(tensor: torch.Tensor) -> bool:
+    """Return whether a number of a tensor is NaN; infinity may be meant, as in a mask."""
+    return tensor.is_floating_point() and not is_finite(tensor) and bool(tensor.isnan().any())
+
+
 def _load(path: Path) -> Mapping[str, Any]:
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{str(path)!r} is empty\n    {DAMAGED_ADVICE}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -204,10 +220,13 @@ def _load(path: Path) -> Mapping[str, Any]:
         # torch's own text recommends to read the file unsafely.
         raise CheckpointError(
             f"{str(path)!r} is damaged, or holds more than tensors and plain values, which is "
-            "never unpickled here"
+            f"never unpickled here\n    {DAMAGED_ADVICE}"
         ) from error
     except Exception as error:  # a damaged file makes the readers raise anything, IndexError too
-        raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from error
+        text = f"{type(error).__name__}: {error}"
+        raise CheckpointError(
+            f"{str(path)!r} cannot be read: {text}\n    {DAMAGED_ADVICE}"
+        ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{str(path)!r} holds a {type(content).__name__}, not a mapping")
     return content

@@ -8,13 +8,18 @@ from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 from torch.nn import Module
 
-from mmar_runtime.errors import CheckpointError, MmarError
+from mmar_runtime.errors import CheckpointError, MmarError, WeightsError
 from mmar_runtime.weights import (
     MISSING_WEIGHTS_ADVICE,
     load_fitting,
     load_into,
     read_checkpoint,
     refuse_packed,
+)
+
+OTHER_NETWORK_ADVICE = (
+    "Give the network the arguments that it had then, or let CheckpointLoader load what fits: "
+    '"strict": false, "strict_shape": false.'
 )
 
 
@@ -48,7 +53,10 @@ class WholeCheckpointLoader(CheckpointLoader):
         weights = read_checkpoint(Path(self.load_path), part=name).weights
         source = repr(self.load_path)
         if self.strict:
-            load_into(network, weights, source=source)
+            try:
+                load_into(network, weights, source=source)
+            except WeightsError as error:
+                raise WeightsError(f"{error}\n    {OTHER_NETWORK_ADVICE}") from error
             return
         for fault in load_fitting(network, weights, source=source):
             self.logger.warning("left out of %s: %s", source, fault)
