@@ -22,6 +22,7 @@ from mmar_runtime.config.location import Location
 from mmar_runtime.datatools.document import TRAINING, Document, Item, read_document
 from mmar_runtime.datatools.file_facts import FileFacts, cache_of
 from mmar_runtime.datatools.report import AxisSpread, DataReport, LabelClass, ListSummary
+from mmar_runtime.datatools.text_headers import TextHeader, read_text_header
 from mmar_runtime.datatools.volumes import (
     MM,
     Grid,
@@ -292,6 +293,9 @@ class _ItemLook:
         try:
             image = open_image(path)
             if image is None:
+                if (header := read_text_header(path)) is not None:
+                    self.channels.setdefault(key, []).append(header.channels)
+                    self._compare(header, key, location)
                 self.unopened.append(path.suffix or path.name)
                 if self.look.images and path.is_file():
                     self.contents.setdefault(key, []).append(self.look.facts.digest(path))
@@ -305,7 +309,7 @@ class _ItemLook:
                 advice += f" {content_advice(path)}"
             self.problems.append(Problem(location, str(error), advice, "volume"))
 
-    def _compare(self, image: Volume | Picture, key: str, location: Location) -> None:
+    def _compare(self, image: Volume | Picture | TextHeader, key: str, location: Location) -> None:
         """Keep the grid of the first image, or compare another file's grid with it."""
         if self.grid is None:
             # Only an image can be the measure: a label whose image did not open has no fault here.

@@ -17,7 +17,7 @@ from mmar_runtime.config.consistency import has_own_engine
 from mmar_runtime.config.data_list import DataList, lists_of_cases
 from mmar_runtime.config.file_keys import file_keys, loaders
 from mmar_runtime.config.fit import has_classes
-from mmar_runtime.config.grids import LOADER, texts_of, title_of, transforms_of
+from mmar_runtime.config.grids import LOADER, loaded_keys, texts_of, title_of, transforms_of
 from mmar_runtime.config.sections import Config, Section, WorkflowConfig
 from mmar_runtime.config.upgrades import Notice
 from mmar_runtime.datatools.checking import (
@@ -105,6 +105,7 @@ class _DataCheck:
                 yield from self._grid(part.section, case, certain=True)
             yield from _missing_labels(part)
             yield from _missing_entries(part)
+            yield from _unnamed_labels(part)
             yield from self._label_values(part)
             yield from self._copied_labels(part, certain=True)
             yield from self._channels(part)
@@ -126,6 +127,7 @@ class _DataCheck:
                 yield from self._grid(part.section, case, certain=False)
             yield from self._copied_labels(part, certain=False)
             yield from _one_class(part)
+            yield from _shared_labels(part)
 
     def _looked_at(
         self, lists: Sequence[tuple[Section, DataList]], told: Told
@@ -267,6 +269,26 @@ def _missing_entries(part: _Part) -> Iterator[Problem]:
                     message = f"has no {key!r}, and {spec.title} opens it ({spec.location})"
                     advice = "Name the file in the list, or leave the case out."
                     yield Problem(case.item.location, message, advice, "missing-image")
+
+
+def _unnamed_labels(part: _Part) -> Iterator[Problem]:
+    """Yield labels that are no files, where a transform opens them."""
+    for case in part.cases if LABEL in loaded_keys(part.section) else ():
+        if case.labelled and not case.labels:
+            message = f"is {case.item.entries[LABEL]!r}, and LoadImaged opens it as a file"
+            advice = "Name the file of the label, or take 'label' out of the keys of LoadImaged."
+            yield Problem(case.item.location / LABEL, message, advice, "label-file")
+
+
+def _shared_labels(part: _Part) -> Iterator[Problem]:
+    """Yield a label that stands beside several images."""
+    seen: dict[tuple[str, ...], Case] = {}
+    for case in (case for case in part.cases if case.labels):
+        first = seen.setdefault(case.labels, case)
+        if first.files != case.files:
+            message = f"{case.labels[0]!r} is the label of {first.item.location.place} too"
+            advice = "Name a label for each image, unless they show the same."
+            yield Problem(case.item.location / LABEL, message, advice, "shared-label")
 
 
 def _value_faults(case: Case, bounds: Sequence[LabelBound]) -> Iterator[Problem]:

@@ -405,7 +405,14 @@ def _plane_counts(plane: NDArray[Any]) -> dict[float, int]:
         return dict(zip(values.tolist(), counts[present].tolist(), strict=True))
     values, numbers = np.unique(plane, return_counts=True)
     pairs = zip(values.tolist(), numbers.tolist(), strict=True)
-    return {int(value) if float(value).is_integer() else value: count for value, count in pairs}
+    return {_as_key(value): count for value, count in pairs}
+
+
+def _as_key(value: float) -> float:
+    """Return a whole number as an int, and one object for all that are not a number."""
+    if math.isnan(value):
+        return math.nan
+    return int(value) if float(value).is_integer() else value
 
 
 def digest(voxels: Voxels) -> str:
