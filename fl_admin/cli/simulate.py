@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fl_admin.cli.job.settings import add_settings_arguments
 from fl_admin.cli.named_job import named_job
+from fl_server.record.values import CANNOT_BEGIN
 from mmar_runtime.cli.common import (
     add_output_arguments,
     add_set_argument,
@@ -21,7 +22,7 @@ from mmar_runtime.cli.common import (
 )
 from mmar_runtime.cli.given_values import given_values
 from mmar_runtime.config.location import Location
-from mmar_runtime.errors import ConfigError, FederationError, Problem, RunAborted
+from mmar_runtime.errors import ConfigError, FederationError, MmarError, Problem, RunAborted
 from mmar_runtime.policy.site_policy import DEFAULT_POLICY, read_site_policy
 
 if TYPE_CHECKING:
@@ -145,9 +146,10 @@ def _simulate(job: Job, options: argparse.Namespace) -> int:
         for told in dict.fromkeys(plan.engine.site_errors(plan, result.folder)):
             print_note(told)
     else:
-        raise FederationError(
-            f"the run failed: {result.failure}\n    Logs: {folder.log(plan.engine.name)}"
-        )
+        logs = f"\n    Logs: {folder.log(plan.engine.name)}"
+        if CANNOT_BEGIN in result.failure:
+            raise MmarError(f"{result.failure}{logs}")
+        raise FederationError(f"the run failed: {result.failure}{logs}")
     return 0
 
 

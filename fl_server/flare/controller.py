@@ -48,7 +48,7 @@ from fl_server.flare.wake import WakingController
 from fl_server.given_models import given_models
 from fl_server.initial_model import InitialModel, initial_model
 from fl_server.record.evaluation_digest import evaluation_digest
-from fl_server.record.values import MAX_FAILURE, RunRecord
+from fl_server.record.values import CANNOT_BEGIN, MAX_FAILURE, RunRecord
 from fl_server.run_files import RunFiles
 from mmar_runtime.audit import AUDIT_FILE, AuditLog
 from mmar_runtime.audit_keys import LogKey
@@ -161,7 +161,7 @@ class FederationController(WakingController):
             self._run = self._begun(fl_ctx)
         except (MmarError, OSError) as error:
             reason = shown(str(error), MAX_FAILURE)
-            self.system_panic(f"the run cannot begin: {reason}", fl_ctx)
+            self.system_panic(f"{CANNOT_BEGIN}: {reason}", fl_ctx)
             return
         fl_ctx.get_engine().register_app_command(RECORD_TOPIC, self._record_asked)
 

@@ -48,6 +48,9 @@ BOTH_OR_NONE = "a closed round has both seconds and weights_sha256, an open none
 MAX_FAILURE = 4000
 """Characters of the reason of a failed run, which lists what is missing of each site."""
 
+CANNOT_BEGIN = "the run cannot begin"
+"""How the reason begins where what was asked for is at fault, and no site was asked."""
+
 
 # --- the record, part by part
 

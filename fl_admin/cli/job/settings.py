@@ -128,10 +128,10 @@ def _weights(words: list[str]) -> dict[str, float]:
             message = f"{site!r} is named twice"
             problems.append(Problem(place, message, "Name each site once.", "job"))
         try:
-            weights[site] = float(weight)
+            weights[site] = float("" if "=" in site else weight)
         except ValueError:
             message = f"{word!r} is not a weight of a site"
-            advice = "Write SITE=WEIGHT, such as site-2=1.5."
+            advice = "Write SITE=WEIGHT, such as site-2=1.5, with blanks between them."
             problems.append(Problem(place, message, advice, "job"))
     if problems:
         raise ConfigError(problems)

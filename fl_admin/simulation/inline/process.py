@@ -15,6 +15,8 @@ from pathlib import Path
 
 from fl_admin.simulation.inline.plan import ERROR_FILE, InlinePlan
 from fl_client.simulation.signals import end_on_sigterm, end_soon
+from fl_server.record.values import CANNOT_BEGIN
+from mmar_runtime.errors import ConfigError
 from mmar_runtime.files import write_text_atomically
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if simulate_confined(InlinePlan.read(options.plan)) else 1
     except Exception as error:
         text = "".join(traceback.format_exception(error))
-        write_text_atomically(options.plan.with_name(ERROR_FILE), f"{error}\n\n{text}")
+        reason = f"{CANNOT_BEGIN}: {error}" if isinstance(error, ConfigError) else str(error)
+        write_text_atomically(options.plan.with_name(ERROR_FILE), f"{reason}\n\n{text}")
         logging.exception("the simulation failed")
         return 1
     finally:
