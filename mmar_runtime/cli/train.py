@@ -17,10 +17,12 @@ from mmar_runtime.cli.common import (
     is_first_process,
     json_text,
     print_json,
+    print_note,
     stop_on_signals,
 )
 from mmar_runtime.cli.confine import add_confine_argument
 from mmar_runtime.cli.given_values import add_data_argument
+from mmar_runtime.config.grids import argument_of
 from mmar_runtime.config.loader import TRAIN_FILE, load_train_config
 from mmar_runtime.config.nodes import plain
 from mmar_runtime.errors import RunAborted
@@ -29,6 +31,7 @@ from mmar_runtime.metrics import in_short
 from mmar_runtime.mmar import RESUME_FILE
 
 if TYPE_CHECKING:
+    from mmar_runtime.config.nodes import ComponentSpec
     from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.results import EpochReport, EvaluationResult, TrainResult
 
@@ -66,6 +69,8 @@ def run(options: argparse.Namespace) -> int:
     """Check everything, train, print the result."""
     config = checked_config(options, load_train_config)
     first, lines = is_first_process(), Lines()
+    for note in foreseen(config) if first else ():
+        print_note(note)
     observer = lines if first else None
     # MONAI logs to stdout, which belongs to the result; its loggers take hold of it on import.
     with (
@@ -128,6 +133,35 @@ def summary(result: TrainResult, config: TrainConfig) -> str:
     if result.checkpoints != ():
         lines.append(f"checkpoints: {config.value('MMAR_CKPT_DIR')}")
     return "\n".join(lines)
+
+
+SAVES = ("save_final", "save_interval", "save_key_metric")
+"""Arguments by each of which a CheckpointSaver writes something."""
+
+
+def foreseen(config: TrainConfig) -> Iterator[str]:
+    """Yield what this training will not leave, as far as its documents show it."""
+    handlers = [spec for part in config.scopes.values() for spec in part.specs("handlers")]
+    engines = config.train.specs("trainer")
+    if not any(spec.path or _saves(spec) for spec in (*engines, *handlers)):
+        place = config.train.location / "handlers"
+        yield f"no checkpoint will be written. Add a CheckpointSaver with save_final ({place})"
+    epochs = [argument_of(spec, "", "max_epochs") for spec in engines]
+    for spec in config.train.specs("handlers"):
+        interval = argument_of(spec, "", "interval")
+        by_epochs = argument_of(spec, "", "epoch_level", True) is True
+        if spec.title != "ValidationHandler" or not by_epochs or None in (interval, *epochs):
+            continue
+        if interval > epochs[0] and not argument_of(spec, "", "exec_at_start"):
+            place = spec.args.location / "interval"
+            yield (
+                f"no validation will come in {epochs[0]} epochs, and no best model. Set the "
+                f"interval, {interval}, to {epochs[0]} or less ({place})"
+            )
+
+
+def _saves(spec: ComponentSpec) -> bool:
+    return spec.title == "CheckpointSaver" and any(argument_of(spec, "", name) for name in SAVES)
 
 
 def missing(result: TrainResult, config: TrainConfig) -> list[str]:
