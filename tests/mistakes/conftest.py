@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +40,12 @@ def run() -> Iterator[Run]:
 
 def _run(*arguments: str) -> Ended:
     out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(out),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # a user's process does not take them for errors
         try:
             code = main(arguments)
         except SystemExit as ended:  # argparse ends a command line that is none

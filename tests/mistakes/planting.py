@@ -25,7 +25,7 @@ TRAIN = "config_train.json"
 VALIDATION = "config_validation.json"
 PICTURES = Path(__file__).resolve().parents[1] / "mmars/classification_2d/config"
 
-FIRST_BATCH_DONE = re.compile(r"^(epoch \d+/\d+|\[ *\d+ s\] |trained )", re.MULTILINE)
+FIRST_BATCH_DONE = re.compile(r"^(epoch \d+/\d+(?!.*loss nan)|\[ *\d+ s\] |trained )", re.MULTILINE)
 """What a command prints when a batch went through, or later."""
 
 
