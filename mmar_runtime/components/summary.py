@@ -49,8 +49,8 @@ def _output_shapes(network: torch.nn.Module, input_size: Sequence[int]) -> dict[
         with torch.no_grad():
             twin(torch.empty(*input_size, device="meta"))
     # An input that is wrong, or an operation that the meta device lacks: torch reports it by a
-    # RuntimeError of some kind, and layers by a TypeError. The summary is for reading alone, so the
-    # training goes on without shapes, and the log says why.
-    except (RuntimeError, TypeError) as error:
+    # RuntimeError of some kind, and layers by a TypeError or a ValueError. The summary is for
+    # reading alone, so the training goes on without shapes, and the log says why.
+    except (RuntimeError, TypeError, ValueError) as error:
         logger.info("network summary: no output shapes: %s", error)
     return shapes

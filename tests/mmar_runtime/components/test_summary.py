@@ -62,6 +62,11 @@ def test_a_network_whose_shapes_cannot_be_told_is_listed_without_them(
     assert "layer Linear ? 3" in lines(caplog)
 
 
+def test_an_input_with_a_single_voxel_left_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    log_network_summary(torch.nn.Sequential(torch.nn.InstanceNorm1d(2)), (1, 2, 1))
+    assert "no output shapes" in caplog.text
+
+
 def test_an_input_that_does_not_fit_is_told(caplog: pytest.LogCaptureFixture) -> None:
     log_network_summary(torch.nn.Sequential(torch.nn.Linear(2, 1)), (1, 3))
     assert "no output shapes" in caplog.text
