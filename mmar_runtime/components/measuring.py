@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -324,12 +324,17 @@ class Measurements:
         """Return the items of the last epoch over all processes; each process has to ask."""
         return int(idist.all_reduce(self._items))
 
-    def read(self) -> dict[str, MetricValue]:
-        """Return the metrics of the last epoch; each process has to ask."""
+    def read(self, labels: Iterable[str] | None = None) -> dict[str, MetricValue]:
+        """Return the metrics of the last epoch; each process has to ask.
+
+        Args:
+            labels: of the metrics, a vector by its own label; all of them by default.
+        """
         cases = self.cases()
         found: dict[str, MetricValue] = {}
-        for label, value in self._engine.state.metrics.items():
-            handler = self._handlers.get(label)
+        values = self._engine.state.metrics
+        for label in values if labels is None else labels:
+            value, handler = values[label], self._handlers.get(label)
             kind = self._kinds.get(label, MetricKind(higher_is_better=None))
             found |= _values(label, value, handler, kind, cases)
         return found

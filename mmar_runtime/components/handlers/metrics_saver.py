@@ -25,24 +25,24 @@ METRICS_FILE = "metrics.csv"
 class NamedMetricsSaver(MetricsSaver):
     """``MetricsSaver`` as MONAI has it, arguments and files, but for the columns.
 
-    ``metrics.csv`` has a line for each metric: name, value, unit, and how many cases have a value,
-    have none, and miss a labelled class. A column of ``<metric>_raw.csv`` and a row of
-    ``<metric>_summary.csv`` have the name of the label, where the data list has such a name.
+    ``metrics.csv`` has a line for each metric, or for each number of a vector: name, value, unit,
+    and how many cases have a value, have none, and miss a labelled class. A column of
+    ``<metric>_raw.csv`` and a row of ``<metric>_summary.csv`` have the name of the label, where the
+    data list has such a name.
     """
 
     def __call__(self, engine: Engine) -> None:
         """Write the metrics of the engine's last epoch."""
         state: Any = engine.state  # MONAI adds the details, and the runtime the measurements
         measurements: Measurements = state.measurements
-        metrics = measurements.read()
+        metrics = measurements.read(self._wanted(self.metrics, state.metrics))
         images = self._filenames
         if idist.get_world_size() > 1:
             images = string_list_all_gather(strings=images)
         if idist.get_rank() != self.save_rank:
             return
-        wanted = {label: metrics[label] for label in self._wanted(self.metrics, metrics)}
-        if wanted:
-            write_text_atomically(Path(self.save_dir) / METRICS_FILE, _table(wanted, self.deli))
+        if metrics:
+            write_text_atomically(Path(self.save_dir) / METRICS_FILE, _table(metrics, self.deli))
         details = getattr(state, "metric_details", {})
         for label in self._wanted(self.metric_details, details):
             with warnings.catch_warnings():
