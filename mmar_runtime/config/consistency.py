@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import TypeAlias
 
 from mmar_runtime.config import expressions
@@ -58,6 +59,9 @@ ENTRY_ARGUMENTS = (
     *("mask_key", "orig_keys", "source_key", "w_key"),
 )
 """Arguments of transforms that name entries of a case which have to be there."""
+
+MAX_SPLITS = 64
+"""Channels that SplitDimd names by numbers, at most, as far as the check of keys knows."""
 
 BUILT_IN_NAMES = frozenset({"conf"})
 
@@ -277,7 +281,12 @@ def _produced_keys(section: Section) -> set[str]:
     produced = set(ENGINE_KEYS)
     for slot in TRANSFORM_SLOTS:
         for spec in section.specs(slot):
-            produced |= _texts(spec)
+            texts = _texts(spec)
+            produced |= texts
+            if spec.title.startswith("SplitDim"):  # pred -> pred_tumor, else pred_0
+                numbers = map(str, range(MAX_SPLITS))
+                ends = texts if "output_postfixes" in spec.args.items else numbers
+                produced |= {f"{key}_{end}" for key, end in product(texts, ends)}
     return produced | {f"{key}_{end}" for key in produced for end in ("meta_dict", "transforms")}
 
 

@@ -16,6 +16,7 @@ from mmar_runtime.config.grids import (
     CUTTING,
     INTERPOLATING,
     KEEPS_LABELS,
+    SAVER,
     Grid,
     Grids,
     Step,
@@ -146,6 +147,7 @@ def findings(config: WorkflowConfig, outputs: int | None) -> Iterator[Finding]:
         if "label" in labels and scope == "train":
             yield from _loss_grids(section)
         yield from _metric_grids(section)
+        yield from _saved_cuts(section)
         yield from _post_findings(section, outputs)
         if isinstance(config, TrainConfig):
             yield from _loss_findings(config.train, section, outputs)
@@ -367,6 +369,25 @@ def _metric_grids(section: Section) -> Iterator[Finding]:
             "Invertd.",
             certain=False,
         )
+
+
+def _saved_cuts(section: Section) -> Iterator[Finding]:
+    """Yield images that a transform has cut, and that a saver stretches to the file's grid."""
+    for spec in transforms_of(section, "post_transforms"):
+        key = next(iter(texts_of(spec, "keys")), "")
+        if title_of(spec) != SAVER or argument_of(spec, key, "resample", False) is not True:
+            continue
+        steps = Grids.at_metrics(section, until=spec).of(key) or ()
+        cut = next((step for step in steps if step.title in CUTTING), None)
+        if cut and argument_of(spec, key, "padding_mode", "border") == "border":
+            yield Finding(
+                rule="saved-cut",
+                place=spec.location,
+                message=f"{SAVER} brings {key!r} to the grid of the file, and {cut.title} has cut "
+                f"it ({cut.spec.location}): beyond the cut the file repeats the last voxels",
+                advice="Put Invertd before it, with resample=false here.",
+                certain=False,
+            )
 
 
 def _grid_finding(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -69,6 +70,7 @@ SEVERAL = frozenset({"Compose", "OneOf", "RandomOrder", "SomeOf"})
 """The transforms that hold others."""
 
 LOADER, COPIER, JOINER, INVERTER = "LoadImaged", "CopyItemsd", "ConcatItemsd", "Invertd"
+SPLITTER, SAVER = "SplitDimd", "SaveImaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +172,13 @@ class Grids:
         return grids
 
     @classmethod
-    def at_metrics(cls, section: Section) -> Grids:
-        """Return the grids that metrics get."""
+    def at_metrics(cls, section: Section, until: ComponentSpec | None = None) -> Grids:
+        """Return the grids that metrics get; or those before one of the post transforms."""
         grids = cls.before_network(section)
         grids._grids["pred"] = grids.of("image")
         for spec in transforms_of(section, "post_transforms"):
+            if spec is until:
+                break
             grids.follow(spec)
         return grids
 
@@ -190,6 +194,9 @@ class Grids:
         elif title == COPIER:
             for key, name in zip(keys, texts_of(spec, "names"), strict=False):
                 self._grids[name] = self.of(key)
+        elif title == SPLITTER:
+            for key, end in product(keys, texts_of(spec, "output_postfixes")):
+                self._grids[f"{key}_{end}"] = self.of(key)
         elif title == JOINER and keys:
             self._grids.update(dict.fromkeys(texts_of(spec, "name"), self.of(keys[0])))
         elif title == INVERTER:

@@ -379,6 +379,25 @@ def test_keys_come_from_the_engine_and_from_the_transforms(
 
 
 @pytest.mark.parametrize(
+    ("key", "postfixes"), [("pred_tumor", ["tumor", "organ"]), ("pred_1", None)]
+)
+def test_keys_of_channels_are_those_of_the_split(
+    evaluation_faults: Faults, key: str, postfixes: list[str] | None
+) -> None:
+    args = (
+        {"keys": "pred"} if postfixes is None else {"keys": "pred", "output_postfixes": postfixes}
+    )
+    split = {"name": "SplitDimd", "args": args}
+
+    def faults(asked: str) -> list[str]:
+        dice = metric("dice", f"['{asked}', 'label']")
+        return evaluation_faults(evaluation(key_metric=dice, post_transforms=[split]))
+
+    assert faults(key) == []
+    assert len(faults("pred_edema")) == 1
+
+
+@pytest.mark.parametrize(
     "own",
     [
         {"evaluator": {"path": "own.Evaluator"}},

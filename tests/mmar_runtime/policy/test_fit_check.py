@@ -264,6 +264,22 @@ def test_what_a_crop_cuts_off_a_label_is_told(load_train: LoadTrain) -> None:
     assert noticed(config) == ["label-cut"] * 2
 
 
+def test_an_image_that_was_cut_is_not_stretched_to_the_file_without_a_word(
+    load_evaluation: LoadEvaluation,
+) -> None:
+    crop = transform("CropForegroundd", "image", source_key="image")
+    save = transform("SaveImaged", "pred", output_dir="eval", resample=True)
+    kept = transform("SaveImaged", "pred", output_dir="eval", resample=False)
+
+    def told(*post: dict[str, Any]) -> list[str]:
+        document = evaluation([crop], [SOFTMAX, *post])
+        config = load_evaluation({**document, "key_metric": None})
+        return noticed(config)
+
+    assert told(save) == ["saved-cut"]
+    assert told(kept) == told(invert(), save) == []
+
+
 # --- Classes and activations ---------------------------------------------------------------------
 
 
