@@ -38,7 +38,12 @@ from typing import Any
 import torch
 from component_review.arguments import BY_CLASS, BY_KIND, BY_NAME, NUMBERS, WORDS
 from component_review.forms import FORMS
-from component_review.past_arguments import CLARA_DEFAULTS, DROPPED, RENAMED
+from component_review.past_arguments import (
+    CLARA_4_0_DEFAULTS,
+    CLARA_DEFAULTS,
+    DROPPED,
+    RENAMED,
+)
 from ignite.metrics import Metric
 from monai.engines import PrepareBatch
 from monai.inferers import Inferer
@@ -657,10 +662,14 @@ def changes(table: Table) -> dict[str, Any]:
         "renamed": {f"{old} {new}": sorted(classes) for (old, new), classes in renamed.items()},
         "dropped": {name: sorted(classes) for name, classes in DROPPED.items()},
         "today": defaults,
-        "clara": {
-            f"{name} {argument}": value for (name, argument), value in CLARA_DEFAULTS.items()
-        },
+        "clara": by_place(CLARA_DEFAULTS),
+        "clara 4.0": by_place(CLARA_4_0_DEFAULTS),
     }
+
+
+def by_place(defaults: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
+    """Class and argument, as one text -> the default."""
+    return {f"{name} {argument}": value for (name, argument), value in defaults.items()}
 
 
 def deprecation_records(path: str) -> Iterator[ast.Call]:

@@ -47,6 +47,7 @@ DROPPED: Mapping[str, tuple[str, ...]] = {
     "as_tensor_output": _OWN_TYPE,  # images are tensors throughout
     "num_workers": ("Invertd",),  # transforms are inverted one by one
     "reduction": ("ContrastiveLoss",),  # was ignored before
+    "save_batch": ("SaveImaged",),  # sees one case after the other
 }
 """Argument -> the classes that do the same without it."""
 
@@ -58,3 +59,10 @@ CLARA_DEFAULTS: Mapping[tuple[str, str], Any] = {
     ("SaveImaged", "resample"): True,
 }
 """Class and argument -> the default in Clara's time, where another one changes images."""
+
+CLARA_4_0_DEFAULTS: Mapping[tuple[str, str], Any] = {
+    ("DenseNet264", "block_config"): [6, 12, 48, 32],
+    ("DynUNet", "norm_name"): "instance",
+    ("RandBiasFieldd", "prob"): 1.0,
+}
+"""The same for Clara 4.0 alone, whose MONAI was older than that of 4.1."""

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from monai.data import PILReader
+from monai.transforms import LoadImaged
 from monai.transforms.io.array import SUPPORTED_READERS
 
 PYDICOM_READERS = ("nvimgcodecpydicomreader", "pydicomreader")
 """They order the slices of a series by their numbers, and give frames of one file no place."""
+
+
+class LoadImagedRowsFirst(LoadImaged):
+    """``LoadImaged``, which takes ``reverse_indexing=False`` without a reader.
+
+    MONAI's own hands the argument to all readers, and the one of NIfTI then fails. Here it reaches
+    the reader of PNG, JPEG and BMP alone.
+    """
+
+    def __init__(
+        self, keys: Any, reader: Any = None, *, reverse_indexing: bool | None = None, **more: Any
+    ) -> None:
+        alone = reader is None and reverse_indexing is False
+        if reverse_indexing is not None and not alone:
+            more["reverse_indexing"] = reverse_indexing
+        super().__init__(keys, reader, **more)
+        if alone:
+            self.register(PILReader(reverse_indexing=False))
 
 
 def leave_dicom_to_itk() -> None:

@@ -18,6 +18,7 @@ from mmar_runtime.config.upgrades.draft import (
     Rule,
     args_of,
     dictionary_names,
+    rule,
     set_args,
 )
 
@@ -69,6 +70,23 @@ def _stated(draft: Draft, argument: str, value: Any, names: tuple[str, ...]) -> 
             yield place
 
 
+@rule("LoadImaged reads PNG, JPEG and BMP rows first, as Clara 4.0 did, not columns first")
+def _rows_first(draft: Draft) -> Iterator[Place]:
+    """Keep the axes of pictures that a network classifies.
+
+    Where a mask is read or written beside the picture, both have today's order of axes.
+    """
+    if any(draft.named(*dictionary_names("SaveImage"))):
+        return
+    for place, component in draft.named(*dictionary_names("LoadImage")):
+        args = args_of(component)
+        reader, keys = args.get("reader", "PILReader"), args.get("keys")
+        is_alone = isinstance(keys, str) or (isinstance(keys, list) and len(keys) == 1)
+        if is_alone and str(reader).lower() == "pilreader" and "reverse_indexing" not in args:
+            set_args(component, reverse_indexing=False)
+            yield place
+
+
 def _renames() -> Iterator[Rule]:
     for pair, classes in CHANGES["renamed"].items():
         old, new = pair.split()
@@ -92,8 +110,8 @@ def _todays_defaults() -> Iterator[Rule]:
             yield Rule("default", message, apply)
 
 
-def _claras_defaults() -> Iterator[Rule]:
-    for place, value in CHANGES["clara"].items():
+def _claras_defaults(version: str) -> Iterator[Rule]:
+    for place, value in CHANGES[version].items():
         name, argument = place.split()
         message = f"{name} runs with {argument}={json.dumps(value)}, the default in Clara's time"
         apply = partial(_stated, argument=argument, value=value, names=spellings([name]))
@@ -103,5 +121,8 @@ def _claras_defaults() -> Iterator[Rule]:
 RULES = (*_renames(), *_drops(), *_todays_defaults())
 """For every document."""
 
-CLARA_RULES = tuple(_claras_defaults())
+CLARA_RULES = tuple(_claras_defaults("clara"))
 """For a document that Clara Train ran: another document means today's defaults."""
+
+CLARA_4_0_RULES = (*_claras_defaults("clara 4.0"), _rows_first)
+"""For a document of Clara Train 4.0 alone."""

@@ -7,7 +7,8 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -71,7 +72,7 @@ WIRED_HANDLERS = {
     "ValidationHandler": ("validator", "@evaluator"),
     "SmartCacheHandler": ("smartcacher", "@dataset"),
 }
-TRANSFORM_ARGUMENTS = ("output_transform", "batch_transform")
+TRANSFORM_ARGUMENTS = ("output_transform", "batch_transform", "loss_transform")
 WHOLE_BATCH_ENGINES = ("AdversarialTrainer", "GanTrainer")
 """MONAI's engines that never take a batch apart: their output is one mapping still."""
 
@@ -106,6 +107,19 @@ def _output_transform(draft: Draft) -> Iterator[Place]:
             keys = _subscripted_keys(args_of(component).get(argument))
             if keys:
                 set_args(component, **{argument: _from_engine(keys)})
+                yield (*place, "args", argument)
+
+
+ENGINE_LOSS = re.compile(r"\.state\.output\[(['\"])loss\1\]")
+
+
+@rule("a lambda that takes the loss of an engine takes it from the first item: output is a list")
+def _engine_loss(draft: Draft) -> Iterator[Place]:
+    """Upgrade ``lambda x: x.state.output['loss']``: all items of the list have the same loss."""
+    for place, component in _taken_apart(draft):
+        for argument, text in args_of(component).items():
+            if isinstance(text, str) and ENGINE_LOSS.search(text):
+                args_of(component)[argument] = ENGINE_LOSS.sub(".state.output[0]['loss']", text)
                 yield (*place, "args", argument)
 
 
@@ -211,6 +225,32 @@ def _named_objects(draft: Draft, handler: str, argument: str) -> Iterator[Place]
             yield (*place, "args", argument)
 
 
+# --- Names ---------------------------------------------------------------------------------------
+
+
+@rule("what TransformInverter called by a postfix of its own is called *_inverted")
+def _postfix(draft: Draft) -> Iterator[Place]:
+    for place, section in draft.sections():
+        for index, handler in _handlers(section, "TransformInverter"):
+            postfix = args_of(handler).get("postfix")
+            if not isinstance(postfix, str) or f"_{postfix}" == INVERTED:
+                continue
+            del args_of(handler)["postfix"]
+            for key in _inverted_keys(handler):
+                old = re.compile(rf"\b{re.escape(f'{key}_{postfix}')}(?=\b|_meta_dict\b)")
+                section |= _with_texts(section, partial(old.sub, key + INVERTED))
+            yield (*place, "handlers", index, "args", "postfix")
+
+
+def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a JSON value with each of its texts changed."""
+    if isinstance(value, dict):
+        return {key: _with_texts(item, change) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_texts(item, change) for item in value]
+    return change(value) if isinstance(value, str) else value
+
+
 # --- Transforms ----------------------------------------------------------------------------------
 
 
@@ -242,6 +282,26 @@ def _channel_order(draft: Draft) -> Iterator[Place]:
                     if key not in keys
                 }
                 yield (*place, "pre_transforms", index)
+
+
+BATCH_AXES = {"ConcatItems": "dim", "SplitChannel": "channel_dim", "SqueezeDim": "dim"}
+
+
+@rule("an axis in 4.0's post transforms counts from the channel: batches are taken apart before")
+def _batch_axes(draft: Draft) -> Iterator[Place]:
+    """Lower axes by one where the post transforms saw a whole batch, whose first axis is gone."""
+    for place, section in draft.sections():
+        if not any(_is_unwired(section, name) for name in WIRING):
+            continue
+        for where, component in draft.components():
+            if where[: len(place) + 1] != (*place, "post_transforms"):
+                continue
+            for name, argument in BATCH_AXES.items():
+                axis: Any = args_of(component).get(argument)
+                is_axis = isinstance(axis, int) and not isinstance(axis, bool) and axis > 0
+                if short_name(component) in dictionary_names(name) and is_axis:
+                    set_args(component, **{argument: axis - 1})
+                    yield (*where, "args", argument)
 
 
 # --- Sections ------------------------------------------------------------------------------------
@@ -324,6 +384,8 @@ def _inverter(draft: Draft) -> Iterator[Place]:
     for place, section in draft.sections():
         for index, handler in _handlers(section, "TransformInverter"):
             old = args_of(handler)
+            if {_bare(text) for text in _names(old.get("post_func"))} == {"lambdax:x"}:
+                del old["post_func"]  # it changes nothing
             keys = _inverted_keys(handler)
             unknown = old.keys() - {*INVERTER_ARGUMENTS, *INVERTER_WIRING}
             if not keys or unknown or not _takes_transforms(section):
@@ -356,6 +418,10 @@ def _inverter(draft: Draft) -> Iterator[Place]:
                 position = next(saving, len(transforms))
             transforms[position:position] = added
             yield (*place, "handlers", index)
+
+
+def _bare(text: str) -> str:
+    return "".join(text.split())
 
 
 def _inverts_copies(section: dict[str, Any], inverters: list[Component]) -> bool:
@@ -496,11 +562,12 @@ def _wire_parts(section: dict[str, Any]) -> None:
 
 # Values before moves, so that a notice names the place where a reader of the file finds it;
 # wiring last, as it names the entries that the others have made.
-FIRST_RULES = (_computed_output,)
+FIRST_RULES = (_batch_axes, _postfix, _computed_output)
 """Before MONAI's changes, which then also apply to the transforms of lambdas."""
 
 RULES = (
     _output_transform,
+    _engine_loss,
     Rule(
         "load-dict",
         "4.0's list 'load_dict' is now a mapping to objects",

@@ -65,7 +65,10 @@ def upgrade_document(document: Mapping[str, Any], file: str) -> Upgrade:
     if translated or dialect.VERSION in draft.document:
         notices += _applied(argument_changes.CLARA_RULES, draft, file)
     document, given = draft.document, draft.document.get(dialect.VERSION)
-    if translated and (given is None or str(given).startswith("4.0")):
+    is_old = given is None or str(given).startswith("4.0")
+    if is_old and any(notice.rule == "wiring" for notice in notices):
+        notices += _applied(argument_changes.CLARA_4_0_RULES, draft, file)
+    if translated and is_old:
         # A document without a version gets it as its first entry.
         document = {dialect.VERSION: "", **document, dialect.VERSION: dialect.VERSION_VALUE}
     return Upgrade(document=document, notices=tuple(notices))

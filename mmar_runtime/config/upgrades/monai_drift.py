@@ -58,6 +58,49 @@ _RESNETS: Mapping[str, tuple[str, list[int]]] = MappingProxyType(
 """Function of MONAI -> the block and the layers of the network that it makes."""
 
 
+_OLD_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "ahnet": "AHNet",
+        "densenet": "DenseNet",
+        "dynunet": "DynUNet",
+        "se_resnet50": "SEResNet50",
+        "se_resnet101": "SEResNet101",
+        "se_resnet152": "SEResNet152",
+        "se_resnext50_32x4d": "SEResNext50",
+        "se_resnext101_32x4d": "SEResNext101",
+        "senet": "SENet",
+        "unet": "UNet",
+    }
+)
+"""Name of a network in 2021, a function or a second name -> the class."""
+
+_WITH_PROGRESS = frozenset(
+    {
+        *("ahnet", "densenet121", "densenet169", "densenet201", "densenet264", "efficientnetbn"),
+        *("senet154", "seresnet50", "seresnet101", "seresnet152", "seresnext50", "seresnext101"),
+    }
+)
+"""Networks, in small letters, that took 'progress' beside 'pretrained'."""
+
+_OLD_LOADERS = {"LoadNifti": "NibabelReader", "LoadPNG": "PILReader"}
+
+
+@rule("a name that MONAI had for a network in 2021 runs as its class")
+def _old_name(draft: Draft) -> Iterator[Place]:
+    for place, component in draft.named(*_OLD_NAMES):
+        draft.rename(component, _OLD_NAMES[short_name(component)])
+        yield place
+
+
+@rule("LoadNiftid and LoadPNGd run as LoadImaged with their reader")
+def _loader(draft: Draft) -> Iterator[Place]:
+    for name, reader in _OLD_LOADERS.items():
+        for place, component in draft.named(*dictionary_names(name)):
+            draft.rename(component, "LoadImaged")
+            set_args(component, reader=reader)
+            yield place
+
+
 @rule("ToTensord runs as EnsureTyped: ToTensord would drop what Invertd needs")
 def _to_tensor(draft: Draft) -> Iterator[Place]:
     for place, component in draft.named(*dictionary_names("ToTensor")):
@@ -203,6 +246,25 @@ def _resnet(draft: Draft) -> Iterator[Place]:
         yield place
 
 
+@rule("'progress' of a network is dropped: it shows a download, and nothing is downloaded")
+def _progress(draft: Draft) -> Iterator[Place]:
+    for place, component in draft.components():
+        if short_name(component).lower() in _WITH_PROGRESS and "progress" in args_of(component):
+            del args_of(component)["progress"]
+            yield (*place, "args", "progress")
+
+
+@rule("VNet's dropout_prob runs as dropout_prob_down and dropout_prob_up")
+def _dropout(draft: Draft) -> Iterator[Place]:
+    """Split the rate; on the way up the other branch always had a rate of one half."""
+    for place, component in draft.named("VNet"):
+        args = args_of(component)
+        if "dropout_prob" in args and not {"dropout_prob_down", "dropout_prob_up"} & args.keys():
+            rate = args.pop("dropout_prob")
+            set_args(component, dropout_prob_down=rate, dropout_prob_up=[rate, 0.5])
+            yield (*place, "args", "dropout_prob")
+
+
 @rule("a metric of monai.metrics runs as the class of monai.handlers that an engine takes")
 def _metric_class(draft: Draft) -> Iterator[Place]:
     for place, component in draft.named(*_METRICS):
@@ -315,6 +377,8 @@ def _filename(
 
 
 RULES = (
+    _old_name,
+    _loader,
     _to_tensor,
     _image_meta,
     _dicom_reader,
@@ -325,6 +389,8 @@ RULES = (
     _spatial_dims,
     _split_channel,
     _resnet,
+    _progress,
+    _dropout,
     *argument_changes.RULES,
     _metric_class,
     _accumulation,

@@ -82,6 +82,19 @@ def _value(node: ast.expr | None) -> Value:
                 slice=ast.Constant(value=None),
             ):
                 node = inner  # the only item of the batch, as a batch
+            case ast.Call(
+                func=ast.Attribute(
+                    value=ast.Subscript(value=inner, slice=ast.Constant(value=0)), attr="unsqueeze"
+                ),
+                args=[ast.Constant(value=0)],
+                keywords=[],
+            ):
+                node = inner
+            case ast.Call(func=ast.Attribute(value=inner, attr=method), args=[]) if _method(
+                method, node.keywords
+            ):
+                transforms.append(("AsDiscrete", _method(method, node.keywords)))
+                node = inner
             case ast.Call(func=ast.Attribute(value=inner, attr=method), args=[], keywords=[]) if (
                 method in PLAIN_METHODS
             ):
@@ -91,6 +104,15 @@ def _value(node: ast.expr | None) -> Value:
                 node = inner
             case _:
                 raise _UnknownShapeError
+
+
+def _method(name: str, keywords: list[ast.keyword]) -> tuple[tuple[str, Any], ...]:
+    """Return what AsDiscrete takes to do the same as a method of a tensor; empty for others."""
+    given = {word.arg: word.value for word in keywords}
+    values = {key: node.value for key, node in given.items() if isinstance(node, ast.Constant)}
+    if name == "argmax" and values == {"dim": 1, "keepdim": True}:
+        return (("argmax", True),)
+    return (("rounding", "torchrounding"),) if name == "round" and not given else ()
 
 
 def _made(call: ast.Call) -> list[tuple[str, tuple[tuple[str, Any], ...]]]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from monai.networks.nets import BasicUNetPlusPlus
+from PIL import Image
 
 from mmar_runtime.components.deep_supervision import SingleAnswerUNetPlusPlus
+from mmar_runtime.components.images.image_readers import LoadImagedRowsFirst
 from mmar_runtime.components.images.label_words import MapWords
 from mmar_runtime.errors import ComponentError
 
@@ -29,6 +34,22 @@ def test_a_network_with_deep_supervision_answers_an_evaluation_with_its_deepest_
     assert len(outputs) == 4
     assert torch.equal(answer, outputs[-1])
     assert len(ours.train()(image)) == 4  # what DeepSupervisionLoss takes
+
+
+@pytest.mark.parametrize("name", ["scan.png", "scan.nii.gz"])
+def test_pictures_alone_are_read_rows_first(name: str, tmp_path: Path) -> None:
+    voxels = np.arange(6, dtype=np.uint8).reshape(2, 3)  # two rows, three columns
+    file = tmp_path / name
+    if name.endswith("png"):
+        Image.fromarray(voxels).save(file)
+    else:
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), file)
+
+    def read(**arguments: Any) -> Any:
+        return LoadImagedRowsFirst(keys="image", **arguments)({"image": file})["image"]
+
+    assert np.array_equal(read(reverse_indexing=False), voxels)
+    assert np.array_equal(read(), voxels.T if name.endswith("png") else voxels)
 
 
 def test_words_become_the_numbers_of_their_classes() -> None:

@@ -114,6 +114,33 @@ def archive(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def otherwise(document: dict[str, Any]) -> dict[str, Any]:
+    """The same evaluation in other words of 2021."""
+    text = json.dumps(document).replace("pred_inverted", "pred_back")
+    text = text.replace("[0][None].detach().cpu()", "[0].unsqueeze(0)")
+    other: dict[str, Any] = json.loads(text)
+    for handler in other["handlers"]:
+        if handler["name"] == "TransformInverter":
+            handler["args"] |= {"postfix": "back", "post_func": "lambda x: x", "device": "cpu"}
+        if handler["name"] == "SegmentationSaver":
+            picked = "lambda x: x['pred_back'][0].unsqueeze(0).argmax(dim=1, keepdim=True)"
+            handler["args"]["output_transform"] = picked
+    return other
+
+
+@pytest.mark.parametrize("workflow", ["validation", "inference"])
+def test_other_words_of_the_same_give_the_same_voxels(archive: Path, workflow: str) -> None:
+    file = archive / f"config/config_{workflow}.json"
+    file.write_text(json.dumps(otherwise(json.loads(file.read_text()))))
+
+    assert main(["evaluate", "-m", str(archive), "-c", f"config/{file.name}"]) == 0
+
+    saved: Any = nibabel.load(archive / "eval/image/image_seg.nii.gz")
+    label: Any = nibabel.load(archive / "label.nii.gz")
+    assert np.array_equal(np.asarray(saved.dataobj), np.asarray(label.dataobj))
+    assert np.allclose(saved.affine, label.affine, atol=1e-5)
+
+
 @pytest.mark.parametrize("workflow", ["validation", "inference"])
 def test_the_inverted_prediction_is_the_label_on_disk(
     archive: Path, workflow: str, capsys: pytest.CaptureFixture[str]

@@ -7,6 +7,7 @@ did not ask for. Federated documents of 4.0 are no workflows; they are not read 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +37,11 @@ SAVE_ARGS = {
 }
 
 MESSAGES = {
+    "batch-axes": "an axis in 4.0's post transforms counts from the channel: batches are taken "
+    "apart before",
+    "postfix": "what TransformInverter called by a postfix of its own is called *_inverted",
+    "engine-loss": "a lambda that takes the loss of an engine takes it from the first item: "
+    "output is a list",
     "computed-output": "a lambda that calls MONAI's transforms runs as post transforms on a copy "
     "of the entry",
     "output-transform": "a lambda over the engine's output runs as from_engine: "
@@ -427,6 +433,48 @@ def test_the_key_that_a_saver_writes(text: str | None) -> None:
     found, _ = evaluation(handlers=[INVERTER, spec("SegmentationSaver", **args)])
 
     assert [item["args"]["keys"] for item in found["post_transforms"]] == ["pred", "pred"]
+
+
+def test_a_postfix_of_the_inverters_own_is_followed() -> None:
+    named = json.dumps([INVERTER, SAVER]).replace("pred_inverted", "pred_back")
+    inverter, saver = json.loads(named)
+    inverter["args"] |= {"postfix": "back", "post_func": "lambda x: x"}
+
+    found, notices = evaluation(handlers=[inverter, saver], key_metric={"name": "MeanDice"})
+
+    usual, _ = evaluation(handlers=[INVERTER, SAVER], key_metric={"name": "MeanDice"})
+    assert found == usual
+    assert notices[0] == "postfix: handlers[0].args.postfix"
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "today"),
+    [
+        ("SqueezeDimd", "dim", spec("SqueezeDimd", keys="pred", dim=0)),
+        ("ConcatItemsD", "dim", spec("ConcatItemsD", keys="pred", dim=0)),
+        ("SplitChanneld", "channel_dim", spec("SplitDimd", keys="pred", dim=0)),
+    ],
+)
+def test_an_axis_of_a_batch_becomes_that_of_an_image(name: str, argument: str, today: Any) -> None:
+    old = {"name": name, "args": {"keys": "pred", argument: 1}}
+    wired = spec("SupervisedEvaluator", network="@model")
+
+    def after(evaluator: dict[str, Any]) -> dict[str, Any]:
+        document = {"dataloader": spec("DataLoader"), "evaluator": evaluator}
+        transforms: Any = upgrade({**document, "post_transforms": [old]}).document
+        return dict(transforms["post_transforms"][0])
+
+    assert after(spec("SupervisedEvaluator")) == today
+    assert 1 in after(wired)["args"].values()  # 4.1 takes batches apart itself
+
+
+def test_the_loss_of_an_engine_is_that_of_its_first_item() -> None:
+    handler = spec("LrScheduleHandler", step_transform="lambda x: x.state.output['loss']")
+
+    found, _ = train(handlers=[handler])
+
+    step = found["handlers"][0]["args"]["step_transform"]
+    assert step == "lambda x: x.state.output[0]['loss']"
 
 
 def test_another_key_than_the_inverted_one_is_saved_as_it_is() -> None:

@@ -184,12 +184,30 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             ("SpatialResampleD", "meta_key_postfix", "meta_dict"),
             ("RandCropByPosNegLabeld", "meta_keys", "image_meta_dict"),
             ("RandAffineDict", "as_tensor_output", False),
+            ("SaveImaged", "save_batch", True),
         )
     ),
     (
         "metric-class",
         {"name": "MeanIoU", "log_label": "iou", "args": {"include_background": False}},
         {"name": "MeanIoUHandler", "log_label": "iou", "args": {"include_background": False}},
+    ),
+    ("old-name", spec("unet", spatial_dims=3), spec("UNet", spatial_dims=3)),
+    ("old-name", spec("se_resnet50", spatial_dims=2), spec("SEResNet50", spatial_dims=2)),
+    (
+        "loader",
+        spec("LoadNiftiD", keys="image", image_only=True),
+        spec("LoadImaged", keys="image", image_only=True, reader="NibabelReader"),
+    ),
+    (
+        "progress",
+        spec("densenet121", pretrained=False, progress=True),
+        spec("densenet121", pretrained=False),
+    ),
+    (
+        "dropout",
+        spec("VNet", dropout_prob=0.3),
+        spec("VNet", dropout_prob_down=0.3, dropout_prob_up=[0.3, 0.5]),
     ),
     (
         "table",
@@ -279,6 +297,11 @@ MESSAGES = {
     "default": "Orientationd's labels is kept as null; its default changes",
     "metric-class": "a metric of monai.metrics runs as the class of monai.handlers that an engine "
     "takes",
+    "old-name": "a name that MONAI had for a network in 2021 runs as its class",
+    "loader": "LoadNiftid and LoadPNGd run as LoadImaged with their reader",
+    "progress": "'progress' of a network is dropped: it shows a download, and nothing is "
+    "downloaded",
+    "dropout": "VNet's dropout_prob runs as dropout_prob_down and dropout_prob_up",
     "table": "CSVDataset runs as Dataset over that data list, in which paths are below DATA_ROOT",
     "early-stop": "an EarlyStopHandler gets the trainer when it is built",
     "intervals": "TensorBoardStatsHandler's intervals run as iteration_log and epoch_log",
@@ -323,6 +346,45 @@ def test_a_document_of_claras_keeps_the_defaults_of_its_time() -> None:
     assert upgrade_document(clara.document, "config_train.json").notices == ()
 
 
+def old_evaluation(**entries: Any) -> dict[str, Any]:
+    """An evaluation that connects nothing, which only Clara 4.0 ran."""
+    return {"dataloader": spec("DataLoader"), "evaluator": spec("SupervisedEvaluator"), **entries}
+
+
+def test_a_document_of_clara_4_0_keeps_the_defaults_of_its_older_monai() -> None:
+    network = spec("DynUNet", spatial_dims=3)
+
+    old = upgrade_document(old_evaluation(model=network), "config_validation.json")
+    newer = upgrade_document(
+        {"CLARA_TRAIN_VERSION": "4.1.0", "model": network}, "config_validation.json"
+    )
+
+    assert old.document["model"]["args"]["norm_name"] == "instance"  # without weights of its own
+    assert newer.document["model"] == network
+    assert upgrade_document(old.document, "config_validation.json").notices == ()
+
+
+@pytest.mark.parametrize(
+    ("loader", "others", "rows_first"),
+    [
+        (spec("LoadImaged", keys="image"), [], True),
+        (spec("LoadImaged", keys=["image"], reader="PILReader"), [], True),
+        (spec("LoadImaged", keys="image", reader="NibabelReader"), [], False),
+        (spec("LoadImaged", keys=["image", "label"]), [], False),  # a mask beside it
+        (spec("LoadImaged", keys="image"), [spec("SegmentationSaver")], False),
+    ],
+)
+def test_a_picture_that_is_classified_is_read_rows_first(
+    loader: Any, others: list[Any], rows_first: bool
+) -> None:
+    raw = old_evaluation(pre_transforms=[loader], handlers=others)
+
+    found = upgrade_document(raw, "config_validation.json").document
+
+    arguments = found["pre_transforms"][0]["args"]
+    assert arguments.get("reverse_indexing") is (False if rows_first else None)
+
+
 def test_each_change_is_one_of_a_class_that_is_there_today() -> None:
     table = load_component_table()
     entries = {entry.name: entry for entry in table.components.values()}
@@ -333,7 +395,7 @@ def test_each_change_is_one_of_a_class_that_is_there_today() -> None:
             assert old not in entries[name].accepted, name
     for argument, classes in CHANGES["dropped"].items():
         assert all(argument not in entries[name].accepted for name in classes), argument
-    stated = [place.split() for place in CHANGES["clara"]]
+    stated = [place.split() for place in (*CHANGES["clara"], *CHANGES["clara 4.0"])]
     stated += [(name, argument) for name, values in CHANGES["today"].items() for argument in values]
     assert all(argument in entries[name].accepted for name, argument in stated)
 

@@ -32,6 +32,9 @@ ARGMAX = ("AsDiscrete", (("argmax", True),))
             f"{MONAI}.AsDiscrete(argmax=True)({MONAI}.Activations(softmax=True)(x['pred']))",
             [Value("pred", (("Activations", (("softmax", True),)), ARGMAX))],
         ),
+        ("x['pred'][0].unsqueeze(0)", [Value("pred")]),
+        ("x['pred'].argmax(dim=1, keepdim=True)", [Value("pred", (ARGMAX,))]),
+        ("x['pred'].round()", [Value("pred", (("AsDiscrete", (("rounding", "torchrounding"),)),))]),
         (
             f"({MONAI}.KeepLargestConnectedComponent(applied_labels=[1, 2])(x['p']), x['label'])",
             [
@@ -56,6 +59,8 @@ def test_the_transforms_of_a_lambda_are_read_in_their_order(body: str, values: l
         "lambda x: x",
         "lambda x: x['pred'][0]",  # an item without its batch has other axes
         "lambda x: x['pred'].numpy()",
+        "lambda x: x['pred'].argmax(dim=2, keepdim=True)",
+        "lambda x: x['pred'].argmax(dim=1)",  # without its channel
         r"lambda x: (x[r'\x5f'], x['label'])",
         "lambda x: (x['__class__'], x['label'])",
         "lambda x: (x['_' '_class_' '_'], x['label'])",
