@@ -1,7 +1,8 @@
 """The MMARs beside this file, copied to a place of their own, with data and a shell.
 
 Fixtures:
-    mmar    ``mmar("gan") -> InstalledMmar``: a copy, whose commands run as they are written.
+    mmar          ``mmar("gan") -> InstalledMmar``: a copy, whose commands run as they are written.
+    lasting_mmar  the same, for all tests of a module.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,14 @@ OBLIQUE = (
     (0.0, 0.0, 0.0, 1.0),
 )
 """Voxels of 0.8 x 1 x 1.2 mm; the axes run to the left, to the top and to the front."""
+
+SLANTED = (
+    (-0.8, 0.1, 0.3, 12.0),
+    (0.1, 0.96, 0.05, -7.0),
+    (0.16, -0.06, 1.4, 3.0),
+    (0.0, 0.0, 0.0, 1.0),
+)
+"""Voxels of 0.82 x 0.97 x 1.43 mm, whose axes are along none of the world's."""
 
 STRAIGHT = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 
@@ -79,13 +89,19 @@ def commands_start_warm(warm: None) -> None:
 @pytest.fixture
 def mmar(tmp_path: Path) -> Callable[[str], InstalledMmar]:
     """``mmar(name)``: a copy of that MMAR with its data."""
+    return partial(_install, tmp_path)
 
-    def install(name: str) -> InstalledMmar:
-        root = tmp_path / name
-        shutil.copytree(MMARS / name, root)
-        return INSTALL[name](root)
 
-    return install
+@pytest.fixture(scope="module")
+def lasting_mmar(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], InstalledMmar]:
+    """The same for all tests of a module."""
+    return partial(_install, tmp_path_factory.mktemp("mmars"))
+
+
+def _install(folder: Path, name: str) -> InstalledMmar:
+    root = folder / name
+    shutil.copytree(MMARS / name, root)
+    return INSTALL[name](root)
 
 
 # --- Data ----------------------------------------------------------------------------------------
@@ -135,6 +151,26 @@ def with_halves(root: Path) -> InstalledMmar:
     return _with_cases(root, case, {"training": 8, "validation": 4, "test": 4})
 
 
+FINDINGS = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 0, 0), (1, 1, 1))
+
+
+def with_findings(root: Path) -> InstalledMmar:
+    """PNG images in colour: each of three findings is a bright third, and a number of the label."""
+    from PIL import Image
+
+    def case(name: str, random: np.random.Generator) -> dict[str, Any]:
+        findings = FINDINGS[int(name[-1])]
+        image = random.integers(0, 100, size=(30, 36, 3), dtype=np.uint8)
+        for number, present in enumerate(findings):
+            image[10 * number : 10 * (number + 1)] += np.uint8(120 * present)
+        Image.fromarray(image).save(root / "data" / f"{name}.png")
+        return {"image": f"{name}.png", "label": list(findings)}
+
+    lists = {"training": 6, "validation": 5, "test": 2}
+    _with_cases(root, case, lists, "config/dataset_0.json")
+    return InstalledMmar(root=root, options=f"DATA_ROOT={root / 'data'}")
+
+
 def with_pictures(root: Path) -> InstalledMmar:
     """Arrays of 16 x 16 pixels with a bright square, and the square as a label."""
 
@@ -179,10 +215,18 @@ def _segmentation_3d_v4_0(root: Path) -> InstalledMmar:
     return InstalledMmar(root=root, options=f"DATA_ROOT={root / 'data'}")
 
 
+def _multi_class_v4_1(root: Path) -> InstalledMmar:
+    with_blobs(root, shape=(20, 18, 16), affine=SLANTED, classes=4)
+    data = root / "data"
+    return InstalledMmar(root=root, options=f"DATA_ROOT={data} DATASET_JSON={data}/dataset.json")
+
+
 INSTALL: Mapping[str, Callable[[Path], InstalledMmar]] = {
     "segmentation_3d": _segmentation_3d,
     "segmentation_3d_v4_0": _segmentation_3d_v4_0,
+    "multi_class_v4_1": _multi_class_v4_1,
     "classification_2d": with_halves,
+    "classification_2d_v4_0": with_findings,
     "click_training": with_pictures,
     "own_components": with_blobs,
     "own_workflow": lambda root: InstalledMmar(root=root),

@@ -30,8 +30,10 @@ MMARS = REPOSITORY / "tests" / "mmars"
 
 PLAIN = (
     "classification_2d",
+    "classification_2d_v4_0",
     "fine_tuning",
     "multi_class_slices",
+    "multi_class_v4_1",
     "segmentation_3d",
     "segmentation_3d_v4_0",
 )
