@@ -7,16 +7,20 @@ from typing import Any
 from monai.data import PILReader
 from monai.transforms import LoadImaged
 from monai.transforms.io.array import SUPPORTED_READERS
+from monai.transforms.transform import ThreadUnsafe
 
 PYDICOM_READERS = ("nvimgcodecpydicomreader", "pydicomreader")
 """They order the slices of a series by their numbers, and give frames of one file no place."""
 
 
-class LoadImagedRowsFirst(LoadImaged):
-    """``LoadImaged``, which takes ``reverse_indexing=False`` without a reader.
+class ThreadedLoadImaged(LoadImaged, ThreadUnsafe):
+    """``LoadImaged`` for the threads of a cache, and with ``reverse_indexing=False`` by itself.
 
-    MONAI's own hands the argument to all readers, and the one of NIfTI then fails. Here it reaches
-    the reader of PNG, JPEG and BMP alone.
+    MONAI's reader of NIfTI remembers the files between two calls. Where threads share the reader,
+    an image of several files loses channels; a cache gives each thread a copy of this class.
+
+    MONAI hands ``reverse_indexing`` to all readers, and the one of NIfTI then fails. Here it
+    reaches the reader of PNG, JPEG and BMP alone.
     """
 
     def __init__(
