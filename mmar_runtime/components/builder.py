@@ -274,12 +274,13 @@ class ComponentBuilder:
 
     def _fit_to_machine(self, arguments: dict[str, Any], *, engine: bool) -> None:
         """Replace the written device by the device of this machine; leave AMP on where it runs."""
-        device = arguments.get("device")
-        on_gpu = isinstance(device, str) and device.startswith("cuda")
-        if on_gpu or (engine and device is not None):
-            arguments["device"] = self.context.device
-            if isinstance(device, str) and not str(self.context.device).startswith(device):
-                self._announce(f"device {device!r} runs on {self.context.device} here")
+        for name in ("device", "sw_device"):  # sw_device: of windows
+            device = arguments.get(name)
+            on_gpu = isinstance(device, str) and device.startswith("cuda")
+            if on_gpu or (engine and device is not None):
+                arguments[name] = self.context.device
+                if isinstance(device, str) and not str(self.context.device).startswith(device):
+                    self._announce(f"device {device!r} runs on {self.context.device} here")
         if engine and arguments.get("amp") and not self.context.amp:
             arguments["amp"] = False
             self._announce("amp is off: automatic mixed precision needs a GPU")

@@ -18,7 +18,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset
 
-from mmar_runtime.components.deep_supervision import SingleAnswerUNetPlusPlus
+from mmar_runtime.components.deep_supervision import (
+    SingleAnswerUNetPlusPlus,
+    StackedDeepSupervisionLoss,
+)
 from mmar_runtime.components.handlers.checkpoint_loader import WholeCheckpointLoader
 from mmar_runtime.components.handlers.checkpoint_saver import AtomicCheckpointSaver
 from mmar_runtime.components.handlers.metrics_saver import NamedMetricsSaver
@@ -42,6 +45,7 @@ REPLACED_CLASSES: Mapping[str, type] = {
     "monai.handlers.clearml_handlers.ClearMLStatsHandler": TaskClearMLStatsHandler,
     "monai.handlers.metrics_saver.MetricsSaver": NamedMetricsSaver,
     "monai.handlers.mlflow_handler.MLFlowHandler": OwnRunMLFlowHandler,
+    "monai.losses.ds_loss.DeepSupervisionLoss": StackedDeepSupervisionLoss,
     "monai.networks.nets.basic_unetplusplus.BasicUNetPlusPlus": SingleAnswerUNetPlusPlus,
     "monai.transforms.io.dictionary.LoadImaged": ThreadedLoadImaged,
     "monai.transforms.utility.dictionary.MapLabelValued": MapWords,

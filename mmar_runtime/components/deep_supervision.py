@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from monai.losses import DeepSupervisionLoss
 from monai.networks.nets import BasicUNetPlusPlus
 
 
@@ -21,3 +22,21 @@ class SingleAnswerUNetPlusPlus(BasicUNetPlusPlus):
         """
         outputs: list[torch.Tensor] = super().forward(x)
         return outputs if self.training and self.deep_supervision else outputs[-1]
+
+
+class StackedDeepSupervisionLoss(DeepSupervisionLoss):
+    """MONAI's loss of several outputs, which takes them stacked as well, as DynUNet gives them."""
+
+    def forward(
+        self, input: torch.Tensor | list[torch.Tensor] | None, target: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the weighted sum over the outputs.
+
+        Args:
+            input: a list of outputs, or (batch, output, channel, spatial...) of one size.
+            target: (batch, channel, spatial...).
+        """
+        if isinstance(input, torch.Tensor) and input.ndim == target.ndim + 1:
+            input = list(input.unbind(1))
+        loss: torch.Tensor = super().forward(input, target)
+        return loss

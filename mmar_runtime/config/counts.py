@@ -83,14 +83,17 @@ def _divisor(network: ComponentSpec) -> int:
 
 def _several_outputs(train: Section) -> Iterator[Finding]:
     """Yield a network that stacks outputs while it learns, beside a loss that takes one."""
-    own_loss = any(loss.path is not None for loss in train.specs("loss"))
-    for network in train.specs("model") if not own_loss and not has_own_engine(train) else ():
-        if network.title == "DynUNet" and _argument(network, "deep_supervision") is True:
+    takes_several = any(
+        loss.path is not None or loss.name == "DeepSupervisionLoss" for loss in train.specs("loss")
+    )
+    for network in train.specs("model") if not takes_several and not has_own_engine(train) else ():
+        if network.title.lower() == "dynunet" and _argument(network, "deep_supervision") is True:
             yield Finding(
                 rule="outputs",
                 place=network.args.location / "deep_supervision",
                 message="DynUNet stacks several outputs while it learns, and the loss takes one",
-                advice="Write false, or a loss of your own.",
+                advice="Write false; or give that loss an entry of its own, such as 'inner', and "
+                'write {"name": "DeepSupervisionLoss", "args": {"loss": "@inner"}} for the loss.',
             )
 
 

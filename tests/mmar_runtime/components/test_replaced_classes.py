@@ -13,7 +13,10 @@ from monai.networks.nets import BasicUNetPlusPlus
 from monai.transforms import Compose, LoadImaged
 from PIL import Image
 
-from mmar_runtime.components.deep_supervision import SingleAnswerUNetPlusPlus
+from mmar_runtime.components.deep_supervision import (
+    SingleAnswerUNetPlusPlus,
+    StackedDeepSupervisionLoss,
+)
 from mmar_runtime.components.images.image_readers import ThreadedLoadImaged
 from mmar_runtime.components.images.label_words import MapWords
 from mmar_runtime.errors import ComponentError
@@ -35,6 +38,16 @@ def test_a_network_with_deep_supervision_answers_an_evaluation_with_its_deepest_
     assert len(outputs) == 4
     assert torch.equal(answer, outputs[-1])
     assert len(ours.train()(image)) == 4  # what DeepSupervisionLoss takes
+
+
+def test_a_loss_of_several_outputs_takes_them_stacked() -> None:
+    loss = StackedDeepSupervisionLoss(torch.nn.MSELoss(), weight_mode="exp")
+    outputs, target = torch.rand(2, 3, 1, 4, 4), torch.rand(2, 1, 4, 4)
+
+    one, half, quarter = (((output - target) ** 2).mean() for output in outputs.unbind(1))
+
+    assert torch.isclose(loss(outputs, target), one + half / 2 + quarter / 4)
+    assert torch.equal(loss(outputs[:, 0], target), one)
 
 
 @pytest.mark.parametrize("name", ["scan.png", "scan.nii.gz"])

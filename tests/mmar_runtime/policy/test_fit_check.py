@@ -280,6 +280,20 @@ def test_an_image_that_was_cut_is_not_stretched_to_the_file_without_a_word(
     assert told(kept) == told(invert(), save) == []
 
 
+def test_a_network_of_several_outputs_needs_a_loss_of_several(load_train: LoadTrain) -> None:
+    document = training([])
+    deep = {"name": "DynUNet", "args": {"deep_supervision": True}}
+    inner = document["train"]["loss"]
+    of_several = {"name": "DeepSupervisionLoss", "args": {"loss": "@inner"}}
+
+    def problems(**more: Any) -> dict[str, list[str]]:
+        return rules(load_train({**document, "train": {**document["train"], **more}}))
+
+    assert list(problems(model=deep)) == ["outputs"]
+    assert problems(model=deep, loss=of_several, inner=inner) == {}
+    assert problems(model={"name": "DynUNet", "args": {"deep_supervision": False}}) == {}
+
+
 # --- Classes and activations ---------------------------------------------------------------------
 
 
