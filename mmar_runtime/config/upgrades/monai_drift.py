@@ -249,7 +249,8 @@ def _resnet(draft: Draft) -> Iterator[Place]:
 @rule("'progress' of a network is dropped: it shows a download, and nothing is downloaded")
 def _progress(draft: Draft) -> Iterator[Place]:
     for place, component in draft.components():
-        if short_name(component).lower() in _WITH_PROGRESS and "progress" in args_of(component):
+        is_flag = isinstance(args_of(component).get("progress"), bool)
+        if is_flag and short_name(component).lower() in _WITH_PROGRESS:
             del args_of(component)["progress"]
             yield (*place, "args", "progress")
 

@@ -223,6 +223,9 @@ def test_cuda_runs_on_the_device_that_is_there_and_says_so_once(
         conf["train"]["trainer"]["args"]["device"] = "cuda"
         conf["validate"]["evaluator"]["args"]["device"] = "cuda"
         conf["validate"]["post_transforms"].append(invert)
+        conf["validate"]["inferer"] = {
+            "name": "SlidingWindowInferer", "args": {"roi_size": [16, 16], "sw_device": "cuda"},
+        }  # fmt: skip
 
     caplog.set_level(logging.INFO, logger="mmar_runtime")
     builder = builder_of(edited(train_json, change))
@@ -232,6 +235,7 @@ def test_cuda_runs_on_the_device_that_is_there_and_says_so_once(
     assert builder.get("validate", "post_transforms").transforms[-1].device == (
         torch.device("cpu"),
     )
+    assert builder.get("validate", "inferer").sw_device == torch.device("cpu")
     assert [record.getMessage() for record in caplog.records] == [
         "config_train.json: device 'cuda' runs on cpu here"
     ]

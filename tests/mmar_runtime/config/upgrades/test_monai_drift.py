@@ -435,6 +435,7 @@ def test_every_rule_has_an_example() -> None:
         spec("AsDiscreted", keys="pred", argmax=True, to_onehot=2, threshold=0.5),
         {"name": "AsDiscreted"},
         spec("UNet", spatial_dims=3),
+        spec("DenseNet121", progress="yes"),  # for the check to refuse
         spec("CheckpointSaver", save_key_metric=False, save_final=False),
         spec("CheckpointSaver", save_key_metric=None),
         spec("CheckpointSaver", save_key_metric=True, key_metric_filename="best.pt"),
