@@ -30,7 +30,7 @@ from mmar_runtime.components.handlers.trackers import (
     TaskClearMLImageHandler,
     TaskClearMLStatsHandler,
 )
-from mmar_runtime.components.images.image_readers import ThreadedLoadImaged
+from mmar_runtime.components.images.image_readers import LoadImaged
 from mmar_runtime.components.images.label_words import MapWords
 from mmar_runtime.config.nodes import ComponentSpec
 from mmar_runtime.errors import ComponentError, ConfigError, Problem, did_you_mean
@@ -47,7 +47,7 @@ REPLACED_CLASSES: Mapping[str, type] = {
     "monai.handlers.mlflow_handler.MLFlowHandler": OwnRunMLFlowHandler,
     "monai.losses.ds_loss.DeepSupervisionLoss": StackedDeepSupervisionLoss,
     "monai.networks.nets.basic_unetplusplus.BasicUNetPlusPlus": SingleAnswerUNetPlusPlus,
-    "monai.transforms.io.dictionary.LoadImaged": ThreadedLoadImaged,
+    "monai.transforms.io.dictionary.LoadImaged": LoadImaged,
     "monai.transforms.utility.dictionary.MapLabelValued": MapWords,
 }
 """Classes that run in place of the library's, with the same arguments."""

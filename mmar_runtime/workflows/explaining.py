@@ -27,7 +27,7 @@ from mmar_runtime.workflows.old_code import own_code_advice
 from mmar_runtime.workflows.remedies import remedy
 
 NO_READER = "cannot find a suitable reader"
-LOADING = re.compile(r"applying transform <monai\.transforms\.io\.\w+\.LoadImage")
+LOADING = re.compile(r"applying transform <(monai|mmar_runtime)\.[\w.]+\.LoadImage")
 """MONAI's words when a transform that reads a file fails, with any exception of the reader."""
 CROP_TOO_LARGE = re.compile(r"crop ROI is larger than the image size|proposed random crop", re.I)
 

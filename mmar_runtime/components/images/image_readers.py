@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from monai import transforms
 from monai.data import PILReader
-from monai.transforms import LoadImaged
 from monai.transforms.io.array import SUPPORTED_READERS
 from monai.transforms.transform import ThreadUnsafe
 
@@ -13,8 +13,8 @@ PYDICOM_READERS = ("nvimgcodecpydicomreader", "pydicomreader")
 """They order the slices of a series by their numbers, and give frames of one file no place."""
 
 
-class ThreadedLoadImaged(LoadImaged, ThreadUnsafe):
-    """``LoadImaged`` for the threads of a cache, and with ``reverse_indexing=False`` by itself.
+class LoadImaged(transforms.LoadImaged, ThreadUnsafe):
+    """MONAI's ``LoadImaged``, for threads of a cache and ``reverse_indexing=False`` alone.
 
     MONAI's reader of NIfTI remembers the files between two calls. Where threads share the reader,
     an image of several files loses channels; a cache gives each thread a copy of this class.

@@ -9,15 +9,15 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from monai import transforms
 from monai.networks.nets import BasicUNetPlusPlus
-from monai.transforms import Compose, LoadImaged
 from PIL import Image
 
 from mmar_runtime.components.deep_supervision import (
     SingleAnswerUNetPlusPlus,
     StackedDeepSupervisionLoss,
 )
-from mmar_runtime.components.images.image_readers import ThreadedLoadImaged
+from mmar_runtime.components.images.image_readers import LoadImaged
 from mmar_runtime.components.images.label_words import MapWords
 from mmar_runtime.errors import ComponentError
 
@@ -60,25 +60,25 @@ def test_pictures_alone_are_read_rows_first(name: str, tmp_path: Path) -> None:
         nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), file)
 
     def read(**arguments: Any) -> Any:
-        return ThreadedLoadImaged(keys="image", **arguments)({"image": file})["image"]
+        return LoadImaged(keys="image", **arguments)({"image": file})["image"]
 
     assert np.array_equal(read(reverse_indexing=False), voxels)
     assert np.array_equal(read(), voxels.T if name.endswith("png") else voxels)
 
 
-@pytest.mark.parametrize("kind", [LoadImaged, ThreadedLoadImaged])
+@pytest.mark.parametrize("kind", [transforms.LoadImaged, LoadImaged])
 def test_threads_do_not_share_the_files_that_a_reader_remembers(
-    kind: type[LoadImaged], tmp_path: Path
+    kind: type[transforms.LoadImaged], tmp_path: Path
 ) -> None:
     file = tmp_path / "t1.nii"
     nibabel.save(nibabel.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4)), file)
     loader = kind(keys="image", reader="NibabelReader")
 
-    image = Compose([loader])({"image": [file, file]}, threading=True)["image"]
+    image = transforms.Compose([loader])({"image": [file, file]}, threading=True)["image"]
 
     assert image.shape == (2, 2, 2, 2)
     # MONAI's own: another thread's files would be read next, and one file gives one channel.
-    assert hasattr(loader._loader.readers[-1], "filenames") == (kind is LoadImaged)
+    assert hasattr(loader._loader.readers[-1], "filenames") == (kind is not LoadImaged)
 
 
 def test_words_become_the_numbers_of_their_classes() -> None:
