@@ -8,7 +8,7 @@ nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -223,32 +223,6 @@ def _named_objects(draft: Draft, handler: str, argument: str) -> Iterator[Place]
             mapping = {name: "@conf" if name == "train_conf" else f"@{name}" for name in names}
             set_args(component, **{argument: mapping})
             yield (*place, "args", argument)
-
-
-# --- Names ---------------------------------------------------------------------------------------
-
-
-@rule("what TransformInverter called by a postfix of its own is called *_inverted")
-def _postfix(draft: Draft) -> Iterator[Place]:
-    for place, section in draft.sections():
-        for index, handler in _handlers(section, "TransformInverter"):
-            postfix = args_of(handler).get("postfix")
-            if not isinstance(postfix, str) or f"_{postfix}" == INVERTED:
-                continue
-            del args_of(handler)["postfix"]
-            for key in _inverted_keys(handler):
-                old = re.compile(rf"\b{re.escape(f'{key}_{postfix}')}(?=\b|_meta_dict\b)")
-                section |= _with_texts(section, partial(old.sub, key + INVERTED))
-            yield (*place, "handlers", index, "args", "postfix")
-
-
-def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
-    """Return a JSON value with each of its texts changed."""
-    if isinstance(value, dict):
-        return {key: _with_texts(item, change) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_texts(item, change) for item in value]
-    return change(value) if isinstance(value, str) else value
 
 
 # --- Transforms ----------------------------------------------------------------------------------
@@ -562,7 +536,7 @@ def _wire_parts(section: dict[str, Any]) -> None:
 
 # Values before moves, so that a notice names the place where a reader of the file finds it;
 # wiring last, as it names the entries that the others have made.
-FIRST_RULES = (_batch_axes, _postfix, _computed_output)
+FIRST_RULES = (_batch_axes, _computed_output)
 """Before MONAI's changes, which then also apply to the transforms of lambdas."""
 
 RULES = (

@@ -272,9 +272,7 @@ def test_an_image_that_was_cut_is_not_stretched_to_the_file_without_a_word(
     kept = transform("SaveImaged", "pred", output_dir="eval", resample=False)
 
     def told(*post: dict[str, Any]) -> list[str]:
-        document = evaluation([crop], [SOFTMAX, *post])
-        config = load_evaluation({**document, "key_metric": None})
-        return noticed(config)
+        return noticed(load_evaluation(evaluation([crop], [SOFTMAX, one_hot(), *post])))
 
     assert told(save) == ["saved-cut"]
     assert told(kept) == told(invert(), save) == []

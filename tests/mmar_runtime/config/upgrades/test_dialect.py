@@ -7,7 +7,6 @@ did not ask for. Federated documents of 4.0 are no workflows; they are not read 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,7 +38,6 @@ SAVE_ARGS = {
 MESSAGES = {
     "batch-axes": "an axis in 4.0's post transforms counts from the channel: batches are taken "
     "apart before",
-    "postfix": "what TransformInverter called by a postfix of its own is called *_inverted",
     "engine-loss": "a lambda that takes the loss of an engine takes it from the first item: "
     "output is a list",
     "computed-output": "a lambda that calls MONAI's transforms runs as post transforms on a copy "
@@ -433,18 +431,6 @@ def test_the_key_that_a_saver_writes(text: str | None) -> None:
     found, _ = evaluation(handlers=[INVERTER, spec("SegmentationSaver", **args)])
 
     assert [item["args"]["keys"] for item in found["post_transforms"]] == ["pred", "pred"]
-
-
-def test_a_postfix_of_the_inverters_own_is_followed() -> None:
-    named = json.dumps([INVERTER, SAVER]).replace("pred_inverted", "pred_back")
-    inverter, saver = json.loads(named)
-    inverter["args"] |= {"postfix": "back", "post_func": "lambda x: x"}
-
-    found, notices = evaluation(handlers=[inverter, saver], key_metric={"name": "MeanDice"})
-
-    usual, _ = evaluation(handlers=[INVERTER, SAVER], key_metric={"name": "MeanDice"})
-    assert found == usual
-    assert notices[0] == "postfix: handlers[0].args.postfix"
 
 
 @pytest.mark.parametrize(
