@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -106,6 +107,7 @@ class LocalTrainer:
             config, context, counts=counts, observer=self, should_stop=should_stop
         )
         self.network = self._trained_network()
+        self._stateful = self._workflow.stateful()
         self._private = PrivateTensors(weights_of(self.network), work.shared)
         self._dataset: Any = self._workflow.entry("train", "dataset")
         self._scorer, self._scores = self._received_model_evaluator()
@@ -170,11 +172,23 @@ class LocalTrainer:
             received: the global weights; left as they are.
             round_number: counted from 1.
 
+        After an error the trainer is as it was before the round.
+
         Raises:
             WeightsError: the weights do not fit, or training ended in values that are not finite.
-            RunAborted: ``should_stop`` said so; the next round starts from received weights anyway.
+            RunAborted: ``should_stop`` said so.
             DataError, ComponentError: something inside the engines failed.
         """
+        # The network's own weights are those that the next round receives.
+        before = copy.deepcopy(self._stateful.state(without=self.network)), self.best
+        try:
+            return self._round(received, round_number)
+        except BaseException:
+            state, self.best = before
+            self._stateful.put_back(state, without=self.network)
+            raise
+
+    def _round(self, received: Weights, round_number: int) -> Update:
         started = time.monotonic()
         self._round_number = round_number
         received_result = self.score(received)
@@ -190,8 +204,10 @@ class LocalTrainer:
         if steps == 0:
             raise WeightsError("the round did no optimizer step; is the data set empty?")
         local_result = self._validated_at_the_end()
-        shared = self._private.divide(self.network.state_dict())
+        trained = self.network.state_dict()
+        shared = self._private.shared(trained)
         difference = weight_difference(shared, received, in_place=self._in_place)
+        self._private.keep(trained)
         return Update(
             round_number=round_number,
             difference=difference,

@@ -12,7 +12,7 @@ PLACE = Location("config_fed_client.json") / "executors" / "args" / "shared_name
 
 
 class PrivateTensors:
-    """Divides a network's weights into shared and private tensors, and joins them again.
+    """Tells shared from private tensors of a network, and joins them again.
 
     Attributes:
         tensors: the private tensors after the last round that ended well.
@@ -35,8 +35,8 @@ class PrivateTensors:
         """Return the shared tensors of a whole network."""
         return {name: tensor for name, tensor in weights.items() if name in self._shared}
 
-    def divide(self, weights: Weights) -> Weights:
-        """Return the shared tensors of a network after training; keep copies of the others.
+    def keep(self, weights: Weights) -> None:
+        """Keep copies of the private tensors of a network after training.
 
         Raises:
             WeightsError: private tensors are not finite; those of before stay.
@@ -49,7 +49,6 @@ class PrivateTensors:
             )
         self.tensors = private
         self._trained = True
-        return self.shared(weights)
 
     def join(self, weights: Weights, *, trained: bool = False) -> Weights:
         """Return received tensors together with the private ones.

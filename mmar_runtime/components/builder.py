@@ -259,6 +259,9 @@ class ComponentBuilder:
             built = self._call(spec, cls, arguments)
         if network and isinstance(built, torch.nn.Module):
             require_no_more(built, self.context.max_parameters, spec.title, spec.location)
+        if isinstance(built, Engine):
+            # Otherwise ignite resumes a run that has failed: it does nothing, and reports success.
+            built.interrupt_resume_enabled = False
         close_at_end(built, self.context.at_end)
         return built.to(self.context.device) if isinstance(built, torch.nn.Module) else built
 

@@ -59,6 +59,7 @@ class EpochReporter:
 
     Attributes:
         reports: the epochs so far; a caller that runs the trainer in parts may empty it in between.
+        losses: of the iterations since the last epoch has ended.
         not_finite: where the loss first was infinite or not a number, in words; empty if never.
     """
 
@@ -67,14 +68,14 @@ class EpochReporter:
         self._measurements = measurements
         self.not_finite = ""
         self._observer = observer
-        self._losses: list[float] = []
+        self.losses: list[float] = []
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._iteration)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
 
     def _iteration(self, engine: Engine) -> None:
         loss = loss_of(engine.state.output)
         if loss is not None:
-            self._losses.append(loss)
+            self.losses.append(loss)
             if not math.isfinite(loss) and not self.not_finite:
                 self.not_finite = _not_finite(engine, loss)
         length = engine.state.epoch_length or 1
@@ -87,7 +88,7 @@ class EpochReporter:
         )
 
     def _epoch(self, engine: Engine) -> None:
-        losses, self._losses = self._losses, []
+        losses, self.losses = self.losses, []
         report = EpochReport(
             epoch=engine.state.epoch,
             loss=sum(losses) / len(losses) if losses else None,

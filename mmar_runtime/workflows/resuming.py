@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +30,9 @@ from mmar_runtime.errors import CheckpointError
 from mmar_runtime.files import ends_digest, write_atomically
 from mmar_runtime.workflows.observing import ShouldStop
 from mmar_runtime.workflows.session import seed_everything
+from mmar_runtime.workflows.training_state import StatefulObjects
 
-FORMAT = 1
+FORMAT = 2
 SHARE_OF_TIME = 100
 """A point is written when training has since taken this many times as long as the last writing."""
 
@@ -40,25 +41,13 @@ MAY_CHANGE = ("epochs", "print_conf")
 """Variables that may differ between the interrupted and the resumed run."""
 
 
-class Stateful(Protocol):
-    """Optimizers and schedules: their state can be taken out and put back."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
-        """Put a state back."""
-
-
 @dataclass(kw_only=True, eq=False)
 class ResumePoint:
     """Writes the point during a training, and restores a written point before it.
 
     Attributes:
         path: the file.
-        trainer: its epochs are the points.
-        evaluator: its best metric is part of the state; None without validation.
-        parts: network, optimizer, schedule by name; those that the config has.
+        training: the objects with state; the epochs of its trainer are the points.
         savers: handlers that keep track of best models; none in a process that saves nothing.
         config: the configuration, which has to be equal when the training goes on.
         should_stop: a point reached while this is true is not written: the validation after the
@@ -67,9 +56,7 @@ class ResumePoint:
     """
 
     path: Path
-    trainer: Engine
-    evaluator: Engine | None
-    parts: Mapping[str, Stateful]
+    training: StatefulObjects
     savers: list[AtomicCheckpointSaver]
     config: Mapping[str, Any]
     should_stop: ShouldStop
@@ -86,9 +73,9 @@ class ResumePoint:
         A point of an earlier training stays until this training validates for the first time:
         then this training replaces the earlier best model, and the earlier point is worthless.
         """
-        self.trainer.add_event_handler(Events.EPOCH_COMPLETED, self._after_epoch)
-        if self.evaluator is not None:
-            self.evaluator.add_event_handler(Events.STARTED, self._forget_earlier)
+        self.training.trainer.add_event_handler(Events.EPOCH_COMPLETED, self._after_epoch)
+        if self.training.evaluator is not None:
+            self.training.evaluator.add_event_handler(Events.STARTED, self._forget_earlier)
 
     def _forget_earlier(self) -> None:
         if not self._is_own:
@@ -108,13 +95,11 @@ class ResumePoint:
         self._took = self._written - started
 
     def _content(self) -> dict[str, Any]:
-        scaler = getattr(self.trainer, "scaler", None)
+        scaler = getattr(self.training.trainer, "scaler", None)
         return {
             "format": FORMAT,
             "config": self.config,
-            "parts": {name: part.state_dict() for name, part in self.parts.items()},
-            "trainer": engine_state(self.trainer),
-            "evaluator": None if self.evaluator is None else engine_state(self.evaluator),
+            "training": self.training.state(),
             "savers": [saver_state(saver) for saver in self.savers],
             "scaler": None if scaler is None else scaler.state_dict(),
             "random": random_state(),
@@ -128,22 +113,17 @@ class ResumePoint:
                 its training is complete.
         """
         content = self._read()
-        first = content["trainer"]["epoch"] + 1
-        if self.trainer.state.max_epochs is not None and first > self.trainer.state.max_epochs:
+        trainer = self.training.trainer
+        first = content["training"]["trainer"]["epoch"] + 1
+        if trainer.state.max_epochs is not None and first > trainer.state.max_epochs:
             raise CheckpointError(
                 f"the training of {str(self.path)!r} is complete after epoch {first - 1}; "
                 "to go on, ask for more: --set epochs=..."
             )
-        for name, part in self.parts.items():
-            try:
-                part.load_state_dict(content["parts"][name])
-            except (KeyError, RuntimeError, ValueError) as error:  # code of the MMAR has changed
-                raise CheckpointError(
-                    f"{str(self.path)!r} does not fit the {name} that is built now: {error}"
-                ) from error
-        restore_engine(self.trainer, content["trainer"])
-        if self.evaluator is not None and content["evaluator"] is not None:
-            restore_engine(self.evaluator, content["evaluator"])
+        try:
+            self.training.put_back(content["training"])
+        except ValueError as error:  # code of the MMAR has changed
+            raise CheckpointError(f"{str(self.path)!r} does not fit {error}") from error
         if self.savers:
             for saver, state in zip(self.savers, content["savers"], strict=True):
                 restore_saver(saver, state)
@@ -158,7 +138,7 @@ class ResumePoint:
                 scaler.load_state_dict(content["scaler"])
 
         # ignite counts by the epoch's number, not by how often the event was fired in this run.
-        self.trainer.add_event_handler(Events.EPOCH_STARTED(once=first), at_first_epoch)
+        trainer.add_event_handler(Events.EPOCH_STARTED(once=first), at_first_epoch)
 
     def _read(self) -> dict[str, Any]:
         if not self.path.is_file():
@@ -248,23 +228,6 @@ def changed_places(old: Any, new: Any, place: str = "") -> list[str]:
         ]
     # max_epochs holds the value of {epochs}.
     return [] if old == new or place == "train.trainer.args.max_epochs" else [place]
-
-
-def engine_state(engine: Engine) -> dict[str, Any]:
-    """Return the counters and the best metric of an engine."""
-    state: Any = engine.state
-    return {
-        "epoch": state.epoch,
-        "iteration": state.iteration,
-        "best_metric": float(getattr(state, "best_metric", -1)),
-        "best_metric_epoch": int(getattr(state, "best_metric_epoch", -1)),
-    }
-
-
-def restore_engine(engine: Engine, saved: Mapping[str, Any]) -> None:
-    """Put counters and best metric back."""
-    for name, value in saved.items():
-        setattr(engine.state, name, value)
 
 
 def _checkpoints(saver: AtomicCheckpointSaver) -> Iterator[tuple[str, Any]]:

@@ -42,11 +42,11 @@ from mmar_runtime.workflows.observing import (
 from mmar_runtime.workflows.rehearsal import rehearse_validation
 from mmar_runtime.workflows.resuming import (
     ResumePoint,
-    Stateful,
     comparable,
     transforms_follow_torch,
 )
 from mmar_runtime.workflows.session import session
+from mmar_runtime.workflows.training_state import Stateful, StatefulObjects
 
 logger = logging.getLogger(__name__)
 
@@ -94,9 +94,8 @@ class TrainingWorkflow:
         self._stopped = False
         self._reporter: EpochReporter | None = None
         if isinstance(self.trainer, Engine):
-            for handler in self.handlers():
-                if isinstance(handler, EarlyStopHandler):  # built before the trainer
-                    handler.set_trainer(self.trainer)
+            for handler in self._early_stops():  # built before the trainer
+                handler.set_trainer(self.trainer)
             measurements = self.builder.measurements("train", self.trainer)
             self._reporter = EpochReporter(self.trainer, measurements, self._observer)
             stop_between_iterations(self.trainer, self._should_stop)
@@ -168,6 +167,23 @@ class TrainingWorkflow:
             if isinstance(built, HAS_STATE) and built.state_dict()
         }
 
+    def stateful(self) -> StatefulObjects:
+        """Return the objects with state.
+
+        Raises:
+            ComponentError: the MMAR brings a trainer that is not an ignite engine.
+        """
+        return StatefulObjects(
+            trainer=self.engine,
+            evaluator=self.evaluator,
+            parts=self.parts(),
+            early_stops=self._early_stops(),
+            reporter=self._reporter,
+        )
+
+    def _early_stops(self) -> tuple[EarlyStopHandler, ...]:
+        return tuple(each for each in self.handlers() if isinstance(each, EarlyStopHandler))
+
     def _remember_validation(self, evaluator: Engine) -> None:
         result = result_of(evaluator, self._measurements)
         self.validated = (self.epoch, result)
@@ -209,7 +225,8 @@ class TrainingWorkflow:
         """
         self._stopped = False
         if self._reporter is not None:
-            self._reporter.not_finite = ""  # a federation's next round begins with other weights
+            # A federation's next round begins with other weights, and may follow a failed round.
+            self._reporter.not_finite, self._reporter.reports = "", []
         if isinstance(self.trainer, Engine):
             require_batches(self.trainer, self.config.train)
         if self.evaluator is not None:
@@ -227,8 +244,7 @@ class TrainingWorkflow:
             raise RunAborted("the training was stopped before it was complete")
         if self._reporter is None:
             return ()
-        reports, self._reporter.reports = tuple(self._reporter.reports), []
-        return reports
+        return tuple(self._reporter.reports)
 
     def rehearse(self) -> None:
         """Try the first batch of the validation, so that its faults show before the training.
@@ -340,14 +356,11 @@ def _resume_point(
     workflow: TrainingWorkflow, folder: Path, asked_for: Mapping[str, Any], should_stop: ShouldStop
 ) -> ResumePoint | None:
     """Return the point to resume from; None if the MMAR's own trainer holds all of its state."""
-    parts = workflow.parts()
-    if not parts or not isinstance(workflow.trainer, Engine):
+    if not workflow.parts() or not isinstance(workflow.trainer, Engine):
         return None
     return ResumePoint(
         path=folder / RESUME_FILE,
-        trainer=workflow.engine,
-        evaluator=workflow.evaluator,
-        parts=parts,
+        training=workflow.stateful(),
         # The first process alone knows the saved files.
         savers=workflow.savers() if workflow.builder.context.processes.first else [],
         config=asked_for,

@@ -16,7 +16,7 @@ from fl_client.site import Site
 from mmar_runtime.components.network import build_network
 from mmar_runtime.config.loader import CROSS_VALIDATION_FILE, load_evaluation_config
 from mmar_runtime.config.nodes import ComponentSpec
-from mmar_runtime.errors import ConfigError, RunAborted, WeightsError
+from mmar_runtime.errors import ComponentError, ConfigError, RunAborted, WeightsError
 from mmar_runtime.weights import Weights, digest, write_checkpoint
 from mmar_runtime.workflows.evaluation import evaluate
 from mmar_runtime.workflows.session import session
@@ -48,6 +48,21 @@ def test_it_gives_the_numbers_of_mmar_evaluate(
     assert evaluator.evaluate(received, owner="SRV_FL_global_model") == alone
     assert alone.key_metric == "val_mean_dice"
     assert alone.cases == 1
+
+
+def test_after_an_evaluation_that_failed_the_next_gives_its_own_metrics(
+    received: Weights, evaluator: CrossSiteEvaluator
+) -> None:
+    first = evaluator.evaluate(received, owner="site-1")
+    hook = evaluator.network.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ComponentError, match="division by zero"):
+        evaluator.evaluate(changed(received), owner="site-2")
+    hook.remove()
+
+    second = evaluator.evaluate(changed(received), owner="site-2")
+
+    assert second != first
+    assert evaluator.evaluate(received, owner="site-1") == first
 
 
 def test_each_model_gets_its_own_metrics_whatever_was_evaluated_before(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import math
@@ -24,7 +25,14 @@ from fl_client.local_training import LocalTrainer
 from fl_client.local_work import LocalWork
 from fl_client.site import Site
 from mmar_runtime.components.launch import Processes
-from mmar_runtime.errors import ConfigError, MmarError, NotFiniteError, RunAborted, WeightsError
+from mmar_runtime.errors import (
+    ComponentError,
+    ConfigError,
+    MmarError,
+    NotFiniteError,
+    RunAborted,
+    WeightsError,
+)
 from mmar_runtime.results import EpochReport, EvaluationResult
 from mmar_runtime.weights import Weights, digest, load_into, weights_of
 from mmar_runtime.workflows.observing import SilentObserver
@@ -592,6 +600,79 @@ def test_after_a_stop_the_next_round_is_a_whole_one(
 
     assert update.steps == STEPS_OF_AN_EPOCH
     assert len(update.report.epochs) == 1
+
+
+# --- a round that fails changes nothing
+
+
+class Fault:
+    """Something that goes wrong in the second step of a round; once."""
+
+    def __init__(self, trainer: LocalTrainer, do: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.steps = 0
+        self._do = do
+        self._hook = trainer.network.register_forward_hook(self._after_forward)
+
+    def _after_forward(self, network: torch.nn.Module, _: object, output: Any) -> Any:
+        self.steps += network.training
+        if self.steps < STEPS_OF_AN_EPOCH:
+            return output
+        self._hook.remove()
+        return self._do(output)
+
+
+def raising(error: BaseException) -> Callable[[torch.Tensor], torch.Tensor]:
+    def fail(_: torch.Tensor) -> torch.Tensor:
+        raise error
+
+    return fail
+
+
+FAULTS: Mapping[str, tuple[Callable[[torch.Tensor], torch.Tensor], type[BaseException]]] = {
+    "a loss that is not a number": (lambda output: output * math.nan, NotFiniteError),
+    "an error": (raising(RuntimeError("sizes do not match")), ComponentError),
+    "no memory": (raising(MemoryError()), ComponentError),
+    "a full disk": (raising(OSError(errno.ENOSPC, "No space left on device")), MmarError),
+    "an interrupt": (raising(KeyboardInterrupt()), KeyboardInterrupt),
+}
+
+
+@pytest.mark.parametrize("work", [{"epochs": 2}, {"steps": 3}], ids=["epochs", "steps"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_after_a_round_that_failed_a_site_is_where_it_was_before(
+    make_trainer: MakeTrainer, received: Weights, fault: str, work: dict[str, int]
+) -> None:
+    """Weights, optimizer, schedule, counters, engines and best model."""
+    do, error = FAULTS[fault]
+    undisturbed, trainer = make_trainer(**work), make_trainer(**work)
+    expected = rounds(undisturbed, received, 2)
+    (first,) = rounds(trainer, received, 1)
+    best, after_first = trainer.best, moved(received, first.difference)
+
+    Fault(trainer, do)
+    with pytest.raises(error):
+        trainer.train(after_first, 2)
+    assert trainer.best is best
+    again = trainer.train(after_first, 2)
+
+    assert digest(again.difference) == digest(expected[1].difference)
+    assert again.steps == expected[1].steps
+    assert again.samples == expected[1].samples
+    assert again.report.epochs == expected[1].report.epochs
+    assert again.report.local_metrics == expected[1].report.local_metrics
+
+
+def test_after_a_first_round_that_failed_everything_is_new(
+    make_trainer: MakeTrainer, received: Weights
+) -> None:
+    (expected,) = rounds(make_trainer(epochs=2), received, 1)
+    trainer = make_trainer(epochs=2)
+
+    Fault(trainer, lambda output: output * math.nan)
+    with pytest.raises(NotFiniteError):
+        trainer.train(received, 1)
+
+    assert digest(trainer.train(received, 1).difference) == digest(expected.difference)
 
 
 # --- what is refused

@@ -40,7 +40,9 @@ def test_all_is_shared_unless_the_job_says_otherwise() -> None:
 def test_private_tensors_stay_and_meet_the_next_model() -> None:
     private = PrivateTensors(NETWORK, ["body.*"])
 
-    assert values(private.divide(tensors(1, 2))) == {"body.weight": 1}
+    private.keep(tensors(1, 2))
+
+    assert values(private.shared(tensors(1, 2))) == {"body.weight": 1}
     assert values(private.join({"body.weight": torch.full((2,), 7.0)})) == {
         "body.weight": 7,
         "head.weight": 2,
@@ -49,10 +51,10 @@ def test_private_tensors_stay_and_meet_the_next_model() -> None:
 
 def test_private_tensors_that_are_not_finite_are_not_kept() -> None:
     private = PrivateTensors(NETWORK, ["body.*"])
-    private.divide(tensors(1, 2))
+    private.keep(tensors(1, 2))
 
     with pytest.raises(WeightsError, match=r"not finite, in head\.weight"):
-        private.divide(tensors(3, math.nan))
+        private.keep(tensors(3, math.nan))
 
     assert values(private.join({"body.weight": torch.zeros(2)}))["head.weight"] == 2
 

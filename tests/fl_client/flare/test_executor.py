@@ -168,14 +168,21 @@ def test_an_abort_during_training_ends_it_between_two_iterations(
     signal = Signal()
     session = executor.run.session
     session._work = LocalWork(epochs=100)
-    session._progress.iteration = lambda **_: signal.trigger(True)  # type: ignore[method-assign]
+    iterations = []
+
+    def abort(**progress: object) -> None:
+        iterations.append(progress)
+        signal.trigger(True)
+
+    session._progress.iteration = abort  # type: ignore[method-assign]
 
     reply = execute("train", train_task(received), signal)
 
     assert reply.get_return_code() == ReturnCode.TASK_ABORTED
+    assert len(iterations) == 1
     tasks = session.tasks
     assert isinstance(tasks, LocalTasks)
-    assert tasks.trainer()._workflow.iteration == 1
+    assert tasks.trainer()._workflow.iteration == 0  # where it was before the round
     assert list(run_folder.glob("error-*")) == []
 
 

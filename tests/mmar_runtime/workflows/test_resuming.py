@@ -27,6 +27,7 @@ from mmar_runtime.weights import digest, read_checkpoint
 from mmar_runtime.workflows import resuming
 from mmar_runtime.workflows.resuming import SHARE_OF_TIME, ResumePoint, changed_places
 from mmar_runtime.workflows.training import train
+from mmar_runtime.workflows.training_state import StatefulObjects
 
 MakeMmar = Callable[..., Path]
 Edited = Callable[[Path, Callable[[Any], object]], Path]
@@ -158,7 +159,7 @@ def test_a_resumed_training_reaches_the_same_bits(
     models, whole = expected(make_mmar, edited, workers=workers)
 
     interrupted(mmar, questions=2 * QUESTIONS + PLACES[place])  # in the third epoch
-    assert point_of(mmar)["trainer"]["epoch"] == 2
+    assert point_of(mmar)["training"]["trainer"]["epoch"] == 2
     result = resumed(mmar)
 
     assert digests(mmar) == models
@@ -182,7 +183,7 @@ def test_it_may_be_interrupted_again(
 
         with pytest.raises(RunAborted):
             train(config_of(mmar), allow_code=True, should_stop=should_stop, resume=True)
-    assert point_of(mmar)["trainer"]["epoch"] == 3
+    assert point_of(mmar)["training"]["trainer"]["epoch"] == 3
     resumed(mmar)
     assert digests(mmar) == models
 
@@ -198,7 +199,7 @@ def test_it_goes_on_from_the_last_point_although_that_is_some_epochs_old(
     monkeypatch.setattr(resuming, "SHARE_OF_TIME", 10**6)
     models, _ = expected(make_mmar, edited, workers=0)
     interrupted(mmar, questions=4 * QUESTIONS + 2)
-    assert point_of(mmar)["trainer"]["epoch"] == 1
+    assert point_of(mmar)["training"]["trainer"]["epoch"] == 1
     resumed(mmar)
     assert digests(mmar) == models
 
@@ -230,12 +231,12 @@ def test_train_stats_of_a_resumed_training_keep_the_best_metric(
     mmar: Path,
 ) -> None:
     interrupted(mmar, questions=3 * QUESTIONS + 2)
-    best = point_of(mmar)["evaluator"]["best_metric"]
+    best = point_of(mmar)["training"]["evaluator"]["best_metric"]
     # From here on nothing is learned, so that the best one stays.
     point = point_of(mmar)
-    for group in point["parts"]["optimizer"]["param_groups"]:
+    for group in point["training"]["parts"]["optimizer"]["param_groups"]:
         group["lr"] = 0.0
-    point["parts"]["lr_scheduler"]["base_lrs"] = [0.0]
+    point["training"]["parts"]["lr_scheduler"]["base_lrs"] = [0.0]
     torch.save(point, mmar / "models/resume.pt")
 
     assert medl.apps.train.main(["-m", str(mmar), "--resume", "--write_train_stats"]) == 0
@@ -309,7 +310,7 @@ def test_after_kill_9_in_the_middle_of_writing_the_point_before_is_whole(
     command = [str(warm_python), "-c", KILLED_WHILE_WRITING, str(mmar)]
     killed = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert point_of(mmar)["trainer"]["epoch"] == 2
+    assert point_of(mmar)["training"]["trainer"]["epoch"] == 2
     resumed(mmar)
     assert digests(mmar) == models
 
@@ -352,9 +353,7 @@ def writings(folder: Path, *, epochs: int, epoch_takes: float, writing_takes: fl
     trainer = Engine(iterate)
     point = ResumePoint(
         path=folder / "resume.pt",
-        trainer=trainer,
-        evaluator=None,
-        parts={"model": part},
+        training=StatefulObjects(trainer=trainer, parts={"model": part}),
         savers=[],
         config={},
         should_stop=lambda: False,
@@ -501,7 +500,7 @@ def test_nothing_in_the_file_is_executed(mmar: Path, tmp_path: Path) -> None:
 def test_a_network_whose_code_has_changed_is_refused(mmar: Path) -> None:
     interrupted(mmar, questions=QUESTIONS + 2)
     point = point_of(mmar)
-    point["parts"]["model"] = {"layer.weight": torch.zeros(1)}
+    point["training"]["parts"]["model"] = {"layer.weight": torch.zeros(1)}
     torch.save(point, mmar / "models/resume.pt")
     refused(mmar, r"resume\.pt' does not fit the model that is built now")
 
