@@ -22,13 +22,16 @@ def failure(error: Exception, *, task: object, by: FLComponent, fl_ctx: FLContex
         by: who was at work.
         fl_ctx: of the task.
 
-    Raises:
-        OSError: the text, or the audit log, cannot be written.
+    Where the disk is full, the audit log cannot have the line; the reply still names the reason.
     """
     word = status_word(error)
     run = Path(fl_ctx.get_engine().get_workspace().get_run_dir(fl_ctx.get_job_id()))
-    reference, path = keep_error(error, task=task, run=run)
-    note(fl_ctx, "task-failed", task=task, by=by.name, status=word, reference=reference)
+    reference, place = keep_error(error, task=task, run=run)
+    try:
+        note(fl_ctx, "task-failed", task=task, by=by.name, status=word, reference=reference)
+    except OSError as fault:
+        by.log_error(fl_ctx, f"the audit log cannot be written: {fault}")
+        word = status_word(fault)
     # NVFlare may send a site's error log to the server, and anyone may listen to log events.
-    by.log_error(fl_ctx, f"{word} in task {task}; its text is in {path.name} here")
+    by.log_error(fl_ctx, f"{word} in task {task}; its text is in {place} here")
     return failed_reply(word, reference)

@@ -154,8 +154,8 @@ class SitesInTurn:
             return Failure(status="")
         except Exception as error:
             title, word = name_of(task), status_word(error)
-            reference, path = keep_error(error, task=title, run=site.folder)
-            logger.error("%s: %s in task %s; its text is in %s", name, word, title, path.name)
+            reference, place = keep_error(error, task=title, run=site.folder)
+            logger.error("%s: %s in task %s; its text is in %s", name, word, title, place)
             return Failure(status=f"{word} (reference {reference})")
 
     def close(self) -> None:

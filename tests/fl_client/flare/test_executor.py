@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -315,6 +317,36 @@ def test_running_out_of_memory_is_told_also_from_inside_a_component() -> None:
     error.__cause__ = torch.OutOfMemoryError("CUDA out of memory")
 
     assert status_word(error) == "out-of-memory"
+
+
+def test_so_is_the_memory_of_the_processor() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**50)
+
+    assert status_word(raised.value) == "out-of-memory"
+
+
+def test_a_full_disk_is_told_although_neither_its_text_nor_the_audit_log_can_be_written(
+    executor: MmarExecutor,
+    execute: Execute,
+    received: Weights,
+    run_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "audit.jsonl")
+
+    monkeypatch.setattr("fl_client.flare.executor.note", full)
+    monkeypatch.setattr("fl_client.flare.failure.note", full)
+    monkeypatch.setattr(Path, "write_text", full)
+
+    reply = execute("train", train_task(received))
+
+    assert reply.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
+    assert reply.get_header(STATUS).startswith("storage-error ")
+    assert "No space left on device" in capsys.readouterr().err
+    assert list(run_folder.glob("error-*")) == []
 
 
 # --- progress
