@@ -23,6 +23,7 @@ from mmar_runtime.components.processes import agree_on_buffers, asked_together
 from mmar_runtime.config.sections import TrainConfig
 from mmar_runtime.errors import ConfigError, Problem, RunAborted, WeightsError
 from mmar_runtime.exchange.messages import BestModel, SiteReport, Update
+from mmar_runtime.exchange.plain import from_plain
 from mmar_runtime.results import EpochReport, EvaluationResult
 from mmar_runtime.weights import Weights, load_into, weights_of
 from mmar_runtime.workflows.evaluation import result_of
@@ -34,6 +35,7 @@ from mmar_runtime.workflows.observing import (
     forget_batch,
     stop_between_iterations,
 )
+from mmar_runtime.workflows.resuming import restore_saver, saver_state
 from mmar_runtime.workflows.samples import DrawnSamples, passes_of
 from mmar_runtime.workflows.session import seed_everything
 from mmar_runtime.workflows.training import TrainingWorkflow
@@ -187,6 +189,37 @@ class LocalTrainer:
             state, self.best = before
             self._stateful.put_back(state, without=self.network)
             raise
+
+    def state(self) -> dict[str, Any]:
+        """Return all that the next round goes on from: tensors and plain values."""
+        best = self.best and {
+            "weights": self.best.weights,
+            "round_number": self.best.round_number,
+            "result": self.best.result.as_dict(),
+        }
+        return {
+            "training": self._stateful.state(without=self.network),
+            "savers": [saver_state(saver) for saver in self._workflow.savers()],
+            "private": self._private.state(),
+            "best": best,
+        }
+
+    def put_back(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that ``state`` has returned, in another process.
+
+        Raises:
+            ValueError: the state is of another training.
+        """
+        self._stateful.put_back(state["training"], without=self.network)
+        for saver, saved in zip(self._workflow.savers(), state["savers"], strict=True):
+            restore_saver(saver, saved)
+        self._private.put_back(state["private"])
+        if best := state["best"]:
+            self.best = BestModel(
+                weights=best["weights"],
+                round_number=best["round_number"],
+                result=from_plain(EvaluationResult, best["result"]),
+            )
 
     def _round(self, received: Weights, round_number: int) -> Update:
         started = time.monotonic()

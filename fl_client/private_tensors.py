@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from fl_client.updates import first_not_finite
 from mmar_runtime.config.location import Location
 from mmar_runtime.errors import WeightsError
@@ -49,6 +52,20 @@ class PrivateTensors:
             )
         self.tensors = private
         self._trained = True
+
+    def state(self) -> dict[str, Any]:
+        """Return the private tensors, and whether they come out of a training."""
+        return {"tensors": self.tensors, "trained": self._trained}
+
+    def put_back(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            ValueError: the state is of other tensors.
+        """
+        if state["tensors"].keys() != self.tensors.keys():
+            raise ValueError("the tensors that are this site's own are others now")
+        self.tensors, self._trained = dict(state["tensors"]), state["trained"]
 
     def join(self, weights: Weights, *, trained: bool = False) -> Weights:
         """Return received tensors together with the private ones.

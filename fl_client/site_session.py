@@ -11,8 +11,8 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TypeAlias
 
-from fl_client.done_tasks import DoneTasks
 from fl_client.local_work import LocalWork
+from fl_client.memory.done_tasks import DoneTasks
 from fl_client.outgoing import outgoing_model, outgoing_result, outgoing_update
 from fl_client.progress import ProgressFile
 from fl_client.run_watch import RunWatch

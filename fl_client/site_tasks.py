@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ import torch
 from fl_client.local_evaluation import CrossSiteEvaluator
 from fl_client.local_training import LocalTrainer, SharedTensors
 from fl_client.local_work import LocalWork
+from fl_client.memory.stored_rounds import StoredRounds
 from fl_client.shared_storage import SharedStorage
 from fl_client.site import Site
 from fl_client.task_limits import (
@@ -22,8 +24,9 @@ from fl_client.task_limits import (
     require_within_limits,
 )
 from mmar_runtime.components.builder import BuildContext
+from mmar_runtime.components.processes import least_number
 from mmar_runtime.config.sections import WorkflowConfig
-from mmar_runtime.errors import WeightsError
+from mmar_runtime.errors import CheckpointError, WeightsError
 from mmar_runtime.exchange.messages import BestModel, Update
 from mmar_runtime.results import EvaluationResult
 from mmar_runtime.weights import Weights
@@ -71,6 +74,7 @@ class LocalTasks:
         observer: told of iterations, epochs and validations.
         should_stop: asked between iterations.
         storage: memory that the networks of a process share; None if each has its own.
+        stored: the state after the last rounds; None where nobody goes on after the process.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class LocalTasks:
         observer: Observer,
         should_stop: ShouldStop,
         storage: SharedStorage | None = None,
+        stored: StoredRounds | None = None,
     ) -> None:
         self.site = site
         self.work = work
@@ -89,6 +94,7 @@ class LocalTasks:
         self._observer = observer
         self._should_stop = should_stop
         self._storage = storage
+        self._stored = stored
         self._counts: Counter[str] = Counter()
         self._trainer: LocalTrainer | None = None
         self._evaluator: CrossSiteEvaluator | None = None
@@ -96,8 +102,10 @@ class LocalTasks:
 
     def train(self, weights: Weights, round_number: int) -> Update:
         """See ``SiteTasks``."""
-        trainer = self.trainer()
+        trainer = self.trainer(before=round_number)
         update = trainer.train(weights, round_number)
+        if self._stored is not None:
+            self._stored.write(round_number, trainer.state())
         if self._storage is not None:
             self._storage.lend_gradients(trainer.network, trainer.engine)
         return update
@@ -133,20 +141,25 @@ class LocalTasks:
         """Put the process's settings back."""
         self._sessions.close()
 
-    def trainer(self) -> LocalTrainer:
+    def trainer(self, *, before: float = math.inf) -> LocalTrainer:
         """Return this site's trainer.
+
+        Args:
+            before: a trainer that is built goes on from the newest state before this round.
 
         Raises:
             PolicyError: the site's policy does not allow this training.
+            CheckpointError: the state that an earlier process has stored cannot be used.
         """
         if self._trainer is None:
             config = self.site.train_config()
             require_enough_cases(config, self.site.policy)
             require_metrics_may_leave(config, self.site.policy)
+            context = self._context(config)
             trainer = LocalTrainer(
                 self.site,
                 config,
-                self._context(config),
+                context,
                 work=self.work,
                 process=self.process,
                 counts=self._counts,
@@ -155,9 +168,24 @@ class LocalTasks:
                 in_place=self._storage is not None,
             )
             require_within_limits(trainer, self.site.policy)
+            self._go_on(trainer, before, context)
             self._lend(trainer.network)
             self._trainer = trainer
         return self._trainer
+
+    def _go_on(self, trainer: LocalTrainer, before: float, context: BuildContext) -> None:
+        if self._stored is None:
+            return
+        number = self._stored.newest(before)
+        if context.processes.several:  # the last round that all of them have stored
+            number = least_number(number, context.device)
+        if number == 0:
+            return
+        try:
+            trainer.put_back(self._stored.read(number))
+        except ValueError as error:
+            fault = f"the state of an earlier process does not fit {error}"
+            raise CheckpointError(fault) from error
 
     def evaluator(self) -> CrossSiteEvaluator:
         """Return this site's evaluator for models from anywhere.

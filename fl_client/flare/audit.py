@@ -7,7 +7,7 @@ from typing import Any
 
 from nvflare.apis.fl_context import FLContext
 
-from fl_client.done_tasks import DoneTasks
+from fl_client.memory.done_tasks import DoneTasks
 from fl_client.privacy.ledger import PrivacyLedger
 from mmar_runtime.audit import AUDIT_FILE, AuditLog, lines_of_job, log_heads
 from mmar_runtime.audit_keys import LogKey

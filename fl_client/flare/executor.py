@@ -16,7 +16,6 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 
-from fl_client.done_tasks import DONE, facts_of
 from fl_client.flare.audit import done_before, note
 from fl_client.flare.encryption_keys import ability_faults
 from fl_client.flare.exchange import (
@@ -30,6 +29,8 @@ from fl_client.flare.privacy import RunFilters
 from fl_client.flare.result_gate import tensors_in
 from fl_client.jobs.approved import job_approval_faults, job_digest
 from fl_client.local_work import LocalWork
+from fl_client.memory.done_tasks import DONE, facts_of
+from fl_client.memory.stored_rounds import STORED, StoredRounds
 from fl_client.progress import ProgressFile
 from fl_client.ranks.tasks import RankTasks
 from fl_client.run_watch import RunWatch
@@ -222,6 +223,7 @@ class MmarExecutor(Executor):
             process=uuid.uuid4().hex[:12],
             observer=progress,
             should_stop=should_stop,
+            stored=StoredRounds(progress.path.parent / STORED),
         )
 
     @property

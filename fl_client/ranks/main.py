@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_client.local_work import LocalWork
+from fl_client.memory.stored_rounds import StoredRounds
 from fl_client.progress import ProgressFile
 from fl_client.ranks.connection import Inbox, send
 from fl_client.ranks.messages import error_message, read_weights, update_message, write_weights
@@ -70,6 +71,7 @@ class Rank:
             process=setup["process"],
             observer=self._progress if self._processes.first else SilentObserver(),
             should_stop=lambda: self._inbox.aborted == self._number,
+            stored=StoredRounds(Path(setup["stored"]) / f"rank-{self._processes.rank}"),
         )
 
     def serve(self) -> int:
@@ -98,6 +100,9 @@ class Rank:
             case "evaluate":
                 result = self._tasks.evaluate(self._weights(task), owner=task["owner"])
                 return {"result": result.as_dict()}
+            case "best":
+                self._tasks.trainer()  # all build it together
+                return self._new_best() if self._processes.first else {}
             case "shared_tensors":
                 tensors = self._tasks.shared_tensors()
                 return {"sizes": dict(tensors.sizes), "buffers": sorted(tensors.buffers)}

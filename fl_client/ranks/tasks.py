@@ -13,10 +13,11 @@ from typing import Any
 
 from fl_client.local_training import SharedTensors
 from fl_client.local_work import LocalWork
+from fl_client.memory.stored_rounds import STORED
 from fl_client.ranks.launcher import START_SECONDS, Ranks
 from fl_client.ranks.messages import read_weights, result_from, update_from, write_weights
 from fl_client.site import Site
-from mmar_runtime.errors import ProcessLostError, WeightsError
+from mmar_runtime.errors import WeightsError
 from mmar_runtime.exchange.messages import BestModel, Update
 from mmar_runtime.policy.site_policy import SITE_POLICY_FILE, policy_document
 from mmar_runtime.results import EvaluationResult
@@ -63,7 +64,6 @@ class RankTasks:
         self._start_seconds = start_seconds
         self._ranks: Ranks | None = None
         self._written = 0
-        self._trained = False
         self._best: BestModel | None = None
 
     @property
@@ -74,9 +74,7 @@ class RankTasks:
     def train(self, weights: Weights, round_number: int) -> Update:
         """See ``SiteTasks``."""
         answer = self._ask("train", weights, round_number=round_number)
-        self._trained = True
-        if "best" in answer:
-            self._keep(answer["best"])
+        self._keep_best(answer)
         difference = self._read(answer["difference"])
         return update_from(answer["update"], {name: difference[name] for name in weights})
 
@@ -86,6 +84,8 @@ class RankTasks:
 
     def best(self) -> BestModel:
         """See ``SiteTasks``."""
+        if self._best is None and (self._run / STORED).is_dir():
+            self._keep_best(self._ask("best", {}))  # of an earlier process of this site
         if self._best is None:
             raise WeightsError("this site has trained no model yet that it could submit")
         return self._best
@@ -117,20 +117,13 @@ class RankTasks:
         """Return the processes, started if there are none.
 
         Raises:
-            ProcessLostError: with the former ones went what cannot be had again.
             LaunchError: they did not start.
         """
         if self._ranks is not None and self._ranks.alive:
             return self._ranks
         if self._ranks is not None:
             self._ranks.end()
-            if self._trained and self.work.shared is not None:
-                raise ProcessLostError(
-                    "the tensors that are this site's own were trained in processes that have "
-                    "ended, and the server does not have them. This site takes no further part in "
-                    "the job; run the job again"
-                )
-            logger.warning("the processes are started anew: optimizer and epochs begin anew too")
+            logger.warning("the processes are started anew, and go on from the last whole round")
         self._ranks = Ranks(
             self.site.processes,
             self._setup(),
@@ -161,10 +154,14 @@ class RankTasks:
             "process": uuid.uuid4().hex[:12],
             "folder": str(self._folder),
             "progress": str(self._progress),
+            "stored": str(self._run / STORED),
         }
 
-    def _keep(self, told: Mapping[str, Any]) -> None:
-        """Keep the processes' best model, unless the one of earlier processes was better."""
+    def _keep_best(self, answer: Mapping[str, Any]) -> None:
+        """Keep the processes' best model, if an answer has one that is better."""
+        if "best" not in answer:
+            return
+        told = answer["best"]
         best = BestModel(
             weights=self._read(told["weights"]),
             result=result_from(told["result"]),

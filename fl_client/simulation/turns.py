@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from fl_client.done_tasks import DoneTasks
 from fl_client.local_work import LocalWork
+from fl_client.memory.done_tasks import DoneTasks
 from fl_client.progress import ProgressFile
 from fl_client.run_watch import RunWatch
 from fl_client.shared_storage import SharedStorage

@@ -112,6 +112,13 @@ def agreed_number(number: int, device: torch.device) -> int:
     return int(shared.item())
 
 
+def least_number(number: int, device: torch.device) -> int:
+    """Return the least of the processes' numbers, in every process."""
+    shared = torch.tensor([number], dtype=torch.int64, device=device)
+    dist.all_reduce(shared, op=dist.ReduceOp.MIN)
+    return int(shared.item())
+
+
 def asked_together(
     question: Callable[[], bool], processes: Processes, device: torch.device
 ) -> Callable[[], bool]:

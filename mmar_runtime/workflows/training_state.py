@@ -92,6 +92,7 @@ def engine_state(engine: Engine) -> dict[str, Any]:
     return {
         "epoch": state.epoch,
         "iteration": state.iteration,
+        "epoch_length": state.epoch_length,
         "best_metric": float(getattr(state, "best_metric", -1)),
         "best_metric_epoch": int(getattr(state, "best_metric_epoch", -1)),
     }

@@ -23,6 +23,7 @@ from monai.networks.nets import UNet
 from fl_client.local_evaluation import CrossSiteEvaluator
 from fl_client.local_training import LocalTrainer
 from fl_client.local_work import LocalWork
+from fl_client.memory.stored_rounds import StoredRounds
 from fl_client.site import Site
 from mmar_runtime.components.launch import Processes
 from mmar_runtime.errors import (
@@ -328,6 +329,7 @@ from collections import Counter
 from pathlib import Path
 from fl_client.local_training import LocalTrainer
 from fl_client.local_work import LocalWork
+from fl_client.memory.stored_rounds import StoredRounds
 from fl_client.site import Site
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.weights import digest, read_checkpoint
@@ -438,6 +440,37 @@ def test_a_site_that_was_restarted_draws_what_it_would_have_drawn(
     restarted = make_trainer().train(moved(received, first.difference), 2)
 
     assert digest(restarted.difference) == digest(second.difference)
+
+
+@pytest.mark.parametrize("work", [{"epochs": 1}, {"steps": 3}], ids=["epochs", "steps"])
+@pytest.mark.parametrize("shared", [None, ["model.1.*"]], ids=["all shared", "own tensors"])
+def test_a_site_whose_process_was_lost_goes_on_to_the_same_bits(
+    make_trainer: MakeTrainer,
+    received: Weights,
+    tmp_path: Path,
+    work: dict[str, Any],
+    shared: list[str] | None,
+) -> None:
+    """Optimizer, schedule, counters, own tensors and the best model come from a file."""
+    stored, undisturbed = StoredRounds(tmp_path), make_trainer(**work, shared=shared)
+    models, updates = [undisturbed.shared(received)], []
+    for number in (1, 2, 3):
+        updates.append(undisturbed.train(models[-1], number))
+        models.append(moved(models[-1], updates[-1].difference))
+        if number < 3:
+            stored.write(number, undisturbed.state())
+
+    for number in (2, 3):  # the answer to round 2 may have been lost as well
+        restarted = make_trainer(**work, shared=shared)
+        restarted.put_back(stored.read(stored.newest(before=number)))
+        update = restarted.train(models[number - 1], number)
+
+        assert digest(update.difference) == digest(updates[number - 1].difference)
+        assert update.report.epochs == updates[number - 1].report.epochs
+    assert restarted.best is not None
+    assert undisturbed.best is not None
+    assert digest(restarted.best.weights) == digest(undisturbed.best.weights)
+    assert restarted.best.result == undisturbed.best.result
 
 
 # --- the site's best model

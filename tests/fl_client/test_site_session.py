@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from fl_client import site_session
-from fl_client.done_tasks import DoneTasks
 from fl_client.local_work import LocalWork
+from fl_client.memory.done_tasks import DoneTasks
 from fl_client.progress import ProgressFile
 from fl_client.run_watch import RunWatch
 from fl_client.simulation.turns import TurnClock

@@ -28,8 +28,8 @@ from nvflare.apis.signal import Signal
 from nvflare.apis.workspace import Workspace
 from nvflare.app_common.app_constant import AppConstants
 
-from fl_client.done_tasks import DoneTasks
 from fl_client.flare.executor import MmarExecutor, SiteRun
+from fl_client.memory.done_tasks import DoneTasks
 from fl_client.ranks import launcher
 from fl_client.ranks.tasks import RankTasks
 from fl_server.initial_model import initial_model
@@ -298,17 +298,17 @@ def test_weights_that_do_not_fit_have_their_word_and_the_processes_go_on(
 def test_new_processes_train_the_same_round_to_the_same_bits_and_the_best_model_is_still_there(
     two: Trained, received: Weights
 ) -> None:
-    """Whether a process was started anew changes nothing but the optimizer's memory."""
+    """They have the optimizer's moments of the round before from a file."""
     best = from_shareable(two.site.do("submit_model", None))
     for pid in two.pids:
         os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
-    again = from_shareable(two.site.train(received))
+    again = from_shareable(two.site.train(received, 2))
 
     assert set(two.site.pids).isdisjoint(two.pids)
-    assert digest(tensors(again)) == digest(tensors(two.rounds[0]))
-    assert again.meta[REPORT]["process"] != two.rounds[0].meta[REPORT]["process"]
+    assert digest(tensors(again)) == digest(tensors(two.rounds[1]))
+    assert again.meta[REPORT]["process"] != two.rounds[1].meta[REPORT]["process"]
     kept = from_shareable(two.site.do("submit_model", None))
     assert digest(tensors(kept)) == digest(tensors(best))
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from fl_client.local_work import LocalWork
+from fl_client.memory.stored_rounds import STORED
 from fl_client.ranks import tasks as module
 from fl_client.ranks.messages import update_message, write_weights
 from fl_client.ranks.tasks import FOLDER, RankTasks
 from fl_client.site import Site
-from mmar_runtime.errors import ProcessLostError, WeightsError
+from mmar_runtime.errors import WeightsError
 from mmar_runtime.exchange.messages import SiteReport, Update
 from mmar_runtime.results import EvaluationResult
 from tests.conftest import metric
@@ -41,6 +42,8 @@ class StandIn:
 
     def ask(self, kind: str, *, weights: Any, **task: Any) -> dict[str, Any]:
         assert (self.folder / weights["file"]).is_file()
+        if kind == "best":
+            return self._best(1)
         if kind != "train":
             return {"result": result(0.0)}
         number = task["round_number"]
@@ -110,7 +113,7 @@ def test_lost_processes_are_started_anew_under_another_name_and_that_is_logged(
 
     first, second = StandIn.started
     assert first["process"] != second["process"]
-    assert "optimizer and epochs begin anew" in caplog.text
+    assert "go on from the last whole round" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -138,17 +141,13 @@ def test_the_best_model_outlives_its_processes_until_there_is_a_better_one(
     assert kept == expected
 
 
-def test_a_site_whose_own_tensors_are_lost_goes_no_further(make_tasks: MakeTasks) -> None:
-    """It would start them from what was drawn at the very beginning, and nobody would see that."""
-    tasks = make_tasks(shared=["w"])
-    tasks.score(WEIGHTS)
-    lose(tasks)
-    tasks.train(WEIGHTS, 1)  # nothing of its own was lost
-    lose(tasks)
+def test_the_best_model_of_an_earlier_process_of_the_site_is_asked_for(
+    make_tasks: MakeTasks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(StandIn, "best", 0.5)
+    (tmp_path / STORED).mkdir()
 
-    for _ in range(2):
-        with pytest.raises(ProcessLostError, match="this site's own were trained in processes"):
-            tasks.train(WEIGHTS, 2)
+    assert make_tasks().best().weights["w"].tolist() == [0.5, 0.5]
 
 
 def test_no_weights_are_left_in_the_folder_that_they_go_through(

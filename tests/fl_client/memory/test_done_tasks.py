@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_client.done_tasks import DONE, DoneTasks
+from fl_client.memory.done_tasks import DONE, DoneTasks
 from mmar_runtime.audit import AuditLog, lines_of_job
 from mmar_runtime.errors import PolicyError
 from mmar_runtime.exchange.messages import Score, Train, Validate

@@ -1,0 +1,1 @@
+"""What a site remembers of a job, whichever process does the work."""
