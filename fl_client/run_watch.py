@@ -19,7 +19,7 @@ SECONDS_BETWEEN_LOOKS = 5.0
 
 
 class RunWatch:
-    """Measures one run, from now on.
+    """Measures one run.
 
     Args:
         run: the folder that it writes to.
@@ -27,6 +27,7 @@ class RunWatch:
         process: the process that it is in; with a number, memory is measured too, of this process
             and all that it has started.
         clock: seconds by which the run's time is measured.
+        began: when the run began by that clock; now if None.
     """
 
     def __init__(
@@ -36,12 +37,13 @@ class RunWatch:
         *,
         process: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        began: float | None = None,
     ) -> None:
         self._run = run
         self._limits = limits
         self._process = process
         self._clock = clock
-        self._started = clock()
+        self._started = clock() if began is None else began
         self._looked = -math.inf
         self._too_much: str | None = None
 

@@ -1,4 +1,4 @@
-"""Starts the process of a job at a site, and kills one that stays past the site's limits."""
+"""Starts the process of a job at a site: again if it is killed, never past the site's limits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import shlex
 import threading
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ import psutil
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey, JobConstants
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.job_launcher_spec import JobHandleSpec, JobProcessArgs
+from nvflare.apis.job_launcher_spec import JobHandleSpec, JobProcessArgs, JobReturnCode
 from nvflare.apis.workspace import Workspace
 from nvflare.app_common.job_launcher.client_process_launcher import ClientProcessJobLauncher
 from nvflare.app_common.job_launcher.process_launcher import ProcessHandle
 from nvflare.utils.job_launcher_utils import get_credential_env
-from nvflare.utils.process_utils import spawn_process
+from nvflare.utils.process_utils import ProcessAdapter, spawn_process
 
 from fl_client.flare import job_process
 from fl_client.flare.job_process import SCRATCH
@@ -37,17 +38,83 @@ THROUGH_THE_SITE = {"NVFLARE_BACKBONE_CONN_GEN": "1"}
 SECONDS_TO_STOP = 60.0
 """A run that goes past a limit has this time to end its iteration by itself; then it is killed."""
 
+SHELL_SIGNAL = 128
+"""A shell adds the number of the signal to this."""
+
+SECONDS_TO_START_AGAIN = 1.0
+QUICK = 60.0
+"""A process that lives for less than these seconds is likely to be killed again."""
+MOST_QUICK = 3
+"""So many times in a row such a process is started again."""
+
 log = logging.getLogger(__name__)
 
 
+class JobHandle(ProcessHandle):
+    """NVFlare's handle of a job's process; that somebody kills the process says nothing of the job.
+
+    NVFlare ends the whole job where a site's process ends by a signal.
+    """
+
+    def __init__(self, adapter: ProcessAdapter) -> None:
+        super().__init__(process_adapter=adapter)
+        self._is_asked_to_end = False
+
+    def terminate(self) -> None:
+        """End the process, for NVFlare or for the site's limits."""
+        self._is_asked_to_end = True
+        super().terminate()
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether a signal has ended the process that nobody here has sent."""
+        code = self.adapter.poll()
+        return not self._is_asked_to_end and code is not None and (code < 0 or code > SHELL_SIGNAL)
+
+    def poll(self) -> Any:
+        """Return NVFlare's code of the end; of a process that was killed: unknown."""
+        return JobReturnCode.UNKNOWN if self.was_killed else super().poll()
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """The process of a job at this site.
+
+    Attributes:
+        meta: of the job, as the server has sent it.
+        began: when the job's first process was started; the site's limit of time counts from there.
+        quick: processes before this that were killed soon after their starts, without another.
+        handle: of the process.
+        watch: ends soon after the process.
+        started: when the process was started.
+    """
+
+    meta: dict[str, Any]
+    began: float
+    quick: int
+    handle: JobHandle
+    watch: threading.Thread
+    started: float
+
+
 class ConfinedJobLauncher(ClientProcessJobLauncher):
-    """NVFlare's launcher of processes, with a clean environment, our module, and a watch."""
+    """NVFlare's launcher of processes, with a clean environment, our module, and a watch.
+
+    A process that somebody has killed, or the system for want of memory, is started again. It goes
+    on from what the site has stored of its last rounds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._jobs: dict[str, _Process] = {}
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Offer itself for a job; without a launcher NVFlare does not start the job.
 
         The server sends the metadata apart from the app, so nobody has judged them here before.
         """
+        if event_type == EventType.JOB_COMPLETED:
+            self._ended(fl_ctx.get_prop(FLContextKey.CURRENT_JOB_ID), fl_ctx.get_engine())
         if event_type == EventType.BEFORE_JOB_LAUNCH:
             faults = [*launch_faults(fl_ctx.get_prop(FLContextKey.JOB_META))]
             for fault in faults:
@@ -61,6 +128,8 @@ class ConfinedJobLauncher(ClientProcessJobLauncher):
         workspace: Workspace = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT)
         root, job = Path(workspace.get_root_dir()), job_meta[JobConstants.JOB_ID]
         run = Path(workspace.get_run_dir(job))
+        if earlier := self._jobs.get(job):
+            earlier.watch.join()  # it clears the scratch folder
         _make_logs(root)
         make_scratch(run / SCRATCH)
         policy = site_policy(root / "local")
@@ -69,10 +138,38 @@ class ConfinedJobLauncher(ClientProcessJobLauncher):
             environment |= THROUGH_THE_SITE
         environment |= get_credential_env(fl_ctx.get_prop(FLContextKey.JOB_PROCESS_ARGS))
         command = shlex.split(self.get_command(job_meta, fl_ctx))
-        handle = ProcessHandle(process_adapter=spawn_process(command, environment))
-        watch = RunWatch(run, policy.limits, process=handle.adapter.pid)
-        threading.Thread(target=_watch, args=(handle, watch, root, run), daemon=True).start()
+        handle, now = JobHandle(spawn_process(command, environment)), time.monotonic()
+        began, quick = (earlier.began, earlier.quick) if earlier else (now, 0)
+        limits = RunWatch(run, policy.limits, process=handle.adapter.pid, began=began)
+        watch = threading.Thread(target=_watch, args=(handle, limits, root, run), daemon=True)
+        self._jobs[job] = _Process(dict(job_meta), began, quick, handle, watch, now)
+        watch.start()
         return handle
+
+    def _ended(self, job: str, engine: Any) -> None:
+        """Start a job's process again if somebody has killed it."""
+        this = self._jobs.pop(job, None)
+        if this is None or not this.handle.was_killed:
+            return
+        quick = this.quick + 1 if time.monotonic() - this.started < QUICK else 0
+        if quick > MOST_QUICK:
+            log.error("the process of job %s was killed again and again; it stays ended", job)
+            return
+        self._jobs[job] = replace(this, quick=quick)
+
+        def start() -> None:
+            log.warning("the process of job %s was killed; it is started again", job)
+            try:
+                told = engine.start_app(job, dict(this.meta))
+            except Exception:
+                log.exception("job %s cannot be started again", job)
+            else:
+                log.info("job %s: %s", job, told)
+
+        # NVFlare's own thread reports the end first.
+        timer = threading.Timer(SECONDS_TO_START_AGAIN, start)
+        timer.daemon = True
+        timer.start()
 
     def get_command(self, job_meta: dict[str, Any], fl_ctx: FLContext) -> str:
         """Return NVFlare's command with our module in the place of NVFlare's."""
