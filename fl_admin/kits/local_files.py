@@ -19,6 +19,7 @@ from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SITE_POLICY_FILE, po
 
 GATE = "fl_client.flare.result_gate.ResultGate"
 VALIDATOR = "fl_client.flare.app_validator.MmarAppValidator"
+READMISSION = "fl_server.flare.readmission.Readmission"
 STOCK_LAUNCHER = "nvflare.app_common.job_launcher.client_process_launcher.ClientProcessJobLauncher"
 LOG_SENDERS = ("site_log_streamer", "log_receiver")
 """NVFlare's components that send a site's log to the server, or take it there."""
@@ -159,6 +160,8 @@ def site_resources(template: dict[str, Any]) -> dict[str, Any]:
     for component in resources["components"]:
         if component["path"] == STOCK_LAUNCHER:
             component["path"] = LAUNCHER
+    if "servers" in resources:
+        resources["components"].append({"id": "readmission", "path": READMISSION, "args": {}})
     if "client" in resources:
         # All that a server is told of these settings; without it, NVFlare sends most of them.
         resources["client"]["site_config"] = {"allow_log_streaming": False}

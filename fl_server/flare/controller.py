@@ -80,6 +80,9 @@ RESULTS = "results"
 SECONDS_BETWEEN_LOOKS = 0.2
 """How soon an abort or a timeout is noticed; replies are noticed at once."""
 
+SECONDS_BETWEEN_ROSTERS = 2.0
+"""How soon a site that came back is known to the job."""
+
 LARGE = 64 * 2**20
 """Bytes of a model from which on what a round has freed is given back to the system at once."""
 
@@ -128,6 +131,7 @@ class FederationController(WakingController):
         self._own: OwnAggregation | None = None
         self._replied = threading.Event()
         self._failure: Exception | None = None
+        self._ended = threading.Event()
 
     @property
     def run(self) -> FederatedRun:
@@ -148,6 +152,7 @@ class FederationController(WakingController):
         if event_type == EventType.FATAL_SYSTEM_ERROR:
             self._run.fail(str(fl_ctx.get_prop(FLContextKey.EVENT_DATA)))
         elif event_type == EventType.END_RUN:
+            self._ended.set()
             try:
                 self._run.fail("the run ended before its results were complete")
             finally:
@@ -254,6 +259,7 @@ class FederationController(WakingController):
         if self._run is None:
             return
         engine = fl_ctx.get_engine()
+        threading.Thread(target=self._follow_roster, args=(engine,), daemon=True).start()
         offload = setup_tensor_disk_offload(engine, self.enable_tensor_disk_offload, self._job)
         try:
             self._carry(self._run, fl_ctx, abort_signal)
@@ -264,6 +270,14 @@ class FederationController(WakingController):
             self.system_panic(failure_reason(error), fl_ctx)
         finally:
             cleanup_tensor_disk_offload(engine, offload)
+
+    def _follow_roster(self, engine: Any) -> None:
+        """Learn from the server's own process which sites came back under other tokens."""
+        while not self._ended.wait(SECONDS_BETWEEN_ROSTERS):
+            try:
+                engine.sync_clients_from_main_process()
+            except RuntimeError as error:  # it does not answer
+                self.logger.warning("the roster of the job may be old: %s", error)
 
     def _carry(self, run: FederatedRun, fl_ctx: FLContext, abort: Signal) -> None:
         least, every = self.terms.min_sites, len(run.sites)

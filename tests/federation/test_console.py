@@ -325,47 +325,65 @@ def spoilt_image(environment: Path) -> Iterator[None]:
     image.write_bytes(whole)
 
 
+# --- a site that is lost and comes back
+
+
 def digests(results: Path) -> list[str]:
-    """Of the global model after each round, in which every site has contributed."""
+    """Of the global model after each round; every site has contributed to each of them."""
     record = json.loads((results / "run_record.json").read_text())
     assert record["status"] == "complete"
     for each in record["rounds"]:
-        assert {site: one["status"] for site, one in each["sites"].items()} == dict.fromkeys(
-            SITES, "contributed"
-        )
+        statuses = {site: one["status"] for site, one in each["sites"].items()}
+        assert statuses == dict.fromkeys(SITES, "contributed")
     return [each["weights_sha256"] for each in record["rounds"]]
 
 
-def test_a_site_whose_process_is_killed_comes_back_and_no_bit_is_another(
-    federation: Federation, changed: Changed, tmp_path: Path
+@pytest.fixture(scope="module")
+def eight_rounds(job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = Path(shutil.copytree(job, tmp_path_factory.mktemp("eight") / "job"))
+    edit(copy / "app/config/config_fed_server.json", num_rounds=8)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    federation: Federation, eight_rounds: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[str]:
+    """The digests of a simulation, in which nothing is lost."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    values = {site: json.loads(federation.values(site).read_text()) for site in SITES}
+    (folder / "environment.json").write_text(json.dumps({"sites": values}))
+    ended = mmar(
+        "simulate", eight_rounds, "--sites", len(SITES), "-e", folder / "environment.json",
+        "-w", folder / "run",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return digests(folder / "run/run-001/results")
+
+
+@pytest.mark.parametrize("lost", ["the process of the job", "the whole site"])
+def test_a_site_that_is_killed_comes_back_and_no_bit_is_another(
+    federation: Federation, eight_rounds: Path, undisturbed: list[str], tmp_path: Path, lost: str
 ) -> None:
-    job = changed(rounds=8)
-    job_id = mmar("submit", job, "--kit", federation.lead).stdout.strip()
+    job_id = mmar("submit", eight_rounds, "--kit", federation.lead).stdout.strip()
     with Console.connect(federation.lead) as console:
         await_true(
             lambda: (record := console.record(job_id)) is not None and len(record.rounds) > 2
         )
     kit = f"{federation.site('site-2')}{os.sep}"
-    victims = [one for one in processes_of(federation, job_id) if kit in command_line(one)]
-    assert victims
-    for one in victims:
+    theirs = [one for one in federation.processes() if kit in command_line(one)]
+    of_the_job = [one for one in theirs if job_id in command_line(one)]
+    assert of_the_job
+    for one in of_the_job if lost == "the process of the job" else theirs:
         one.send_signal(signal.SIGKILL)
+    if lost == "the whole site":
+        federation.end("site-2")
+        federation.launch("site-2")
 
     ended = mmar("watch", job_id, "--kit", federation.lead, "--out", tmp_path / "out")
 
     assert ended.returncode == 0, ended.stderr
-    values = {
-        site: json.loads((federation.site(site) / "local/environment.json").read_text())
-        for site in SITES
-    }
-    (tmp_path / "environment.json").write_text(json.dumps({"sites": values}))
-    simulated = mmar(
-        "simulate", job, "--sites", len(SITES), "-e", tmp_path / "environment.json",
-        "-w", tmp_path / "run",
-    )  # fmt: skip
-    assert simulated.returncode == 0, simulated.stderr
-    downloaded = Path(ended.stdout.strip()) / "workspace/results"
-    assert digests(downloaded) == digests(tmp_path / "run/run-001/results")
+    assert digests(Path(ended.stdout.strip()) / "workspace/results") == undisturbed
 
 
 def test_afterwards_a_plain_mmar_runs_to_its_end_and_its_results_are_reported(
