@@ -405,6 +405,13 @@ class FederatedRun:
                 message = f"{''.join(failures)}{left} sites are left, the job asks for {asked}"
                 raise FederationError(message)
 
+    def lost(self, site: str) -> None:
+        """Record that an open round is closed without a site, which shows no sign of life."""
+        with self._lock:
+            if self._is_awaited(site, None):
+                logger.warning("%s shows no sign of life", site)
+                self._recorder.lost(site)
+
     def close_round(self) -> None:
         """Aggregate the open round: its mean is the new global model.
 

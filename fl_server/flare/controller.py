@@ -47,6 +47,7 @@ from fl_server.flare.own_aggregation import OwnAggregation, Reply, restored_repl
 from fl_server.flare.wake import WakingController
 from fl_server.given_models import given_models
 from fl_server.initial_model import InitialModel, initial_model
+from fl_server.life_signs import LifeSigns
 from fl_server.record.evaluation_digest import evaluation_digest
 from fl_server.record.values import CANNOT_BEGIN, MAX_FAILURE, RunRecord
 from fl_server.run_files import RunFiles
@@ -64,6 +65,7 @@ from mmar_runtime.exchange.messages import (
     VALIDATE,
     Submit,
     Task,
+    Train,
     Validate,
     name_of,
 )
@@ -132,6 +134,7 @@ class FederationController(WakingController):
         self._replied = threading.Event()
         self._failure: Exception | None = None
         self._ended = threading.Event()
+        self._signs = LifeSigns()
 
     @property
     def run(self) -> FederatedRun:
@@ -259,7 +262,8 @@ class FederationController(WakingController):
         if self._run is None:
             return
         engine = fl_ctx.get_engine()
-        threading.Thread(target=self._follow_roster, args=(engine,), daemon=True).start()
+        if not fl_ctx.get_prop(FLContextKey.SIMULATE_MODE, False):  # there no heartbeats are sent
+            threading.Thread(target=self._follow_roster, args=(engine,), daemon=True).start()
         offload = setup_tensor_disk_offload(engine, self.enable_tensor_disk_offload, self._job)
         try:
             self._carry(self._run, fl_ctx, abort_signal)
@@ -272,12 +276,15 @@ class FederationController(WakingController):
             cleanup_tensor_disk_offload(engine, offload)
 
     def _follow_roster(self, engine: Any) -> None:
-        """Learn from the server's own process which sites came back under other tokens."""
+        """Learn from the server's own process which sites are there, and under which tokens."""
         while not self._ended.wait(SECONDS_BETWEEN_ROSTERS):
             try:
                 engine.sync_clients_from_main_process()
             except RuntimeError as error:  # it does not answer
                 self.logger.warning("the roster of the job may be old: %s", error)
+            else:
+                stamps = {site.name: site.last_connect_time for site in engine.get_clients()}
+                self._signs.heard(stamps)
 
     def _carry(self, run: FederatedRun, fl_ctx: FLContext, abort: Signal) -> None:
         least, every = self.terms.min_sites, len(run.sites)
@@ -358,6 +365,9 @@ class FederationController(WakingController):
     ) -> None:
         """Have the sites do a task; return when NVFlare calls the task complete."""
         self._wait(self._sent(task, taken, fl_ctx, least=least), abort)
+        if isinstance(task, Train):
+            for site in sorted(self._lost()):
+                self.run.lost(site)
 
     def _sent(self, task: Task, taken: Taken, fl_ctx: FLContext, *, least: int) -> FlareTask:
         """Send a task to all sites.
@@ -425,11 +435,25 @@ class FederationController(WakingController):
                 raise self._failure or _Aborted
             self._replied.wait(SECONDS_BETWEEN_LOOKS)
             self._replied.clear()
+            if self._waits_for_the_lost_alone(sent):
+                self.cancel_task(sent, completion_status=TaskCompletionStatus.OK)
             # NVFlare's own thread looks five times a second. This takes the lock that the handling
             # of a reply holds, so what was just received is counted.
             self.communicator.check_tasks()
         if self._failure is not None:
             raise self._failure
+
+    def _lost(self) -> frozenset[str]:
+        """Return the sites that show no sign of life, or whose part of the job has ended."""
+        ended = (site for site in self.run.sites if self.get_client_disconnect_time(site))
+        return self._signs.lost().union(ended)
+
+    def _waits_for_the_lost_alone(self, sent: FlareTask) -> bool:
+        """Return whether enough sites have replied to a task, and the others are lost."""
+        replied = {each.client.name for each in sent.client_tasks if each.result_received_time}
+        missing = set(self.run.sites) - replied
+        least = self.terms.min_sites if sent.name in (TRAIN, SCORE) else 0
+        return bool(missing) and len(replied) >= least and missing <= self._lost()
 
     def process_result_of_unknown_task(
         self,

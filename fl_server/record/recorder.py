@@ -25,6 +25,7 @@ from mmar_runtime.errors import FederationError
 from mmar_runtime.metrics import Metrics
 
 NO_ANSWER = "no contribution arrived before the round was closed"
+NO_SIGN_OF_LIFE = "the site showed no sign of life, so the round did not wait for it"
 
 
 class RunRecorder:
@@ -76,6 +77,10 @@ class RunRecorder:
     def failed(self, site: str, reason: str) -> None:
         """Record that the site answered that it could not train."""
         self._add(site, SiteAbsence(status="failed", reason=reason))
+
+    def lost(self, site: str) -> None:
+        """Record that the site shows no sign of life."""
+        self._add(site, SiteAbsence(status="missing", reason=NO_SIGN_OF_LIFE))
 
     def changed(self, site: str, outcome: SiteOutcome) -> None:
         """Record another outcome for a site of the open round, of which an outcome is recorded.

@@ -66,6 +66,9 @@ class EngineStandIn:
     def get_workspace(self) -> Workspace:
         return self.workspace
 
+    def sync_clients_from_main_process(self) -> None:
+        """The sites are those of the start."""
+
     def get_clients(self) -> list[Client]:
         return [Client(name, f"token of {name}") for name in reversed(SITES)]
 

@@ -13,6 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,11 @@ from nvflare.app_common.app_constant import AppConstants
 from safetensors.torch import save_file
 
 from fl_server.initial_model import initial_model
+from fl_server.life_signs import LifeSigns
 from fl_server.record.cross_site import read_cross_site_matrix
 from fl_server.record.files import read_run_record
-from fl_server.record.values import RunRecord
+from fl_server.record.recorder import NO_SIGN_OF_LIFE
+from fl_server.record.values import RunRecord, SiteAbsence
 from mmar_runtime.audit import AUDIT_FILE, verify_audit
 from mmar_runtime.exchange.messages import SUBMIT, TRAIN, VALIDATE
 from mmar_runtime.exchange.plain import to_plain
@@ -185,6 +188,51 @@ def test_a_task_is_over_after_its_time(begin: Callable[..., Course]) -> None:
 
     assert "site" in course.server.engine.fatal[0]
     assert course.record.status == "failed"
+
+
+class Lost(LifeSigns):
+    """Knows that a site shows no sign of life."""
+
+    def lost(self) -> frozenset[str]:
+        return frozenset({"site-3"})
+
+
+def test_no_task_waits_for_a_site_without_a_sign_of_life(begin: Callable[..., Course]) -> None:
+    """Neither the rounds, where the others are enough, nor what follows them."""
+    course = begin(num_rounds=2, min_sites=2, wait_for_others=1000)
+    course.server.controller._signs = Lost()
+    course.start()
+
+    for _ in range(2):
+        for site in SITES[:2]:
+            assert course.answer(site, partial(update, site)) == TRAIN
+    for site in SITES[:2]:
+        course.answer(site, metrics)
+    for site in SITES[:2]:
+        course.answer(site, failed)
+    for _ in range(2):
+        for site in SITES[:2]:
+            course.answer(site, metrics)
+    course.ended()
+
+    for each in course.record.rounds:
+        absence = each.sites["site-3"]
+        assert isinstance(absence, SiteAbsence)
+        assert absence.reason == NO_SIGN_OF_LIFE
+
+
+def test_a_round_waits_for_a_lost_site_that_it_needs(begin: Callable[..., Course]) -> None:
+    course = begin(min_sites=3)
+    course.server.controller._signs = Lost()
+    course.start()
+    for site in SITES[:2]:
+        course.answer(site, partial(update, site))
+
+    time.sleep(0.5)
+    assert course.server.controller.run.record.rounds[-1].is_open
+    course.answer("site-3", partial(update, "site-3"))
+
+    assert course.task("site-1")[0] == "score_model"
 
 
 def test_a_task_that_is_over_lets_go_of_its_model_at_once(course: Course) -> None:
