@@ -30,6 +30,12 @@ KIT_VARIABLE = "MMAR_KIT"
 JSON_ONLY = "json_only"
 """Our folder, and its copy in a kit's ``startup/``: modules that stand before other parsers."""
 
+SECONDS_WITHOUT_PROGRESS = 60.0
+"""After this time without a byte a site gives a message up, and asks again; NVFlare: 5 minutes."""
+
+SECONDS_FOR_LAST_WORDS = 20
+"""So long the server waits at the end of a job for sites to report theirs; NVFlare: 15 minutes."""
+
 SCOPE = "site"
 
 RIGHTS = {
@@ -165,6 +171,7 @@ def site_resources(template: dict[str, Any]) -> dict[str, Any]:
     if "client" in resources:
         # All that a server is told of these settings; without it, NVFlare sends most of them.
         resources["client"]["site_config"] = {"allow_log_streaming": False}
+        resources["client"]["communication_timeout"] = SECONDS_WITHOUT_PROGRESS
     return dict(resources)
 
 
@@ -182,6 +189,8 @@ def start_script(text: str) -> str:
         "# Errors in NVFlare's logs name no values.\n"
         "export NVFLARE_SECURE_LOGGING=1\n"
         f'export {KIT_VARIABLE}="$WORKSPACE"\n'
+        "# A site that is lost at the end of a job does not keep the job from its end.\n"
+        f"export NVFLARE_CLIENT_OUTCOME_WAIT_TIMEOUT={SECONDS_FOR_LAST_WORDS}\n"
         f'export PYTHONPATH="$DIR/{JSON_ONLY}:$PYTHONPATH"\n'
         "# Models pass as files between the processes of a simulation alone.\n"
         f"unset {HANDOVER}\n"

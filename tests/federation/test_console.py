@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from statistics import median
 
 import psutil
 import pytest
@@ -27,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from fl_admin.at_server.console import Console, JobState
 from fl_admin.jobs.job import Job
 from fl_admin.simulation.local_federation import LocalFederation
+from fl_server.record.recorder import NO_SIGN_OF_LIFE
 from scripts.admin_shell import AdminShell
 from tests.conftest import command_line
 from tests.federation.conftest import JOB, LEAD, SERVER, SITES, Federation, MakeFederation, edit
@@ -384,6 +386,36 @@ def test_a_site_that_is_killed_comes_back_and_no_bit_is_another(
 
     assert ended.returncode == 0, ended.stderr
     assert digests(Path(ended.stdout.strip()) / "workspace/results") == undisturbed
+
+
+@pytest.mark.rehearsal
+def test_a_site_that_stays_away_costs_itself_alone(
+    federation: Federation, changed: Changed, tmp_path: Path
+) -> None:
+    job = changed(rounds=20)
+    edit(job / "app/config/config_fed_server.json", min_clients=1)
+    job_id = mmar("submit", job, "--kit", federation.lead).stdout.strip()
+    with Console.connect(federation.lead) as console:
+        await_true(
+            lambda: (record := console.record(job_id)) is not None and len(record.rounds) > 2
+        )
+    kit = f"{federation.site('site-2')}{os.sep}"
+    for one in federation.processes():
+        if kit in command_line(one):
+            one.send_signal(signal.SIGKILL)
+    federation.end("site-2")
+
+    ended = mmar("watch", job_id, "--kit", federation.lead, "--out", tmp_path / "out")
+
+    federation.launch("site-2")
+    assert ended.returncode == 0, ended.stderr
+    results = Path(ended.stdout.strip()) / "workspace/results"
+    rounds = json.loads((results / "run_record.json").read_text())["rounds"]
+    without = [
+        one["seconds"] for one in rounds if one["sites"]["site-2"].get("reason") == NO_SIGN_OF_LIFE
+    ]
+    assert len(without) > 10
+    assert median(without) < 5  # a site that is there and does not answer is waited for 10 s
 
 
 def test_afterwards_a_plain_mmar_runs_to_its_end_and_its_results_are_reported(

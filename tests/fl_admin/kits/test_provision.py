@@ -132,6 +132,7 @@ def test_no_log_leaves_a_site(kits: Kits, name: str) -> None:
     assert resources["allow_log_streaming"] is False
     assert "Log" not in json.dumps(resources["components"])
     assert resources["client"]["site_config"] == {"allow_log_streaming": False}
+    assert resources["client"]["communication_timeout"] == 60.0  # NVFlare's own is 5 minutes
 
 
 @pytest.mark.parametrize("name", SITES)
@@ -199,6 +200,7 @@ def test_the_start_script_sets_what_the_settings_need(kits: Kits, name: str) -> 
     assert "0077" in lines
     assert not [line for line in lines if line.startswith(HANDOVER)]
     assert "NVFLARE_SECURE_LOGGING=1" in lines
+    assert "NVFLARE_CLIENT_OUTCOME_WAIT_TIMEOUT=20" in lines  # NVFlare's own is 15 minutes
     assert f"MMAR_KIT={kits.folder / name}" in lines
     (path,) = [line for line in lines if line.startswith("PYTHONPATH=")]
     assert str(startup / JSON_ONLY) in path.split("=")[1].split(":")
