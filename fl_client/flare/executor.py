@@ -173,6 +173,7 @@ class MmarExecutor(Executor):
         self._run: SiteRun | Exception = PolicyError("this job was not judged at this site")
         self._abort = Signal()
         self._leaving: Shareable | None = None
+        self._is_simulated = False
         send_tensors()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
@@ -193,6 +194,7 @@ class MmarExecutor(Executor):
             self._run.session.close()
 
     def _start(self, fl_ctx: FLContext) -> None:
+        self._is_simulated = bool(fl_ctx.get_prop(FLContextKey.SIMULATE_MODE, False))
         try:
             work = LocalWork(
                 epochs=self.local_epochs, steps=self.steps_aggregation, shared=self.shared_names
@@ -204,9 +206,8 @@ class MmarExecutor(Executor):
             self._run = error
             raise
 
-    @staticmethod
     def make_tasks(
-        site: Site, work: LocalWork, progress: ProgressFile, should_stop: ShouldStop
+        self, site: Site, work: LocalWork, progress: ProgressFile, should_stop: ShouldStop
     ) -> SiteTasks:
         """Return what does the site's work: this process, or as many as the site says."""
         if site.processes > 1:
@@ -223,7 +224,8 @@ class MmarExecutor(Executor):
             process=uuid.uuid4().hex[:12],
             observer=progress,
             should_stop=should_stop,
-            stored=StoredRounds(progress.path.parent / STORED),
+            # In a simulation nobody starts a site's process again.
+            stored=None if self._is_simulated else StoredRounds(progress.path.parent / STORED),
         )
 
     @property
