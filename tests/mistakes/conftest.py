@@ -33,7 +33,10 @@ def run() -> Iterator[Run]:
     logger = logging.getLogger()
     handlers, level = list(logger.handlers), logger.level
     logger.handlers.clear()  # a command that sets up logging anew would close them
+    # Loggers of libraries that earlier tests have set up write to streams that are closed now.
+    logging.raiseExceptions = False
     yield _run
+    logging.raiseExceptions = True
     logger.handlers[:] = handlers
     logger.setLevel(level)
 

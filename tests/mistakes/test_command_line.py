@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.mistakes.planting import TRAIN, VALIDATION, Mistake, Run, Workspace, assert_quiet
@@ -157,7 +158,11 @@ def test_a_command_that_is_stopped_at_once_ends_in_a_line(workspace: Workspace) 
     running = _mmar("train", "-m", workspace.masks)
     while b"\0fl_admin.cli.main" not in Path(f"/proc/{running.pid}/cmdline").read_bytes():
         time.sleep(0.005)
-    time.sleep(0.08)  # the interpreter has begun, and imports the commands
+    process = psutil.Process(running.pid)
+    while (
+        sum(process.cpu_times()[:2]) < 0.08
+    ):  # the interpreter has begun, and imports the commands
+        time.sleep(0.005)
     running.send_signal(signal.SIGINT)
 
     _, errors = running.communicate(timeout=30)

@@ -51,8 +51,8 @@ MISTAKES = (
         remedy="write 'name', and the rest into 'args'",
     ),
     Mistake(
-        name="loader of 3.x",
-        plant=trained(lambda conf: _loaded_by(conf, "LoadNiftid")),
+        name="loader that MONAI has removed",
+        plant=trained(lambda conf: _loaded_by(conf, "LoadNumpyd")),
         place="config_train.json: train.pre_transforms[0].name",
         remedy="Use LoadImaged",
     ),

@@ -314,7 +314,10 @@ def test_without_the_extra_nothing_is_simulated(
     main(["job", "create", str(tiny_mmar), "--out", str(tmp_path / "job"), "--he"])
     monkeypatch.setattr("fl_admin.simulation.plan.extra_is_installed", lambda: False)
 
-    words = ["simulate", tmp_path / "job", "--workspace", tmp_path / "runs"]
+    for site in ("site-1", "site-2"):
+        shutil.copytree(tiny_mmar / "data", tmp_path / "sites" / site)
+    words = ["simulate", tmp_path / "job", "--data", tmp_path / "sites"]
+    words += ["--workspace", tmp_path / "runs"]
     assert main([str(word) for word in words]) == 2
 
     assert "pip install 'mmar-fl[he]'" in capfd.readouterr().err

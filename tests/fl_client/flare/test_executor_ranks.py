@@ -378,7 +378,8 @@ def test_an_image_that_only_one_process_cannot_read_is_its_own_error_for_all(
     """The last of three cases to validate is the second process's; the first waits for it."""
     image = long.app / "data/case_7_image.nii.gz"
     whole = image.read_bytes()
-    image.write_bytes(whole[: len(whole) // 2])
+    # As long as before: the check of the data compares the length alone.
+    image.write_bytes(whole[: len(whole) // 2].ljust(len(whole), b"\xff"))
 
     reply = long.do("score_model", received)
 
