@@ -37,6 +37,7 @@ GZIP = b"\x1f\x8b"
 HEADER_BYTES = 348
 """Of a NIfTI file; the last four are its kind."""
 
+BLOCK = 2**20
 LENGTH_BYTES = 4
 """At the end of a gzip file: the length of its content."""
 
@@ -268,7 +269,7 @@ def is_volume(path: Path) -> bool:
 
 
 def _is_cut_off(path: Path, image: Any) -> bool:
-    """Return whether a NIfTI file ends before its voxels do.
+    """Return whether a NIfTI file ends before its voxels do, or is not what was compressed.
 
     A compressed file says at its end how long it is; only one that says otherwise is read.
     """
@@ -286,7 +287,11 @@ def _is_cut_off(path: Path, image: Any) -> bool:
     try:
         with gzip.open(path) as stream:
             stream.seek(needed - 1)
-            return not stream.read(1)
+            if not stream.read(1):
+                return True
+            while stream.read(BLOCK):  # at its end gzip compares the checksum
+                pass
+            return False
     except READ_ERRORS:
         return True
 
@@ -302,7 +307,9 @@ def open_volume(path: Path) -> Volume:
         if not image.shape or min(image.shape) < 1:
             raise DataError(f"holds no voxels: its shape is {image.shape}")
         if _is_cut_off(path, image):
-            raise DataError("cannot be read to its end: it is shorter than its header says")
+            raise DataError(
+                "cannot be read to its end: it is damaged, or shorter than its header says"
+            )
         volume = Volume(image)
     except READ_ERRORS as error:
         raise DataError(f"cannot be opened as an image: {_first_line(error)}") from error
