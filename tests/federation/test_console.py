@@ -363,7 +363,10 @@ def undisturbed(
     return digests(folder / "run/run-001/results")
 
 
-@pytest.mark.parametrize("lost", ["the process of the job", "the whole site"])
+@pytest.mark.parametrize(
+    "lost",
+    ["the process of the job", pytest.param("the whole site", marks=pytest.mark.rehearsal)],
+)
 def test_a_site_that_is_killed_comes_back_and_no_bit_is_another(
     federation: Federation, eight_rounds: Path, undisturbed: list[str], tmp_path: Path, lost: str
 ) -> None:

@@ -167,7 +167,7 @@ def test_a_command_that_is_stopped_at_once_ends_in_a_line(workspace: Workspace) 
 
     _, errors = running.communicate(timeout=30)
 
-    # Where the signal meets Python in an exec() of a text, Python ends by the signal: a shell's 130.
+    # Where the signal meets an exec() of a text, Python ends by the signal: 130 to a shell.
     assert running.returncode in (130, -signal.SIGINT)
     assert "Traceback" not in errors
     assert errors.startswith("mmar: ")
