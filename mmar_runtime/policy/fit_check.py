@@ -16,6 +16,7 @@ from mmar_runtime.config.upgrades import Notice
 from mmar_runtime.errors import ConfigError, Problem
 from mmar_runtime.mmar import Mmar
 from mmar_runtime.policy.document_check import WORKFLOW, read_document
+from mmar_runtime.policy.metrics.value_check import value_findings
 from mmar_runtime.policy.number_check import number_findings
 
 
@@ -37,6 +38,7 @@ def findings(config: WorkflowConfig, training: TrainConfig | None) -> Iterator[F
     found = chain(fit.findings(config, outputs), counts.findings(config, training, outputs))
     yield from islice(found, MAX_PROBLEMS)
     yield from islice(number_findings(config), MAX_PROBLEMS)
+    yield from islice(value_findings(config), MAX_PROBLEMS)
     if isinstance(config, EvaluationConfig) and training is not None:
         yield from islice(pairs.findings(config, training), MAX_PROBLEMS)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
+from mmar_runtime.config.fit import Finding
 from mmar_runtime.config.nodes import ComponentSpec, ListNode, Reference
 from mmar_runtime.config.sections import WorkflowConfig
 from mmar_runtime.errors import Problem
@@ -52,6 +53,23 @@ def value_check(config: WorkflowConfig) -> Iterator[Problem]:
                 yield Problem(spec.named_at, message, "Only a training's loss has one.", "metric")
 
 
+def value_findings(config: WorkflowConfig) -> Iterator[Finding]:
+    """Yield metrics that report less than they are asked for, as MONAI does."""
+    for section in config.scopes.values():
+        for spec in (*section.specs("key_metric"), *section.specs("additional_metrics")):
+            names = spec.args.items.get("metric_name")
+            if isinstance(names, ListNode) and len(names.items) > 1:
+                message = f"{spec.title} reports the first of its {len(names.items)} names alone"
+                place = spec.args.location / "metric_name"
+                yield Finding(
+                    rule="metric",
+                    place=place,
+                    message=message,
+                    advice="Write one metric for each.",
+                    certain=False,
+                )
+
+
 def _wrapped(config: WorkflowConfig, scope: str, spec: ComponentSpec) -> Iterator[Problem]:
     """Yield a handler where MONAI's handler of metrics wants what is inside of one."""
     node = spec.args.items.get("metric_fn")
@@ -70,7 +88,7 @@ def _faults(spec: ComponentSpec) -> Iterator[Problem]:
     reason, advice = UNTRUE.get(f"{entry.namespace}.{entry.name}", ("", ""))
     if reason:
         yield Problem(spec.named_at, f"{spec.title} {reason}", advice, "metric")
-    args, place = spec.args.items, spec.args.location
+    place = spec.args.location
     for name in ("reduction", "metric_reduction"):
         given = _texts(spec, name)
         refused = OF_CASES if entry.name in POOLED else OF_CASES | SUMS
@@ -81,10 +99,6 @@ def _faults(spec: ComponentSpec) -> Iterator[Problem]:
     if "samples" in _texts(spec, "average") and entry.name in ("Precision", "Recall"):
         message = "'samples' counts a case without a class as 0, where it has no value"
         yield Problem(place / "average", message, "Write 'macro' or 'micro'.", "metric")
-    names = args.get("metric_name")
-    if isinstance(names, ListNode) and len(names.items) > 1:
-        message = f"{spec.title} reports the first of its {len(names.items)} names alone"
-        yield Problem(place / "metric_name", message, "Write one metric for each.", "metric")
 
 
 def _texts(spec: ComponentSpec, argument: str) -> frozenset[str]:
