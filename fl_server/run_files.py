@@ -25,6 +25,9 @@ from mmar_runtime.weights import Weights, read_checkpoint, write_checkpoint
 
 logger = logging.getLogger(__name__)
 
+RESULTS = "results"
+"""The folder of these files in the folder of a run at a server."""
+
 RECORD_FILE = "run_record.json"
 MODELS = "models"
 BYTES_WAITING = 2**28

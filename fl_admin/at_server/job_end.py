@@ -13,6 +13,7 @@ from nvflare.apis.job_def import RunStatus
 
 from fl_admin.at_server.console import FINISHED, JobState
 from fl_admin.at_server.job_results import JobResults
+from fl_server.record.recorder import SERVER_ENDED
 from fl_server.record.values import RunRecord, SiteAbsence
 
 ADVICE: Mapping[str, str] = {
@@ -105,6 +106,8 @@ def explained_end(state: JobState, results: JobResults | None) -> str:
         head += f", with {len(record.closed_rounds)} of {record.rounds_asked} rounds done"
     if state.refusals:
         reasons = list(refusal_lines(state))
+    elif record is not None and record.failure == SERVER_ENDED:
+        reasons = [f"server: {SERVER_ENDED}; submit the job again"]
     elif state.status == RunStatus.FINISHED_CANT_SCHEDULE.value:
         reasons = [f"the server gave up starting it: {'; '.join(state.obstacles)}"]
     else:

@@ -19,7 +19,12 @@ from mmar_runtime.policy.site_policy import DEFAULT_POLICY, SITE_POLICY_FILE, po
 
 GATE = "fl_client.flare.result_gate.ResultGate"
 VALIDATOR = "fl_client.flare.app_validator.MmarAppValidator"
-READMISSION = "fl_server.flare.readmission.Readmission"
+OF_THE_SERVER = {
+    "lost_jobs": "fl_server.flare.lost_jobs.LostJobs",
+    "readmission": "fl_server.flare.readmission.Readmission",
+}
+"""Our components in the server's own process."""
+
 STOCK_LAUNCHER = "nvflare.app_common.job_launcher.client_process_launcher.ClientProcessJobLauncher"
 LOG_SENDERS = ("site_log_streamer", "log_receiver")
 """NVFlare's components that send a site's log to the server, or take it there."""
@@ -167,7 +172,9 @@ def site_resources(template: dict[str, Any]) -> dict[str, Any]:
         if component["path"] == STOCK_LAUNCHER:
             component["path"] = LAUNCHER
     if "servers" in resources:
-        resources["components"].append({"id": "readmission", "path": READMISSION, "args": {}})
+        resources["components"] += [
+            {"id": name, "path": path, "args": {}} for name, path in OF_THE_SERVER.items()
+        ]
     if "client" in resources:
         # All that a server is told of these settings; without it, NVFlare sends most of them.
         resources["client"]["site_config"] = {"allow_log_streaming": False}

@@ -50,7 +50,7 @@ from fl_server.initial_model import InitialModel, initial_model
 from fl_server.life_signs import LifeSigns
 from fl_server.record.evaluation_digest import evaluation_digest
 from fl_server.record.values import CANNOT_BEGIN, MAX_FAILURE, RunRecord
-from fl_server.run_files import RunFiles
+from fl_server.run_files import RESULTS, RunFiles
 from mmar_runtime.audit import AUDIT_FILE, AuditLog
 from mmar_runtime.audit_keys import LogKey
 from mmar_runtime.config.sources import read_site_values
@@ -78,7 +78,6 @@ from mmar_runtime.weights import Weights, digest
 
 ENGINE = "nvflare"
 PACKAGES = ("mmar-fl", "torch", "monai", "pytorch-ignite", "nvflare")
-RESULTS = "results"
 SECONDS_BETWEEN_LOOKS = 0.2
 """How soon an abort or a timeout is noticed; replies are noticed at once."""
 

@@ -25,6 +25,7 @@ from mmar_runtime.errors import FederationError
 from mmar_runtime.metrics import Metrics
 
 NO_ANSWER = "no contribution arrived before the round was closed"
+SERVER_ENDED = "the server's process ended while the job was running"
 NO_SIGN_OF_LIFE = "the site showed no sign of life, so the round did not wait for it"
 
 

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from fl_admin.at_server.console import Console, JobState
 from fl_admin.jobs.job import Job
 from fl_admin.simulation.local_federation import LocalFederation
-from fl_server.record.recorder import NO_SIGN_OF_LIFE
+from fl_server.record.recorder import NO_SIGN_OF_LIFE, SERVER_ENDED
 from scripts.admin_shell import AdminShell
 from tests.conftest import command_line
 from tests.federation.conftest import JOB, LEAD, SERVER, SITES, Federation, MakeFederation, edit
@@ -489,3 +489,30 @@ def test_whoever_watches_a_job_outlives_a_server_that_is_started_anew(
 
     assert watching.wait(PATIENCE) == 1
     assert "ended as ABORTED" in told.read_text()
+
+
+def test_a_job_ends_with_the_server_and_what_it_has_done_can_be_fetched(
+    federation: Federation, eight_rounds: Path, tmp_path: Path
+) -> None:
+    job_id = mmar("submit", eight_rounds, "--kit", federation.lead).stdout.strip()
+    with Console.connect(federation.lead) as console:
+        await_true(
+            lambda: (record := console.record(job_id)) is not None and len(record.rounds) > 2
+        )
+    kit = f"{federation.server}{os.sep}"
+    for one in federation.processes():
+        if kit in command_line(one):
+            one.send_signal(signal.SIGKILL)
+    federation.end(SERVER)
+    federation.launch(SERVER)
+    await_true(lambda: mmar("jobs", "--kit", federation.lead).returncode == 0)
+
+    ended = mmar("watch", job_id, "--kit", federation.lead, "--out", tmp_path / "out")
+
+    assert ended.returncode == 1
+    assert f"server: {SERVER_ENDED}" in ended.stderr
+    results = tmp_path / "out" / job_id / "workspace/results"
+    record = json.loads((results / "run_record.json").read_text())
+    assert (record["status"], record["failure"]) == ("failed", SERVER_ENDED)
+    assert sum(each["weights_sha256"] is not None for each in record["rounds"]) >= 2
+    assert (results / "models/FL_global_model.pt").is_file()

@@ -13,7 +13,7 @@ from fl_admin.at_server.job_end import ADVICE, explained_end
 from fl_admin.at_server.job_results import JobResults, read_job_results, write_job_report
 from fl_client.status_words import STATUS_WORDS
 from fl_server.record.files import write_run_record
-from fl_server.record.recorder import RunRecorder, finish_run
+from fl_server.record.recorder import SERVER_ENDED, RunRecorder, finish_run
 from fl_server.record.values import RunRecord, SiteContribution
 from tests.conftest import metric
 
@@ -183,3 +183,16 @@ def test_the_report_lies_beside_the_results(tmp_path: Path) -> None:
 
     assert write_job_report(results)
     assert "data-error" in results.report.read_text()
+
+
+def test_no_site_is_blamed_where_the_servers_process_has_ended() -> None:
+    running = recorder()
+    running.start_round(1)
+    running.contribution("site-1", CONTRIBUTION)
+
+    told = lines(state("FINISHED:ABNORMAL"), failed(running.record, SERVER_ENDED))
+
+    assert told == [
+        "spleen (4711) ended as ABNORMAL, with 0 of 2 rounds done",
+        f"server: {SERVER_ENDED}; submit the job again",
+    ]

@@ -10,11 +10,13 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 import yaml
+from nvflare.apis.fl_component import FLComponent
 from nvflare.fuel.sec.authz import AuthzContext, Person
 from nvflare.security.security import FLAuthorizer
 
@@ -24,6 +26,7 @@ from fl_admin.kits.dated_certificates import AUTHORITY_DAYS
 from fl_admin.kits.local_files import (
     AUTHORIZATION,
     JSON_ONLY,
+    OF_THE_SERVER,
     MmarLocalFiles,
     site_resources,
     start_script,
@@ -123,6 +126,16 @@ def test_the_example_of_privacy_filters_is_one_that_works(
     assert example["components"] == document(kits, name, "local/privacy.json")["components"]
     for one in example["scopes"][0]["task_result_filters"]:
         getattr(privacy, one["path"].rpartition(".")[2])(**one["args"])
+
+
+def test_the_servers_own_process_ends_lost_jobs_and_takes_sites_back(kits: Kits) -> None:
+    components = document(kits, SERVER, "local/resources.json")["components"]
+
+    ours = {one["id"]: one["path"] for one in components if one["path"].startswith("fl_")}
+    assert ours == OF_THE_SERVER
+    for path in ours.values():
+        module, _, name = path.rpartition(".")
+        assert issubclass(getattr(import_module(module), name), FLComponent)
 
 
 @pytest.mark.parametrize("name", SITES)
