@@ -15,6 +15,7 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContextManager
 from nvflare.apis.job_def import RunStatus
+from nvflare.apis.storage import StorageException
 from nvflare.apis.workspace import Workspace
 
 from fl_server.flare.lost_jobs import LostJobs, await_end, end_record
@@ -90,6 +91,23 @@ def test_a_job_that_had_not_begun_is_ended_too(tmp_path: Path) -> None:
     jobs = started(tmp_path)
 
     assert (jobs.statuses, jobs.kept) == ({"job-1": RunStatus.FINISHED_ABNORMAL}, {})
+
+
+def test_a_job_that_cannot_be_ended_does_not_keep_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(Job):
+        job_id = "job-0"
+
+    def end(self: Jobs, job_id: str, status: RunStatus, fl_ctx: object) -> None:
+        if job_id == Broken.job_id:
+            raise StorageException("no such job")
+        self.statuses[job_id] = status
+
+    monkeypatch.setattr(Jobs, "get_jobs_by_status", lambda *_: [Broken(), Job()])
+    monkeypatch.setattr(Jobs, "set_status", end)
+
+    assert started(tmp_path).statuses == {"job-1": RunStatus.FINISHED_ABNORMAL}
 
 
 def test_a_record_says_that_the_run_has_ended_and_one_that_is_complete_stays(
